@@ -1,0 +1,1 @@
+"""EDM2 diffusion training: the science and its bookkeeping, without Kubernetes or Kubeflow."""

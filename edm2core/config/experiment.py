@@ -1,0 +1,132 @@
+"""The experiment file: which recipes, seeds and epochs to compare, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from edm2core.config.recipes import lay, recipe_document
+from edm2core.config.settings import Counts, Name, Recipe, Settings
+from edm2core.config.validate import build
+from edm2core.config.yaml_file import Document, load
+from edm2core.errors import InputError
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+
+
+class ExperimentFile(Settings):
+    """The settings of an experiment file, as written."""
+
+    name: Name
+    recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    seeds: Seeds = (0,)
+    epochs: Counts | None = None  # snapshots to evaluate; none: each recipe's snapshot_every, and its end
+    sample: dict[str, Any] = {}  # over every recipe's sample section
+    metrics: Annotated[tuple[Literal["fid", "fd"], ...], Field(strict=False)] = ("fid",)
+    probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
+    overrides: dict[str, Any] = {}  # dotted settings over every recipe
+    inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
+
+    @field_validator("recipes", "seeds", "epochs", "metrics")
+    @classmethod
+    def _no_doubles(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        doubled = sorted({str(v) for v in values or () if (values or ()).count(v) > 1})
+        if doubled:
+            raise ValueError(f"{', '.join(doubled)} stands more than once")
+        return values
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment ready to be planned: its recipes complete, its epochs checked."""
+
+    name: str
+    recipes: tuple[Recipe, ...]
+    seeds: tuple[int, ...]
+    epochs: dict[str, tuple[int, ...]]  # recipe name → completed epochs, ascending
+    metrics: tuple[str, ...]
+    probe: bool
+    inception_weights: str | None
+    text: str  # the file as written
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read and check an experiment file.
+
+    Raises InputError for anything wrong in it or in a recipe it names, with the line.
+    """
+    document = load(path)
+    file = build(ExperimentFile, document)
+    recipes = tuple(_recipe(document, file, index, path.parent) for index in range(len(file.recipes)))
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"Two recipes have the same name: {', '.join(names)}.",
+            where=str(document.origin(("recipes",))),
+            do_next="Give your own recipe a `name:`.",
+        )
+    epochs = {recipe.name: _epochs(document, file, recipe) for recipe in recipes}
+    if "fd" in file.metrics and any(recipe.data.format != "digits" for recipe in recipes):
+        raise InputError(
+            "'fd' is the Fréchet distance in a data set's own features, which only digits has.",
+            where=str(document.origin(("metrics",))),
+            do_next="Ask for 'fid'.",
+        )
+    return Experiment(
+        file.name,
+        recipes,
+        file.seeds,
+        epochs,
+        file.metrics,
+        file.probe is not False,
+        _located(file.inception_weights, path.parent),
+        path.read_text(),
+    )
+
+
+def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) -> Recipe:
+    recipe = (
+        recipe_document(file.recipes[index], base)
+        if file.recipes[index].endswith((".yaml", ".yml"))
+        else _published(document, file.recipes[index], index)
+    )
+    for section in ("sample", "probe"):
+        chosen = getattr(file, section)
+        for setting, value in (chosen if isinstance(chosen, dict) else {}).items():
+            recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))
+    for setting, value in file.overrides.items():
+        recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
+    built = build(Recipe, recipe)
+    source = _located(built.data.source, Path(recipe.origin(("data", "source")).file).parent)
+    return built.model_copy(update={"data": built.data.model_copy(update={"source": source})})
+
+
+def _published(document: Document, name: str, index: int) -> Document:
+    try:
+        return recipe_document(name)
+    except InputError as error:
+        raise InputError(error.what, where=str(document.origin(("recipes", index))), do_next=error.do_next) from None
+
+
+def _located(source: str | None, base: Path) -> str | None:
+    """A path written in a file is relative to that file; a URL stays as it is."""
+    if source is None or "://" in source:
+        return source
+    return str((base / Path(source).expanduser()).resolve())
+
+
+def _epochs(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[int, ...]:
+    last = recipe.training.epochs
+    if file.epochs is None:
+        return tuple(sorted({*range(recipe.training.snapshot_every, last + 1, recipe.training.snapshot_every), last}))
+    for index, epoch in enumerate(file.epochs):
+        if epoch > last:
+            raise InputError(
+                f"Epoch {epoch} is beyond the end of {recipe.name}'s training, which has {last} epochs.",
+                where=str(document.origin(("epochs", index))),
+                do_next=f"Ask for an epoch up to {last}, or set `overrides: {{training.epochs: {epoch}}}`.",
+            )
+    return tuple(sorted(file.epochs))

@@ -1,0 +1,160 @@
+"""Typed settings of a recipe, section by section; every field is one thing that someone will set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def unkeyed(default: Any, **constraints: Any) -> Any:
+    """A setting that says how work is done, not what comes out: it is in no key."""
+    return Field(default, json_schema_extra={"keyed": False}, **constraints)
+
+
+class Settings(BaseModel):
+    """Immutable, strict: unknown names and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSettings(Settings):
+    """Where images come from and how they become arrays."""
+
+    format: Literal["cifar10", "cifar100", "tinyimagenet", "images", "digits"]
+    source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
+    digest: Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None = None
+    resolution: Count | None = None  # images: side after centre crop and resize
+    test_share: Share = 0.2  # images without a test folder, digits: stratified share kept for test
+    standardize: bool = False  # affine map to mean 0, standard deviation sigma_data, not to [-1, 1]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.format != "digits" and not self.source:
+            raise ValueError(f"source: the format '{self.format}' needs a path or URL")
+        if self.format == "images" and self.resolution is None:
+            raise ValueError("resolution: the format 'images' needs the side in pixels that images are brought to")
+        if self.source and self.source.startswith(("http://", "https://")) and not self.digest:
+            raise ValueError("digest: a URL needs 'sha256:…' or 'md5:…' of what it must deliver")
+        return self
+
+
+class NetworkSettings(Settings):
+    """The U-Net of EDM2; configs C, E, G differ in the four switches at the end (facts: EDM2, section 2 and FX)."""
+
+    resolution: Count  # side of the square input, pixels
+    image_channels: Count = 3
+    channels: Count  # width of the first level
+    multipliers: Counts  # width of each level, times `channels`
+    blocks: Annotated[int, Field(ge=2)]  # decoder blocks a level; the encoder has one fewer
+    attention_resolutions: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    dropout: Share = 0.0
+    weights: Literal["plain", "forced"] = "plain"  # forced: normalised in the forward, and in place before a training step
+    norm: Literal["group", "pixel"] = "group"  # pixel: no GroupNorm, pixel norm on the encoder's main path (rung F)
+    magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
+    clip: Positive | None = None  # clamp of every block's output, for half precision
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.resolution % 2 ** (len(self.multipliers) - 1):
+            raise ValueError(f"resolution: {self.resolution} cannot be halved {len(self.multipliers) - 1} times")
+        if self.norm == "group" and self.channels % 32:
+            raise ValueError(f"channels: {self.channels} is not a multiple of 32, which GroupNorm needs")
+        sides = [self.resolution >> level for level in range(len(self.multipliers))]
+        for side in self.attention_resolutions:
+            if side not in sides:
+                raise ValueError(f"attention_resolutions: no level has side {side}; the levels have {sides}")
+        return self
+
+
+class DiffusionSettings(Settings):
+    """Preconditioning and the noise levels of training (EDM, table 1)."""
+
+    sigma_data: Positive = 0.5
+    p_mean: float = -1.2  # mean of ln sigma
+    p_std: Positive = 1.2  # standard deviation of ln sigma
+
+
+class TrainingSettings(Settings):
+    """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
+
+    epochs: Count = unkeyed(...)  # length; an experiment may look at any epoch up to it
+    snapshot_every: Count = unkeyed(100)  # epochs, where an experiment names none
+    batch: Count  # images in one optimiser step, over all processes
+    lr: Positive
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
+    flip: bool = False  # random horizontal flips
+    ema_beta: Share = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included)
+    ema_sigma_rel: Annotated[tuple[Positive, ...], Field(strict=False)] = (0.05, 0.10)  # power-function averages (EDM2, section 3)
+    average_every: Count | None = unkeyed(None)  # epochs between stored averages; none: 64 over `epochs`
+    precision: Precision = "fp32"  # of the network's forward and backward (autocast)
+    exact: bool = False  # float32 without TF32, deterministic kernels
+    micro_batch: Count | None = unkeyed(None)  # images a process holds at once; none: its whole share of the batch
+
+
+class SampleSettings(Settings):
+    """Heun's sampler (EDM, algorithm 2) and how many images it draws."""
+
+    count: Count = 50_000
+    steps: Annotated[int, Field(ge=2)] = 18  # noise levels; network evaluations = 2 * steps - 1
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    rho: Positive = 7.0
+    eta: Annotated[float, Field(ge=0)] = 0.0  # share of the stochastic churn; 0 is deterministic
+    s_min: Annotated[float, Field(ge=0)] = 0.01
+    s_max: Positive = 1.0
+    s_noise: Positive = 1.007
+    clip: bool = True  # denoised images clipped to the data's range in every evaluation
+    seed: Annotated[int, Field(ge=0)] = 0  # of the latents; never the training seed
+    draws: Count = 1  # independent sets of `count` images
+    ema: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from: fixed, 0.050, 0.100
+    precision: Precision = "fp32"
+    batch: Count = unkeyed(400)  # images at once on one process
+    shard: Count = unkeyed(2000)  # images in one stored file
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min: {self.sigma_min} is not below sigma_max {self.sigma_max}")
+        return self
+
+
+class ProbeSettings(Settings):
+    """Linear probe on the denoiser's features (DDAE); more than one t or block makes it a grid."""
+
+    t: Counts = (4,)  # noise levels: the t-th smallest positive one of the 18-step schedule
+    blocks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("out_6",)  # decoder blocks out_1 …; "all"
+    epochs: Count = 15
+    batch: Count = 512  # over all processes
+    lr: Positive = 4e-3  # for that batch: FX's 1e-3 x 4 GPUs of 128
+    flip: bool = True
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # stratified part of the training images that a grid's cell is chosen on
+    seed: Annotated[int, Field(ge=0)] = 0
+    ema: str = "fixed"
+    precision: Precision = "fp32"
+
+
+class Recipe(Settings):
+    """Everything about one training and how its snapshots are looked at."""
+
+    name: str  # cifar10/E
+    data: DataSettings
+    network: NetworkSettings
+    diffusion: DiffusionSettings = DiffusionSettings()
+    training: TrainingSettings
+    sample: SampleSettings = SampleSettings()
+    probe: ProbeSettings = ProbeSettings()
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name in titles and tables: the part of the recipe's name before the slash."""
+        return self.name.split("/")[0]

@@ -1,0 +1,116 @@
+"""YAML read strictly, remembering the file and line of every value, so that errors can name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edm2core.errors import InputError
+
+Place = tuple[str | int, ...]  # where a value stands: ("training", "betas", 0)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file and line (from 1) that a value was written in."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML mapping and where each of its values was written."""
+
+    values: dict[str, Any]
+    origins: dict[Place, Origin]
+
+    def origin(self, place: Place) -> Origin:
+        """The line of the value at `place`, or of the nearest value around it."""
+        for end in range(len(place), -1, -1):
+            if place[:end] in self.origins:
+                return self.origins[place[:end]]
+        raise KeyError(place)
+
+
+def read_text(path: Path) -> str:
+    """The file's text.
+
+    Raises InputError if it is missing, not readable, not UTF-8 or binary.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no file {path}.", where=str(path), do_next="Check the path; `edm2 recipes` lists what is built in."
+        ) from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a YAML file.", where=str(path), do_next="Name the .yaml file itself.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file.", where=str(path), do_next="Give a YAML file in UTF-8.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", where=str(path)) from None
+    if "\0" in text:
+        raise InputError(f"{path} is not a text file.", where=str(path), do_next="Give a YAML file in UTF-8.")
+    return text
+
+
+def load(path: Path) -> Document:
+    """The mapping in a YAML file.
+
+    Raises InputError naming the line for bad syntax, a tag, a doubled name, or anything but a mapping at the top.
+    """
+    return parse(read_text(path), str(path))
+
+
+def parse(text: str, file: str) -> Document:
+    """Like load, from text; `file` is what errors call it."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        if isinstance(error, yaml.constructor.ConstructorError):
+            raise InputError(
+                f"A YAML tag is not allowed: {error.problem}.", where=str(Origin(file, line)), do_next="Write plain values."
+            ) from None
+        raise InputError(
+            f"The YAML is malformed: {error.problem or error}.", where=str(Origin(file, line)), do_next="Mend the syntax there."
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"The YAML is malformed: {error}.", where=file, do_next="Give a YAML file in UTF-8.") from None
+    if node is None or values is None:
+        raise InputError("The file is empty.", where=file, do_next="Start from experiments/demo.yaml.")
+    if not isinstance(values, dict):
+        raise InputError("The file must hold names with values (`name: …`) at the top.", where=str(Origin(file, node.start_mark.line + 1)))
+    return Document(values, dict(_origins(node, (), file)))
+
+
+def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, Origin]]:
+    yield place, Origin(file, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise InputError("Names must be plain words.", where=str(Origin(file, line)))
+            if key.value in seen:
+                raise InputError(
+                    f"'{key.value}' stands twice (first in line {seen[key.value]}).",
+                    where=str(Origin(file, line)),
+                    do_next="Keep one of them.",
+                )
+            seen[key.value] = line
+            yield from _origins(value, (*place, key.value), file)
+            yield (*place, key.value), Origin(file, line)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _origins(value, (*place, index), file)

@@ -1,0 +1,29 @@
+"""The one channel for progress: lines on standard output, structured ones marked `@edm2 {json}`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from typing import Any
+
+MARK = "@edm2 "
+
+
+def emit(kind: str, **fields: Any) -> None:
+    """Print one structured event; `kind` is progress, start, done, restart, commit or warning. Non-finite numbers become null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
+    sys.stdout.write(MARK + json.dumps({"kind": kind, "time": round(time.time(), 3), **clean}, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def parse(line: str) -> dict[str, Any] | None:
+    """The event in a line of output, or None for an ordinary (or damaged) line."""
+    if not line.startswith(MARK):
+        return None
+    try:
+        event = json.loads(line[len(MARK) :])
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None

@@ -1,0 +1,40 @@
+"""A task's identity in the store: a hash of what decides its result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+Key = str
+LENGTH = 20  # hex digits: 80 bits, short enough for a Kubernetes name
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted names and no spaces; raises ValueError for NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def keyed(settings: BaseModel) -> dict[str, Any]:
+    """The settings that are part of a key: without those at their default, and without those marked unkeyed.
+
+    Leaving defaults out lets a later version add a setting without re-keying what exists.
+    """
+    result: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("keyed") is False:
+            continue
+        value = getattr(settings, name)
+        if not field.is_required() and value == field.get_default(call_default_factory=True):
+            continue
+        result[name] = keyed(value) if isinstance(value, BaseModel) else list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def key_of(stage: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Key:
+    """The key of a task from its stage, the stage's version, its keyed settings, and its inputs' keys or sources' digests."""
+    return hashlib.sha256(canonical([stage, version, dict(settings), dict(inputs)])).hexdigest()[:LENGTH]

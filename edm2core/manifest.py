@@ -1,0 +1,83 @@
+"""A result's record in the store: written once, last; a task has succeeded when its manifest is there and verified."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+from edm2core.errors import IntegrityError
+from edm2core.keys import Key
+
+
+class Ref(NamedTuple):
+    """A result's address in a store: its stage and key, written `stage/key`."""
+
+    stage: str
+    key: Key
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        stage, key = text.split("/")
+        return cls(stage, key)
+
+    @property
+    def folder(self) -> str:
+        return f"results/{self.stage}/{self.key}"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.folder}/manifest.json"
+
+    @property
+    def scratch(self) -> str:
+        return f"scratch/{self.stage}/{self.key}"
+
+
+class FileRecord(NamedTuple):
+    """Size in bytes and SHA-256 (hex) of a stored file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a task made, from what, by whom."""
+
+    stage: str
+    version: int
+    key: Key
+    title: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]  # name → stage/key
+    input_digests: dict[str, str]  # name → SHA-256 of that input's manifest
+    attempt: str  # folder of the files, beside the manifest
+    files: dict[str, FileRecord]  # path inside the attempt's folder → size and digest
+    metadata: dict[str, Any] = field(default_factory=dict)  # what a person or a later task asks first: values, counts, epoch
+    provenance: dict[str, Any] = field(default_factory=dict)  # code version, host, devices, seconds, times, packages
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.stage, self.key)
+
+    def path(self, name: str) -> str:
+        """The store path of one of the files."""
+        return f"{self.ref.folder}/{self.attempt}/{name}"
+
+    def dumps(self) -> bytes:
+        return json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def loads(cls, data: bytes, where: str = "") -> Self:
+        """The manifest in `data`; raises IntegrityError if it is not one."""
+        try:
+            values = json.loads(data)
+            return cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
+        except (ValueError, TypeError, KeyError) as error:
+            raise IntegrityError(
+                f"This is not a manifest: {error}.", where=where, do_next="Delete it; the task will be done again."
+            ) from None

@@ -1,0 +1,223 @@
+"""An experiment as a DAG of tasks whose keys are known before anything runs. Pure: no disk, no network, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from edm2core.config.experiment import Experiment
+from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, Recipe, SampleSettings, Settings, TrainingSettings
+from edm2core.keys import Key, key_of, keyed
+from edm2core.manifest import Ref
+
+VERSIONS = {"prepare": 1, "snapshot": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1}
+"""Raised when a stage's numbers change; golden tests hold them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A node of the DAG: one result of one stage."""
+
+    stage: str
+    version: int
+    settings: dict[str, Any]  # all that the stage needs; what is not keyed says how, not what
+    inputs: dict[str, Ref]
+    key: Key
+    title: str
+    subject: dict[str, Any] = field(default_factory=dict)  # whose result it is: recipe, dataset, seed, epoch, ema, draw
+    after: tuple[Ref, ...] = ()  # must be done before, though nothing of it is read: a trajectory's earlier snapshot
+    wanted: tuple[int, ...] = ()  # snapshot: all epochs that the plan wants of this trajectory
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.stage, self.key)
+
+    @property
+    def needs(self) -> tuple[Ref, ...]:
+        return (*self.inputs.values(), *self.after)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        changed = {
+            "inputs": {n: Ref.parse(r) for n, r in values["inputs"].items()},
+            "after": tuple(Ref.parse(r) for r in values.get("after", ())),
+            "wanted": tuple(values.get("wanted", ())),
+        }
+        return cls(**{**values, **changed})
+
+
+class TrajectorySettings(Settings):
+    """What decides a training, whatever its length and wherever it runs."""
+
+    network: NetworkSettings
+    diffusion: DiffusionSettings
+    training: TrainingSettings
+    seed: int
+
+
+def trajectory_ref(task: Task) -> Ref:
+    """The address of the training that a snapshot task looks at: the same for all its epochs."""
+    settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
+    return Ref("trajectory", key_of("trajectory", VERSIONS["snapshot"], keyed(settings), {"data": task.inputs["data"].key}))
+
+
+def snapshot_ref(trajectory: Ref, epoch: int) -> Ref:
+    """The address of a trajectory's snapshot after `epoch` completed epochs."""
+    return Ref("snapshot", key_of("snapshot", VERSIONS["snapshot"], {"epoch": epoch}, {"trajectory": trajectory.key}))
+
+
+def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
+    """All tasks of an experiment, each after what it needs, each result once.
+
+    `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, and `inception` for its weights.
+    """
+    tasks: dict[Ref, Task] = {}
+
+    def add(task: Task) -> Task:
+        return tasks.setdefault(task.ref, task)
+
+    short = _short_names(experiment.recipes)
+    for recipe in experiment.recipes:
+        data = add(_prepare(recipe, digests[f"data:{recipe.name}"]))
+        extractors = {metric: add(_extractor(recipe, metric, data, experiment, digests)) for metric in experiment.metrics}
+        references = {metric: add(_reference(recipe, metric, data, extractor)) for metric, extractor in extractors.items()}
+        if experiment.probe:
+            add(_pixel_probe(recipe, data))
+        for seed in experiment.seeds:
+            before: tuple[Ref, ...] = ()
+            for epoch in experiment.epochs[recipe.name]:
+                who = f"{short[recipe.name]} · seed {seed}"
+                subject = {"dataset": recipe.dataset, "recipe": recipe.name, "seed": seed, "epoch": epoch}
+                snapshot = add(
+                    _snapshot(recipe, seed, epoch, data, before, experiment.epochs[recipe.name], f"{who} · train to epoch {epoch}", subject)
+                )
+                before = (snapshot.ref,)
+                for samples in _samples(recipe, snapshot, who, epoch, subject) if experiment.metrics else ():
+                    add(samples)
+                    for metric in experiment.metrics:
+                        add(
+                            _metrics(
+                                metric,
+                                samples,
+                                references[metric],
+                                extractors[metric],
+                                f"{who} · {metric_label(metric, recipe)} at epoch {epoch}",
+                            )
+                        )
+                if experiment.probe:
+                    add(_probe(recipe, snapshot, data, f"{who} · probe at epoch {epoch}", subject))
+    return list(tasks.values())
+
+
+def metric_name(metric: str, recipe: Recipe) -> str:
+    """The metric's name in results: `fd` carries its extractor, since values of different extractors cannot be compared."""
+    return f"fd_{extractor_name(metric, recipe)}" if metric == "fd" else metric
+
+
+def metric_label(metric: str, recipe: Recipe) -> str:
+    """The metric's name for a person."""
+    return f"FD ({extractor_name(metric, recipe)} features)" if metric == "fd" else metric.upper()
+
+
+def extractor_name(metric: str, recipe: Recipe) -> str:
+    return recipe.data.format if metric == "fd" else "inception"
+
+
+def _task(
+    stage: str,
+    settings: Settings | dict[str, Any],
+    inputs: dict[str, Ref],
+    title: str,
+    subject: dict[str, Any] | None = None,
+    leaf: str = "",
+) -> Task:
+    values = settings.model_dump(mode="json") if isinstance(settings, Settings) else settings
+    identity = keyed(settings) if isinstance(settings, Settings) else settings
+    keys = {name: ref.key for name, ref in inputs.items()} | ({"source": leaf} if leaf else {})
+    return Task(stage, VERSIONS[stage], values, inputs, key_of(stage, VERSIONS[stage], identity, keys), title, subject or {})
+
+
+def _prepare(recipe: Recipe, digest: str) -> Task:
+    settings = recipe.data.model_copy(update={"digest": None})
+    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, leaf=digest)
+    return Task(
+        **{**vars(task), "settings": {**task.settings, "digest": digest if ":" in digest and not digest.startswith("builtin") else None}}
+    )
+
+
+def _snapshot(
+    recipe: Recipe, seed: int, epoch: int, data: Task, after: tuple[Ref, ...], wanted: tuple[int, ...], title: str, subject: dict[str, Any]
+) -> Task:
+    trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=seed)
+    settings = {**trajectory.model_dump(mode="json"), "epoch": epoch}
+    task = Task("snapshot", VERSIONS["snapshot"], settings, {"data": data.ref}, "", title, subject, after, wanted)
+    return Task(**{**vars(task), "key": snapshot_ref(trajectory_ref(task), epoch).key})
+
+
+def _samples(recipe: Recipe, snapshot: Task, who: str, epoch: int, subject: dict[str, Any]) -> list[Task]:
+    tasks = []
+    for ema in recipe.sample.ema:
+        for draw in range(recipe.sample.draws):
+            one = SampleSettings.model_validate({**recipe.sample.model_dump(), "ema": (ema,), "draws": 1})
+            settings = {**one.model_dump(mode="json"), "draw": draw}
+            key = key_of("sample", VERSIONS["sample"], {**keyed(one), "draw": draw}, {"snapshot": snapshot.key})
+            extra = (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
+            tasks.append(
+                Task(
+                    "sample",
+                    VERSIONS["sample"],
+                    settings,
+                    {"snapshot": snapshot.ref},
+                    key,
+                    f"{who} · {one.count} samples at epoch {epoch}{extra}",
+                    {**subject, "ema": ema, "draw": draw},
+                )
+            )
+    return tasks
+
+
+def _extractor(recipe: Recipe, metric: str, data: Task, experiment: Experiment, digests: Mapping[str, str]) -> Task:
+    name = extractor_name(metric, recipe)
+    if name == "inception":
+        task = _task("extractor", {"extractor": name}, {}, "Inception features", {"extractor": name}, leaf=digests["inception"])
+        return Task(**{**vars(task), "settings": {**task.settings, "source": experiment.inception_weights, "digest": digests["inception"]}})
+    return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{name} · feature extractor", {"extractor": name})
+
+
+def _reference(recipe: Recipe, metric: str, data: Task, extractor: Task) -> Task:
+    return _task(
+        "reference",
+        {"split": "train"},
+        {"data": data.ref, "extractor": extractor.ref},
+        f"{recipe.dataset} · reference statistics ({extractor_name(metric, recipe)})",
+        {"dataset": recipe.dataset},
+    )
+
+
+def _metrics(metric: str, samples: Task, reference: Task, extractor: Task, title: str) -> Task:
+    return _task(
+        "metrics",
+        {"metrics": [metric]},
+        {"samples": samples.ref, "reference": reference.ref, "extractor": extractor.ref},
+        title,
+        samples.subject,
+    )
+
+
+def _probe(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: dict[str, Any]) -> Task:
+    return _task("probe", recipe.probe, {"snapshot": snapshot.ref, "data": data.ref}, title, {**subject, "ema": recipe.probe.ema})
+
+
+def _pixel_probe(recipe: Recipe, data: Task) -> Task:
+    settings = ProbeSettings.model_validate({**recipe.probe.model_dump(), "t": (1,), "blocks": ("pixels",), "ema": "fixed"})
+    return _task("probe", settings, {"data": data.ref}, f"{recipe.dataset} · linear classifier on raw pixels", {"dataset": recipe.dataset})
+
+
+def _short_names(recipes: tuple[Recipe, ...]) -> dict[str, str]:
+    """cifar10/E is called E where all recipes are of one data set."""
+    one = len({recipe.dataset for recipe in recipes}) == 1
+    return {recipe.name: recipe.name.split("/", 1)[1] if one else recipe.name for recipe in recipes}

@@ -1,0 +1,1 @@
+"""A file a stage: the little glue between a workspace folder and the science."""

@@ -1,0 +1,31 @@
+"""SIGTERM and SIGINT as a question asked at safe points, so that work is saved before a process ends."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from edm2core.errors import Interrupted
+
+_asked: list[int] = []
+
+
+def install() -> None:
+    """Remember the first SIGTERM or SIGINT instead of dying from it; to be called before anything slow."""
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        _asked.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, remember)
+
+
+def asked() -> bool:
+    """Whether this process has been asked to stop."""
+    return bool(_asked)
+
+
+def stop_if_asked() -> None:
+    """Raise Interrupted if this process has been asked to stop."""
+    if _asked:
+        raise Interrupted(f"Stopped by {signal.Signals(_asked[0]).name}; what is finished is saved.", do_next="Run it again to go on.")

@@ -1,0 +1,1 @@
+"""Whole experiments: run here, driven onto a cluster, or compiled for Kubeflow Pipelines."""

@@ -1,0 +1,1 @@
+"""The `edm2` command: a lazily imported file a verb."""
