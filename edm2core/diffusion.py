@@ -1,0 +1,120 @@
+"""Denoiser, loss and noise levels (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, section 2.2 and equations 14 to 21)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from edm2core.affine import Affine
+from edm2core.config.settings import DiffusionSettings
+from edm2core.nets import UNet
+from edm2core.nets.layers import Fourier, Linear, normalize_weights_
+from edm2core.nets.unet import operations
+
+__all__ = ["Affine", "Denoiser", "Objective", "image_losses", "noise_levels", "training_loss"]
+
+LOG_VARIANCE_FEATURES = 256  # FutureXiang/edm2's; NVlabs' has 128
+
+
+class LogVariance(nn.Module):
+    """u(σ): c_noise [N] → [N, 1], float32; only training needs it."""
+
+    def __init__(self, *, forced: bool, fourier_scale: float) -> None:
+        super().__init__()
+        self.fourier = Fourier(LOG_VARIANCE_FEATURES, fourier_scale)
+        self.linear = Linear(LOG_VARIANCE_FEATURES, 1, forced=forced)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        y: Tensor = self.linear(self.fourier(c_noise))
+        return y
+
+
+class Denoiser(nn.Module):
+    """D(x; σ) = c_skip x + c_out F(c_in x; c_noise), preconditioned in float32 around a network that autocast may run in half precision."""
+
+    def __init__(self, network: UNet, settings: DiffusionSettings, affine: Affine | None = None) -> None:
+        super().__init__()
+        self.network, self.settings = network, settings
+        self.affine = affine or Affine()
+        self.uncertainty = LogVariance(forced=network.settings.weights == "forced", fourier_scale=operations(network.settings).fourier)
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The decoder blocks that have features, in the order they run."""
+        return self.network.block_names
+
+    def forward(self, noised: Tensor, sigma: Tensor | float) -> Tensor:
+        """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1]."""
+        noised, sigma = noised.float(), _levels(sigma, noised)
+        sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
+        c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
+        residual: Tensor = self.network(*self._network_inputs(noised, sigma))
+        return c_skip * noised + c_out * residual.float()
+
+    def log_variance(self, sigma: Tensor | float) -> Tensor:
+        """u(σ), the learned log-variance of the loss: [N, 1, 1, 1], N = 1 for a scalar."""
+        sigma = _levels(sigma, self.uncertainty.linear.weight)
+        log_variance: Tensor = self.uncertainty(_c_noise(sigma))
+        return log_variance[:, :, None, None]
+
+    def features(self, noised: Tensor, sigma: Tensor | float, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Pooled outputs of the named decoder blocks (None: all): {name: [N, channels]}, float32, in the order the blocks run.
+
+        Nothing after the last named block is computed. Raises InputError for a name that is not in `block_names`.
+        """
+        noised, sigma = noised.float(), _levels(sigma, noised)
+        return self.network.features(*self._network_inputs(noised, sigma), blocks)
+
+    def normalize_weights_(self) -> None:
+        """Replace every forced weight, the network's and u(σ)'s, by its normalised self: once before an optimiser step's first forward."""
+        normalize_weights_(self)
+
+    def _network_inputs(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        c_in = (sigma**2 + self.settings.sigma_data**2).rsqrt()
+        return c_in * noised, _c_noise(sigma).expand(len(noised))
+
+
+def _levels(sigma: Tensor | float, like: Tensor) -> Tensor:
+    """σ as float32 [N, 1, 1, 1], N = 1 for a scalar, where `like` is."""
+    return torch.as_tensor(sigma, dtype=torch.float32, device=like.device).reshape(-1, 1, 1, 1)
+
+
+def _c_noise(sigma: Tensor) -> Tensor:
+    return sigma.flatten().log() / 4
+
+
+def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
+    """Training's σ, ln σ ~ N(p_mean, p_std²), from standard normal numbers of any shape."""
+    return (normal * settings.p_std + settings.p_mean).exp()
+
+
+def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
+
+    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1].
+    Their mean over a batch is the loss, however the batch was cut into micro-batches.
+    """
+    images, sigma = images.float(), _levels(sigma, images)
+    sigma_data = denoiser.settings.sigma_data
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    log_variance = denoiser.log_variance(sigma)
+    error = denoiser(images + sigma * noise, sigma) - images
+    return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
+
+
+def training_loss(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """The mean over all elements of the batch of the loss that `image_losses` defines: a scalar."""
+    return image_losses(denoiser, images, sigma, noise).mean()
+
+
+class Objective(nn.Module):
+    """`image_losses` as a module: what DDP wraps and torch.compile compiles, so that one forward uses every parameter."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        return image_losses(self.denoiser, images, sigma, noise)

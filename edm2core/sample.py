@@ -1,0 +1,95 @@
+"""Noise levels, keyed noise and Heun's sampler (EDM: arXiv 2206.00364, algorithm 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edm2core.diffusion import Denoiser
+from edm2core.errors import InputError
+
+PROBE_STEPS = 18  # the schedule whose levels the probe's t counts
+
+
+def sigma_schedule(steps: int = 18, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """Noise levels σ_0 = sigma_max … σ_{steps-1} = sigma_min, σ_steps = 0: float64 [steps + 1] (EDM, equation 5)."""
+    share = torch.arange(steps, dtype=torch.float64) / (steps - 1)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return torch.cat([(high + share * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
+
+
+def probe_sigma(t: int) -> float:
+    """The t-th smallest positive level of the 18-step schedule, t in 1 … 18. Raises InputError for another t."""
+    if not 1 <= t <= PROBE_STEPS:
+        raise InputError(f"The probe's t counts the {PROBE_STEPS} noise levels of its schedule; there is no level {t}.")
+    return float(sigma_schedule(PROBE_STEPS)[PROBE_STEPS - t])
+
+
+def latents(seed: int, draw: int, indices: Sequence[int], shape: Sequence[int], step: int = 0) -> Tensor:
+    """Unit normal noise of the images with these indices: float32 [n, *shape] on the CPU.
+
+    Each image's numbers follow from (seed, draw, its index, step) alone, whatever batch or process asks.
+    Step 0 is the sampler's start, step i + 1 the churn of its step i.
+    """
+    noise = np.empty((len(indices), *shape), dtype=np.float32)
+    for row, index in zip(noise, indices, strict=True):
+        philox = np.random.Philox(key=np.array([seed, draw], np.uint64), counter=np.array([0, 0, index, step], np.uint64))
+        np.random.Generator(philox).standard_normal(dtype=np.float32, out=row)
+    return torch.from_numpy(noise)
+
+
+@torch.no_grad()
+def heun(
+    denoiser: Denoiser,
+    latents: Tensor,
+    steps: int = 18,
+    *,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+    eta: float = 0.0,
+    s_min: float = 0.01,
+    s_max: float = 1.0,
+    s_noise: float = 1.007,
+    clip: bool = True,
+    noise: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """Images in [0, 1], float64 [N, C, H, W], from unit normal latents of that shape; 2·steps - 1 network evaluations.
+
+    The state and the schedule are float64, the network's input float32. `eta` times √2 - 1 is γ of the steps whose σ is in [s_min, s_max];
+    `noise(i)` then gives step i's unit normal churn. `clip` keeps every D within the values that an image's 0 and 1 map to.
+    Raises InputError where eta asks for noise that was not given.
+    """
+    if eta > 0 and noise is None:
+        raise InputError(
+            "A sampler with eta above 0 needs noise.", do_next="Pass noise=lambda i: latents(seed, draw, indices, shape, i + 1)."
+        )
+    affine = denoiser.affine
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        y: Tensor = denoiser(x.float(), sigma).double()
+        return y.clamp(affine.low, affine.high) if clip else y
+
+    sigmas = sigma_schedule(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).tolist()
+    x = latents.double() * sigmas[0]
+    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        if eta > 0 and noise is not None and s_min <= sigma <= s_max:
+            churned = sigma * (1 + eta * (math.sqrt(2) - 1))
+            x = x + math.sqrt(churned**2 - sigma**2) * s_noise * noise(i).to(x)
+            sigma = churned
+        slope = (x - denoise(x, sigma)) / sigma
+        euler = x + (following - sigma) * slope
+        if following > 0:
+            slope = (slope + (euler - denoise(euler, following)) / following) / 2
+        x = x + (following - sigma) * slope
+    images: Tensor = affine.to_images(x).clamp(0, 1)
+    return images
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [0, 1] to uint8, rounded; 0 to 255."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
