@@ -29,10 +29,18 @@ def keyed(settings: BaseModel) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get("keyed") is False:
             continue
         value = getattr(settings, name)
-        if not field.is_required() and value == field.get_default(call_default_factory=True):
+        plain = _plain(value)
+        if not field.is_required() and plain == _plain(field.get_default(call_default_factory=True)):
             continue
-        result[name] = keyed(value) if isinstance(value, BaseModel) else list(value) if isinstance(value, tuple) else value
+        result[name] = plain
     return result
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON holds them; nested ones as they are keyed, so that an unkeyed difference makes none."""
+    if isinstance(value, BaseModel):
+        return keyed(value)
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def key_of(stage: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Key:

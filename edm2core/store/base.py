@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from edm2core.errors import StoreError
 from edm2core.manifest import FileRecord
 
 
@@ -36,13 +37,19 @@ class Store(Protocol):
         """Create an object only if there is none; False if there is one. Of many writers exactly one gets True."""
 
     def upload(self, source: Path, path: str) -> FileRecord:
-        """Create or replace an object from a file, and say what was stored."""
+        """Create or replace an object from a file, and say what was stored.
+
+        The file may be deleted or replaced afterwards, but not written into: a local store shares its bytes.
+        """
 
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
         """A local file with the object's bytes, verified against `record`; a remote store downloads into `folder`.
 
         Raises MissingError if it is not there and IntegrityError if its bytes are not those recorded. Do not write to the file.
         """
+
+    def record(self, path: str) -> FileRecord:
+        """Size and digest of an object, from reading all of it; raises MissingError if it is not there."""
 
     def copy(self, source: str, path: str) -> None:
         """Create or replace `path` with the bytes of `source`, without moving them through this process where that can be avoided."""
@@ -55,3 +62,22 @@ class Store(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove an object; nothing happens if there is none."""
+
+    def sweep(self, older_than_s: float) -> int:
+        """Delete what interrupted writes left behind (no reader ever sees it); returns the bytes freed."""
+
+
+def check_path(path: str) -> str:
+    """The path of an object as it is given; raises StoreError if it could lead out of the store."""
+    if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable() or "\\" in path:
+        raise StoreError("This is not the path of anything in a store.", where=repr(path), do_next="Check who wrote it.")
+    return path
+
+
+def check_prefix(prefix: str) -> str:
+    """The path of a folder with its closing slash, or nothing; raises StoreError if it could lead out of the store."""
+    if prefix:
+        check_path(prefix.removesuffix("/"))
+        if not prefix.endswith("/"):
+            raise StoreError("A folder in a store ends with a slash.", where=repr(prefix))
+    return prefix

@@ -1,0 +1,38 @@
+"""The keyed store: results, scratch, leases and runs, in a local folder or in an S3 bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from edm2core.errors import InputError
+from edm2core.store.base import Store
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(uri: str) -> Store:
+    """The store at a path, a `file://` URI, or `s3://bucket/prefix` (also written `minio://bucket/prefix`).
+
+    Raises InputError for an address that cannot be one, StoreError for one that cannot be used.
+    """
+    if not uri.strip():
+        raise InputError("The store's address is empty.", do_next="Give a folder, or minio://bucket/prefix.")
+    if "://" not in uri:
+        return _local(Path(uri))
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise InputError("A file:// address names no host.", where=uri, do_next="Write file:///folder, with three slashes.")
+        return _local(Path(unquote(parts.path)))
+    if parts.scheme in ("s3", "minio"):
+        from edm2core.store.s3 import S3Store
+
+        return S3Store.open(uri)
+    raise InputError(f"The store cannot be at '{parts.scheme}://'.", where=uri, do_next="Give a folder, s3://… or minio://….")
+
+
+def _local(folder: Path) -> Store:
+    from edm2core.store.local import LocalStore
+
+    return LocalStore(folder)

@@ -1,0 +1,287 @@
+"""The store as a folder of this machine, or of a network file system that has hard links."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat as modes
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edm2core.errors import IntegrityError, MissingError, StoreError
+from edm2core.manifest import FileRecord
+from edm2core.store.base import Entry, check_path, check_prefix
+
+TEMPORARY = ".tmp"  # beside everything else, so that a rename never crosses file systems
+NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
+
+WORDS = {
+    errno.ENOSPC: ("The store's disk is full.", "Free some space (edm2 gc), then run again; finished work is kept."),
+    errno.EDQUOT: ("The quota for the store's disk is used up.", "Free some space (edm2 gc), then run again; finished work is kept."),
+    errno.EROFS: ("The store is on a read-only file system.", "Give a store that can be written to (--store)."),
+    errno.EACCES: ("Access to the store is denied.", "Check the folder's owner and rights, or give another store (--store)."),
+    errno.EPERM: ("Access to the store is denied.", "Check the folder's owner and rights, or give another store (--store)."),
+    errno.ENOTDIR: ("A file is where the store needs a folder.", "Move it away, or give another store (--store)."),
+    errno.EISDIR: ("A folder is where the store needs a file.", "Move it away, or give another store (--store)."),
+    errno.ENAMETOOLONG: ("The path is too long for the store's file system.", "Give a store with a shorter path (--store)."),
+}
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE}
+
+
+class LocalStore:
+    """A store in a folder, which is made at the first write.
+
+    Temporary files lie in `.tmp`, which `list` does not show. What `create` and `upload` did survives a power cut.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root.expanduser()))
+        self.uri = str(self.root)
+        self._verified: dict[str, tuple[tuple[int, int, int], str]] = {}
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError("The store is a file, not a folder.", where=self.uri, do_next="Give another folder (--store).")
+
+    def read(self, path: str) -> bytes:
+        with self._words("read", path):
+            return self._file(path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._words("write", path), self._temporary() as temporary:
+            _write(temporary, data)
+            self._place(temporary, self._file(path), os.replace)
+
+    def create(self, path: str, data: bytes) -> bool:
+        with self._words("create", path), self._temporary() as temporary:
+            _write(temporary, data)
+            target = self._file(path)
+            try:
+                self._place(temporary, target, os.link)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno in NO_LINK - {errno.EACCES}:
+                    raise StoreError(
+                        "The store's file system has no hard links, which the store needs.",
+                        where=self.uri,
+                        do_next="Give a store on another file system, or an object store (--store).",
+                    ) from error
+                raise
+            _sync_folders(target.parent, self.root)
+            return True
+
+    def upload(self, source: Path, path: str) -> FileRecord:
+        """Like Store.upload; on the same file system the source becomes a hard link to the stored bytes.
+
+        The caller may delete it or put another file in its place, and must not write into it.
+        """
+        with self._words("store", path), self._temporary() as temporary:
+            record = _record(_source(source))
+            _link_or_copy(Path(os.path.realpath(source)), temporary)
+            _sync(temporary)
+            if temporary.stat().st_size != record.size:
+                raise IntegrityError("The file changed while it was being stored.", where=str(source), do_next="Run again.")
+            self._place(temporary, self._file(path), os.replace)
+            _sync_folders(self._file(path).parent, self.root)
+            return record
+
+    def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
+        """The stored file itself (`folder` is not used), verified once per process for as long as it is not changed."""
+        with self._words("read", path):
+            file = self._file(path)
+            if record is not None:
+                self._verify(path, file, record)
+            elif not file.is_file():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return file
+
+    def record(self, path: str) -> FileRecord:
+        with self._words("read", path):
+            return _record(self._file(path))
+
+    def copy(self, source: str, path: str) -> None:
+        with self._words("copy", source), self._temporary() as temporary:
+            _link_or_copy(self._file(source), temporary)
+            self._place(temporary, self._file(path), os.replace)
+            _sync_folders(self._file(path).parent, self.root)
+
+    def stat(self, path: str) -> Entry | None:
+        with self._words("read", path):
+            try:
+                status = self._file(path).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return Entry(path, status.st_size, max(0.0, self._now() - status.st_ctime)) if modes.S_ISREG(status.st_mode) else None
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        check_prefix(prefix)
+        with self._words("list", prefix):
+            found = sorted(_walk(self.root / prefix, prefix))
+            now = self._now() if found else 0.0
+        for path, size, changed in found:
+            yield Entry(path, size, max(0.0, now - changed))
+
+    def delete(self, path: str) -> None:
+        with self._words("delete", path):
+            file = self._file(path)
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                file.unlink()
+            for folder in file.parents:
+                if folder == self.root:
+                    break
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+
+    def sweep(self, older_than_s: float) -> int:
+        """Delete what interrupted writes left behind; the bytes freed."""
+        freed = 0
+        with self._words("clean", TEMPORARY):
+            now = self._now()
+            for path, size, changed in _walk(self.root / TEMPORARY, "", hidden=True):
+                if now - changed > older_than_s:
+                    with suppress(FileNotFoundError):
+                        (self.root / TEMPORARY / path).unlink()
+                        freed += size
+        return freed
+
+    def _file(self, path: str) -> Path:
+        return self.root / check_path(path)
+
+    def _verify(self, path: str, file: Path, record: FileRecord) -> None:
+        status = file.stat()
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._verified.get(path) == (identity, record.sha256) and status.st_size == record.size:
+            return
+        found = _record(file)
+        if found != record:
+            raise IntegrityError(
+                f"The stored file is damaged: {found.size} bytes with SHA-256 {found.sha256[:12]}…,"
+                f" recorded were {record.size} with {record.sha256[:12]}….",
+                where=str(file),
+                do_next="Delete the result it belongs to; running again makes it anew.",
+            )
+        self._verified[path] = (identity, record.sha256)
+
+    def _now(self) -> float:
+        """The file system's own time, since a server's clock is not this machine's."""
+        try:
+            with self._temporary() as temporary:
+                temporary.touch()
+                return temporary.stat().st_ctime
+        except OSError as error:
+            if error.errno not in WORDS:
+                raise
+            return time.time()  # the store can only be read
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """The name of a file that does not exist yet, in the store's file system; nothing of it stays."""
+        folder = self.root / TEMPORARY
+        _make_folder(folder)
+        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            yield path
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+    def _place(self, temporary: Path, target: Path, how: Callable[[Path, Path], None]) -> None:
+        for _ in range(100):
+            _make_folder(target.parent)
+            with suppress(FileNotFoundError):  # the folder was empty for a moment, and a delete took it away
+                how(temporary, target)
+                return
+        raise OSError(errno.EBUSY, "the folder disappears again and again")
+
+    @contextmanager
+    def _words(self, verb: str, path: str) -> Iterator[None]:
+        """Turns what the system says into what a person understands."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if verb == "read" or (verb == "copy" and isinstance(error, FileNotFoundError)):
+                raise MissingError("This is not in the store.", where=f"{self.uri}/{path}") from error
+            raise self._failed(verb, path, error) from error
+        except OSError as error:
+            raise self._failed(verb, path, error) from error
+
+    def _failed(self, verb: str, path: str, error: OSError) -> StoreError:
+        number = error.errno or 0
+        what, do_next = WORDS.get(number, (f"The store could not {verb} a file: {error.strerror or error}.", "Look at the disk."))
+        where = error.filename if number == errno.ENOTDIR and error.filename else f"{self.uri}/{path}"
+        return StoreError(what, where=where, do_next=do_next, permanent=number not in PASSING)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+
+
+def _source(file: Path) -> Path:
+    if not file.is_file():
+        raise MissingError("The file that was to be stored is not there.", where=str(file))
+    return file
+
+
+def _record(file: Path) -> FileRecord:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return FileRecord(stream.tell(), digest)
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    """Make the names on the way from the root durable; a folder that is gone again needs none."""
+    while folder != root.parent:
+        with suppress(FileNotFoundError):
+            _sync(folder)
+        folder = folder.parent
+
+
+def _walk(folder: Path, prefix: str, hidden: bool = False) -> Iterator[tuple[str, int, float]]:
+    """Path, bytes and time of change of every file below a folder, without a defined order."""
+    try:
+        children = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for child in children:
+        path = prefix + child.name
+        if path == TEMPORARY and not hidden:
+            continue
+        with suppress(FileNotFoundError):
+            if child.is_dir():
+                yield from _walk(Path(child.path), path + "/", hidden)
+            elif child.is_file():
+                status = child.stat()
+                yield path, status.st_size, status.st_ctime

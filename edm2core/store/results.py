@@ -1,0 +1,69 @@
+"""Finished results: files under an attempt's own name, then one manifest that makes them count."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+
+from edm2core.errors import IntegrityError, MissingError
+from edm2core.manifest import FileRecord, Manifest, Ref
+from edm2core.store.base import Store
+
+
+def load(store: Store, ref: Ref) -> Manifest | None:
+    """The manifest of a result, or None where there is none; raises IntegrityError if it is not that result's."""
+    try:
+        data = store.read(ref.manifest)
+    except MissingError:
+        return None
+    where = f"{store.uri}/{ref.manifest}"
+    manifest = Manifest.loads(data, where)
+    if manifest.ref != ref:
+        raise IntegrityError(f"This is the manifest of {manifest.ref}.", where=where, do_next="Delete it; the task will be done again.")
+    return manifest
+
+
+def new_attempt() -> str:
+    """A folder's name that no other writer has."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def upload_files(store: Store, ref: Ref, attempt: str, folder: Path) -> dict[str, FileRecord]:
+    """Store every file below `folder` as a file of this attempt; path inside the folder → what was stored.
+
+    The files may be deleted afterwards, but not written into (Store.upload).
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: store.upload(folder / name, f"{ref.folder}/{attempt}/{name}") for name in names}
+
+
+def commit(store: Store, manifest: Manifest) -> Manifest:
+    """Make an attempt the result, unless another one is already: returns the manifest that counts. The last thing a task does."""
+    while not store.create(manifest.ref.manifest, manifest.dumps()):
+        winner = load(store, manifest.ref)
+        if winner is not None:  # None: deleted since
+            return winner
+    return manifest
+
+
+def verify(store: Store, manifest: Manifest, *, contents: bool = True) -> list[str]:
+    """What is wrong with a result's files, in words; without `contents` only what needs no reading of them."""
+    problems = []
+    for name, record in sorted(manifest.files.items()):
+        path = manifest.path(name)
+        entry = store.stat(path)
+        if entry is None:
+            problems.append(f"{name} is missing.")
+        elif entry.size != record.size:
+            problems.append(f"{name} has {entry.size} bytes; recorded were {record.size}.")
+        elif contents and store.record(path) != record:
+            problems.append(f"{name} has other contents than those recorded (SHA-256 {record.sha256[:12]}…).")
+    return problems
+
+
+def discard(store: Store, folder: str) -> None:
+    """Delete what is in the folder `results/<stage>/<key>/`: the manifest first, so that no reader trusts the rest."""
+    store.delete(f"{folder}manifest.json")
+    for entry in store.list(folder):
+        store.delete(entry.path)

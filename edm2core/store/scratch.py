@@ -1,0 +1,104 @@
+"""Pieces of unfinished work that survive a crash: training states, logs, finished shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edm2core.errors import IntegrityError, MissingError
+from edm2core.events import emit
+from edm2core.manifest import FileRecord
+from edm2core.store.base import Store, check_path
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Named pieces under a folder of a store, written by the holder of a lease.
+
+    A piece is `<prefix>/<name>/<generation>.json`, which names the bytes beside it. The newest generation whose bytes are those
+    recorded is the piece; a writer touches nothing of a newer generation, so one that has lost its lease harms nothing.
+    """
+
+    store: Store
+    prefix: str
+    generation: int
+
+    def put(self, name: str, data: bytes | Path) -> None:
+        """Create or replace a piece; a file may be deleted afterwards, but not written into (Store.upload)."""
+        folder = self._folder(name)
+        path = f"{folder}{self.generation:06d}-{secrets.token_hex(6)}.bytes"
+        if isinstance(data, Path):
+            record = self.store.upload(data, path)
+        else:
+            self.store.write(path, data)
+            record = FileRecord(len(data), hashlib.sha256(data).hexdigest())
+        record_path = f"{folder}{self.generation:06d}.json"
+        self.store.write(record_path, json.dumps({"path": path, "size": record.size, "sha256": record.sha256}).encode())
+        self._delete(
+            [e.path for e in self.store.list(folder) if e.path not in (path, record_path) and e.path.count("/") == path.count("/")]
+        )
+
+    def get(self, name: str, folder: Path) -> Path | None:
+        """A local, verified file with the piece, or None if there is none; a damaged one is reported and counts as none.
+
+        It may go away at the next `put` or `clear` of that name. Do not write to it.
+        """
+        while True:
+            records = self._records(name)
+            for path, data in records:
+                try:
+                    return self._fetch(data, folder)
+                except (IntegrityError, MissingError) as error:
+                    if self._records(name) != records:
+                        break  # not damage: a writer replaced the piece while it was read
+                    emit("warning", message=f"A piece of unfinished work is damaged and will not be used: {path}. {error.what}")
+            else:
+                return None
+
+    def names(self) -> list[str]:
+        """The names of all pieces, verified or not."""
+        found = (entry.path.removeprefix(f"{self.prefix}/") for entry in self.store.list(f"{self.prefix}/"))
+        return sorted({path.rsplit("/", 1)[0] for path in found if path.endswith(".json") and "/" in path})
+
+    def clear(self) -> None:
+        """Delete all pieces of this generation and older ones."""
+        self._delete([entry.path for entry in self.store.list(f"{self.prefix}/")])
+
+    def _folder(self, name: str) -> str:
+        return f"{self.prefix}/{check_path(name)}/"
+
+    def _records(self, name: str) -> list[tuple[str, bytes]]:
+        """Paths and contents of a piece's records, of the newest generation first."""
+        folder = self._folder(name)
+        found = []
+        for entry in self.store.list(folder):
+            if _generation(entry.path.removeprefix(folder)) is not None and entry.path.endswith(".json"):
+                with suppress(MissingError):
+                    found.append((entry.path, self.store.read(entry.path)))
+        return sorted(found, reverse=True)
+
+    def _fetch(self, data: bytes, folder: Path) -> Path:
+        try:
+            values = json.loads(data)
+            path, record = str(values["path"]), FileRecord(int(values["size"]), str(values["sha256"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise IntegrityError(f"Its record cannot be read: {error}.") from None
+        return self.store.fetch(path, folder, record)
+
+    def _delete(self, paths: list[str]) -> None:
+        """Records before bytes, so that no record names bytes that are gone; nothing of a newer generation."""
+        for path in sorted(paths, key=lambda path: not path.endswith(".json")):
+            generation = _generation(path.rsplit("/", 1)[1])
+            if generation is not None and generation <= self.generation:
+                self.store.delete(path)
+
+
+def _generation(file: str) -> int | None:
+    """Of the writer of `000012.json` or `000012-<random>.bytes`."""
+    match = re.fullmatch(r"(\d{6})(\.json|-[0-9a-f]+\.bytes)", file)
+    return int(match[1]) if match else None

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edm2core.errors import InputError, IntegrityError, StoreError
+from edm2core.store import local as module
+from edm2core.store import open_store
+from edm2core.store.local import LocalStore
+
+
+def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/new/store")
+    assert list(store.list("")) == []
+    assert store.stat("a/b") is None
+    assert not (tmp_path / "new").exists()
+    store.write("a/b", b"x")
+    assert (tmp_path / "new/store/a/b").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("uri", ["", " ", "http://host/store", "file://host/store", "ftp://x"])
+def test_an_address_that_is_none_is_bad_input(uri: str) -> None:
+    with pytest.raises(InputError):
+        open_store(uri)
+
+
+def test_a_file_in_place_of_the_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="is a file"):
+        open_store(str(tmp_path / "file"))
+    with pytest.raises(StoreError, match="file is where the store needs a folder"):
+        open_store(str(tmp_path / "file" / "below")).write("a", b"")
+
+
+def test_an_upload_moves_no_bytes_on_one_file_system(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x")
+    store = LocalStore(tmp_path / "store")
+    store.upload(tmp_path / "source", "a/b")
+    store.copy("a/b", "a/c")
+    inodes = {path.stat().st_ino for path in (tmp_path / "source", tmp_path / "store/a/b", tmp_path / "store/a/c")}
+    assert len(inodes) == 1
+
+
+def test_an_upload_from_another_file_system_copies(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no other file system here")
+    source = other / f"{os.getpid()}-source"
+    source.write_bytes(b"bytes")
+    try:
+        store = LocalStore(tmp_path / "store")
+        store.upload(source, "a/b")
+        assert store.read("a/b") == b"bytes"
+    finally:
+        source.unlink()
+
+
+def test_a_verified_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").write_bytes(b"12345678")
+    store = LocalStore(tmp_path / "store")
+    record = store.upload(tmp_path / "source", "a/b")
+    hashed = []
+    real = module._record
+    monkeypatch.setattr(module, "_record", lambda file: hashed.append(file) or real(file))
+    for _ in range(3):
+        stored = store.fetch("a/b", tmp_path, record)
+    assert len(hashed) == 1
+    with stored.open("r+b") as stream:
+        stream.write(b"9")
+    os.utime(stored, ns=(0, stored.stat().st_mtime_ns + 1))
+    with pytest.raises(IntegrityError):
+        store.fetch("a/b", tmp_path, record)
+
+
+def test_leftovers_are_not_listed_and_are_swept_when_old(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("a/b", b"x")
+    (tmp_path / ".tmp" / "left").write_bytes(b"12345")
+    assert [entry.path for entry in store.list("")] == ["a/b"]
+    assert store.sweep(3600) == 0
+    assert store.sweep(-1) == 5
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+def test_deleting_leaves_no_empty_folders(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("a/b/c", b"")
+    store.write("a/d", b"")
+    store.delete("a/b/c")
+    assert not (tmp_path / "a/b").exists()
+    assert (tmp_path / "a").is_dir()
+    store.delete("a/d")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "denied"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_failing_disk_is_said_in_words_and_nothing_half_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write("a/b", b"before")
+    (tmp_path / "source").write_bytes(b"new")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for attempt in (
+        lambda: store.write("a/b", b"after"),
+        lambda: store.create("a/c", b"new"),
+        lambda: store.upload(tmp_path / "source", "a/b"),
+    ):
+        with pytest.raises(StoreError, match=words) as caught:
+            attempt()
+        assert str(tmp_path) in caught.value.where
+        assert caught.value.do_next
+        assert caught.value.permanent is (number != errno.EIO)
+    monkeypatch.undo()
+    assert {entry.path: store.read(entry.path) for entry in store.list("")} == {"a/b": b"before"}
+    assert list((tmp_path / "store/.tmp").iterdir()) == []
+
+
+IN_NAMESPACE = """
+import sys
+from edm2core.errors import StoreError
+from edm2core.store import open_store
+store = open_store(sys.argv[1])
+try:
+    store.write("a/b", b"x" * int(sys.argv[2]))
+except StoreError as error:
+    print(error)
+print([tuple(e)[:2] for e in store.list("")], store.read("a/old"))
+"""
+
+
+def in_mount_namespace(mount: str, size: int, folder: Path) -> str:
+    """What a writer of `size` bytes prints where `mount` was run before it."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here (unshare -rm)")
+    script = f'{mount} && exec "$0" -c "$1" {folder} {size}'
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script, sys.executable, IN_NAMESPACE], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=64k none {tmp_path} && mkdir {tmp_path}/a && echo -n old > {tmp_path}/a/old"
+    said = in_mount_namespace(mount, 100_000, tmp_path)
+    assert "disk is full" in said
+    assert said.endswith("[('a/old', 3)] b'old'\n")
+
+
+def test_a_read_only_store_can_be_read_and_says_so_when_written(tmp_path: Path) -> None:
+    LocalStore(tmp_path).write("a/old", b"old")
+    mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
+    said = in_mount_namespace(mount, 1, tmp_path)
+    assert "read-only" in said
+    assert said.endswith("[('a/old', 3)] b'old'\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_rights(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="denied"):
+        LocalStore(tmp_path / "store").write("a", b"")
+
+
+WRITER = """
+import sys
+from edm2core.store import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+n = 0
+while True:
+    n += 1
+    body = (b"%08d" % n) * 50_000
+    store.write("w/replaced", body)
+    store.create(f"w/created-{n}", body)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_no_half_object(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for round_ in range(6):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(0.02 + 0.013 * round_)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        for entry in store.list(""):
+            data = store.read(entry.path)
+            assert len(data) == entry.size == 400_000
+            assert data == data[:8] * 50_000
+            if "created" in entry.path:
+                store.delete(entry.path)
+
+
+RACER = """
+import sys, time
+from edm2core.store import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(*[race for race in range(50) if store.create(f"races/{race}", sys.argv[2].encode())], flush=True)
+"""
+
+
+def test_of_many_processes_exactly_one_creates(tmp_path: Path) -> None:
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        racer.stdout.readline()
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = {str(n): racer.communicate()[0].split() for n, racer in enumerate(racers)}
+    assert sorted(int(race) for races in won.values() for race in races) == list(range(50))
+    for n, races in won.items():
+        assert all(LocalStore(tmp_path).read(f"races/{race}") == n.encode() for race in races)
