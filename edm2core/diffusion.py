@@ -50,8 +50,8 @@ class Denoiser(nn.Module):
         noised, sigma = noised.float(), _levels(sigma, noised)
         sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
         c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
-        residual: Tensor = self.network(*self._network_inputs(noised, sigma))
-        return c_skip * noised + c_out * residual.float()
+        output: Tensor = self.network(*self._network_inputs(noised, sigma))
+        return c_skip * noised + c_out * output.float()
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), the learned log-variance of the loss: [N, 1, 1, 1], N = 1 for a scalar."""
@@ -100,7 +100,7 @@ def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tenso
     sigma_data = denoiser.settings.sigma_data
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     log_variance = denoiser.log_variance(sigma)
-    error = denoiser(images + sigma * noise, sigma) - images
+    error: Tensor = denoiser(images + sigma * noise, sigma) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
 
 

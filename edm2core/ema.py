@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from edm2core.errors import InputError
 
 
 class Average:
@@ -61,10 +65,17 @@ class PowerEma(Average):
         self._blend(weights, power_beta(self.sigma_rel, self.count, batch))
 
 
+@cache
 def gamma(sigma_rel: float) -> float:
-    """γ of a relative width in (0, 1/√12): the largest real root of γ³ + 7γ² + (16 - σ⁻²)γ + 12 - σ⁻² (algorithm 2)."""
+    """γ of a relative width: the largest real root of γ³ + 7γ² + (16 - σ⁻²)γ + 12 - σ⁻² (algorithm 2).
+
+    Raises InputError for a width outside (0, 1/√12), where γ would not be positive.
+    """
+    if not 0 < sigma_rel < 12**-0.5:
+        raise InputError(f"There is no average of relative width {sigma_rel}.", do_next="Choose sigma_rel between 0 and 0.288.")
     t = sigma_rel**-2
-    return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
+    roots = np.roots([1, 7, 16 - t, 12 - t])
+    return float(roots[np.abs(roots.imag) < 1e-9].real.max())
 
 
 def power_beta(sigma_rel: float, t: float, delta: float) -> float:
@@ -74,20 +85,27 @@ def power_beta(sigma_rel: float, t: float, delta: float) -> float:
 
 def posthoc_coefficients(
     times: Sequence[float], sigma_rels: Sequence[float], out_times: Sequence[float], out_sigma_rels: Sequence[float]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """How to mix stored averages into others: float64 [stored, wanted], each column normalised to sum 1 (algorithm 3).
+) -> NDArray[np.float64]:
+    """How to mix stored averages into others: [stored, wanted], each column normalised to sum 1 (algorithm 3).
 
-    The stored averages have these times (one unit for all) and relative widths; the wanted ones likewise.
+    The stored averages have these times (in one unit) and relative widths; the wanted ones likewise.
     """
-    t, g = np.asarray(times, np.float64)[:, None], np.array([gamma(s) for s in sigma_rels])[:, None]
-    wanted_t, wanted_g = np.asarray(out_times, np.float64)[:, None], np.array([gamma(s) for s in out_sigma_rels])[:, None]
-    mix = np.linalg.solve(_inner_products(t, g, t.T, g.T), _inner_products(t, g, wanted_t.T, wanted_g.T))
-    normalized: np.ndarray[tuple[int, int], np.dtype[np.float64]] = mix / mix.sum(axis=0)
-    return normalized
+    t, g = _profiles(times, sigma_rels)
+    out_t, out_g = _profiles(out_times, out_sigma_rels)
+    mix = np.linalg.solve(_inner_products(t, g, t.T, g.T), _inner_products(t, g, out_t.T, out_g.T))
+    coefficients: NDArray[np.float64] = mix / mix.sum(axis=0)
+    return coefficients
 
 
-def _inner_products(ta: np.ndarray, ga: np.ndarray, tb: np.ndarray, gb: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    """∫ p_a p_b of two power-function profiles, elementwise (equation 151)."""
+def _profiles(times: Sequence[float], sigma_rels: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times and γ as columns."""
+    return np.array(times, np.float64)[:, None], np.array([gamma(s) for s in sigma_rels], np.float64)[:, None]
+
+
+def _inner_products(
+    ta: NDArray[np.float64], ga: NDArray[np.float64], tb: NDArray[np.float64], gb: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """∫ p_a p_b of two power-function profiles, for each pair."""
     overlap = np.minimum(ta / tb, tb / ta) ** np.where(ta < tb, gb, ga)
-    overlap_product: np.ndarray = (ga + 1) * (gb + 1) * overlap / ((ga + gb + 1) * np.maximum(ta, tb))  # type: ignore[type-arg]
-    return overlap_product
+    products: NDArray[np.float64] = (ga + 1) * (gb + 1) * overlap / ((ga + gb + 1) * np.maximum(ta, tb))
+    return products

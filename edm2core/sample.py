@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def heun(
 
     sigmas = sigma_schedule(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).tolist()
     x = latents.double() * sigmas[0]
-    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
         if eta > 0 and noise is not None and s_min <= sigma <= s_max:
             churned = sigma * (1 + eta * (math.sqrt(2) - 1))
             x = x + math.sqrt(churned**2 - sigma**2) * s_noise * noise(i).to(x)

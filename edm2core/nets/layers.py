@@ -76,8 +76,8 @@ def up(x: Tensor) -> Tensor:
 
 
 def normalize(weight: Tensor) -> Tensor:
-    """w / (1e-4 + ‖w‖/√fan_in), the norm for each output over all other axes (equation 66)."""
-    norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    """w / (1e-4 + ‖w‖/√fan_in), the norm for each output over all other axes (equation 47)."""
+    norm: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
     return weight / (1e-4 + norm / math.sqrt(weight[0].numel()))
 
 
@@ -85,7 +85,7 @@ class Weighted(nn.Module):
     """A bias-free learned map; the only place where a stored weight becomes the one that is applied.
 
     plain: the stored weight, initialised as torch does (uniform within ±1/√fan_in).
-    forced: the normalised weight / √fan_in, initialised N(0, 1) (equation 67).
+    forced: the normalised weight / √fan_in, initialised N(0, 1) (equations 47 and 66).
     """
 
     def __init__(self, *shape: int, forced: bool) -> None:

@@ -12,7 +12,7 @@ from edm2core.config.settings import NetworkSettings
 from edm2core.errors import InputError
 from edm2core.nets.layers import MAGNITUDE_PRESERVING, PLAIN, Conv, Fourier, Linear, Operations, down, group_norm, pixel_norm, same, up
 
-BALANCE = 0.3  # share of a residual branch in magnitude-preserving sums (EDM2, table 6)
+BALANCE = 0.3  # share of a residual branch in magnitude-preserving sums (EDM2, appendix B)
 
 
 def operations(settings: NetworkSettings) -> Operations:
@@ -32,7 +32,9 @@ class Embedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         y = self.ops.silu(self.linear1(self.fourier(c_noise)))
-        return y if self.linear2 is None else self.ops.silu(self.linear2(y))
+        if self.linear2 is not None:
+            y = self.ops.silu(self.linear2(y))
+        return y
 
 
 class Attention(nn.Module):
@@ -46,8 +48,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (pixel_norm(y).flatten(2).mT[:, None] for y in self.qkv(x).chunk(3, dim=1))  # [N, 1, H·W, C]
-        y = F.scaled_dot_product_attention(q, k, v)
-        return self.output(y[:, 0].mT.reshape(x.shape))
+        y: Tensor = self.output(F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape))
+        return y
 
 
 class Block(nn.Module):
@@ -84,7 +86,7 @@ class Block(nn.Module):
 
     def modulate(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x · (1 + gain · W emb), channel by channel; the gain only where magnitudes are preserved."""
-        scale = self.embed(embedding)
+        scale: Tensor = self.embed(embedding)
         scale = 1 + (scale if self.gain is None else self.gain * scale)
         return x * scale[:, :, None, None].to(x.dtype)
 
@@ -140,7 +142,7 @@ class Head(nn.Module):
         self.gain = nn.Parameter(torch.zeros(())) if settings.magnitude_preserving else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(F.silu(group_norm(x, 8)) if self.normalized else x)
+        y: Tensor = self.conv(F.silu(group_norm(x, 8)) if self.normalized else x)
         return y if self.gain is None else y * self.gain
 
 
@@ -200,9 +202,10 @@ class UNet(nn.Module):
             yield name, x
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        for _, y in self.decode(x, c_noise):  # noqa: B007
+        for _, last in self.decode(x, c_noise):  # noqa: B007
             pass
-        return self.head(y)
+        y: Tensor = self.head(last)
+        return y
 
     def features(self, x: Tensor, c_noise: Tensor, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs of the named decoder blocks (None: all), each averaged over its pixels: {name: [N, C_k]}, float32.

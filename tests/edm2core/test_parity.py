@@ -1,7 +1,7 @@
 """The same numbers as FutureXiang/edm2's code, on its tiny networks with random weights: tests/data/seed_*.safetensors.
 
 Tolerances are float32 rounding: relative to the largest value, 5e-6 for a loss and 1e-4 for what comes after three Adam steps, whose
-square roots and divisions magnify the rounding of small gradients. Noise levels: 1e-6, since the reference's schedule has float32 endpoints.
+square roots and divisions magnify the rounding of small gradients. Noise levels: 1e-6, as the reference's schedule has float32 endpoints.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Trained:
 
 def train(config: str) -> Trained:
     with safe_open(DATA / f"seed_{config}.safetensors", "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     denoiser = Denoiser(build_network(settings_of(config, json.loads(metadata["network"]))), DiffusionSettings()).train()
     initial = {name.removeprefix("init/"): tensor for name, tensor in tensors.items() if name.startswith("init/")}
