@@ -38,7 +38,9 @@ class Scratch:
             self.store.write(path, data)
             record = FileRecord(len(data), hashlib.sha256(data).hexdigest())
         record_path = f"{folder}{self.generation:06d}.json"
-        self.store.write(record_path, json.dumps({"path": path, "size": record.size, "sha256": record.sha256}).encode())
+        self.store.write(
+            record_path, json.dumps({"file": path.removeprefix(folder), "size": record.size, "sha256": record.sha256}).encode()
+        )
         self._delete(
             [e.path for e in self.store.list(folder) if e.path not in (path, record_path) and e.path.count("/") == path.count("/")]
         )
@@ -52,7 +54,7 @@ class Scratch:
             records = self._records(name)
             for path, data in records:
                 try:
-                    return self._fetch(data, folder)
+                    return self.store.fetch(*_parse(path, data, folder))
                 except (IntegrityError, MissingError) as error:
                     if self._records(name) != records:
                         break  # not damage: a writer replaced the piece while it was read
@@ -62,8 +64,8 @@ class Scratch:
 
     def names(self) -> list[str]:
         """The names of all pieces, verified or not."""
-        found = (entry.path.removeprefix(f"{self.prefix}/") for entry in self.store.list(f"{self.prefix}/"))
-        return sorted({path.rsplit("/", 1)[0] for path in found if path.endswith(".json") and "/" in path})
+        found = (entry.path.removeprefix(f"{self.prefix}/").rpartition("/") for entry in self.store.list(f"{self.prefix}/"))
+        return sorted({name for name, _, file in found if name and file.endswith(".json") and _generation(file) is not None})
 
     def clear(self) -> None:
         """Delete all pieces of this generation and older ones."""
@@ -82,20 +84,24 @@ class Scratch:
                     found.append((entry.path, self.store.read(entry.path)))
         return sorted(found, reverse=True)
 
-    def _fetch(self, data: bytes, folder: Path) -> Path:
-        try:
-            values = json.loads(data)
-            path, record = str(values["path"]), FileRecord(int(values["size"]), str(values["sha256"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise IntegrityError(f"Its record cannot be read: {error}.") from None
-        return self.store.fetch(path, folder, record)
-
     def _delete(self, paths: list[str]) -> None:
         """Records before bytes, so that no record names bytes that are gone; nothing of a newer generation."""
         for path in sorted(paths, key=lambda path: not path.endswith(".json")):
             generation = _generation(path.rsplit("/", 1)[1])
             if generation is not None and generation <= self.generation:
                 self.store.delete(path)
+
+
+def _parse(path: str, data: bytes, folder: Path) -> tuple[str, Path, FileRecord]:
+    """What to fetch for the record at `path`; raises IntegrityError for one that cannot be read."""
+    try:
+        values = json.loads(data)
+        file, record = str(values["file"]), FileRecord(int(values["size"]), str(values["sha256"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(f"Its record cannot be read: {error}.") from None
+    if _generation(file) is None:
+        raise IntegrityError(f"Its record names {file!r}.")
+    return f"{path.rpartition('/')[0]}/{file}", folder, record
 
 
 def _generation(file: str) -> int | None:
