@@ -1,0 +1,151 @@
+"""From the store to plain data: every task's manifest, and the few files that a report shows."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edm2core.errors import EdmError
+from edm2core.manifest import Manifest, Ref
+from edm2core.plan import Task
+from edm2core.store.base import Store
+from edm2core.store.results import load
+
+CURVE, GRID = "curve.jsonl", "grid.png"
+
+
+class Outcome(NamedTuple):
+    """How a task of the run that just ended fared: a state (done, failed, skipped, …), why, and where its output is."""
+
+    state: str
+    reason: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What only the run itself knows; all of it may be empty when a report is made later."""
+
+    outcomes: Mapping[Ref, Outcome] = field(default_factory=dict)
+    experiment: str = ""  # the experiment file as written
+    command: str = ""  # what was typed
+    started: str = ""  # ISO 8601
+    finished: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A task and what became of it; `manifest` is None where the store has no usable result."""
+
+    task: Task
+    manifest: Manifest | None
+    outcome: Outcome
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.manifest.metadata if self.manifest else {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.manifest.provenance if self.manifest else {}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report is made from."""
+
+    name: str
+    store: str  # URI
+    results: Mapping[Ref, Result]  # in the plan's order
+    curves: Mapping[Ref, list[dict[str, Any]]]  # of each trajectory's latest finished snapshot
+    grids: Mapping[Ref, bytes]  # PNG of each finished sample task
+    unreadable: tuple[str, ...]  # files that should be there and are not as recorded
+    run: RunInfo
+
+    def of_stage(self, stage: str) -> list[Result]:
+        return [result for result in self.results.values() if result.task.stage == stage]
+
+    def input(self, result: Result, name: str) -> Result | None:
+        """The result that a task reads under this name, if the plan has it."""
+        ref = result.task.inputs.get(name)
+        return self.results.get(ref) if ref else None
+
+    def snapshot(self, result: Result) -> Result | None:
+        """The snapshot that a result of samples, metrics or a probe stands on."""
+        if result.task.stage == "snapshot":
+            return result
+        samples = self.input(result, "samples")
+        return self.snapshot(samples) if samples else self.input(result, "snapshot")
+
+    @property
+    def undone(self) -> list[Result]:
+        return [result for result in self.results.values() if result.manifest is None]
+
+
+def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo) -> Report:
+    """Read what a plan has produced so far; what is missing or damaged is recorded, never raised."""
+    results = {task.ref: _result(task, store, run.outcomes.get(task.ref)) for task in tasks}
+    unreadable: list[str] = []
+
+    def read(result: Result, file: str, folder: Path) -> bytes | None:
+        manifest = result.manifest
+        if manifest is None or file not in manifest.files:
+            return None
+        try:
+            return store.fetch(manifest.path(file), folder, manifest.files[file]).read_bytes()
+        except (EdmError, OSError) as error:
+            unreadable.append(f"{manifest.title}, {file}: {error}")
+            return None
+
+    curves: dict[Ref, list[dict[str, Any]]] = {}
+    grids: dict[Ref, bytes] = {}
+    with tempfile.TemporaryDirectory(prefix="edm2-report-") as temporary:
+        for number, result in enumerate(_latest_snapshots(results.values())):
+            data = read(result, CURVE, Path(temporary) / f"curve-{number}")
+            if data is not None:
+                curves[result.task.ref] = _lines(data)
+        for number, result in enumerate(r for r in results.values() if r.task.stage == "sample"):
+            data = read(result, GRID, Path(temporary) / f"grid-{number}")
+            if data is not None and data.startswith(b"\x89PNG\r\n\x1a\n"):
+                grids[result.task.ref] = data
+    return Report(name, store.uri, results, curves, grids, tuple(unreadable), run)
+
+
+def _result(task: Task, store: Store, outcome: Outcome | None) -> Result:
+    try:
+        manifest = load(store, task.ref)
+    except EdmError as error:
+        return Result(task, None, Outcome("damaged", str(error), outcome.log if outcome else ""))
+    if manifest is not None:
+        return Result(task, manifest, Outcome("done", log=outcome.log if outcome else ""))
+    if outcome is None or outcome.state == "done":
+        return Result(task, None, Outcome("missing", "Not in the store: not run yet, or its result was removed."))
+    return Result(task, None, Outcome(*outcome))
+
+
+def _latest_snapshots(results: Iterable[Result]) -> list[Result]:
+    latest: dict[Any, Result] = {}
+    for result in results:
+        if result.task.stage == "snapshot" and result.manifest is not None:
+            subject = result.task.subject
+            who = (subject.get("recipe"), subject.get("seed"))
+            if who not in latest or latest[who].task.subject.get("epoch", 0) < subject.get("epoch", 0):
+                latest[who] = result
+    return list(latest.values())
+
+
+def _lines(data: bytes) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a damaged line is left out."""
+    lines = []
+    for text in data.decode(errors="replace").splitlines():
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            lines.append(value)
+    return lines

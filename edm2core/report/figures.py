@@ -1,0 +1,179 @@
+"""Figures as plain plotly dictionaries. Colours are numbers of a palette, which the page gives per theme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from edm2core.report.collect import Report, Result
+from edm2core.report.results import Row, clean, higher_is_better, label
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "pentagon")
+POINTS = 600  # most points of a training curve: what a screen can show
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One drawing: plotly's `data` and `layout`, and words for those who cannot see it."""
+
+    id: str
+    title: str
+    caption: str
+    plot: dict[str, Any]
+    log: bool = False  # whether a logarithmic axis makes sense
+
+
+@dataclass(frozen=True)
+class Styles:
+    """Colour by recipe, dash by seed, symbol by average, the same in every figure; a lone average leaves the symbol to the recipe."""
+
+    recipes: list[str]
+    seeds: list[int]
+    emas: list[str]
+
+    @classmethod
+    def of(cls, report: Report) -> Styles:
+        subjects = [result.task.subject for result in report.results.values()]
+
+        def values(name: str) -> list[Any]:
+            return list(dict.fromkeys(s[name] for s in subjects if "recipe" in s and name in s))
+
+        return cls(values("recipe"), sorted(values("seed")), values("ema"))
+
+    def name(self, recipe: str, seed: int, ema: str = "") -> str:
+        parts = [recipe, f"seed {seed}" if len(self.seeds) > 1 else "", f"EMA {ema}" if ema and len(self.emas) > 1 else ""]
+        return " · ".join(part for part in parts if part)
+
+    def trace(self, recipe: str, seed: int, ema: str = "") -> dict[str, Any]:
+        number = self.recipes.index(recipe)
+        symbol = self.emas.index(ema) if ema and len(self.emas) > 1 else number
+        return {
+            "type": "scatter",
+            "name": self.name(recipe, seed, ema),
+            "meta": {"color": number},
+            "line": {"width": 2, "dash": DASHES[self.seeds.index(seed) % len(DASHES)]},
+            "marker": {"size": 8, "symbol": SYMBOLS[symbol % len(SYMBOLS)]},
+        }
+
+
+def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
+    """One figure for each data set, metric and protocol: its value against the epoch, a line for each recipe, seed and average."""
+    groups: dict[tuple[str, str, str], dict[tuple[str, int, str], dict[int, list[float]]]] = {}
+    for row in rows:
+        if row.recipe is None or row.epoch is None or row.seed is None or row.value is None:
+            continue
+        lines = groups.setdefault((row.dataset, row.metric, row.protocol), {})
+        lines.setdefault((row.recipe, row.seed, row.ema or ""), {}).setdefault(row.epoch, []).append(row.value)
+    datasets = {dataset for dataset, _, _ in groups}
+    figures = []
+    for number, ((dataset, metric, protocol), lines) in enumerate(
+        sorted(groups.items(), key=lambda g: (g[0][1] == "probe_accuracy", g[0]))
+    ):
+        traces = [
+            styles.trace(*who)
+            | {"mode": "lines+markers", "x": sorted(points), "y": [fmean(points[epoch]) for epoch in sorted(points)]}
+            | {"hovertemplate": "epoch %{x}: %{y:.4~g}"}
+            for who, points in lines.items()
+        ]
+        title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
+        better = "higher is better" if higher_is_better(metric) else "lower is better"
+        caption = f"{better.capitalize()}. {protocol[0].upper()}{protocol[1:]}."
+        figures.append(Figure(f"metric-{number}", title, caption, _plot(traces, "epoch", label(metric)), log=not higher_is_better(metric)))
+    return figures
+
+
+def training_figures(report: Report, styles: Styles) -> list[Figure]:
+    """Loss and learning rate along every training whose curve is in the store."""
+    curves = [(report.results[ref].task.subject, lines) for ref, lines in report.curves.items() if lines]
+    figures = []
+    merged = max((-(-len(lines) // POINTS) for _, lines in curves), default=1)
+    for name, title, digits in (("loss", "Training loss", ".4~f"), ("lr", "Learning rate", ".3~g")):
+        traces = []
+        for subject, lines in curves:
+            points = [(line["epoch"], clean(line.get(name))) for line in lines if "epoch" in line and name in line]
+            x, y = _thin([(epoch, value) for epoch, value in points if value is not None])
+            trace = styles.trace(subject["recipe"], subject["seed"]) | {"mode": "lines", "x": x, "y": y}
+            traces.append(trace | {"hovertemplate": f"epoch %{{x:.4~g}}: %{{y:{digits}}}"})
+            if name == "loss" and x:
+                traces += _restarts(lines, x, y, trace)
+        if any(trace["x"] for trace in traces):
+            caption = {
+                "loss": "Mean over the steps since the point before; the learned log-variance is part of it, so it may be negative. "
+                "A short vertical line marks where training was stopped and continued.",
+                "lr": "At the step of each point.",
+            }[name]
+            caption += f" Long curves are shown in means of up to {merged} logged values." if merged > 1 else ""
+            figures.append(Figure(f"training-{name}", title, caption, _plot(traces, "epoch", title.lower()), log=name == "lr"))
+    return figures
+
+
+def probe_maps(report: Report) -> list[Figure]:
+    """A heat map of accuracy over noise level and block for each finished probe that tried more than one cell."""
+    figures = []
+    for number, result in enumerate(report.of_stage("probe")):
+        cells = result.metadata.get("cells") or []
+        if len(cells) > 1 and report.snapshot(result) is not None:
+            figures.append(_heat_map(number, result, cells))
+    return figures
+
+
+def _heat_map(number: int, result: Result, cells: list[dict[str, Any]]) -> Figure:
+    levels = sorted({cell["t"] for cell in cells})
+    blocks = sorted({cell["block"] for cell in cells}, key=lambda b: (len(b), b))
+    values = {(cell["t"], cell["block"]): clean(cell["validation_accuracy"]) for cell in cells}
+    chosen = result.metadata.get("chosen") or {}
+    trace = {
+        "type": "heatmap",
+        "x": blocks,
+        "y": [f"t = {t}" for t in levels],
+        "z": [[values.get((t, block)) for block in blocks] for t in levels],
+        "colorscale": "Cividis",
+        "colorbar": {"title": {"text": "%"}, "thickness": 12},
+        "hovertemplate": "%{y}, %{x}: %{z:.2f} %<extra></extra>",
+        "texttemplate": "%{z:.1f}" if len(blocks) <= 8 else "",
+    }
+    layout = _plot([], "decoder block", "noise level")["layout"] | {"showlegend": False}
+    if chosen:
+        mark = {"x": chosen["block"], "y": f"t = {chosen['t']}", "text": "◎", "showarrow": False, "yshift": 14, "font": {"size": 16}}
+        layout["annotations"] = [mark]
+    caption = "Accuracy on validation images held out of the training set; ◎ marks the cell chosen, whose test accuracy is in the table."
+    return Figure(f"probe-{number}", result.task.title, caption, {"data": [trace], "layout": layout})
+
+
+def _restarts(lines: list[dict[str, Any]], x: list[float], y: list[float], trace: dict[str, Any]) -> list[dict[str, Any]]:
+    last = next(line for line in reversed(lines) if "epoch" in line)
+    per_step = last["epoch"] / last["step"] if last.get("step") else 0.0
+    marks = [line["step"] * per_step for line in lines if line.get("restart")]
+    if not marks:
+        return []
+    heights = [y[min(range(len(x)), key=lambda i: abs(x[i] - mark))] for mark in marks]
+    name = f"{trace['name']}: continued here"
+    marker = {"symbol": "line-ns-open", "size": 14, "line": {"width": 2}}
+    return [
+        {"type": "scatter", "mode": "markers", "x": marks, "y": heights, "name": name, "meta": trace["meta"]}
+        | {"marker": marker, "hovertemplate": "training was continued at epoch %{x:.4~g}", "showlegend": False}
+    ]
+
+
+def _thin(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """At most POINTS points, each the mean of as many neighbours."""
+    merged = -(-len(points) // POINTS) or 1
+    groups = [points[start : start + merged] for start in range(0, len(points), merged)]
+    return [group[-1][0] for group in groups], [fmean(value for _, value in group) for group in groups]
+
+
+def _plot(traces: list[dict[str, Any]], x: str, y: str) -> dict[str, Any]:
+    layout = {
+        "xaxis": {"title": {"text": x}, "automargin": True, "zeroline": False},
+        "yaxis": {"title": {"text": y}, "automargin": True, "zeroline": False},
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "showlegend": True,
+        "hovermode": "x unified",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+    }
+    return {"data": traces, "layout": layout}

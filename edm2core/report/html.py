@@ -1,0 +1,143 @@
+"""The report as one page that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from edm2core.report.collect import Report, Result
+from edm2core.report.figures import Styles, metric_figures, probe_maps, training_figures
+from edm2core.report.published import others
+from edm2core.report.results import distinct, label, rows
+from edm2core.report.samples import samples
+from edm2core.report.summary import recipes, tables
+
+
+def render(report: Report) -> str:
+    """The whole page, with plotly.js in it where there is something to draw; loads nothing from anywhere."""
+    found = rows(report)
+    styles = Styles.of(report)
+    known = recipes(report)
+    curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report)
+    figures = [*curves, *training, *maps]
+    done = [result for result in report.results.values() if result.manifest]
+    environment = Environment(
+        loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label}
+    page = environment.get_template("report.html").render(
+        report=report,
+        styles=styles,
+        tables=tables(report, found),
+        protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
+        others={name: others(recipe.data.format) for recipe in known.values() for name in [recipe.dataset]},
+        curves=curves,
+        training=training,
+        maps=maps,
+        plots={figure.id: figure.plot for figure in figures},
+        samples=samples(report, styles),
+        rows=found,
+        recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},
+        data=_data(report),
+        stages=_stages(done),
+        facts=_facts(done),
+        packages=_packages(done),
+        reproduce=_reproduce(report, done),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        plotly=get_plotlyjs() if figures else "",
+    )
+    return page
+
+
+def value(number: float | None, metric: str = "") -> str:
+    """A measured value with as many digits as mean something."""
+    if number is None:
+        return "—"
+    return f"{number:.2f}" if metric.endswith("accuracy") or abs(number) >= 1 else f"{number:.3g}"
+
+
+def count(number: float | None) -> str:
+    """A large number in short: 39.5 M."""
+    if number is None:
+        return "—"
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: 2 h 05 min."""
+    if seconds is None:
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(number: int) -> str:
+    return f"{number / 1e6:.1f} MB" if number >= 1e5 else f"{number / 1e3:.1f} kB"
+
+
+def _data(report: Report) -> list[dict[str, Any]]:
+    """Every prepared data set: settings, digest of the source, digests of the arrays."""
+    return [
+        {
+            "name": result.task.subject.get("dataset", ""),
+            "ref": str(result.task.ref),
+            "source": result.task.settings.get("source") or f"{result.task.settings.get('format')} (built in)",
+            "digest": result.metadata.get("source_digest") or result.task.settings.get("digest") or "—",
+            "files": result.manifest.files if result.manifest else {},
+        }
+        for result in report.of_stage("prepare")
+    ]
+
+
+def _stages(done: list[Result]) -> list[dict[str, Any]]:
+    """Tasks and seconds by stage; a training counts once, up to its last snapshot, since each snapshot's seconds include those before."""
+    seconds: dict[str, dict[Any, float]] = {}
+    for result in done:
+        subject = result.task.subject
+        who = (subject.get("recipe"), subject.get("seed")) if result.task.stage == "snapshot" else result.task.ref
+        spent = float(result.provenance.get("seconds") or 0.0)
+        stage = seconds.setdefault(result.task.stage, {})
+        stage[who] = max(stage.get(who, 0.0), spent)
+    counts = {stage: sum(r.task.stage == stage for r in done) for stage in seconds}
+    return [{"stage": stage, "tasks": counts[stage], "seconds": sum(spent.values())} for stage, spent in seconds.items()]
+
+
+def _facts(done: list[Result]) -> dict[str, list[str]]:
+    seeds = sorted({str(r.task.subject["seed"]) for r in done if "seed" in r.task.subject})
+    return {
+        "Code version": distinct(done, "code_version"),
+        "Host": distinct(done, "host"),
+        "Device": distinct(done, "device"),
+        "Processes": distinct(done, "world_size"),
+        "Python": distinct(done, "python"),
+        "Training seeds": seeds,
+        "Sampling seeds": sorted({str(r.task.settings["seed"]) for r in done if r.task.stage == "sample"}),
+    }
+
+
+def _packages(done: list[Result]) -> dict[str, list[str]]:
+    versions: dict[str, set[str]] = {}
+    for result in done:
+        for package, version in (result.provenance.get("packages") or {}).items():
+            versions.setdefault(str(package), set()).add(str(version))
+    return {package: sorted(found) for package, found in sorted(versions.items())}
+
+
+def _reproduce(report: Report, done: list[Result]) -> str:
+    """The commands that compute everything again."""
+    versions = distinct(done, "code_version")
+    revision = versions[-1].split("+")[-1] if versions else ""
+    usable = revision and revision != "unknown" and not revision.endswith("-dirty")
+    checkout = f"git checkout {shlex.quote(revision)}" if usable else f"# code version: {' and '.join(versions) or 'not recorded'}"
+    file = shlex.quote(f"{report.name}.yaml")
+    return "\n".join([checkout, "make install", f"edm2 run {file}    # the experiment file below", f"edm2 report {file}"])

@@ -1,0 +1,105 @@
+"""Values that others published, beside ours only where the same thing was measured in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from edm2core.config import Recipe, load_recipe
+from edm2core.keys import keyed
+from edm2core.report.protocol import differences
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published value next to one of ours; `differs` is empty where the protocol is the same as far as it is stated."""
+
+    recipe: str
+    metric: str
+    value: float
+    epoch: int
+    differs: tuple[str, ...]
+    not_stated: tuple[str, ...]
+    note: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Other:
+    """A published value of another network or training on the same data."""
+
+    what: str
+    metric: str
+    value: float
+    source: str
+
+
+def beside(recipe: Recipe, metric: str, facts: Mapping[str, Any]) -> Published | None:
+    """The published value nearest to a value of this recipe and protocol: the one with the fewest differences; None if there is none."""
+    document = _document()
+    candidates = []
+    for entry in document["values"]:
+        if entry["metric"] == metric and _format(entry["recipe"]) == recipe.data.format:
+            protocol = document["protocols"][entry["protocol"]]
+            differs = [*_recipe_differences(recipe, entry["recipe"]), *differences(dict(facts), protocol["facts"])]
+            source = document["sources"][entry["source"]]
+            candidates.append(
+                Published(
+                    entry["recipe"],
+                    metric,
+                    entry["value"],
+                    entry["epoch"],
+                    tuple(differs),
+                    tuple(protocol["not_stated"]),
+                    entry.get("note", ""),
+                    f"{source['name']}, {source['where']}",
+                )
+            )
+    return min(candidates, key=lambda published: len(published.differs), default=None)
+
+
+def others(dataset_format: str | None) -> list[Other]:
+    """Published values on the same data by other networks or trainings."""
+    document = _document()
+    return [
+        Other(entry["what"], entry["metric"], entry["value"], f"{source['name']}, {source['where']}")
+        for entry in document["others"]
+        if entry["dataset"] == dataset_format
+        for source in [document["sources"][entry["source"]]]
+    ]
+
+
+@cache
+def _document() -> dict[str, Any]:
+    text = (resources.files("edm2core.report") / "published.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
+def _format(recipe: str) -> str:
+    return load_recipe(recipe).data.format
+
+
+def _recipe_differences(ours: Recipe, name: str) -> list[str]:
+    """The settings that decide the training and differ from the published recipe's."""
+    mine, theirs = _training(ours), _training(load_recipe(name))
+    return [
+        f"{setting} {mine.get(setting, 'default')} instead of {theirs.get(setting, 'default')}"
+        for setting in sorted(mine.keys() | theirs.keys())
+        if mine.get(setting) != theirs.get(setting)
+    ]
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    """The settings of data, network, diffusion and training that are in keys, by dotted name; where the data came from aside."""
+    return {
+        f"{section}.{name}": value
+        for section in ("data", "network", "diffusion", "training")
+        for name, value in keyed(getattr(recipe, section)).items()
+        if name != "digest"
+    }

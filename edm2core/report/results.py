@@ -1,0 +1,140 @@
+"""The numbers of a report as rows: the same in JSON, in CSV and on the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, fields
+from typing import Any
+
+from edm2core.report.collect import Report, Result
+from edm2core.report.protocol import describe, protocol
+
+LABELS = {
+    "fid": "FID",
+    "kid": "KID",
+    "is": "Inception score",
+    "probe_accuracy": "Linear probe, %",
+    "pixel_accuracy": "Raw pixels, %",
+}
+HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured value; what does not apply to it is None. A value that is not finite is None too."""
+
+    dataset: str
+    recipe: str | None
+    seed: int | None
+    epoch: int | None
+    ema: str | None
+    draw: int | None
+    n: int | None
+    protocol: str
+    metric: str
+    value: float | None
+
+
+def rows(report: Report) -> dict[Row, Result]:
+    """Every value that the store holds for the plan, in a fixed order, with the result it comes from."""
+    found = [
+        (_row(report, result, metric, value), result)
+        for result in report.results.values()
+        if result.manifest is not None and result.task.stage in ("metrics", "probe")
+        for metric, value in _values(result).items()
+    ]
+    return dict(sorted(found, key=lambda pair: _order(pair[0])))
+
+
+def label(metric: str) -> str:
+    """A metric's name for a person; a Fréchet distance in other features than Inception's is never called FID."""
+    if metric.startswith("fd_"):
+        return f"FD ({metric.removeprefix('fd_')} features)"
+    return LABELS.get(metric, metric.replace("_", " "))
+
+
+def higher_is_better(metric: str) -> bool:
+    return metric.startswith(HIGHER_IS_BETTER) or metric.endswith("accuracy")
+
+
+def as_json(report: Report) -> str:
+    """`results` (the same for the same results, whoever made them) and `run` (when, where, by which code)."""
+    return json.dumps({"results": [asdict(row) for row in rows(report)], "run": run_facts(report)}, indent=1, allow_nan=False) + "\n"
+
+
+def as_csv(report: Report) -> str:
+    """The rows of `results`, with a header; what is null in JSON is empty here."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Row))
+    writer.writerows(astuple(row) for row in rows(report))
+    return text.getvalue()
+
+
+def run_facts(report: Report) -> dict[str, Any]:
+    """Times, hosts, attempts and code version of what the report stands on, and the state of every task."""
+    done = [result for result in report.results.values() if result.manifest]
+    return {
+        "name": report.name,
+        "started": report.run.started or None,
+        "finished": report.run.finished or None,
+        "command": report.run.command or None,
+        "code_versions": distinct(done, "code_version"),
+        "hosts": distinct(done, "host"),
+        "devices": distinct(done, "device"),
+        "tasks": [
+            {
+                "task": str(result.task.ref),
+                "title": result.task.title,
+                "state": result.outcome.state,
+                "reason": result.outcome.reason or None,
+                "attempt": result.manifest.attempt if result.manifest else None,
+                "started": clean(result.provenance.get("started")),
+                "seconds": clean(result.provenance.get("seconds")),
+            }
+            for result in report.results.values()
+        ],
+    }
+
+
+def distinct(results: list[Result], name: str) -> list[str]:
+    """The different values of one provenance entry, sorted."""
+    return sorted({str(r.provenance[name]) for r in results if r.provenance.get(name) not in (None, "")})
+
+
+def clean(value: Any) -> Any:
+    """The value, or None for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _values(result: Result) -> Mapping[str, Any]:
+    if result.task.stage == "metrics":
+        values = result.metadata.get("values", {})
+        return values if isinstance(values, Mapping) else {}
+    return {name: result.metadata[name] for name in ("probe_accuracy", "pixel_accuracy") if name in result.metadata}
+
+
+def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
+    subject = result.task.subject
+    number = float(value) if isinstance(value, (int, float)) else None
+    return Row(
+        str(subject.get("dataset", "")),
+        subject.get("recipe"),
+        subject.get("seed"),
+        subject.get("epoch"),
+        subject.get("ema"),
+        subject.get("draw"),
+        result.metadata.get("n"),
+        describe(protocol(report, result)),
+        metric,
+        clean(number),
+    )
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    names = (row.dataset, row.recipe or "", row.seed, row.epoch, row.ema or "", row.draw, row.metric, row.protocol, row.n)
+    return tuple(-1 if value is None else value for value in names)

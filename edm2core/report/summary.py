@@ -1,0 +1,202 @@
+"""The table: one line a training and average, its best and last values, what it cost, and what others published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from pydantic import ValidationError
+
+from edm2core.config import Recipe
+from edm2core.report.collect import Report, Result
+from edm2core.report.protocol import protocol
+from edm2core.report.published import Published, beside
+from edm2core.report.results import Row, higher_is_better, label
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric under one protocol: values of another protocol never stand in the same column."""
+
+    metric: str
+    protocol: str
+
+    @property
+    def label(self) -> str:
+        return label(self.metric)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric's values along a training; `best` and `last` are (epoch, value)."""
+
+    best: tuple[int, float] | None
+    last: tuple[int, float] | None  # at the last epoch of the plan
+    count: int  # epochs with a value: the k of best-of-k
+    wanted: int  # epochs that the plan asks for
+    draws: int  # independent sample sets behind each value, which is their mean
+    state: str  # of what is missing: failed, missing, …
+    published: Published | None
+
+
+@dataclass
+class Line:
+    """One training seen through one average."""
+
+    dataset: str
+    recipe: str
+    seed: int
+    ema: str
+    cells: dict[Column, Cell] = field(default_factory=dict)
+    parameters: int | None = None
+    images: int | None = None  # seen in training
+    seconds: float | None = None  # of training, over all restarts
+    processes: int = 1
+    device: str = ""
+    epochs: int | None = None  # finished
+
+    @property
+    def who(self) -> tuple[str, int, str]:
+        return self.recipe, self.seed, self.ema
+
+
+@dataclass(frozen=True)
+class Table:
+    """All lines of one data set."""
+
+    dataset: str
+    columns: list[Column]
+    lines: list[Line]
+    pixels: list[Row]  # the classifier on raw pixels
+    leaders: dict[Column, tuple[str, int, str]]  # who holds the best value
+
+
+def recipes(report: Report) -> dict[str, Recipe]:
+    """The recipes of the plan, put together from its tasks, in the plan's order."""
+    sections: dict[str, dict[str, Any]] = {}
+    for result in report.results.values():
+        name = result.task.subject.get("recipe")
+        if name is None:
+            continue
+        recipe = sections.setdefault(name, {"name": name})
+        settings = result.task.settings
+        snapshot = report.snapshot(result)
+        data = report.input(snapshot, "data") if snapshot else None
+        if snapshot and data:
+            recipe["data"] = data.task.settings
+            recipe |= {section: snapshot.task.settings[section] for section in ("network", "diffusion", "training")}
+        if result.task.stage == "sample":
+            before = recipe.get("sample", {"ema": [], "draws": 0})
+            emas = [*before["ema"], *(ema for ema in settings["ema"] if ema not in before["ema"])]
+            recipe["sample"] = {k: v for k, v in settings.items() if k != "draw"} | {
+                "ema": emas,
+                "draws": max(before["draws"], settings["draw"] + 1),
+            }
+        if result.task.stage == "probe":
+            recipe["probe"] = settings
+    found = {}
+    for name, values in sections.items():
+        try:
+            found[name] = Recipe.model_validate(values)
+        except ValidationError:  # a plan of a version whose settings are not known here
+            continue
+    return found
+
+
+def tables(report: Report, rows: dict[Row, Result]) -> list[Table]:
+    """One table a data set, in the plan's order."""
+    known = recipes(report)
+    lines: dict[tuple[str, int, str], Line] = {}
+    epochs: dict[tuple[str, int], set[int]] = {}
+    for result in report.results.values():
+        subject = result.task.subject
+        if "recipe" not in subject:
+            continue
+        epochs.setdefault((subject["recipe"], subject["seed"]), set()).add(subject["epoch"])
+        if "ema" in subject:
+            who = (subject["recipe"], subject["seed"], subject["ema"])
+            lines.setdefault(who, Line(subject["dataset"], *who))
+    for recipe, seed in epochs:  # a plan without metrics and probe
+        if not any(who[:2] == (recipe, seed) for who in lines):
+            lines[recipe, seed, "fixed"] = Line(_dataset(report, recipe), recipe, seed, "fixed")
+    for line in lines.values():
+        _cost(report, line)
+        for column, found in _columns(rows, line).items():
+            line.cells[column] = _cell(report, line, column, found, epochs[line.recipe, line.seed], known.get(line.recipe))
+    return [_table(name, [line for line in lines.values() if line.dataset == name], rows) for name in _datasets(report)]
+
+
+def state_of_missing(report: Report, recipe: str, seed: int, epoch: int, stage: str) -> str:
+    """Why a value is not there: the state of the task that should have made it."""
+    states = [
+        result.outcome.state
+        for result in report.undone
+        if (result.task.subject.get("recipe"), result.task.subject.get("seed"), result.task.subject.get("epoch")) == (recipe, seed, epoch)
+        and result.task.stage in ((stage,) if stage == "probe" else ("sample", "metrics"))
+    ]
+    return "failed" if "failed" in states else states[-1] if states else ""
+
+
+def _columns(rows: dict[Row, Result], line: Line) -> dict[Column, dict[Row, Result]]:
+    columns: dict[Column, dict[Row, Result]] = {}
+    for row, result in rows.items():
+        if (row.recipe, row.seed, row.ema) == line.who and row.value is not None and row.epoch is not None:
+            columns.setdefault(Column(row.metric, row.protocol), {})[row] = result
+    return columns
+
+
+def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], epochs: set[int], recipe: Recipe | None) -> Cell:
+    values: dict[int, list[float]] = {}
+    for row in found:
+        values.setdefault(row.epoch or 0, []).append(row.value or 0.0)
+    means = {epoch: fmean(v) for epoch, v in sorted(values.items())}
+    choose = max if higher_is_better(column.metric) else min
+    best = choose(means, key=lambda epoch: means[epoch])
+    last = max(epochs)
+    stage = "probe" if column.metric == "probe_accuracy" else "metrics"
+    return Cell(
+        (best, means[best]),
+        (last, means[last]) if last in means else None,
+        len(means),
+        len(epochs),
+        max(len(v) for v in values.values()),
+        "" if last in means else state_of_missing(report, line.recipe, line.seed, last, stage),
+        beside(recipe, column.metric, protocol(report, next(iter(found.values())))) if recipe else None,
+    )
+
+
+def _cost(report: Report, line: Line) -> None:
+    snapshots = [r for r in report.of_stage("snapshot") if (r.task.subject["recipe"], r.task.subject["seed"]) == (line.recipe, line.seed)]
+    done = sorted((r for r in snapshots if r.manifest), key=lambda r: r.task.subject["epoch"])
+    if not done:
+        return
+    last = done[-1]
+    line.parameters = last.metadata.get("parameters")
+    line.epochs = last.task.subject["epoch"]
+    line.images = last.metadata.get("images_seen")
+    line.seconds = last.provenance.get("seconds")
+    line.processes = last.provenance.get("world_size", 1)
+    line.device = str(last.provenance.get("device", ""))
+
+
+def _table(dataset: str, lines: list[Line], rows: dict[Row, Result]) -> Table:
+    columns = sorted(
+        {column for line in lines for column in line.cells}, key=lambda c: (c.metric == "probe_accuracy", c.metric, c.protocol)
+    )
+    leaders = {}
+    for column in columns:
+        bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}
+        if len(bests) > 1:
+            choose = max if higher_is_better(column.metric) else min
+            leaders[column] = choose(bests, key=lambda who: bests[who])
+    pixels = [row for row in rows if row.metric == "pixel_accuracy" and row.dataset == dataset]
+    return Table(dataset, columns, lines, pixels, leaders)
+
+
+def _datasets(report: Report) -> list[str]:
+    return list(dict.fromkeys(r.task.subject["dataset"] for r in report.results.values() if "recipe" in r.task.subject))
+
+
+def _dataset(report: Report, recipe: str) -> str:
+    return next(str(r.task.subject["dataset"]) for r in report.results.values() if r.task.subject.get("recipe") == recipe)
