@@ -1,0 +1,125 @@
+"""Downloading one file over HTTP: retried, continued where it stopped, and only ever complete under its own name."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from edm2core.errors import EdmError, InputError
+
+ATTEMPTS = 8
+WAIT = wait_exponential(multiplier=0.5, max=10)  # seconds
+TIMEOUT = 60  # seconds without a byte
+CHUNK = 2**20
+_BY_HAND = "check the network, or download the file by hand and set data.source to its path"
+
+
+class _Unfinished(Exception):
+    """The transfer broke off; what arrived is kept."""
+
+
+def download(url: str, target: Path, check: Callable[[Path], None], progress: Callable[[int, int], None] | None = None) -> Path:
+    """`target` with the bytes of `url`, which `check` accepts (it raises where they are wrong).
+
+    A file already there is checked again. What an unfinished call left (`target` + ".part") is continued; if the whole is then wrong, it is
+    fetched once more from the start. Raises EdmError where the network or the disk fails, InputError for an answer such as 404.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_name(target.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _download(url, target, check, progress)
+    except OSError as error:
+        raise EdmError(
+            f"the download cannot be written: {error.strerror}",
+            where=str(error.filename or target),
+            do_next="free space, or check the permissions",
+        ) from error
+
+
+def _download(url: str, target: Path, check: Callable[[Path], None], progress: Callable[[int, int], None] | None) -> Path:
+    if target.exists():
+        try:
+            check(target)
+            return target
+        except InputError:
+            target.unlink()  # damaged in the cache, which holds only copies
+    part = target.with_name(target.name + ".part")
+    continued = part.exists()
+    while True:
+        _transfer(url, part, progress)
+        try:
+            check(part)
+            break
+        except InputError:
+            part.unlink()
+            if not continued:
+                raise
+            continued = False
+    os.replace(part, target)
+    return target
+
+
+def _transfer(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+    attempts = Retrying(stop=stop_after_attempt(ATTEMPTS), wait=WAIT, retry=retry_if_exception_type(_Unfinished), reraise=True)
+    try:
+        attempts(_continue, url, part, progress)
+    except _Unfinished as error:
+        raise EdmError(
+            f"the download failed {ATTEMPTS} times: {error}", where=without_secrets(url), do_next=_BY_HAND, permanent=False
+        ) from error
+
+
+def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "edm2", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)  # noqa: S310 (the caller lets only http(s) through)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416 and done:
+            return  # nothing lies beyond what is here: the check decides
+        if error.code in (408, 425, 429) or error.code >= 500:
+            raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
+        raise InputError(
+            f"the server answered {error.code} {error.reason}", where=f"data.source: {without_secrets(url)}", do_next="correct the URL"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unfinished(str(getattr(error, "reason", error))) from error
+    with response:
+        if response.status != 206:
+            done = 0  # the server sends the whole
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            part.unlink()
+            raise _Unfinished("the server sent another part than was asked for")
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        with part.open("ab" if done else "wb") as file:
+            while chunk := _chunk(response):
+                file.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, total or done)
+    if total is not None and done != total:
+        raise _Unfinished(f"the connection closed after {done:,} of {total:,} bytes")
+
+
+def _chunk(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unfinished(str(error) or type(error).__name__) from error
+
+
+def without_secrets(url: str) -> str:
+    """The URL as messages show it: without user, password, query and fragment, which may hold tokens."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

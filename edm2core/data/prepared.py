@@ -1,0 +1,69 @@
+"""Reading the prepared form of a data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edm2core.errors import InputError, IntegrityError
+
+INFO = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Network value = image in [0, 1] * scale + offset."""
+
+    scale: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Memory-mapped images uint8 [N, C, H, W] and labels int64 [N]; `info` is dataset.json."""
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    affine: Affine
+    info: dict[str, Any]
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """The data set that `prepare` wrote. Raises InputError where there is none, IntegrityError where its files do not fit together."""
+    try:
+        info = json.loads((folder / INFO).read_bytes())
+        shape, counts = tuple(info["shape"]), info["counts"]
+        classes, affine = tuple(info["classes"]), Affine(**info["affine"])
+        expected = {part: int(counts[part]) for part in ("train", "test")}
+    except OSError as error:
+        raise InputError("holds no prepared data set", where=str(folder), do_next="prepare it first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"is damaged: {error!r}", where=str(folder / INFO), do_next="prepare the data set again") from error
+    arrays = {
+        f"{part}_{what}": _array(folder / f"{part}_{what}.npy", dtype, (count, *tail))
+        for part, count in expected.items()
+        for what, dtype, tail in (("images", np.uint8, shape), ("labels", np.int64, ()))
+    }
+    return Prepared(**arrays, classes=classes, affine=affine, info=info)
+
+
+def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise IntegrityError(f"cannot be read: {error}", where=str(path), do_next="prepare the data set again") from error
+    if array.dtype != dtype or array.shape != shape:
+        raise IntegrityError(
+            f"holds {array.dtype} {array.shape} where {INFO} says {np.dtype(dtype)} {shape}",
+            where=str(path),
+            do_next="prepare the data set again",
+        )
+    return array

@@ -1,0 +1,98 @@
+"""Where a data set comes from: its identity for keys, and bringing it to this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from edm2core.config.settings import DataSettings
+from edm2core.data.download import download, without_secrets
+from edm2core.data.files import list_folder
+from edm2core.errors import InputError
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+def source_digest(settings: DataSettings) -> str:
+    """The source's identity in keys: the declared digest, else the SHA-256 of the local file or folder; "builtin:digits" for digits.
+
+    Raises InputError where a local path does not exist or cannot be read.
+    """
+    if settings.format == "digits":
+        return "builtin:digits"
+    if _is_url(settings):
+        return _declared(settings)
+    path = _local(settings)
+    return settings.digest or digest_of(path)
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """`<algorithm>:<hex>` of a file's bytes; of a folder: over the JSON of its sorted [relative path, file digest] pairs."""
+    try:
+        if not path.is_dir():
+            with path.open("rb") as file:
+                return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), do_next="check the path and its permissions") from error
+    entries = [[name, digest_of(path / name, algorithm)] for name in list_folder(path)[0]]
+    return f"{algorithm}:{hashlib.new(algorithm, json.dumps(entries).encode()).hexdigest()}"
+
+
+def fetch(settings: DataSettings, cache: Path, progress: Progress | None = None) -> Path | None:
+    """The source as a local file or folder whose declared digest was checked; None for digits.
+
+    A URL is downloaded into `cache`, continuing what an earlier call left; progress is in bytes. Processes that want the
+    same file at once wait for one download. Raises InputError for a wrong digest, EdmError where the network fails.
+    """
+    if settings.format == "digits":
+        return None
+    if not _is_url(settings):
+        path = _local(settings)
+        if settings.digest and (found := digest_of(path, settings.digest.partition(":")[0])) != settings.digest:
+            raise wrong_digest(
+                str(path), settings.digest, found, "replace the file, or correct data.digest if this file is the one you mean"
+            )
+        return path
+    url, digest = str(settings.source), _declared(settings)
+    target = cache / f"{digest.partition(':')[2]}-{PurePosixPath(urlsplit(url).path).name or 'download'}"
+    return download(url, target, lambda path: _check_download(path, url, digest), progress)
+
+
+def _check_download(path: Path, url: str, digest: str) -> None:
+    found = digest_of(path, digest.partition(":")[0])
+    if found != digest:
+        raise wrong_digest(
+            without_secrets(url), digest, found, "the publisher's file changed or data.digest is wrong: compare with the published digest"
+        )
+
+
+def wrong_digest(where: str, expected: str, found: str, do_next: str) -> InputError:
+    """The error for bytes that are not the declared ones."""
+    return InputError(f"wrong checksum: expected {expected}, found {found}", where=where, do_next=do_next)
+
+
+def _is_url(settings: DataSettings) -> bool:
+    return "://" in str(settings.source)
+
+
+def _declared(settings: DataSettings) -> str:
+    source = str(settings.source)
+    if not source.startswith(("http://", "https://")) or not settings.digest:
+        raise InputError(
+            "a source is a local path, or an http(s) URL with its digest beside it",
+            where=f"data.source: {without_secrets(source)}",
+            do_next="download it first and give its path",
+        )
+    return settings.digest
+
+
+def _local(settings: DataSettings) -> Path:
+    path = Path(str(settings.source)).expanduser()
+    if not path.exists():
+        raise InputError(
+            "the data's path does not exist", where=f"data.source: {path}", do_next="correct the path, or give a URL and its digest"
+        )
+    return path

@@ -1,0 +1,159 @@
+"""Writing the prepared form: arrays, and what is known of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import write_array_header_1_0
+from numpy.typing import NDArray
+
+from edm2core.config.settings import DataSettings
+from edm2core.data.files import open_files
+from edm2core.data.prepared import INFO
+from edm2core.data.split import Images, Split
+from edm2core.errors import EdmError, InputError
+
+SIGMA_DATA = 0.5
+TOLERANCE = 0.2  # relative, of the standard deviation that the diffusion model assumes
+
+Progress = Callable[[int, int], None]  # images done, of all
+
+
+def prepare(settings: DataSettings, source: Path | None, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Write the prepared form of `source` (what `fetch` returned) into the folder `out`, which is new or empty; returns dataset.json.
+
+    train_images.npy, test_images.npy: uint8 [N, C, H, W]; train_labels.npy, test_labels.npy: int64 [N]. dataset.json: format, classes,
+    shape [C, H, W], counts {train, test, per_class {train, test}}, mean and std (per channel, of the training images in [0, 1]),
+    affine {scale, offset} to the network's scale, network_std (over all pixels there), warning (text or null).
+    `out` appears whole or not at all. Raises InputError naming the file that is wrong, EdmError where `out` cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError("the folder for the prepared data is not empty", where=str(out), do_next="give a new folder, or remove this one")
+    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.mkdir(parents=True)
+        with _reader(settings, source) as images:
+            info = _write(settings, images, part, progress)
+        part.rename(out)
+    except OSError as error:
+        raise EdmError(
+            f"the prepared data cannot be written: {error.strerror or error}",
+            where=str(out),
+            do_next="free space, or check the folder's permissions",
+            permanent=False,
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return info
+
+
+@contextmanager
+def _reader(settings: DataSettings, source: Path | None) -> Iterator[Images]:
+    """The source's images. Readers are imported here so that this module loads without Pillow and scikit-learn."""
+    if settings.format == "digits":
+        from edm2core.data.digits import read_digits
+
+        yield _at_resolution(settings, read_digits(settings))
+        return
+    if source is None:
+        raise InputError(f"the format {settings.format!r} needs a source", where="data.source", do_next="give a path or URL")
+    with open_files(source) as files:
+        if settings.format in ("cifar10", "cifar100"):
+            from edm2core.data.cifar import read_cifar
+
+            images = read_cifar(files, settings.format)
+        elif settings.format == "tinyimagenet":
+            from edm2core.data.tinyimagenet import read_tinyimagenet
+
+            images = read_tinyimagenet(files, settings.resolution)
+        else:
+            from edm2core.data.images import read_image_folder
+
+            images = read_image_folder(files, settings)
+        yield _at_resolution(settings, images)
+
+
+def _at_resolution(settings: DataSettings, images: Images) -> Images:
+    if settings.resolution not in (None, images.shape[-1]):
+        raise InputError(
+            f"{settings.format} has images of side {images.shape[-1]}",
+            where=f"data.resolution: {settings.resolution}",
+            do_next="remove the setting",
+        )
+    return images
+
+
+def _write(settings: DataSettings, images: Images, folder: Path, progress: Progress | None) -> dict[str, Any]:
+    counts = {"train": len(images.train.labels), "test": len(images.test.labels)}
+    total = sum(counts.values())
+    if not counts["train"]:
+        raise InputError("has no training images", where=f"data.source: {settings.source}", do_next="check the source and data.format")
+    seen = progress or (lambda done, total: None)
+    histogram = _write_split(folder, "train", images.train, images.shape, lambda done: seen(done, total))
+    _write_split(folder, "test", images.test, images.shape, lambda done: seen(counts["train"] + done, total))
+
+    means, stds = zip(*(_moments(row) for row in histogram), strict=True)
+    mean, std = _moments(histogram.sum(axis=0))
+    if settings.standardize and std == 0:
+        raise InputError(
+            "all pixels are equal and cannot be standardised", where=f"data.source: {settings.source}", do_next="check the images"
+        )
+    scale, offset = (SIGMA_DATA / std, -mean * SIGMA_DATA / std) if settings.standardize else (2.0, -1.0)
+    notes = list(images.notes)
+    if abs(std * scale / SIGMA_DATA - 1) > TOLERANCE:
+        notes.append(
+            f"The standard deviation at the network's scale is {std * scale:.3f}, more than {TOLERANCE:.0%} off the {SIGMA_DATA} "
+            "that the diffusion model assumes: consider data.standardize: true."
+        )
+    per_class = {
+        part: np.bincount(split.labels, minlength=len(images.classes)).tolist()
+        for part, split in (("train", images.train), ("test", images.test))
+    }
+    info: dict[str, Any] = {
+        "format": settings.format,
+        "classes": list(images.classes),
+        "shape": list(images.shape),
+        "counts": {**counts, "per_class": per_class},
+        "mean": list(means),
+        "std": list(stds),
+        "affine": {"scale": scale, "offset": offset},
+        "network_std": std * scale,
+        "warning": " ".join(notes) or None,
+    }
+    (folder / INFO).write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return info
+
+
+def _write_split(folder: Path, part: str, split: Split, shape: tuple[int, int, int], progress: Callable[[int], None]) -> NDArray[np.int64]:
+    """Write images and labels; returns how often each value occurs in each channel, int64 [C, 256].
+
+    Images are written as a stream, not through a memory map, where a full disk would kill the process instead of raising.
+    """
+    np.save(folder / f"{part}_labels.npy", split.labels)
+    histogram = np.zeros((shape[0], 256), dtype=np.int64)
+    done = 0
+    with (folder / f"{part}_images.npy").open("wb") as file:
+        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (len(split.labels), *shape)})
+        for block in split.images:
+            file.write(np.ascontiguousarray(block).data)
+            for channel, row in enumerate(histogram):
+                row += np.bincount(block[:, channel].ravel(), minlength=256)
+            done += len(block)
+            progress(done)
+    return histogram
+
+
+def _moments(histogram: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation, at the [0, 1] scale, of values that occur this often; exact sums, so the same everywhere."""
+    counts = [int(count) for count in histogram]
+    n = sum(counts)
+    first = sum(value * count for value, count in enumerate(counts))
+    second = sum(value * value * count for value, count in enumerate(counts))
+    return first / n / 255, (second * n - first * first) ** 0.5 / n / 255
