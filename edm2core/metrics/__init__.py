@@ -1,0 +1,1 @@
+"""Comparing images with reference images in a feature extractor's space."""

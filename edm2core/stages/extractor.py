@@ -1,0 +1,123 @@
+"""Makes a feature extractor: the digits classifier is trained, Inception's weights are fetched and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from edm2core.data import digest_of, load_prepared
+from edm2core.data.download import download
+from edm2core.data.source import wrong_digest
+from edm2core.errors import InputError
+from edm2core.events import emit
+from edm2core.metrics.digits import CLASSES, SIDE, accuracy, train_digits
+from edm2core.metrics.extractors import DIGITS, INCEPTION, build_inception
+from edm2core.stages.main import main
+from edm2core.stages.prepare import download_folder
+from edm2core.stages.workspace import Workspace
+
+WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says
+
+
+def run(work: Workspace) -> None:
+    """Result: extractor.safetensors and extractor.json."""
+    if work.rank:
+        return
+    make = {"digits": _digits, "inception": _inception}.get(work.settings["extractor"])
+    if make is None:
+        raise InputError(
+            f"There is no feature extractor {work.settings['extractor']!r}.", where="extractor", do_next="Use digits or inception."
+        )
+    make(work)
+
+
+def _digits(work: Workspace) -> None:
+    data = load_prepared(work.inputs["data"].all())
+    shape = data.train_images.shape[1:]
+    if shape != (1, SIDE, SIDE) or len(data.classes) != CLASSES:
+        raise InputError(
+            f"The digits features are for {CLASSES} classes of 1x{SIDE}x{SIDE} images, not {len(data.classes)} of {shape}.",
+            where=work.inputs["data"].manifest.title,
+            do_next="Ask for `metrics: [fid]`.",
+        )
+    work.progress(0, 1)
+    module = train_digits(data.train_images[:], data.train_labels[:])
+    DIGITS.write(work.out, module.state_dict())
+    work.metadata |= {
+        "extractor": DIGITS.name,
+        "label": "digits features",
+        "dimensions": DIGITS.dimensions,
+        "test_accuracy": round(accuracy(module, data.test_images[:], data.test_labels[:]), 2) if len(data.test_images) else None,
+    }
+
+
+def _inception(work: Workspace) -> None:
+    path = _weights_file(work)
+    digest = digest_of(path)
+    declared = work.settings.get("digest") or ""
+    if ":" in declared and digest_of(path, declared.partition(":")[0]) != declared:
+        raise wrong_digest(str(path), declared, digest, f"get the file again from {WEIGHTS_URL}")
+    published = digest.startswith(PUBLISHED)
+    if not published:
+        emit(
+            "warning",
+            message=f"{path} is not the published file ({PUBLISHED}…): its distances are not comparable with FIDs in the literature.",
+        )
+    weights = read_weights(path)
+    try:
+        build_inception(weights)
+    except RuntimeError as error:
+        raise InputError(f"These are not the weights of {INCEPTION.library_name}: {error}", where=str(path), do_next=_GET_THEM) from error
+    INCEPTION.write(work.out, weights)
+    work.metadata |= {
+        "extractor": INCEPTION.name,
+        "label": INCEPTION.library_name,
+        "dimensions": INCEPTION.dimensions,
+        "source_digest": digest,
+        "published_weights": published,
+    }
+
+
+_GET_THEM = f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment."
+
+
+def _weights_file(work: Workspace) -> Path:
+    source = work.settings.get("source")
+    if not source:
+        raise InputError(
+            "FID needs Inception's weights, which do not come with this program.", where="inception_weights", do_next=_GET_THEM
+        )
+    if "://" not in source:
+        if not Path(source).is_file():
+            raise InputError("Inception's weights are not there.", where=f"inception_weights: {source}", do_next=_GET_THEM)
+        return Path(source)
+    target = download_folder() / Path(urlsplit(source).path).name
+    try:
+        return download(source, target, _check_download, lambda done, total: work.progress(done, total, unit="bytes"))
+    except InputError as error:
+        raise InputError(error.what, where=f"inception_weights: {source}", do_next=_GET_THEM) from error
+
+
+def _check_download(path: Path) -> None:
+    digest = digest_of(path)
+    if not digest.startswith(PUBLISHED):
+        raise wrong_digest(str(path), f"{PUBLISHED}…", digest, _GET_THEM)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a .pth file, of which nothing is executed; raises InputError if it is not a dictionary of tensors."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged pickle raises is anything
+        raise InputError(f"This file cannot be read as weights: {type(error).__name__}.", where=str(path), do_next=_GET_THEM) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError("This file does not hold weights by name.", where=str(path), do_next=_GET_THEM)
+    return weights
+
+
+if __name__ == "__main__":
+    main("extractor", run)

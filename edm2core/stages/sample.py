@@ -1,0 +1,136 @@
+"""Draws images from a snapshot, shard by shard; every image has its own noise, so how the work is split changes nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edm2core import snapshot
+from edm2core.config.settings import SampleSettings
+from edm2core.devices import autocast, pick_device
+from edm2core.diffusion import Denoiser
+from edm2core.sample import heun, latents, to_uint8
+from edm2core.stages import signals
+from edm2core.stages.main import main
+from edm2core.stages.workspace import Workspace
+
+GRID, GRID_SIDE, GRID_PIXELS = "grid.png", 8, 384
+POLL_S = 1.0
+
+
+def run(work: Workspace) -> None:
+    """Result: samples-00000.npy …, uint8 [n, C, H, W], in the order of the images' indices, and a grid of the first ones."""
+    settings = SampleSettings.model_validate({name: value for name, value in work.settings.items() if name != "draw"})
+    shards = math.ceil(settings.count / settings.shard)
+    missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, shard)]
+    rate = _draw_shards(work, settings, missing) if missing else None
+    if work.rank:
+        return
+    others = [shard for shard in range(shards) if shard % work.world_size]
+    while others := [shard for shard in others if not _restore(work, shard)]:
+        work.progress(shards - len(others), shards, unit="shards")
+        time.sleep(POLL_S)
+    paths = [work.out / shard_name(shard) for shard in range(shards)]
+    write_grid(work.out / GRID, _first_images(paths, GRID_SIDE**2))
+    work.metadata |= {
+        "n": settings.count,
+        "seed": settings.seed,
+        "draw": work.settings["draw"],
+        "steps": settings.steps,
+        "nfe": 2 * settings.steps - 1,
+        "ema": settings.ema[0],
+        "images_per_s": rate,
+    }
+
+
+def shard_name(shard: int) -> str:
+    """The file of a shard."""
+    return f"samples-{shard:05d}.npy"
+
+
+def shard_names(files: Iterable[str]) -> list[str]:
+    """The shards among a result's files, in the order of their images."""
+    return sorted(name for name in files if re.fullmatch(r"samples-\d{5,}\.npy", name))
+
+
+def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """The images with these indices, uint8 [n, C, H, W]; each follows from (seed, draw, its index), whatever is drawn beside it."""
+    network, device = denoiser.network.settings, next(denoiser.parameters()).device
+    shape = (network.image_channels, network.resolution, network.resolution)
+    start = latents(settings.seed, draw, indices, shape).to(device)
+    sampler = settings.model_dump(include={"steps", "sigma_min", "sigma_max", "rho", "eta", "s_min", "s_max", "s_noise", "clip"})
+    with autocast(device.type, settings.precision):
+        images = heun(denoiser, start, **sampler, noise=lambda step: latents(settings.seed, draw, indices, shape, step + 1))
+    found: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
+    return found
+
+
+def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int]) -> float:
+    """Draw and keep this process's unfinished shards; images a second over all processes."""
+    denoiser = snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]).to(pick_device())
+    # a batch can take minutes on a CPU: look between network evaluations
+    denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())
+    parts = {shard: range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count)) for shard in shards}
+    total, done, started, rate = sum(map(len, parts.values())), 0, time.monotonic(), 0.0
+    for shard, indices in parts.items():
+        batches = []
+        for begin in range(0, len(indices), settings.batch):
+            batches.append(draw_images(denoiser, settings, work.settings["draw"], indices[begin : begin + settings.batch]))
+            done += len(batches[-1])
+            seconds = time.monotonic() - started
+            rate = round(done * work.world_size / seconds, 2)
+            work.progress(done, total, unit="images", images_per_s=rate, eta_s=round((total - done) * seconds / done))
+        path = work.out / shard_name(shard)
+        np.save(path, np.concatenate(batches))
+        work.scratch.put(path.name, path)
+    return rate
+
+
+def _restore(work: Workspace, shard: int) -> bool:
+    """Whether a shard is finished; rank 0 then has it among its results."""
+    name = shard_name(shard)
+    folder = work.out.parent / "shards"
+    folder.mkdir(exist_ok=True)
+    found = work.scratch.get(name, folder)
+    if found is not None and work.rank == 0:
+        try:
+            os.link(found, work.out / name)
+        except OSError:  # another file system
+            shutil.copyfile(found, work.out / name)
+    return found is not None
+
+
+def _first_images(paths: list[Path], count: int) -> NDArray[np.uint8]:
+    found: list[NDArray[np.uint8]] = []
+    for path in paths:
+        found.append(np.load(path, mmap_mode="r", allow_pickle=False)[: count - sum(map(len, found))])
+        if sum(map(len, found)) == count:
+            break
+    return np.concatenate(found)
+
+
+def write_grid(path: Path, images: NDArray[np.uint8]) -> None:
+    """A PNG of images uint8 [n, 1 or 3, H, W], rows of 8; small ones enlarged without smoothing, so that a person can see them."""
+    n, channels, height, width = images.shape
+    rows = math.ceil(n / GRID_SIDE)
+    tiles = np.zeros((rows * GRID_SIDE, channels, height, width), np.uint8)
+    tiles[:n] = images
+    picture = (
+        tiles.reshape(rows, GRID_SIDE, channels, height, width).transpose(0, 3, 1, 4, 2).reshape(rows * height, GRID_SIDE * width, channels)
+    )
+    scale = math.ceil(GRID_PIXELS / (GRID_SIDE * width))
+    picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    Image.fromarray(picture[:, :, 0] if channels == 1 else picture).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main("sample", run)
