@@ -1,8 +1,11 @@
-"""SIGTERM and SIGINT as a question asked at safe points, so that work is saved before a process ends."""
+"""SIGTERM and SIGINT as a question asked at safe points, and an end with the parent process."""
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from types import FrameType
 
 from edm2core.errors import Interrupted
@@ -29,3 +32,17 @@ def stop_if_asked() -> None:
     """Raise Interrupted if this process has been asked to stop."""
     if _asked:
         raise Interrupted(f"Stopped by {signal.Signals(_asked[0]).name}; what is finished is saved.", do_next="Run it again to go on.")
+
+
+def die_with_parent() -> None:
+    """End this process group at once when its parent is gone, if `EDM2_DIE_WITH_PARENT` names that parent."""
+    parent = int(os.environ.get("EDM2_DIE_WITH_PARENT", "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()

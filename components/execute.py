@@ -1,0 +1,167 @@
+"""The one path a task takes, here and on a cluster: committed? → done; else start or adopt its job, follow it, verify the manifest."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from components.launcher.spec import Backend, JobSpec, Status, work_ref
+from edm2core.errors import EdmError, Interrupted
+from edm2core.events import parse
+from edm2core.manifest import Manifest
+from edm2core.plan import Task, trajectory_ref
+from edm2core.stages.main import BAD_INPUT, FAILED, TRY_AGAIN
+from edm2core.stages.wanted import want
+from edm2core.store.base import Store
+from edm2core.store.leases import holder
+from edm2core.store.results import load, verify
+
+RESTARTS = 3  # in a row, without a newer state
+POLL_S = 0.1
+LOOK_S = 2.0  # between two looks at the store for what another process commits
+
+
+class TaskFailedError(EdmError):
+    """A task's job ended without its result; `lines` are the last it printed."""
+
+    def __init__(self, task: Task, reason: str, do_next: str, lines: list[str]) -> None:
+        super().__init__(f"{task.title} failed: {reason}", do_next=do_next)
+        self.reason, self.lines = reason, lines
+
+
+def committed(store: Store, task: Task) -> Manifest | None:
+    """The task's manifest if it is in the store with all its files at their recorded size."""
+    manifest = load(store, task.ref)
+    if manifest is None:
+        return None
+    problems = verify(store, manifest, contents=False)
+    if problems:
+        raise EdmError(
+            f"{task.title}: its result in the store is damaged: {' '.join(problems)}",
+            where=f"{store.uri}/{task.ref.folder}",
+            do_next="`edm2 verify STORE --drop` removes damaged results, so that the next run makes them anew.",
+        )
+    return manifest
+
+
+def execute(
+    task: Task,
+    store: Store,
+    backend: Backend,
+    spec: JobSpec,
+    *,
+    run: str,
+    show: Callable[[Task, dict[str, Any]], None],
+    stop: threading.Event,
+) -> tuple[Manifest, bool]:
+    """The task's manifest, and whether it was in the store already.
+
+    `show` gets every structured event and, as kind `line`, every other line of the job; `run` names the run that wants the result.
+    Raises TaskFailedError, or Interrupted once `stop` is set.
+    """
+    manifest = committed(store, task)
+    if manifest is not None:
+        return manifest, True
+    if task.stage == "snapshot":
+        want(store, trajectory_ref(task), run, task.wanted)
+    follower = _Follower(task, store, backend, spec, show, stop)
+    while True:
+        follower.wait_for_others()
+        manifest = committed(store, task)
+        if manifest is None:
+            backend.start(spec)
+            manifest = follower.follow()
+        if manifest is not None:
+            return manifest, False
+
+
+class _Follower:
+    """Follows one task's job through its restarts."""
+
+    def __init__(
+        self, task: Task, store: Store, backend: Backend, spec: JobSpec, show: Callable[[Task, dict[str, Any]], None], stop: threading.Event
+    ) -> None:
+        self.task, self.store, self.backend, self.spec, self.show, self.stop = task, store, backend, spec, show, stop
+        self.lines: deque[str] = deque(maxlen=20)
+        self.failure: dict[str, Any] | None = None
+        self.restarts, self.restart_step = 0, -1
+
+    def wait_for_others(self) -> None:
+        """Wait while another process works on the same thing, saying who."""
+        said = ""
+        while self.backend.poll(self.spec.name).state != "running":
+            other = holder(self.store, work_ref(self.task))
+            if other is None or not other.alive or load(self.store, self.task.ref) is not None:
+                return
+            if said != other.who:
+                self.show(self.task, {"kind": "waiting", "message": f"waiting for {other}"})
+                said = other.who
+            self._pause(LOOK_S / 2)
+
+    def follow(self) -> Manifest | None:
+        """Read the job's output until the result is there, or the job has ended and should be started again (None)."""
+        looked = time.monotonic()
+        while True:
+            status = self.backend.poll(self.spec.name)
+            news = self._read()
+            if news or status.over or time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                manifest = committed(self.store, self.task)
+                if manifest is not None:
+                    return manifest
+            if status.over:
+                self._read()
+                self._over(status)
+                return None
+            self._pause(POLL_S)
+
+    def _read(self) -> bool:
+        """Pass on what the job printed; True if it says that this task's result is committed."""
+        news = False
+        for line in self.backend.logs(self.spec.name):
+            event = parse(_without_rank(line))
+            if event is None:
+                self.lines.append(line)
+                self.show(self.task, {"kind": "line", "line": line})
+                continue
+            self.show(self.task, event)
+            news = news or (event["kind"] == "commit" and event.get("ref") == str(self.task.ref))
+            if event["kind"] == "failed":
+                self.failure = self.failure or event
+            elif event["kind"] == "restart" and event.get("step", 0) > self.restart_step:
+                self.restart_step, self.restarts = event["step"], 0
+        return news
+
+    def _over(self, status: Status) -> None:
+        """Return if the job should be started again, else raise why not."""
+        if self.stop.is_set():
+            raise Interrupted("Stopped on request.", do_next="Run it again to go on.")
+        if status.code in (FAILED, BAD_INPUT):
+            raise self._failed(status)
+        busy = holder(self.store, work_ref(self.task))
+        if status.code == TRY_AGAIN and busy is not None and busy.alive:
+            return
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            raise self._failed(status, f"{status.reason or 'ended without its result'}, {self.restarts} times without a newer state")
+        self.show(self.task, {"kind": "warning", "message": f"{status.reason or 'ended early'}; starting it again"})
+        self._pause(0 if status.code != TRY_AGAIN else 2.0**self.restarts)
+
+    def _failed(self, status: Status, reason: str = "") -> TaskFailedError:
+        if self.failure:
+            where = f" ({self.failure['where']})" if self.failure.get("where") else ""
+            return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", list(self.lines))
+        return TaskFailedError(self.task, reason or status.reason, "Its log says more.", list(self.lines))
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Interrupted("Stopped on request.", do_next="Run it again to go on.")
+
+
+def _without_rank(line: str) -> str:
+    """The line without the `[default0]:` that torchrun puts before a rank's output."""
+    return re.sub(r"^\[\w+\]:", "", line)

@@ -1,0 +1,120 @@
+"""Jobs as processes of this machine; they end when this process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.launcher.spec import JobSpec, Status
+
+
+@dataclass
+class _Running:
+    process: subprocess.Popen[bytes]
+    log: Path
+    read: int = 0
+
+
+class LocalBackend:
+    """Starts each job once, in a process group of its own, with its output in a file below `logs`."""
+
+    def __init__(self, log_path: Callable[[JobSpec], Path], threads: int) -> None:
+        self._log_path = log_path
+        self._threads = threads
+        self._jobs: dict[str, _Running] = {}
+        self._lock = threading.Lock()
+
+    def start(self, spec: JobSpec) -> None:
+        with self._lock:
+            running = self._jobs.get(spec.name)
+            if running is not None and running.process.poll() is None:
+                return
+            log = self._log_path(spec)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    _command(spec),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=self._environment(spec),
+                )
+            self._jobs[spec.name] = _Running(process, log, running.read if running and running.log == log else 0)
+
+    def poll(self, name: str) -> Status:
+        running = self._jobs.get(name)
+        if running is None:
+            return Status("absent")
+        code = running.process.poll()
+        if code is None:
+            return Status("running")
+        if code == 0:
+            return Status("done", code=0)
+        return Status("failed", f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}", code)
+
+    def logs(self, name: str) -> list[str]:
+        running = self._jobs.get(name)
+        if running is None:
+            return []
+        with self._lock, running.log.open("rb") as file:
+            file.seek(running.read)
+            data = file.read()
+            whole = data.rfind(b"\n") + 1 if running.process.poll() is None else len(data)
+            running.read += whole
+        return data[:whole].decode(errors="replace").splitlines()
+
+    def stop(self, name: str, grace_s: float) -> None:
+        running = self._jobs.get(name)
+        if running is None or running.process.poll() is not None:
+            return
+        _signal(running.process, signal.SIGTERM)
+        end = time.monotonic() + grace_s
+        while running.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        _signal(running.process, signal.SIGKILL)
+        running.process.wait()
+
+    def stop_all(self, grace_s: float) -> None:
+        """Stop every job, all at once."""
+        threads = [threading.Thread(target=self.stop, args=(name, grace_s)) for name in list(self._jobs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def kill_all(self) -> None:
+        """End every job at once, without saving."""
+        for running in list(self._jobs.values()):
+            _signal(running.process, signal.SIGKILL)
+
+    def _environment(self, spec: JobSpec) -> dict[str, str]:
+        threads = str(max(1, self._threads // spec.processes))
+        return {
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])),
+            **spec.env,
+            "EDM2_DIE_WITH_PARENT": str(os.getpid()),
+        }
+
+
+def _command(spec: JobSpec) -> list[str]:
+    if spec.processes == 1:
+        return [sys.executable, *spec.arguments]
+    return [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(spec.processes), *spec.arguments]
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,75 @@
+"""A job as plain data: what runs, on how many nodes and processes. Where it runs is a backend's business."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from edm2core.manifest import Ref
+from edm2core.plan import Task, trajectory_ref
+
+MODULES = {stage: f"edm2core.stages.{stage}" for stage in ("prepare", "sample", "extractor", "reference", "metrics", "probe")}
+MODULES["snapshot"] = "edm2core.stages.train"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One job: processes that together work on one task, or on the trajectory that several snapshot tasks look at."""
+
+    name: str  # unique per piece of work, so that starting it twice adopts it; a DNS-1035 label
+    module: str
+    task: Task
+    store: str
+    nodes: int = 1
+    processes: int = 1  # per node
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-m", self.module, json.dumps(self.task.to_json(), separators=(",", ":")), "--store", self.store]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a job stands; `reason` says in one line why it waits or failed; `code` is its exit code where there is one."""
+
+    state: Literal["absent", "queued", "running", "done", "failed"]
+    reason: str = ""
+    code: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("absent", "done", "failed")
+
+
+class Backend(Protocol):
+    """A place where jobs run."""
+
+    def start(self, spec: JobSpec) -> None:
+        """Start the job, or adopt the one of that name which is there already."""
+
+    def poll(self, name: str) -> Status:
+        """Where the job stands now."""
+
+    def logs(self, name: str) -> list[str]:
+        """Lines that the job's processes printed since the last call, each once."""
+
+    def stop(self, name: str, grace_s: float) -> None:
+        """Ask the job to save and end, and end it after `grace_s` seconds in any case; returns when it has ended."""
+
+
+def work_ref(task: Task) -> Ref:
+    """What is being worked on, and so what a lease is held on: the trajectory for a snapshot, else the task itself."""
+    return trajectory_ref(task) if task.stage == "snapshot" else task.ref
+
+
+def job_name(task: Task) -> str:
+    """The name of the job that makes this task's result: all snapshots of a trajectory share one."""
+    ref = work_ref(task)
+    return f"edm2-{ref.stage}-{ref.key}"
+
+
+def spec_of(task: Task, store: str, *, nodes: int = 1, processes: int = 1, env: dict[str, str] | None = None) -> JobSpec:
+    """The job that makes this task's result."""
+    return JobSpec(job_name(task), MODULES[task.stage], task, store, nodes, processes, env or {})

@@ -1,0 +1,177 @@
+"""The entry of every stage's process: `python -m edm2core.stages.<stage> TASK --store URI`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edm2core.errors import EdmError, InputError, Interrupted
+from edm2core.events import emit
+from edm2core.manifest import Manifest, Ref
+from edm2core.plan import Task
+from edm2core.provenance import describe
+from edm2core.stages import signals
+from edm2core.stages.workspace import Input, Workspace, open_inputs
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.leases import Busy, Lease, acquire
+from edm2core.store.results import commit, load, new_attempt, upload_files
+from edm2core.store.scratch import Scratch
+
+DONE, FAILED, BAD_INPUT, TRY_AGAIN, INTERRUPTED = 0, 1, 2, 75, 143
+"""Exit codes: the result is in the store; an error that no retry cures (1, 2); busy elsewhere or a passing fault; saved and stopped."""
+
+
+def main(stage: str, run: Callable[[Workspace], None]) -> None:
+    """Work on one task until its manifest is in the store, and exit with one of the codes above."""
+    sys.exit(serve(lambda task, store: _work(task, store, run), stage))
+
+
+def serve(work: Callable[[Task, Store], None], stage: str) -> int:
+    """Read the command line, call `work`, and turn what it raises into words and an exit code."""
+    signals.install()
+    signals.die_with_parent()
+    parser = argparse.ArgumentParser(prog=f"python -m edm2core.stages.{stage}", description=f"Work on one {stage} task of a plan.")
+    parser.add_argument("task", help="the task as JSON, or a file that holds it")
+    parser.add_argument("--store", required=True, help="URI of the store: a folder, minio://bucket/prefix or s3://bucket/prefix")
+    arguments = parser.parse_args()
+    try:
+        work(_read_task(arguments.task), open_store(arguments.store))
+        return DONE
+    except Interrupted as stop:
+        emit("interrupted", message=stop.what)
+        return INTERRUPTED
+    except Busy as busy:
+        emit("busy", message=str(busy))
+        return TRY_AGAIN
+    except EdmError as error:
+        emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank())
+        sys.stderr.write(f"{error}\n")
+        return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
+    except Exception as error:
+        traceback.print_exc()
+        emit("failed", what=f"{type(error).__name__}: {error}", where=f"stage {stage}", do_next="Its log has the traceback.", rank=_rank())
+        return FAILED
+
+
+def _read_task(text: str) -> Task:
+    try:
+        return Task.from_json(json.loads(text if text.lstrip().startswith("{") else Path(text).read_text()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"This is not a task: {error}.", where=text[:200], do_next="Give a file that `edm2 plan --json` wrote.") from None
+
+
+def _work(task: Task, store: Store, run: Callable[[Workspace], None]) -> None:
+    with processes() as (rank, world_size):
+        if load(store, task.ref) is not None:
+            return
+        started = time.time()
+        with claim(store, task.ref, rank, world_size) as generation, work_folder(store, task.ref, rank) as folder:
+            emit("start", task=task.title, generation=generation)
+            inputs = open_inputs(task, store, folder / "inputs")
+            out = folder / "out"
+            out.mkdir()
+            work = Workspace(task, store, out, Scratch(store, task.ref.scratch, generation), inputs, rank, world_size)
+            run(work)
+            if rank == 0:
+                commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
+                work.scratch.clear()
+                emit("commit", task=task.title, ref=str(task.ref))
+
+
+def manifest_of(
+    task: Task, store: Store, inputs: dict[str, Input], out: Path, metadata: dict[str, object], provenance: dict[str, object]
+) -> Manifest:
+    """Store the files below `out` and describe them."""
+    attempt = new_attempt()
+    files = upload_files(store, task.ref, attempt, out)
+    refs, digests = {n: str(i.manifest.ref) for n, i in inputs.items()}, {n: i.digest for n, i in inputs.items()}
+    return Manifest(
+        task.stage,
+        task.version,
+        task.key,
+        task.title,
+        task.settings,
+        refs,
+        digests,
+        attempt,
+        files,
+        {**task.subject, **metadata},
+        provenance,
+    )
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """This process's rank and the world size, with torch.distributed up if there is more than one process."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield 0, 1
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        yield dist.get_rank(), world_size
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
+    """Hold the lease on `ref` by rank 0; every rank gets its generation.
+
+    Raises Busy (in every rank) while another process works on it.
+    """
+    if world_size == 1:
+        with acquire(store, ref, os.environ.get("EDM2_OWNER", "")) as lease:
+            yield lease.generation
+        return
+    import torch.distributed as dist
+
+    lease_or_busy: Lease | Busy | None = None
+    if rank == 0:
+        try:
+            lease_or_busy = acquire(store, ref, os.environ.get("EDM2_OWNER", ""))
+        except Busy as busy:
+            lease_or_busy = busy
+    answer: list[object] = [lease_or_busy.generation if isinstance(lease_or_busy, Lease) else str(lease_or_busy)]
+    dist.broadcast_object_list(answer, src=0)
+    if not isinstance(answer[0], int):
+        raise lease_or_busy if isinstance(lease_or_busy, Busy) else EdmError(str(answer[0]), permanent=False)
+    try:
+        yield answer[0]
+    finally:
+        if isinstance(lease_or_busy, Lease):
+            lease_or_busy.release()
+
+
+@contextmanager
+def work_folder(store: Store, ref: Ref, rank: int) -> Iterator[Path]:
+    """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in the system's."""
+    local = getattr(store, "root", None)
+    base = Path(local) / "work" if local else Path(os.environ.get("EDM2_WORK", tempfile.gettempdir()))
+    folder = base / f"{ref.stage}-{ref.key}-{rank}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))

@@ -1,0 +1,108 @@
+"""States of a trajectory in its scratch: saved without stalling the loop, in two slots of which one is always whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edm2core.store.scratch import Scratch
+
+SLOTS = ("state-0", "state-1")
+MAX_INTERVAL_S, COST = 300.0, 0.005  # a kill loses at most five minutes; saving takes at most this share of the time
+
+
+@dataclass(frozen=True)
+class State:
+    """A saved state: the step it was taken at, its tensors, and the curve up to it."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    curve: list[dict[str, Any]]
+
+
+@dataclass
+class Background:
+    """One thread that writes while the loop goes on; an error of its surfaces at the next call."""
+
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
+    _pending: list[Future[None]] = field(default_factory=list)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do `work` after what was given before it."""
+        self.check()
+        self._pending.append(self._pool.submit(work))
+
+    @property
+    def idle(self) -> bool:
+        return all(future.done() for future in self._pending)
+
+    def check(self) -> None:
+        """Raise what finished work raised."""
+        for future in [f for f in self._pending if f.done()]:
+            self._pending.remove(future)
+            future.result()
+
+    def finish(self) -> None:
+        """Wait for everything, and raise what it raised."""
+        while self._pending:
+            self._pending.pop(0).result()
+
+
+class States:
+    """Saves and restores the states of one trajectory."""
+
+    def __init__(self, scratch: Scratch, folder: Path, background: Background) -> None:
+        self._scratch, self._folder, self._background = scratch, folder, background
+        self._steps: dict[str, int] = {}
+        self._interval, self._last = 5.0, time.monotonic()
+
+    def load(self, at_most: int) -> State | None:
+        """The latest whole state that is not beyond step `at_most`; a damaged one is passed over, saying so."""
+        found = []
+        for slot in SLOTS:
+            path = self._scratch.get(slot, self._folder)
+            if path is not None:
+                with safetensors.safe_open(path, "pt") as file:
+                    self._steps[slot] = int(file.metadata()["step"])
+                found.append((self._steps[slot], path))
+        usable = [(step, path) for step, path in found if step <= at_most]
+        if not usable:
+            return None
+        step, path = max(usable)
+        tensors = safetensors.torch.load_file(path)
+        curve = bytes(tensors.pop("curve").numpy()).decode().splitlines()
+        return State(step, tensors, [json.loads(line) for line in curve])
+
+    def due(self) -> bool:
+        """Whether it is time for a state, and the last one is written."""
+        return time.monotonic() - self._last >= self._interval and self._background.idle
+
+    def save(self, step: int, tensors: dict[str, Tensor], curve: list[dict[str, Any]], stalled_s: float) -> None:
+        """Write a state in the background; `stalled_s` is how long taking it held up the loop."""
+        slot = min(SLOTS, key=lambda name: self._steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
+        self._steps[slot] = step
+        lines = "".join(json.dumps(row) + "\n" for row in curve).encode()
+        self._background.run(lambda: self._write(slot, step, {**tensors, "curve": _bytes(lines)}, stalled_s))
+
+    def _write(self, slot: str, step: int, tensors: dict[str, Tensor], stalled_s: float) -> None:
+        begun = time.monotonic()
+        path = self._folder / f"{slot}.safetensors"
+        safetensors.torch.save_file(tensors, path, {"step": str(step)})
+        self._scratch.put(slot, path)
+        path.unlink(missing_ok=True)
+        cost = stalled_s + (0 if torch.cuda.is_available() else time.monotonic() - begun)  # a CPU's cores are taken from training
+        self._interval = min(max(cost / COST, 5.0), MAX_INTERVAL_S)
+        self._last = time.monotonic()
+
+
+def _bytes(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data or b"\n"), dtype=torch.uint8)

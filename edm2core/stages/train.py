@@ -1,0 +1,255 @@
+"""Trains a trajectory and commits its snapshots: `torchrun -m edm2core.stages.train TASK --store URI` on any number of processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from edm2core import snapshot
+from edm2core.affine import Affine
+from edm2core.data import load_prepared
+from edm2core.devices import pick_device
+from edm2core.errors import Interrupted
+from edm2core.events import emit
+from edm2core.keys import key_of
+from edm2core.manifest import Ref
+from edm2core.plan import Task, TrajectorySettings, snapshot_ref, trajectory_ref
+from edm2core.provenance import describe
+from edm2core.stages import signals
+from edm2core.stages.main import claim, manifest_of, processes, serve, work_folder
+from edm2core.stages.states import Background, States
+from edm2core.stages.wanted import wanted_epochs
+from edm2core.stages.workspace import open_inputs
+from edm2core.store.base import Store
+from edm2core.store.results import commit, load
+from edm2core.store.scratch import Scratch
+from edm2core.train import WINDOW, Trainer
+
+
+def work(task: Task, store: Store) -> None:
+    """Train until every wanted epoch of the task's trajectory has its snapshot in the store."""
+    started = time.time()
+    with processes() as (rank, world_size):
+        ref = trajectory_ref(task)
+        with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank) as folder:
+            Training(task, store, folder, generation, rank, world_size, started).run()
+
+
+class Training:
+    """One process's part in a trajectory: the loop around the trainer, and on rank 0 everything that is written."""
+
+    def __init__(self, task: Task, store: Store, folder: Path, generation: int, rank: int, world_size: int, started: float) -> None:
+        self.task, self.store, self.folder, self.rank, self.world_size = task, store, folder, rank, world_size
+        self.trajectory, self.generation, self.started = trajectory_ref(task), generation, started
+        self.settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
+        self.background = Background()
+        self.scratch = Scratch(store, self.trajectory.scratch, generation)
+        self.states = States(self.scratch, folder, self.background)
+        self.inputs = open_inputs(task, store, folder / "inputs")
+        self.curve: list[dict[str, Any]] = []
+        self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if world_size > 1 else None  # type: ignore[assignment]
+        self.committed: set[int] = set()  # wanted epochs known to have their snapshot
+        self.clock = time.monotonic(), 0, 0  # at the last row: time, images seen, step
+
+    def run(self) -> None:
+        signals.stop_if_asked()
+        data = load_prepared(self.inputs["data"].all())
+        affine = Affine(data.affine.scale, data.affine.offset)
+        images = torch.from_numpy(data.train_images[:]).to(pick_device())
+        self.trainer = Trainer(self.settings, affine, images, self.rank, self.world_size)
+        self.board: SummaryWriter | None = None
+        if self.rank == 0:
+            emit("start", task=self.task.title, generation=self.generation, parameters=self._parameters(), images=len(images))
+        try:
+            while epochs := self._missing():
+                self._position(epochs[0])
+                while ahead := [epoch for epoch in epochs if epoch > self.trainer.epoch]:
+                    self._epoch(ahead)
+                    epochs = self._missing()
+                self.background.finish()
+        finally:
+            if self.board is not None:
+                self._upload_board()
+                self.board.close()
+
+    def _missing(self) -> list[int]:
+        """Wanted epochs without a snapshot, ascending; the same in every process."""
+        answer: list[list[int]] = [[]]
+        if self.rank == 0:
+            wanted = {self.task.settings["epoch"], *self.task.wanted, *wanted_epochs(self.store, self.trajectory)}
+            self.committed |= {e for e in wanted - self.committed if load(self.store, snapshot_ref(self.trajectory, e)) is not None}
+            answer[0] = sorted(wanted - self.committed)
+        if self.group is not None:
+            dist.broadcast_object_list(answer, src=0, group=self.group)
+        return answer[0]
+
+    def _position(self, epoch: int) -> None:
+        """Go to the best place to start from for the snapshot at `epoch`: the latest state not beyond it, else the beginning."""
+        state = self.states.load(epoch * self.trainer.steps_per_epoch) if self.rank == 0 else None
+        message: list[Any] = [(state.tensors, state.curve) if state else None]
+        if self.group is not None:
+            dist.broadcast_object_list(message, src=0, group=self.group)
+        if message[0] is None:
+            if self.trainer.steps:
+                self.trainer = Trainer(self.settings, self.trainer.affine, self.trainer.images, self.rank, self.world_size)
+            self.curve = []
+        else:
+            tensors, self.curve = message[0]
+            self.trainer.load_state(tensors)
+            self._row({"restart": True, "step": self.trainer.steps, "generation": self.generation})
+            if self.rank == 0:
+                emit("restart", task=self.task.title, step=self.trainer.steps, epoch=self.trainer.epoch, generation=self.generation)
+        if self.rank == 0:
+            if self.board is not None:
+                self.board.close()
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.trainer.steps + 1)
+        self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
+
+    def _epoch(self, ahead: list[int]) -> None:
+        """Train to the end of the epoch, saving states on the way, and the epoch's snapshot or stored average if it has one."""
+        trainer, last = self.trainer, ahead[-1] * self.trainer.steps_per_epoch
+        while True:
+            trainer.step()
+            if trainer.at_epoch_end or trainer.steps % trainer.steps_per_epoch % WINDOW == 0:
+                self._log(trainer.close_window(), last)
+            stop, save = self._agree(signals.asked(), self.states.due())
+            if stop or save or (trainer.at_epoch_end and trainer.epoch in ahead):
+                self._save_state()
+            if trainer.at_epoch_end:
+                self._keep(ahead)
+            if stop:
+                self.background.finish()
+                raise Interrupted(
+                    f"Stopped after step {trainer.steps} of {last}; its state is saved.", do_next="Run it again to go on from there."
+                )
+            if trainer.at_epoch_end:
+                return
+
+    def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """What any process wants, all do at the same step."""
+        if self.group is None:
+            return stop, save
+        flags = torch.tensor([stop, save and self.rank == 0], dtype=torch.int32)
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.group)
+        return bool(flags[0]), bool(flags[1])
+
+    def _save_state(self) -> None:
+        self.trainer.gather_window()
+        if self.rank == 0:
+            begun = time.monotonic()
+            tensors = self.trainer.state()
+            self.states.save(self.trainer.steps, tensors, list(self.curve), time.monotonic() - begun)
+            self.background.run(self._upload_board)
+
+    def _keep(self, ahead: list[int]) -> None:
+        """Commit the snapshot or the stored averages that belong to the epoch just completed."""
+        if self.rank:
+            return
+        epoch, training = self.trainer.epoch, self.settings.training
+        every = training.average_every or max(1, training.epochs // 64)
+        if epoch in ahead:
+            weights = {name: self.trainer.averaged(name) for name in self.trainer.averages}
+            curve, seen = list(self.curve), self.trainer.images_seen()
+            self.background.run(lambda: self._commit_snapshot(epoch, weights, curve, seen))
+        if epoch % every == 0:
+            halves = {n: {k: v.half() for k, v in self.trainer.averaged(n).items()} for n in self.trainer.averages if n != "fixed"}
+            self.background.run(lambda: self._commit_average(epoch, halves))
+
+    def _commit_snapshot(self, epoch: int, weights: dict[str, dict[str, Tensor]], curve: list[dict[str, Any]], images_seen: int) -> None:
+        out = self.folder / f"snapshot-{epoch}"
+        snapshot.save(out, weights, self.settings, self.trainer.affine, epoch=epoch)
+        (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+        who = self.task.title.rsplit(" · ", 1)[0]
+        task = Task(
+            "snapshot",
+            self.task.version,
+            {**self.task.settings, "epoch": epoch},
+            self.task.inputs,
+            snapshot_ref(self.trajectory, epoch).key,
+            f"{who} · train to epoch {epoch}",
+            {**self.task.subject, "epoch": epoch},
+        )
+        numbers = {
+            "trajectory": self.trajectory.key,
+            "parameters": self._parameters(),
+            "images_seen": images_seen,
+            "nonfinite_steps": self.trainer.nonfinite_steps,
+        }
+        self._commit(task, out, {**numbers, "emas": list(weights)})
+
+    def _commit_average(self, epoch: int, weights: dict[str, dict[str, Tensor]]) -> None:
+        out = self.folder / f"average-{epoch}"
+        out.mkdir(parents=True, exist_ok=True)
+        for name, tensors in weights.items():
+            safetensors.torch.save_file(tensors, out / f"ema-{name}.safetensors")
+        key = key_of("average", self.task.version, {"epoch": epoch}, {"trajectory": self.trajectory.key})
+        task = Task(
+            "average", self.task.version, {**self.task.settings, "epoch": epoch}, self.task.inputs, key, f"stored averages at epoch {epoch}"
+        )
+        self._commit(task, out, {"trajectory": self.trajectory.key})
+
+    def _commit(self, task: Task, out: Path, metadata: dict[str, Any]) -> None:
+        if load(self.store, task.ref) is None:
+            provenance = {
+                **describe(self.started),
+                "world_size": self.world_size,
+                "generation": self.generation,
+                "seconds": self._seconds(),
+            }
+            commit(self.store, manifest_of(task, self.store, self.inputs, out, metadata, provenance))
+            emit("commit", task=task.title, ref=str(Ref(task.stage, task.key)))
+
+    def _seconds(self) -> float:
+        """Seconds of training up to now, over all restarts, from the curve."""
+        return float(round(sum(row.get("seconds", 0.0) for row in self.curve), 1))
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.trainer.denoiser.parameters() if p.requires_grad)
+
+    def _log(self, row: dict[str, Any], last: int) -> None:
+        now, seen = time.monotonic(), self.trainer.images_seen()
+        seconds = now - self.clock[0]
+        row["images_per_s"] = round((seen - self.clock[1]) / max(seconds, 1e-9), 1)
+        row["seconds"] = round(seconds, 3)
+        row["peak_memory"] = _peak_memory(self.trainer.images.device)
+        self._row(row)
+        if self.rank == 0:
+            left = (last - row["step"]) * seconds / max(row["step"] - self.clock[2], 1)
+            emit("progress", task=self.task.title, done=row["step"], total=last, eta_s=round(left), **row)
+        self.clock = now, seen, row["step"]
+
+    def _row(self, row: dict[str, Any]) -> None:
+        self.curve.append(row)
+        if self.board is not None and "loss" in row:
+            for name in ("loss", "lr", "images_per_s", "peak_memory", "nonfinite"):
+                self.board.add_scalar(name, row[name], row["step"])
+
+    def _upload_board(self) -> None:
+        """Keep the event files where TensorBoard finds them, each under the generation that wrote it."""
+        if self.board is None:
+            return
+        self.board.flush()
+        for file in sorted((self.folder / "tensorboard").glob("events*")):
+            self.store.write(f"{self.trajectory.scratch}/tensorboard/{self.generation:05d}-{file.name}", file.read_bytes())
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Peak memory in bytes: the device's, or this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(work, "train"))

@@ -1,0 +1,240 @@
+"""The training loop's mathematics: one optimiser step of one trajectory, alone or as one of several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from edm2core.affine import Affine
+from edm2core.config.settings import TrainingSettings
+from edm2core.devices import autocast
+from edm2core.diffusion import Denoiser, Objective, noise_levels
+from edm2core.ema import FixedEma, PowerEma
+from edm2core.errors import EdmError
+from edm2core.keyed_random import seed_of
+from edm2core.nets import build_network
+from edm2core.nets.layers import normalize_weights_
+from edm2core.plan import TrajectorySettings
+
+WINDOW = 50  # steps between two rows of the curve, and at the end of every epoch
+
+
+def learning_rate(training: TrainingSettings, epoch: int) -> float:
+    """The learning rate during the epoch that follows `epoch` completed ones (FX's schedule, by epoch)."""
+    if epoch < training.warmup_epochs:
+        return training.lr * (epoch + 1) / training.warmup_epochs
+    if training.t_ref_epochs is None:
+        return training.lr
+    return float(training.lr / max(epoch / training.t_ref_epochs, 1.0) ** 0.5)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order of the images in an epoch: a permutation [count], int64, that follows from the seed and the epoch alone."""
+    return torch.from_numpy(np.random.Generator(np.random.Philox(seed_of(seed, epoch, "order"))).permutation(count))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of one step, at the network's scale, with what is drawn for them."""
+
+    images: Tensor  # [N, C, H, W]
+    sigma: Tensor  # [N]
+    noise: Tensor  # [N, C, H, W]
+
+    def part(self, begin: int, end: int) -> Batch:
+        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end])
+
+
+@dataclass
+class Window:
+    """What the curve's next row sums up."""
+
+    loss: Tensor  # sum over steps of this process's share of the mean loss
+    nonfinite: Tensor  # steps skipped since their gradients were not finite
+    steps: int = 0
+
+
+@dataclass
+class Trainer:
+    """A trajectory at some step: weights, optimiser, averages. `images` is the whole training set, uint8 [N, C, H, W], on its device."""
+
+    settings: TrajectorySettings
+    affine: Affine
+    images: Tensor
+    rank: int = 0
+    world_size: int = 1
+    steps: int = 0
+    nonfinite_steps: int = 0
+    denoiser: Denoiser = field(init=False)
+
+    def __post_init__(self) -> None:
+        training, device = self.settings.training, self.images.device
+        torch.use_deterministic_algorithms(training.exact)
+        torch.set_float32_matmul_precision("highest" if training.exact else "high")
+        torch.manual_seed(seed_of(self.settings.seed, "init"))
+        self.denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine).to(device).train()
+        self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
+        weights = list(self.parameters.values())
+        self.optimizer = torch.optim.Adam(weights, lr=training.lr, betas=training.betas, fused=True)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
+        self.averages = {"fixed": FixedEma(weights, training.ema_beta)} | {f"{s:.3f}": PowerEma(weights, s) for s in training.ema_sigma_rel}
+        self.objective = Objective(self.denoiser)
+        self.parallel: DistributedDataParallel | None = None
+        if self.world_size > 1:
+            self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._start_window()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.images) // self.settings.training.batch)
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.steps // self.steps_per_epoch
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.steps % self.steps_per_epoch == 0
+
+    def images_seen(self) -> int:
+        """Images in all optimiser steps so far, over all processes."""
+        return self.epoch * len(self.images) + (self.steps % self.steps_per_epoch) * self.settings.training.batch
+
+    def batch(self) -> Batch:
+        """All images of the coming step. Every process draws the whole of it, so that the numbers do not depend on how many there are."""
+        training, device = self.settings.training, self.images.device
+        epoch, position = divmod(self.steps, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, epoch_order(self.settings.seed, epoch, len(self.images)).to(device)
+        index = self._order[1][position * training.batch : (position + 1) * training.batch]
+        images = self.affine.to_network(self.images[index].float() / 255)
+        if training.flip:
+            flipped = torch.rand(len(index), generator=self._generator("flip"), device=device) < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        normal = torch.randn(len(index), generator=self._generator("sigma"), device=device)
+        noise = torch.randn(images.shape, generator=self._generator("noise"), device=device)
+        return Batch(images, noise_levels(normal, self.settings.diffusion), noise)
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator(self.images.device).manual_seed(seed_of(self.settings.seed, self.steps, purpose))
+
+    def step(self) -> None:
+        """One optimiser step over the global batch; nothing in it waits for the device."""
+        training, device = self.settings.training, self.images.device
+        batch = self.batch()
+        total = len(batch.sigma)
+        share = batch.part(self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
+        normalize_weights_(self.denoiser)
+        self.optimizer.zero_grad(set_to_none=True)
+        held = training.micro_batch or max(len(share.sigma), 1)
+        # a process without images in a short batch still takes part in the reduction, with weight 0
+        parts = [share.part(i, i + held) for i in range(0, len(share.sigma), held)] or [batch.part(0, 1)]
+        weight = 1.0 / total if len(share.sigma) else 0.0
+        for number, part in enumerate(parts):
+            if self.settings.network.dropout:
+                torch.manual_seed(seed_of(self.settings.seed, self.steps, "dropout", self.rank, number))
+            last = number == len(parts) - 1
+            with contextlib.nullcontext() if last or self.parallel is None else self.parallel.no_sync():
+                with autocast(device.type, training.precision):
+                    loss = (self.parallel or self.objective)(part.images, part.sigma, part.noise).sum() * weight
+                self.scaler.scale(loss * self.world_size).backward()  # DDP divides by the world size
+            self.window.loss += loss.detach()
+        self._update(total)
+        self.steps += 1
+        self.window.steps += 1
+
+    def _update(self, images: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings.training, self.epoch)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        skipped = (~torch.isfinite(norms.sum())).float()
+        if not self.scaler.is_enabled():
+            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # the fused kernel leaves weights and moments alone
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.window.nonfinite += skipped
+        weights = list(self.parameters.values())
+        for average in self.averages.values():
+            average.update(weights, images)
+
+    def _start_window(self) -> None:
+        zero = torch.zeros((), device=self.images.device)
+        self.window = Window(zero, zero.clone())
+
+    def gather_window(self) -> None:
+        """Bring every process's part of the open window to rank 0, whose state is the one that is saved; all processes call it together."""
+        if self.world_size > 1:
+            dist.all_reduce(self.window.loss)
+            if self.rank:
+                self.window.loss.zero_()
+
+    def close_window(self) -> dict[str, Any]:
+        """The curve's row for the steps since the last one; waits for the device.
+
+        Raises EdmError when no step of a whole window had finite gradients: the training has diverged.
+        """
+        if self.world_size > 1:
+            dist.all_reduce(self.window.loss)
+        steps, loss, nonfinite = self.window.steps, float(self.window.loss) / self.window.steps, int(self.window.nonfinite)
+        self.nonfinite_steps += nonfinite
+        if nonfinite == steps and steps > 10:
+            raise EdmError(
+                f"The training has diverged: no finite gradient in steps {self.steps - steps + 1} to {self.steps}.",
+                do_next="Lower training.lr, lengthen training.warmup_epochs, or train in fp32 or bf16 instead of fp16.",
+            )
+        self._start_window()
+        epoch = self.steps / self.steps_per_epoch
+        rate = learning_rate(self.settings.training, (self.steps - 1) // self.steps_per_epoch)
+        return {"step": self.steps, "epoch": round(epoch, 4), "loss": loss, "lr": rate, "nonfinite": self.nonfinite_steps}
+
+    def averaged(self, name: str) -> dict[str, Tensor]:
+        """The denoiser's state dict with the weights of one average; copies on the CPU."""
+        weights = {**self.denoiser.state_dict(), **dict(zip(self.parameters, self.averages[name].weights, strict=True))}
+        return {key: value.detach().to("cpu", copy=True) for key, value in weights.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that continues the training with the same bits, as copies on the CPU; what are no tensors stand in `numbers` as JSON."""
+        tensors = {f"weights/{k}": v for k, v in self.denoiser.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam/{moment}/{name}"] = value
+        for label, average in self.averages.items():
+            tensors |= {f"average/{label}/{k}": v for k, v in zip(self.parameters, average.weights, strict=True)}
+        tensors |= {"window/loss": self.window.loss, "window/nonfinite": self.window.nonfinite}
+        numbers = {
+            "steps": self.steps,
+            "nonfinite_steps": self.nonfinite_steps,
+            "window_steps": self.window.steps,
+            "counts": {label: average.count for label, average in self.averages.items()},
+            "scaler": self.scaler.state_dict(),
+        }
+        tensors["numbers"] = torch.frombuffer(bytearray(json.dumps(numbers).encode()), dtype=torch.uint8)
+        return {key: value.detach().to("cpu", copy=True) for key, value in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned; raises KeyError or RuntimeError for the state of another trajectory."""
+        numbers = json.loads(bytes(tensors["numbers"].numpy()))
+        self.denoiser.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for index, name in enumerate(self.parameters):
+            for moment in ("step", "exp_avg", "exp_avg_sq"):
+                if f"adam/{moment}/{name}" in tensors:
+                    moments.setdefault(index, {})[moment] = tensors[f"adam/{moment}/{name}"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for label, average in self.averages.items():
+            average.load([tensors[f"average/{label}/{k}"] for k in self.parameters], numbers["counts"][label])
+        self.scaler.load_state_dict(numbers["scaler"])
+        device = self.images.device
+        self.window = Window(tensors["window/loss"].to(device), tensors["window/nonfinite"].to(device), numbers["window_steps"])
+        self.steps, self.nonfinite_steps = numbers["steps"], numbers["nonfinite_steps"]

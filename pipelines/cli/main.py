@@ -1,0 +1,97 @@
+"""The `edm2` command: finds the verb, renders errors, sets the exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import click
+from rich.console import Console
+
+from edm2core.errors import EdmError
+
+VERBS = {
+    "run": "Run an experiment and write its report.",
+    "plan": "List an experiment's tasks and what is in the store already.",
+    "compile": "Write the Kubeflow Pipelines package of an experiment.",
+    "recipes": "List the recipes, show one in full, or compare two.",
+    "report": "Write the report of a run again.",
+    "runs": "List the runs in a store, or forget one.",
+    "status": "Say how far a run is.",
+    "logs": "Print what a run's tasks printed.",
+    "verify": "Check the digests of everything that runs stand on.",
+    "gc": "List what no kept run needs, and remove it.",
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb's file only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"pipelines.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edm2")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """EDM2 diffusion-training experiments: on one machine, on a cluster, on Kubeflow Pipelines."""
+
+
+def main() -> None:
+    """Run the command and exit: 0 done, 1 a task failed, 2 bad input, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = cli.main(arguments, prog_name="edm2", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except EdmError as error:
+        _show(error, debug)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        _show(
+            EdmError(
+                f"This should not have happened: {type(error).__name__}: {error}",
+                where=_place(error),
+                do_next="Run it with --debug for the traceback, and report it.",
+            ),
+            debug,
+        )
+        sys.exit(1)
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
+
+
+def _show(error: EdmError, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    console = Console(stderr=True, highlight=False)
+    console.print(f"edm2: {error.what}", markup=False, style="bold red", soft_wrap=True)
+    for label, text in (("where", error.where), ("what to do", error.do_next)):
+        if text:
+            console.print(f"  {label}: {text}", markup=False, soft_wrap=True)

@@ -1,0 +1,12 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+experiment_argument = click.argument("experiment", type=click.Path(path_type=Path))
+store_option = click.option(
+    "--store", default="./edm2-store", show_default=True, help="Where results live: a folder, minio://bucket/prefix or s3://bucket/prefix."
+)

@@ -1,0 +1,28 @@
+"""edm2 status"""
+
+from __future__ import annotations
+
+import click
+
+from components.launcher.spec import work_ref
+from edm2core.store import open_store
+from edm2core.store.leases import holder
+from edm2core.store.results import load
+from pipelines.cli.options import store_option
+from pipelines.runs import load_plan
+
+
+@click.command(short_help="Say how far a run is.")
+@click.argument("run")
+@store_option
+def command(run: str, store: str) -> None:
+    """Say how far RUN is: what is in the store, what is being worked on and by whom."""
+    where = open_store(store)
+    _, tasks = load_plan(where, run)
+    done = [task for task in tasks if load(where, task.ref) is not None]
+    click.echo(f"{len(done)} of {len(tasks)} tasks are done.")
+    for ref in dict.fromkeys(work_ref(task) for task in tasks if task not in done):
+        worker = holder(where, ref)
+        if worker is not None and worker.alive:
+            title = next(task.title for task in tasks if task not in done and work_ref(task) == ref)
+            click.echo(f"  {title}: {worker}")

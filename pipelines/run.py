@@ -1,0 +1,133 @@
+"""Runs an experiment: resolve sources, plan, do the tasks, write the report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from components.execute import TaskFailedError, execute
+from components.launcher.local import LocalBackend
+from components.launcher.spec import spec_of
+from edm2core.config.experiment import load_experiment
+from edm2core.errors import EdmError, Interrupted
+from edm2core.manifest import Ref
+from edm2core.plan import Task, plan, trajectory_ref
+from edm2core.stages.wanted import unwant
+from edm2core.store import open_store
+from pipelines.report import write_report
+from pipelines.runs import Run, open_run
+from pipelines.schedule import Outcome, run_tasks
+from pipelines.sources import resolve
+from pipelines.view import View
+
+GRACE_S = 60.0  # what a stopped training has to save its state
+
+
+@dataclass(frozen=True)
+class Here:
+    """How this machine is used: tasks side by side, and processes of one training (none: one for each GPU)."""
+
+    jobs: int
+    processes: int
+
+    @classmethod
+    def detect(cls, jobs: int | None, processes: int | None) -> Here:
+        """What the user said, else what fits: on GPUs one training over all of them, on a CPU a job for each core, at most four."""
+        gpus = _gpus()
+        return cls(jobs or (1 if gpus else min(_cores(), 4)), processes or max(gpus, 1))
+
+
+def run(path: Path, store_uri: str, here: Here, console: Console) -> Run:
+    """Run an experiment on this machine; returns its run, with the report written.
+
+    Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
+    """
+    experiment = load_experiment(path)
+    tasks = plan(experiment, resolve(experiment))
+    store = open_store(store_uri)
+    record = open_run(store, experiment, tasks)
+    backend = LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // here.jobs))
+    stop = threading.Event()
+    view = View(tasks, console)
+
+    def show(task: Task, event: dict[str, Any]) -> None:
+        view.event(task, event)
+        if event["kind"] not in ("progress", "line"):
+            record.log({"task": str(task.ref), **event})
+
+    def work(task: Task) -> bool:
+        spec = spec_of(task, store_uri, processes=here.processes if task.stage in ("snapshot", "sample") else 1)
+        return execute(task, store, backend, spec, run=record.id, show=show, stop=stop)[1]
+
+    def changed(task: Task, outcome: Outcome) -> None:
+        view.changed(task, outcome)
+        record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
+
+    with _interruptible(stop, backend, view):
+        try:
+            with view:
+                outcomes = run_tasks(tasks, work, here.jobs, stop, changed)
+        finally:
+            backend.stop_all(GRACE_S)
+            for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
+                unwant(store, trajectory, record.id)
+    write_report(record, experiment.name, tasks, outcomes)
+    record.close()
+    if stop.is_set():
+        raise Interrupted("Stopped on request; what is finished is in the store.", do_next="Run the same command again to go on.")
+    _raise_failures(record, tasks, outcomes)
+    return record
+
+
+def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> None:
+    failed = [(task, error) for task in tasks if (error := outcomes[task.ref].error) is not None]
+    if not failed:
+        return
+    task, error = failed[0]
+    skipped = sum(outcome.state == "skipped" for outcome in outcomes.values())
+    lines = "".join(f"\n    {line}" for line in error.lines[-8:]) if isinstance(error, TaskFailedError) else ""
+    others = f" ({len(failed)} tasks failed, {skipped} could not start)" if len(failed) + skipped > 1 else ""
+    raise EdmError(f"{error.what}{others}{lines}", where=str(record.log_path(task)), do_next=error.do_next)
+
+
+class _interruptible:  # noqa: N801
+    """The first SIGINT or SIGTERM stops and saves, the second ends every process at once."""
+
+    def __init__(self, stop: threading.Event, backend: LocalBackend, view: View) -> None:
+        self._stop, self._backend, self._view = stop, backend, view
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stop.is_set():
+            self._backend.kill_all()
+            os._exit(130)
+        self._stop.set()
+        threading.Thread(target=self._backend.stop_all, args=(GRACE_S,), daemon=True).start()
+        threading.Thread(target=self._view.say, args=("Saving and stopping; once more to stop at once.",), daemon=True).start()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    """GPUs that a process of ours would see, without loading torch here."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if Path("/proc/driver/nvidia/gpus").exists() else 0

@@ -1,0 +1,109 @@
+"""Runs a plan's tasks side by side, each after what it needs; a failed task stops only what depends on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Literal
+
+from edm2core.errors import EdmError, Interrupted
+from edm2core.manifest import Ref
+from edm2core.plan import Task, trajectory_ref
+
+State = Literal["waiting", "running", "done", "reused", "failed", "skipped", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended, or stands."""
+
+    state: State
+    error: EdmError | None = None
+    seconds: float = 0.0
+
+
+def run_tasks(
+    tasks: list[Task],
+    work: Callable[[Task], bool],
+    slots: int,
+    stop: threading.Event,
+    changed: Callable[[Task, Outcome], None],
+) -> dict[Ref, Outcome]:
+    """Do every task by `work` (which says whether the result was there already) and return how each ended.
+
+    At most `slots` tasks at once, and one evaluation more, so that snapshots are looked at while training goes on.
+    A trajectory that has begun goes first, then what has the longest chain of tasks behind it.
+    """
+    by_ref = {task.ref: task for task in tasks}
+    sorter: TopologicalSorter[Ref] = TopologicalSorter({task.ref: task.needs for task in tasks})
+    sorter.prepare()
+    height, outcomes, begun = _heights(tasks), dict[Ref, Outcome](), set[Ref]()
+    ready: list[Task] = []
+    running: dict[Future[Outcome], Task] = {}
+
+    def end(task: Task, outcome: Outcome) -> None:
+        outcomes[task.ref] = outcome
+        changed(task, outcome)
+        sorter.done(task.ref)
+
+    with ThreadPoolExecutor(slots + 1, "task") as pool:
+        while sorter.is_active():
+            ready += [by_ref[ref] for ref in sorter.get_ready()]
+            for task in [t for t in ready if any(outcomes[ref].state in ("failed", "skipped", "interrupted") for ref in t.needs)]:
+                ready.remove(task)
+                end(task, Outcome("skipped"))
+            if stop.is_set():
+                for task in ready:
+                    end(task, Outcome("interrupted"))
+                ready = []
+            ready.sort(key=lambda t: (not _begun(t, begun), -height[t.ref]))
+            for task in list(ready):
+                if _fits(task, list(running.values()), slots):
+                    ready.remove(task)
+                    if task.stage == "snapshot":
+                        begun.add(trajectory_ref(task))
+                    changed(task, Outcome("running"))
+                    running[pool.submit(_outcome, work, task)] = task
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    end(running.pop(future), future.result())
+    return outcomes
+
+
+def _outcome(work: Callable[[Task], bool], task: Task) -> Outcome:
+    begun = time.monotonic()
+    try:
+        state: State = "reused" if work(task) else "done"
+        return Outcome(state, None, time.monotonic() - begun)
+    except Interrupted:
+        return Outcome("interrupted", None, time.monotonic() - begun)
+    except EdmError as error:
+        return Outcome("failed", error, time.monotonic() - begun)
+
+
+def _fits(task: Task, running: list[Task], slots: int) -> bool:
+    if len(running) < slots:
+        return True
+    evaluations = sum(other.stage != "snapshot" for other in running)
+    return task.stage != "snapshot" and evaluations == 0 and len(running) == slots
+
+
+def _begun(task: Task, begun: set[Ref]) -> bool:
+    return task.stage == "snapshot" and trajectory_ref(task) in begun
+
+
+def _heights(tasks: list[Task]) -> dict[Ref, int]:
+    """How many tasks, one after the other, still follow each task; training counts for more than looking at it."""
+    users: dict[Ref, list[Task]] = {task.ref: [] for task in tasks}
+    for task in tasks:
+        for ref in task.needs:
+            users[ref].append(task)
+    height: dict[Ref, int] = {}
+    for task in reversed(tasks):  # a plan lists every task after what it needs
+        own = 10 if task.stage == "snapshot" else 1
+        height[task.ref] = own + max((height[user.ref] for user in users[task.ref]), default=0)
+    return height

@@ -1,0 +1,117 @@
+"""What a person sees while a plan runs: a live table on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from edm2core.manifest import Ref
+from edm2core.plan import Task
+from pipelines.schedule import Outcome
+
+QUIET_S = 10.0  # between two progress lines of a task where there is no terminal
+SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]", "interrupted": "[yellow]■[/]"}
+
+
+class View:
+    """Shows tasks as they start, go on and end."""
+
+    def __init__(self, tasks: list[Task], console: Console) -> None:
+        self._console, self._total = console, len(tasks)
+        self._lock = threading.Lock()
+        self._running: dict[Ref, Task] = {}
+        self._events: dict[Ref, dict[str, Any]] = {}
+        self._counts: dict[str, int] = {}
+        self._said: dict[Ref, float] = {}
+        self._begun = time.monotonic()
+        self._live = (
+            Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, message: str) -> None:
+        """Print a line above the table."""
+        self._console.print(escape(message), highlight=False)
+
+    def changed(self, task: Task, outcome: Outcome) -> None:
+        """A task has begun or ended."""
+        with self._lock:
+            if outcome.state == "running":
+                self._running[task.ref] = task
+                return
+            self._running.pop(task.ref, None)
+            event = self._events.pop(task.ref, {})
+            self._counts[outcome.state] = self._counts.get(outcome.state, 0) + 1
+        if outcome.state == "reused":
+            return
+        seconds = f" [dim]{_duration(outcome.seconds)}[/]" if outcome.seconds else ""
+        numbers = f" [dim]{escape(_numbers(event))}[/]" if outcome.state == "done" and event else ""
+        self._console.print(f"{SIGNS[outcome.state]} {escape(task.title)}{seconds}{numbers}", highlight=False)
+        if outcome.error is not None:
+            self._console.print(f"  [red]{escape(outcome.error.what)}[/]", highlight=False)
+
+    def event(self, task: Task, event: dict[str, Any]) -> None:
+        """A task's process said something."""
+        if event["kind"] == "progress":
+            with self._lock:
+                self._events[task.ref] = event
+                due = self._live is None and time.monotonic() - self._said.get(task.ref, 0.0) > QUIET_S
+                if due:
+                    self._said[task.ref] = time.monotonic()
+            if due:
+                self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%} {_numbers(event)}")
+        elif event["kind"] in ("warning", "waiting", "restart"):
+            message = event.get("message") or f"resumes from the state at step {event.get('step')}"
+            self.say(f"  {task.title}: {message}")
+
+    def _table(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        with self._lock:
+            for ref, task in self._running.items():
+                event = self._events.get(ref, {"done": 0, "total": 1})
+                table.add_row(
+                    Text(task.title), ProgressBar(max(event["total"], 1e-9), event["done"], width=24), Text(_numbers(event), style="dim")
+                )
+            ended = sum(self._counts.values())
+            states = ", ".join(f"{count} {state}" for state, count in sorted(self._counts.items()))
+        head = f"{ended} of {self._total} tasks ended{f' ({states})' if states else ''} · {_duration(time.monotonic() - self._begun)}"
+        return Group(Text(head, style="bold"), table)
+
+
+def _numbers(event: dict[str, Any]) -> str:
+    parts = []
+    if event.get("epoch") is not None:
+        parts.append(f"epoch {event['epoch']:.4g}")
+    for name in ("loss", "accuracy"):
+        if event.get(name) is not None:
+            parts.append(f"{name} {event[name]:.4g}")
+    if event.get("images_per_s"):
+        parts.append(f"{event['images_per_s']:,.0f} images/s")
+    if event.get("eta_s"):
+        parts.append(f"{_duration(event['eta_s'])} left")
+    return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
