@@ -12,9 +12,9 @@ from typing import Any
 from components.launcher.spec import Backend, JobSpec, Status, work_ref
 from edm2core.errors import EdmError, Interrupted
 from edm2core.events import parse
+from edm2core.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, trajectory_ref
-from edm2core.stages.main import BAD_INPUT, FAILED, TRY_AGAIN
 from edm2core.stages.wanted import want
 from edm2core.store.base import Store
 from edm2core.store.leases import holder

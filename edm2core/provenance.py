@@ -47,7 +47,8 @@ def _revision() -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        ran = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=10)
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ran.stdout.strip()

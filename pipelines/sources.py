@@ -18,7 +18,9 @@ def resolve(experiment: Experiment) -> dict[str, str]:
 
     Raises InputError for a path that does not exist, and for Inception metrics without Inception's weights.
     """
-    digests = {f"data:{recipe.name}": source_digest(recipe.data) for recipe in experiment.recipes}
+    sources = {recipe.data for recipe in experiment.recipes}  # recipes share data, which may be large
+    by_source = {data: source_digest(data) for data in sources}
+    digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
     if "fid" in experiment.metrics:
         digests["inception"] = _inception(experiment.inception_weights)
     return digests

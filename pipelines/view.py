@@ -48,7 +48,7 @@ class View:
 
     def say(self, message: str) -> None:
         """Print a line above the table."""
-        self._console.print(escape(message), highlight=False)
+        self._console.print(escape(message), highlight=False, soft_wrap=True)
 
     def changed(self, task: Task, outcome: Outcome) -> None:
         """A task has begun or ended."""
@@ -63,9 +63,9 @@ class View:
             return
         seconds = f" [dim]{_duration(outcome.seconds)}[/]" if outcome.seconds else ""
         numbers = f" [dim]{escape(_numbers(event))}[/]" if outcome.state == "done" and event else ""
-        self._console.print(f"{SIGNS[outcome.state]} {escape(task.title)}{seconds}{numbers}", highlight=False)
+        self._console.print(f"{SIGNS[outcome.state]} {escape(task.title)}{seconds}{numbers}", highlight=False, soft_wrap=True)
         if outcome.error is not None:
-            self._console.print(f"  [red]{escape(outcome.error.what)}[/]", highlight=False)
+            self._console.print(f"  [red]{escape(outcome.error.what)}[/]", highlight=False, soft_wrap=True)
 
     def event(self, task: Task, event: dict[str, Any]) -> None:
         """A task's process said something."""

@@ -3,8 +3,8 @@
 Importable without torch, Pillow and scikit-learn.
 """
 
-from edm2core.data.prepared import Affine, Prepared, load_prepared
+from edm2core.data.prepared import Prepared, load_prepared
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.data.write import prepare
 
-__all__ = ["Affine", "Prepared", "digest_of", "fetch", "load_prepared", "prepare", "source_digest"]
+__all__ = ["Prepared", "digest_of", "fetch", "load_prepared", "prepare", "source_digest"]

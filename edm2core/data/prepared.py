@@ -10,17 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edm2core.affine import Affine
 from edm2core.errors import InputError, IntegrityError
 
 INFO = "dataset.json"
-
-
-@dataclass(frozen=True)
-class Affine:
-    """Network value = image in [0, 1] * scale + offset."""
-
-    scale: float
-    offset: float
 
 
 @dataclass(frozen=True)

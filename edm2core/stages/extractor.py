@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from edm2core.stages.prepare import download_folder
 from edm2core.stages.workspace import Workspace
 
 WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says
+PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says; a declared digest may be such a beginning
 
 
 def run(work: Workspace) -> None:
@@ -56,16 +57,19 @@ def _digits(work: Workspace) -> None:
 
 
 def _inception(work: Workspace) -> None:
-    path = _weights_file(work)
+    declared = work.settings.get("digest") or PUBLISHED
+
+    def check(path: Path) -> None:
+        if not (found := digest_of(path)).startswith(declared):
+            raise wrong_digest(str(path), declared, found, _GET_THEM)
+
+    path = _weights_file(work, check)
+    check(path)
     digest = digest_of(path)
-    declared = work.settings.get("digest") or ""
-    if ":" in declared and digest_of(path, declared.partition(":")[0]) != declared:
-        raise wrong_digest(str(path), declared, digest, f"get the file again from {WEIGHTS_URL}")
     published = digest.startswith(PUBLISHED)
     if not published:
         emit(
-            "warning",
-            message=f"{path} is not the published file ({PUBLISHED}…): its distances are not comparable with FIDs in the literature.",
+            "warning", message=f"{path} is not the published file ({PUBLISHED}…): distances are not comparable with FIDs in the literature."
         )
     weights = read_weights(path)
     try:
@@ -85,7 +89,7 @@ def _inception(work: Workspace) -> None:
 _GET_THEM = f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment."
 
 
-def _weights_file(work: Workspace) -> Path:
+def _weights_file(work: Workspace, check: Callable[[Path], None]) -> Path:
     source = work.settings.get("source")
     if not source:
         raise InputError(
@@ -97,15 +101,9 @@ def _weights_file(work: Workspace) -> Path:
         return Path(source)
     target = download_folder() / Path(urlsplit(source).path).name
     try:
-        return download(source, target, _check_download, lambda done, total: work.progress(done, total, unit="bytes"))
+        return download(source, target, check, lambda done, total: work.progress(done, total, unit="bytes"))
     except InputError as error:
         raise InputError(error.what, where=f"inception_weights: {source}", do_next=_GET_THEM) from error
-
-
-def _check_download(path: Path) -> None:
-    digest = digest_of(path)
-    if not digest.startswith(PUBLISHED):
-        raise wrong_digest(str(path), f"{PUBLISHED}…", digest, _GET_THEM)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.events import emit
+from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
 from edm2core.provenance import describe
@@ -27,12 +28,9 @@ from edm2core.store.leases import Busy, Lease, acquire
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
 
-DONE, FAILED, BAD_INPUT, TRY_AGAIN, INTERRUPTED = 0, 1, 2, 75, 143
-"""Exit codes: the result is in the store; an error that no retry cures (1, 2); busy elsewhere or a passing fault; saved and stopped."""
-
 
 def main(stage: str, run: Callable[[Workspace], None]) -> None:
-    """Work on one task until its manifest is in the store, and exit with one of the codes above."""
+    """Work on one task until its manifest is in the store, and exit with one of the exit codes."""
     sys.exit(serve(lambda task, store: _work(task, store, run), stage))
 
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from edm2core import snapshot
-from edm2core.affine import Affine
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
@@ -58,7 +57,7 @@ def run(work: Workspace) -> None:
     if len(cells) > 1:
         kept, held = stratified_split(train.labels, settings.validation_share, settings.seed)
         train, validation = train[kept], train[held]
-    affine = Affine(data.affine.scale, data.affine.offset)
+    affine = data.affine
     probe = Probe(features, affine, settings, train, len(data.classes))
     _train(work, probe)
     on_validation = _accuracies(work, probe, validation, "validation") if validation else None

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from edm2core import snapshot
-from edm2core.affine import Affine
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
 from edm2core.errors import Interrupted
@@ -63,9 +62,8 @@ class Training:
     def run(self) -> None:
         signals.stop_if_asked()
         data = load_prepared(self.inputs["data"].all())
-        affine = Affine(data.affine.scale, data.affine.offset)
         images = torch.from_numpy(data.train_images[:]).to(pick_device())
-        self.trainer = Trainer(self.settings, affine, images, self.rank, self.world_size)
+        self.trainer = Trainer(self.settings, data.affine, images, self.rank, self.world_size)
         self.board: SummaryWriter | None = None
         if self.rank == 0:
             emit("start", task=self.task.title, generation=self.generation, parameters=self._parameters(), images=len(images))
