@@ -77,7 +77,7 @@ class Manifest:
         try:
             values = json.loads(data)
             return cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(
                 f"This is not a manifest: {error}.", where=where, do_next="Delete it; the task will be done again."
             ) from None

@@ -62,8 +62,11 @@ def verify(store: Store, manifest: Manifest, *, contents: bool = True) -> list[s
     return problems
 
 
-def discard(store: Store, folder: str) -> None:
-    """Delete what is in the folder `results/<stage>/<key>/`: the manifest first, so that no reader trusts the rest."""
-    store.delete(f"{folder}manifest.json")
-    for entry in store.list(folder):
+def discard(store: Store, path: str) -> None:
+    """Delete an object, or what is below a folder (with its closing slash): a manifest first, so that no reader trusts the rest."""
+    if not path.endswith("/"):
+        store.delete(path)
+        return
+    store.delete(f"{path}manifest.json")
+    for entry in store.list(path):
         store.delete(entry.path)

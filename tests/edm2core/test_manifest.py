@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edm2core.errors import IntegrityError
+from edm2core.manifest import FileRecord, Manifest, Ref
+
+TEXT = st.text(max_size=8)
+VALUES = st.dictionaries(
+    TEXT, st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(st.integers()), max_size=3
+)
+RECORDS = st.builds(FileRecord, st.integers(min_value=0), TEXT)
+MANIFESTS = st.builds(
+    Manifest,
+    stage=TEXT,
+    version=st.integers(),
+    key=TEXT,
+    title=TEXT,
+    settings=VALUES,
+    inputs=st.dictionaries(TEXT, TEXT, max_size=3),
+    input_digests=st.dictionaries(TEXT, TEXT, max_size=3),
+    attempt=TEXT,
+    files=st.dictionaries(TEXT, RECORDS, max_size=3),
+    metadata=VALUES,
+    provenance=VALUES,
+)
+PLAIN: dict[str, Any] = {
+    "stage": "sample", "version": 1, "key": "k", "title": "t", "settings": {}, "inputs": {}, "input_digests": {}, "attempt": "a",
+    "files": {"x.npy": [3, "ab"]},
+}  # fmt: skip
+
+
+@given(MANIFESTS)
+def test_a_manifest_comes_back_from_its_bytes(manifest: Manifest) -> None:
+    assert Manifest.loads(manifest.dumps()) == manifest
+    assert Manifest.loads(manifest.dumps()).dumps() == manifest.dumps()
+
+
+def test_files_have_paths_beside_the_manifest() -> None:
+    manifest = Manifest.loads(json.dumps(PLAIN).encode())
+    assert manifest.files == {"x.npy": FileRecord(3, "ab")}
+    assert manifest.path("x.npy") == "results/sample/k/a/x.npy"
+    assert manifest.ref.manifest == "results/sample/k/manifest.json"
+    assert manifest.ref.scratch == "scratch/sample/k"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"{}",
+        json.dumps({**PLAIN, "files": []}).encode(),
+        json.dumps({**PLAIN, "files": {"x": 3}}).encode(),
+        json.dumps({**PLAIN, "files": {"x": ["many", "ab"]}}).encode(),
+        json.dumps({**PLAIN, "extra": 1}).encode(),
+        json.dumps(PLAIN).encode()[:-5],
+    ],
+)
+def test_what_is_no_manifest_is_named(data: bytes) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        Manifest.loads(data, "results/sample/k/manifest.json")
+    assert caught.value.where == "results/sample/k/manifest.json"
+
+
+def test_a_ref_is_read_as_it_is_written() -> None:
+    ref = Ref("sample", "0123")
+    assert Ref.parse(str(ref)) == ref
+    for text in ("sample", "a/b/c", ""):
+        with pytest.raises(ValueError, match="unpack"):
+            Ref.parse(text)
