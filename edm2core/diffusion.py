@@ -78,7 +78,9 @@ class Denoiser(nn.Module):
 
 def _levels(sigma: Tensor | float, like: Tensor) -> Tensor:
     """σ as float32 [N, 1, 1, 1], N = 1 for a scalar, where `like` is."""
-    return torch.as_tensor(sigma, dtype=torch.float32, device=like.device).reshape(-1, 1, 1, 1)
+    if isinstance(sigma, Tensor):
+        return sigma.to(like.device, torch.float32).reshape(-1, 1, 1, 1)
+    return torch.full((1, 1, 1, 1), sigma, dtype=torch.float32, device=like.device)
 
 
 def _c_noise(sigma: Tensor) -> Tensor:

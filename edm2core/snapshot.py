@@ -1,4 +1,4 @@
-"""Averaged weights of one epoch: a folder with `ema-<name>.safetensors` for each average and `snapshot.json`, what rebuilds the denoiser."""
+"""Averaged weights of one epoch: `ema-<name>.safetensors` for each average, and `snapshot.json`, which rebuilds the denoiser."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edm2core.affine import Affine
+from edm2core.errors import InputError
+from edm2core.sample import heun, latents, probe_sigma, sigma_schedule, to_uint8
+
+SHAPE = (1, 4, 4)
+
+
+class Gaussian(nn.Module):
+    """The ideal denoiser of images that are normal with this standard deviation at the network's scale."""
+
+    def __init__(self, std: float, affine: Affine | None = None) -> None:
+        super().__init__()
+        self.std, self.affine = std, affine or Affine()
+        self.calls: list[tuple[torch.dtype, float]] = []
+
+    def forward(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls.append((x.dtype, sigma))
+        return x * self.std**2 / (self.std**2 + sigma**2)
+
+
+def test_eighteen_steps_are_thirty_five_evaluations_in_single_precision() -> None:
+    denoiser = Gaussian(0.1)
+    images = heun(denoiser, latents(0, 0, range(2), SHAPE))  # type: ignore[arg-type]
+    assert len(denoiser.calls) == 35
+    assert {dtype for dtype, _ in denoiser.calls} == {torch.float32}
+    assert images.dtype == torch.float64
+
+
+def test_the_solution_is_of_second_order() -> None:
+    """The exact flow of a normal distribution only scales the latents."""
+    start, std = latents(0, 0, range(2), SHAPE).double(), 0.1
+    exact = Affine().to_images(start * 80 * std / math.hypot(80, std))
+    errors = [(heun(Gaussian(std), start, steps, clip=False) - exact).abs().max().item() for steps in (32, 64)]  # type: ignore[arg-type]
+    assert 3 < errors[0] / errors[1] < 6
+    assert errors[1] < 1e-3
+
+
+def test_denoised_images_are_clipped_where_zero_and_one_map_to_and_mapped_back() -> None:
+    class Bright(Gaussian):
+        def forward(self, x: Tensor, sigma: float) -> Tensor:
+            return torch.full_like(x, 7.0)
+
+    affine = Affine(scale=0.5, offset=-0.125)
+    images = heun(Bright(1, affine), latents(0, 0, range(2), SHAPE), steps=4)  # type: ignore[arg-type]
+    torch.testing.assert_close(images, torch.ones_like(images))
+    denoiser = Gaussian(0.01, affine)
+    mean = heun(denoiser, latents(0, 0, range(50), SHAPE), clip=False).mean().item()  # type: ignore[arg-type]
+    assert mean == pytest.approx(0.25, abs=0.01)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**64 - 1), cut=st.integers(0, 6), step=st.integers(0, 18))
+def test_an_images_noise_does_not_depend_on_its_batch(seed: int, cut: int, step: int) -> None:
+    indices = [5, 0, 49_999, 3, 17, 4]
+    whole = latents(seed, 1, indices, SHAPE, step)
+    parts = torch.cat([latents(seed, 1, indices[:cut], SHAPE, step), latents(seed, 1, indices[cut:], SHAPE, step)])
+    assert torch.equal(whole, parts)
+
+
+def test_seed_draw_image_and_step_all_change_the_noise() -> None:
+    names = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+    noises = [latents(seed, draw, [index], (3, 8, 8), step).flatten() for seed, draw, index, step in names]
+    correlations = torch.corrcoef(torch.stack(noises)) - torch.eye(len(names))
+    assert correlations.abs().max() < 0.3
+
+
+def test_the_noise_is_standard_normal_and_stays_what_it_is() -> None:
+    noise = latents(0, 0, range(200), (3, 8, 8)).numpy()
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
+    assert abs(np.mean(np.abs(noise) < 1) - 0.6827) < 0.01
+    assert latents(7, 1, [3], (4,), 2)[0].tolist() == pytest.approx([-1.94032907, 1.40173006, -0.926292, 0.32647619])
+
+
+def test_churn_does_not_depend_on_the_batch_and_changes_the_images() -> None:
+    def images(indices: list[int], eta: float) -> Tensor:
+        return heun(
+            Gaussian(0.3),  # type: ignore[arg-type]
+            latents(0, 0, indices, SHAPE),
+            eta=eta,
+            noise=lambda i: latents(0, 0, indices, SHAPE, i + 1),
+        )
+
+    whole = images([0, 1, 2, 3], eta=1.0)
+    torch.testing.assert_close(torch.cat([images([0], 1.0), images([1, 2, 3], 1.0)]), whole, rtol=0, atol=1e-6)
+    assert not torch.equal(whole, images([0, 1, 2, 3], eta=0.0))
+
+
+def test_churn_raises_sigma_only_within_its_range() -> None:
+    denoiser = Gaussian(0.3)
+    heun(denoiser, latents(0, 0, [0], SHAPE), eta=1.0, noise=lambda i: torch.zeros(1, *SHAPE))  # type: ignore[arg-type]
+    first_of_each_step = [sigma for _, sigma in denoiser.calls[::2]]
+    factors = [got / planned for got, planned in zip(first_of_each_step, sigma_schedule().tolist()[:-1], strict=True)]
+    inside = [0.01 <= sigma <= 1 for sigma in sigma_schedule().tolist()[:-1]]
+    assert factors == pytest.approx([math.sqrt(2) if churned else 1 for churned in inside])
+    assert 0 < sum(inside) < 18
+
+
+def test_churn_without_noise_is_refused() -> None:
+    with pytest.raises(InputError, match="noise"):
+        heun(Gaussian(1), latents(0, 0, [0], SHAPE), eta=0.5)  # type: ignore[arg-type]
+
+
+def test_the_probes_level_counts_from_the_smallest() -> None:
+    assert probe_sigma(1) == pytest.approx(0.002)
+    assert probe_sigma(18) == pytest.approx(80)
+    for t in (0, 19, -1):
+        with pytest.raises(InputError, match=str(t)):
+            probe_sigma(t)
+
+
+def test_uint8_is_rounded_to_the_nearest() -> None:
+    images = torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0, 254.4 / 255], dtype=torch.float64)
+    assert to_uint8(images).tolist() == [0, 0, 1, 255, 254]
+    assert to_uint8(images).dtype == torch.uint8
