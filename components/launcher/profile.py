@@ -1,0 +1,162 @@
+"""A cluster profile: where jobs run and with what. None of it decides a result, so none of it is in a key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edm2core.config.settings import Count, Name, Settings
+from edm2core.config.validate import build, unknown
+from edm2core.config.yaml_file import load
+from edm2core.errors import InputError
+
+FOLDER = Path(__file__).parents[2] / "k8s"
+Stage = Literal["prepare", "snapshot", "sample", "extractor", "reference", "metrics", "probe"]
+Seconds = Annotated[int, Field(ge=0)]
+Names = Annotated[tuple[Name, ...], Field(strict=False)]
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[str, BeforeValidator(_text), Field(pattern=r"^\d+(\.\d+)?(m|k|[KMGTP]i|[MGTP])?$")]  # 500m, 2, 8Gi
+Image = Annotated[str, Field(pattern=r"^[\w][\w.\-/:@]*$")]
+
+
+class Resources(Settings):
+    """What one stage's job gets; each pod gets the numbers that are not `nodes`."""
+
+    nodes: Count = 1
+    processes: Count | None = None  # in each pod; none: one for each GPU, at least one
+    gpus: Annotated[int, Field(ge=0)] = 0
+    cpu: Quantity = "1"
+    cpu_limit: Quantity | None = None  # none: what is requested
+    memory: Quantity = "4Gi"  # requested, and the limit
+    shm: Quantity = "1Gi"  # of /dev/shm, counted against memory
+    work: Quantity = "10Gi"  # scratch disk of the pod
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes or max(self.gpus, 1)
+
+
+class StageResources(Settings):
+    """Resources of each stage's job; what a stage does not set is as in `default`."""
+
+    default: Resources = Resources()
+    prepare: Resources = Resources()
+    snapshot: Resources = Resources()
+    sample: Resources = Resources()
+    extractor: Resources = Resources()
+    reference: Resources = Resources()
+    metrics: Resources = Resources()
+    probe: Resources = Resources()
+
+
+class StoreProfile(Settings):
+    """How pods reach the store; the credentials stay in the Secret."""
+
+    uri: Annotated[str, Field(pattern=r"^(minio|s3)://")]
+    env: dict[str, str] = {}  # endpoint, region: what is no secret
+    secret: Name | None = None  # Secret with the credentials
+    secret_env: dict[str, str] = {}  # environment variable → the Secret's key; none: all keys, under their own names
+
+
+class Images(Settings):
+    """The two images: `compute` has torch, `control` launches, follows and reads manifests."""
+
+    compute: Image
+    control: Image
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    pull_secrets: Names = ()
+
+
+class ServiceAccounts(Settings):
+    """Under which account pods run: those that compute need no rights at all."""
+
+    job: Name = "edm2-job"
+    control: Name = "edm2-control"
+
+
+class PriorityClasses(Settings):
+    """PriorityClass names; training above evaluation, so that looking at snapshots never stops what makes them."""
+
+    training: Name | None = None
+    evaluation: Name | None = None
+
+
+class Profile(Settings):
+    """A cluster, as this project uses it."""
+
+    name: Name
+    context: str | None = None  # of the kubeconfig; none: the current one, in a pod its own cluster
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+    store: StoreProfile
+    images: Images
+    service_accounts: ServiceAccounts = ServiceAccounts()
+    resources: StageResources = StageResources()
+    run_in_task_pod: Annotated[tuple[Stage, ...], Field(strict=False)] = ()  # not as a job: in KFP's own pod, if of one node
+    queue: Name | None = None  # of Kueue
+    priority_classes: PriorityClasses = PriorityClasses()
+    tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    node_selector: dict[str, str] = {}
+    patch: dict[str, Any] = {}  # merged over every job pod's spec; lists of named things merge by name
+    run_as_user: Count = 1000
+    jobs: Count = 4  # side by side, when a machine outside drives the cluster
+    patience_s: Seconds = 1800  # for a pod that cannot be scheduled, unless a queue holds it
+    active_deadline_s: Count | None = None  # of a job, over all its restarts
+    ttl_s: Seconds = 3600  # a finished job's life
+    grace_s: Count = 120  # for saving the state before a pod is killed
+    hang_s: Count = 30  # of silence beyond the usual step time, until a job is taken for hung
+
+    def resources_of(self, stage: str) -> Resources:
+        """What a stage's job gets: its own settings over the default's."""
+        own: Resources = getattr(self.resources, stage)
+        return Resources.model_validate({**self.resources.default.model_dump(), **own.model_dump(exclude_unset=True)})
+
+    def in_task_pod(self, stage: str) -> bool:
+        """Whether KFP runs the stage in the task's own pod."""
+        return stage in self.run_in_task_pod and self.resources_of(stage).nodes == 1
+
+    def priority_of(self, stage: str) -> str | None:
+        """The PriorityClass of a stage's pods."""
+        return self.priority_classes.training if stage == "snapshot" else self.priority_classes.evaluation
+
+    def dumps(self) -> str:
+        """The profile as JSON, for a task that runs elsewhere; `loads` reads it."""
+        return self.model_dump_json(exclude_unset=True)
+
+    @classmethod
+    def loads(cls, text: str) -> Profile:
+        return cls.model_validate_json(text)
+
+
+def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
+    """The profile k8s/profiles/<name>.yaml, or the one at a path that ends in .yaml; images by digest where building recorded one.
+
+    Raises InputError for an unknown name or anything wrong in the file, with the line.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        path = folder / "profiles" / f"{name_or_path}.yaml"
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        if name_or_path not in known:
+            words = unknown("cluster profile", name_or_path, name_or_path, known)
+            raise InputError(words, where=str(path.parent), do_next="Name one of these, or a path that ends in .yaml.")
+    document = load(path)
+    document.values.setdefault("name", path.stem)
+    profile = build(Profile, document)
+    digests = recorded_digests(folder)
+    images = {image: digests.get(getattr(profile.images, image), getattr(profile.images, image)) for image in ("compute", "control")}
+    return profile.model_copy(update={"images": profile.images.model_copy(update=images)})
+
+
+def recorded_digests(folder: Path = FOLDER) -> dict[str, str]:
+    """Image by tag → the same by digest, as `make images` recorded them in k8s/images.json."""
+    file = folder / "images.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.launcher.profile import Profile, load_profile
+from edm2core.errors import InputError
+
+TEXT = """\
+namespace: team
+store: {uri: "s3://bucket/prefix", secret: keys}
+images: {compute: "registry/compute:1", control: "registry/control:1"}
+resources:
+  default: {cpu: 2, memory: 8Gi}
+  snapshot: {nodes: 2, gpus: 4}
+run_in_task_pod: [metrics, snapshot]
+priority_classes: {training: high, evaluation: low}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.yaml"
+    file.write_text(TEXT)
+    return file
+
+
+def test_a_stage_takes_what_it_does_not_set_from_the_default(path: Path) -> None:
+    profile = load_profile(str(path))
+    training = profile.resources_of("snapshot")
+    assert (training.nodes, training.gpus, training.processes_per_node, training.cpu, training.memory) == (2, 4, 4, "2", "8Gi")
+    assert profile.resources_of("metrics").processes_per_node == 1
+
+
+def test_only_stages_of_one_node_run_in_the_tasks_own_pod(path: Path) -> None:
+    profile = load_profile(str(path))
+    assert profile.in_task_pod("metrics")
+    assert not profile.in_task_pod("snapshot")
+    assert not profile.in_task_pod("sample")
+
+
+def test_training_and_evaluation_have_their_own_priority(path: Path) -> None:
+    profile = load_profile(str(path))
+    assert (profile.priority_of("snapshot"), profile.priority_of("probe")) == ("high", "low")
+
+
+def test_a_profile_survives_being_sent_as_json(path: Path) -> None:
+    profile = load_profile(str(path))
+    assert Profile.loads(profile.dumps()) == profile
+    assert Profile.loads(profile.dumps()).resources_of("snapshot") == profile.resources_of("snapshot")
+
+
+def test_images_are_named_by_digest_where_one_is_recorded(path: Path) -> None:
+    recorded = {"registry/compute:1": "registry/compute@sha256:" + "0" * 64}
+    (path.parent / "images.json").write_text(json.dumps(recorded))
+    images = load_profile(str(path), path.parent).images
+    assert (images.compute, images.control) == (recorded["registry/compute:1"], "registry/control:1")
+
+
+def test_an_unknown_setting_is_named_with_its_line_and_the_nearest_one(path: Path) -> None:
+    path.write_text(TEXT.replace("memory: 8Gi", "memori: 8Gi"))
+    with pytest.raises(InputError, match=r"resources\.default\.memori'\. Did you mean 'memory'") as error:
+        load_profile(str(path))
+    assert error.value.where == f"{path}, line 5"
+
+
+@pytest.mark.parametrize("wrong", ["8 GiB", "-1", "lots"])
+def test_a_quantity_that_kubernetes_would_refuse_is_refused(path: Path, wrong: str) -> None:
+    path.write_text(TEXT.replace("8Gi", f'"{wrong}"'))
+    with pytest.raises(InputError, match=r"resources\.default\.memory"):
+        load_profile(str(path))
+
+
+def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="lab"):
+        load_profile("labb")
