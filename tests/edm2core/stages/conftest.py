@@ -1,0 +1,98 @@
+"""A real store, tiny data and a tiny random network, and a way to run one stage on them in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edm2core import snapshot
+from edm2core.affine import Affine
+from edm2core.config import load_recipe
+from edm2core.config.settings import DataSettings, NetworkSettings
+from edm2core.data import load_prepared, prepare
+from edm2core.diffusion import Denoiser
+from edm2core.manifest import Manifest, Ref
+from edm2core.nets import build_network
+from edm2core.plan import Task
+from edm2core.stages.main import manifest_of
+from edm2core.stages.workspace import Workspace, open_inputs
+from edm2core.store import open_store
+from edm2core.store.results import commit
+from edm2core.store.scratch import Scratch
+
+NETWORK = NetworkSettings(
+    resolution=8, image_channels=1, channels=32, multipliers=(1, 2), blocks=2, weights="forced", norm="pixel", magnitude_preserving=True
+)
+
+
+class Bench:
+    """Runs stages one by one against a store, the way their processes do, and keeps what they made there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store, self.runs = folder, open_store(str(folder / "store")), 0
+
+    def workspace(
+        self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Ref], key: str = "", *, rank: int = 0, world_size: int = 1
+    ) -> Workspace:
+        self.runs += 1
+        folder = self.folder / f"work-{self.runs}"
+        (folder / "out").mkdir(parents=True)
+        task = Task(stage, 1, dict(settings), dict(inputs), key or f"{stage}-{self.runs}", f"{stage} {self.runs}")
+        scratch = Scratch(self.store, task.ref.scratch, self.runs)
+        return Workspace(
+            task, self.store, folder / "out", scratch, open_inputs(task, self.store, folder / "inputs"), rank, world_size
+        )
+
+    def commit(self, work: Workspace) -> Manifest:
+        return commit(self.store, manifest_of(work.task, self.store, work.inputs, work.out, work.metadata, {}))
+
+    def run(
+        self, stage: Callable[[Workspace], None], name: str, settings: Mapping[str, Any], inputs: Mapping[str, Ref] | None = None, key: str = ""
+    ) -> tuple[Workspace, Manifest]:
+        work = self.workspace(name, settings, inputs or {}, key)
+        stage(work)
+        return work, self.commit(work)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def digits(bench: Bench) -> Ref:
+    """The prepared digits."""
+    work = bench.workspace("prepare", {}, {})
+    work.metadata |= prepare(DataSettings.model_validate(load_recipe("digits/C").data.model_dump()), None, work.out)
+    return bench.commit(work).ref
+
+
+@pytest.fixture
+def network(bench: Bench, digits: Ref) -> Ref:
+    """A snapshot of a small G network with random weights."""
+    torch.manual_seed(0)
+    affine = load_prepared(next((bench.folder / "store" / digits.folder).glob("*/dataset.json")).parent).affine
+    recipe = load_recipe("digits/G").model_copy(update={"network": NETWORK})
+    denoiser = Denoiser(build_network(NETWORK), recipe.diffusion)
+    for parameter in denoiser.parameters():  # gains start at 0: nothing would come out
+        if parameter.ndim == 0:
+            parameter.data.fill_(0.5)
+    work = bench.workspace("snapshot", {}, {"data": digits})
+    snapshot.save(work.out, {"fixed": denoiser.state_dict()}, recipe, Affine(affine.scale, affine.offset), epoch=1)
+    return bench.commit(work).ref
+
+
+def shards_of(manifest: Manifest, bench: Bench) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    names = sorted(name for name in manifest.files if name.startswith("samples-"))
+    return np.concatenate([np.load(bench.folder / "store" / manifest.path(name)) for name in names])
+
+
+@pytest.fixture
+def images_of(bench: Bench) -> Callable[[Manifest], np.ndarray[Any, np.dtype[np.uint8]]]:
+    """All images of a sample result, in order."""
+    return lambda manifest: shards_of(manifest, bench)

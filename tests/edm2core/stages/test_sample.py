@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edm2core.config.settings import SampleSettings
+from edm2core.diffusion import Denoiser
+from edm2core.errors import InputError
+from edm2core.manifest import Ref
+from edm2core.stages import sample
+from edm2core.stages.sample import shard_names, write_grid
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    chosen = {"count": 50, "steps": 4, "batch": 20, "shard": 20, **changes}
+    return {**SampleSettings(**{k: v for k, v in chosen.items() if k != "draw"}).model_dump(mode="json"), "draw": chosen.get("draw", 0)}
+
+
+def differ(a: Any, b: Any) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images in every network evaluation."""
+    seen: list[int] = []
+    forward = Denoiser.forward
+
+    def counting(self: Denoiser, noised: torch.Tensor, sigma: Any) -> torch.Tensor:
+        seen.append(len(noised))
+        return forward(self, noised, sigma)
+
+    monkeypatch.setattr(Denoiser, "forward", counting)
+    return seen
+
+
+def test_shards_a_grid_and_the_facts_come_out(bench: Any, network: Ref, images_of: Any, evaluations: list[int]) -> None:
+    _, manifest = bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    images = images_of(manifest)
+    assert images.shape == (50, 1, 8, 8)
+    assert images.dtype == np.uint8
+    assert images.std() > 5
+    assert len({image.tobytes() for image in images}) == 50
+    assert shard_names(manifest.files) == ["samples-00000.npy", "samples-00001.npy", "samples-00002.npy"]
+    assert (manifest.metadata["n"], manifest.metadata["nfe"], manifest.metadata["ema"]) == (50, 7, "fixed")
+    assert sum(evaluations) == 50 * manifest.metadata["nfe"]
+    with Image.open(bench.folder / "store" / manifest.path("grid.png")) as grid:
+        assert grid.size[0] >= 256
+        assert grid.getpixel((0, 0)) == images[0, 0, 0, 0]
+        assert grid.getpixel((grid.size[0] - 1, 0)) == images[7, 0, 0, 7]
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("split", [{"batch": 7}, {"shard": 13}, {"batch": 50, "shard": 50}])
+def test_how_the_work_is_cut_changes_no_image(bench: Any, network: Ref, images_of: Any, split: dict[str, int], eta: float) -> None:
+    _, whole = bench.run(sample.run, "sample", settings(eta=eta), {"snapshot": network})
+    _, cut = bench.run(sample.run, "sample", settings(eta=eta, **split), {"snapshot": network})
+    assert differ(images_of(whole), images_of(cut)) <= 1
+
+
+def test_two_processes_make_the_images_of_one(bench: Any, network: Ref, images_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "POLL_S", 0.02)
+    _, alone = bench.run(sample.run, "sample", settings(shard=10), {"snapshot": network})
+    both = [bench.workspace("sample", settings(shard=10), {"snapshot": network}, "both", rank=rank, world_size=2) for rank in (0, 1)]
+    other = threading.Thread(target=sample.run, args=(both[1],))
+    other.start()
+    sample.run(both[0])
+    other.join()
+    assert sorted(path.name for path in both[1].out.iterdir()) == ["samples-00001.npy", "samples-00003.npy"]
+    assert differ(images_of(alone), images_of(bench.commit(both[0]))) <= 1
+
+
+def test_finished_shards_are_not_drawn_again(
+    bench: Any, network: Ref, images_of: Any, evaluations: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    killed = bench.workspace("sample", settings(), {"snapshot": network}, "resumed")
+    put = type(killed.scratch).put
+
+    def dying(self: Any, name: str, data: Any) -> None:
+        put(self, name, data)
+        if name == "samples-00001.npy":
+            raise KilledError
+
+    with monkeypatch.context() as during:
+        during.setattr(type(killed.scratch), "put", dying)
+        with pytest.raises(KilledError):
+            sample.run(killed)
+    assert sum(evaluations) == 40 * 7
+    evaluations.clear()
+    _, resumed = bench.run(sample.run, "sample", settings(), {"snapshot": network}, "resumed")
+    assert evaluations == [10] * 7
+    _, whole = bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    assert differ(images_of(resumed), images_of(whole)) == 0
+
+
+def test_a_damaged_finished_shard_is_drawn_again(bench: Any, network: Ref, images_of: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, whole = bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    sample.run(bench.workspace("sample", settings(), {"snapshot": network}, "again"))
+    path = next((bench.folder / "store" / "scratch/sample/again/samples-00001.npy").glob("*.bytes"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+    _, again = bench.run(sample.run, "sample", settings(), {"snapshot": network}, "again")
+    assert differ(images_of(whole), images_of(again)) == 0
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_draw_and_a_seed_are_other_images(bench: Any, network: Ref, images_of: Any) -> None:
+    images = [
+        images_of(bench.run(sample.run, "sample", settings(count=20, **change), {"snapshot": network})[1])
+        for change in ({}, {"draw": 1}, {"seed": 1})
+    ]
+    assert differ(images[0], images[1]) > 20
+    assert differ(images[0], images[2]) > 20
+
+
+def test_an_average_that_is_not_there_is_named(bench: Any, network: Ref) -> None:
+    with pytest.raises(InputError, match=r"0\.050"):
+        bench.run(sample.run, "sample", settings(ema=("0.050",)), {"snapshot": network})
+
+
+def test_a_grid_of_few_colour_images_is_padded(tmp_path: Any) -> None:
+    images = np.full((3, 3, 32, 32), 200, np.uint8)
+    images[1] = 7
+    write_grid(tmp_path / "grid.png", images)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (512, 64)
+        assert [grid.getpixel((64 * column + 5, 5)) for column in (0, 1, 3)] == [(200,) * 3, (7,) * 3, (0,) * 3]
