@@ -13,8 +13,6 @@ from edm2core.nets import UNet
 from edm2core.nets.layers import Fourier, Linear, normalize_weights_
 from edm2core.nets.unet import operations
 
-__all__ = ["Affine", "Denoiser", "Objective", "image_losses", "noise_levels", "training_loss"]
-
 LOG_VARIANCE_FEATURES = 256  # FutureXiang/edm2's; NVlabs' has 128
 
 
