@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,15 @@ from rich.console import Console
 from components.execute import TaskFailedError, execute
 from components.launcher.local import LocalBackend
 from components.launcher.spec import spec_of
+from components.report.write import write_report
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError, Interrupted
 from edm2core.manifest import Ref
 from edm2core.plan import Task, plan, trajectory_ref
+from edm2core.report import Outcome as Reported
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
-from pipelines.report import write_report
-from pipelines.runs import Run, open_run
+from edm2core.store.runs import Run, open_run
 from pipelines.schedule import Outcome, run_tasks
 from pipelines.sources import resolve
 from pipelines.view import View
@@ -78,12 +81,17 @@ def run(path: Path, store_uri: str, here: Here, console: Console) -> Run:
             backend.stop_all(GRACE_S)
             for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
                 unwant(store, trajectory, record.id)
-    write_report(record, experiment.name, tasks, outcomes)
+    write_report(record, experiment.name, tasks, _reported(record, tasks, outcomes), shlex.join(["edm2", *sys.argv[1:]]))
     record.close()
     if stop.is_set():
         raise Interrupted("Stopped on request; what is finished is in the store.", do_next="Run the same command again to go on.")
     _raise_failures(record, tasks, outcomes)
     return record
+
+
+def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> dict[Ref, Reported]:
+    logs = {task.ref: str(record.log_path(task)) for task in tasks if outcomes[task.ref].state == "failed"}
+    return {ref: Reported(outcome.state, str(outcome.error or ""), logs.get(ref, "")) for ref, outcome in outcomes.items()}
 
 
 def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from edm2core.store import open_store
+from edm2core.store.runs import load_plan
 from pipelines.cli.options import store_option
-from pipelines.runs import load_plan
 
 
 @click.command(short_help="Print what a run's tasks printed.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from edm2core.store import open_store
+from edm2core.store.runs import list_runs, load_plan
 from pipelines.cli.options import store_option
-from pipelines.runs import list_runs, load_plan
 
 
 @click.group(invoke_without_command=True, short_help="List the runs in a store, or forget one.")

@@ -8,8 +8,8 @@ from components.launcher.spec import work_ref
 from edm2core.store import open_store
 from edm2core.store.leases import holder
 from edm2core.store.results import load
+from edm2core.store.runs import load_plan
 from pipelines.cli.options import store_option
-from pipelines.runs import load_plan
 
 
 @click.command(short_help="Say how far a run is.")

@@ -7,7 +7,7 @@ import click
 from edm2core.errors import EdmError
 from edm2core.store import open_store
 from edm2core.store.results import discard, load, verify
-from pipelines.runs import list_runs, load_plan
+from edm2core.store.runs import list_runs, load_plan
 
 
 @click.command(short_help="Check the digests of everything that runs stand on.")
