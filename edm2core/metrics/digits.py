@@ -75,7 +75,7 @@ def train_digits(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Digits
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(SEED, "init"))
-            return _train(DigitsFeatures(), torch.from_numpy(images), torch.from_numpy(labels))
+            return _train(DigitsFeatures(), torch.tensor(images), torch.tensor(labels))
     finally:
         torch.set_num_threads(threads)
 
@@ -99,4 +99,4 @@ def _train(module: DigitsFeatures, images: Tensor, labels: Tensor) -> DigitsFeat
 
 def accuracy(module: DigitsFeatures, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
     """Percent of the images that it classifies right."""
-    return float((module.classify(torch.from_numpy(images)).argmax(1) == torch.from_numpy(labels)).float().mean()) * 100
+    return float((module.classify(torch.tensor(images)).argmax(1) == torch.tensor(labels)).float().mean()) * 100

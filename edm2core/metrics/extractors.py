@@ -95,7 +95,7 @@ def extract(
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for shard in shards:
             for begin in range(0, len(shard), at_once):
-                images = torch.from_numpy(np.ascontiguousarray(shard[begin : begin + at_once])).to(device)
+                images = torch.tensor(shard[begin : begin + at_once]).to(device)
                 if images.shape[1] == 1 and not isinstance(module, DigitsFeatures):
                     images = images.expand(-1, 3, -1, -1)
                 try:

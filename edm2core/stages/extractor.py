@@ -46,13 +46,13 @@ def _digits(work: Workspace) -> None:
             do_next="Ask for `metrics: [fid]`.",
         )
     work.progress(0, 1)
-    module = train_digits(data.train_images[:], data.train_labels[:])
+    module = train_digits(data.train_images, data.train_labels)
     DIGITS.write(work.out, module.state_dict())
     work.metadata |= {
         "extractor": DIGITS.name,
         "label": "digits features",
         "dimensions": DIGITS.dimensions,
-        "test_accuracy": round(accuracy(module, data.test_images[:], data.test_labels[:]), 2) if len(data.test_images) else None,
+        "test_accuracy": round(accuracy(module, data.test_images, data.test_labels), 2) if len(data.test_images) else None,
     }
 
 

@@ -35,7 +35,7 @@ from edm2core.stages.main import main
 from edm2core.stages.workspace import Workspace
 
 HEADS = "heads.safetensors"
-SAVE_EVERY_S, SPEAK_EVERY_S = 20.0, 1.0
+SAVE_EVERY_S = 20.0
 
 
 def run(work: Workspace) -> None:
@@ -85,7 +85,7 @@ def _features(work: Workspace, settings: ProbeSettings, device: torch.device) ->
 
 
 def _labelled(images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> Labelled:
-    return Labelled(torch.from_numpy(images[:]).to(device), torch.from_numpy(labels[:]).to(device))
+    return Labelled(torch.tensor(images).to(device), torch.tensor(labels).to(device))
 
 
 def _train(work: Workspace, probe: Probe) -> None:
@@ -95,15 +95,15 @@ def _train(work: Workspace, probe: Probe) -> None:
         probe.load_state(safetensors.torch.load_file(kept))
     begun, started = probe.epochs * probe.steps_per_epoch, time.monotonic()
     total = probe.settings.epochs * probe.steps_per_epoch
-    saved = spoken = started
+    saved = started
     loss = math.nan
 
     def on_step(step: int) -> None:
-        nonlocal spoken
-        now, done = time.monotonic(), probe.epochs * probe.steps_per_epoch + step
-        if now - spoken >= SPEAK_EVERY_S or done == total:
-            spoken, rate = now, (done - begun) / (now - started)
-            work.progress(done, total, loss=loss, images_per_s=round(rate * probe.settings.batch, 1), eta_s=round((total - done) / rate))
+        done = probe.epochs * probe.steps_per_epoch + step
+        rate = (done - begun) / (time.monotonic() - started)
+        work.progress(
+            done, total, unit="steps", loss=loss, images_per_s=round(rate * probe.settings.batch, 1), eta_s=round((total - done) / rate)
+        )
 
     while probe.epochs < probe.settings.epochs:
         loss = min(probe.train_epoch(on_step).values())

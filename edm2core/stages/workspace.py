@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from edm2core.stages.signals import stop_if_asked
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.scratch import Scratch
+
+SPEAK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,17 @@ class Workspace:
     rank: int = 0
     world_size: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
+    _spoke: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
         return self.task.settings
 
     def progress(self, done: float, total: float, **numbers: float | int | str | None) -> None:
-        """Say how far the task is; also where it stops, by raising Interrupted, once somebody asked for it."""
-        if self.rank == 0:
+        """Say how far the task is, at most twice a second but for the end; also where it stops, by raising Interrupted, once asked to."""
+        now = time.monotonic()
+        if self.rank == 0 and (done >= total or now - self._spoke >= SPEAK_EVERY_S):
+            self._spoke = now
             emit("progress", task=self.task.title, done=done, total=total, **numbers)
         stop_if_asked()
 

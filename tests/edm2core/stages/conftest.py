@@ -44,15 +44,18 @@ class Bench:
         (folder / "out").mkdir(parents=True)
         task = Task(stage, 1, dict(settings), dict(inputs), key or f"{stage}-{self.runs}", f"{stage} {self.runs}")
         scratch = Scratch(self.store, task.ref.scratch, self.runs)
-        return Workspace(
-            task, self.store, folder / "out", scratch, open_inputs(task, self.store, folder / "inputs"), rank, world_size
-        )
+        return Workspace(task, self.store, folder / "out", scratch, open_inputs(task, self.store, folder / "inputs"), rank, world_size)
 
     def commit(self, work: Workspace) -> Manifest:
         return commit(self.store, manifest_of(work.task, self.store, work.inputs, work.out, work.metadata, {}))
 
     def run(
-        self, stage: Callable[[Workspace], None], name: str, settings: Mapping[str, Any], inputs: Mapping[str, Ref] | None = None, key: str = ""
+        self,
+        stage: Callable[[Workspace], None],
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Ref] | None = None,
+        key: str = "",
     ) -> tuple[Workspace, Manifest]:
         work = self.workspace(name, settings, inputs or {}, key)
         stage(work)

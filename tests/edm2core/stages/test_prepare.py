@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edm2core.config.settings import DataSettings
+from edm2core.errors import InputError
+from edm2core.stages import prepare
+
+
+def test_digits_are_prepared_and_described(bench: Any) -> None:
+    _, manifest = bench.run(prepare.run, "prepare", DataSettings(format="digits", standardize=True).model_dump(mode="json"))
+    assert manifest.metadata["counts"]["train"] + manifest.metadata["counts"]["test"] == 1797
+    assert len(manifest.metadata["classes"]) == 10
+    assert set(manifest.metadata["affine"]) == {"scale", "offset"}
+    assert {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "dataset.json"} <= set(manifest.files)
+
+
+def test_a_source_that_is_not_there_is_named(bench: Any, tmp_path: Path) -> None:
+    settings = DataSettings(format="cifar10", source=str(tmp_path / "nowhere.tar.gz")).model_dump(mode="json")
+    work = bench.workspace("prepare", settings, {})
+    with pytest.raises(InputError, match="does not exist"):
+        prepare.run(work)
+    assert not list(work.out.iterdir())
+
+
+def test_downloads_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EDM2_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert prepare.download_folder() == tmp_path / "edm2"
+    monkeypatch.setenv("EDM2_CACHE", str(tmp_path / "here"))
+    assert prepare.download_folder() == tmp_path / "here"
