@@ -11,7 +11,7 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, clean, higher_is_better, label
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "pentagon")
+SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "x": "✖", "star": "★", "triangle-down": "▼", "cross": "✚"}
 POINTS = 600  # most points of a training curve: what a screen can show
 
 
@@ -24,6 +24,20 @@ class Figure:
     caption: str
     plot: dict[str, Any]
     log: bool = False  # whether a logarithmic axis makes sense
+
+    @property
+    def legend(self) -> list[dict[str, Any]]:
+        """What stands beside the drawing for each line: its name, colour, dash and symbol."""
+        return [
+            {
+                "name": trace["name"],
+                "color": trace["meta"]["color"],
+                "dash": trace["line"]["dash"],
+                "symbol": SYMBOLS[trace["marker"]["symbol"]] if "markers" in trace["mode"] else "",
+            }
+            for trace in self.plot["data"]
+            if "line" in trace
+        ]
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,13 @@ class Styles:
 
         return cls(values("recipe"), sorted(values("seed")), values("ema"))
 
-    def name(self, recipe: str, seed: int, ema: str = "") -> str:
-        parts = [recipe, f"seed {seed}" if len(self.seeds) > 1 else "", f"EMA {ema}" if ema and len(self.emas) > 1 else ""]
+    def variant(self, seed: int, ema: str = "") -> str:
+        """Seed and average, where the experiment has several."""
+        parts = [f"seed {seed}" if len(self.seeds) > 1 else "", f"EMA {ema}" if ema and len(self.emas) > 1 else ""]
         return " · ".join(part for part in parts if part)
+
+    def name(self, recipe: str, seed: int, ema: str = "") -> str:
+        return " · ".join(part for part in (recipe, self.variant(seed, ema)) if part)
 
     def trace(self, recipe: str, seed: int, ema: str = "") -> dict[str, Any]:
         number = self.recipes.index(recipe)
@@ -55,7 +73,7 @@ class Styles:
             "name": self.name(recipe, seed, ema),
             "meta": {"color": number},
             "line": {"width": 2, "dash": DASHES[self.seeds.index(seed) % len(DASHES)]},
-            "marker": {"size": 8, "symbol": SYMBOLS[symbol % len(SYMBOLS)]},
+            "marker": {"size": 8, "symbol": list(SYMBOLS)[symbol % len(SYMBOLS)]},
         }
 
 
@@ -75,13 +93,13 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
         traces = [
             styles.trace(*who)
             | {"mode": "lines+markers", "x": sorted(points), "y": [fmean(points[epoch]) for epoch in sorted(points)]}
-            | {"hovertemplate": "epoch %{x}: %{y:.4~g}"}
+            | {"hovertemplate": "%{y:.4~g}"}
             for who, points in lines.items()
         ]
         title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
         better = "higher is better" if higher_is_better(metric) else "lower is better"
         caption = f"{better.capitalize()}. {protocol[0].upper()}{protocol[1:]}."
-        figures.append(Figure(f"metric-{number}", title, caption, _plot(traces, "epoch", label(metric)), log=not higher_is_better(metric)))
+        figures.append(Figure(f"metric-{number}", title, caption, _plot(traces, "epoch"), log=not higher_is_better(metric)))
     return figures
 
 
@@ -96,7 +114,9 @@ def training_figures(report: Report, styles: Styles) -> list[Figure]:
             points = [(line["epoch"], clean(line.get(name))) for line in lines if "epoch" in line and name in line]
             x, y = _thin([(epoch, value) for epoch, value in points if value is not None])
             trace = styles.trace(subject["recipe"], subject["seed"]) | {"mode": "lines", "x": x, "y": y}
-            traces.append(trace | {"hovertemplate": f"epoch %{{x:.4~g}}: %{{y:{digits}}}"})
+            if name == "lr" and len(styles.seeds) == 1:  # schedules of different recipes often coincide
+                trace["line"] = trace["line"] | {"dash": DASHES[styles.recipes.index(subject["recipe"]) % len(DASHES)]}
+            traces.append(trace | {"hovertemplate": f"%{{y:{digits}}}"})
             if name == "loss" and x:
                 traces += _restarts(lines, x, y, trace)
         if any(trace["x"] for trace in traces):
@@ -106,41 +126,50 @@ def training_figures(report: Report, styles: Styles) -> list[Figure]:
                 "lr": "At the step of each point.",
             }[name]
             caption += f" Long curves are shown in means of up to {merged} logged values." if merged > 1 else ""
-            figures.append(Figure(f"training-{name}", title, caption, _plot(traces, "epoch", title.lower()), log=name == "lr"))
+            figures.append(Figure(f"training-{name}", title, caption, _plot(traces, "epoch"), log=name == "lr"))
     return figures
 
 
-def probe_maps(report: Report) -> list[Figure]:
-    """A heat map of accuracy over noise level and block for each finished probe that tried more than one cell."""
-    figures = []
-    for number, result in enumerate(report.of_stage("probe")):
-        cells = result.metadata.get("cells") or []
-        if len(cells) > 1 and report.snapshot(result) is not None:
-            figures.append(_heat_map(number, result, cells))
-    return figures
+def probe_maps(report: Report, styles: Styles) -> list[Figure]:
+    """A heat map of probe accuracy over noise level and block for each training whose probes tried more than one cell.
+
+    It holds all epochs, in one colour scale, with only the last one visible; `meta.epoch` says which trace is whose.
+    """
+    trainings: dict[tuple[str, int, str], dict[int, Result]] = {}
+    for result in report.of_stage("probe"):
+        subject = result.task.subject
+        if "recipe" in subject and len(result.metadata.get("cells") or []) > 1:
+            who = (subject["recipe"], subject["seed"], subject["ema"])
+            trainings.setdefault(who, {})[subject["epoch"]] = result
+    return [_heat_map(f"map-{number}", styles.name(*who), found) for number, (who, found) in enumerate(trainings.items())]
 
 
-def _heat_map(number: int, result: Result, cells: list[dict[str, Any]]) -> Figure:
-    levels = sorted({cell["t"] for cell in cells})
-    blocks = sorted({cell["block"] for cell in cells}, key=lambda b: (len(b), b))
-    values = {(cell["t"], cell["block"]): clean(cell["validation_accuracy"]) for cell in cells}
-    chosen = result.metadata.get("chosen") or {}
-    trace = {
-        "type": "heatmap",
-        "x": blocks,
-        "y": [f"t = {t}" for t in levels],
-        "z": [[values.get((t, block)) for block in blocks] for t in levels],
-        "colorscale": "Cividis",
-        "colorbar": {"title": {"text": "%"}, "thickness": 12},
-        "hovertemplate": "%{y}, %{x}: %{z:.2f} %<extra></extra>",
-        "texttemplate": "%{z:.1f}" if len(blocks) <= 8 else "",
-    }
-    layout = _plot([], "decoder block", "noise level")["layout"] | {"showlegend": False}
-    if chosen:
-        mark = {"x": chosen["block"], "y": f"t = {chosen['t']}", "text": "◎", "showarrow": False, "yshift": 14, "font": {"size": 16}}
-        layout["annotations"] = [mark]
-    caption = "Accuracy on validation images held out of the training set; ◎ marks the cell chosen, whose test accuracy is in the table."
-    return Figure(f"probe-{number}", result.task.title, caption, {"data": [trace], "layout": layout})
+def _heat_map(name: str, title: str, found: dict[int, Result]) -> Figure:
+    all_cells = [cell for result in found.values() for cell in result.metadata["cells"]]
+    levels = sorted({cell["t"] for cell in all_cells})
+    blocks = sorted({cell["block"] for cell in all_cells}, key=lambda block: (len(block), block))
+    values = [v for cell in all_cells if (v := clean(cell["validation_accuracy"])) is not None]
+    scale = {"colorscale": "Cividis", "zmin": min(values, default=0.0), "zmax": max(values, default=100.0)}
+    traces: list[dict[str, Any]] = []
+    for epoch, result in sorted(found.items()):
+        accuracy = {(cell["t"], cell["block"]): clean(cell["validation_accuracy"]) for cell in result.metadata["cells"]}
+        shown = {"meta": {"epoch": epoch}, "visible": epoch == max(found)}
+        traces.append(
+            {"type": "heatmap", "x": blocks, "y": [f"t = {t}" for t in levels]}
+            | {"z": [[accuracy.get((t, block)) for block in blocks] for t in levels]}
+            | {"hovertemplate": "%{y}, %{x}: %{z:.2f} %<extra></extra>", "texttemplate": "%{z:.1f}" if len(blocks) <= 8 else ""}
+            | {"colorbar": {"title": {"text": "%"}, "thickness": 12}}
+            | scale
+            | shown
+        )
+        chosen = result.metadata.get("chosen")
+        if chosen:
+            marker = {"symbol": "square-open", "size": 30, "color": "#d1006c", "line": {"width": 3}}
+            place = {"x": [chosen["block"]], "y": [f"t = {chosen['t']}"]}
+            traces.append({"type": "scatter", "mode": "markers", "marker": marker, "hoverinfo": "skip"} | place | shown)
+    layout = _plot([], "decoder block")["layout"] | {"hovermode": "closest"}
+    caption = "Accuracy on images held out of the training set. The square marks the cell chosen; its test accuracy is in the table."
+    return Figure(name, title, caption, {"data": traces, "layout": layout})
 
 
 def _restarts(lines: list[dict[str, Any]], x: list[float], y: list[float], trace: dict[str, Any]) -> list[dict[str, Any]]:
@@ -150,11 +179,10 @@ def _restarts(lines: list[dict[str, Any]], x: list[float], y: list[float], trace
     if not marks:
         return []
     heights = [y[min(range(len(x)), key=lambda i: abs(x[i] - mark))] for mark in marks]
-    name = f"{trace['name']}: continued here"
     marker = {"symbol": "line-ns-open", "size": 14, "line": {"width": 2}}
     return [
-        {"type": "scatter", "mode": "markers", "x": marks, "y": heights, "name": name, "meta": trace["meta"]}
-        | {"marker": marker, "hovertemplate": "training was continued at epoch %{x:.4~g}", "showlegend": False}
+        {"type": "scatter", "mode": "markers", "x": marks, "y": heights, "name": trace["name"], "meta": trace["meta"]}
+        | {"marker": marker, "hovertemplate": "continued at epoch %{x:.4~g}"}
     ]
 
 
@@ -165,13 +193,12 @@ def _thin(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [group[-1][0] for group in groups], [fmean(value for _, value in group) for group in groups]
 
 
-def _plot(traces: list[dict[str, Any]], x: str, y: str) -> dict[str, Any]:
+def _plot(traces: list[dict[str, Any]], x: str) -> dict[str, Any]:
     layout = {
-        "xaxis": {"title": {"text": x}, "automargin": True, "zeroline": False},
-        "yaxis": {"title": {"text": y}, "automargin": True, "zeroline": False},
+        "xaxis": {"title": {"text": x}, "unifiedhovertitle": {"text": f"{x} %{{x:.4~g}}"}, "automargin": True, "zeroline": False},
+        "yaxis": {"automargin": True, "zeroline": False},
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "showlegend": True,
+        "showlegend": False,  # the page has its own, which a keyboard reaches
         "hovermode": "x unified",
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

@@ -17,13 +17,21 @@ from edm2core.report.results import distinct, label, rows
 from edm2core.report.samples import samples
 from edm2core.report.summary import recipes, tables
 
+STAGES = {
+    "prepare": "data",
+    "snapshot": "training",
+    "sample": "sampling",
+    "extractor": "feature extractor",
+    "reference": "reference statistics",
+}
+
 
 def render(report: Report) -> str:
     """The whole page, with plotly.js in it where there is something to draw; loads nothing from anywhere."""
     found = rows(report)
     styles = Styles.of(report)
     known = recipes(report)
-    curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report)
+    curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
     figures = [*curves, *training, *maps]
     done = [result for result in report.results.values() if result.manifest]
     environment = Environment(
@@ -39,6 +47,7 @@ def render(report: Report) -> str:
         curves=curves,
         training=training,
         maps=maps,
+        map_epochs=sorted({trace["meta"]["epoch"] for figure in maps for trace in figure.plot["data"]}),
         plots={figure.id: figure.plot for figure in figures},
         samples=samples(report, styles),
         rows=found,
@@ -109,7 +118,7 @@ def _stages(done: list[Result]) -> list[dict[str, Any]]:
         stage = seconds.setdefault(result.task.stage, {})
         stage[who] = max(stage.get(who, 0.0), spent)
     counts = {stage: sum(r.task.stage == stage for r in done) for stage in seconds}
-    return [{"stage": stage, "tasks": counts[stage], "seconds": sum(spent.values())} for stage, spent in seconds.items()]
+    return [{"stage": STAGES.get(stage, stage), "tasks": counts[stage], "seconds": sum(spent.values())} for stage, spent in seconds.items()]
 
 
 def _facts(done: list[Result]) -> dict[str, list[str]]:

@@ -41,6 +41,7 @@ def _samples(report: Report, result: Result) -> dict[str, Any]:
         "samples": result.metadata.get("n", settings.count),
         "reference": reference.metadata.get("n") if reference else None,
         "extractor": extractor.task.settings.get("extractor") if extractor else None,
+        "ema": settings.ema[0],
         **others,
     }
 
@@ -62,10 +63,10 @@ def _probe(report: Report, result: Result) -> dict[str, Any]:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The facts as one short line."""
+    """The facts as one short line; the average that samples were drawn from stands beside it in every row, and is left out."""
     rest = dict(facts)
     if "samples" in facts:
-        steps, eta, samples, reference, extractor = (rest.pop(k) for k in ("steps", "eta", "samples", "reference", "extractor"))
+        steps, eta, samples, reference, extractor, _ = (rest.pop(k) for k in ("steps", "eta", "samples", "reference", "extractor", "ema"))
         against = f"{reference} training images" if reference else "the training images"
         line = f"{steps} steps, eta {eta:g}, {samples} samples vs {against}, {extractor} features"
     else:

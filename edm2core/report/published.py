@@ -87,19 +87,15 @@ def _format(recipe: str) -> str:
 
 def _recipe_differences(ours: Recipe, name: str) -> list[str]:
     """The settings that decide the training and differ from the published recipe's."""
-    mine, theirs = _training(ours), _training(load_recipe(name))
-    return [
-        f"{setting} {mine.get(setting, 'default')} instead of {theirs.get(setting, 'default')}"
-        for setting in sorted(mine.keys() | theirs.keys())
-        if mine.get(setting) != theirs.get(setting)
-    ]
+    theirs, differs = load_recipe(name), []
+    for section in ("data", "network", "diffusion", "training"):
+        mine, other = getattr(ours, section), getattr(theirs, section)
+        for setting in sorted(keyed(mine).keys() | keyed(other).keys()):
+            value, published = getattr(mine, setting), getattr(other, setting)
+            if value != published and setting != "digest":
+                differs.append(f"{section}.{setting} {_text(value)} instead of {_text(published)}")
+    return differs
 
 
-def _training(recipe: Recipe) -> dict[str, Any]:
-    """The settings of data, network, diffusion and training that are in keys, by dotted name; where the data came from aside."""
-    return {
-        f"{section}.{name}": value
-        for section in ("data", "network", "diffusion", "training")
-        for name, value in keyed(getattr(recipe, section)).items()
-        if name != "digest"
-    }
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

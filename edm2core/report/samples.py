@@ -61,16 +61,10 @@ def _dataset(report: Report, styles: Styles, name: str, results: list[Result], s
     wanted = sorted({result.task.subject["epoch"] for result in results})
     epochs = [epoch for epoch in wanted if epoch in shown]
     strips = [
-        Strip(recipe, styles.recipes.index(recipe), _variant(styles, seed, ema), [_picture(report, found.get(e), e) for e in epochs])
+        Strip(recipe, styles.recipes.index(recipe), styles.variant(seed, ema), [_picture(report, found.get(e), e) for e in epochs])
         for (recipe, seed, ema), found in columns.items()
     ]
     return Samples(name, epochs, list(dict.fromkeys(s.variant for s in strips)), strips, [e for e in wanted if e not in shown])
-
-
-def _variant(styles: Styles, seed: int, ema: str) -> str:
-    return " · ".join(
-        part for part in (f"seed {seed}" if len(styles.seeds) > 1 else "", f"EMA {ema}" if len(styles.emas) > 1 else "") if part
-    )
 
 
 def _picture(report: Report, result: Result | None, epoch: int) -> Picture:

@@ -108,34 +108,42 @@ def tables(report: Report, rows: dict[Row, Result]) -> list[Table]:
     """One table a data set, in the plan's order."""
     known = recipes(report)
     lines: dict[tuple[str, int, str], Line] = {}
-    epochs: dict[tuple[str, int], set[int]] = {}
     for result in report.results.values():
         subject = result.task.subject
         if "recipe" not in subject:
             continue
-        epochs.setdefault((subject["recipe"], subject["seed"]), set()).add(subject["epoch"])
-        if "ema" in subject:
-            who = (subject["recipe"], subject["seed"], subject["ema"])
-            lines.setdefault(who, Line(subject["dataset"], *who))
-    for recipe, seed in epochs:  # a plan without metrics and probe
-        if not any(who[:2] == (recipe, seed) for who in lines):
-            lines[recipe, seed, "fixed"] = Line(_dataset(report, recipe), recipe, seed, "fixed")
+        who = (subject["recipe"], subject["seed"], subject.get("ema", ""))
+        lines.setdefault(who, Line(subject["dataset"], *who))
+    looked_at = {who[:2] for who in lines if who[2]}
+    lines = {who: line for who, line in lines.items() if who[2] or who[:2] not in looked_at}
     for line in lines.values():
         _cost(report, line)
         for column, found in _columns(rows, line).items():
-            line.cells[column] = _cell(report, line, column, found, epochs[line.recipe, line.seed], known.get(line.recipe))
+            line.cells[column] = _cell(report, line, column, found, known.get(line.recipe))
+    for line in lines.values():
+        _mark_undone(report, line, {c for other in lines.values() if other.dataset == line.dataset for c in other.cells})
     return [_table(name, [line for line in lines.values() if line.dataset == name], rows) for name in _datasets(report)]
 
 
-def state_of_missing(report: Report, recipe: str, seed: int, epoch: int, stage: str) -> str:
-    """Why a value is not there: the state of the task that should have made it."""
-    states = [
-        result.outcome.state
-        for result in report.undone
-        if (result.task.subject.get("recipe"), result.task.subject.get("seed"), result.task.subject.get("epoch")) == (recipe, seed, epoch)
-        and result.task.stage in ((stage,) if stage == "probe" else ("sample", "metrics"))
-    ]
+def _mark_undone(report: Report, line: Line, columns: set[Column]) -> None:
+    """Where others have a value and this line has none although the plan wants it, say what became of it."""
+    for column in columns - line.cells.keys():
+        undone = [state for epoch in _epochs(report, line) if (state := _state(report, line, epoch, column))]
+        if undone and not any(own.metric == column.metric for own in line.cells):
+            line.cells[column] = Cell(None, None, 0, len(undone), 0, "failed" if "failed" in undone else undone[-1], None)
+
+
+def _state(report: Report, line: Line, epoch: int, column: Column) -> str:
+    """Why a value is not there: the state of the tasks that should have made it."""
+    stages = ("probe",) if column.metric == "probe_accuracy" else ("sample", "metrics")
+    who = {"recipe": line.recipe, "seed": line.seed, "ema": line.ema, "epoch": epoch}
+    states = [r.outcome.state for r in report.undone if r.task.stage in stages and who.items() <= r.task.subject.items()]
     return "failed" if "failed" in states else states[-1] if states else ""
+
+
+def _epochs(report: Report, line: Line) -> list[int]:
+    subjects = [result.task.subject for result in report.results.values()]
+    return sorted({s["epoch"] for s in subjects if (s.get("recipe"), s.get("seed")) == (line.recipe, line.seed)})
 
 
 def _columns(rows: dict[Row, Result], line: Line) -> dict[Column, dict[Row, Result]]:
@@ -146,22 +154,22 @@ def _columns(rows: dict[Row, Result], line: Line) -> dict[Column, dict[Row, Resu
     return columns
 
 
-def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], epochs: set[int], recipe: Recipe | None) -> Cell:
+def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], recipe: Recipe | None) -> Cell:
     values: dict[int, list[float]] = {}
     for row in found:
         values.setdefault(row.epoch or 0, []).append(row.value or 0.0)
     means = {epoch: fmean(v) for epoch, v in sorted(values.items())}
     choose = max if higher_is_better(column.metric) else min
     best = choose(means, key=lambda epoch: means[epoch])
-    last = max(epochs)
-    stage = "probe" if column.metric == "probe_accuracy" else "metrics"
+    epochs = _epochs(report, line)
+    last = epochs[-1]
     return Cell(
         (best, means[best]),
         (last, means[last]) if last in means else None,
         len(means),
         len(epochs),
         max(len(v) for v in values.values()),
-        "" if last in means else state_of_missing(report, line.recipe, line.seed, last, stage),
+        "" if last in means else _state(report, line, last, column),
         beside(recipe, column.metric, protocol(report, next(iter(found.values())))) if recipe else None,
     )
 
@@ -196,7 +204,3 @@ def _table(dataset: str, lines: list[Line], rows: dict[Row, Result]) -> Table:
 
 def _datasets(report: Report) -> list[str]:
     return list(dict.fromkeys(r.task.subject["dataset"] for r in report.results.values() if "recipe" in r.task.subject))
-
-
-def _dataset(report: Report, recipe: str) -> str:
-    return next(str(r.task.subject["dataset"]) for r in report.results.values() if r.task.subject.get("recipe") == recipe)

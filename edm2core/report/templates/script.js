@@ -27,7 +27,7 @@
       yaxis: { ...plot.layout.yaxis, ...axis },
     };
     const data = plot.data.map((trace) => {
-      if (!trace.meta) return trace;
+      if (trace.meta.color === undefined) return trace;
       const c = colour(`--series-${trace.meta.color % 8}`);
       const edge = trace.marker && trace.marker.line ? { line: { ...trace.marker.line, color: c } } : {};
       return { ...trace, line: { ...trace.line, color: c }, marker: { ...trace.marker, color: c, ...edge } };
@@ -40,18 +40,25 @@
   };
   const redraw = () => drawn.forEach(draw);
 
-  const ids = Object.keys(plots);
-  if (ids.length && window.IntersectionObserver) {
-    const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
-      if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target.id); }
-    }), { rootMargin: "800px" });
-    ids.forEach((id) => seen.observe(document.getElementById(id)));
-    addEventListener("beforeprint", () => ids.forEach(draw));
-  } else ids.forEach(draw);
+  // One after the other, so that the page can be read and scrolled meanwhile.
+  const waiting = Object.keys(plots);
+  const drawNext = () => {
+    if (!waiting.length) return;
+    draw(waiting.shift());
+    setTimeout(drawNext);
+  };
+  drawNext();
 
   document.querySelectorAll("[data-log]").forEach((box) => box.addEventListener("change", () => {
     plots[box.dataset.log].layout.yaxis.type = box.checked ? "log" : "linear";
     draw(box.dataset.log);
+  }));
+
+  document.querySelectorAll("[data-line]").forEach((line) => line.addEventListener("click", () => {
+    const shown = line.getAttribute("aria-pressed") !== "true";
+    line.setAttribute("aria-pressed", String(shown));
+    plots[line.dataset.figure].data.forEach((trace) => { if (trace.name === line.dataset.line) trace.visible = shown; });
+    draw(line.dataset.figure);
   }));
 
   const button = document.getElementById("theme");
@@ -67,15 +74,20 @@
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
-  document.querySelectorAll(".samples").forEach((block) => {
+  document.querySelectorAll(".epochs").forEach((block) => {
     const slider = block.querySelector("input[type=range]");
     if (!slider) return;
     const epochs = slider.dataset.epochs.split(","), output = block.querySelector("output"), select = block.querySelector("select");
+    const maps = [...block.querySelectorAll(".canvas")].map((canvas) => canvas.id);
     const show = () => {
       const epoch = epochs[slider.value];
       output.textContent = epoch;
       slider.setAttribute("aria-valuetext", `epoch ${epoch}`);
       block.querySelectorAll("[data-epoch]").forEach((part) => { part.hidden = part.dataset.epoch !== epoch; });
+      maps.forEach((id) => {
+        plots[id].data.forEach((trace) => { trace.visible = String(trace.meta.epoch) === epoch; });
+        if (drawn.includes(id)) draw(id);
+      });
       if (select) block.querySelectorAll("[data-variant]").forEach((part) => { part.hidden = part.dataset.variant !== select.value; });
     };
     slider.addEventListener("input", show);

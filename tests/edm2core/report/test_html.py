@@ -1,0 +1,205 @@
+"""The page: complete in itself, safe with any name, and there whatever failed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from edm2core.report import Outcome, RunInfo
+from edm2core.report.html import count, duration, render, value
+from tests.edm2core.report.fake_store import DEMO, Fake
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """The page's elements and its visible text, scripts and styles apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.plots: dict[str, Any] = {}
+        self._inside = ""
+        self._id: str | None = None
+        self.feed(text)
+        self.close()
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside, self._id = tag, dict(attrs).get("id")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script" and self._id == "plots":
+            self.plots = json.loads(data)
+        elif not self._inside:
+            self.words.append(data)
+
+    def ids(self) -> list[str]:
+        return [str(attributes["id"]) for _, attributes in self.elements if "id" in attributes]
+
+
+@pytest.fixture(scope="module")
+def text(demo: Fake) -> str:
+    return render(demo.report())
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_page_loads_nothing(page: Page) -> None:
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            found = attributes.get(name) or ""
+            assert found.startswith(("data:image/png;base64,", "#")) or not found, (tag, name, found[:80])
+    assert not [tag for tag, _ in page.elements if tag in ("link", "iframe", "object", "embed", "base")]
+    (policy,) = [a["content"] for tag, a in page.elements if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in str(policy)
+    assert "http" not in str(policy)
+
+
+def test_style_and_own_script_name_no_address_and_keep_nothing() -> None:
+    for name in ("style.css", "script.js"):
+        source = (Path(__file__).parents[3] / "edm2core/report/templates" / name).read_text()
+        assert not re.search(r"https?:|//[a-z]|@import|url\(|localStorage|sessionStorage|cookie", source)
+
+
+def test_the_page_stays_small(text: str) -> None:
+    assert len(text.encode()) < 15_000_000
+
+
+def test_every_section_is_there(page: Page) -> None:
+    for heading in (
+        "Results",
+        "Along the training",
+        "Samples",
+        "Training",
+        "Provenance",
+        "How to reproduce",
+        "Recipes in full",
+        "Every value",
+    ):
+        assert heading in page.text
+    assert "All 40 tasks are done." in page.text
+    assert "best of 3" in page.text
+    assert "FD (digits features)" in page.text
+    assert "None is known for digits" in page.text
+
+
+def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
+    assert len(page.ids()) == len(set(page.ids()))
+    assert page.plots.keys() <= set(page.ids())
+    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr"}
+
+
+def test_plotly_knows_every_property_of_the_figures(tmp_path: Path) -> None:
+    grid = DEMO + "probe: {t: [3, 4, 5], blocks: [out_1, out_2, out_3]}\n"
+    plots = Page(render(Fake(tmp_path, grid).make().report())).plots
+    assert {"map-0", "map-1", "map-2"} <= plots.keys()
+    for plot in plots.values():
+        go.Figure(plot)
+
+
+def test_a_probe_grid_shows_one_epoch_at_a_time_in_one_colour_scale(tmp_path: Path) -> None:
+    plots = Page(render(Fake(tmp_path, DEMO + "probe: {t: [3, 4], blocks: [out_1, out_2]}\n").make().report())).plots
+    maps = [trace for trace in plots["map-0"]["data"] if trace["type"] == "heatmap"]
+    assert [(trace["meta"]["epoch"], trace["visible"]) for trace in maps] == [(20, False), (40, False), (60, True)]
+    assert len({(trace["zmin"], trace["zmax"]) for trace in maps}) == 1
+
+
+def test_the_slider_steps_through_the_epochs_and_each_has_one_picture_a_recipe(page: Page) -> None:
+    (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range"]
+    assert slider["data-epochs"] == "20,40,60"
+    pictures = [a for tag, a in page.elements if tag == "img"]
+    assert sorted((str(a["alt"]).split(" at ")[0], a["data-epoch"]) for a in pictures) == [
+        (f"Samples of digits/{letter}", epoch) for letter in "CEG" for epoch in ("20", "40", "60")
+    ]
+    assert all(a["width"] == "64" and a["height"] == "64" for a in pictures)
+
+
+def test_a_restart_is_marked_on_the_loss_curve(page: Page) -> None:
+    marks = [trace for trace in page.plots["training-loss"]["data"] if trace["mode"] == "markers"]
+    assert [trace["x"] for trace in marks] == [[20.0]] * 3
+
+
+def test_hostile_names_stay_text(fake: Fake) -> None:
+    fake.name = HOSTILE
+    fake.text = HOSTILE
+    bad = fake.find("sample", recipe="digits/C", epoch=20)
+    fake.tasks = [
+        replace(task, title=HOSTILE, subject={**task.subject, **({"recipe": HOSTILE} if "recipe" in task.subject else {})})
+        for task in fake.tasks
+    ]
+    fake.metadata = {"metrics": {"values": {HOSTILE: 3.0}}}
+    for task in fake.tasks:
+        if task.ref != bad.ref:
+            fake.commit(task)
+    text = render(fake.report(RunInfo({bad.ref: Outcome("failed", HOSTILE, HOSTILE)}, experiment=HOSTILE)))
+    page = Page(text)
+    assert "<img src=x" not in text
+    assert HOSTILE in page.text
+    assert not [a for _, a in page.elements if "onerror" in a]
+    assert sum(tag == "script" for tag, _ in page.elements) == 3
+
+
+def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake: Fake) -> None:
+    bad = fake.find("sample", recipe="digits/E", epoch=60)
+    fake.make(
+        lambda task: task.subject.get("recipe") == "digits/E" and task.subject.get("epoch") == 60 and task.stage in ("sample", "metrics")
+    )
+    page = Page(render(fake.report(RunInfo({bad.ref: Outcome("failed", "No space left.", "runs/x/logs/7")}))))
+    for words in ("2 of 40 tasks have no result", bad.title, "No space left.", "runs/x/logs/7", "best of 2 (of 3 wanted)"):
+        assert words in page.text
+    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr"}
+
+
+def test_an_experiment_of_which_nothing_is_done_still_has_a_page(fake: Fake) -> None:
+    page = Page(render(fake.report()))
+    assert "40 of 40 tasks have no result" in page.text
+    assert page.plots == {}
+
+
+def test_pictures_that_are_too_many_are_thinned_and_said_so(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = fake.make().report()
+    monkeypatch.setattr("edm2core.report.samples.BUDGET", sum(map(len, report.grids.values())) - 1)
+    page = Page(render(report))
+    shown = {a["data-epoch"] for tag, a in page.elements if tag == "img"}
+    assert shown == {"20", "60"}
+    assert "epochs 40 are left out" in page.text
+
+
+def test_recipes_of_different_data_sets_have_their_own_tables(tmp_path: Path) -> None:
+    text = DEMO.replace("digits/G", "cifar10/C").replace("[fd]", "[fid]") + "inception_weights: weights.pth\n"
+    page = Page(render(Fake(tmp_path, text).make().report()))
+    labels = [a["aria-label"] for tag, a in page.elements if tag == "div" and str(a.get("aria-label")).startswith("Results on")]
+    assert labels == ["Results on digits", "Results on cifar10"]
+    assert "samples 2000 instead of 50000" in page.text
+
+
+@pytest.mark.parametrize(("number", "words"), [(39_510_144, "39.5 M"), (302_000, "302 k"), (12, "12"), (None, "—")])
+def test_large_numbers_are_short(number: float | None, words: str) -> None:
+    assert count(number) == words
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(3.14, "3.1 s"), (59, "59 s"), (60, "1 min"), (7500, "2 h 05 min"), (None, "—")])
+def test_durations_are_in_words(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_values_have_digits_that_mean_something() -> None:
+    assert [value(12.345), value(0.00123), value(93.456, "probe_accuracy"), value(None)] == ["12.35", "0.00123", "93.46", "—"]

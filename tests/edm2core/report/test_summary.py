@@ -1,0 +1,96 @@
+"""The table: best and last, how many the best was picked from, and what failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edm2core.config import load_recipe
+from edm2core.plan import Task
+from edm2core.report import Outcome, RunInfo
+from edm2core.report.results import rows
+from edm2core.report.summary import Cell, Line, Table, recipes, tables
+from tests.edm2core.report.fake_store import DEMO, PARAMETERS, Fake
+
+
+def _table(fake: Fake, run: RunInfo | None = None) -> Table:
+    report = fake.report(run)
+    (table,) = tables(report, rows(report))
+    return table
+
+
+def _line(table: Table, recipe: str) -> Line:
+    return next(line for line in table.lines if line.recipe == recipe)
+
+
+def _cell(line: Line, metric: str) -> Cell:
+    return next(cell for column, cell in line.cells.items() if column.metric == metric)
+
+
+def _values(fake: Fake, recipe: str, **values: float) -> None:
+    """Finish everything, one recipe with these distances (e20=…)."""
+    _make(fake, [(fake.find("metrics", recipe=recipe, epoch=int(name[1:])), value) for name, value in values.items()])
+
+
+def _make(fake: Fake, distances: list[tuple[Task, float]]) -> None:
+    fake.make(lambda task: task in [chosen for chosen, _ in distances])
+    for task, value in distances:
+        fake.commit(task, {"values": {"fd_digits": value}})
+
+
+def test_the_best_is_picked_from_all_epochs_and_the_last_is_not_picked(fake: Fake) -> None:
+    _values(fake, "digits/E", e20=9.0, e40=4.0, e60=5.0)
+    cell = _cell(_line(_table(fake), "digits/E"), "fd_digits")
+    assert (cell.best, cell.last, cell.count, cell.wanted) == ((40, 4.0), (60, 5.0), 3, 3)
+
+
+def test_the_highest_accuracy_and_the_lowest_distance_lead(demo: Fake) -> None:
+    table = _table(demo)
+    assert {column.metric: who[0] for column, who in table.leaders.items()} == {"fd_digits": "digits/G", "probe_accuracy": "digits/G"}
+
+
+def test_a_failed_last_epoch_shows_as_failed_not_as_an_earlier_value(fake: Fake) -> None:
+    bad = fake.find("metrics", recipe="digits/C", epoch=60)
+    fake.make(lambda task: task == bad)
+    cell = _cell(_line(_table(fake, RunInfo({bad.ref: Outcome("failed")})), "digits/C"), "fd_digits")
+    assert (cell.last, cell.state, cell.count, cell.wanted) == (None, "failed", 2, 3)
+
+
+def test_a_recipe_without_any_value_says_why(fake: Fake) -> None:
+    fake.make(lambda task: task.stage == "metrics" and task.subject.get("recipe") == "digits/G")
+    cell = _cell(_line(_table(fake), "digits/G"), "fd_digits")
+    assert (cell.best, cell.state) == (None, "missing")
+
+
+def test_draws_are_averaged_and_counted(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, DEMO.replace("steps: 18", "steps: 18, draws: 2"))
+    _make(fake, [(fake.find("metrics", recipe="digits/C", epoch=20, draw=draw), 2.0 + draw) for draw in (0, 1)])
+    cell = _cell(_line(_table(fake), "digits/C"), "fd_digits")
+    assert (cell.best, cell.draws) == ((20, 2.5), 2)
+
+
+def test_each_seed_and_average_has_its_own_line(tmp_path: Path) -> None:
+    text = DEMO.replace("seeds: [0]", "seeds: [0, 1]").replace("steps: 18", 'steps: 18, ema: [fixed, "0.050"]')
+    lines = [line.who for line in _table(Fake(tmp_path, text).make()).lines if line.recipe == "digits/C"]
+    assert sorted(lines) == [("digits/C", s, e) for s in (0, 1) for e in ("0.050", "fixed")]
+
+
+def test_values_of_different_protocols_never_share_a_column(tmp_path: Path) -> None:
+    (tmp_path / "few.yaml").write_text("extends: digits/C\nname: digits/few\ndata: {test_share: 0.3}\nprobe: {lr: 1.0e-3}\n")
+    text = DEMO.replace("digits/C, digits/E, digits/G", "digits/C, few.yaml")
+    columns = [c for c in _table(Fake(tmp_path, text).make()).columns if c.metric == "probe_accuracy"]
+    assert len(columns) == 2
+
+
+def test_cost_is_that_of_the_latest_snapshot(demo: Fake) -> None:
+    line = _line(_table(demo), "digits/C")
+    assert (line.parameters, line.images, line.epochs, line.processes) == (PARAMETERS, 60 * 1437, 60, 1)
+    assert line.seconds == pytest.approx(66)
+
+
+@pytest.mark.parametrize("name", ["digits/C", "digits/E", "digits/G"])
+def test_a_recipe_put_together_from_the_plan_is_the_published_one(demo: Fake, name: str) -> None:
+    found = recipes(demo.report())[name]
+    published = load_recipe(name)
+    assert found.model_dump(exclude={"data": {"digest"}}) == published.model_dump(exclude={"data": {"digest"}})
