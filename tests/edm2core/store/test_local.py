@@ -68,8 +68,8 @@ def test_a_verified_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeyp
     store = LocalStore(tmp_path / "store")
     record = store.upload(tmp_path / "source", "a/b")
     hashed = []
-    real = module._record
-    monkeypatch.setattr(module, "_record", lambda file: hashed.append(file) or real(file))
+    real = module.file_record
+    monkeypatch.setattr(module, "file_record", lambda file: hashed.append(file) or real(file))
     for _ in range(3):
         stored = store.fetch("a/b", tmp_path, record)
     assert len(hashed) == 1
