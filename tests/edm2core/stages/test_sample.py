@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -12,8 +15,10 @@ from edm2core.config.settings import SampleSettings
 from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError
 from edm2core.manifest import Ref
+from edm2core.plan import Task
 from edm2core.stages import sample
 from edm2core.stages.sample import shard_names, write_grid
+from edm2core.store.results import load
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -135,3 +140,17 @@ def test_a_grid_of_few_colour_images_is_padded(tmp_path: Any) -> None:
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size == (512, 64)
         assert [grid.getpixel((64 * column + 5, 5)) for column in (0, 1, 3)] == [(200,) * 3, (7,) * 3, (0,) * 3]
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_processes_commits_the_images_of_one(bench: Any, network: Ref, images_of: Any, tmp_path: Any) -> None:
+    _, alone = bench.run(sample.run, "sample", settings(shard=10), {"snapshot": network})
+    task = Task("sample", 1, settings(shard=10), {"snapshot": network}, "together", "together")
+    (tmp_path / "task.json").write_text(json.dumps(task.to_json()))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "edm2core.stages.sample"]
+    ran = subprocess.run([sys.executable, *command, str(tmp_path / "task.json"), "--store", str(bench.folder / "store")], timeout=120)
+    assert ran.returncode == 0
+    together = load(bench.store, task.ref)
+    assert together is not None
+    assert together.provenance["world_size"] == 2
+    assert differ(images_of(alone), images_of(together)) <= 1
