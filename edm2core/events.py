@@ -27,3 +27,27 @@ def parse(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return event if isinstance(event, dict) and "kind" in event else None
+
+
+def numbers(event: dict[str, Any]) -> str:
+    """The numbers of a progress event, for a person."""
+    parts = []
+    if event.get("epoch") is not None:
+        parts.append(f"epoch {event['epoch']:.4g}")
+    for name in ("loss", "accuracy"):
+        if event.get(name) is not None:
+            parts.append(f"{name} {event[name]:.4g}")
+    if event.get("images_per_s"):
+        parts.append(f"{event['images_per_s']:,.0f} images/s")
+    if event.get("eta_s"):
+        parts.append(f"{duration(event['eta_s'])} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 2 min 05 s."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from edm2core.events import duration, numbers
 from edm2core.manifest import Ref
 from edm2core.plan import Task
 from pipelines.schedule import Outcome
@@ -61,9 +62,9 @@ class View:
             self._counts[outcome.state] = self._counts.get(outcome.state, 0) + 1
         if outcome.state == "reused":
             return
-        seconds = f" [dim]{_duration(outcome.seconds)}[/]" if outcome.seconds else ""
-        numbers = f" [dim]{escape(_numbers(event))}[/]" if outcome.state == "done" and event else ""
-        self._console.print(f"{SIGNS[outcome.state]} {escape(task.title)}{seconds}{numbers}", highlight=False, soft_wrap=True)
+        seconds = f" [dim]{duration(outcome.seconds)}[/]" if outcome.seconds else ""
+        said = f" [dim]{escape(numbers(event))}[/]" if outcome.state == "done" and event else ""
+        self._console.print(f"{SIGNS[outcome.state]} {escape(task.title)}{seconds}{said}", highlight=False, soft_wrap=True)
         if outcome.error is not None:
             self._console.print(f"  [red]{escape(outcome.error.what)}[/]", highlight=False, soft_wrap=True)
 
@@ -76,7 +77,7 @@ class View:
                 if due:
                     self._said[task.ref] = time.monotonic()
             if due:
-                self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%} {_numbers(event)}")
+                self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
         elif event["kind"] in ("warning", "waiting", "restart"):
             message = event.get("message") or f"resumes from the state at step {event.get('step')}"
             self.say(f"  {task.title}: {message}")
@@ -87,31 +88,9 @@ class View:
             for ref, task in self._running.items():
                 event = self._events.get(ref, {"done": 0, "total": 1})
                 table.add_row(
-                    Text(task.title), ProgressBar(max(event["total"], 1e-9), event["done"], width=24), Text(_numbers(event), style="dim")
+                    Text(task.title), ProgressBar(max(event["total"], 1e-9), event["done"], width=24), Text(numbers(event), style="dim")
                 )
             ended = sum(self._counts.values())
             states = ", ".join(f"{count} {state}" for state, count in sorted(self._counts.items()))
-        head = f"{ended} of {self._total} tasks ended{f' ({states})' if states else ''} · {_duration(time.monotonic() - self._begun)}"
+        head = f"{ended} of {self._total} tasks ended{f' ({states})' if states else ''} · {duration(time.monotonic() - self._begun)}"
         return Group(Text(head, style="bold"), table)
-
-
-def _numbers(event: dict[str, Any]) -> str:
-    parts = []
-    if event.get("epoch") is not None:
-        parts.append(f"epoch {event['epoch']:.4g}")
-    for name in ("loss", "accuracy"):
-        if event.get(name) is not None:
-            parts.append(f"{name} {event[name]:.4g}")
-    if event.get("images_per_s"):
-        parts.append(f"{event['images_per_s']:,.0f} images/s")
-    if event.get("eta_s"):
-        parts.append(f"{_duration(event['eta_s'])} left")
-    return " · ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from edm2core.errors import MissingError
@@ -11,6 +13,8 @@ from edm2core.manifest import Ref
 from edm2core.plan import Task
 from edm2core.report import Outcome, RunInfo, collect, write
 from edm2core.store.runs import Run
+
+ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 
 
 def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str) -> None:
@@ -26,3 +30,16 @@ def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, 
         write(collect(name, tasks, run.store, RunInfo(outcomes, experiment, command)), Path(folder))
         for path in Path(folder).iterdir():
             run.store.write(f"{run.folder}/{path.name}", path.read_bytes())
+
+
+def recorded_outcomes(run: Run) -> dict[Ref, Outcome]:
+    """How each task ended when it was last tried, by the run's own record; what was never tried is left out."""
+    found: dict[Ref, Outcome] = {}
+    for entry in run.store.list(f"{run.folder}/events/"):
+        for line in run.store.read(entry.path).decode(errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                event = json.loads(line)
+                if event["kind"] in ENDS and "error" in event:
+                    ref = Ref.parse(event["task"])
+                    found[ref] = Outcome(event["kind"], event["error"], f"{run.store.uri}/{run.folder}/logs/{ref.stage}-{ref.key}")
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -49,17 +50,20 @@ class Run:
         root = getattr(self.store, "root", None)
         return Path(root) / self.folder if root is not None else self.scratch
 
-    _started: str = field(default_factory=lambda: time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
+    _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
 
 
 def open_run(store: Store, experiment: Experiment, tasks: list[Task]) -> Run:
     """The run of this experiment, recorded in the store."""
     run = Run(run_id(experiment, tasks), store)
-    store.write(f"{run.folder}/experiment.yaml", experiment.text.encode())
-    store.write(
-        f"{run.folder}/plan.json", json.dumps({"name": experiment.name, "tasks": [task.to_json() for task in tasks]}, indent=1).encode()
-    )
+    record(run, experiment.name, experiment.text, [task.to_json() for task in tasks])
     return run
+
+
+def record(run: Run, name: str, experiment: str, tasks: list[dict[str, Any]]) -> None:
+    """Write what was asked into the run's folder: the experiment file's text, and the plan."""
+    run.store.write(f"{run.folder}/experiment.yaml", experiment.encode())
+    run.store.write(f"{run.folder}/plan.json", json.dumps({"name": name, "tasks": tasks}, indent=1).encode())
 
 
 def run_id(experiment: Experiment, tasks: list[Task]) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from components.report.write import write_report
+from components.report.write import recorded_outcomes, write_report
 from edm2core.store import open_store
 from edm2core.store.runs import Run, load_plan
 from pipelines.cli.options import store_option
@@ -21,5 +21,5 @@ def command(run: str, store: str) -> None:
     where = open_store(store)
     name, tasks = load_plan(where, run)
     record = Run(run, where)
-    write_report(record, name, tasks, {}, shlex.join(["edm2", *sys.argv[1:]]))
+    write_report(record, name, tasks, recorded_outcomes(record), shlex.join(["edm2", *sys.argv[1:]]))
     click.echo(f"report: {where.uri}/{record.folder}/report.html")
