@@ -40,10 +40,17 @@ def _samples(report: Report, result: Result) -> dict[str, Any]:
         "eta": settings.eta,
         "samples": result.metadata.get("n", settings.count),
         "reference": reference.metadata.get("n") if reference else None,
-        "extractor": extractor.task.settings.get("extractor") if extractor else None,
+        "extractor": _extractor(extractor),
         "ema": settings.ema[0],
         **others,
     }
+
+
+def _extractor(result: Result | None) -> str | None:
+    if result is None:
+        return None
+    name = str(result.task.settings.get("extractor"))
+    return name if result.metadata.get("published_weights", True) else f"{name} (not the published weights)"
 
 
 def _probe(report: Report, result: Result) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
         subject.get("epoch"),
         subject.get("ema"),
         subject.get("draw"),
-        result.metadata.get("n"),
+        result.metadata.get("n", result.metadata.get("test_images")),
         describe(protocol(report, result)),
         metric,
         clean(number),

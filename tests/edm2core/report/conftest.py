@@ -1,10 +1,86 @@
+"""A store filled as an experiment would, without training anything."""
+
 from __future__ import annotations
 
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.edm2core.report.fake_store import Fake
+from edm2core.config import load_experiment
+from edm2core.manifest import Manifest
+from edm2core.plan import Task, plan
+from edm2core.report import Report, RunInfo, collect
+from edm2core.store.local import LocalStore
+from edm2core.store.results import commit, upload_files
+
+DEMO = """\
+name: digits-ceg
+recipes: [digits/C, digits/E, digits/G]
+seeds: [0]
+epochs: [20, 40, 60]
+sample: {count: 2000, steps: 18}
+metrics: [fd]
+"""
+LEVEL = {"C": 1.0, "E": 0.72, "G": 0.61}
+STEPS = 23  # an epoch
+PARAMETERS = 301_568
+TRAIN, TEST = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000}, {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
+
+
+@dataclass
+class Fake:
+    """An experiment's plan in a store where the tasks that `make` was told to leave out are missing."""
+
+    folder: Path
+    text: str = DEMO
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage → over what the stage would record
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "experiment.yaml"
+        file.write_text(self.text)
+        experiment = load_experiment(file)
+        digests = {f"data:{recipe.name}": f"sha256:{number:064x}" for number, recipe in enumerate(experiment.recipes)}
+        if len({recipe.dataset for recipe in experiment.recipes}) == 1:
+            digests = dict.fromkeys(digests, f"sha256:{7:064x}")
+        self.name = experiment.name
+        self.tasks = plan(experiment, {**digests, "inception": f"sha256:{1:064x}"})
+        self.store = LocalStore(self.folder / "store")
+
+    def make(self, leave_out: Callable[[Task], bool] = lambda _: False) -> Fake:
+        for task in self.tasks:
+            if not leave_out(task):
+                self.commit(task)
+        return self
+
+    def commit(self, task: Task, metadata: Mapping[str, Any] | None = None) -> Manifest:
+        out = self.folder / "out" / task.key
+        out.mkdir(parents=True)
+        for name, data in _files(task, self.tasks).items():
+            (out / name).write_bytes(data)
+        attempt = f"20250301T101500-{task.key[:8]}"
+        metadata = {**task.subject, **_metadata(task, self.tasks), **self.metadata.get(task.stage, {}), **(metadata or {})}
+        inputs = {name: str(ref) for name, ref in task.inputs.items()}
+        files = upload_files(self.store, task.ref, attempt, out)
+        made = Manifest(
+            task.stage, task.version, task.key, task.title, task.settings, inputs, {}, attempt, files, metadata, _provenance(task)
+        )
+        return commit(self.store, made)
+
+    def report(self, run: RunInfo | None = None) -> Report:
+        return collect(self.name, self.tasks, self.store, run or RunInfo(experiment=self.text))
+
+    def find(self, stage: str, **subject: Any) -> Task:
+        return next(t for t in self.tasks if t.stage == stage and subject.items() <= t.subject.items())
 
 
 @pytest.fixture
@@ -13,7 +89,107 @@ def fake(tmp_path: Path) -> Fake:
     return Fake(tmp_path)
 
 
+@pytest.fixture
+def another(tmp_path: Path) -> Callable[..., Fake]:
+    """The demo with parts of its text replaced and lines added, all of it done."""
+
+    def build(replace: Mapping[str, str] = MappingProxyType({}), add: str = "", *, make: bool = True) -> Fake:
+        text = DEMO
+        for old, new in replace.items():
+            text = text.replace(old, new)
+        fake = Fake(tmp_path, text + add)
+        return fake.make() if make else fake
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     """The digits demo, all of it done; not to be changed."""
     return Fake(tmp_path_factory.mktemp("demo")).make()
+
+
+def _quality(task: Task) -> float:
+    """How bad the samples are: falls along the training, differs by recipe and seed."""
+    subject = task.subject
+    return LEVEL.get(subject["recipe"][-1], 0.9) * (0.12 + math.exp(-subject["epoch"] / 30)) * (1 + 0.03 * subject["seed"])
+
+
+def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
+    dataset = task.subject.get("dataset", "digits")
+    if task.stage == "prepare":
+        return {"classes": [str(i) for i in range(10)], "source": f"sha256:{7:064x}"}
+    if task.stage == "snapshot":
+        epoch = task.subject["epoch"]
+        return {"parameters": PARAMETERS, "step": epoch * STEPS, "images_seen": epoch * TRAIN[dataset]}
+    if task.stage == "reference":
+        return {"n": TRAIN[dataset]}
+    if task.stage == "metrics":
+        name = "fd_digits" if task.settings["metrics"] == ["fd"] else task.settings["metrics"][0]
+        samples = next(other for other in tasks if other.ref == task.inputs["samples"])
+        return {"values": {name: 40 * _quality(task)}, "n": samples.settings["count"]}
+    if task.stage == "probe" and "snapshot" not in task.inputs:
+        return {"pixel_accuracy": 95.83, "test_images": TEST[dataset]}
+    if task.stage == "probe":
+        best = 98.2 - 9 * _quality(task)
+        cells = [
+            {"t": t, "block": block, "validation_accuracy": best - abs(t - 4) * 1.5 - abs(i - 2) * 2.0}
+            for t in task.settings["t"]
+            for i, block in enumerate(task.settings["blocks"])
+        ]
+        chosen = max(cells, key=lambda cell: cell["validation_accuracy"])
+        return {"probe_accuracy": best, "test_images": TEST[dataset], "cells": cells, "chosen": chosen}
+    return {}
+
+
+def _provenance(task: Task) -> dict[str, Any]:
+    seconds = {"snapshot": 1.1 * task.subject.get("epoch", 0), "sample": 6.3, "probe": 4.8}.get(task.stage, 1.7)
+    return {
+        "code_version": "0.1.0+4f2a9c1d77e0",
+        "host": "workstation",
+        "device": "x86_64 CPU, 2 cores",
+        "world_size": 1,
+        "seconds": seconds,
+        "started": 1740823200.0,
+        "python": "3.11.7",
+        "packages": {"torch": "2.11.0", "numpy": "2.2.1", "plotly": "7.1.0"},
+    }
+
+
+def _files(task: Task, tasks: list[Task]) -> dict[str, bytes]:
+    if task.stage == "snapshot":
+        return {"curve.jsonl": _curve(task), "ema-fixed.safetensors": b"weights"}
+    if task.stage == "sample":
+        return {"grid.png": _grid(_quality(task), task.settings["seed"])}
+    if task.stage == "prepare":
+        return {"train_images.npy": b"images", "train_labels.npy": b"labels"}
+    return {"values.json": b"{}"}
+
+
+def _curve(task: Task) -> bytes:
+    noise = np.random.default_rng(task.subject["seed"])
+    training, lines = task.settings["training"], []
+    for step in range(5, task.subject["epoch"] * STEPS + 1, 5):
+        epoch = step / STEPS
+        lr = training["lr"] * min(1, epoch / training["warmup_epochs"])
+        if training["t_ref_epochs"]:
+            lr /= math.sqrt(max(epoch / training["t_ref_epochs"], 1))
+        loss = LEVEL.get(task.subject["recipe"][-1], 0.9) * (0.2 + math.exp(-epoch / 6)) + noise.normal(0, 0.015)
+        lines.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr, "images_per_s": 1300.0, "nonfinite": 0})
+        if step == 20 * STEPS:
+            lines.append({"restart": True, "step": step, "generation": 2})
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def _grid(badness: float, seed: int) -> bytes:
+    """8 by 8 cells of 8 by 8 pixels: bars that drown in noise where the samples are bad."""
+    noise = np.random.default_rng(seed)
+    cells = np.zeros((8, 8, 8, 8))
+    for row in range(8):
+        for column in range(8):
+            cells[row, :, column, 1 + (row + column) % 6] = 200
+            cells[row, 1 + (row * 3 + column) % 6, column, :] = 200
+    pixels = np.clip(cells.reshape(64, 64) + noise.normal(0, 150 * badness, (64, 64)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

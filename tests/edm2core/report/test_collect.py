@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edm2core.report import Outcome, RunInfo
-from tests.edm2core.report.fake_store import Fake
+
+if TYPE_CHECKING:
+    from conftest import Fake
 
 
 def test_every_task_is_there_once_with_its_state(demo: Fake) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 import pytest
 
 from edm2core.report import Outcome, RunInfo
 from edm2core.report.html import count, duration, render, value
-from tests.edm2core.report.fake_store import DEMO, Fake
+
+if TYPE_CHECKING:
+    from conftest import Fake
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
 
@@ -107,16 +110,16 @@ def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
     assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr"}
 
 
-def test_plotly_knows_every_property_of_the_figures(tmp_path: Path) -> None:
-    grid = DEMO + "probe: {t: [3, 4, 5], blocks: [out_1, out_2, out_3]}\n"
-    plots = Page(render(Fake(tmp_path, grid).make().report())).plots
+def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]) -> None:
+    fake = another(add="probe: {t: [3, 4, 5], blocks: [out_1, out_2, out_3]}\n")
+    plots = Page(render(fake.report())).plots
     assert {"map-0", "map-1", "map-2"} <= plots.keys()
     for plot in plots.values():
         go.Figure(plot)
 
 
-def test_a_probe_grid_shows_one_epoch_at_a_time_in_one_colour_scale(tmp_path: Path) -> None:
-    plots = Page(render(Fake(tmp_path, DEMO + "probe: {t: [3, 4], blocks: [out_1, out_2]}\n").make().report())).plots
+def test_a_probe_grid_shows_one_epoch_at_a_time_in_one_colour_scale(another: Callable[..., Fake]) -> None:
+    plots = Page(render(another(add="probe: {t: [3, 4], blocks: [out_1, out_2]}\n").report())).plots
     maps = [trace for trace in plots["map-0"]["data"] if trace["type"] == "heatmap"]
     assert [(trace["meta"]["epoch"], trace["visible"]) for trace in maps] == [(20, False), (40, False), (60, True)]
     assert len({(trace["zmin"], trace["zmax"]) for trace in maps}) == 1
@@ -183,9 +186,9 @@ def test_pictures_that_are_too_many_are_thinned_and_said_so(fake: Fake, monkeypa
     assert "epochs 40 are left out" in page.text
 
 
-def test_recipes_of_different_data_sets_have_their_own_tables(tmp_path: Path) -> None:
-    text = DEMO.replace("digits/G", "cifar10/C").replace("[fd]", "[fid]") + "inception_weights: weights.pth\n"
-    page = Page(render(Fake(tmp_path, text).make().report()))
+def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[..., Fake]) -> None:
+    fake = another({"digits/G": "cifar10/C", "[fd]": "[fid]"}, "inception_weights: weights.pth\n")
+    page = Page(render(fake.report()))
     labels = [a["aria-label"] for tag, a in page.elements if tag == "div" and str(a.get("aria-label")).startswith("Results on")]
     assert labels == ["Results on digits", "Results on cifar10"]
     assert "samples 2000 instead of 50000" in page.text

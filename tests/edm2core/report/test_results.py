@@ -7,15 +7,18 @@ import io
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edm2core.report import collect, write
 from edm2core.report.collect import RunInfo
 from edm2core.report.results import as_csv, as_json, label, rows
-from tests.edm2core.report.fake_store import DEMO, Fake
+
+if TYPE_CHECKING:
+    from conftest import Fake
 
 
 def _results(fake: Fake) -> list[dict[str, Any]]:
@@ -82,9 +85,9 @@ def test_the_run_says_who_made_what(demo: Fake) -> None:
     assert all(task["attempt"] and task["state"] == "done" for task in run["tasks"])
 
 
-def test_a_settings_change_shows_in_the_protocol(tmp_path: Path) -> None:
-    text = DEMO.replace("steps: 18", "steps: 18, eta: 0.5, sigma_max: 40.0, clip: false") + "probe: {flip: false}\n"
-    protocols = {row["metric"]: row["protocol"] for row in _results(Fake(tmp_path, text).make())}
+def test_a_settings_change_shows_in_the_protocol(another: Callable[..., Fake]) -> None:
+    changed = another({"steps: 18": "steps: 18, eta: 0.5, sigma_max: 40.0, clip: false"}, "probe: {flip: false}\n")
+    protocols = {row["metric"]: row["protocol"] for row in _results(changed)}
     assert protocols["fd_digits"] == ("18 steps, eta 0.5, 2000 samples vs 1437 training images, digits features, clip False, sigma_max 40")
     assert protocols["probe_accuracy"] == "linear probe t=4 out_3, 15 epochs, batch 512, lr 0.004, no flip, EMA fixed"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,7 +13,9 @@ from edm2core.plan import Task
 from edm2core.report import Outcome, RunInfo
 from edm2core.report.results import rows
 from edm2core.report.summary import Cell, Line, Table, recipes, tables
-from tests.edm2core.report.fake_store import DEMO, PARAMETERS, Fake
+
+if TYPE_CHECKING:
+    from conftest import Fake
 
 
 def _table(fake: Fake, run: RunInfo | None = None) -> Table:
@@ -63,29 +67,28 @@ def test_a_recipe_without_any_value_says_why(fake: Fake) -> None:
     assert (cell.best, cell.state) == (None, "missing")
 
 
-def test_draws_are_averaged_and_counted(tmp_path: Path) -> None:
-    fake = Fake(tmp_path, DEMO.replace("steps: 18", "steps: 18, draws: 2"))
+def test_draws_are_averaged_and_counted(another: Callable[..., Fake]) -> None:
+    fake = another({"steps: 18": "steps: 18, draws: 2"}, make=False)
     _make(fake, [(fake.find("metrics", recipe="digits/C", epoch=20, draw=draw), 2.0 + draw) for draw in (0, 1)])
     cell = _cell(_line(_table(fake), "digits/C"), "fd_digits")
     assert (cell.best, cell.draws) == ((20, 2.5), 2)
 
 
-def test_each_seed_and_average_has_its_own_line(tmp_path: Path) -> None:
-    text = DEMO.replace("seeds: [0]", "seeds: [0, 1]").replace("steps: 18", 'steps: 18, ema: [fixed, "0.050"]')
-    lines = [line.who for line in _table(Fake(tmp_path, text).make()).lines if line.recipe == "digits/C"]
+def test_each_seed_and_average_has_its_own_line(another: Callable[..., Fake]) -> None:
+    fake = another({"seeds: [0]": "seeds: [0, 1]", "steps: 18": 'steps: 18, ema: [fixed, "0.050"]', "20, 40, 60": "20"})
+    lines = [line.who for line in _table(fake).lines if line.recipe == "digits/C"]
     assert sorted(lines) == [("digits/C", s, e) for s in (0, 1) for e in ("0.050", "fixed")]
 
 
-def test_values_of_different_protocols_never_share_a_column(tmp_path: Path) -> None:
+def test_values_of_different_protocols_never_share_a_column(another: Callable[..., Fake], tmp_path: Path) -> None:
     (tmp_path / "few.yaml").write_text("extends: digits/C\nname: digits/few\ndata: {test_share: 0.3}\nprobe: {lr: 1.0e-3}\n")
-    text = DEMO.replace("digits/C, digits/E, digits/G", "digits/C, few.yaml")
-    columns = [c for c in _table(Fake(tmp_path, text).make()).columns if c.metric == "probe_accuracy"]
+    columns = [c for c in _table(another({"digits/E, digits/G": "few.yaml"})).columns if c.metric == "probe_accuracy"]
     assert len(columns) == 2
 
 
 def test_cost_is_that_of_the_latest_snapshot(demo: Fake) -> None:
     line = _line(_table(demo), "digits/C")
-    assert (line.parameters, line.images, line.epochs, line.processes) == (PARAMETERS, 60 * 1437, 60, 1)
+    assert (line.parameters, line.images, line.epochs, line.processes) == (301_568, 60 * 1437, 60, 1)
     assert line.seconds == pytest.approx(66)
 
 
