@@ -49,8 +49,9 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[Place, str]:
 
 def unknown(kind: str, name: str, last: str, known: list[str]) -> str:
     """Words for an unknown name: the nearest known one, else all of them."""
-    near = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else ""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(last.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"Did you mean '{by_lower[near[0]]}'?" if near else ""
     return f"There is no {kind} '{name}'. {hint} Known here: {', '.join(known)}.".replace("  ", " ")
 
 

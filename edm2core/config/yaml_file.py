@@ -74,6 +74,7 @@ def parse(text: str, file: str) -> Document:
     """Like load, from text; `file` is what errors call it."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        origins = dict(_origins(node, (), file)) if node is not None else {}
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -91,7 +92,7 @@ def parse(text: str, file: str) -> Document:
         raise InputError("The file is empty.", where=file, do_next="Start from experiments/demo.yaml.")
     if not isinstance(values, dict):
         raise InputError("The file must hold names with values (`name: …`) at the top.", where=str(Origin(file, node.start_mark.line + 1)))
-    return Document(values, dict(_origins(node, (), file)))
+    return Document(values, origins)
 
 
 def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, Origin]]:

@@ -62,25 +62,31 @@ class States:
 
     def __init__(self, scratch: Scratch, folder: Path, background: Background) -> None:
         self._scratch, self._folder, self._background = scratch, folder, background
-        self._steps: dict[str, int] = {}
+        self._steps: dict[str, int] | None = None  # by slot, once looked at
         self._interval, self._last = 5.0, time.monotonic()
 
-    def load(self, at_most: int) -> State | None:
-        """The latest whole state that is not beyond step `at_most`; a damaged one is passed over, saying so."""
-        found = []
-        for slot in SLOTS:
+    def load(self, at_least: int, at_most: int) -> State | None:
+        """The latest whole state of these steps; a damaged one is passed over, saying so."""
+        if self._steps is None:
+            self._steps = {slot: step for slot in SLOTS if (step := self._read_step(slot)) is not None}
+        usable = [slot for slot, step in self._steps.items() if at_least <= step <= at_most]
+        for slot in sorted(usable, key=self._steps.__getitem__, reverse=True):
+            self._background.finish()  # it may be being written
             path = self._scratch.get(slot, self._folder)
-            if path is not None:
-                with safetensors.safe_open(path, "pt") as file:
-                    self._steps[slot] = int(file.metadata()["step"])
-                found.append((self._steps[slot], path))
-        usable = [(step, path) for step, path in found if step <= at_most]
-        if not usable:
+            if path is None:
+                del self._steps[slot]
+                continue
+            tensors = safetensors.torch.load_file(path)
+            curve = bytes(tensors.pop("curve").numpy()).decode().splitlines()
+            return State(self._steps[slot], tensors, [json.loads(line) for line in curve if line])
+        return None
+
+    def _read_step(self, slot: str) -> int | None:
+        path = self._scratch.get(slot, self._folder)
+        if path is None:
             return None
-        step, path = max(usable)
-        tensors = safetensors.torch.load_file(path)
-        curve = bytes(tensors.pop("curve").numpy()).decode().splitlines()
-        return State(step, tensors, [json.loads(line) for line in curve])
+        with safetensors.safe_open(path, "pt") as file:
+            return int(file.metadata()["step"])
 
     def due(self) -> bool:
         """Whether it is time for a state, and the last one is written."""
@@ -88,8 +94,9 @@ class States:
 
     def save(self, step: int, tensors: dict[str, Tensor], curve: list[dict[str, Any]], stalled_s: float) -> None:
         """Write a state in the background; `stalled_s` is how long taking it held up the loop."""
-        slot = min(SLOTS, key=lambda name: self._steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
-        self._steps[slot] = step
+        steps = self._steps = self._steps or {}
+        slot = min(SLOTS, key=lambda name: steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
+        steps[slot] = step
         lines = "".join(json.dumps(row) + "\n" for row in curve).encode()
         self._background.run(lambda: self._write(slot, step, {**tensors, "curve": _bytes(lines)}, stalled_s))
 

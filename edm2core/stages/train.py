@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -56,13 +57,13 @@ class Training:
         self.inputs = open_inputs(task, store, folder / "inputs")
         self.curve: list[dict[str, Any]] = []
         self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if world_size > 1 else None  # type: ignore[assignment]
-        self.committed: set[int] = set()  # wanted epochs known to have their snapshot
+        self.committed: set[int] = set()  # epochs that have their snapshot, or will once the background has written it
         self.clock = time.monotonic(), 0, 0  # at the last row: time, images seen, step
 
     def run(self) -> None:
         signals.stop_if_asked()
         data = load_prepared(self.inputs["data"].all())
-        images = torch.from_numpy(data.train_images[:]).to(pick_device())
+        images = torch.from_numpy(np.array(data.train_images)).to(pick_device())
         self.trainer = Trainer(self.settings, data.affine, images, self.rank, self.world_size)
         self.board: SummaryWriter | None = None
         if self.rank == 0:
@@ -70,10 +71,8 @@ class Training:
         try:
             while epochs := self._missing():
                 self._position(epochs[0])
-                while ahead := [epoch for epoch in epochs if epoch > self.trainer.epoch]:
-                    self._epoch(ahead)
-                    epochs = self._missing()
-                self.background.finish()
+                self._epoch(epochs)
+            self.background.finish()
         finally:
             if self.board is not None:
                 self._upload_board()
@@ -91,39 +90,45 @@ class Training:
         return answer[0]
 
     def _position(self, epoch: int) -> None:
-        """Go to the best place to start from for the snapshot at `epoch`: the latest state not beyond it, else the beginning."""
-        state = self.states.load(epoch * self.trainer.steps_per_epoch) if self.rank == 0 else None
-        message: list[Any] = [(state.tensors, state.curve) if state else None]
+        """Be where training for the snapshot at `epoch` goes on best: here, at a saved state nearer to it, or at the beginning."""
+        target, here = epoch * self.trainer.steps_per_epoch, self.trainer.steps
+        message: list[Any] = [None]
+        if self.rank == 0 and (state := self.states.load(at_least=here + 1 if here < target else 1, at_most=target)):
+            message[0] = state.tensors, state.curve
         if self.group is not None:
             dist.broadcast_object_list(message, src=0, group=self.group)
-        if message[0] is None:
-            if self.trainer.steps:
-                self.trainer = Trainer(self.settings, self.trainer.affine, self.trainer.images, self.rank, self.world_size)
-            self.curve = []
-        else:
+        if message[0] is not None:
             tensors, self.curve = message[0]
             self.trainer.load_state(tensors)
             self._row({"restart": True, "step": self.trainer.steps, "generation": self.generation})
             if self.rank == 0:
                 emit("restart", task=self.task.title, step=self.trainer.steps, epoch=self.trainer.epoch, generation=self.generation)
+        elif here >= target:
+            self.trainer = Trainer(self.settings, self.trainer.affine, self.trainer.images, self.rank, self.world_size)
+            self.curve = []
+        if self.trainer.steps != here or self.board is None:
+            self._open_board()
+            self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
+
+    def _open_board(self) -> None:
+        """A new event file that replaces what older ones say of the steps to come."""
         if self.rank == 0:
             if self.board is not None:
                 self.board.close()
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.trainer.steps + 1)
-        self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
 
-    def _epoch(self, ahead: list[int]) -> None:
+    def _epoch(self, wanted: list[int]) -> None:
         """Train to the end of the epoch, saving states on the way, and the epoch's snapshot or stored average if it has one."""
-        trainer, last = self.trainer, ahead[-1] * self.trainer.steps_per_epoch
+        trainer, last = self.trainer, wanted[-1] * self.trainer.steps_per_epoch
         while True:
             trainer.step()
             if trainer.at_epoch_end or trainer.steps % trainer.steps_per_epoch % WINDOW == 0:
                 self._log(trainer.close_window(), last)
             stop, save = self._agree(signals.asked(), self.states.due())
-            if stop or save or (trainer.at_epoch_end and trainer.epoch in ahead):
+            if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted):
                 self._save_state()
             if trainer.at_epoch_end:
-                self._keep(ahead)
+                self._keep(wanted)
             if stop:
                 self.background.finish()
                 raise Interrupted(
@@ -148,15 +153,16 @@ class Training:
             self.states.save(self.trainer.steps, tensors, list(self.curve), time.monotonic() - begun)
             self.background.run(self._upload_board)
 
-    def _keep(self, ahead: list[int]) -> None:
+    def _keep(self, wanted: list[int]) -> None:
         """Commit the snapshot or the stored averages that belong to the epoch just completed."""
         if self.rank:
             return
         epoch, training = self.trainer.epoch, self.settings.training
         every = training.average_every or max(1, training.epochs // 64)
-        if epoch in ahead:
+        if epoch in wanted:
             weights = {name: self.trainer.averaged(name) for name in self.trainer.averages}
             curve, seen = list(self.curve), self.trainer.images_seen()
+            self.committed.add(epoch)
             self.background.run(lambda: self._commit_snapshot(epoch, weights, curve, seen))
         if epoch % every == 0:
             halves = {n: {k: v.half() for k, v in self.trainer.averaged(n).items()} for n in self.trainer.averages if n != "fixed"}

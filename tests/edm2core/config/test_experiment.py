@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from edm2core.config import load_experiment
+from edm2core.errors import InputError
+
+GOOD = "name: demo\nrecipes: [digits/C, digits/E]\nepochs: [20, 10]\nmetrics: [fd]\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "e.yaml").write_text(text)
+    return folder / "e.yaml"
+
+
+def test_sections_and_overrides_reach_every_recipe(tmp_path: Path) -> None:
+    text = GOOD + "sample: {count: 100}\nprobe: {epochs: 3}\noverrides: {network.dropout: 0.2, training.lr: 0.5}\n"
+    experiment = load_experiment(write(tmp_path, text))
+    for recipe in experiment.recipes:
+        assert (recipe.sample.count, recipe.probe.epochs, recipe.network.dropout, recipe.training.lr) == (100, 3, 0.2, 0.5)
+    assert experiment.epochs == {"digits/C": (10, 20), "digits/E": (10, 20)}
+
+
+def test_without_epochs_a_recipe_says_when_to_look(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [digits/C]\nmetrics: [fd]\noverrides: {training.epochs: 50, training.snapshot_every: 20}\n"
+    assert load_experiment(write(tmp_path, text)).epochs == {"digits/C": (20, 40, 50)}
+
+
+def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [cifar10/C]\nmetrics: []\noverrides: {data.source: here/cifar.tar.gz}\n"
+    assert load_experiment(write(tmp_path, text)).recipes[0].data.source == str(tmp_path / "here/cifar.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "line"),
+    [
+        ("name: ../evil", "'name'", 1),
+        ("name: a/b", "'name'", 1),
+        ("recipes: [digits/X]", "Did you mean", 2),
+        ("recipes: []", "'recipes' must have at least 1", 2),
+        ("recipes: [digits/C, digits/C]", "stands more than once", 2),
+        ("epochs: []", "'epochs' must have at least 1", 3),
+        ("epochs: [-1]", "greater than or equal to 1", 3),
+        ("epochs: [0]", "greater than or equal to 1", 3),
+        ("epochs: [10, 10]", "10 stands more than once", 3),
+        ("epochs: [ten]", "valid integer", 3),
+        ("epochs: 10", "'epochs'", 3),
+        ("epochs: [10, 61]", "beyond the end of digits/C", 3),
+        ("metrics: [fdi]", "'fid' or 'fd'", 4),
+        ("sample: {count: 0}", "greater than or equal to 1", 5),
+        ("sample: {count: -5}", "greater than or equal to 1", 5),
+        ("sample: {cuont: 5}", "Did you mean 'count'", 5),
+        ("overrides: {network.drop: 0.1}", "Did you mean 'dropout'", 5),
+        ("overrides: {netwrk.dropout: 0.1}", "Did you mean 'network'", 5),
+        ("seeds: [-1]", "greater than or equal to 0", 5),
+        ("epoch: [1]", "Did you mean 'epochs'", 5),
+    ],
+)
+def test_what_an_experiment_cannot_say_is_refused_with_its_line(tmp_path: Path, change: str, words: str, line: int) -> None:
+    lines = GOOD.splitlines()
+    names = [text.split(":")[0] for text in lines]
+    name = change.split(":")[0]
+    lines = [change if n == name else text for n, text in zip(names, lines, strict=True)] + ([change] if name not in names else [])
+    with pytest.raises(InputError, match=words) as caught:
+        load_experiment(write(tmp_path, "\n".join(lines)))
+    assert caught.value.where.endswith(f"e.yaml, line {line}")
+
+
+def test_fd_is_refused_where_a_data_set_has_no_features_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="only digits has"):
+        load_experiment(write(tmp_path, "name: x\nrecipes: [cifar10/C]\nmetrics: [fd]\n"))

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from edm2core.config.yaml_file import load, parse
+from edm2core.errors import InputError
+
+
+def test_every_value_knows_its_line() -> None:
+    document = parse("name: x\nsample:\n  count: 5\nepochs: [1, 2,\n  3]\n", "e.yaml")
+    assert document.origin(("sample", "count")).line == 3
+    assert document.origin(("epochs", 2)).line == 5
+    assert str(document.origin(("sample", "absent"))) == "e.yaml, line 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        ("a: [1, 2\nb: 3", "malformed", 2),
+        ("a: !!python/object/apply:os.system ['true']", "tag", 1),
+        ("a: 1\nb: 2\na: 3", "stands twice", 3),
+        ("- 1\n- 2", "names with values", 1),
+        ("a: 1\n? [x, y]\n: 2", "plain words", 2),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(text: str, words: str, line: int) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        parse(text, "e.yaml")
+    assert caught.value.where == f"e.yaml, line {line}"
+
+
+@pytest.mark.parametrize("data", [b"", b"# only a comment\n", b"\x00\x01\x02", b"\xff\xfe\x00a", b"a: 1\x00"])
+def test_an_empty_or_binary_file_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "e.yaml").write_bytes(data)
+    with pytest.raises(InputError):
+        load(tmp_path / "e.yaml")
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        load(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match="is a folder"):
+        load(tmp_path)

@@ -1,0 +1,214 @@
+"""Training as its process does it: snapshots as they are wanted, states that survive anything, one curve."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edm2core.config import load_experiment
+from edm2core.errors import Interrupted
+from edm2core.events import parse
+from edm2core.manifest import Manifest
+from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.stages import prepare, signals, train
+from edm2core.stages.main import _work
+from edm2core.stages.wanted import want
+from edm2core.store import Store, open_store
+from edm2core.store.results import load
+from edm2core.train import Trainer
+
+EXPERIMENT = """
+name: tiny
+recipes: [digits/G]
+epochs: [1, 2]
+metrics: []
+probe: false
+overrides:
+  {network.multipliers: [1], network.attention_resolutions: [], network.dropout: 0.1, training.batch: 256, training.average_every: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Task]]:
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "e.yaml").write_text(EXPERIMENT)
+    tasks = plan(load_experiment(folder / "e.yaml"), {"data:digits/G": "builtin:digits"})
+    _work(tasks[0], open_store(str(folder / "store")), prepare.run)
+    return folder / "store", tasks
+
+
+@pytest.fixture
+def store(prepared: tuple[Path, list[Task]], tmp_path: Path) -> Store:
+    (tmp_path / "store").mkdir()
+    subprocess.run(["cp", "-r", str(prepared[0] / "results"), str(tmp_path / "store")], check=True)
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def task(prepared: tuple[Path, list[Task]]) -> Task:
+    return next(task for task in prepared[1] if task.stage == "snapshot")
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ask this process to stop, as a signal would, during a step."""
+    monkeypatch.setattr(signals, "_asked", [])
+
+    moment, original = [0], Trainer.step
+
+    def counted(trainer: Trainer) -> None:
+        original(trainer)
+        if trainer.steps == moment[0]:
+            signals._asked.append(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+
+    def arrange(step: int) -> None:
+        signals._asked.clear()
+        moment[0] = step
+
+    return arrange
+
+
+def weights(store: Store, task: Task, epoch: int, folder: Path, ema: str = "fixed") -> dict[str, torch.Tensor]:
+    manifest = snapshot(store, task, epoch)
+    return load_file(store.fetch(manifest.path(f"ema-{ema}.safetensors"), folder))
+
+
+def snapshot(store: Store, task: Task, epoch: int) -> Manifest:
+    manifest = load(store, snapshot_ref(trajectory_ref(task), epoch))
+    assert manifest is not None
+    return manifest
+
+
+def curve(store: Store, task: Task, epoch: int) -> list[dict[str, Any]]:
+    manifest = snapshot(store, task, epoch)
+    return [json.loads(line) for line in store.read(manifest.path("curve.jsonl")).splitlines()]
+
+
+def losses(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: tuple[Path, list[Task]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Task]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(["cp", "-r", str(prepared[0]), str(folder)], check=True)
+    task = next(task for task in prepared[1] if task.stage == "snapshot")
+    train.work(task, open_store(str(folder / "store")))
+    return open_store(str(folder / "store")), task
+
+
+def test_one_training_makes_every_wanted_snapshot(undisturbed: tuple[Store, Task]) -> None:
+    store, task = undisturbed
+    for epoch in (1, 2):
+        manifest = snapshot(store, task, epoch)
+        assert {"ema-fixed.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "curve.jsonl"} <= manifest.files.keys()
+        assert manifest.title == f"G · seed 0 · train to epoch {epoch}"
+        assert manifest.metadata["epoch"] == epoch
+    assert [row["step"] for row in curve(store, task, 2)] == [6, 12]
+    assert list(store.list(f"{trajectory_ref(task).scratch}/tensorboard/"))
+
+
+def test_averages_are_stored_on_a_grid_of_their_own(undisturbed: tuple[Store, Task], tmp_path: Path) -> None:
+    store, task = undisturbed
+    manifests = [Manifest.loads(store.read(entry.path)) for entry in store.list("results/average/") if entry.path.endswith("manifest.json")]
+    assert [(m.settings["epoch"], m.metadata["trajectory"]) for m in manifests] == [(2, trajectory_ref(task).key)]
+    half = load_file(store.fetch(manifests[0].path("ema-0.050.safetensors"), tmp_path))
+    full = weights(store, task, 2, tmp_path, "0.050")
+    assert all(torch.equal(half[name], full[name].half()) for name in full)
+
+
+@pytest.mark.parametrize("step", [2, 6, 9])
+def test_a_stopped_training_goes_on_with_the_same_bits_and_one_curve(
+    store: Store, task: Task, stop_at: Callable[[int], None], undisturbed: tuple[Store, Task], tmp_path: Path, step: int
+) -> None:
+    stop_at(step)
+    with pytest.raises(Interrupted):
+        train.work(task, store)
+    stop_at(0)
+    train.work(task, store)
+    whole = weights(*undisturbed, 2, tmp_path)
+    resumed = weights(store, task, 2, tmp_path)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    rows = curve(store, task, 2)
+    assert losses(rows) == losses(curve(*undisturbed, 2))
+    assert [(row["step"], row["generation"]) for row in rows if row.get("restart")] == [(step, 2)]
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(
+    store: Store,
+    task: Task,
+    stop_at: Callable[[int], None],
+    undisturbed: tuple[Store, Task],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for step in (3, 8):
+        stop_at(step)
+        with pytest.raises(Interrupted):
+            train.work(task, store)
+    stop_at(0)
+    states = sorted((tmp_path / "store").glob("scratch/trajectory/*/state-*/*.bytes"), key=lambda path: path.stat().st_mtime)
+    data = bytearray(states[-1].read_bytes())
+    data[len(data) // 2] ^= 1
+    states[-1].write_bytes(data)
+    capfd.readouterr()
+    train.work(task, store)
+    events = [event for line in capfd.readouterr().out.splitlines() if (event := parse(line))]
+    assert any(event["kind"] == "warning" and "damaged" in event["message"] for event in events)
+    assert [event["step"] for event in events if event["kind"] == "restart"] == [6]  # the state that the snapshot at epoch 1 came with
+    whole, resumed = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_an_earlier_epoch_than_the_state_is_trained_again_and_the_state_ahead_used_afterwards(
+    store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last = Task(
+        **{**vars(task), "settings": {**task.settings, "epoch": 3}, "wanted": (3,), "key": snapshot_ref(trajectory_ref(task), 3).key}
+    )
+    train.work(last, store)
+    train.work(Task(**{**vars(task), "wanted": (1, 4)}), store)
+    events = [event for line in capfd.readouterr().out.splitlines() if (event := parse(line))]
+    assert [event["step"] for event in events if event["kind"] == "restart"] == [18]
+    assert torch.equal(weights(store, task, 1, tmp_path)["network.stem.weight"], weights(*undisturbed, 1, tmp_path)["network.stem.weight"])
+    assert snapshot(store, task, 4)
+
+
+def test_epochs_that_another_run_wants_are_made_too(store: Store, task: Task) -> None:
+    want(store, trajectory_ref(task), "other-run", (3,))
+    train.work(Task(**{**vars(task), "wanted": (1,)}), store)
+    assert snapshot(store, task, 3)
+
+
+def test_signals_save_and_kills_lose_little_in_the_real_process(
+    store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path
+) -> None:
+    """SIGTERM at start-up, SIGTERM in the middle, SIGKILL, then to the end."""
+    (tmp_path / "task.json").write_text(json.dumps(task.to_json()))
+    command = [sys.executable, "-m", "edm2core.stages.train", str(tmp_path / "task.json"), "--store", store.uri]
+    codes = []
+    for number, moment in ((signal.SIGTERM, "import"), (signal.SIGTERM, '"kind":"start"'), (signal.SIGKILL, '"kind":"start"')):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert process.stdout is not None
+        if moment == "import":
+            time.sleep(1.0)
+        else:
+            next(line for line in process.stdout if moment in line)
+        process.send_signal(number)
+        process.stdout.read()
+        codes.append(process.wait(60))
+    assert codes == [143, 143, -9]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+    whole, resumed = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
+    assert all(torch.allclose(resumed[name], whole[name], atol=1e-5) for name in whole)

@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edm2core.config import load_experiment
+from edm2core.config.experiment import Experiment
+from edm2core.plan import Task, plan, trajectory_ref
+
+DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
+DEMO = Path(__file__).parents[2] / "experiments" / "demo.yaml"
+
+
+def experiment(folder: Path, text: str) -> Experiment:
+    (folder / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\nmetrics: [fd]\n{text}")
+    return load_experiment(folder / "e.yaml")
+
+
+def by_title(tasks: list[Task]) -> dict[str, Task]:
+    return {task.title: task for task in tasks}
+
+
+def test_a_task_comes_after_what_it_needs_and_each_result_once() -> None:
+    tasks = plan(load_experiment(DEMO), DIGITS)
+    seen = set()
+    for task in tasks:
+        assert set(task.needs) <= seen
+        assert task.ref not in seen
+        seen.add(task.ref)
+    assert sum(task.stage == "prepare" for task in tasks) == 1
+
+
+def test_titles_are_for_people() -> None:
+    titles = by_title(plan(load_experiment(DEMO), DIGITS))
+    assert "E · seed 0 · FD (digits features) at epoch 40" in titles
+    assert "G · seed 0 · train to epoch 60" in titles
+    assert "digits · linear classifier on raw pixels" in titles
+
+
+def test_keys_are_what_they_were() -> None:
+    """If this fails, results that users have would be computed again: a new key needs a new stage version, or a reason."""
+    golden = json.loads((Path(__file__).parents[1] / "data" / "golden_keys.json").read_text())
+    assert {title: str(task.ref) for title, task in by_title(plan(load_experiment(DEMO), DIGITS)).items()} == golden
+
+
+def test_snapshots_of_a_trajectory_are_chained_and_share_its_key() -> None:
+    snapshots = [task for task in plan(load_experiment(DEMO), DIGITS) if task.stage == "snapshot" and task.subject["recipe"] == "digits/E"]
+    assert len({trajectory_ref(task) for task in snapshots}) == 1
+    assert [task.after for task in snapshots] == [(), (snapshots[0].ref,), (snapshots[1].ref,)]
+    assert all(task.wanted == (20, 40, 60) for task in snapshots)
+
+
+def test_a_later_epoch_or_a_longer_training_re_keys_nothing(tmp_path: Path) -> None:
+    short = by_title(plan(experiment(tmp_path, "epochs: [10, 20]\n"), DIGITS))
+    long = by_title(plan(experiment(tmp_path, "epochs: [10, 20, 80]\noverrides: {training.epochs: 100}\n"), DIGITS))
+    assert {title: task.ref for title, task in short.items()}.items() <= {title: task.ref for title, task in long.items()}.items()
+
+
+def test_where_and_how_work_is_done_is_in_no_key(tmp_path: Path) -> None:
+    plain = plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS)
+    other = plan(
+        experiment(
+            tmp_path, "epochs: [10]\noverrides: {training.micro_batch: 8, sample.batch: 7, sample.shard: 9, training.average_every: 2}\n"
+        ),
+        DIGITS,
+    )
+    assert [task.ref for task in plain] == [task.ref for task in other]
+
+
+def test_what_changes_numbers_changes_only_what_stands_on_it(tmp_path: Path) -> None:
+    plain = by_title(plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS))
+    other = by_title(plan(experiment(tmp_path, "epochs: [10]\nsample: {steps: 9}\n"), DIGITS))
+    changed = {title for title in plain if plain[title].ref != other[title].ref}
+    assert changed == {"C · seed 0 · 2000 samples at epoch 10", "C · seed 0 · FD (digits features) at epoch 10"}
+
+
+def test_another_source_changes_everything(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [10]\n")
+    refs = [{task.ref for task in plan(read, {"data:digits/C": f"sha256:{digit * 64}"})} for digit in "ab"]
+    assert not refs[0] & refs[1]
+
+
+def test_one_draw_keeps_its_key_when_more_are_asked_for(tmp_path: Path) -> None:
+    one = {task.ref for task in plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS)}
+    three = {task.ref for task in plan(experiment(tmp_path, "epochs: [10]\nsample: {draws: 3, ema: [fixed, '0.050']}\n"), DIGITS)}
+    assert one < three
+
+
+@given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
+def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:
+    read = load_experiment(DEMO)
+    changed = Experiment(**{**vars(read), "seeds": (seed,), "epochs": {name: tuple(sorted(epochs)) for name in read.epochs}})
+    for task in plan(changed, DIGITS):
+        assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task

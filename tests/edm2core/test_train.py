@@ -1,0 +1,143 @@
+"""One trajectory, however it is cut up: over processes, over micro-batches, over restarts."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from edm2core.affine import Affine
+from edm2core.config import load_recipe
+from edm2core.config.settings import TrainingSettings
+from edm2core.errors import EdmError
+from edm2core.plan import TrajectorySettings
+from edm2core.train import Trainer, epoch_order, learning_rate
+
+IMAGES = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
+
+
+def settings(config: str = "G", **overrides: Any) -> TrajectorySettings:
+    recipe = load_recipe(
+        f"digits/{config}", {"training.batch": 16, "network.multipliers": [1], "network.attention_resolutions": [8], **overrides}
+    )
+    return TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=3)
+
+
+def trained(trainer: Trainer, steps: int) -> dict[str, torch.Tensor]:
+    for _ in range(steps):
+        trainer.step()
+    return trainer.state()
+
+
+def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("config", ["C", "E", "G"])
+@pytest.mark.parametrize("dropout", [0.0, 0.13])
+def test_a_run_stopped_and_resumed_gives_the_same_bits(config: str, dropout: float) -> None:
+    cut = settings(config, **{"network.dropout": dropout, "training.flip": True})
+    whole = trained(Trainer(cut, Affine(), IMAGES), 8)
+    for stop in (1, 3, 5):  # inside an epoch, at its end, after it
+        first = trained(Trainer(cut, Affine(), IMAGES), stop)
+        second = Trainer(cut, Affine(), IMAGES)
+        second.load_state(first)
+        assert same_bits(trained(second, 8 - stop), whole)
+
+
+def test_half_precision_resumes_with_its_loss_scale() -> None:
+    cut = settings(**{"training.precision": "bf16"})
+    whole = trained(Trainer(cut, Affine(), IMAGES), 4)
+    second = Trainer(cut, Affine(), IMAGES)
+    second.load_state(trained(Trainer(cut, Affine(), IMAGES), 2))
+    assert same_bits(trained(second, 2), whole)
+
+
+@pytest.mark.parametrize("micro_batch", [5, 16])
+def test_micro_batches_change_rounding_only(micro_batch: int) -> None:
+    whole = trained(Trainer(settings(), Affine(), IMAGES), 6)
+    parts = trained(Trainer(settings(**{"training.micro_batch": micro_batch}), Affine(), IMAGES), 6)
+    for name in whole:
+        if name.startswith("weights/"):
+            torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-4)
+
+
+def _process(rank: int, world_size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    trainer = Trainer(settings(), Affine(), IMAGES, rank, world_size)
+    state = trained(trainer, 20)
+    row = trainer.close_window()
+    if rank == 0:
+        torch.save({"state": {k: v for k, v in state.items() if k.startswith("weights/")}, "loss": row["loss"]}, f"{folder}/result.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_processes_agree_with_one(tmp_path: Path, world_size: int) -> None:
+    """40 images in batches of 16, 16 and 8: the shares are unequal."""
+    alone = Trainer(settings(), Affine(), IMAGES)
+    one = trained(alone, 20)
+    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(world_size), str(tmp_path)]) for rank in range(world_size)]
+    assert [process.wait(120) for process in processes] == [0] * world_size
+    together = torch.load(tmp_path / "result.pt", weights_only=True)
+    assert together["loss"] == pytest.approx(alone.close_window()["loss"], abs=1e-4)
+    for name, value in together["state"].items():
+        torch.testing.assert_close(value, one[name], atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted() -> None:
+    trainer = Trainer(settings("C"), Affine(), IMAGES)
+    trained(trainer, 2)
+    before = {k: v.clone() for k, v in trainer.denoiser.state_dict().items()}
+    moments = trainer.state()
+    hook = trainer.denoiser.network.stem.weight.register_hook(lambda gradient: gradient * float("nan"))
+    trained(trainer, 1)
+    hook.remove()
+    assert all(torch.equal(v, before[k]) for k, v in trainer.denoiser.state_dict().items())
+    assert all(torch.equal(v, moments[k]) for k, v in trainer.state().items() if k.startswith("adam/"))
+    assert trainer.close_window()["nonfinite"] == 1
+
+
+def test_a_training_that_has_diverged_ends_with_advice() -> None:
+    trainer = Trainer(settings("C"), Affine(), IMAGES)
+    trainer.denoiser.network.stem.weight.register_hook(lambda gradient: gradient * float("inf"))
+    trained(trainer, 12)
+    with pytest.raises(EdmError, match="diverged") as caught:
+        trainer.close_window()
+    assert "training.lr" in caught.value.do_next
+
+
+def test_the_loss_falls() -> None:
+    trainer = Trainer(settings(), Affine(), IMAGES)
+    trained(trainer, 3)
+    first = trainer.close_window()["loss"]
+    trained(trainer, 60)
+    assert trainer.close_window()["loss"] < first
+
+
+@given(st.integers(0, 2**40), st.integers(0, 5000), st.integers(1, 200))
+def test_an_epoch_shows_every_image_once(seed: int, epoch: int, count: int) -> None:
+    order = epoch_order(seed, epoch, count)
+    assert sorted(order.tolist()) == list(range(count))
+    assert torch.equal(order, epoch_order(seed, epoch, count))
+
+
+def test_the_learning_rate_warms_up_then_falls_with_the_root_of_the_epoch() -> None:
+    training = TrainingSettings(epochs=2000, batch=512, lr=0.02, warmup_epochs=200, t_ref_epochs=400)
+    assert learning_rate(training, 0) == pytest.approx(0.02 / 200)
+    assert learning_rate(training, 199) == pytest.approx(0.02)
+    assert learning_rate(training, 400) == pytest.approx(0.02)
+    assert learning_rate(training, 1600) == pytest.approx(0.01)
+    constant = training.model_copy(update={"t_ref_epochs": None})
+    assert learning_rate(constant, 1999) == 0.02
+
+
+if __name__ == "__main__":
+    _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
