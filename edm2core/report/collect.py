@@ -19,7 +19,7 @@ CURVE, GRID = "curve.jsonl", "grid.png"
 
 
 class Outcome(NamedTuple):
-    """How a task of the run that just ended fared: a state (done, failed, skipped, …), why, and where its output is."""
+    """How a task of the run that just ended fared: a state (done, reused, failed, skipped, interrupted), why, and where its output is."""
 
     state: str
     reason: str = ""
@@ -122,7 +122,7 @@ def _result(task: Task, store: Store, outcome: Outcome | None) -> Result:
         return Result(task, None, Outcome("damaged", str(error), outcome.log if outcome else ""))
     if manifest is not None:
         return Result(task, manifest, Outcome("done", log=outcome.log if outcome else ""))
-    if outcome is None or outcome.state == "done":
+    if outcome is None or outcome.state in ("done", "reused"):
         return Result(task, None, Outcome("missing", "Not in the store: not run yet, or its result was removed."))
     return Result(task, None, Outcome(*outcome))
 

@@ -95,13 +95,15 @@ def size(number: int) -> str:
 
 
 def _data(report: Report) -> list[dict[str, Any]]:
-    """Every prepared data set: settings, digest of the source, digests of the arrays."""
+    """Every prepared data set: its source and digest, how many images, and the digests of the arrays."""
     return [
         {
             "name": result.task.subject.get("dataset", ""),
             "ref": str(result.task.ref),
-            "source": result.task.settings.get("source") or f"{result.task.settings.get('format')} (built in)",
-            "digest": result.metadata.get("source_digest") or result.task.settings.get("digest") or "—",
+            "source": result.task.settings.get("source") or "scikit-learn's digits, part of its package",
+            "digest": result.task.settings.get("digest"),
+            "counts": result.metadata.get("counts") or {},
+            "warning": result.metadata.get("warning"),
             "files": result.manifest.files if result.manifest else {},
         }
         for result in report.of_stage("prepare")
@@ -130,8 +132,19 @@ def _facts(done: list[Result]) -> dict[str, list[str]]:
         "Processes": distinct(done, "world_size"),
         "Python": distinct(done, "python"),
         "Training seeds": seeds,
+        "Training steps with non-finite gradients, left out": _nonfinite(done),
         "Sampling seeds": sorted({str(r.task.settings["seed"]) for r in done if r.task.stage == "sample"}),
     }
+
+
+def _nonfinite(done: list[Result]) -> list[str]:
+    """How many steps of each training had gradients that are not finite, where there were any."""
+    steps: dict[tuple[Any, Any], int] = {}
+    for result in done:
+        if result.task.stage == "snapshot":
+            who = (result.task.subject.get("recipe"), result.task.subject.get("seed"))
+            steps[who] = max(steps.get(who, 0), int(result.metadata.get("nonfinite_steps") or 0))
+    return [f"{recipe}, seed {seed}: {number}" for (recipe, seed), number in steps.items() if number]
 
 
 def _packages(done: list[Result]) -> dict[str, list[str]]:
@@ -149,4 +162,5 @@ def _reproduce(report: Report, done: list[Result]) -> str:
     usable = revision and revision != "unknown" and not revision.endswith("-dirty")
     checkout = f"git checkout {shlex.quote(revision)}" if usable else f"# code version: {' and '.join(versions) or 'not recorded'}"
     file = shlex.quote(f"{report.name}.yaml")
-    return "\n".join([checkout, "make install", f"edm2 run {file}    # the experiment file below", f"edm2 report {file}"])
+    lines = [checkout, "make .venv/ready", f".venv/bin/edm2 run {file}    # the experiment file, as below"]
+    return "\n".join([*lines, *([f"# what was typed here: {report.run.command}"] if report.run.command else [])])

@@ -49,9 +49,7 @@ class Fake:
         file = self.folder / "experiment.yaml"
         file.write_text(self.text)
         experiment = load_experiment(file)
-        digests = {f"data:{recipe.name}": f"sha256:{number:064x}" for number, recipe in enumerate(experiment.recipes)}
-        if len({recipe.dataset for recipe in experiment.recipes}) == 1:
-            digests = dict.fromkeys(digests, f"sha256:{7:064x}")
+        digests = {f"data:{r.name}": "builtin:digits" if r.data.format == "digits" else f"sha256:{7:064x}" for r in experiment.recipes}
         self.name = experiment.name
         self.tasks = plan(experiment, {**digests, "inception": f"sha256:{1:064x}"})
         self.store = LocalStore(self.folder / "store")
@@ -118,7 +116,7 @@ def _quality(task: Task) -> float:
 def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
     dataset = task.subject.get("dataset", "digits")
     if task.stage == "prepare":
-        return {"classes": [str(i) for i in range(10)], "source": f"sha256:{7:064x}"}
+        return {"counts": {"train": TRAIN[dataset], "test": TEST[dataset]}, "warning": None}
     if task.stage == "snapshot":
         epoch = task.subject["epoch"]
         return {"parameters": PARAMETERS, "step": epoch * STEPS, "images_seen": epoch * TRAIN[dataset]}

@@ -165,10 +165,20 @@ def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake:
     fake.make(
         lambda task: task.subject.get("recipe") == "digits/E" and task.subject.get("epoch") == 60 and task.stage in ("sample", "metrics")
     )
-    page = Page(render(fake.report(RunInfo({bad.ref: Outcome("failed", "No space left.", "runs/x/logs/7")}))))
+    run = RunInfo({bad.ref: Outcome("failed", "No space left.", "runs/x/logs/7")}, command="edm2 run experiment.yaml")
+    page = Page(render(fake.report(run)))
+    assert "what was typed here: edm2 run experiment.yaml" in page.text
     for words in ("2 of 40 tasks have no result", bad.title, "No space left.", "runs/x/logs/7", "best of 2 (of 3 wanted)"):
         assert words in page.text
     assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr"}
+
+
+def test_what_a_reader_must_know_about_data_and_training_is_said(fake: Fake) -> None:
+    fake.metadata = {"prepare": {"warning": "The images are too dark."}, "snapshot": {"nonfinite_steps": 3}}
+    page = Page(render(fake.make().report()))
+    assert "The images are too dark." in page.text
+    assert "1437 for training, 360 for test" in page.text
+    assert "digits/E, seed 0: 3" in page.text
 
 
 def test_an_experiment_of_which_nothing_is_done_still_has_a_page(fake: Fake) -> None:
