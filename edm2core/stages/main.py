@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from edm2core.errors import EdmError, InputError, Interrupted
@@ -57,8 +58,17 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
         return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
     except Exception as error:
         traceback.print_exc()
+        if _passes(error):
+            emit("warning", message=f"rank {_rank()} lost its peers or its device: {str(error).splitlines()[0][:200]}", rank=_rank())
+            return INTERRUPTED
         emit("failed", what=f"{type(error).__name__}: {error}", where=f"stage {stage}", do_next="Its log has the traceback.", rank=_rank())
         return FAILED
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it comes from other processes' ends or from a device's fault, so that starting all of them again may help."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch is not imported where it is not used
+    return bool(names & {"DistError", "AcceleratorError"}) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 def _read_task(text: str) -> Task:
@@ -122,8 +132,10 @@ def processes() -> Iterator[tuple[int, int]]:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    together = dist.new_group(backend="gloo", timeout=timedelta(days=1))
     try:
         yield dist.get_rank(), world_size
+        dist.barrier(group=together)  # type: ignore[arg-type]  # the first process that ends well may end the job: none does before all is written
     finally:
         dist.destroy_process_group()
 

@@ -25,6 +25,7 @@ from edm2core.manifest import Ref
 from edm2core.plan import Task, TrajectorySettings, snapshot_ref, trajectory_ref
 from edm2core.provenance import describe
 from edm2core.stages import signals
+from edm2core.stages.beat import Beat
 from edm2core.stages.main import claim, manifest_of, processes, serve, work_folder
 from edm2core.stages.states import Background, States
 from edm2core.stages.wanted import wanted_epochs
@@ -51,7 +52,7 @@ class Training:
         self.task, self.store, self.folder, self.rank, self.world_size = task, store, folder, rank, world_size
         self.trajectory, self.generation, self.started = trajectory_ref(task), generation, started
         self.settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
-        self.background = Background()
+        self.background, self.beat = Background(), Beat()
         self.scratch = Scratch(store, self.trajectory.scratch, generation)
         self.states = States(self.scratch, folder, self.background)
         self.inputs = open_inputs(task, store, folder / "inputs")
@@ -129,12 +130,17 @@ class Training:
                 self._save_state()
             if trainer.at_epoch_end:
                 self._keep(wanted)
+            self.beat.step()
             if stop:
+                self.beat.pause()
                 self.background.finish()
+                if self.group is not None:
+                    dist.barrier(group=self.group)  # no process ends before the state is saved
                 raise Interrupted(
                     f"Stopped after step {trainer.steps} of {last}; its state is saved.", do_next="Run it again to go on from there."
                 )
             if trainer.at_epoch_end:
+                self.beat.pause()
                 return
 
     def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
