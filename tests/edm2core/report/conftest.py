@@ -29,6 +29,8 @@ seeds: [0]
 epochs: [20, 40, 60]
 sample: {count: 2000, steps: 18}
 metrics: [fd]
+probe: {t: [4], blocks: [out_3], epochs: 15, batch: 512, lr: 4.0e-3}
+overrides: {training.epochs: 60}
 """
 LEVEL = {"C": 1.0, "E": 0.72, "G": 0.61}
 STEPS = 23  # an epoch
@@ -50,7 +52,7 @@ class Fake:
         file.write_text(self.text)
         experiment = load_experiment(file)
         digests = {f"data:{r.name}": "builtin:digits" if r.data.format == "digits" else f"sha256:{7:064x}" for r in experiment.recipes}
-        self.name = experiment.name
+        self.name, self.recipes = experiment.name, experiment.recipes
         self.tasks = plan(experiment, {**digests, "inception": f"sha256:{1:064x}"})
         self.store = LocalStore(self.folder / "store")
 

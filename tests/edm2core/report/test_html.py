@@ -111,7 +111,7 @@ def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
 
 
 def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]) -> None:
-    fake = another(add="probe: {t: [3, 4, 5], blocks: [out_1, out_2, out_3]}\n")
+    fake = another({"t: [4], blocks: [out_3]": "t: [3, 4, 5], blocks: [out_1, out_2, out_3]"})
     plots = Page(render(fake.report())).plots
     assert {"map-0", "map-1", "map-2"} <= plots.keys()
     for plot in plots.values():
@@ -119,7 +119,7 @@ def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]
 
 
 def test_a_probe_grid_shows_one_epoch_at_a_time_in_one_colour_scale(another: Callable[..., Fake]) -> None:
-    plots = Page(render(another(add="probe: {t: [3, 4], blocks: [out_1, out_2]}\n").report())).plots
+    plots = Page(render(another({"t: [4], blocks: [out_3]": "t: [3, 4], blocks: [out_1, out_2]"}).report())).plots
     maps = [trace for trace in plots["map-0"]["data"] if trace["type"] == "heatmap"]
     assert [(trace["meta"]["epoch"], trace["visible"]) for trace in maps] == [(20, False), (40, False), (60, True)]
     assert len({(trace["zmin"], trace["zmax"]) for trace in maps}) == 1
