@@ -63,7 +63,7 @@ class StoreProfile(Settings):
     uri: Annotated[str, Field(pattern=r"^(minio|s3)://")]
     env: dict[str, str] = {}  # endpoint, region: what is no secret
     secret: Name | None = None  # Secret with the credentials
-    secret_env: dict[str, str] = {}  # environment variable → the Secret's key; none: all keys, under their own names
+    secret_env: dict[str, str] = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}  # variable → the Secret's key
 
 
 class Images(Settings):
@@ -89,6 +89,14 @@ class PriorityClasses(Settings):
     evaluation: Name | None = None
 
 
+class Kfp(Settings):
+    """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
+
+    host: str | None = None  # URL of its API; none: through the cluster's API server, in a pod the Service
+    namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
+    max_parallel: Count | None = None  # trajectories side by side; none: all
+
+
 class Profile(Settings):
     """A cluster, as this project uses it."""
 
@@ -100,12 +108,13 @@ class Profile(Settings):
     service_accounts: ServiceAccounts = ServiceAccounts()
     resources: StageResources = StageResources()
     run_in_task_pod: Annotated[tuple[Stage, ...], Field(strict=False)] = ()  # not as a job: in KFP's own pod, if of one node
+    kfp: Kfp = Kfp()
     queue: Name | None = None  # of Kueue
     priority_classes: PriorityClasses = PriorityClasses()
     tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
     node_selector: dict[str, str] = {}
     patch: dict[str, Any] = {}  # merged over every job pod's spec; lists of named things merge by name
-    run_as_user: Count = 1000
+    run_as_user: Count = 65532
     jobs: Count = 4  # side by side, when a machine outside drives the cluster
     patience_s: Seconds = 1800  # for a pod that cannot be scheduled, unless a queue holds it
     active_deadline_s: Count | None = None  # of a job, over all its restarts

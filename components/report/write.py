@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from edm2core.errors import MissingError
+from edm2core.errors import EdmError, MissingError
 from edm2core.manifest import Ref
-from edm2core.plan import Task
+from edm2core.plan import Task, trajectory_ref
 from edm2core.report import Outcome, RunInfo, collect, write
-from edm2core.store.runs import Run
+from edm2core.stages.wanted import unwant
+from edm2core.store import open_store
+from edm2core.store.runs import Run, load_plan
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 
@@ -43,3 +46,17 @@ def recorded_outcomes(run: Run) -> dict[Ref, Outcome]:
                     ref = Ref.parse(event["task"])
                     found[ref] = Outcome(event["kind"], event["error"], f"{run.store.uri}/{run.folder}/logs/{ref.stage}-{ref.key}")
     return found
+
+
+def finish(run: str, store: str, page: str) -> None:
+    """The end of a run that Kubeflow drives: its wishes for snapshots are taken back, its report is written, also to the file `page`."""
+    try:
+        where = open_store(store)
+        name, tasks = load_plan(where, run)
+        for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
+            unwant(where, trajectory, run)
+        record = Run(run, where)
+        write_report(record, name, tasks, recorded_outcomes(record), f"edm2 report {run} --store {store}")
+        Path(page).write_bytes(where.read(f"{record.folder}/report.html"))
+    except EdmError as error:
+        sys.exit(str(error))

@@ -1,0 +1,162 @@
+"""What every component does: take one task through execute(), and show for it the manifest as a small artifact.
+
+A component is a plain function below components/<name>/: its signature is what Kubeflow Pipelines sees of it, its body imports from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from components.execute import TaskFailedError, execute
+from components.launcher.local import LocalBackend
+from components.launcher.profile import Profile
+from components.launcher.spec import Backend, JobSpec, spec_of
+from edm2core.errors import EdmError
+from edm2core.events import numbers
+from edm2core.manifest import Manifest
+from edm2core.plan import Task
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.runs import Run
+
+GRACE_S = 60.0  # for saving; Kubeflow's terminate gives less, a node that is drained gives this
+QUIET_S = 10.0  # between two progress lines
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished task, for those who show something of it."""
+
+    manifest: Manifest
+    store: Store
+
+    def read(self, name: str) -> bytes:
+        """One of the result's files; only small ones are asked for."""
+        return self.store.read(self.manifest.path(name))
+
+
+def work(task: str, run: str, store: str, profile: str, artifact: Any) -> Done:
+    """Do the task (as JSON) and fill its artifact: the manifest itself at `path`, where the result is as metadata.
+
+    `profile` is a cluster profile as JSON, or empty: then the task is done in this process's own pod.
+    Exits with words instead of a traceback where the task failed, since Kubeflow shows a component's output as it is.
+    """
+    try:
+        done = _work(Task.from_json(json.loads(task)), run, store, Profile.loads(profile) if profile else None)
+    except TaskFailedError as error:
+        sys.exit("\n".join([str(error), "Last lines:", *error.lines]))
+    except EdmError as error:
+        sys.exit(str(error))
+    data = done.manifest.dumps()
+    with open(artifact.path, "wb") as file:
+        file.write(data)
+    artifact.metadata.update(_metadata(done, data))
+    return done
+
+
+def _metadata(done: Done, data: bytes) -> dict[str, str | int]:
+    """Where and what the result is; without what is None, which Kubeflow would refuse."""
+    manifest = done.manifest
+    facts = {name: manifest.metadata.get(name) for name in ("recipe", "seed", "epoch")}
+    where = f"{done.store.uri}/{manifest.ref.folder}/{manifest.attempt}"
+    return {
+        "title": manifest.title,
+        "location": where,
+        "digest": hashlib.sha256(data).hexdigest(),
+        **{name: value for name, value in facts.items() if value is not None},
+    }
+
+
+def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done:
+    store = open_store(store_uri)
+    record = Run(run, store)
+    backend, task, spec = _place(task, store_uri, record, profile)
+    say = _Speaker(record)
+    try:
+        manifest, there = _follow(task, store, backend, spec, run, say.event)
+    except EdmError as error:
+        say.ended("failed" if isinstance(error, TaskFailedError) else "interrupted", task, str(error))
+        raise
+    else:
+        say.ended("reused" if there else "done", task, "")
+    finally:
+        if isinstance(backend, LocalBackend):
+            backend.stop_all(GRACE_S)  # a training has its snapshot committed before its state is saved to the end
+        record.close()
+    return Done(manifest, store)
+
+
+def _place(task: Task, store_uri: str, record: Run, profile: Profile | None) -> tuple[Backend, Task, JobSpec]:
+    """Where the task is done: in this pod, or by a job."""
+    if profile is not None and not profile.in_task_pod(task.stage):
+        from components.launcher.pytorchjob import backend_of  # the client of Kubernetes is slow to import
+
+        resources = profile.resources_of(task.stage)
+        return backend_of(profile, record), task, spec_of(task, store_uri, nodes=resources.nodes, processes=resources.processes_per_node)
+    if task.stage == "snapshot":  # this pod ends with the task, so training is not to run on towards later snapshots
+        task = replace(task, wanted=(task.settings["epoch"],))
+    processes = profile.resources_of(task.stage).processes_per_node if profile else 1
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return LocalBackend(lambda spec: record.log_path(spec.task), threads), task, spec_of(task, store_uri, processes=processes)
+
+
+def _follow(
+    task: Task, store: Store, backend: Backend, spec: JobSpec, run: str, show: Callable[[Task, dict[str, Any]], None]
+) -> tuple[Manifest, bool]:
+    """execute(), in a thread of its own: the main thread holds nothing and only waits, so that a signal is served at once."""
+    stop = threading.Event()
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            backend.stop(spec.name, GRACE_S)
+
+    before = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ThreadPoolExecutor(1, "execute") as pool:
+            return pool.submit(execute, task, store, backend, spec, run=run, show=show, stop=stop).result()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Speaker:
+    """Prints what a person follows in Kubeflow's log view, and keeps the rest in the run's record."""
+
+    def __init__(self, record: Run) -> None:
+        self._record = record
+        self._said = -QUIET_S
+
+    def event(self, task: Task, event: dict[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "line":
+            self._print(str(event["line"]))
+        elif kind == "progress":
+            if time.monotonic() - self._said >= QUIET_S:
+                self._said = time.monotonic()
+                self._print(f"{event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
+        else:
+            self._record.log({"task": str(task.ref), **event})
+            words = event.get("message") or event.get("what")
+            self._print(f"{kind}: {words}" if words else kind)
+
+    def ended(self, state: str, task: Task, error: str) -> None:
+        self._record.log({"kind": state, "task": str(task.ref), "title": task.title, "error": error})
+        self._print(f"{state}: {task.title}")
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError):  # whoever read this may be gone already when the pod is told to end
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()

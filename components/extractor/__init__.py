@@ -1,0 +1,1 @@
+"""The network whose features are compared."""

@@ -1,0 +1,1 @@
+"""Samples compared with reference statistics."""

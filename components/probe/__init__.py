@@ -1,0 +1,1 @@
+"""Linear probes on a snapshot's features, or on raw pixels."""

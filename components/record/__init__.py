@@ -1,0 +1,1 @@
+"""What was asked, written into the store before anything runs."""

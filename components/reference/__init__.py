@@ -1,0 +1,1 @@
+"""The training images' statistics in an extractor's features."""

@@ -1,0 +1,1 @@
+"""A trajectory's averages at one epoch."""

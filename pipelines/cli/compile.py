@@ -1,0 +1,35 @@
+"""edm2 compile"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from components.launcher.profile import load_profile
+from edm2core.config.experiment import load_experiment
+from edm2core.plan import plan
+from edm2core.store.runs import run_id
+from pipelines.cli.options import cluster_option, experiment_argument, store_option
+from pipelines.kfp import compile
+from pipelines.sources import resolve
+
+
+@click.command(short_help="Write the Kubeflow Pipelines package of an experiment.")
+@experiment_argument
+@cluster_option
+@store_option
+@click.option("--output", type=click.Path(path_type=Path), help="The package's file (default: RUN.yaml).")
+def command(experiment: Path, cluster: str | None, store: str, output: Path | None) -> None:
+    """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
+
+    With --cluster, store, images and resources are the profile's, and heavy tasks are jobs of their own. Without, every task works in
+    its own process, with the store given by --store.
+    """
+    profile = load_profile(cluster) if cluster else None
+    read = load_experiment(experiment)
+    tasks = plan(read, resolve(read))
+    run = run_id(read, tasks)
+    out = output or Path(f"{run}.yaml")
+    compile(tasks, read, run, profile, profile.store.uri if profile else store, out)
+    click.echo(f"{out}: run {run}, {len(tasks)} tasks.")
