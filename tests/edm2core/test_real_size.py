@@ -1,34 +1,38 @@
-"""The published networks at their real size, with as few images as there can be."""
+"""The published CIFAR-10 networks at their real size, a few images at a time."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from edm2core.affine import Affine
 from edm2core.config import load_recipe
-from edm2core.diffusion import Denoiser, training_loss
-from edm2core.nets import build_network
-from edm2core.sample import heun, latents, probe_sigma, to_uint8
+from edm2core.plan import TrajectorySettings
+from edm2core.probe import Labelled, Probe, cells_of, denoiser_features
+from edm2core.stages.sample import draw_images
+from edm2core.train import Trainer
 
 
 @pytest.mark.parametrize("config", ["C", "E", "G"])
-def test_cifar_takes_a_training_step_samples_and_is_probed(config: str) -> None:
+def test_each_takes_a_training_step_samples_and_is_probed(config: str) -> None:
     recipe = load_recipe(f"cifar10/{config}")
-    torch.manual_seed(0)
-    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion).train()
-    adam = torch.optim.Adam(denoiser.parameters(), lr=1e-3)
-    before = {name: parameter.detach().clone() for name, parameter in denoiser.named_parameters()}
-    denoiser.normalize_weights_()
-    loss = training_loss(denoiser, torch.zeros(1, 3, 32, 32), torch.tensor([0.5]), torch.randn(1, 3, 32, 32))
-    loss.backward()
-    adam.step()
-    assert torch.isfinite(loss)
-    assert any(not torch.equal(parameter, before[name]) for name, parameter in denoiser.named_parameters())
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    training = recipe.training.model_copy(update={"batch": 4, "precision": "fp32"})
+    trainer = Trainer(TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=training, seed=0), Affine(), images)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
+    trainer.step()
+    assert float(trainer.window.nonfinite) == 0
+    assert sum(not torch.equal(before[name], parameter) for name, parameter in trainer.parameters.items()) > len(before) / 2
 
-    denoiser.eval()
-    images = to_uint8(heun(denoiser, latents(0, 0, range(1), (3, 32, 32)), steps=2))
-    assert images.shape == (1, 3, 32, 32)
-    with torch.no_grad():
-        features = denoiser.features(torch.zeros(1, 3, 32, 32), probe_sigma(recipe.probe.t[0]), recipe.probe.blocks)
-    assert {name: tuple(value.shape) for name, value in features.items()} == {"out_6": (1, 256)}
-    assert torch.isfinite(features["out_6"]).all()
+    denoiser = trainer.denoiser.eval().requires_grad_(False)
+    drawn = draw_images(denoiser, recipe.sample.model_copy(update={"steps": 2}), 0, range(2))
+    assert drawn.shape == (2, 3, 32, 32)
+    assert drawn.dtype == np.uint8
+    assert drawn.std() > 0
+
+    cells = cells_of(recipe.probe, denoiser.block_names)
+    probe = Probe(denoiser_features(denoiser, cells), Affine(), recipe.probe, Labelled(images, torch.arange(4)), 10)
+    assert probe.heads[cells[0]][0].shape == (10, 256)
+    assert 1 < probe.train_epoch()[cells[0]] < 5
+    assert probe.predict(images, "test")[cells[0]].shape == (4,)
