@@ -61,7 +61,7 @@ class LocalStore:
             try:
                 self._place(temporary, target, os.link)
             except FileExistsError:
-                return False
+                return temporary.stat().st_nlink > 1  # over NFS the answer to a link that succeeded may get lost, and it is tried again
             except OSError as error:
                 if error.errno in NO_LINK - {errno.EACCES}:
                     raise StoreError(

@@ -29,6 +29,7 @@ from edm2core.store.s3_client import LOOK_RETRIES, PASSING, Connection, connect,
 T = TypeVar("T")
 S = TypeVar("S", bound=IO[bytes])
 PART = 16 * 2**20  # bytes of a part; several are in memory at once
+PAUSE_S = 0.2  # before a second try, and then ever more
 MAX_PARTS = 9_000  # S3 allows 10,000
 READ, WRITE, LIST, DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
 DIGEST, WRITER = "sha256", "writer"  # what is written beside every object
@@ -132,7 +133,10 @@ class S3Store:
         return target
 
     def record(self, path: str) -> FileRecord:
-        return self._download(path, len)[0]
+        found, digest = self._download(path, len)
+        if digest not in ("", found.sha256):  # damaged, or only what came over the wire
+            found, digest = self._download(path, len)
+        return found
 
     def copy(self, source: str, path: str) -> None:
         """Like Store.copy, within the server; above 5 GiB the SDK does it in parts."""
@@ -243,7 +247,7 @@ class S3Store:
         """One request, again where that can help; what the service says is put into words. `right` is what it needs."""
         try:
             return Retrying(
-                stop=stop_after_attempt(6), wait=wait_random_exponential(0.2, max=10), retry=retry_if_exception(_passes), reraise=True
+                stop=stop_after_attempt(6), wait=wait_random_exponential(PAUSE_S, max=10), retry=retry_if_exception(_passes), reraise=True
             )(work)
         except (MinioException, HTTPError, ParseError, ValueError) as error:
             raise explain(error, self._connection.endpoint, self.bucket, f"{self._prefix}{path}", right) from error

@@ -22,13 +22,15 @@ import urllib3
 from minio import Minio
 from minio.credentials import AWSConfigProvider, ChainedProvider, Credentials, EnvAWSProvider, IamAwsProvider, Provider
 from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.helpers import md5sum_hash
 from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, SSLError
 from urllib3.util import Retry
 
 from edm2core.errors import InputError, MissingError, StoreError
 
 AWS = "https://s3.amazonaws.com"
-LOOK_RETRIES, WORK_RETRIES = 4, 14  # 7 s until an address is called wrong; 105 s and more for a server that worked and comes back
+LOOK_RETRIES, WORK_RETRIES = 4, 14  # 7 s until an address is called wrong; 105 s for a server that worked and comes back
+BACKOFF_S = 0.5
 PASSING = {  # errors of a service that the same request may not meet again
     "BadDigest",
     "ConditionalRequestConflict",
@@ -81,13 +83,23 @@ class Http(urllib3.PoolManager):
         return time.time() if self._offset is None else self._offset + time.monotonic()
 
 
+class _Client(Minio):  # type: ignore[misc]
+    """Sends the MD5 of every body: SeaweedFS checks that, and not the SHA-256 in the signature, which the SDK holds to be enough."""
+
+    def _build_headers(self, host: str, headers: Any = None, body: bytes | None = None, creds: Any = None) -> Any:
+        headers, date = super()._build_headers(host, headers, body, creds)
+        if body and "Content-MD5" not in headers:
+            headers["Content-MD5"] = md5sum_hash(body)
+        return headers, date
+
+
 class _Retry(Retry):
     """Says once that it has to wait."""
 
-    def increment(self, method: str | None = None, url: str | None = None, response: Any = None, error: Any = None, *rest: Any) -> Self:
+    def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Any = None, *rest: Any, **named: Any) -> Self:
         if len(self.history) == 2 and self.total and self.total > LOOK_RETRIES:
             log.warning("The store does not answer as it should (%s); trying again for some minutes.", error or response.status)
-        return super().increment(method, url, response, error, *rest)
+        return super().increment(method, url, response, error, *rest, **named)
 
 
 class _MountedSecret(Provider):  # type: ignore[misc]
@@ -124,13 +136,13 @@ def connect(uri: str, retries: int = WORK_RETRIES) -> Connection:
             other=0,  # a certificate does not get better
             allowed_methods=None,  # all that is asked of a store may be asked again
             status_forcelist=(429, 500, 502, 503, 504),
-            backoff_factor=0.5,
+            backoff_factor=BACKOFF_S,
             backoff_max=10,
             backoff_jitter=0.25,
         ),
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
-    client = Minio(parts.netloc, secure=parts.scheme == "https", region=region, http_client=http, credentials=_credentials(not endpoint))
+    client = _Client(parts.netloc, secure=parts.scheme == "https", region=region, http_client=http, credentials=_credentials(not endpoint))
     return Connection(client, http, endpoint or AWS)
 
 
