@@ -95,3 +95,7 @@ def _show(error: EdmError, debug: bool) -> None:
     for label, text in (("where", error.where), ("what to do", error.do_next)):
         if text:
             console.print(f"  {label}: {text}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

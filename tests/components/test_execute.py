@@ -1,0 +1,109 @@
+"""A task's path with real processes on this machine."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.execute import TaskFailedError, execute
+from components.launcher.local import LocalBackend
+from components.launcher.spec import JobSpec, spec_of
+from edm2core.config import load_experiment
+from edm2core.errors import EdmError, Interrupted
+from edm2core.plan import Task, plan
+from edm2core.store import Store, open_store
+from edm2core.store.leases import acquire
+
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Task:
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [1]\nmetrics: []\nprobe: false\n")
+    return plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits"})[0]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+class Place:
+    """Executes on this machine, keeping what was shown."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder, self.store = folder, store
+        self.backend = LocalBackend(lambda spec: folder / f"{spec.name}.log", 1)
+        self.events: Events = []
+        self.stop = threading.Event()
+
+    def execute(self, task: Task, program: str = "") -> tuple[Any, bool]:
+        """Do the task; `program` stands in for its stage and may call the real one as `run()`."""
+        spec = spec_of(task, self.store.uri)
+        if program:
+            (self.folder / "stand_in.py").write_text(
+                f"import os, pathlib, signal, sys\nfrom edm2core.stages import prepare\nfrom edm2core.stages.main import main\n"
+                f"def run(): main('prepare', prepare.run)\nmark = pathlib.Path({str(self.folder / 'mark')!r})\n{program}\n"
+            )
+            spec = JobSpec(**{**vars(spec), "module": "stand_in", "env": {"PYTHONPATH": str(self.folder)}})
+        return execute(task, self.store, self.backend, spec, run="test", show=lambda _, event: self.events.append(event), stop=self.stop)
+
+
+@pytest.fixture
+def place(tmp_path: Path, store: Store) -> Place:
+    return Place(tmp_path, store)
+
+
+def test_a_task_is_done_once(place: Place, prepare: Task) -> None:
+    first, reused = place.execute(prepare)
+    assert not reused
+    again, reused = place.execute(prepare)
+    assert (again, reused) == (first, True)
+
+
+def test_a_killed_process_is_started_again(place: Place, prepare: Task) -> None:
+    manifest, _ = place.execute(prepare, "if not mark.exists():\n    mark.touch(); os.kill(os.getpid(), signal.SIGKILL)\nrun()")
+    assert manifest.key == prepare.key
+    assert any("SIGKILL" in event.get("message", "") for event in place.events)
+
+
+def test_a_process_that_keeps_dying_fails_the_task_with_its_last_lines(place: Place, prepare: Task) -> None:
+    with pytest.raises(TaskFailedError, match="without a newer state") as caught:
+        place.execute(prepare, "print('about to die', flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+    assert caught.value.lines[-1] == "about to die"
+
+
+def test_an_error_of_its_own_fails_the_task_at_once_with_the_reason(place: Place, prepare: Task) -> None:
+    damaged = Task(**{**vars(prepare), "settings": {**prepare.settings, "test_share": 7.0}})
+    with pytest.raises(TaskFailedError) as caught:
+        place.execute(damaged)
+    assert prepare.title in caught.value.what
+    assert "test_share" in caught.value.what
+
+
+def test_exit_code_0_without_a_manifest_is_no_success(place: Place, prepare: Task) -> None:
+    with pytest.raises(TaskFailedError, match="without"):
+        place.execute(prepare, "sys.exit(0)")
+
+
+def test_a_second_run_waits_for_the_first_and_says_for_whom(place: Place, prepare: Task, store: Store) -> None:
+    lease = acquire(store, prepare.ref)
+    threading.Timer(1.5, lease.release).start()
+    _, reused = place.execute(prepare)
+    assert not reused
+    assert any(event["kind"] == "waiting" and "pid" in event["message"] for event in place.events)
+
+
+def test_a_result_that_lost_a_file_is_named_not_used(place: Place, prepare: Task, tmp_path: Path) -> None:
+    manifest, _ = place.execute(prepare)
+    (tmp_path / "store" / manifest.path("train_images.npy")).unlink()
+    with pytest.raises(EdmError, match=r"train_images\.npy is missing"):
+        place.execute(prepare)
+
+
+def test_a_stop_ends_the_waiting(place: Place, prepare: Task) -> None:
+    threading.Timer(1.0, place.stop.set).start()
+    with pytest.raises(Interrupted):
+        place.execute(prepare, "import time; time.sleep(60)")
+    place.backend.stop_all(0.1)

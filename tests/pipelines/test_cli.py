@@ -1,0 +1,107 @@
+"""The command's words and exit codes, for what users get wrong."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.main import main
+
+Edm2 = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def edm2(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Edm2:
+    """Run the command here, and return its exit code and all it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["edm2", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capfd.readouterr()
+        return int(caught.value.code or 0), printed.out + printed.err
+
+    return call
+
+
+def experiment(**changes: str) -> str:
+    values = {"name": "x", "recipes": "[digits/C]", "epochs": "[1]", "metrics": "[fd]", **changes}
+    return "".join(f"{name}: {value}\n" for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1,\nb", "malformed"),
+        ("", "empty"),
+        ("\x00\x01", "not a text file"),
+        ("name: !!python/object/apply:os.system [touch evil]\n", "tag"),
+        (experiment(recipes="[digits/Q]"), "no recipe 'digits/Q'"),
+        (experiment(epochs="[1000]"), "beyond the end"),
+        (experiment(epochs="[]"), "at least 1"),
+        (experiment(epochs="[-3]"), "greater than or equal to 1"),
+        (experiment(epochs="[2, 2]"), "more than once"),
+        (experiment(epochs="[soon]"), "integer"),
+        (experiment(sample="{count: 0}"), "greater than or equal to 1"),
+        (experiment(sample="{count: -1}"), "greater than or equal to 1"),
+        (experiment(name="../../etc/passwd"), "'name'"),
+        (experiment(recipes="[cifar10/C]", metrics="[]", overrides="{data.source: no/such/file.tar.gz}"), "no/such/file.tar.gz"),
+        (experiment(metrics="[fid]"), "Inception"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_bad_input_is_exit_code_2_with_words_and_without_a_traceback(edm2: Edm2, tmp_path: Path, verb: str, text: str, words: str) -> None:
+    (tmp_path / "e.yaml").write_text(text)
+    code, printed = edm2(verb, "e.yaml")
+    assert code == 2
+    assert words in printed.replace("\n", " ")
+    assert "Traceback" not in printed
+    assert not (tmp_path / "evil").exists()
+    assert not (tmp_path / "edm2-store" / "runs").exists()
+
+
+def test_a_missing_experiment_and_an_unknown_verb_are_bad_input(edm2: Edm2) -> None:
+    assert edm2("run", "absent.yaml")[0] == 2
+    assert edm2("rnu", "absent.yaml")[0] == 2
+    assert edm2("run")[0] == 2
+
+
+def test_debug_shows_the_traceback(edm2: Edm2) -> None:
+    assert "Traceback" in edm2("--debug", "run", "absent.yaml")[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys/kernel").exists(), reason="needs a file system that refuses writing")
+def test_a_store_that_cannot_be_written_is_named(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(experiment())
+    code, printed = edm2("run", "e.yaml", "--store", "/proc/sys/kernel/store")
+    assert code in (1, 2)
+    assert "/proc/sys/kernel/store" in printed
+    assert "Traceback" not in printed
+
+
+def test_plan_lists_tasks_that_the_stages_can_read(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(experiment())
+    code, printed = edm2("plan", "e.yaml")
+    assert code == 0
+    assert "C · seed 0 · train to epoch 1" in printed
+    tasks = [json.loads(line) for line in edm2("plan", "e.yaml", "--json")[1].splitlines()]
+    assert {"stage", "version", "settings", "inputs", "key", "title"} <= tasks[0].keys()
+
+
+def test_recipes_are_listed_shown_and_compared(edm2: Edm2) -> None:
+    assert "tinyimagenet/G" in edm2("recipes")[1]
+    assert "t_ref_epochs: 400.0" in edm2("recipes", "show", "cifar10/E")[1]
+    differences = edm2("recipes", "diff", "cifar10/C", "cifar10/E")[1]
+    assert "network.weights" in differences
+    assert "network.dropout" not in differences
+
+
+def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2) -> None:
+    for verb in (["report", "ghost"], ["status", "ghost"], ["logs", "ghost"], ["runs", "rm", "ghost"]):
+        code, printed = edm2(*verb)
+        assert code == 2
+        assert "no run ghost" in printed

@@ -1,0 +1,138 @@
+"""A small experiment with the real command: once, again, extended, twice at once, damaged, interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = """
+name: tiny
+recipes: [digits/{recipes}]
+epochs: [{epochs}]
+metrics: [fd]
+sample: {{count: 80, steps: 3}}
+probe: {{epochs: 1}}
+overrides: {{network.multipliers: [1], network.attention_resolutions: [], training.batch: 256, probe.blocks: [out_1]}}
+"""
+
+
+class Place:
+    """A folder with an experiment and a store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, recipes: str = "G", epochs: str = "1, 2") -> None:
+        (self.folder / "e.yaml").write_text(TINY.format(recipes=recipes, epochs=epochs))
+
+    def start(self, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store"]
+        return subprocess.Popen(command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+    def run(self, code: int = 0) -> str:
+        process = self.start()
+        printed, _ = process.communicate(timeout=240)
+        assert process.returncode == code, printed
+        return printed
+
+    def results(self) -> list[dict[str, Any]]:
+        newest = max(self.folder.glob("store/runs/*/results.json"), key=lambda path: path.stat().st_mtime)
+        rows: list[dict[str, Any]] = json.loads(newest.read_text())["results"]
+        return rows
+
+    def manifests(self) -> dict[str, float]:
+        found = self.folder.glob("store/results/*/*/manifest.json")
+        return {f"{path.parts[-3]}/{path.parts[-2]}": path.stat().st_mtime for path in found if path.parts[-3] != "average"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("finished"))
+    place.write()
+    place.run()
+    return place
+
+
+@pytest.fixture
+def place(finished: Place, tmp_path: Path) -> Place:
+    """The finished experiment, to go on from."""
+    subprocess.run(["cp", "-r", f"{finished.folder}/.", str(tmp_path)], check=True)
+    return Place(tmp_path)
+
+
+def test_an_experiment_ends_with_its_numbers_and_a_page(finished: Place) -> None:
+    rows = {(row["metric"], row["epoch"]): row["value"] for row in finished.results()}
+    assert rows.keys() == {(m, e) for m in ("fd_digits", "probe_accuracy") for e in (1, 2)} | {("pixel_accuracy", None)}
+    page = next(finished.folder.glob("store/runs/*/report.html")).read_text()
+    assert "fd_digits" in page or "FD (digits features)" in page
+    assert list(finished.folder.glob("store/runs/*/logs/*/*.log"))
+
+
+def test_a_second_run_computes_nothing_and_takes_seconds(place: Place) -> None:
+    before, results = place.manifests(), place.results()
+    begun = time.monotonic()
+    place.run()
+    assert place.manifests() == before
+    assert place.results() == results
+    assert time.monotonic() - begun < 30
+
+
+def test_a_later_epoch_and_another_recipe_compute_only_themselves(place: Place) -> None:
+    before = place.manifests()
+    place.write(recipes="G, digits/E", epochs="1, 2, 3")
+    place.run()
+    after = place.manifests()
+    assert before.items() <= after.items()
+    assert len(after) - len(before) == 4 + 3 * 4  # G at epoch 3, E at three epochs: snapshot, samples, FD, probe
+
+
+def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: Place) -> None:
+    weights = next(place.folder.glob("store/results/snapshot/*/*/ema-fixed.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.unlink()
+    weights.write_bytes(data)
+    for folder in place.folder.glob("store/results/sample/*"):
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+    results = place.results()
+    assert "ema-fixed.safetensors" in place.run(code=1)
+    verify = [sys.executable, "-m", "pipelines.cli.main", "verify", "store", "--drop"]
+    subprocess.run(verify, cwd=place.folder, check=True, stdout=subprocess.DEVNULL)
+    place.run()
+    assert place.results() == results
+
+
+def test_two_runs_at_once_share_the_work(tmp_path: Path, finished: Place) -> None:
+    place = Place(tmp_path)
+    place.write()
+    processes = [place.start() for _ in range(2)]
+    printed = [process.communicate(timeout=280)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert place.results() == finished.results()
+    assert any("waiting for pid" in text for text in printed)
+    attempts = [list(folder.glob("*-*")) for folder in place.folder.glob("store/results/*/*")]
+    assert all(len(found) == 1 for found in attempts)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(tmp_path: Path, finished: Place, times: int) -> None:
+    place = Place(tmp_path)
+    place.write()
+    process = place.start(start_new_session=True)
+    deadline = time.monotonic() + 100
+    while not list(place.folder.glob("store/leases/trajectory/*/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
+    place.run()
+    assert place.results() == finished.results()
