@@ -86,25 +86,25 @@ class _Follower:
         self, task: Task, store: Store, backend: Backend, spec: JobSpec, show: Callable[[Task, dict[str, Any]], None], stop: threading.Event
     ) -> None:
         self.task, self.store, self.backend, self.spec, self.show, self.stop = task, store, backend, spec, show, stop
-        self.lines: deque[str] = deque(maxlen=20)
-        self.failure: dict[str, Any] | None = None
+        self.lines: dict[str, deque[str]] = {}  # the last ones of each rank
+        self.failure: dict[str, Any] | None = None  # of the rank that failed first
         self.restarts, self.restart_step = 0, -1
+        self.place_restarts, self.said = 0, ""
 
     def wait_for_others(self) -> None:
         """Wait while another process works on the same thing, saying who."""
-        said = ""
-        while self.backend.poll(self.spec.name).state != "running":
+        while self.backend.poll(self.spec.name).over:
             other = holder(self.store, work_ref(self.task))
             if other is None or not other.alive or load(self.store, self.task.ref) is not None:
                 return
-            if said != other.who:
-                self.show(self.task, {"kind": "waiting", "message": f"waiting for {other}"})
-                said = other.who
+            if other.owner.endswith(f"/{self.spec.name}"):
+                return  # this very job, which was stopped without being able to say so
+            self._wait(f"waiting for {other.who}", str(other))
             self._pause(LOOK_S / 2)
 
     def follow(self) -> Manifest | None:
         """Read the job's output until the result is there, or the job has ended and should be started again (None)."""
-        looked = time.monotonic()
+        looked, self.place_restarts = time.monotonic(), 0
         while True:
             status = self.backend.poll(self.spec.name)
             news = self._read()
@@ -117,21 +117,27 @@ class _Follower:
                 self._read()
                 self._over(status)
                 return None
+            if status.restarts > self.place_restarts:
+                self.place_restarts = status.restarts
+                self._again(status, "restarted")
+            elif status.state == "queued" and status.reason:
+                self._wait(status.reason)
             self._pause(POLL_S)
 
     def _read(self) -> bool:
         """Pass on what the job printed; True if it says that this task's result is committed."""
         news = False
         for line in self.backend.logs(self.spec.name):
-            event = parse(_without_rank(line))
+            rank, text = _ranked(line)
+            event = parse(text)
             if event is None:
-                self.lines.append(line)
+                self.lines.setdefault(rank, deque(maxlen=20)).append(line)
                 self.show(self.task, {"kind": "line", "line": line})
                 continue
             self.show(self.task, event)
             news = news or (event["kind"] == "commit" and event.get("ref") == str(self.task.ref))
-            if event["kind"] == "failed":
-                self.failure = self.failure or event
+            if event["kind"] == "failed" and (self.failure is None or event.get("time", 0) < self.failure.get("time", 0)):
+                self.failure = {**event, "rank": rank}
             elif event["kind"] == "restart" and event.get("step", 0) > self.restart_step:
                 self.restart_step, self.restarts = event["step"], 0
         return news
@@ -145,23 +151,38 @@ class _Follower:
         busy = holder(self.store, work_ref(self.task))
         if status.code == TRY_AGAIN and busy is not None and busy.alive:
             return
-        self.restarts += 1
-        if self.restarts > RESTARTS:
-            raise self._failed(status, f"{status.reason or 'ended without its result'}, {self.restarts} times without a newer state")
-        self.show(self.task, {"kind": "warning", "message": f"{status.reason or 'ended early'}; starting it again"})
+        self._again(status, "starting it again")
         self._pause(0 if status.code != TRY_AGAIN else 2.0**self.restarts)
 
+    def _again(self, status: Status, how: str) -> None:
+        """Count a restart; raise if there were too many since the last one that had a newer state to start from."""
+        self.restarts += 1
+        reason = status.reason or "ended without its result"
+        if self.restarts > RESTARTS:
+            self.backend.stop(self.spec.name, 0)
+            raise self._failed(status, f"{reason}, {self.restarts} times without a newer state")
+        self.show(self.task, {"kind": "warning", "message": f"{reason}; {how}"})
+
+    def _wait(self, reason: str, message: str = "") -> None:
+        """Say what the task waits for, once."""
+        if self.said != reason:
+            self.show(self.task, {"kind": "waiting", "message": message or reason})
+            self.said = reason
+
     def _failed(self, status: Status, reason: str = "") -> TaskFailedError:
-        if self.failure:
-            where = f" ({self.failure['where']})" if self.failure.get("where") else ""
-            return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", list(self.lines))
-        return TaskFailedError(self.task, reason or status.reason, "Its log says more.", list(self.lines))
+        if self.failure is None:
+            every = [line for lines in self.lines.values() for line in lines]
+            return TaskFailedError(self.task, reason or status.reason, "Its log says more.", every[-20:])
+        where = f" ({self.failure['where']})" if self.failure.get("where") else ""
+        lines = list(self.lines.get(self.failure["rank"], ()))
+        return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", lines)
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise Interrupted("Stopped on request.", do_next="Run it again to go on.")
 
 
-def _without_rank(line: str) -> str:
-    """The line without the `[default0]:` that torchrun puts before a rank's output."""
-    return re.sub(r"^\[\w+\]:", "", line)
+def _ranked(line: str) -> tuple[str, str]:
+    """The rank that a line is marked with, and the line without the mark."""
+    match = re.match(r"\[(rank \d+)\] ", line)
+    return (match[1], line[match.end() :]) if match else ("", line)

@@ -32,11 +32,12 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a job stands; `reason` says in one line why it waits or failed; `code` is its exit code where there is one."""
+    """Where a job stands; `reason` says in one line why it waits, failed or was restarted; `code` is its exit code where there is one."""
 
     state: Literal["absent", "queued", "running", "done", "failed"]
     reason: str = ""
     code: int | None = None
+    restarts: int = 0  # that the place itself has made of this job's processes
 
     @property
     def over(self) -> bool:

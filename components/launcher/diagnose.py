@@ -1,0 +1,181 @@
+"""Where a job stands and why it does not run, in plain words, from the API's objects. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from components.launcher.job import CONTAINER
+from edm2core.exit_codes import FAILED
+
+Object = dict[str, Any]
+Kind = Literal["", "suspended", "room", "turn", "place", "broken"]
+"""Why a job does not run: somebody or a queue holds it; no room; no room while others of ours work; no node is right for it; what
+waiting rarely mends."""
+
+PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+SETTING_UP = ("FailedMount", "FailedCreatePodSandBox", "FailedAttachVolume")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Where a job stands; `kind` and `reason` say why it does not run, or how it ended."""
+
+    state: Literal["absent", "queued", "running", "done", "failed"]
+    reason: str = ""
+    kind: Kind = ""
+    code: int | None = None
+    missing: int = 0  # pods that do not run
+
+
+def diagnose(job: Object | None, pods: list[Object], events: Iterable[Object] = ()) -> Diagnosis:
+    """Where a PyTorchJob stands, from itself, its pods, and events about either."""
+    if job is None:
+        return Diagnosis("absent", "the job is gone")
+    condition = last_condition(job)
+    if condition.get("type") == "Succeeded":
+        return Diagnosis("done", code=0)
+    if condition.get("type") == "Failed":
+        death = first_death(pods)
+        code = death.code if death is not None and 0 < death.code < 128 else FAILED
+        return Diagnosis("failed", death.words if death else str(condition.get("message", "the job failed")), code=code)
+    if suspended(job):
+        queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
+        return Diagnosis("queued", f"waits in the queue {queue}" if queue else "suspended", "suspended")
+    wanted, events = replicas(job), list(events)
+    current = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    running = [pod for pod in current if pod["status"].get("phase") == "Running"]
+    missing = wanted - len(running)
+    if missing <= 0:
+        return Diagnosis("running")
+    for pod in current:
+        if trouble := _trouble(pod, events):
+            return Diagnosis("queued", trouble[1], trouble[0], missing=missing)
+    if len(current) < wanted and (refused := _refused(job, events)):
+        return Diagnosis("queued", refused[1], refused[0], missing=missing)
+    return Diagnosis("queued", f"{len(running)} of {wanted} pods run", missing=missing)
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a pod's container ended."""
+
+    pod: str
+    uid: str
+    code: int
+    words: str
+    time: str
+
+
+def deaths(pods: Iterable[Object]) -> list[Death]:
+    """Containers that have ended, the first one first."""
+    found = []
+    for pod in pods:
+        name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
+        for status in _container_statuses(pod):
+            ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
+            if ended:
+                code = int(ended.get("exitCode", 0))
+                words = _death(name, pod, code, str(ended.get("reason", "")))
+                found.append(Death(name, uid, code, words, str(ended.get("finishedAt", ""))))
+        if pod["status"].get("reason") == "Evicted":
+            found.append(Death(name, uid, 137, f"{name} was evicted: {pod['status'].get('message', '')}", ""))
+    return sorted(found, key=lambda death: death.time)
+
+
+def first_death(pods: Iterable[Object]) -> Death | None:
+    """The first container that failed, one with an error of its own before those that only lost it."""
+    failed = [death for death in deaths(pods) if death.code]
+    own = [death for death in failed if death.code < 128]
+    return next(iter(own or failed), None)
+
+
+def _death(name: str, pod: Object, code: int, reason: str) -> str:
+    if reason == "OOMKilled":
+        limits: Object = next((c.get("resources", {}).get("limits", {}) for c in pod["spec"]["containers"] if c["name"] == CONTAINER), {})
+        return f"{name} ran out of memory (OOMKilled; its limit is {limits.get('memory', 'the node')})"
+    if reason in ("", "Error", "Completed"):
+        return f"{name} ended with exit code {code}"
+    return f"{name} ended with exit code {code} ({reason})"
+
+
+def last_condition(job: Object) -> Object:
+    """The newest condition that holds."""
+    true: list[Object] = [c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"]
+    for final in ("Succeeded", "Failed"):
+        if found := [c for c in true if c["type"] == final]:
+            return found[-1]
+    return true[-1] if true else {}
+
+
+def finished(job: Object) -> bool:
+    """Whether the job has ended, well or not."""
+    return last_condition(job).get("type") in ("Succeeded", "Failed")
+
+
+def active(job: Object) -> bool:
+    """Whether the job runs, or would if it could."""
+    return not finished(job) and not suspended(job) and "deletionTimestamp" not in job["metadata"]
+
+
+def age(job: Object) -> tuple[str, str]:
+    """Orders jobs, the oldest first."""
+    return job["metadata"]["creationTimestamp"], job["metadata"]["name"]
+
+
+def suspended(job: Object) -> bool:
+    """Whether the job is held back."""
+    return bool(job["spec"].get("runPolicy", {}).get("suspend"))
+
+
+def replicas(job: Object) -> int:
+    """How many pods the job wants."""
+    return sum(int(kind.get("replicas", 1)) for kind in job["spec"]["pytorchReplicaSpecs"].values())
+
+
+def _trouble(pod: Object, events: list[Object]) -> tuple[Kind, str] | None:
+    """Why a pod does not run."""
+    name = pod["metadata"]["name"]
+    for condition in pod["status"].get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            message = _line(condition.get("message") or condition.get("reason") or "")
+            return "room" if "Insufficient" in message else "place", f"{name} cannot be scheduled: {message}"
+    for status in _container_statuses(pod):
+        waiting = status.get("state", {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), _line(waiting.get("message", ""))
+        if reason in PULL:
+            return "broken", f"{name}: the image {status.get('image', '')} cannot be pulled ({reason}): {message}"
+        if reason in CONFIGURATION:
+            return "broken", f"{name} cannot be started ({reason}): {message}"
+    about = [e for e in events if e["involvedObject"].get("uid") == pod["metadata"]["uid"] and e.get("reason") in SETTING_UP]
+    if about and pod["status"].get("phase") == "Pending":
+        return "broken", f"{name} cannot be set up ({_newest(about)['reason']}): {_line(_newest(about).get('message', ''))}"
+    return None
+
+
+def _refused(job: Object, events: list[Object]) -> tuple[Kind, str] | None:
+    """Why the operator could not create a pod."""
+    about = [e for e in events if e["involvedObject"].get("uid") == job["metadata"]["uid"] and "FailedCreate" in e.get("reason", "")]
+    if not about:
+        return None
+    message = _line(_newest(about).get("message", ""))
+    if "exceeded quota" in message:
+        return "room", f"the namespace's quota is exhausted: {message.partition('exceeded quota: ')[2] or message}"
+    if "violates PodSecurity" in message:
+        return "broken", f"the namespace's PodSecurity refuses the pods: {message.partition('violates ')[2]}"
+    return "broken", f"the pods are refused: {message}"
+
+
+def _container_statuses(pod: Object) -> list[Object]:
+    return [*(pod["status"].get("initContainerStatuses") or []), *(pod["status"].get("containerStatuses") or [])]
+
+
+def _newest(events: list[Object]) -> Object:
+    return max(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or e["metadata"].get("creationTimestamp") or ""))
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()[:300]

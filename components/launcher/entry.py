@@ -1,0 +1,138 @@
+"""The program around torchrun: `python -m components.launcher.entry --nproc-per-node N -m MODULE ARGUMENT…`.
+
+Its exit code says what a restart can do about the end of the job's processes here: 0 all finished; 1 or 2 an error of their own that
+no restart cures; 143 saved and stopped, killed, hung, or another process of the job was lost. Without --pod a process's 75 (try again
+later) is passed on; in a pod, where every code below 128 ends the job for good, it becomes 143 after a pause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from components.launcher.rank import STOP, supervise
+from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
+
+POLL_S = 0.1
+LINGER_S = 15.0  # for torchrun to end after one of its processes has failed
+PAUSE_S = 10.0  # before a pod asks for a restart because of a passing fault
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m components.launcher.entry")
+    parser.add_argument("--nproc-per-node", type=int, default=1)
+    parser.add_argument("--nnodes", type=int, default=1, help="more than one: the environment (PET_*) says where the others are")
+    parser.add_argument("--hang-s", type=float, default=30.0, help="silence beyond the usual step that is taken for hanging")
+    parser.add_argument("--pod", action="store_true", help="in a pod that is recreated when it ends with a code of 128 or more")
+    parser.add_argument("-m", dest="command", nargs=argparse.REMAINDER, required=True, metavar="MODULE ARGUMENT")
+    options = parser.parse_args()
+    asked = threading.Event()
+
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, remember)
+    with tempfile.TemporaryDirectory(prefix="edm2-job-") as name:
+        folder = Path(name)
+        if options.nnodes == options.nproc_per_node == 1:
+            codes = [supervise(["-m", *options.command], folder, options.hang_s, asked.is_set, _parent_gone(), "")]
+        else:
+            codes = _torchrun(options, folder, asked)
+    code = verdict(codes)
+    if code == TRY_AGAIN and options.pod:
+        asked.wait(PAUSE_S)
+        return INTERRUPTED
+    return code
+
+
+def verdict(codes: list[int]) -> int:
+    """What the processes' exit codes mean for all of them; no code at all means that they never ran, or were killed with torchrun."""
+    for permanent in (BAD_INPUT, FAILED):
+        if permanent in codes:
+            return permanent
+    if codes and all(code == DONE for code in codes):
+        return DONE
+    return TRY_AGAIN if TRY_AGAIN in codes else INTERRUPTED
+
+
+def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event) -> list[int]:
+    """The exit codes of this node's processes; without a success of torchrun none of them counts as success."""
+    gone, words = _parent_gone(), deque[str](maxlen=40)
+    # A session of its own: a signal to this process's group must not make torchrun kill processes that are saving.
+    torchrun = subprocess.Popen(
+        _command(options, folder), env=_environment(options), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    assert torchrun.stderr is not None  # noqa: S101
+    listen = threading.Thread(target=_listen, args=(torchrun.stderr, words), daemon=True)
+    listen.start()
+    kill_at = float("inf")
+    while torchrun.poll() is None:
+        if asked.is_set():
+            (folder / STOP).touch()
+            if not any(folder.glob("began-*")):  # still looking for the other nodes: nothing to save
+                kill_at = 0.0
+        if kill_at == float("inf") and any(_codes(folder)):
+            kill_at = time.monotonic() + LINGER_S
+        elif kill_at < float("inf") and kill_at and not any(_codes(folder)):
+            kill_at = float("inf")  # torchrun has started them again
+        if gone() or time.monotonic() > kill_at:
+            os.killpg(torchrun.pid, signal.SIGKILL)
+        time.sleep(POLL_S)
+    listen.join(2.0)
+    codes = _codes(folder)
+    if torchrun.returncode == 0:
+        return codes
+    if not codes and not asked.is_set():
+        sys.stdout.write("\n".join(["The processes of this node could not be started:", *words]) + "\n")
+    return [code for code in codes if code != DONE]
+
+
+def _command(options: argparse.Namespace, folder: Path) -> list[str]:
+    where = ["--nnodes", str(options.nnodes)] if options.nnodes > 1 else ["--standalone", "--nnodes", "1"]
+    count = ["--nproc-per-node", str(options.nproc_per_node), "--max-restarts", "0"]
+    rank = ["-m", "components.launcher.rank", str(folder), str(options.hang_s)]
+    return [sys.executable, "-m", "torch.distributed.run", *where, *count, *rank, *options.command]
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    """This process's, without what would lead one node's processes to look for others."""
+    foreign = ("PET_", "RANK", "WORLD_SIZE", "MASTER_") if options.nnodes == 1 else ()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(tuple(foreign))}
+    kept.setdefault("OMP_NUM_THREADS", "1")
+    kept.pop("EDM2_DIE_WITH_PARENT", None)
+    return {**kept, "EDM2_ENTRY": str(os.getpid())}
+
+
+def _codes(folder: Path) -> list[int]:
+    found = (file.read_text() for file in sorted(folder.glob("code-*")))
+    return [int(text) for text in found if text]
+
+
+def _listen(source: IO[bytes], words: deque[str]) -> None:
+    for line in source:
+        words.append(line.decode(errors="replace").rstrip())
+
+
+class _parent_gone:  # noqa: N801
+    """Whether the process that `EDM2_DIE_WITH_PARENT` names is no longer the parent."""
+
+    def __init__(self) -> None:
+        self._parent = int(os.environ.get("EDM2_DIE_WITH_PARENT", "0"))
+
+    def __call__(self) -> bool:
+        return self._parent != 0 and os.getppid() != self._parent
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""The output of all pods of a job, each line once, through reconnects and restarts of the follower."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import urllib3
+
+from components.launcher.cluster import Cluster, ClusterError
+from components.launcher.job import CONTAINER
+from edm2core.errors import EdmError
+from edm2core.events import emit
+from edm2core.store.base import Store
+
+RETRY_S = 1.0
+FLUSH_S = 5.0
+CHUNK = 256 * 1024  # bytes of log in one object of the store; the last one is written again until it is full
+UID = 8  # characters of a pod's uid that tell it from others of its name
+
+
+class Line(NamedTuple):
+    """A line of a pod's output, at the node's time (RFC 3339 with nine digits of a second)."""
+
+    time: str
+    pod: str  # name/start of its uid: a recreated pod has its predecessor's name
+    text: str
+
+
+class LogRecord:
+    """A job's lines in the store, in chunks that only this process writes; where they end, a later follower goes on."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store, self._folder = store, folder.rstrip("/") + "/"
+        self._prefix = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+        self._chunk, self._number, self._new = "", 0, list[Line]()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+
+    def ends(self) -> dict[str, tuple[str, int]]:
+        """For each pod the time of its last kept line, and how many lines it has of that time."""
+        ends: dict[str, tuple[str, int]] = {}
+        for line in read_record(self._store, self._folder):
+            last, count = ends.get(line.pod, ("", 0))
+            ends[line.pod] = (line.time, count + 1 if line.time == last else 1)
+        return ends
+
+    def add(self, lines: Iterable[Line]) -> None:
+        with self._lock:
+            self._new += lines
+
+    def flush(self) -> None:
+        """Write what is new; what the store does not take now is tried again at the next call."""
+        with self._writing:
+            with self._lock:
+                taken, self._new = self._new, []
+            if not taken:
+                return
+            self._chunk += "".join(f"{line.time} {line.pod} {line.text}\n" for line in taken)
+            path = f"{self._folder}{self._prefix}-{self._number:04d}.log"
+            try:
+                self._store.write(path, self._chunk.encode())
+            except EdmError as error:
+                emit("warning", message=f"The job's log could not be kept: {error.what}")
+                return
+            if len(self._chunk) > CHUNK:
+                self._chunk, self._number = "", self._number + 1
+
+
+def read_record(store: Store, folder: str) -> list[Line]:
+    """All kept lines of a job, in the order of their times, each once however many followers kept it."""
+    lines = set()
+    for entry in store.list(folder.rstrip("/") + "/"):
+        for text in store.read(entry.path).decode(errors="replace").split("\n"):
+            parts = text.split(" ", 2)
+            if len(parts) == 3:
+                lines.add(Line(*parts))
+    return sorted(lines)
+
+
+@dataclass
+class _Reader:
+    name: str
+    pod: str
+    thread: threading.Thread | None = None
+    over: bool = False
+    last: str = ""
+    count: int = 0  # lines of that time
+
+
+@dataclass
+class PodLogs:
+    """Reads every pod of a job as soon as it has begun, and hands out and keeps the lines."""
+
+    cluster: Cluster
+    record: LogRecord | None = None
+    _readers: dict[str, _Reader] = field(default_factory=dict)  # by uid
+    _lines: deque[Line] = field(default_factory=deque)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _ends: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _flushed: threading.Thread | None = None
+
+    def watch(self, pods: list[dict[str, Any]]) -> None:
+        """Begin to read those pods that are not being read."""
+        if self._flushed is None:
+            self._ends = self.record.ends() if self.record else {}
+            self._flushed = threading.Thread(target=self._flush, name="keep logs", daemon=True)
+            self._flushed.start()
+        for pod in pods:
+            uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+            if uid in self._readers or not _has_begun(pod):
+                continue
+            reader = _Reader(name, f"{name}/{uid[:UID]}")
+            reader.last, reader.count = self._ends.get(reader.pod, ("", 0))
+            reader.thread = threading.Thread(target=self._read, args=(reader, uid), name=f"log {name}", daemon=True)
+            self._readers[uid] = reader
+            reader.thread.start()
+
+    def take(self) -> list[str]:
+        """New lines, each marked with its rank, or with its pod where no rank said it."""
+        lines = []
+        while self._lines:
+            line = self._lines.popleft()
+            lines.append(line.text if re.match(r"\[rank \d+\] |@edm2 ", line.text) else f"[pod {_index(line.pod)}] {line.text}")
+        return lines
+
+    def drain(self, seconds: float) -> None:
+        """Wait until everything that ended pods printed has been read, but not longer than that."""
+        end = time.monotonic() + seconds
+        for reader in list(self._readers.values()):
+            if reader.thread is not None:
+                reader.thread.join(max(0.0, end - time.monotonic()))
+
+    def close(self) -> None:
+        """Read no more, and keep what was read."""
+        self._stop.set()
+        if self.record is not None:
+            self.record.flush()
+
+    @property
+    def closed(self) -> bool:
+        return self._stop.is_set()
+
+    def _flush(self) -> None:
+        while self.record is not None and not self._stop.wait(FLUSH_S):
+            self.record.flush()
+
+    def _read(self, reader: _Reader, uid: str) -> None:
+        while not self._stop.is_set():
+            ended = self._ended(reader.name, uid)  # asked before reading: what was printed until then is then complete
+            if ended is None:
+                return
+            try:
+                self._stream(reader, uid, follow=not ended)
+            except (ClusterError, urllib3.exceptions.HTTPError, OSError):
+                ended = False
+            if ended:
+                return
+            self._stop.wait(RETRY_S / 4)
+
+    def _ended(self, name: str, uid: str) -> bool | None:
+        """Whether the pod's container has ended; None if the pod is gone."""
+        while not self._stop.is_set():
+            try:
+                pod = self.cluster.pod(name)
+            except ClusterError:
+                self._stop.wait(RETRY_S)
+                continue
+            return None if pod is None or pod["metadata"]["uid"] != uid else _has_ended(pod)
+        return None
+
+    def _stream(self, reader: _Reader, uid: str, follow: bool) -> None:
+        response = self.cluster.log(reader.name, CONTAINER, f"{reader.last[:19]}Z" if reader.last else "", follow)
+        try:
+            if self._ended(reader.name, uid) is None:  # the name may have passed to another pod before the request came
+                return
+            seen = 0  # lines of the last time that were handed out before
+            for raw in _lines_of(response):
+                stamp, _, text = raw.partition(" ")
+                stamp = _padded(stamp)
+                if stamp < reader.last:
+                    continue
+                if stamp == reader.last:
+                    seen += 1
+                    if seen <= reader.count:
+                        continue
+                    reader.count = seen
+                else:
+                    reader.last, reader.count, seen = stamp, 1, 1
+                line = Line(stamp, reader.pod, text)
+                self._lines.append(line)
+                if self.record is not None:
+                    self.record.add([line])
+        finally:
+            response.close()
+
+
+def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
+    """Whole lines; one that a broken connection cut off is left for the next request."""
+    rest = b""
+    for data in response.stream(65536, decode_content=False):
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _padded(stamp: str) -> str:
+    """The time with all nine digits, so that times compare as text."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return f"{whole}.{fraction:0<9}Z"
+
+
+def _index(pod: str) -> str:
+    """Which of the job's pods it is."""
+    return pod.partition("/")[0].rpartition("-")[2]
+
+
+def _has_begun(pod: dict[str, Any]) -> bool:
+    return any(name in state for state in _states(pod) for name in ("running", "terminated"))
+
+
+def _has_ended(pod: dict[str, Any]) -> bool:
+    return any("terminated" in state for state in _states(pod))
+
+
+def _states(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [s.get("state", {}) for s in pod["status"].get("containerStatuses") or [] if s.get("name") == CONTAINER]

@@ -1,0 +1,105 @@
+"""One process of a job: its lines are marked with its rank, its hanging is noticed, and how it ended is written down.
+
+`python -m components.launcher.rank FOLDER HANG_S MODULE ARGUMENT…` is what torchrun starts for each rank.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from edm2core.events import emit
+from edm2core.exit_codes import INTERRUPTED
+from edm2core.stages.beat import silence
+
+POLL_S = 0.1
+PATIENCE_S = 5.0  # with a process that was asked to end because another one of its job has failed
+STOP = "stop"  # a file in the folder: every rank saves and stops
+
+
+def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable[[], bool], ended: Callable[[], bool], rank: str) -> int:
+    """Run `python ARGUMENT…` to its end and return its exit code (128 + n if a signal ended it).
+
+    `asked`: whether it should save and stop; `ended`: whether it should end now. `rank` is put before its lines, if it is not empty.
+    """
+    beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
+    beat.write_text("")
+    child = subprocess.Popen(
+        [sys.executable, "-u", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())},
+    )
+    assert child.stdout is not None  # noqa: S101
+    pump = threading.Thread(target=_pump, args=(child.stdout, f"[rank {rank}] ".encode() if rank else b""), daemon=True)
+    pump.start()
+    told, kill_at, why = False, float("inf"), ""
+    while child.poll() is None:
+        if ended() and kill_at == float("inf"):
+            child.terminate()
+            kill_at = time.monotonic() + PATIENCE_S
+        elif asked() and not told:
+            child.terminate()
+            told = True
+        quiet = silence(beat)
+        if quiet > hang_s and not why:
+            why = f"made no step for {quiet:.0f} s more than usual, so it hangs; ended, to go on from the last state"
+            kill_at = 0.0
+        if time.monotonic() > kill_at:
+            child.kill()
+        time.sleep(POLL_S)
+    pump.join(2.0)
+    code = child.returncode
+    if code < 0 and not why and not told and kill_at == float("inf"):
+        why = f"was killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    if why:
+        emit("warning", message=f"rank {rank or 0} {why}")
+    return code if code >= 0 else 128 - code
+
+
+def _pump(source: IO[bytes], prefix: bytes) -> None:
+    """Pass on lines, each whole and in one write, so that those of several ranks do not mix."""
+    for line in source:
+        os.write(sys.stdout.fileno(), prefix + line if line.endswith(b"\n") else prefix + line + b"\n")
+
+
+def main() -> int:
+    folder, hang_s, arguments = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    parent, entry, signalled = os.getppid(), int(os.environ["EDM2_ENTRY"]), threading.Event()
+
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        signalled.set()
+
+    signal.signal(signal.SIGTERM, remember)
+    verdict = folder / f"code-{os.environ['LOCAL_RANK']}"
+    verdict.unlink(missing_ok=True)
+    (folder / f"began-{os.environ['LOCAL_RANK']}").touch()
+
+    def ended() -> bool:
+        return signalled.is_set() or os.getppid() != parent or not _exists(entry)
+
+    stop = folder / STOP
+    code = INTERRUPTED if stop.exists() else supervise(["-m", *arguments], folder, hang_s, stop.exists, ended, os.environ["RANK"])
+    verdict.write_text(str(code))
+    return code
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
