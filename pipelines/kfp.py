@@ -179,7 +179,7 @@ def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
     settings = [platform["deploymentSpec"]["executors"] for platform in platforms.get("platforms", {}).values()]
     first: dict[str, str] = {}
     same: dict[str, str] = {}  # component → the equal one that stays
-    for name, component in components.items():
+    for name, component in sorted(components.items(), key=lambda item: (len(item[0]), item[0])):
         if label := component.get("executorLabel"):
             contents = {**component, "executorLabel": [executors[label], *[kind.get(label) for kind in settings]]}
             same[name] = first.setdefault(json.dumps(contents, sort_keys=True), name)
@@ -189,10 +189,14 @@ def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
             reference["name"] = same.get(reference["name"], reference["name"])
     for name in [name for name, stays in same.items() if name != stays]:
         del components[name]
-    used = {component.get("executorLabel") for component in components.values()}
+    labels = {label: f"exec-{name.removeprefix('comp-')}" for name in components if (label := components[name].get("executorLabel"))}
+    for component in components.values():
+        if "executorLabel" in component:
+            component["executorLabel"] = labels[component["executorLabel"]]
     for kind in (executors, *settings):
-        for label in set(kind) - used:
-            del kind[label]
+        kept = {labels[label]: value for label, value in kind.items() if label in labels}
+        kind.clear()
+        kind.update(kept)
 
 
 def _settle(task: PipelineTask, profile: Profile) -> None:
