@@ -80,20 +80,25 @@ def _read_task(text: str) -> Task:
 
 def _work(task: Task, store: Store, run: Callable[[Workspace], None]) -> None:
     with processes() as (rank, world_size):
-        if load(store, task.ref) is not None:
-            return
-        started = time.time()
-        with claim(store, task.ref, rank, world_size) as generation, work_folder(store, task.ref, rank) as folder:
-            emit("start", task=task.title, generation=generation)
-            inputs = open_inputs(task, store, folder / "inputs")
-            out = folder / "out"
-            out.mkdir()
-            work = Workspace(task, store, out, Scratch(store, task.ref.scratch, generation), inputs, rank, world_size)
-            run(work)
-            if rank == 0:
-                commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
-                work.scratch.clear()
-                emit("commit", task=task.title, ref=str(task.ref))
+        make(task, store, run, rank, world_size)
+
+
+def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int = 0, world_size: int = 1) -> None:
+    """Make one task's result, if it is not in the store, as one of `world_size` processes that do so together. Raises Busy."""
+    if load(store, task.ref) is not None:
+        return
+    started = time.time()
+    with claim(store, task.ref, rank, world_size) as generation, work_folder(store, task.ref, rank) as folder:
+        emit("start", task=task.title, generation=generation)
+        inputs = open_inputs(task, store, folder / "inputs")
+        out = folder / "out"
+        out.mkdir()
+        work = Workspace(task, store, out, Scratch(store, task.ref.scratch, generation), inputs, rank, world_size)
+        run(work)
+        if rank == 0:
+            commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
+            work.scratch.clear()
+            emit("commit", task=task.title, ref=str(task.ref))
 
 
 def manifest_of(

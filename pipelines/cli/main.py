@@ -15,6 +15,8 @@ VERBS = {
     "run": "Run an experiment and write its report.",
     "plan": "List an experiment's tasks and what is in the store already.",
     "compile": "Write the Kubeflow Pipelines package of an experiment.",
+    "render": "Write ready training jobs for kubectl.",
+    "doctor": "Look whether a machine, a store and a cluster are ready for work.",
     "recipes": "List the recipes, show one in full, or compare two.",
     "report": "Write the report of a run again.",
     "runs": "List the runs in a store, or forget one.",

@@ -1,0 +1,45 @@
+"""edm2 doctor"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from components.launcher.profile import load_profile
+from pipelines.cli.options import cluster_option
+from pipelines.doctor import Check, ClusterApi, check_api, check_cluster, check_here, check_store
+from pipelines.doctor_pod import check_from_pod
+
+
+@click.command(short_help="Look whether a machine, a store and a cluster are ready for work.")
+@click.option("--context", help="A context of the kubeconfig (default: the profile's).")
+@cluster_option
+@click.option("--store", help="A store to look at from here: a folder, minio://bucket/prefix or s3://bucket/prefix.")
+@click.option("--patience", default=600.0, show_default=True, help="Seconds for the probe pod, which may have to pull images.")
+def command(context: str | None, cluster: str | None, store: str | None, patience: float) -> int:
+    """Look whether this machine is ready for work, and with --store, --context or --cluster a store and a cluster.
+
+    With a profile a small pod is started in its namespace for some seconds. Ends with 1 if there is a problem.
+    """
+    problems = 0
+    for check in _checks(context, cluster, store, patience):
+        problems += check.state == "problem"
+        click.echo(f"{check.state:<8} {check.what}" + (f" → {check.do_next}" if check.do_next else ""))
+    return int(problems > 0)
+
+
+def _checks(context: str | None, cluster: str | None, store: str | None, patience: float) -> Iterator[Check]:
+    yield from check_here()
+    if store:
+        yield from check_store(store)
+    profile = load_profile(cluster) if cluster else None
+    if profile is None and context is None:
+        return
+    api = ClusterApi.connect(context or (profile.context if profile else None))
+    answer = check_api(api)
+    yield answer
+    if answer.state == "ok":
+        yield from check_cluster(api, profile)
+        if profile is not None:
+            yield from check_from_pod(api, profile, patience)
