@@ -17,6 +17,8 @@ VERBS = {
     "compile": "Write the Kubeflow Pipelines package of an experiment.",
     "render": "Write ready training jobs for kubectl.",
     "doctor": "Look whether a machine, a store and a cluster are ready for work.",
+    "submit": "Run an experiment on Kubeflow Pipelines.",
+    "cancel": "Stop a run in a cluster; what it has is kept.",
     "recipes": "List the recipes, show one in full, or compare two.",
     "report": "Write the report of a run again.",
     "runs": "List the runs in a store, or forget one.",

@@ -10,4 +10,6 @@ experiment_argument = click.argument("experiment", type=click.Path(path_type=Pat
 store_option = click.option(
     "--store", default="./edm2-store", show_default=True, help="Where results live: a folder, minio://bucket/prefix or s3://bucket/prefix."
 )
-cluster_option = click.option("--cluster", help="A cluster profile: a name in k8s/profiles, or a path that ends in .yaml.")
+_PROFILE = "A cluster profile: a name in k8s/profiles, or a path that ends in .yaml."
+cluster_option = click.option("--cluster", help=_PROFILE)
+needed_cluster_option = click.option("--cluster", required=True, help=_PROFILE)

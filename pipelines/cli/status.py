@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import click
 
+from components.launcher.profile import load_profile
 from components.launcher.spec import work_ref
 from edm2core.store import open_store
 from edm2core.store.leases import holder
 from edm2core.store.results import load
 from edm2core.store.runs import load_plan
-from pipelines.cli.options import store_option
+from pipelines.cli.options import cluster_option, store_option
+from pipelines.submit import Kubeflow, must_find
 
 
 @click.command(short_help="Say how far a run is.")
 @click.argument("run")
 @store_option
-def command(run: str, store: str) -> None:
-    """Say how far RUN is: what is in the store, what is being worked on and by whom."""
+@cluster_option
+def command(run: str, store: str, cluster: str | None) -> None:
+    """Say how far RUN is: what is in the store, what is being worked on and by whom.
+
+    With --cluster, the store is the profile's, and Kubeflow Pipelines says how it sees the run.
+    """
+    if cluster:
+        profile = load_profile(cluster)
+        store = profile.store.uri
+        found = must_find(Kubeflow(profile), run)
+        click.echo(f"Kubeflow Pipelines: {found.state.lower()} {found.reason}".rstrip())
     where = open_store(store)
     _, tasks = load_plan(where, run)
     done = [task for task in tasks if load(where, task.ref) is not None]

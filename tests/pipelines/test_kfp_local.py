@@ -60,7 +60,7 @@ def run_package(folder: Path, read: Experiment, tasks: list[Task]) -> dict[Ref, 
 
 
 def artifacts(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the components of a local run published, by <task>/<artifact>."""
+    """What the components of a local run published, by <component>/<artifact>: kfp.local keeps only the last task of each."""
     found = {}
     for file in folder.glob("kfp/*/*/executor_output.json"):
         for name, value in json.loads(file.read_text()).get("artifacts", {}).items():
@@ -81,7 +81,7 @@ def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path
     assert not list(store.list(f"{trajectory_ref(next(t for t in tasks if t.stage == 'snapshot')).scratch}/wanted/"))
 
     published = artifacts(tmp_path)
-    snapshot = published["snapshot-2/snapshot"]
+    snapshot = published["snapshot/snapshot"]
     manifest = manifests[next(task.ref for task in tasks if task.stage == "snapshot" and task.subject["epoch"] == 2)]
     assert manifest is not None
     assert Path(snapshot["uri"]).read_bytes() == manifest.dumps()
@@ -96,7 +96,7 @@ def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path
     }
     assert set(published["probe/values"]["metadata"]) in ({"probe_accuracy"}, {"pixel_accuracy"})
     assert len(published["probe/confusion"]["metadata"]["confusionMatrix"]["rows"]) == 10
-    assert "<svg" in Path(published["snapshot-2/curves"]["uri"]).read_text()
+    assert "<svg" in Path(published["snapshot/curves"]["uri"]).read_text()
     assert "<html" in Path(published["report/page"]["uri"]).read_text()[:1000].lower()
     logs = store.read(f"runs/{run}/logs/{manifest.stage}-{manifest.key}/0.log").decode()
     assert '"commit"' in logs

@@ -1,0 +1,55 @@
+"""Stops a run's jobs in a cluster, whoever started them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from components.launcher.cluster import Cluster
+from components.launcher.diagnose import active
+from components.launcher.job import run_label
+from components.launcher.profile import Profile
+from edm2core.manifest import Ref
+from edm2core.store.base import Store
+
+TRAINING = "edm2-trajectory-"
+LOOK_S = 1.0
+
+
+def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str], None]) -> list[str]:
+    """Suspend the run's jobs, which save what they have; the names of those that had been running. Returns when their pods are gone.
+
+    A job that another run wants too goes on. One that waits in a queue of Kueue's is deleted, since suspending is Kueue's there.
+    """
+    label = run_label(run)
+    stopped = []
+    for job in cluster.jobs({label: "yes"}):
+        name, labels = job["metadata"]["name"], job["metadata"]["labels"]
+        others = [other for other in labels if other.startswith(run_label("")) and other != label]
+        if others:
+            cluster.patch_job(name, {"metadata": {"labels": {label: None}}})
+            say(f"{name} goes on for {', '.join(other.removeprefix(run_label('')) for other in others)}")
+        elif active(job):
+            if profile.queue:
+                cluster.delete_job(name)
+            else:
+                cluster.patch_job(name, {"spec": {"runPolicy": {"suspend": True}}})
+            say(f"{name} is stopping")
+            stopped.append(name)
+    end = time.monotonic() + profile.grace_s + LOOK_S
+    while (left := [name for name in stopped if cluster.pods(name)]) and time.monotonic() < end:
+        time.sleep(LOOK_S)
+    for name in left:
+        say(f"{name} still has pods after {profile.grace_s} s")
+    return stopped
+
+
+def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:
+    """For each of the jobs that trains: the age in seconds of its latest saved state, None if it has none."""
+    ages: dict[str, float | None] = {}
+    for name in jobs:
+        if name.startswith(TRAINING):
+            scratch = Ref("trajectory", name.removeprefix(TRAINING)).scratch
+            states = [entry.age_s for slot in ("state-0", "state-1") for entry in store.list(f"{scratch}/{slot}/")]
+            ages[name] = min(states, default=None)
+    return ages

@@ -1,0 +1,37 @@
+"""edm2 cancel"""
+
+from __future__ import annotations
+
+import click
+
+from components.launcher.cluster import Cluster
+from components.launcher.profile import load_profile
+from edm2core.errors import EdmError
+from edm2core.events import duration
+from edm2core.store import open_store
+from pipelines.cancel import saved_states, stop_jobs
+from pipelines.cli.options import needed_cluster_option
+from pipelines.submit import Kubeflow
+
+
+@click.command(short_help="Stop a run in a cluster; what it has is kept.")
+@click.argument("run")
+@needed_cluster_option
+def command(run: str, cluster: str) -> None:
+    """Terminate RUN on Kubeflow Pipelines, stop its jobs, and say what state was saved.
+
+    A run that `edm2 run --cluster` drives is stopped there, by Ctrl-C: as long as it is driven, its jobs are started again.
+    """
+    profile = load_profile(cluster)
+    try:
+        kubeflow = Kubeflow(profile)
+        found = kubeflow.find(run)
+        if found is not None and not found.over:
+            kubeflow.terminate(found.id)
+        click.echo(f"Kubeflow Pipelines: {'no such run' if found is None else found.state.lower() if found.over else 'terminated'}")
+    except EdmError as error:  # a cluster with only the training operator has none, and jobs are to be stopped in any case
+        click.echo(f"{error}")
+    stopped = stop_jobs(Cluster.connect(profile), profile, run, click.echo)
+    click.echo(f"{len(stopped)} jobs stopped.")
+    for name, age in saved_states(open_store(profile.store.uri), stopped).items():
+        click.echo(f"{name}: {f'its state was saved {duration(age)} ago' if age is not None else 'no state was saved yet'}")

@@ -1,0 +1,48 @@
+"""edm2 submit"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from components.launcher.profile import load_profile
+from edm2core.config.experiment import load_experiment
+from edm2core.errors import EdmError
+from edm2core.plan import plan
+from edm2core.store.runs import run_id
+from pipelines.cli.options import experiment_argument, needed_cluster_option
+from pipelines.kfp import compile
+from pipelines.sources import resolve
+from pipelines.submit import Kubeflow
+
+
+@click.command(short_help="Run an experiment on Kubeflow Pipelines.")
+@experiment_argument
+@needed_cluster_option
+@click.option("--wait", is_flag=True, help="Wait until the run is over; exit code 1 if it failed.")
+def command(experiment: Path, cluster: str, wait: bool) -> None:
+    """Compile EXPERIMENT and start it on the cluster's Kubeflow Pipelines.
+
+    What is in the store already is not done again, so submitting again continues a run that failed or was cancelled.
+    """
+    profile = load_profile(cluster)
+    read = load_experiment(experiment)
+    tasks = plan(read, resolve(read))
+    run = run_id(read, tasks)
+    kubeflow = Kubeflow(profile)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "package.yaml"
+        compile(tasks, read, run, profile, profile.store.uri, package)
+        submitted = kubeflow.submit(package, read.name, run)
+    click.echo(f"run {run} ({len(tasks)} tasks) is Kubeflow's {submitted.id}; `edm2 status {run} --cluster {cluster}` says how far it is.")
+    if wait:
+        ended = kubeflow.wait(submitted.id, lambda now: click.echo(f"{now.state.lower()} {now.reason}".rstrip()))
+        if ended.state != "SUCCEEDED":
+            raise EdmError(
+                f"Run {run} has ended as {ended.state.lower()}{f': {ended.reason}' if ended.reason else ''}.",
+                where=f"{profile.store.uri}/runs/{run}/report.html",
+                do_next=f"The report says which task failed; `edm2 logs {run} --store {profile.store.uri}` prints what it said. "
+                "Submitting again goes on from there.",
+            )

@@ -1,0 +1,201 @@
+"""Against a small server that speaks the few calls of Kubeflow's API as version 2.17 specifies them: untested on a real one."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from components.launcher.profile import Profile
+from edm2core.errors import EdmError, InputError
+from pipelines.cli.status import command as status
+from pipelines.cli.submit import command as submit
+from pipelines.submit import Kubeflow, Submitted, must_find
+
+API = "/apis/v2beta1"
+
+
+class FakeKubeflow(ThreadingHTTPServer):
+    """Experiments and runs in memory."""
+
+    def __init__(self, multi_user: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.multi_user = multi_user
+        self.experiments: list[dict[str, Any]] = []
+        self.runs: list[dict[str, Any]] = []
+        self.states: list[str] = []  # of the latest run, from look to look; the last one stays
+        self.refusal = ""
+
+    @property
+    def host(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeKubeflow
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        size = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(size)) if size else {}
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        kind = url.path.removeprefix(f"{API}/").split("/")[0].split(":")[0]
+        fake = self.server
+        if fake.refusal and kind != "healthz":
+            return self._answer(403, {"error": fake.refusal, "code": 7})
+        namespace = query.get("namespace") or body.get("namespace")
+        if kind in ("experiments", "runs") and namespace and not fake.multi_user:
+            return self._answer(400, {"error": "In single-user mode, the request should not contain a namespace", "code": 3})
+        if kind == "experiments" and fake.multi_user and not namespace:
+            return self._answer(400, {"error": "In multi-user mode, the request must have a namespace", "code": 3})
+        if kind == "healthz":
+            return self._answer(200, {"multi_user": fake.multi_user})
+        if kind == "experiments":
+            if self.command == "POST":
+                return self._post(fake.experiments, "experiment_id", body)
+            return self._list(fake.experiments, kind, query)
+        if self.command == "POST" and url.path.endswith(":terminate"):
+            fake.states = ["CANCELING", "CANCELED"]
+            return self._answer(200, {})
+        if self.command == "POST":
+            return self._post(fake.runs, "run_id", {**body, "state": "PENDING"})
+        if url.path == f"{API}/runs":
+            return self._list(fake.runs, kind, query)
+        run = next(run for run in fake.runs if url.path.endswith(run["run_id"]))
+        if fake.states:
+            run["state"] = fake.states.pop(0) if len(fake.states) > 1 else fake.states[0]
+        return self._answer(200, run)
+
+    def _post(self, things: list[dict[str, Any]], id: str, body: dict[str, Any]) -> None:
+        things.append({**body, id: f"{id}-{len(things)}"})
+        self._answer(200, things[-1])
+
+    def _list(self, things: list[dict[str, Any]], kind: str, query: dict[str, str]) -> None:
+        predicates = json.loads(query.get("filter", "{}")).get("predicates", [])
+        names = [predicate["stringValue"] for predicate in predicates if predicate["key"] == "display_name"]
+        found = [thing for thing in things if not names or thing["display_name"] in names]
+        if query.get("sort_by") == "created_at desc":
+            found = found[::-1]
+        self._answer(200, {kind: found[: int(query.get("page_size", 10))]})
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture(params=[False, True], ids=["one user", "many users"])
+def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeKubeflow]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # the client reads and writes a file there
+    server = FakeKubeflow(multi_user=request.param)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def values(fake: FakeKubeflow) -> dict[str, Any]:
+    return {
+        "namespace": "team",
+        "store": {"uri": "s3://bucket/edm2"},
+        "images": {"compute": "registry/compute", "control": "registry/control"},
+        "kfp": {"host": fake.host, "namespace": "pipelines"},
+    }
+
+
+@pytest.fixture
+def kubeflow(fake: FakeKubeflow) -> Kubeflow:
+    return Kubeflow(Profile.model_validate({"name": "far", **values(fake)}))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    file = tmp_path / "package.yaml"
+    file.write_text(yaml.safe_dump({"pipelineInfo": {"name": "some"}, "schemaVersion": "2.1.0"}))
+    return file
+
+
+def test_a_run_is_submitted_under_the_profiles_account_and_found_by_its_name(fake: FakeKubeflow, kubeflow: Kubeflow, package: Path) -> None:
+    first, second = (kubeflow.submit(package, "some", "some-abc123") for _ in range(2))
+    assert first.id != second.id
+    assert kubeflow.find("some-abc123") == second == Submitted("run_id-1", "some-abc123", "PENDING", "")
+    assert [experiment["display_name"] for experiment in fake.experiments] == ["some"]
+    assert fake.runs[0]["service_account"] == "edm2-control"
+    assert fake.runs[0]["pipeline_spec"]["pipelineInfo"] == {"name": "some"}
+    assert kubeflow.find("other-abc123") is None
+    with pytest.raises(InputError, match="knows no run other-abc123"):
+        must_find(kubeflow, "other-abc123")
+
+
+def test_waiting_ends_with_a_cancelled_run_too(fake: FakeKubeflow, kubeflow: Kubeflow, package: Path) -> None:
+    run = kubeflow.submit(package, "some", "some-abc123")
+    fake.states = ["RUNNING", "RUNNING"]
+    said: list[str] = []
+
+    def changed(now: Submitted) -> None:
+        said.append(now.state)
+        if now.state == "RUNNING":
+            kubeflow.terminate(now.id)
+
+    assert kubeflow.wait(run.id, changed, poll_s=0.01).state == "CANCELED"
+    assert said == ["RUNNING", "CANCELING", "CANCELED"]
+
+
+def test_a_refusal_is_said_in_the_servers_words(fake: FakeKubeflow, kubeflow: Kubeflow, package: Path) -> None:
+    fake.refusal = "User 'x' is not authorized with reason: none"
+    with pytest.raises(EdmError, match="User 'x' is not authorized") as refused:
+        kubeflow.find("some-abc123")
+    assert fake.host in refused.value.where
+
+
+def test_an_api_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server = FakeKubeflow()
+    server.server_close()
+    with pytest.raises(EdmError, match="cannot be reached") as gone:
+        Kubeflow(Profile.model_validate({"name": "far", **values(server)}))
+    assert server.host in gone.value.where
+    assert "port-forward" in gone.value.do_next
+
+
+def test_submit_compiles_starts_and_waits(fake: FakeKubeflow, tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": ["fd"]}))
+    fake.states = ["SUCCEEDED"]
+    arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml"), "--wait"]
+    done = CliRunner().invoke(submit, arguments, catch_exceptions=False)
+    assert done.output.splitlines()[-1] == "succeeded"
+    [run] = fake.runs
+    assert run["display_name"] in done.output
+    assert "exit-handler-1" in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert "securityContext" in json.dumps(run["pipeline_spec"]["platform_spec"])
+    fake.states = ["FAILED"]
+    failed = CliRunner().invoke(submit, arguments)
+    assert isinstance(failed.exception, EdmError)
+    assert "has ended as failed" in failed.exception.what
+
+
+def test_status_says_how_kubeflow_sees_the_run(fake: FakeKubeflow, tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
+    asked = CliRunner().invoke(status, ["some-abc123", "--cluster", str(tmp_path / "far.yaml")])
+    assert isinstance(asked.exception, InputError)
+    assert "knows no run some-abc123" in asked.exception.what
