@@ -17,6 +17,7 @@ from kfp.dsl.pipeline_channel import PipelineChannel
 from kfp.dsl.pipeline_task import PipelineTask
 
 from components.extractor.component import extractor
+from components.launcher.job import cores
 from components.launcher.profile import Profile
 from components.metrics.component import metrics
 from components.prepare.component import prepare
@@ -226,6 +227,7 @@ def _equip(task: PipelineTask, profile: Profile, stage: str) -> None:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpus)
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=SHM, medium="Memory", size_limit=resources.shm)
     kubernetes.empty_dir_mount(task, volume_name="work", mount_path="/work", size_limit=resources.work)
+    task.set_env_variable("OMP_NUM_THREADS", str(max(1, int(cores(resources.cpu_limit or resources.cpu)))))
     task.set_env_variable("EDM2_WORK", "/work").set_env_variable("EDM2_CACHE", "/work/cache")
     for label, value in profile.node_selector.items():
         kubernetes.add_node_selector(task, label, value)

@@ -131,7 +131,7 @@ def _environment(spec: JobSpec, profile: Profile, resources: Resources) -> list[
     plain = {
         "HOME": "/tmp",  # noqa: S108
         "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(max(1, int(_cores(resources.cpu_limit or resources.cpu) // spec.processes))),
+        "OMP_NUM_THREADS": str(max(1, int(cores(resources.cpu_limit or resources.cpu) // spec.processes))),
         "EDM2_OWNER": f"{profile.namespace}/{spec.name}",  # a recreated pod takes over its job's lease at once
         **profile.store.env,
         **spec.env,
@@ -143,7 +143,8 @@ def _environment(spec: JobSpec, profile: Profile, resources: Resources) -> list[
     ]
 
 
-def _cores(quantity: str) -> float:
+def cores(quantity: str) -> float:
+    """CPU cores, of a quantity such as 500m."""
     return float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
 
 

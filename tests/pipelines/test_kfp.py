@@ -225,6 +225,7 @@ def test_only_a_stage_of_one_node_that_the_profile_names_works_in_kfps_own_pod(p
     container = package.container(by_stage["probe"])
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert container["resources"]["resourceMemoryLimit"] == "16Gi"
+    assert {"name": "OMP_NUM_THREADS", "value": "4"} in container["env"]  # a pod sees all of its node's cores
     pod = package.platform[package.executor(by_stage["probe"])]
     assert {mount["mountPath"]: mount.get("medium") for mount in pod["emptyDirMounts"]}["/dev/shm"] == "Memory"
     assert pod["nodeSelector"] == {"labels": {"pool": "a100"}}
