@@ -1,0 +1,125 @@
+"""What is applied to a cluster: it builds, grants what is used and no more, and is admitted where PodSecurity "restricted" is enforced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.launcher.job import SELECTOR
+from components.launcher.profile import ServiceAccounts, load_profile
+from pipelines.doctor import RIGHTS
+
+K8S = Path(__file__).parents[2] / "k8s"
+FOLDERS = [K8S / "base", *sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))]
+
+Object = dict[str, Any]
+
+
+def build(folder: Path) -> list[Object]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    ran = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return [document for document in yaml.safe_load_all(ran.stdout) if document]
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def objects(request: pytest.FixtureRequest) -> list[Object]:
+    return build(request.param)
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def pods(objects: list[Object]) -> list[Object]:
+    return [one["spec"]["template"]["spec"] for one in of_kind(objects, "Deployment")]
+
+
+def test_everything_is_in_the_profiles_namespace(objects: list[Object]) -> None:
+    clusterwide = {"Namespace", "PriorityClass"}
+    assert {one["metadata"]["namespace"] for one in objects if one["kind"] not in clusterwide} == {"edm2"}
+    assert load_profile("lab").namespace == load_profile("gpu").namespace == "edm2"
+
+
+def test_the_role_grants_exactly_the_rights_that_doctor_checks(objects: list[Object]) -> None:
+    roles = of_kind(objects, "Role")
+    granted = {
+        (g, r, v) for role in roles for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]
+    }
+    assert granted == set(RIGHTS)
+    assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
+
+
+def test_only_control_pods_have_rights(objects: list[Object]) -> None:
+    accounts = ServiceAccounts()
+    assert {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")} == {accounts.job, accounts.control}
+    assert [s["name"] for binding in of_kind(objects, "RoleBinding") for s in binding["subjects"]] == [accounts.control]
+
+
+def test_pods_are_admitted_where_restricted_is_enforced(objects: list[Object]) -> None:
+    for pod in pods(objects):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod["containers"], *pod["initContainers"]]:
+            context = container["securityContext"]
+            assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+            assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_pods_say_what_they_need_so_that_a_quota_admits_them(objects: list[Object]) -> None:
+    for pod in pods(objects):
+        for container in [*pod["containers"], *pod["initContainers"]]:
+            for kind in ("requests", "limits"):
+                assert set(container["resources"][kind]) == {"cpu", "memory"}
+
+
+def test_job_pods_reach_only_each_other_names_and_the_store() -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(build(K8S / "base"), "NetworkPolicy")}
+    job = policies["edm2-job"]
+    assert job["podSelector"]["matchLabels"] == SELECTOR
+    assert set(job["policyTypes"]) == {"Ingress", "Egress"}
+    each_other = [{"podSelector": {"matchLabels": SELECTOR}}]
+    assert job["ingress"] == [{"from": each_other}]
+    assert job["egress"] == [{"to": each_other}]
+    both = policies["edm2-store"]["egress"]
+    assert [sorted({port["port"] for port in rule["ports"]}) for rule in both] == [[53], [9000], [8333, 9000]]
+    assert "443" in json.dumps(policies["edm2-control"])
+    assert all("ingress" not in policies[name] for name in ("edm2-control", "edm2-store"))
+
+
+def test_no_password_is_applied_but_to_a_throw_away_cluster() -> None:
+    assert {folder.name for folder in FOLDERS if of_kind(build(folder), "Secret")} == {"lab"}
+
+
+def test_the_lab_needs_no_storage_class_and_only_its_own_registry() -> None:
+    objects = build(K8S / "overlays" / "lab")
+    assert of_kind(objects, "PersistentVolumeClaim") == []
+    (pod,) = pods(objects)
+    assert all(container["image"].startswith("localhost:5000/") for container in [*pod["containers"], *pod["initContainers"]])
+    (secret,) = of_kind(objects, "Secret")
+    profile = load_profile("lab")
+    assert secret["metadata"]["name"] == profile.store.secret
+    assert set(secret["data"]) == set(profile.store.secret_env.values())
+
+
+def test_the_store_of_the_manifests_is_the_one_of_the_profiles() -> None:
+    objects = build(K8S / "overlays" / "minio")
+    (service,) = of_kind(objects, "Service")
+    (pod,) = pods(objects)
+    for name in ("lab", "gpu"):
+        store = load_profile(name).store
+        assert store.env["EDM2_S3_ENDPOINT"] == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+        assert f"/data/{store.uri.split('/')[2]}" in pod["initContainers"][0]["command"]
+
+
+def test_priorities_named_by_the_gpu_profile_exist_and_training_comes_first() -> None:
+    classes = {one["metadata"]["name"]: one["value"] for one in of_kind(build(K8S / "overlays" / "gpu"), "PriorityClass")}
+    names = load_profile("gpu").priority_classes
+    assert classes[str(names.training)] > classes[str(names.evaluation)]

@@ -1,0 +1,62 @@
+"""Ready jobs: kept in step with recipes, and such that one kubectl apply trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.launcher.profile import load_profile
+from components.launcher.spec import job_name
+from edm2core.config import load_recipe, recipe_names
+from edm2core.plan import Task
+from pipelines.render import ready_job, render, text, usual_profile
+
+K8S = Path(__file__).parents[2] / "k8s"
+
+
+@pytest.fixture(scope="module")
+def unrecorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profiles without the digests of images that were built here: the repository's files name images by tag."""
+    folder = tmp_path_factory.mktemp("k8s")
+    (folder / "profiles").symlink_to(K8S / "profiles")
+    return folder
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_file_in_the_repository_is_what_render_writes(name: str, unrecorded: Path) -> None:
+    file = K8S / "pytorchjobs" / f"{name.replace('/', '-')}.yaml"
+    assert file.exists(), "run `edm2 render`"
+    assert file.read_text() == text(load_recipe(name), load_profile(usual_profile(name), unrecorded)), "run `edm2 render`"
+
+
+def test_no_file_is_left_of_a_recipe_that_is_gone() -> None:
+    assert {file.stem for file in (K8S / "pytorchjobs").glob("*")} == {name.replace("/", "-") for name in recipe_names()}
+
+
+def test_a_job_prepares_the_data_that_it_trains_on_and_ends_at_the_recipes_end() -> None:
+    recipe, profile = load_recipe("cifar10/E"), load_profile("gpu")
+    job = ready_job(recipe, profile)
+    (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    training = Task.from_json(json.loads(container["args"][2]))
+    environment = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    data = Task.from_json(json.loads(environment["EDM2_PREPARE"]))
+    assert training.inputs["data"] == data.ref
+    assert training.wanted[-1] == training.settings["epoch"] == recipe.training.epochs
+    assert job["metadata"]["name"] == job_name(training)
+
+
+def test_the_top_of_a_file_names_the_job_and_where_it_is() -> None:
+    written = text(load_recipe("digits/G"), load_profile("lab"))
+    job = yaml.safe_load(written)
+    head = [line for line in written.splitlines() if line.startswith("#")]
+    assert all(job["metadata"]["name"] in line and job["metadata"]["namespace"] in line for line in head[1:])
+
+
+def test_a_profile_decides_where_and_with_what(tmp_path: Path) -> None:
+    (file,) = render(("digits/C",), {"digits/C": load_profile("gpu")}, tmp_path)
+    spec = yaml.safe_load(file.read_text())["spec"]
+    assert spec["nprocPerNode"] == "4"
+    assert spec["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
