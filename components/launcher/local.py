@@ -34,8 +34,10 @@ class LocalBackend:
 
     def start(self, spec: JobSpec) -> None:
         with self._lock:
+            for job in self._jobs.values():
+                job.process.poll()  # one whose result came before its end is not looked at again, and would stay a zombie
             running = self._jobs.get(spec.name)
-            if running is not None and running.process.poll() is None:
+            if running is not None and running.process.returncode is None:
                 return
             log = self._log_path(spec)
             log.parent.mkdir(parents=True, exist_ok=True)

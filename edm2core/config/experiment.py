@@ -14,6 +14,7 @@ from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, load
 from edm2core.errors import InputError
 
+FEATURES = {"fid": 2048, "fd": 64}  # dimensions of the extractors' features
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 
@@ -75,6 +76,9 @@ def load_experiment(path: Path) -> Experiment:
             where=str(document.origin(("metrics",))),
             do_next="Ask for 'fid'.",
         )
+    for recipe in recipes:
+        for metric in file.metrics:
+            _enough_samples(document, recipe, metric)
     return Experiment(
         file.name,
         recipes,
@@ -85,6 +89,17 @@ def load_experiment(path: Path) -> Experiment:
         _located(file.inception_weights, path.parent),
         path.read_text(),
     )
+
+
+def _enough_samples(document: Document, recipe: Recipe, metric: str) -> None:
+    """A covariance of d features has full rank only from d + 1 images on."""
+    features = FEATURES[metric]
+    if recipe.sample.count <= features:
+        raise InputError(
+            f"{recipe.sample.count} samples are too few for '{metric}', whose {features} features need at least {features + 1}.",
+            where=str(document.origin(("sample", "count"))),
+            do_next=f"Raise sample.count of {recipe.name}, or leave '{metric}' out of `metrics`.",
+        )
 
 
 def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) -> Recipe:

@@ -124,6 +124,8 @@ def write_grid(path: Path, images: NDArray[np.uint8]) -> None:
     rows = math.ceil(n / GRID_SIDE)
     tiles = np.zeros((rows * GRID_SIDE, channels, height, width), np.uint8)
     tiles[:n] = images
+    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=128)  # a line between images that fill their frame
+    height, width = height + 1, width + 1
     picture = (
         tiles.reshape(rows, GRID_SIDE, channels, height, width).transpose(0, 3, 1, 4, 2).reshape(rows * height, GRID_SIDE * width, channels)
     )

@@ -64,6 +64,8 @@ class Training:
     def run(self) -> None:
         signals.stop_if_asked()
         data = load_prepared(self.inputs["data"].all())
+        if self.settings.training.precision == "fp16" and not torch.cuda.is_available():
+            emit("warning", message="training.precision is fp16, which is hundreds of times slower than fp32 on a CPU.")
         images = torch.from_numpy(np.array(data.train_images)).to(pick_device())
         self.trainer = Trainer(self.settings, data.affine, images, self.rank, self.world_size)
         self.board: SummaryWriter | None = None

@@ -34,7 +34,7 @@ def test_a_task_comes_after_what_it_needs_and_each_result_once() -> None:
 def test_titles_are_for_people() -> None:
     titles = by_title(plan(load_experiment(DEMO), DIGITS))
     assert "E · seed 0 · FD (digits features) at epoch 40" in titles
-    assert "G · seed 0 · train to epoch 60" in titles
+    assert "G · seed 0 · train to epoch 20" in titles
     assert "digits · linear classifier on raw pixels" in titles
 
 
@@ -48,7 +48,7 @@ def test_snapshots_of_a_trajectory_are_chained_and_share_its_key() -> None:
     snapshots = [task for task in plan(load_experiment(DEMO), DIGITS) if task.stage == "snapshot" and task.subject["recipe"] == "digits/E"]
     assert len({trajectory_ref(task) for task in snapshots}) == 1
     assert [task.after for task in snapshots] == [(), (snapshots[0].ref,), (snapshots[1].ref,)]
-    assert all(task.wanted == (20, 40, 60) for task in snapshots)
+    assert all(task.wanted == (10, 20, 40) for task in snapshots)
 
 
 def test_a_later_epoch_or_a_longer_training_re_keys_nothing(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_changes_numbers_changes_only_what_stands_on_it(tmp_path: Path) -> 
     plain = by_title(plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS))
     other = by_title(plan(experiment(tmp_path, "epochs: [10]\nsample: {steps: 9}\n"), DIGITS))
     changed = {title for title in plain if plain[title].ref != other[title].ref}
-    assert changed == {"C · seed 0 · 2000 samples at epoch 10", "C · seed 0 · FD (digits features) at epoch 10"}
+    assert changed == {"C · seed 0 · 1000 samples at epoch 10", "C · seed 0 · FD (digits features) at epoch 10"}
 
 
 def test_another_source_changes_everything(tmp_path: Path) -> None:

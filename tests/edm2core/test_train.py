@@ -21,6 +21,8 @@ from edm2core.train import Trainer, epoch_order, learning_rate
 
 IMAGES = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
 
+GOLDEN = {"order": [7, 12, 1, 13], "sigma": [0.177098, 0.470075, 6.915074], "loss": 2.016365}
+
 
 def settings(config: str = "G", **overrides: Any) -> TrajectorySettings:
     recipe = load_recipe(
@@ -79,7 +81,7 @@ def _process(rank: int, world_size: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_agree_with_one(tmp_path: Path, world_size: int) -> None:
     """40 images in batches of 16, 16 and 8: the shares are unequal."""
     alone = Trainer(settings(), Affine(), IMAGES)
@@ -141,3 +143,12 @@ def test_the_learning_rate_warms_up_then_falls_with_the_root_of_the_epoch() -> N
 
 if __name__ == "__main__":
     _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+
+
+def test_the_numbers_of_a_training_are_what_they_were() -> None:
+    """If this fails on purpose, raise the version of the stage `snapshot`: what users have stored was trained otherwise."""
+    trainer = Trainer(settings(**{"training.flip": True}), Affine(), IMAGES)
+    assert epoch_order(3, 0, 40)[:4].tolist() == GOLDEN["order"]
+    torch.testing.assert_close(trainer.batch().sigma[:3], torch.tensor(GOLDEN["sigma"]), rtol=1e-5, atol=0)
+    trained(trainer, 3)
+    assert trainer.close_window()["loss"] == pytest.approx(GOLDEN["loss"], rel=1e-4)

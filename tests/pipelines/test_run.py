@@ -136,3 +136,12 @@ def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(tmp_path: Path, fini
     assert "Traceback" not in printed
     place.run()
     assert place.results() == finished.results()
+
+
+def test_kills_at_random_moments_change_no_result(tmp_path: Path, finished: Place) -> None:
+    """The short form of `python tests/kill_experiment.py experiments/demo.yaml`."""
+    reference = next(finished.folder.glob("store/runs/*/results.json"))
+    script = Path(__file__).parents[1] / "kill_experiment.py"
+    command = [sys.executable, str(script), "e.yaml", "--kills", "4", "--within", "20", "--reference", str(reference)]
+    ran = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
