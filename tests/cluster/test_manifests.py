@@ -55,7 +55,7 @@ def doctor(profile: str) -> tuple[int, str]:
 def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(namespace: str, profile: str) -> None:
     code, said = doctor(profile)
     assert code == 0, said
-    assert f"all {len(RIGHTS)} rights" in said
+    assert f"all {len(RIGHTS)} rights that k8s/base grants" in said
     assert "both images can be pulled by a pod" in said
     assert "from a pod: the store refuses a second writer" in said
     assert "doctor" not in kubectl("-n", namespace, "get", "pods", "-o", "name")

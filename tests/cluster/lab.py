@@ -1,0 +1,262 @@
+"""A namespace of a real cluster with a MinIO, and followers of jobs in it.
+
+Wanted: KUBECONFIG of a cluster with the training operator whose pods' and Services' addresses can be reached from here, and a compute
+image that its nodes can pull (EDM2_TEST_IMAGE; default: the lab profile's).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from minio import Minio
+from minio.error import MinioException
+from safetensors.numpy import load_file
+
+from components.execute import execute
+from components.launcher.cluster import Cluster
+from components.launcher.job import merged
+from components.launcher.local import LocalBackend
+from components.launcher.profile import Profile, load_profile
+from components.launcher.pytorchjob import PyTorchJobBackend
+from components.launcher.spec import job_name, spec_of
+from edm2core.config import load_experiment
+from edm2core.manifest import Manifest
+from edm2core.plan import Task, plan
+from edm2core.store import Store, open_store
+from edm2core.store.runs import Run
+
+IMAGE = os.environ.get("EDM2_TEST_IMAGE", "")
+MINIO = os.environ.get("EDM2_TEST_MINIO_IMAGE", "localhost:5000/minio:lab")
+USER, PASSWORD = "edm2", "edm2-test-password"
+
+
+def kubectl(*arguments: str, text: str | None = None) -> str:
+    done = subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True)
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+class Lab:
+    """One namespace, enforcing "restricted" PodSecurity, and its store."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data, self.namespace = folder, data, f"edm2-test-{secrets.token_hex(3)}"
+        self.minio_namespace = f"{self.namespace}-store"
+
+    def up(self) -> None:
+        kubectl("create", "namespace", self.namespace)
+        kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
+        kubectl("create", "namespace", self.minio_namespace)
+        self.apply(*_minio(self.minio_namespace, self.data))
+        kubectl("-n", self.minio_namespace, "rollout", "status", "deployment/minio", "--timeout=120s")
+        address = kubectl("-n", self.minio_namespace, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
+        os.environ.update({"EDM2_S3_ENDPOINT": f"http://{address}:9000", "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD})
+        self.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "edm2-job", "namespace": self.namespace}},
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "edm2-store", "namespace": self.namespace},
+                "stringData": {"accesskey": USER, "secretkey": PASSWORD},
+            },
+        )
+        until(lambda: _made_bucket(Minio(f"{address}:9000", USER, PASSWORD, secure=False)), 60, lambda: "MinIO does not answer")
+
+    def down(self) -> None:
+        kubectl("delete", "namespace", self.namespace, self.minio_namespace, "--wait=false")
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def profile(self, **changes: Any) -> Profile:
+        values = json.loads(load_profile("lab").dumps())
+        endpoint = f"http://minio.{self.minio_namespace}:9000"
+        values |= {"context": None, "namespace": self.namespace, "patience_s": 30, "grace_s": 30}
+        values["store"] |= {"uri": "s3://edm2/test", "env": {"EDM2_S3_ENDPOINT": endpoint}}
+        if IMAGE:
+            values["images"] = {"compute": IMAGE, "control": IMAGE}
+        values = merged(values, changes)
+        return Profile.loads(json.dumps(values))
+
+    def tasks(self, epochs: list[int], **overrides: Any) -> list[Task]:
+        """Preparing digits, and one training with snapshots at these epochs."""
+        file = self.folder / f"{secrets.token_hex(4)}.yaml"
+        overrides = {"training.epochs": max(epochs), "network.dropout": 0.1, **overrides}
+        experiment = {"name": "x", "recipes": ["digits/C"], "epochs": epochs, "metrics": [], "probe": False, "overrides": overrides}
+        file.write_text(json.dumps(experiment))
+        return plan(load_experiment(file), {"data:digits/C": "builtin:digits"})
+
+    def fresh(self, epochs: list[int], **changes: Any) -> tuple[Profile, list[Task]]:
+        """A store without anything but prepared digits, and a training's tasks."""
+        prepare, *trainings = self.tasks(epochs)
+        uri = f"s3://edm2/{secrets.token_hex(3)}"
+        self.here(prepare, open_store(uri))
+        return self.profile(store={"uri": uri}, **changes), trainings
+
+    def here(self, task: Task, store: Store, processes: int = 1) -> Manifest:
+        """Do a task on this machine."""
+        backend = LocalBackend(lambda spec: self.folder / f"{spec.name}.log", 2)
+        return execute(
+            task, store, backend, spec_of(task, store.uri, processes=processes), run="here", show=lambda *_: None, stop=threading.Event()
+        )[0]
+
+    def follow(self, task: Task, profile: Profile | None = None, run: str = "") -> Follower:
+        return Follower(self, task, profile or self.profile(), run or f"run-{secrets.token_hex(3)}")
+
+    def pods(self, task: Task) -> list[dict[str, Any]]:
+        return list(
+            json.loads(
+                kubectl("-n", self.namespace, "get", "pods", "-l", f"training.kubeflow.org/job-name={job_name(task)}", "-o", "json")
+            )["items"]
+        )
+
+    def kill(self, task: Task, *indices: int) -> float:
+        """Kill pods without grace; returns when (seconds since 1970)."""
+        names = [f"{job_name(task)}-worker-{index}" for index in indices]
+        kubectl("-n", self.namespace, "delete", "pod", *names, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+        return time.time()
+
+    def inside(self, task: Task, index: int, program: str) -> str:
+        """Run Python in a pod; `stage()` gives the pids of the stage's processes there."""
+        find = "import os,glob,signal\ndef stage(): return [int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/cmdline') if _is(p)]\n"
+        find += "def _is(p):\n    words = open(p).read().split('\\0')\n"
+        find += "    return 'edm2core.stages.train' in words and not any(w.startswith(('components.', 'torch.')) for w in words)\n"
+        return kubectl("-n", self.namespace, "exec", f"{job_name(task)}-worker-{index}", "--", "python", "-c", find + program)
+
+
+class Follower:
+    """Executes a task on the cluster in a thread, keeping what it shows."""
+
+    def __init__(self, lab: Lab, task: Task, profile: Profile, run: str) -> None:
+        self.task, self.events, self.stop = task, list[dict[str, Any]](), threading.Event()
+        self.store = open_store(profile.store.uri)
+        self.record = Run(run, self.store)
+        self.backend = PyTorchJobBackend(profile, Cluster.connect(profile), self.record)
+        resources = profile.resources_of(task.stage)
+        self.spec = spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
+        self.manifest: Manifest | None = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def logs(self) -> str:
+        """The store's folder with the job's output."""
+        return f"{self.record.folder}/logs/{self.spec.name.removeprefix('edm2-')}"
+
+    def _run(self) -> None:
+        def show(_: Task, event: dict[str, Any]) -> None:
+            self.events.append({**event, "seen": time.time()})
+
+        try:
+            self.manifest, _ = execute(self.task, self.store, self.backend, self.spec, run=self.record.id, show=show, stop=self.stop)
+        except BaseException as error:
+            self.error = error
+
+    def wait_for(self, kind: str, seconds: float = 120, after: float = 0.0, **fields: Any) -> dict[str, Any]:
+        """The first event of that kind which was emitted after that time."""
+
+        def found() -> dict[str, Any] | None:
+            for event in list(self.events):
+                if event["kind"] == kind and event.get("time", event["seen"]) > after and fields.items() <= event.items():
+                    return event
+            return None
+
+        return until(found, seconds, lambda: f"no event {kind} {fields}; {self.error}; {self.events[-15:]}")
+
+    def wait_for_step(self, step: int, seconds: float = 180, after: float = 0.0) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            fresh = [e for e in list(self.events) if e["kind"] == "progress" and e["step"] >= step and e["time"] > after]
+            return fresh[0] if fresh else None
+
+        return until(found, seconds, lambda: f"step {step} was not reached; {self.error}; {self.events[-15:]}")
+
+    def done(self, seconds: float = 400) -> Manifest:
+        """The task's manifest; raises what the task raised."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"the task goes on and on: {self.events[-15:]}"
+        self.backend.close()
+        if self.error is not None:
+            raise self.error
+        assert self.manifest is not None
+        return self.manifest
+
+
+def output(lab: Lab, task: Task) -> dict[str, list[str]]:
+    """What each pod of the task's job that is there has printed."""
+    return {pod["metadata"]["name"]: kubectl("-n", lab.namespace, "logs", pod["metadata"]["name"]).splitlines() for pod in lab.pods(task)}
+
+
+def difference(store: Store, manifest: Manifest, other: Store, same: Manifest, folder: Path) -> float:
+    """The largest difference between the averaged weights of two snapshots."""
+    largest = 0.0
+    for name in ("ema-fixed.safetensors", "ema-0.050.safetensors"):
+        one = load_file(store.fetch(manifest.path(name), folder / "one", manifest.files[name]))
+        two = load_file(other.fetch(same.path(name), folder / "two", same.files[name]))
+        assert one.keys() == two.keys()
+        largest = max(largest, *(float(np.abs(one[key].astype(np.float64) - two[key]).max()) for key in one))
+    return largest
+
+
+def until(found: Callable[[], Any], seconds: float, words: Callable[[], str]) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (value := found()) is not None:
+            return value
+        time.sleep(0.1)
+    pytest.fail(words())
+
+
+def _made_bucket(client: Minio) -> bool | None:
+    try:
+        client.make_bucket("edm2")
+    except MinioException:  # says that it is ready a moment too early
+        return None
+    return True
+
+
+def _minio(namespace: str, data: Path) -> list[dict[str, Any]]:
+    labels = {"app": "minio"}
+    container = {
+        "name": "minio",
+        "image": MINIO,
+        "args": ["server", "/data"],
+        "env": [{"name": "MINIO_ROOT_USER", "value": USER}, {"name": "MINIO_ROOT_PASSWORD", "value": PASSWORD}],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "readinessProbe": {"httpGet": {"path": "/minio/health/ready", "port": 9000}, "periodSeconds": 1},
+    }
+    pod = {
+        "containers": [container],
+        "volumes": [{"name": "data", "hostPath": {"path": str(data), "type": "DirectoryOrCreate"}}],
+        "terminationGracePeriodSeconds": 1,
+    }
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "minio", "namespace": namespace},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "strategy": {"type": "Recreate"},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "minio", "namespace": namespace},
+            "spec": {"selector": labels, "ports": [{"port": 9000}]},
+        },
+    ]

@@ -1,0 +1,190 @@
+"""What goes wrong while a job runs: it goes on, to the same weights."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from components.launcher.podlogs import read_record
+from components.launcher.spec import job_name
+from edm2core.errors import Interrupted
+from edm2core.manifest import Manifest
+from edm2core.store import Store, open_store
+from tests.cluster.lab import Lab, difference, kubectl, output, until
+
+pytestmark = pytest.mark.cluster
+EPOCHS = 10
+
+
+class Undisturbed(NamedTuple):
+    store: Store
+    manifest: Manifest
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The training that all of these are, by two processes here."""
+    store = open_store(str(tmp_path_factory.mktemp("undisturbed")))
+    prepare, training = lab.tasks([EPOCHS])
+    lab.here(prepare, store)
+    return Undisturbed(store, lab.here(training, store, processes=2))
+
+
+@pytest.mark.parametrize(
+    "killed", [pytest.param((1,)), pytest.param((0,), marks=pytest.mark.slow), pytest.param((0, 1), marks=pytest.mark.slow)]
+)
+def test_a_killed_pod_is_replaced_and_training_goes_on_from_the_last_state(
+    lab: Lab, undisturbed: Undisturbed, tmp_path: Path, killed: tuple[int, ...], record_property: pytest.RecordProperty
+) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    follower = lab.follow(training, profile)
+    follower.wait_for_step(92)
+    when = lab.kill(training, *killed)
+    restart = follower.wait_for("restart", after=when)
+    assert restart["step"] > 0
+    print(f"from a pod's death to training again: {restart['time'] - when:.1f} s")
+    record_property("seconds_to_training_again", round(restart["time"] - when, 1))
+    assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_cost_only_time(lab: Lab, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    follower = lab.follow(training, profile)
+    chance = random.Random(0)
+    for kill in range(10):
+        time.sleep(chance.uniform(5, 45))
+        victims = chance.choice([(0,), (1,), (0, 1)])
+        print(f"kill {kill + 1}: pods {victims}")
+        lab.kill(training, *victims)
+    assert difference(follower.store, follower.done(600), *undisturbed, tmp_path) < 1e-3
+
+
+def test_a_killed_follower_is_replaced_by_one_that_adopts_the_job_and_its_logs(lab: Lab, tmp_path: Path) -> None:
+    profile, (training,) = lab.fresh([6])
+    program = (
+        "import json, pathlib, sys, time; from tests.cluster.lab import Lab; from components.launcher.profile import Profile\n"
+        "from edm2core.plan import Task\n"
+        "lab = Lab(pathlib.Path(sys.argv[4]), pathlib.Path(sys.argv[4]))\n"
+        "lab.follow(Task.from_json(json.loads(sys.argv[1])), Profile.loads(sys.argv[2]), sys.argv[3]).done()\n"
+    )
+
+    first = subprocess.Popen([sys.executable, "-c", program, json.dumps(training.to_json()), profile.dumps(), "adopted", str(tmp_path)])
+    store = open_store(profile.store.uri)
+    logs = f"runs/adopted/logs/{job_name(training).removeprefix('edm2-')}"
+    until(lambda: any("progress" in line.text for line in read_record(store, logs)) or None, 120, lambda: "nothing is kept")
+    uid = _job(lab, job_name(training))["metadata"]["uid"]
+    first.kill()
+    first.wait()
+    kept = len(read_record(store, logs))
+    time.sleep(8)
+    follower = lab.follow(training, profile, "adopted")
+    follower.done()
+    assert _job(lab, job_name(training))["metadata"]["uid"] == uid
+    assert not any(event["kind"] == "start" and event["generation"] > 1 for event in follower.events)
+    until(lambda: all("terminated" in p["status"]["containerStatuses"][0]["state"] for p in lab.pods(training)) or None, 60, lambda: "")
+    again = lab.follow(lab.tasks([6])[1], profile, "adopted")
+    again.done()
+    lines = read_record(store, logs)
+    assert len(lines) > kept
+    for pod, printed in output(lab, training).items():
+        assert [line.text for line in lines if line.pod.startswith(f"{pod}/")] == printed[: len(printed)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stopped_process_is_noticed_and_training_goes_on(lab: Lab, undisturbed: Undisturbed, tmp_path: Path, rank: int) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    follower = lab.follow(training, profile)
+    follower.wait_for_step(92)
+    lab.inside(training, rank, "[os.kill(p, signal.SIGSTOP) for p in stage()]")
+    when = time.time()
+    hung = until(
+        lambda: next((e for e in list(follower.events) if "hangs" in str(e.get("message"))), None), 60, lambda: str(follower.events[-9:])
+    )
+    print(f"noticed after {hung['time'] - when:.1f} s")
+    restart = follower.wait_for("restart", after=when)
+    print(f"training again after {restart['time'] - when:.1f} s")
+    assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
+
+
+@pytest.mark.slow
+def test_the_store_may_be_away_for_half_a_minute(lab: Lab, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    follower = lab.follow(training, profile)
+    follower.wait_for_step(69)
+    kubectl("-n", lab.minio_namespace, "scale", "deployment/minio", "--replicas=0")
+    time.sleep(30)
+    kubectl("-n", lab.minio_namespace, "scale", "deployment/minio", "--replicas=1")
+    assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
+    assert not [event for event in follower.events if event["kind"] == "restart"]
+
+
+@pytest.mark.slow
+def test_a_drained_node_leaves_a_state_of_the_step_it_stopped_at(lab: Lab, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    follower = lab.follow(training, profile)
+    follower.wait_for_step(69)
+    for index in (0, 1):
+        name = f"{job_name(training)}-worker-{index}"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": lab.namespace}}
+
+        kubectl("create", "--raw", f"/api/v1/namespaces/{lab.namespace}/pods/{name}/eviction", "-f", "-", text=json.dumps(eviction))
+    when = time.time()
+    stopped = follower.wait_for("interrupted")
+    restart = follower.wait_for("restart", after=when)
+    assert f"step {restart['step']} " in stopped["message"]
+    assert stopped["time"] - when < profile.grace_s
+    assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
+
+
+def test_a_cancelled_job_leaves_no_pod_and_a_state_to_go_on_from(lab: Lab, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    follower = lab.follow(training, profile)
+    follower.wait_for_step(69)
+    follower.stop.set()
+    follower.backend.stop(follower.spec.name, profile.grace_s)
+    assert lab.pods(training) == []
+    with pytest.raises(Interrupted):
+        follower.done()
+    uid = _job(lab, job_name(training))["metadata"]["uid"]
+    again = lab.follow(training, profile)
+    assert again.wait_for("restart")["step"] >= 69
+    assert _job(lab, job_name(training))["metadata"]["uid"] == uid
+    assert difference(again.store, again.done(), *undisturbed, tmp_path) < 1e-3
+
+
+@pytest.mark.slow
+def test_two_runs_share_one_job_and_stopping_one_leaves_it_to_the_other(lab: Lab) -> None:
+    profile, (training,) = lab.fresh([EPOCHS])
+    one, two = lab.follow(training, profile), lab.follow(training, profile)
+    one.wait_for_step(46)
+    two.wait_for_step(46)
+    time.sleep(3)
+    one.stop.set()
+    one.backend.stop(one.spec.name, profile.grace_s)
+    assert len(lab.pods(training)) == 2
+    manifest = two.done()
+    assert not [event for event in two.events if event["kind"] == "restart"]
+    assert manifest.provenance["generation"] == 1
+
+
+@pytest.mark.slow
+def test_running_out_of_memory_again_and_again_fails_the_task(lab: Lab) -> None:
+    profile, (training,) = lab.fresh([EPOCHS], resources={"snapshot": {"memory": "200Mi"}})
+    follower = lab.follow(training, profile)
+    with pytest.raises(Exception, match=r"OOMKilled.* 4 times without a newer state"):
+        follower.done()
+    until(lambda: [] if not lab.pods(training) else None, 60, lambda: "pods are left")
+
+
+def _job(lab: Lab, name: str) -> dict:
+
+    return json.loads(kubectl("-n", lab.namespace, "get", "pytorchjob", name, "-o", "json"))
