@@ -23,15 +23,23 @@ from edm2core.store import open_store
 Object = dict[str, Any]
 GPU = "nvidia.com/gpu"
 STAGES = ("prepare", "snapshot", "sample", "extractor", "reference", "metrics", "probe")
-RIGHTS = tuple(  # of the control pods' ServiceAccount, as k8s/base/role.yaml grants them
-    (group, resource, verb)
-    for group, resource, verbs in (
-        ("kubeflow.org", PLURAL, ("get", "list", "create", "patch", "delete")),
-        ("", "pods", ("get", "list")),
-        ("", "pods/log", ("get",)),
-        ("", "events", ("list",)),
-    )
-    for verb in verbs
+Right = tuple[str, str, str, str]  # API group, resource, verb, name (none: any)
+
+
+def _each(*rules: tuple[str, str, tuple[str, ...], str]) -> tuple[Right, ...]:
+    return tuple((group, resource, verb, name) for group, resource, verbs, name in rules for verb in verbs)
+
+
+RIGHTS = _each(  # of the control pods' ServiceAccount, as k8s/base/role.yaml grants them
+    ("kubeflow.org", PLURAL, ("get", "list", "create", "patch", "delete"), ""),
+    ("", "pods", ("get", "list"), ""),
+    ("", "pods/log", ("get",), ""),
+    ("", "events", ("list",), ""),
+)
+KFP_RIGHTS = _each(  # what Kubeflow Pipelines' own machinery does under that account, as k8s/components/kfp grants it
+    ("", "configmaps", ("get",), "kfp-launcher"),
+    ("", "secrets", ("get",), "mlpipeline-minio-artifact"),
+    ("argoproj.io", "workflowtaskresults", ("create", "patch"), ""),
 )
 TORCH = "import torch; print(torch.__version__, torch.version.cuda or '-', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 TIMEOUT = (3, 20)  # seconds to connect, to answer
@@ -152,7 +160,7 @@ def check_cluster(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
     yield from _operator(api)
     if profile is not None:
         yield from _namespace(api, profile)
-        yield from _rights(api, profile)
+        yield from _rights(api, profile, RIGHTS, "k8s/base")
     yield from _nodes(api, profile)
     yield from _pipelines(api, profile)
 
@@ -214,14 +222,14 @@ def _namespace(api: ClusterApi, profile: Profile) -> Iterator[Check]:
             yield Check("ok", f"{kind} {name} is there")
 
 
-def _rights(api: ClusterApi, profile: Profile) -> Iterator[Check]:
+def _rights(api: ClusterApi, profile: Profile, rights: tuple[Right, ...], granted_by: str) -> Iterator[Check]:
     """Asked about the pods' account: what the person who asks may do says nothing about it."""
     namespace, account = profile.namespace, profile.service_accounts.control
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
     missing = []
-    for group, resource, verb in RIGHTS:
-        name, _, sub = resource.partition("/")
-        attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": name, "subresource": sub}
+    for group, resource, verb, name in rights:
+        kind, _, sub = resource.partition("/")
+        attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": kind, "subresource": sub, "name": name}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "LocalSubjectAccessReview",
@@ -234,11 +242,11 @@ def _rights(api: ClusterApi, profile: Profile) -> Iterator[Check]:
             yield Check("note", f"the rights of {account} cannot be asked for: {words(error)}", "Let somebody run this who administers it.")
             return
         if not answer["status"].get("allowed"):
-            missing.append(f"{verb} {resource}")
+            missing.append(f"{verb} {resource} {name}".rstrip())
     if missing:
-        yield Check("problem", f"{account} may not: {', '.join(missing)}", "Apply k8s/base, or add them to its Role.")
+        yield Check("problem", f"{account} may not: {', '.join(missing)}", f"Apply {granted_by}, or add them to its Role.")
     else:
-        yield Check("ok", f"{account} has all {len(RIGHTS)} rights it needs")
+        yield Check("ok", f"{account} has all {len(rights)} rights that {granted_by} grants")
 
 
 def _nodes(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
@@ -307,6 +315,12 @@ def _pipelines(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
             (str(answer[name]) for name in ("tag_name", "tagName", "apiServerTagName") if answer.get(name)), "of unknown version"
         )
         yield Check("ok", f"Kubeflow Pipelines answers: {version}")
+        if profile is None:
+            return
+        if answer.get("multi_user") is False and profile.namespace != namespace:
+            said = f"Kubeflow Pipelines is installed for one user: it runs all pods in {namespace}, not in {profile.namespace}"
+            yield Check("problem", said, f"Set `namespace: {namespace}` in the profile.")
+        yield from _rights(api, profile, KFP_RIGHTS, "k8s/components/kfp")
 
 
 def words(error: ApiException) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from components.launcher.job import SELECTOR
 from components.launcher.profile import ServiceAccounts, load_profile
-from pipelines.doctor import RIGHTS
+from pipelines.doctor import KFP_RIGHTS, RIGHTS, Right
 
 K8S = Path(__file__).parents[2] / "k8s"
 FOLDERS = [K8S / "base", *sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))]
@@ -42,25 +42,44 @@ def pods(objects: list[Object]) -> list[Object]:
     return [one["spec"]["template"]["spec"] for one in of_kind(objects, "Deployment")]
 
 
-def test_everything_is_in_the_profiles_namespace(objects: list[Object]) -> None:
-    clusterwide = {"Namespace", "PriorityClass"}
-    assert {one["metadata"]["namespace"] for one in objects if one["kind"] not in clusterwide} == {"edm2"}
-    assert load_profile("lab").namespace == load_profile("gpu").namespace == "edm2"
-
-
-def test_the_role_grants_exactly_the_rights_that_doctor_checks(objects: list[Object]) -> None:
-    roles = of_kind(objects, "Role")
-    granted = {
-        (g, r, v) for role in roles for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]
+def granted(objects: list[Object]) -> set[Right]:
+    return {
+        (group, resource, verb, name)
+        for role in of_kind(objects, "Role")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
     }
-    assert granted == set(RIGHTS)
+
+
+def test_everything_is_in_one_namespace(objects: list[Object]) -> None:
+    clusterwide = {"Namespace", "PriorityClass"}
+    assert len({one["metadata"]["namespace"] for one in objects if one["kind"] not in clusterwide}) == 1
+
+
+@pytest.mark.parametrize("name", ["lab", "gpu"])
+def test_a_profile_names_the_namespace_that_its_overlay_makes(name: str) -> None:
+    (namespace,) = of_kind(build(K8S / "overlays" / name), "Namespace")
+    assert load_profile(name).namespace == namespace["metadata"]["name"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_the_roles_grant_exactly_the_rights_that_doctor_checks(objects: list[Object]) -> None:
+    machinery = {binding["metadata"]["name"] for binding in of_kind(objects, "RoleBinding")} & {"edm2-kfp"}
+    assert granted(objects) == set(RIGHTS) | (set(KFP_RIGHTS) if machinery else set())
     assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
+
+
+def test_what_kubeflows_machinery_needs_is_granted_where_it_runs() -> None:
+    assert set(KFP_RIGHTS) <= granted(build(K8S / "overlays" / "kubeflow"))
 
 
 def test_only_control_pods_have_rights(objects: list[Object]) -> None:
     accounts = ServiceAccounts()
     assert {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")} == {accounts.job, accounts.control}
-    assert [s["name"] for binding in of_kind(objects, "RoleBinding") for s in binding["subjects"]] == [accounts.control]
+    assert {s["name"] for binding in of_kind(objects, "RoleBinding") for s in binding["subjects"]} == {accounts.control}
 
 
 def test_pods_are_admitted_where_restricted_is_enforced(objects: list[Object]) -> None:

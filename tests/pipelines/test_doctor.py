@@ -161,6 +161,14 @@ def test_the_version_of_kubeflow_pipelines_is_told(answers: Answers) -> None:
     assert Check("ok", "Kubeflow Pipelines answers: 2.17.0") in list(check_cluster(answers.api, None))
 
 
+def test_a_namespace_that_kubeflow_pipelines_would_not_use_is_a_problem(answers: Answers, gpu: Profile) -> None:
+    path = "/api/v1/namespaces/kubeflow/services/http:ml-pipeline:8888/proxy/apis/v2beta1/healthz"
+    answers.of[path] = (200, {"tag_name": "2.17.0", "multi_user": False})
+    assert any("installed for one user" in what for what in problems(check_cluster(answers.api, gpu)))
+    answers.of[path] = (200, {"tag_name": "2.17.0", "multi_user": True})
+    assert not any("installed for one user" in what for what in problems(check_cluster(answers.api, gpu)))
+
+
 def test_the_probe_pod_is_one_of_ours_without_gpus(gpu: Profile) -> None:
     pod = probe_pod(gpu, "doctor")
     assert pod["spec"]["serviceAccountName"] == gpu.service_accounts.control
