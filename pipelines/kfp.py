@@ -46,6 +46,7 @@ RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need
 MOST_TASKS = 240  # the largest plan whose package was measured; Argo keeps it twice in one object, of which etcd takes 1.5 MiB
 LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
 SHM = "/dev/shm"  # noqa: S108
+CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # what k8s/base lets through the network
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 Channels = dict[Ref, PipelineChannel]
 
@@ -211,6 +212,8 @@ def _settle(task: PipelineTask, profile: Profile) -> None:
     kubernetes.set_image_pull_policy(task, profile.images.pull_policy)
     if profile.images.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(profile.images.pull_secrets))
+    for label, value in CONTROL.items():
+        kubernetes.add_pod_label(task, label, value)
 
 
 def _keep_small(task: PipelineTask) -> None:

@@ -14,6 +14,7 @@ import yaml
 from components.launcher.job import SELECTOR
 from components.launcher.profile import ServiceAccounts, load_profile
 from pipelines.doctor import KFP_RIGHTS, RIGHTS, Right
+from pipelines.kfp import CONTROL
 
 K8S = Path(__file__).parents[2] / "k8s"
 FOLDERS = [K8S / "base", *sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))]
@@ -107,6 +108,7 @@ def test_job_pods_reach_only_each_other_names_and_the_store() -> None:
     each_other = [{"podSelector": {"matchLabels": SELECTOR}}]
     assert job["ingress"] == [{"from": each_other}]
     assert job["egress"] == [{"to": each_other}]
+    assert policies["edm2-control"]["podSelector"]["matchLabels"] == CONTROL
     both = policies["edm2-store"]["egress"]
     assert [sorted({port["port"] for port in rule["ports"]}) for rule in both] == [[53], [9000], [8333, 9000]]
     assert "443" in json.dumps(policies["edm2-control"])
