@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -37,8 +37,12 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
                 return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path), do_next="check the path and its permissions") from error
-    entries = [[name, digest_of(path / name, algorithm)] for name in list_folder(path)[0]]
-    return f"{algorithm}:{hashlib.new(algorithm, json.dumps(entries).encode()).hexdigest()}"
+    return digest_of_entries({name: digest_of(path / name, algorithm) for name in list_folder(path)[0]}, algorithm)
+
+
+def digest_of_entries(digests: Mapping[str, str], algorithm: str) -> str:
+    """A folder's digest, of its files' digests by relative path."""
+    return f"{algorithm}:{hashlib.new(algorithm, json.dumps([list(entry) for entry in sorted(digests.items())]).encode()).hexdigest()}"
 
 
 def fetch(settings: DataSettings, cache: Path, progress: Progress | None = None) -> Path | None:

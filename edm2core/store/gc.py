@@ -48,7 +48,8 @@ def plan_gc(store: Store, days: float = 7) -> list[Removal]:
             scratch = f"{ref.scratch}/"
             found = [(prefix, "nobody holds it, and there is no unfinished work" if scratch in going or scratch not in folders else "")]
         elif area == "sources":
-            found = [(prefix, "" if any(digest in prefix for digest in kept.digests) else "no run names this source")]
+            name = prefix.split("/")[1].partition(".")[0]
+            found = [(prefix, "" if name in kept.digests else "no run names this source")]
         else:
             found = []
         for path, why in found:
@@ -109,7 +110,7 @@ def _kept(store: Store) -> _Kept:
             ) from None
         for task in tasks:
             kept.results |= {task.ref, *task.needs}
-        kept.digests |= set(re.findall(r"\b(?:[0-9a-f]{32}|[0-9a-f]{64})\b", data.decode()))
+            kept.digests.add(str(task.settings.get("digest")).rpartition(":")[2])
     return kept
 
 

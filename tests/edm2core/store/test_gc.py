@@ -183,6 +183,17 @@ def test_a_source_that_is_one_object_goes_as_such(aged: Aged) -> None:
     assert paths(aged) == set()
 
 
+def test_a_source_stays_as_long_as_a_plan_names_it_by_however_short_a_digest(aged: Aged) -> None:
+    digests = {"md5:" + "1" * 32: "", "sha256:" + "2" * 64: ".tar", "sha256:6726825d": ""}
+    tasks = [Task("prepare", 1, {"digest": digest}, {}, "k", "") for digest in digests]
+    aged.write("runs/kept/plan.json", json.dumps({"name": "kept", "tasks": [task.to_json() for task in tasks]}).encode())
+    for digest, ending in digests.items():
+        aged.write(f"sources/{digest.partition(':')[2]}{ending}", b"")
+    assert plan_gc(aged) == []
+    aged.delete("runs/kept/plan.json")
+    assert len(plan_gc(aged)) == 3
+
+
 def test_leftovers_of_interrupted_writes_go(aged: Aged) -> None:
     aged.write("runs/x/log", b"")
     (aged.root / ".tmp" / "left").write_bytes(b"123")
