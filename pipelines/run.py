@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from components.execute import TaskFailedError, execute
-from components.launcher.local import LocalBackend
-from components.launcher.spec import spec_of
+from components.launcher.spec import Backend
 from components.report.write import write_report
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError, Interrupted
@@ -26,37 +24,22 @@ from edm2core.report import Outcome as Reported
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
+from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
 from pipelines.sources import resolve
 from pipelines.view import View
 
-GRACE_S = 60.0  # what a stopped training has to save its state
 
-
-@dataclass(frozen=True)
-class Here:
-    """How this machine is used: tasks side by side, and processes of one training (none: one for each GPU)."""
-
-    jobs: int
-    processes: int
-
-    @classmethod
-    def detect(cls, jobs: int | None, processes: int | None) -> Here:
-        """What the user said, else what fits: on GPUs one training over all of them, on a CPU a job for each core, at most four."""
-        gpus = _gpus()
-        return cls(jobs or (1 if gpus else min(_cores(), 4)), processes or max(gpus, 1))
-
-
-def run(path: Path, store_uri: str, here: Here, console: Console) -> Run:
-    """Run an experiment on this machine; returns its run, with the report written.
+def run(path: Path, place: Place, console: Console) -> Run:
+    """Run an experiment; returns its run, with the report written.
 
     Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
     """
     experiment = load_experiment(path)
     tasks = plan(experiment, resolve(experiment))
-    store = open_store(store_uri)
+    store = open_store(place.store)
     record = open_run(store, experiment, tasks)
-    backend = LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // here.jobs))
+    backend = place.backend(record)
     stop = threading.Event()
     view = View(tasks, console)
 
@@ -66,19 +49,18 @@ def run(path: Path, store_uri: str, here: Here, console: Console) -> Run:
             record.log({"task": str(task.ref), **event})
 
     def work(task: Task) -> bool:
-        spec = spec_of(task, store_uri, processes=here.processes if task.stage in ("snapshot", "sample") else 1)
-        return execute(task, store, backend, spec, run=record.id, show=show, stop=stop)[1]
+        return execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)[1]
 
     def changed(task: Task, outcome: Outcome) -> None:
         view.changed(task, outcome)
         record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
 
-    with _interruptible(stop, backend, view):
+    with _interruptible(stop, backend, place.grace_s, view):
         try:
             with view:
-                outcomes = run_tasks(tasks, work, here.jobs, stop, changed)
+                outcomes = run_tasks(tasks, work, place.jobs, stop, changed)
         finally:
-            backend.stop_all(GRACE_S)
+            backend.stop_all(place.grace_s)
             for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
                 unwant(store, trajectory, record.id)
     write_report(record, experiment.name, tasks, _reported(record, tasks, outcomes), shlex.join(["edm2", *sys.argv[1:]]))
@@ -108,8 +90,8 @@ def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]
 class _interruptible:  # noqa: N801
     """The first SIGINT or SIGTERM stops and saves, the second ends every process at once."""
 
-    def __init__(self, stop: threading.Event, backend: LocalBackend, view: View) -> None:
-        self._stop, self._backend, self._view = stop, backend, view
+    def __init__(self, stop: threading.Event, backend: Backend, grace_s: float, view: View) -> None:
+        self._stop, self._backend, self._grace_s, self._view = stop, backend, grace_s, view
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -125,17 +107,5 @@ class _interruptible:  # noqa: N801
             self._backend.kill_all()
             os._exit(130)
         self._stop.set()
-        threading.Thread(target=self._backend.stop_all, args=(GRACE_S,), daemon=True).start()
+        threading.Thread(target=self._backend.stop_all, args=(self._grace_s,), daemon=True).start()
         threading.Thread(target=self._view.say, args=("Saving and stopping; once more to stop at once.",), daemon=True).start()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpus() -> int:
-    """GPUs that a process of ours would see, without loading torch here."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if Path("/proc/driver/nvidia/gpus").exists() else 0

@@ -1,16 +1,22 @@
-"""What the user brings, by content: digests that keys are made of, before anything runs."""
+"""What the user brings, by content: digests that keys are made of, before anything runs; and its way into a cluster's store."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edm2core.config.experiment import Experiment
-from edm2core.data.source import source_digest
+from edm2core.config.settings import DataSettings
+from edm2core.data.download import without_secrets
+from edm2core.data.source import fetch, source_digest
+from edm2core.data.stored import is_stored, put
 from edm2core.errors import InputError
-
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+from edm2core.plan import Task
+from edm2core.stages.sources import WEIGHTS_URL, download_folder, fetch_weights
+from edm2core.store.base import Store
+from edm2core.store.results import load
 
 
 def resolve(experiment: Experiment) -> dict[str, str]:
@@ -26,8 +32,30 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     return digests
 
 
+def brought(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks that read something which the user brings."""
+    return [task for task in tasks if task.stage in ("prepare", "extractor") and task.settings.get("digest")]
+
+
+def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
+    """Put what the user brings into the store, once, for tasks that run where the user's disk is not.
+
+    What is there already stays, and what only finished tasks read is left out; `say` gets a line for each upload. Raises InputError
+    for a source that is not there or has other bytes than its digest's, StoreError where the store refuses.
+    """
+    cache = download_folder()
+    for task in brought(tasks):
+        digest, source = task.settings["digest"], task.settings["source"]
+        if load(store, task.ref) is not None or is_stored(store, digest):
+            continue
+        say(f"uploading {without_secrets(source) if '://' in source else source} to {store.uri}")
+        found = fetch(DataSettings.model_validate(task.settings), cache) if task.stage == "prepare" else fetch_weights(task.settings, cache)
+        if found is not None:
+            put(store, digest, found, cache)
+
+
 def _inception(source: str | None) -> str:
-    advice = f"Download {INCEPTION_URL} and set `inception_weights:` to its path, or to that URL where there is a network."
+    advice = f"Download {WEIGHTS_URL} and set `inception_weights:` to its path, or to that URL where there is a network."
     if source is None:
         raise InputError("FID needs the weights of Inception, and the experiment names none.", where="inception_weights", do_next=advice)
     if "://" in source:

@@ -59,6 +59,12 @@ class Backend(Protocol):
     def stop(self, name: str, grace_s: float) -> None:
         """Ask the job to save and end, and end it after `grace_s` seconds in any case; returns when it has ended."""
 
+    def stop_all(self, grace_s: float) -> None:
+        """Stop every job, all at once."""
+
+    def kill_all(self) -> None:
+        """End at once, without saving, what dies with this process."""
+
 
 def work_ref(task: Task) -> Ref:
     """What is being worked on, and so what a lease is held on: the trajectory for a snapshot, else the task itself."""

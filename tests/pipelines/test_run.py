@@ -41,6 +41,11 @@ class Place:
         assert process.returncode == code, printed
         return printed
 
+    def wait_for_training(self) -> None:
+        deadline = time.monotonic() + 100
+        while not list(self.folder.glob("store/leases/trajectory/*/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def results(self) -> list[dict[str, Any]]:
         newest = max(self.folder.glob("store/runs/*/results.json"), key=lambda path: path.stat().st_mtime)
         rows: list[dict[str, Any]] = json.loads(newest.read_text())["results"]
@@ -111,11 +116,13 @@ def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: 
 def test_two_runs_at_once_share_the_work(tmp_path: Path, finished: Place) -> None:
     place = Place(tmp_path)
     place.write()
-    processes = [place.start() for _ in range(2)]
+    processes = [place.start()]
+    place.wait_for_training()
+    processes.append(place.start())
     printed = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     assert place.results() == finished.results()
-    assert any("waiting for pid" in text for text in printed)
+    assert "waiting for pid" in printed[1]
     attempts = [list(folder.glob("*-*")) for folder in place.folder.glob("store/results/*/*")]
     assert all(len(found) == 1 for found in attempts)
 
@@ -125,9 +132,7 @@ def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(tmp_path: Path, fini
     place = Place(tmp_path)
     place.write()
     process = place.start(start_new_session=True)
-    deadline = time.monotonic() + 100
-    while not list(place.folder.glob("store/leases/trajectory/*/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    place.wait_for_training()
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.2)
