@@ -11,12 +11,12 @@ from edm2core.config.experiment import Experiment
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import without_secrets
 from edm2core.data.source import fetch, source_digest
-from edm2core.data.stored import is_stored, put
 from edm2core.errors import InputError
 from edm2core.plan import Task
 from edm2core.stages.sources import WEIGHTS_URL, download_folder, fetch_weights
 from edm2core.store.base import Store
 from edm2core.store.results import load
+from edm2core.store.sources import is_stored, put
 
 
 def resolve(experiment: Experiment) -> dict[str, str]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from edm2core.data import digest_of, load_prepared
-from edm2core.data.download import download
-from edm2core.data.source import wrong_digest
 from edm2core.errors import InputError
 from edm2core.events import emit
 from edm2core.metrics.digits import CLASSES, SIDE, accuracy, train_digits
 from edm2core.metrics.extractors import DIGITS, INCEPTION, build_inception
 from edm2core.stages.main import main
-from edm2core.stages.prepare import download_folder
+from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, weights_file
 from edm2core.stages.workspace import Workspace
-
-WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says; a declared digest may be such a beginning
 
 
 def run(work: Workspace) -> None:
@@ -57,14 +50,7 @@ def _digits(work: Workspace) -> None:
 
 
 def _inception(work: Workspace) -> None:
-    declared = work.settings.get("digest") or PUBLISHED
-
-    def check(path: Path) -> None:
-        if not (found := digest_of(path)).startswith(declared):
-            raise wrong_digest(str(path), declared, found, _GET_THEM)
-
-    path = _weights_file(work, check)
-    check(path)
+    path = weights_file(work)
     digest = digest_of(path)
     published = digest.startswith(PUBLISHED)
     if not published:
@@ -75,7 +61,7 @@ def _inception(work: Workspace) -> None:
     try:
         build_inception(weights)
     except RuntimeError as error:
-        raise InputError(f"These are not the weights of {INCEPTION.library_name}: {error}", where=str(path), do_next=_GET_THEM) from error
+        raise InputError(f"These are not the weights of {INCEPTION.library_name}: {error}", where=str(path), do_next=GET_WEIGHTS) from error
     INCEPTION.write(work.out, weights)
     work.metadata |= {
         "extractor": INCEPTION.name,
@@ -86,34 +72,14 @@ def _inception(work: Workspace) -> None:
     }
 
 
-_GET_THEM = f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment."
-
-
-def _weights_file(work: Workspace, check: Callable[[Path], None]) -> Path:
-    source = work.settings.get("source")
-    if not source:
-        raise InputError(
-            "FID needs Inception's weights, which do not come with this program.", where="inception_weights", do_next=_GET_THEM
-        )
-    if "://" not in source:
-        if not Path(source).is_file():
-            raise InputError("Inception's weights are not there.", where=f"inception_weights: {source}", do_next=_GET_THEM)
-        return Path(source)
-    target = download_folder() / Path(urlsplit(source).path).name
-    try:
-        return download(source, target, check, lambda done, total: work.progress(done, total, unit="bytes"))
-    except InputError as error:
-        raise InputError(error.what, where=f"inception_weights: {source}", do_next=_GET_THEM) from error
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a .pth file, of which nothing is executed; raises InputError if it is not a dictionary of tensors."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is anything
-        raise InputError(f"This file cannot be read as weights: {type(error).__name__}.", where=str(path), do_next=_GET_THEM) from error
+        raise InputError(f"This file cannot be read as weights: {type(error).__name__}.", where=str(path), do_next=GET_WEIGHTS) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError("This file does not hold weights by name.", where=str(path), do_next=_GET_THEM)
+        raise InputError("This file does not hold weights by name.", where=str(path), do_next=GET_WEIGHTS)
     return weights
 
 

@@ -15,7 +15,7 @@ from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
 from edm2core.manifest import Manifest, Ref
 from edm2core.metrics.extractors import extract, load_extractor
-from edm2core.stages import extractor, prepare, reference
+from edm2core.stages import extractor, prepare, reference, sources
 
 CPU = torch.device("cpu")
 
@@ -96,7 +96,7 @@ def test_fid_of_too_few_images_is_refused(bench: Any, digits: Ref, weights_file:
 def test_absent_weights_say_where_to_get_them(bench: Any, source: str | None) -> None:
     with pytest.raises(InputError) as caught:
         bench.run(extractor.run, "extractor", inception(source, "sha256:6726825d"))
-    assert extractor.WEIGHTS_URL in caught.value.do_next
+    assert sources.WEIGHTS_URL in caught.value.do_next
     assert "inception_weights" in caught.value.where + caught.value.do_next
 
 

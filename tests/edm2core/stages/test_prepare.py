@@ -7,7 +7,7 @@ import pytest
 
 from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
-from edm2core.stages import prepare
+from edm2core.stages import prepare, sources
 
 
 def test_digits_are_prepared_and_described(bench: Any) -> None:
@@ -29,6 +29,6 @@ def test_a_source_that_is_not_there_is_named(bench: Any, tmp_path: Path) -> None
 def test_downloads_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EDM2_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert prepare.download_folder() == tmp_path / "edm2"
+    assert sources.download_folder() == tmp_path / "edm2"
     monkeypatch.setenv("EDM2_CACHE", str(tmp_path / "here"))
-    assert prepare.download_folder() == tmp_path / "here"
+    assert sources.download_folder() == tmp_path / "here"

@@ -6,14 +6,9 @@ from typing import Any
 import pytest
 
 from edm2core.data import digest_of
-from edm2core.data.stored import is_stored, put, stored_path, take
 from edm2core.errors import IntegrityError
-from edm2core.store import Store, open_store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
+from edm2core.store import Store
+from edm2core.store.sources import is_stored, put, stored_path, take
 
 
 @pytest.fixture

@@ -1,0 +1,82 @@
+"""What users brought, as tasks get it: from the store where it was uploaded, else from the path or URL in their settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from edm2core.config.settings import DataSettings
+from edm2core.data.download import download
+from edm2core.data.source import Progress, digest_of, fetch, wrong_digest
+from edm2core.errors import EdmError, InputError, Interrupted
+from edm2core.stages.workspace import Workspace
+from edm2core.store.sources import stored_path, take
+
+T = TypeVar("T")
+WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says; a declared digest may be such a beginning
+GET_WEIGHTS = f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment."
+
+
+def data_source(work: Workspace) -> Path | None:
+    """The file or folder that a data set is made from, its digest checked; None for digits."""
+    settings = DataSettings.model_validate(work.settings)
+    if settings.format == "digits":
+        return None
+    return _stored_or(work, settings.digest or "", lambda progress: fetch(settings, download_folder(), progress))
+
+
+def weights_file(work: Workspace) -> Path:
+    """The file of Inception's weights, its digest checked."""
+    declared = work.settings.get("digest") or PUBLISHED
+    return _stored_or(work, declared, lambda progress: fetch_weights(work.settings, download_folder(), progress))
+
+
+def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress | None = None) -> Path:
+    """Inception's weights by the path or URL in an extractor's settings, checked; what is downloaded goes into `cache`."""
+    source, declared = settings.get("source"), settings.get("digest") or PUBLISHED
+
+    def check(path: Path) -> None:
+        if not (found := digest_of(path)).startswith(declared):
+            raise wrong_digest(str(path), declared, found, GET_WEIGHTS)
+
+    if not source:
+        raise InputError(
+            "FID needs Inception's weights, which do not come with this program.", where="inception_weights", do_next=GET_WEIGHTS
+        )
+    if "://" in source:
+        target = cache / Path(urlsplit(source).path).name
+        try:
+            return download(source, target, check, progress)
+        except InputError as error:
+            raise InputError(error.what, where=f"inception_weights: {source}", do_next=GET_WEIGHTS) from error
+    if not Path(source).is_file():
+        raise InputError("Inception's weights are not there.", where=f"inception_weights: {source}", do_next=GET_WEIGHTS)
+    check(Path(source))
+    return Path(source)
+
+
+def download_folder() -> Path:
+    """Where downloads are kept between tasks, and unfinished ones continued: `EDM2_CACHE`, else edm2 in the user's cache."""
+    cache = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edm2"
+    return Path(cache).expanduser()
+
+
+def _stored_or(work: Workspace, digest: str, get: Callable[[Progress], T]) -> Path | T:
+    """The store's copy of the source, else what `get` gives; its errors then say that both were looked for."""
+    if digest and (found := take(work.store, digest, work.out.parent / "source")) is not None:
+        return found
+    try:
+        return get(lambda done, total: work.progress(done, total, unit="bytes"))
+    except Interrupted:
+        raise
+    except EdmError as error:
+        raise type(error)(
+            error.what,
+            where=f"{error.where}; the store has no copy of it either: {work.store.uri}/{stored_path(digest)}" if digest else error.where,
+            do_next=f"{error.do_next.rstrip('.')}. For a cluster, `edm2 submit` and `edm2 run --cluster` upload it from where it is.",
+            permanent=error.permanent,
+        ) from error
