@@ -16,11 +16,12 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from components.launcher.rank import STOP, supervise
+from components.launcher.rank import ALIVE, STOP, supervise
 from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 
 POLL_S = 0.1
@@ -46,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edm2-job-") as name:
         folder = Path(name)
         if options.nnodes == options.nproc_per_node == 1:
-            codes = [supervise(["-m", *options.command], folder, options.hang_s, asked.is_set, _parent_gone(), "")]
+            codes = [supervise(["-m", *options.command], folder, options.hang_s, asked.is_set, _watch_parent(), "")]
         else:
             codes = _torchrun(options, folder, asked)
     code = verdict(codes)
@@ -68,7 +69,9 @@ def verdict(codes: list[int]) -> int:
 
 def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event) -> list[int]:
     """The exit codes of this node's processes; without a success of torchrun none of them counts as success."""
-    gone, words = _parent_gone(), deque[str](maxlen=40)
+    gone, words = _watch_parent(), deque[str](maxlen=40)
+    os.mkfifo(folder / ALIVE)
+    alive = os.open(folder / ALIVE, os.O_RDWR)  # closed by this process's end, whatever it is
     # A session of its own: a signal to this process's group must not make torchrun kill processes that are saving.
     torchrun = subprocess.Popen(
         _command(options, folder), env=_environment(options), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
@@ -76,19 +79,21 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
     assert torchrun.stderr is not None  # noqa: S101
     listen = threading.Thread(target=_listen, args=(torchrun.stderr, words), daemon=True)
     listen.start()
-    kill_at = float("inf")
+    failed_at: float | None = None
     while torchrun.poll() is None:
+        codes = _codes(folder)
         if asked.is_set():
             (folder / STOP).touch()
-            if not any(folder.glob("began-*")):  # still looking for the other nodes: nothing to save
-                kill_at = 0.0
-        if kill_at == float("inf") and any(_codes(folder)):
-            kill_at = time.monotonic() + LINGER_S
-        elif kill_at < float("inf") and kill_at and not any(_codes(folder)):
-            kill_at = float("inf")  # torchrun has started them again
-        if gone() or time.monotonic() > kill_at:
+        saving = asked.is_set() and len(codes) < len(list(folder.glob("began-*")))
+        if not any(codes) or saving:
+            failed_at = None  # they work, perhaps because torchrun has started them again
+        elif failed_at is None:
+            failed_at = time.monotonic()
+        nothing_to_save = asked.is_set() and not any(folder.glob("began-*"))  # still looking for the other nodes
+        if gone() or nothing_to_save or (failed_at is not None and time.monotonic() - failed_at > LINGER_S):
             os.killpg(torchrun.pid, signal.SIGKILL)
         time.sleep(POLL_S)
+    os.close(alive)
     listen.join(2.0)
     codes = _codes(folder)
     if torchrun.returncode == 0:
@@ -111,7 +116,7 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(tuple(foreign))}
     kept.setdefault("OMP_NUM_THREADS", "1")
     kept.pop("EDM2_DIE_WITH_PARENT", None)
-    return {**kept, "EDM2_ENTRY": str(os.getpid())}
+    return kept
 
 
 def _codes(folder: Path) -> list[int]:
@@ -124,14 +129,10 @@ def _listen(source: IO[bytes], words: deque[str]) -> None:
         words.append(line.decode(errors="replace").rstrip())
 
 
-class _parent_gone:  # noqa: N801
+def _watch_parent() -> Callable[[], bool]:
     """Whether the process that `EDM2_DIE_WITH_PARENT` names is no longer the parent."""
-
-    def __init__(self) -> None:
-        self._parent = int(os.environ.get("EDM2_DIE_WITH_PARENT", "0"))
-
-    def __call__(self) -> bool:
-        return self._parent != 0 and os.getppid() != self._parent
+    parent = int(os.environ.get("EDM2_DIE_WITH_PARENT", "0"))
+    return lambda: parent != 0 and os.getppid() != parent
 
 
 if __name__ == "__main__":

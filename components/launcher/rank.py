@@ -23,6 +23,7 @@ from edm2core.stages.beat import silence
 POLL_S = 0.1
 PATIENCE_S = 5.0  # with a process that was asked to end because another one of its job has failed
 STOP = "stop"  # a file in the folder: every rank saves and stops
+ALIVE = "alive"  # a pipe in the folder, whose other end the entry program holds
 
 
 def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable[[], bool], ended: Callable[[], bool], rank: str) -> int:
@@ -74,7 +75,7 @@ def _pump(source: IO[bytes], prefix: bytes) -> None:
 
 def main() -> int:
     folder, hang_s, arguments = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-    parent, entry, signalled = os.getppid(), int(os.environ["EDM2_ENTRY"]), threading.Event()
+    parent, entry, signalled = os.getppid(), os.open(folder / ALIVE, os.O_RDONLY | os.O_NONBLOCK), threading.Event()
 
     def remember(_number: int, _frame: FrameType | None) -> None:
         signalled.set()
@@ -85,20 +86,22 @@ def main() -> int:
     (folder / f"began-{os.environ['LOCAL_RANK']}").touch()
 
     def ended() -> bool:
-        return signalled.is_set() or os.getppid() != parent or not _exists(entry)
+        return signalled.is_set() or os.getppid() != parent or _closed(entry)
 
     stop = folder / STOP
     code = INTERRUPTED if stop.exists() else supervise(["-m", *arguments], folder, hang_s, stop.exists, ended, os.environ["RANK"])
     verdict.write_text(str(code))
+    while stop.exists() and len(list(folder.glob("code-*"))) < int(os.environ["LOCAL_WORLD_SIZE"]) and not _closed(entry):
+        time.sleep(POLL_S)  # the first one that ends makes torchrun end the others, which may still be saving
     return code
 
 
-def _exists(pid: int) -> bool:
+def _closed(pipe: int) -> bool:
+    """Whether nobody holds the pipe's other end any more."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return os.read(pipe, 1) == b""
+    except BlockingIOError:
         return False
-    return True
 
 
 if __name__ == "__main__":

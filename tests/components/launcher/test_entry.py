@@ -1,0 +1,143 @@
+"""The program around torchrun, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.launcher.entry import verdict
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts the entry program around a stand-in for a stage, which is given its rank and may wait for a SIGTERM."""
+
+    def start(program: str, *options: str, processes: int = 2) -> subprocess.Popen[str]:
+        (tmp_path / "stand_in.py").write_text(
+            "import os, pathlib, signal, sys, time\nfrom edm2core.stages import signals\nfrom edm2core.stages.beat import Beat\n"
+            f"signals.install()\nrank, here = int(os.environ.get('RANK', '0')), pathlib.Path({str(tmp_path)!r})\n"
+            f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\n{program}\n"
+        )
+        return subprocess.Popen(
+            [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(processes), *options, "-m", "stand_in", "argument"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def end(entry: subprocess.Popen[str], seconds: float = 60) -> tuple[int, list[str]]:
+    output = entry.communicate(timeout=seconds)[0]
+    return entry.returncode, output.splitlines()
+
+
+def running(folder: Path, count: int = 2) -> list[int]:
+    """The pids of the stand-ins, once there are that many."""
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        pids = [int(text) for file in folder.glob("pid-*") if (text := file.read_text())]
+        if len(pids) == count:
+            return pids
+        time.sleep(0.1)
+    pytest.fail("the processes did not start")
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("codes", "together"),
+    [
+        ([0, 0], 0),
+        ([0, 143], 143),
+        ([143, 1], 1),
+        ([137, 2, 143], 2),
+        ([75, 143], 75),
+        ([139, 143], 143),
+        ([], 143),
+    ],
+)
+def test_only_an_error_of_its_own_is_final_and_only_success_of_all_is_success(codes: list[int], together: int) -> None:
+    assert verdict(codes) == together
+
+
+def test_every_line_is_marked_with_its_rank_and_arguments_arrive(start: Start) -> None:
+    code, lines = end(start("print('out', sys.argv[1:]); print('err', file=sys.stderr)"))
+    assert code == 0
+    assert {"[rank 0] out ['argument']", "[rank 1] out ['argument']", "[rank 0] err", "[rank 1] err"} <= set(lines)
+
+
+def test_an_error_of_one_process_is_that_of_all(start: Start) -> None:
+    code, lines = end(start("sys.exit(2) if rank else time.sleep(60)"))
+    assert code == 2
+    assert not [line for line in lines if "Traceback" in line]
+
+
+def test_a_killed_process_asks_for_a_restart_and_is_named(start: Start) -> None:
+    code, lines = end(start("os.kill(os.getpid(), signal.SIGKILL) if rank else time.sleep(60)"))
+    assert code == 143
+    assert any("rank 1 was killed by SIGKILL" in json.loads(line.partition("@edm2 ")[2])["message"] for line in lines if "@edm2" in line)
+
+
+def test_a_sigterm_lets_every_process_save_however_long_the_slowest_takes(start: Start, tmp_path: Path) -> None:
+    entry = start("while not signals.asked(): time.sleep(.05)\ntime.sleep(7 * rank); (here / f'saved-{rank}').touch(); sys.exit(143)")
+    running(tmp_path)
+    entry.send_signal(signal.SIGTERM)
+    assert end(entry)[0] == 143
+    assert {file.name for file in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
+
+
+def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) -> None:
+    program = (
+        "beat = Beat()\nfor _ in range(40):\n    beat.step(); time.sleep(.05)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)"
+    )
+    code, lines = end(start(program, "--hang-s", "1.5"))
+    assert code == 143
+    assert any("hangs" in line for line in lines)
+
+
+def test_a_pause_between_steps_is_no_silence(start: Start) -> None:
+    program = "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.05)\nbeat.pause(); time.sleep(2)"
+    assert end(start(program, "--hang-s", "0.5", processes=1))[0] == 0
+
+
+def test_no_process_outlives_a_killed_entry_program(start: Start, tmp_path: Path) -> None:
+    entry = start("time.sleep(300)")
+    pids = running(tmp_path)
+    entry.kill()
+    limit = time.monotonic() + 20
+    while not all(map(gone, pids)) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert all(map(gone, pids))
+    entry.stdout.close()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 75, 143])
+def test_a_single_process_needs_no_torchrun_and_keeps_its_code(start: Start, code: int) -> None:
+    assert end(start(f"print('alone'); sys.exit({code})", processes=1)) == (code, ["alone"])
+
+
+def test_in_a_pod_a_passing_fault_asks_for_a_restart(start: Start, tmp_path: Path) -> None:
+    entry = start("(here / 'ended').touch(); sys.exit(75)", "--pod", processes=1)
+    running(tmp_path, 1)
+    time.sleep(1)
+    entry.send_signal(signal.SIGTERM)  # else it waits for a while, so that restarts do not follow one another
+    assert end(entry)[0] == 143
