@@ -99,7 +99,7 @@ class _Follower:
                 return
             if other.owner.endswith(f"/{self.spec.name}"):
                 return  # this very job, which was stopped without being able to say so
-            self._wait(f"waiting for {other.who}", str(other))
+            self._wait(other.who, f"waiting for {other}")
             self._pause(LOOK_S / 2)
 
     def follow(self) -> Manifest | None:
