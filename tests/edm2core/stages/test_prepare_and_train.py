@@ -26,6 +26,7 @@ def tasks() -> tuple[Task, Task]:
     return data, training
 
 
+@pytest.mark.slow
 def test_the_data_are_prepared_and_the_snapshot_is_committed(tmp_path: Path) -> None:
     data, training = tasks()
     command = [sys.executable, "-m", "edm2core.stages.prepare_and_train", json.dumps(training.to_json()), "--store", str(tmp_path)]
