@@ -27,6 +27,10 @@ class Place(Protocol):
     def jobs(self) -> int:
         """Tasks side by side."""
 
+    @property
+    def shares_disk(self) -> bool:
+        """Whether its tasks see the files of this machine."""
+
     def backend(self, record: Run) -> Backend:
         """Where the run's jobs go."""
 
@@ -52,6 +56,10 @@ class Here:
         gpus = _gpus()
         return cls(store, jobs or (1 if gpus else min(_cores(), 4)), processes or max(gpus, 1))
 
+    @property
+    def shares_disk(self) -> bool:
+        return True
+
     def backend(self, record: Run) -> Backend:
         return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // self.jobs))
 
@@ -76,6 +84,10 @@ class OnCluster:
     @property
     def jobs(self) -> int:
         return self.profile.jobs
+
+    @property
+    def shares_disk(self) -> bool:
+        return False
 
     def backend(self, record: Run) -> Backend:
         from components.launcher.pytorchjob import backend_of  # the client of Kubernetes is slow to import

@@ -26,7 +26,7 @@ from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
-from pipelines.sources import resolve
+from pipelines.sources import resolve, upload
 from pipelines.view import View
 
 
@@ -39,6 +39,8 @@ def run(path: Path, place: Place, console: Console) -> Run:
     tasks = plan(experiment, resolve(experiment))
     store = open_store(place.store)
     record = open_run(store, experiment, tasks)
+    if not place.shares_disk:
+        upload(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
     backend = place.backend(record)
     stop = threading.Event()
     view = View(tasks, console)

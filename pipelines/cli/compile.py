@@ -12,7 +12,7 @@ from edm2core.plan import plan
 from edm2core.store.runs import run_id
 from pipelines.cli.options import cluster_option, experiment_argument, store_option
 from pipelines.kfp import compile
-from pipelines.sources import resolve
+from pipelines.sources import brought, resolve
 
 
 @click.command(short_help="Write the Kubeflow Pipelines package of an experiment.")
@@ -33,3 +33,6 @@ def command(experiment: Path, cluster: str | None, store: str, output: Path | No
     out = output or Path(f"{run}.yaml")
     compile(tasks, read, run, profile, profile.store.uri if profile else store, out)
     click.echo(f"{out}: run {run}, {len(tasks)} tasks.")
+    if profile and (reading := brought(tasks)):
+        sources = ", ".join(str(task.settings["digest"]) for task in reading)
+        click.echo(f"Not uploaded, as `edm2 submit` does: {sources}. Pods fetch a URL's if they may; a path's they cannot.")

@@ -11,10 +11,11 @@ from components.launcher.profile import load_profile
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError
 from edm2core.plan import plan
+from edm2core.store import open_store
 from edm2core.store.runs import run_id
 from pipelines.cli.options import experiment_argument, needed_cluster_option
 from pipelines.kfp import compile
-from pipelines.sources import resolve
+from pipelines.sources import brought, resolve, upload
 from pipelines.submit import Kubeflow
 
 
@@ -32,6 +33,8 @@ def command(experiment: Path, cluster: str, wait: bool) -> None:
     tasks = plan(read, resolve(read))
     run = run_id(read, tasks)
     kubeflow = Kubeflow(profile)
+    if brought(tasks):
+        upload(tasks, open_store(profile.store.uri), click.echo)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package.yaml"
         compile(tasks, read, run, profile, profile.store.uri, package)

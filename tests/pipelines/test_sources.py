@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import InputError
@@ -18,6 +19,9 @@ from edm2core.stages import extractor, prepare
 from edm2core.stages.main import make
 from edm2core.store import Store, open_store
 from edm2core.store.results import load
+from edm2core.store.sources import is_stored
+from pipelines.places import Here
+from pipelines.run import run
 from pipelines.sources import brought, resolve, upload
 
 
@@ -115,6 +119,27 @@ def test_another_folder_at_the_same_path_on_the_pod_is_refused(pictures: Path, t
     (pictures / "train" / "cat" / "0.png").unlink()
     with pytest.raises(InputError, match="wrong checksum"):
         make(task, open_store(str(tmp_path / "store")), prepare.run)
+
+
+class Elsewhere(Here):
+    """A place whose processes are not to read the user's files."""
+
+    @property
+    def shares_disk(self) -> bool:
+        return False
+
+
+def test_a_run_elsewhere_uploads_first(pictures: Path, tmp_path: Path) -> None:
+    tasks = planned(tmp_path, pictures)
+    done = run(tmp_path / "e.yaml", Elsewhere(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
+    assert is_stored(done.store, brought(tasks)[0].settings["digest"])
+    assert load(done.store, tasks[-1].ref) is not None
+
+
+def test_a_run_here_copies_nothing(pictures: Path, tmp_path: Path) -> None:
+    planned(tmp_path, pictures)
+    done = run(tmp_path / "e.yaml", Here(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
+    assert list(done.store.list("sources/")) == []
 
 
 def test_digits_need_no_upload(tmp_path: Path) -> None:

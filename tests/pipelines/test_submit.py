@@ -1,5 +1,6 @@
 """Against a small server that speaks the few calls of Kubeflow's API as version 2.17 specifies them: untested on a real one."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from components.launcher.profile import Profile
 from edm2core.errors import EdmError, InputError
+from edm2core.store import open_store
 from pipelines.cli.status import command as status
 from pipelines.cli.submit import command as submit
 from pipelines.submit import Kubeflow, Submitted, must_find
@@ -192,6 +194,24 @@ def test_submit_compiles_starts_and_waits(fake: FakeKubeflow, tmp_path: Path) ->
     failed = CliRunner().invoke(submit, arguments)
     assert isinstance(failed.exception, EdmError)
     assert "has ended as failed" in failed.exception.what
+
+
+def test_submit_uploads_what_the_user_brings_before_it_starts_anything(
+    fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
+    some = {"name": "some", "recipes": ["digits/C"], "epochs": [1], "sample": {"count": 2049}, "inception_weights": "weights.pth"}
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump(some))
+    monkeypatch.setenv("EDM2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pipelines.cli.submit.open_store", lambda uri: open_store(str(tmp_path / "store")))
+    arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml")]
+    first = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
+    [stored] = open_store(str(tmp_path / "store")).list("")
+    assert stored.path == f"sources/{hashlib.sha256(b'weights').hexdigest()}"
+    again = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
+    assert ("uploading" in first, "uploading" in again) == (True, False)
+    assert len(fake.runs) == 2
 
 
 def test_status_says_how_kubeflow_sees_the_run(fake: FakeKubeflow, tmp_path: Path) -> None:
