@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-all lint lock clean
+.PHONY: demo test test-all test-cluster test-cluster-full images lint lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3 python3-venv"; exit 1; }
@@ -24,6 +24,21 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest -m "not cluster"
+
+# On a machine with a throw-away cluster: LAB names the command that brings it up.
+LAB ?= ../shared/lab/lab
+
+test-cluster: $(READY)
+	LAB=$(LAB) tests/cluster/up.sh
+	eval "$$($(LAB) env)" && $(BIN)/pytest -m "cluster and not slow" tests/cluster
+
+test-cluster-full: $(READY)
+	LAB=$(LAB) tests/cluster/up.sh
+	eval "$$($(LAB) env)" && $(BIN)/pytest -m cluster tests/cluster
+
+# make images REGISTRY=registry.example.org/team: builds and pushes both images, and records their digests in k8s/images.json
+images:
+	docker/images.sh $(REGISTRY) $(TAG)
 
 lint: $(READY)
 	$(BIN)/ruff check .
