@@ -47,6 +47,11 @@ class Done:
         return self.store.read(self.manifest.path(name))
 
 
+def wisher(run: str) -> str:
+    """Under which name Kubeflow's run wants snapshots: `edm2 run` of the same run may be live too, and takes back its own wishes."""
+    return f"{run}.kubeflow"
+
+
 def work(task: str, run: str, store: str, profile: str, artifact: Any) -> Done:
     """Do the task (as JSON) and fill its artifact: the manifest itself at `path`, where the result is as metadata.
 
@@ -82,10 +87,10 @@ def _metadata(done: Done, data: bytes) -> dict[str, str | int]:
 def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done:
     store = open_store(store_uri)
     record = Run(run, store)
-    backend, task, spec = _place(task, store_uri, record, profile)
     say = _Speaker(record)
+    backend, task, spec = _place(task, store_uri, record, profile, say.line)
     try:
-        manifest, there = _follow(task, store, backend, spec, run, say.event)
+        manifest, there = _follow(task, store, backend, spec, wisher(run), say.event)
     except EdmError as error:
         say.ended("failed" if isinstance(error, TaskFailedError) else "interrupted", task, str(error))
         raise
@@ -98,13 +103,12 @@ def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done
     return Done(manifest, store)
 
 
-def _place(task: Task, store_uri: str, record: Run, profile: Profile | None) -> tuple[Backend, Task, JobSpec]:
+def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say: Callable[[str], None]) -> tuple[Backend, Task, JobSpec]:
     """Where the task is done: in this pod, or by a job."""
     if profile is not None and not profile.in_task_pod(task.stage):
-        from components.launcher.pytorchjob import backend_of  # the client of Kubernetes is slow to import
-
         resources = profile.resources_of(task.stage)
-        return backend_of(profile, record), task, spec_of(task, store_uri, nodes=resources.nodes, processes=resources.processes_per_node)
+        spec = spec_of(task, store_uri, nodes=resources.nodes, processes=resources.processes_per_node)
+        return _cluster(profile, record, say), task, spec
     if task.stage == "snapshot":  # this pod ends with the task, so training is not to run on towards later snapshots
         task = replace(task, wanted=(task.settings["epoch"],))
     processes = profile.resources_of(task.stage).processes_per_node if profile else 1
@@ -112,8 +116,20 @@ def _place(task: Task, store_uri: str, record: Run, profile: Profile | None) -> 
     return LocalBackend(lambda spec: record.log_path(spec.task), threads), task, spec_of(task, store_uri, processes=processes)
 
 
+def _cluster(profile: Profile, record: Run, say: Callable[[str], None]) -> Backend:
+    """The cluster that this pod is in, where jobs are deleted with the run's Workflow if this pod says which that is."""
+    from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
+    from components.launcher.pytorchjob import PyTorchJobBackend
+    from components.owner import workflow_of
+
+    cluster = Cluster.connect(profile)
+    owner, why = workflow_of(cluster)
+    say(f"jobs belong to the Workflow {owner['name']}" if owner else f"jobs belong to nobody, since {why}")
+    return PyTorchJobBackend(profile, cluster, record, owner)
+
+
 def _follow(
-    task: Task, store: Store, backend: Backend, spec: JobSpec, run: str, show: Callable[[Task, dict[str, Any]], None]
+    task: Task, store: Store, backend: Backend, spec: JobSpec, who: str, show: Callable[[Task, dict[str, Any]], None]
 ) -> tuple[Manifest, bool]:
     """execute(), in a thread of its own: the main thread holds nothing and only waits, so that a signal is served at once."""
     stop = threading.Event()
@@ -126,7 +142,7 @@ def _follow(
     before = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with ThreadPoolExecutor(1, "execute") as pool:
-            return pool.submit(execute, task, store, backend, spec, run=run, show=show, stop=stop).result()
+            return pool.submit(execute, task, store, backend, spec, run=who, show=show, stop=stop).result()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -142,21 +158,21 @@ class _Speaker:
     def event(self, task: Task, event: dict[str, Any]) -> None:
         kind = event["kind"]
         if kind == "line":
-            self._print(str(event["line"]))
+            self.line(str(event["line"]))
         elif kind == "progress":
             if time.monotonic() - self._said >= QUIET_S:
                 self._said = time.monotonic()
-                self._print(f"{event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
+                self.line(f"{event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
         else:
             self._record.log({"task": str(task.ref), **event})
             words = event.get("message") or event.get("what")
-            self._print(f"{kind}: {words}" if words else kind)
+            self.line(f"{kind}: {words}" if words else kind)
 
     def ended(self, state: str, task: Task, error: str) -> None:
         self._record.log({"kind": state, "task": str(task.ref), "title": task.title, "error": error})
-        self._print(f"{state}: {task.title}")
+        self.line(f"{state}: {task.title}")
 
-    def _print(self, line: str) -> None:
+    def line(self, line: str) -> None:
         with suppress(OSError):  # whoever read this may be gone already when the pod is told to end
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()

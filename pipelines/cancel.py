@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from components.body import wisher
 from components.launcher.cluster import Cluster
 from components.launcher.diagnose import active
 from components.launcher.job import run_label
 from components.launcher.profile import Profile
+from edm2core.errors import InputError
 from edm2core.manifest import Ref
+from edm2core.stages.wanted import unwant
 from edm2core.store.base import Store
+from edm2core.store.runs import load_plan
 
 TRAINING = "edm2-trajectory-"
 LOOK_S = 1.0
@@ -42,6 +47,12 @@ def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str],
     for name in left:
         say(f"{name} still has pods after {profile.grace_s} s")
     return stopped
+
+
+def take_back(store: Store, run: str) -> None:
+    """Want no more snapshots for Kubeflow's run, whose last task, which does so, may not have come to it."""
+    with suppress(InputError):  # it was ended before it had recorded its plan, so it wants none
+        unwant(store, load_plan(store, run)[1], wisher(run))
 
 
 def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:

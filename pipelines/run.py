@@ -19,7 +19,7 @@ from components.report.write import write_report
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError, Interrupted
 from edm2core.manifest import Ref
-from edm2core.plan import Task, plan, trajectory_ref
+from edm2core.plan import Task, plan
 from edm2core.report import Outcome as Reported
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
@@ -63,8 +63,7 @@ def run(path: Path, place: Place, console: Console) -> Run:
                 outcomes = run_tasks(tasks, work, place.jobs, stop, changed)
         finally:
             backend.stop_all(place.grace_s)
-            for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
-                unwant(store, trajectory, record.id)
+            unwant(store, tasks, record.id)
     write_report(record, experiment.name, tasks, _reported(record, tasks, outcomes), shlex.join(["edm2", *sys.argv[1:]]))
     record.close()
     if stop.is_set():

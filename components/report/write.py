@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from components.body import wisher
 from edm2core.errors import EdmError, MissingError
 from edm2core.manifest import Ref
-from edm2core.plan import Task, trajectory_ref
+from edm2core.plan import Task
 from edm2core.report import Outcome, RunInfo, collect, write
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
@@ -53,8 +54,7 @@ def finish(run: str, store: str, page: str) -> None:
     try:
         where = open_store(store)
         name, tasks = load_plan(where, run)
-        for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
-            unwant(where, trajectory, run)
+        unwant(where, tasks, wisher(run))
         record = Run(run, where)
         write_report(record, name, tasks, recorded_outcomes(record), f"edm2 report {run} --store {store}")
         Path(page).write_bytes(where.read(f"{record.folder}/report.html"))

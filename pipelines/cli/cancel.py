@@ -9,7 +9,7 @@ from components.launcher.profile import load_profile
 from edm2core.errors import EdmError
 from edm2core.events import duration
 from edm2core.store import open_store
-from pipelines.cancel import saved_states, stop_jobs
+from pipelines.cancel import saved_states, stop_jobs, take_back
 from pipelines.cli.options import needed_cluster_option
 from pipelines.submit import Kubeflow
 
@@ -33,5 +33,7 @@ def command(run: str, cluster: str) -> None:
         click.echo(f"{error}")
     stopped = stop_jobs(Cluster.connect(profile), profile, run, click.echo)
     click.echo(f"{len(stopped)} jobs stopped.")
-    for name, age in saved_states(open_store(profile.store.uri), stopped).items():
+    store = open_store(profile.store.uri)
+    take_back(store, run)
+    for name, age in saved_states(store, stopped).items():
         click.echo(f"{name}: {f'its state was saved {duration(age)} ago' if age is not None else 'no state was saved yet'}")

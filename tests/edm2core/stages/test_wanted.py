@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from edm2core.config import load_experiment
+from edm2core.plan import plan, trajectory_ref
+from edm2core.stages.wanted import unwant, want, wanted_epochs
+from edm2core.store import open_store
+
+
+def test_who_takes_back_its_wishes_takes_back_nobody_elses(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C, digits/E]\nepochs: [1, 2]\nmetrics: []\nprobe: false\n")
+    tasks = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits", "data:digits/E": "builtin:digits"})
+    store, trajectories = open_store(str(tmp_path / "store")), {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
+    for trajectory in trajectories:
+        want(store, trajectory, "x-123abc", (1, 2))
+        want(store, trajectory, "x-123abc.kubeflow", (2, 3))
+        assert wanted_epochs(store, trajectory) == {1, 2, 3}
+    unwant(store, tasks, "x-123abc")
+    assert [wanted_epochs(store, trajectory) for trajectory in trajectories] == [{2, 3}, {2, 3}]
+    unwant(store, tasks, "x-123abc.kubeflow")
+    unwant(store, tasks, "x-123abc.kubeflow")
+    assert [wanted_epochs(store, trajectory) for trajectory in trajectories] == [set(), set()]
