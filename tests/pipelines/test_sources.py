@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from edm2core.stages.main import make
 from edm2core.store import Store, open_store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored
+from pipelines.cli.compile import command as compile
 from pipelines.places import Here
 from pipelines.run import run
 from pipelines.sources import brought, resolve, upload
@@ -140,6 +142,13 @@ def test_a_run_here_copies_nothing(pictures: Path, tmp_path: Path) -> None:
     planned(tmp_path, pictures)
     done = run(tmp_path / "e.yaml", Here(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
     assert list(done.store.list("sources/")) == []
+
+
+def test_compile_says_what_it_does_not_upload(pictures: Path, tmp_path: Path) -> None:
+    [task] = brought(planned(tmp_path, pictures))
+    arguments = [str(tmp_path / "e.yaml"), "--cluster", "lab", "--output", str(tmp_path / "package.yaml")]
+    printed = CliRunner().invoke(compile, arguments, catch_exceptions=False).output
+    assert f"Not uploaded, as `edm2 submit` does: {task.settings['digest']}" in printed
 
 
 def test_digits_need_no_upload(tmp_path: Path) -> None:
