@@ -97,8 +97,7 @@ def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done
     else:
         say.ended("reused" if there else "done", task, "")
     finally:
-        if isinstance(backend, LocalBackend):
-            backend.stop_all(GRACE_S)  # a training has its snapshot committed before its state is saved to the end
+        backend.close(GRACE_S)  # a training has its snapshot committed before its state is saved to the end
         record.close()
     return Done(manifest, store)
 

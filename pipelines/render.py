@@ -35,7 +35,7 @@ def ready_job(recipe: Recipe, profile: Profile) -> dict[str, Any]:
     data, training = _tasks(recipe)
     resources = profile.resources_of("snapshot")
     spec = JobSpec(
-        job_name(training),
+        job_name(training, profile.store.uri),
         "edm2core.stages.prepare_and_train",
         training,
         profile.store.uri,

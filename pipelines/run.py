@@ -62,7 +62,7 @@ def run(path: Path, place: Place, console: Console) -> Run:
             with view:
                 outcomes = run_tasks(tasks, work, place.jobs, stop, changed)
         finally:
-            backend.stop_all(place.grace_s)
+            (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)
             unwant(store, tasks, record.id)
     write_report(record, experiment.name, tasks, _reported(record, tasks, outcomes), shlex.join(["edm2", *sys.argv[1:]]))
     record.close()

@@ -98,6 +98,10 @@ class LocalBackend:
         for running in list(self._jobs.values()):
             _signal(running.process, signal.SIGKILL)
 
+    def close(self, grace_s: float) -> None:
+        """Stop every job: none outlives this process."""
+        self.stop_all(grace_s)
+
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         threads = str(max(1, self._threads // spec.processes))
         return {

@@ -38,8 +38,8 @@ class LogRecord:
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder.rstrip("/") + "/"
-        self._prefix = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-        self._chunk, self._number, self._new = "", 0, list[Line]()
+        self._prefix = f"{time.time_ns()}-{secrets.token_hex(3)}"
+        self._chunk, self._number, self._written, self._new = "", 0, True, list[Line]()
         self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def ends(self) -> dict[str, tuple[str, int]]:
@@ -59,28 +59,29 @@ class LogRecord:
         with self._writing:
             with self._lock:
                 taken, self._new = self._new, []
-            if not taken:
-                return
             self._chunk += "".join(f"{line.time} {line.pod} {line.text}\n" for line in taken)
-            path = f"{self._folder}{self._prefix}-{self._number:04d}.log"
+            self._written = self._written and not taken
+            if self._written:
+                return
             try:
-                self._store.write(path, self._chunk.encode())
+                self._store.write(f"{self._folder}{self._prefix}-{self._number:04d}.log", self._chunk.encode())
             except EdmError as error:
                 emit("warning", message=f"The job's log could not be kept: {error.what}")
                 return
+            self._written = True
             if len(self._chunk) > CHUNK:
                 self._chunk, self._number = "", self._number + 1
 
 
 def read_record(store: Store, folder: str) -> list[Line]:
     """All kept lines of a job, in the order of their times, each once however many followers kept it."""
-    lines = set()
+    lines: dict[Line, None] = {}
     for entry in store.list(folder.rstrip("/") + "/"):
         for text in store.read(entry.path).decode(errors="replace").split("\n"):
             parts = text.split(" ", 2)
             if len(parts) == 3:
-                lines.add(Line(*parts))
-    return sorted(lines)
+                lines[Line(*parts)] = None
+    return sorted(lines, key=lambda line: line.time)
 
 
 @dataclass

@@ -116,7 +116,7 @@ class PyTorchJobBackend:
     def kill_all(self) -> None:
         """Nothing: what runs in the cluster does not die with this process."""
 
-    def close(self) -> None:
+    def close(self, grace_s: float) -> None:
         """Follow no job any more; they go on."""
         for followed in self._jobs.values():
             with contextlib.suppress(ClusterError):

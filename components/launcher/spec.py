@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -65,18 +66,22 @@ class Backend(Protocol):
     def kill_all(self) -> None:
         """End at once, without saving, what dies with this process."""
 
+    def close(self, grace_s: float) -> None:
+        """This process has no more to do with its jobs: those that would die with it are stopped, others go on."""
+
 
 def work_ref(task: Task) -> Ref:
     """What is being worked on, and so what a lease is held on: the trajectory for a snapshot, else the task itself."""
     return trajectory_ref(task) if task.stage == "snapshot" else task.ref
 
 
-def job_name(task: Task) -> str:
-    """The name of the job that makes this task's result: all snapshots of a trajectory share one."""
+def job_name(task: Task, store: str) -> str:
+    """The name of the job that makes this task's result in that store: all snapshots of a trajectory share one."""
     ref = work_ref(task)
-    return f"edm2-{ref.stage}-{ref.key}"
+    where = hashlib.sha256(store.partition("://")[2].rstrip("/").encode() or store.encode()).hexdigest()[:6]
+    return f"edm2-{ref.stage}-{ref.key}-{where}"
 
 
 def spec_of(task: Task, store: str, *, nodes: int = 1, processes: int = 1, env: dict[str, str] | None = None) -> JobSpec:
     """The job that makes this task's result."""
-    return JobSpec(job_name(task), MODULES[task.stage], task, store, nodes, processes, env or {})
+    return JobSpec(job_name(task, store), MODULES[task.stage], task, store, nodes, processes, env or {})

@@ -29,7 +29,7 @@ from components.launcher.job import merged
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile, load_profile
 from components.launcher.pytorchjob import PyTorchJobBackend
-from components.launcher.spec import job_name, spec_of
+from components.launcher.spec import spec_of, work_ref
 from edm2core.config import load_experiment
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan
@@ -112,28 +112,12 @@ class Lab:
             task, store, backend, spec_of(task, store.uri, processes=processes), run="here", show=lambda *_: None, stop=threading.Event()
         )[0]
 
+    def pods(self) -> str:
+        """The names of all pods in the namespace."""
+        return kubectl("-n", self.namespace, "get", "pods", "-o", "name")
+
     def follow(self, task: Task, profile: Profile | None = None, run: str = "") -> Follower:
         return Follower(self, task, profile or self.profile(), run or f"run-{secrets.token_hex(3)}")
-
-    def pods(self, task: Task) -> list[dict[str, Any]]:
-        return list(
-            json.loads(
-                kubectl("-n", self.namespace, "get", "pods", "-l", f"training.kubeflow.org/job-name={job_name(task)}", "-o", "json")
-            )["items"]
-        )
-
-    def kill(self, task: Task, *indices: int) -> float:
-        """Kill pods without grace; returns when (seconds since 1970)."""
-        names = [f"{job_name(task)}-worker-{index}" for index in indices]
-        kubectl("-n", self.namespace, "delete", "pod", *names, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
-        return time.time()
-
-    def inside(self, task: Task, index: int, program: str) -> str:
-        """Run Python in a pod; `stage()` gives the pids of the stage's processes there."""
-        find = "import os,glob,signal\ndef stage(): return [int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/cmdline') if _is(p)]\n"
-        find += "def _is(p):\n    words = open(p).read().split('\\0')\n"
-        find += "    return 'edm2core.stages.train' in words and not any(w.startswith(('components.', 'torch.')) for w in words)\n"
-        return kubectl("-n", self.namespace, "exec", f"{job_name(task)}-worker-{index}", "--", "python", "-c", find + program)
 
 
 class Follower:
@@ -143,6 +127,7 @@ class Follower:
         self.task, self.events, self.stop = task, list[dict[str, Any]](), threading.Event()
         self.store = open_store(profile.store.uri)
         self.record = Run(run, self.store)
+        self.namespace = profile.namespace
         self.backend = PyTorchJobBackend(profile, Cluster.connect(profile), self.record)
         resources = profile.resources_of(task.stage)
         self.spec = spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
@@ -154,7 +139,33 @@ class Follower:
     @property
     def logs(self) -> str:
         """The store's folder with the job's output."""
-        return f"{self.record.folder}/logs/{self.spec.name.removeprefix('edm2-')}"
+        return log_folder(self.record.id, self.task)
+
+    def pods(self) -> list[dict[str, Any]]:
+        """The job's pods."""
+        label = f"training.kubeflow.org/job-name={self.spec.name}"
+        return list(json.loads(kubectl("-n", self.namespace, "get", "pods", "-l", label, "-o", "json"))["items"])
+
+    def job(self) -> dict[str, Any]:
+        return dict(json.loads(kubectl("-n", self.namespace, "get", "pytorchjob", self.spec.name, "-o", "json")))
+
+    def printed(self) -> dict[str, list[str]]:
+        """What each of the job's pods that are there has printed."""
+        names = [pod["metadata"]["name"] for pod in self.pods()]
+        return {name: kubectl("-n", self.namespace, "logs", name).splitlines() for name in names}
+
+    def kill(self, *indices: int) -> float:
+        """Kill pods without grace; returns when (seconds since 1970)."""
+        names = [f"{self.spec.name}-worker-{index}" for index in indices]
+        kubectl("-n", self.namespace, "delete", "pod", *names, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+        return time.time()
+
+    def inside(self, index: int, program: str) -> str:
+        """Run Python in a pod; `stage()` gives the pids of the stage's processes there."""
+        find = "import os,glob,signal\ndef stage(): return [int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/cmdline') if _is(p)]\n"
+        find += "def _is(p):\n    words = open(p).read().split('\\0')\n"
+        find += "    return 'edm2core.stages.train' in words and not any(w.startswith(('components.', 'torch.')) for w in words)\n"
+        return kubectl("-n", self.namespace, "exec", f"{self.spec.name}-worker-{index}", "--", "python", "-c", find + program)
 
     def _run(self) -> None:
         def show(_: Task, event: dict[str, Any]) -> None:
@@ -187,16 +198,16 @@ class Follower:
         """The task's manifest; raises what the task raised."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"the task goes on and on: {self.events[-15:]}"
-        self.backend.close()
+        self.backend.close(0)
         if self.error is not None:
             raise self.error
         assert self.manifest is not None
         return self.manifest
 
 
-def output(lab: Lab, task: Task) -> dict[str, list[str]]:
-    """What each pod of the task's job that is there has printed."""
-    return {pod["metadata"]["name"]: kubectl("-n", lab.namespace, "logs", pod["metadata"]["name"]).splitlines() for pod in lab.pods(task)}
+def log_folder(run: str, task: Task) -> str:
+    """The store's folder with a job's output."""
+    return f"runs/{run}/logs/{'-'.join(work_ref(task))}"
 
 
 def difference(store: Store, manifest: Manifest, other: Store, same: Manifest, folder: Path) -> float:

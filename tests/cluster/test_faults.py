@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
+from components.launcher.cluster import Cluster
 from components.launcher.podlogs import read_record
-from components.launcher.spec import job_name
 from edm2core.errors import Interrupted
 from edm2core.manifest import Manifest
 from edm2core.store import Store, open_store
-from tests.cluster.lab import Lab, difference, kubectl, output, until
+from tests.cluster.lab import Lab, difference, kubectl, log_folder, until
 
 pytestmark = pytest.mark.cluster
 EPOCHS = 10
@@ -46,7 +46,7 @@ def test_a_killed_pod_is_replaced_and_training_goes_on_from_the_last_state(
     profile, (training,) = lab.fresh([EPOCHS])
     follower = lab.follow(training, profile)
     follower.wait_for_step(92)
-    when = lab.kill(training, *killed)
+    when = follower.kill(*killed)
     restart = follower.wait_for("restart", after=when)
     assert restart["step"] > 0
     print(f"from a pod's death to training again: {restart['time'] - when:.1f} s")
@@ -63,39 +63,38 @@ def test_ten_kills_at_random_moments_cost_only_time(lab: Lab, undisturbed: Undis
         time.sleep(chance.uniform(5, 45))
         victims = chance.choice([(0,), (1,), (0, 1)])
         print(f"kill {kill + 1}: pods {victims}")
-        lab.kill(training, *victims)
+        follower.kill(*victims)
     assert difference(follower.store, follower.done(600), *undisturbed, tmp_path) < 1e-3
 
 
 def test_a_killed_follower_is_replaced_by_one_that_adopts_the_job_and_its_logs(lab: Lab, tmp_path: Path) -> None:
     profile, (training,) = lab.fresh([6])
     program = (
-        "import json, pathlib, sys, time; from tests.cluster.lab import Lab; from components.launcher.profile import Profile\n"
-        "from edm2core.plan import Task\n"
-        "lab = Lab(pathlib.Path(sys.argv[4]), pathlib.Path(sys.argv[4]))\n"
-        "lab.follow(Task.from_json(json.loads(sys.argv[1])), Profile.loads(sys.argv[2]), sys.argv[3]).done()\n"
+        f"import json, pathlib, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from lab import Lab\n"
+        "from components.launcher.profile import Profile; from edm2core.plan import Task\n"
+        "profile = Profile.loads(sys.argv[2]); lab = Lab(pathlib.Path(sys.argv[4]), pathlib.Path(sys.argv[4]))\n"
+        "lab.follow(Task.from_json(json.loads(sys.argv[1])), profile, sys.argv[3]).done()\n"
     )
-
-    first = subprocess.Popen([sys.executable, "-c", program, json.dumps(training.to_json()), profile.dumps(), "adopted", str(tmp_path)])
-    store = open_store(profile.store.uri)
-    logs = f"runs/adopted/logs/{job_name(training).removeprefix('edm2-')}"
+    arguments = [json.dumps(training.to_json()), profile.dumps(), "adopted", str(tmp_path)]
+    first = subprocess.Popen([sys.executable, "-c", program, *arguments])
+    store, logs = open_store(profile.store.uri), log_folder("adopted", training)
     until(lambda: any("progress" in line.text for line in read_record(store, logs)) or None, 120, lambda: "nothing is kept")
-    uid = _job(lab, job_name(training))["metadata"]["uid"]
     first.kill()
     first.wait()
+    (before,) = Cluster.connect(profile).jobs()
     kept = len(read_record(store, logs))
-    time.sleep(8)
+    time.sleep(8)  # in which the job prints on
     follower = lab.follow(training, profile, "adopted")
     follower.done()
-    assert _job(lab, job_name(training))["metadata"]["uid"] == uid
-    assert not any(event["kind"] == "start" and event["generation"] > 1 for event in follower.events)
-    until(lambda: all("terminated" in p["status"]["containerStatuses"][0]["state"] for p in lab.pods(training)) or None, 60, lambda: "")
-    again = lab.follow(lab.tasks([6])[1], profile, "adopted")
-    again.done()
+    assert follower.job()["metadata"]["uid"] == before["metadata"]["uid"]
     lines = read_record(store, logs)
     assert len(lines) > kept
-    for pod, printed in output(lab, training).items():
-        assert [line.text for line in lines if line.pod.startswith(f"{pod}/")] == printed[: len(printed)]
+    assert any('"ref":"snapshot/' in line.text for line in lines)
+    printed = follower.printed()
+    assert len(printed) == 2
+    for pod, text in printed.items():
+        recorded = [line.text for line in lines if line.pod.startswith(f"{pod}/")]
+        assert recorded == text[: len(recorded)]
 
 
 @pytest.mark.slow
@@ -104,7 +103,7 @@ def test_a_stopped_process_is_noticed_and_training_goes_on(lab: Lab, undisturbed
     profile, (training,) = lab.fresh([EPOCHS])
     follower = lab.follow(training, profile)
     follower.wait_for_step(92)
-    lab.inside(training, rank, "[os.kill(p, signal.SIGSTOP) for p in stage()]")
+    follower.inside(rank, "[os.kill(p, signal.SIGSTOP) for p in stage()]")
     when = time.time()
     hung = until(
         lambda: next((e for e in list(follower.events) if "hangs" in str(e.get("message"))), None), 60, lambda: str(follower.events[-9:])
@@ -133,7 +132,7 @@ def test_a_drained_node_leaves_a_state_of_the_step_it_stopped_at(lab: Lab, undis
     follower = lab.follow(training, profile)
     follower.wait_for_step(69)
     for index in (0, 1):
-        name = f"{job_name(training)}-worker-{index}"
+        name = f"{follower.spec.name}-worker-{index}"
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": lab.namespace}}
 
         kubectl("create", "--raw", f"/api/v1/namespaces/{lab.namespace}/pods/{name}/eviction", "-f", "-", text=json.dumps(eviction))
@@ -151,13 +150,13 @@ def test_a_cancelled_job_leaves_no_pod_and_a_state_to_go_on_from(lab: Lab, undis
     follower.wait_for_step(69)
     follower.stop.set()
     follower.backend.stop(follower.spec.name, profile.grace_s)
-    assert lab.pods(training) == []
+    assert follower.pods() == []
     with pytest.raises(Interrupted):
         follower.done()
-    uid = _job(lab, job_name(training))["metadata"]["uid"]
+    uid = follower.job()["metadata"]["uid"]
     again = lab.follow(training, profile)
     assert again.wait_for("restart")["step"] >= 69
-    assert _job(lab, job_name(training))["metadata"]["uid"] == uid
+    assert follower.job()["metadata"]["uid"] == uid
     assert difference(again.store, again.done(), *undisturbed, tmp_path) < 1e-3
 
 
@@ -170,7 +169,7 @@ def test_two_runs_share_one_job_and_stopping_one_leaves_it_to_the_other(lab: Lab
     time.sleep(3)
     one.stop.set()
     one.backend.stop(one.spec.name, profile.grace_s)
-    assert len(lab.pods(training)) == 2
+    assert len(two.pods()) == 2
     manifest = two.done()
     assert not [event for event in two.events if event["kind"] == "restart"]
     assert manifest.provenance["generation"] == 1
@@ -182,9 +181,4 @@ def test_running_out_of_memory_again_and_again_fails_the_task(lab: Lab) -> None:
     follower = lab.follow(training, profile)
     with pytest.raises(Exception, match=r"OOMKilled.* 4 times without a newer state"):
         follower.done()
-    until(lambda: [] if not lab.pods(training) else None, 60, lambda: "pods are left")
-
-
-def _job(lab: Lab, name: str) -> dict:
-
-    return json.loads(kubectl("-n", lab.namespace, "get", "pytorchjob", name, "-o", "json"))
+    until(lambda: [] if not follower.pods() else None, 60, lambda: "pods are left")

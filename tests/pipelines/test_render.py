@@ -45,7 +45,7 @@ def test_a_job_prepares_the_data_that_it_trains_on_and_ends_at_the_recipes_end()
     data = Task.from_json(json.loads(environment["EDM2_PREPARE"]))
     assert training.inputs["data"] == data.ref
     assert training.wanted[-1] == training.settings["epoch"] == recipe.training.epochs
-    assert job["metadata"]["name"] == job_name(training)
+    assert job["metadata"]["name"] == job_name(training, profile.store.uri)
 
 
 def test_the_top_of_a_file_names_the_job_and_where_it_is() -> None:

@@ -1,0 +1,148 @@
+"""What the API's objects of jobs in trouble mean; the objects are as a cluster showed them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.launcher.diagnose import age, deaths, diagnose, first_death
+
+Object = dict[str, Any]
+
+
+def job(conditions: list[str] | None = None, *, suspend: bool = False, labels: dict[str, str] | None = None) -> Object:
+    return {
+        "metadata": {"name": "j", "uid": "j-uid", "labels": labels or {}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"runPolicy": {"suspend": suspend}, "pytorchReplicaSpecs": {"Worker": {"replicas": 2}}},
+        "status": {"conditions": [{"type": kind, "status": "True", "message": f"{kind} it is"} for kind in conditions or ["Created"]]},
+    }
+
+
+def pod(index: int, phase: str = "Pending", state: Object | None = None, conditions: list[Object] | None = None) -> Object:
+    statuses = [{"name": "pytorch", "image": "registry/compute:1", "state": state}] if state else []
+    return {
+        "metadata": {"name": f"j-worker-{index}", "uid": f"p{index}"},
+        "spec": {"containers": [{"name": "pytorch", "resources": {"limits": {"memory": "200Mi"}}}]},
+        "status": {"phase": phase, "containerStatuses": statuses, "conditions": conditions or []},
+    }
+
+
+def event(uid: str, reason: str, message: str, time: str = "2026-01-01T00:00:00Z") -> Object:
+    return {"involvedObject": {"uid": uid}, "reason": reason, "message": message, "lastTimestamp": time, "metadata": {}}
+
+
+def running(index: int) -> Object:
+    return pod(index, "Running", {"running": {}})
+
+
+def unscheduled(index: int, message: str) -> Object:
+    return pod(index, conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}])
+
+
+def ended(index: int, code: int, reason: str = "Error", time: str = "2026-01-01T00:00:00Z") -> Object:
+    return pod(index, "Failed", {"terminated": {"exitCode": code, "reason": reason, "finishedAt": time}})
+
+
+def test_all_pods_running_is_running_whatever_the_conditions_say() -> None:
+    assert diagnose(job(["Created", "Restarting"]), [running(0), running(1)]).state == "running"
+
+
+def test_a_job_that_is_gone_is_absent_and_a_succeeded_one_done() -> None:
+    assert diagnose(None, []).state == "absent"
+    assert diagnose(job(["Created", "Running", "Succeeded"]), []).state == "done"
+
+
+def test_a_restarting_job_has_not_failed() -> None:
+    found = diagnose(job(["Created", "Restarting"]), [running(1), pod(0)])
+    assert (found.state, found.reason, found.kind) == ("queued", "1 of 2 pods run", "")
+
+
+def test_a_suspended_job_waits() -> None:
+    assert diagnose(job(suspend=True), []).kind == "suspended"
+    queued = diagnose(job(suspend=True, labels={"kueue.x-k8s.io/queue-name": "gpus"}), [])
+    assert (queued.state, queued.reason) == ("queued", "waits in the queue gpus")
+
+
+@pytest.mark.parametrize(
+    ("pods", "events", "kind", "words"),
+    [
+        ([unscheduled(0, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")], [], "room", "cannot be scheduled: 0/3 nodes"),
+        ([unscheduled(0, "0/3 nodes didn't match Pod's node affinity/selector.")], [], "place", "affinity/selector"),
+        (
+            [pod(0, state={"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off "registry"'}})],
+            [],
+            "broken",
+            "image registry/compute:1",
+        ),
+        ([pod(0, state={"waiting": {"reason": "ErrImagePull", "message": "not found"}})], [], "broken", "ErrImagePull): not found"),
+        (
+            [pod(0, state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "keys" not found'}})],
+            [],
+            "broken",
+            'secret "keys" not found',
+        ),
+        ([pod(0)], [event("p0", "FailedMount", "MountVolume.SetUp failed")], "broken", "FailedMount): MountVolume"),
+        (
+            [],
+            [event("j-uid", "FailedCreatePod", 'pods "j-worker-0" is forbidden: exceeded quota: q, requested: pods=1, used: pods=4')],
+            "room",
+            "quota is exhausted: q, requested: pods=1",
+        ),
+        (
+            [],
+            [event("j-uid", "FailedCreatePod", 'pods "j" is forbidden: violates PodSecurity "restricted:latest": runAsUser=0')],
+            "broken",
+            'PodSecurity refuses the pods: PodSecurity "restricted:latest": runAsUser=0',
+        ),
+        (
+            [running(0)],
+            [event("j-uid", "FailedCreatePod", "error looking up service account team/edm2-job: not found")],
+            "broken",
+            "service account team/edm2-job",
+        ),
+    ],
+)
+def test_why_a_job_does_not_run_is_said_in_one_line(pods: list[Object], events: list[Object], kind: str, words: str) -> None:
+    found = diagnose(job(), pods, events)
+    assert (found.state, found.kind) == ("queued", kind)
+    assert words in found.reason
+    assert "\n" not in found.reason
+
+
+def test_an_old_refusal_does_not_count_once_all_pods_are_there() -> None:
+    refused = event("j-uid", "FailedCreatePod", "exceeded quota: q")
+    assert diagnose(job(), [running(0), pod(1)], [refused]).kind == ""
+
+
+def test_others_events_do_not_count() -> None:
+    assert diagnose(job(), [], [event("another", "FailedCreatePod", "exceeded quota: q")]).kind == ""
+
+
+def test_a_failed_job_fails_with_the_error_that_came_first() -> None:
+    pods = [ended(0, 143, time="2026-01-01T00:00:01Z"), ended(1, 2, time="2026-01-01T00:00:02Z")]
+    found = diagnose(job(["Created", "Running", "Failed"]), pods)
+    assert (found.state, found.code, found.reason) == ("failed", 2, "j-worker-1 ended with exit code 2")
+
+
+def test_a_job_that_failed_without_a_dead_pod_says_what_the_operator_says() -> None:
+    found = diagnose(job(["Failed"]), [])
+    assert (found.state, found.reason, found.code) == ("failed", "Failed it is", 1)
+
+
+def test_out_of_memory_names_the_limit() -> None:
+    death = first_death([ended(0, 137, "OOMKilled")])
+    assert death is not None
+    assert "ran out of memory (OOMKilled; its limit is 200Mi)" in death.words
+
+
+def test_an_evicted_pod_is_named() -> None:
+    evicted = pod(0, "Failed")
+    evicted["status"] |= {"reason": "Evicted", "message": "The node was low on memory."}
+    assert "low on memory" in deaths([evicted])[0].words
+
+
+def test_jobs_of_one_second_are_ordered_by_name() -> None:
+    one, two = job(), job()
+    two["metadata"]["name"] = "i"
+    assert sorted([one, two], key=age) == [two, one]

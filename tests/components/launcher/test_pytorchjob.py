@@ -1,0 +1,320 @@
+"""Jobs of a cluster that lives in memory: what is started, adopted, resumed, left and stopped, by which requests."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from components.launcher import pytorchjob
+from components.launcher.cluster import ClusterError, refusal
+from components.launcher.job import DIGEST, merged
+from components.launcher.profile import Profile
+from components.launcher.pytorchjob import FOLLOWER, MADE_WAY, PyTorchJobBackend
+from components.launcher.spec import JobSpec, spec_of
+from edm2core.plan import Task
+
+Object = dict[str, Any]
+Profiles = Callable[..., Profile]
+
+
+class Memory:
+    """Jobs and pods; a job that is not suspended has all its pods running, unless there is room for fewer."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Object] = {}
+        self.requests: list[tuple[str, str, Any]] = []
+        self.room = 99
+        self.pod_states: dict[str, Object] = {}
+        self.found: list[Object] = []
+        self.made = 0
+
+    def job(self, name: str) -> Object | None:
+        return copy.deepcopy(self.objects.get(name))
+
+    def jobs(self) -> list[Object]:
+        return [copy.deepcopy(job) for job in self.objects.values()]
+
+    def create_job(self, job: Object) -> bool:
+        self.requests.append(("create", job["metadata"]["name"], job))
+        if job["metadata"]["name"] in self.objects:
+            return False
+        self.made += 1
+        job = copy.deepcopy(job)
+        job["metadata"] |= {"uid": f"uid-{self.made}", "creationTimestamp": f"2026-01-01T00:00:{self.made:02d}Z"}
+        self.objects[job["metadata"]["name"]] = {**job, "status": {}}
+        return True
+
+    def patch_job(self, name: str, change: Object) -> bool:
+        self.requests.append(("patch", name, change))
+        if name not in self.objects:
+            return False
+        self.objects[name] = merged(self.objects[name], change)
+        return True
+
+    def delete_job(self, name: str) -> bool:
+        self.requests.append(("delete", name, None))
+        return self.objects.pop(name, None) is not None
+
+    def pods(self, job: str) -> list[Object]:
+        found = self.objects.get(job)
+        if found is None or found["spec"]["runPolicy"]["suspend"] or found["status"]:
+            return []
+        names = [f"{job}-worker-{index}" for index in range(2)]
+        return [self._pod(name) for name in names[: self.room]]
+
+    def pod(self, name: str) -> Object | None:
+        return None
+
+    def events(self, uids: set[str]) -> list[Object]:
+        return [event for event in self.found if event["involvedObject"]["uid"] in uids]
+
+    def _pod(self, name: str) -> Object:
+        status = {"phase": "Running", "containerStatuses": []}
+        uid = f"{name}-uid"
+        return merged({"metadata": {"name": name, "uid": uid}, "spec": {"containers": []}, "status": status}, self.pod_states.get(name, {}))
+
+    def end(self, name: str, condition: str) -> None:
+        self.objects[name]["status"] = {"conditions": [{"type": condition, "status": "True", "message": condition}]}
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+    for name in ("LOOK_S", "BEAT_S", "ROOM_S"):
+        monkeypatch.setattr(pytorchjob, name, 0.0)
+    return Memory()
+
+
+@pytest.fixture
+def spec(tasks: list[Task]) -> JobSpec:
+    return spec_of(tasks[1], "s3://bucket/prefix", nodes=2, processes=4)
+
+
+def backend(memory: Memory, profile: Profile) -> PyTorchJobBackend:
+    return PyTorchJobBackend(profile, memory)  # type: ignore[arg-type]
+
+
+def verbs(memory: Memory) -> list[str]:
+    return [verb for verb, _, _ in memory.requests]
+
+
+def suspended(memory: Memory, spec: JobSpec) -> bool:
+    return bool(memory.objects[spec.name]["spec"]["runPolicy"]["suspend"])
+
+
+def test_a_job_is_created_once_and_adopted_by_who_comes_next(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    one, two = backend(memory, profile()), backend(memory, profile())
+    one.start(spec)
+    two.start(spec)
+    assert verbs(memory) == ["create", "patch"]
+    assert one.poll(spec.name).state == two.poll(spec.name).state == "running"
+    followers = [name for name in memory.objects[spec.name]["metadata"]["annotations"] if name.startswith(FOLLOWER)]
+    assert len(followers) == 2
+
+
+def test_a_job_that_has_ended_is_replaced(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    for condition, state in (("Succeeded", "done"), ("Failed", "failed")):
+        here.start(spec)
+        memory.end(spec.name, condition)
+        assert here.poll(spec.name).state == state
+    here.start(spec)
+    assert memory.made == 3
+    assert here.poll(spec.name).state == "running"
+
+
+def test_a_job_that_nobody_here_follows_is_absent_once_it_does_not_work(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    backend(memory, profile()).start(spec)
+    stranger = backend(memory, profile())
+    assert not stranger.poll(spec.name).over
+    memory.end(spec.name, "Succeeded")
+    assert stranger.poll(spec.name).state == "absent"
+
+
+def test_stopping_suspends_by_the_first_request_and_starting_resumes_the_same_job(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.poll(spec.name)
+    memory.requests.clear()
+    here.stop(spec.name, 5)
+    assert verbs(memory)[0] == "patch"
+    assert suspended(memory, spec)
+    backend(memory, profile()).start(spec)
+    assert not suspended(memory, spec)
+    assert memory.made == 1
+
+
+def test_a_suspended_job_of_another_profile_is_made_anew(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.stop(spec.name, 5)
+    backend(memory, profile(grace_s=7)).start(spec)
+    assert memory.made == 2
+
+
+def test_a_running_job_of_another_profile_is_left_alone(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    backend(memory, profile()).start(spec)
+    before = memory.objects[spec.name]["metadata"]["annotations"][DIGEST]
+    backend(memory, profile(grace_s=7)).start(spec)
+    assert memory.objects[spec.name]["metadata"]["annotations"][DIGEST] == before
+
+
+def test_stopping_leaves_a_job_that_another_process_follows(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    one, two = backend(memory, profile()), backend(memory, profile())
+    one.start(spec)
+    two.start(spec)
+    one.poll(spec.name)
+    memory.requests.clear()
+    one.stop(spec.name, 5)
+    assert len(memory.requests) == 1
+    assert not suspended(memory, spec)
+    two.poll(spec.name)
+    two.stop(spec.name, 5)
+    assert suspended(memory, spec)
+
+
+def test_a_follower_that_fell_silent_does_not_count(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend(memory, profile()).start(spec)
+    here = backend(memory, profile())
+    here.start(spec)
+    here.poll(spec.name)
+    monkeypatch.setattr(pytorchjob, "SILENT_S", 0.1)
+    time.sleep(0.2)
+    here.poll(spec.name)
+    here.stop(spec.name, 5)
+    assert suspended(memory, spec)
+
+
+def test_an_old_annotation_of_a_follower_that_died_does_not_count(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    memory.patch_job(spec.name, {"metadata": {"annotations": {f"{FOLLOWER}dead": "2020-01-01T00:00:00Z"}}})
+    here.poll(spec.name)
+    here.poll(spec.name)
+    assert f"{FOLLOWER}dead" not in memory.objects[spec.name]["metadata"]["annotations"]
+    here.stop(spec.name, 5)
+    assert suspended(memory, spec)
+
+
+def test_a_process_that_is_done_leaves_the_job_and_its_mark_goes(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.close(5)
+    assert not suspended(memory, spec)
+    assert not [name for name in memory.objects[spec.name]["metadata"]["annotations"] if name.startswith(FOLLOWER)]
+
+
+def test_a_job_in_a_queue_is_deleted_since_the_queue_would_resume_it(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile(queue="gpus"))
+    here.start(spec)
+    memory.patch_job(spec.name, {"spec": {"runPolicy": {"suspend": True}}})  # as the queue does until it is this job's turn
+    assert (here.poll(spec.name).state, here.poll(spec.name).reason) == ("queued", "waits in the queue gpus")
+    memory.requests.clear()
+    here.stop(spec.name, 5)
+    assert verbs(memory) == ["delete"]
+
+
+def test_a_job_that_cannot_be_scheduled_fails_after_the_configured_patience(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes match the selector"}
+    memory.pod_states[f"{spec.name}-worker-0"] = {"status": {"phase": "Pending", "conditions": [unschedulable]}}
+    patient = backend(memory, profile(patience_s=600))
+    patient.start(spec)
+    assert patient.poll(spec.name).state == "queued"
+    assert "match the selector" in patient.poll(spec.name).reason
+    hasty = backend(memory, profile(patience_s=0))
+    hasty.start(spec)
+    memory.objects[spec.name]["metadata"]["annotations"] = {}
+    hasty.poll(spec.name)
+    status = hasty.poll(spec.name)
+    assert (status.state, status.code) == ("failed", 1)
+    assert "match the selector" in status.reason
+    assert suspended(memory, spec)
+
+
+def test_what_lacks_room_makes_way_for_an_older_job_and_comes_back(memory: Memory, tasks: list[Task], profile: Profiles) -> None:
+    here = backend(memory, profile(patience_s=0))
+    older, younger = spec_of(tasks[0], "s3://b"), spec_of(tasks[1], "s3://b", nodes=2)
+    here.start(older)
+    here.start(younger)
+    memory.room = 1
+    memory.found = [{"involvedObject": {"uid": "uid-2"}, "reason": "FailedCreatePod", "message": "exceeded quota: q", "metadata": {}}]
+    for _ in range(3):
+        assert here.poll(younger.name).state == "queued"
+    assert memory.objects[younger.name]["metadata"]["annotations"][MADE_WAY] == older.name
+    assert suspended(memory, younger)
+    assert older.name in here.poll(younger.name).reason
+    memory.end(older.name, "Succeeded")
+    memory.room = 99
+    here.poll(younger.name)
+    assert not suspended(memory, younger)
+    assert here.poll(younger.name).state == "running"
+
+
+def test_pods_made_again_are_counted_once_for_all_of_them_with_the_first_ones_reason(
+    memory: Memory, spec: JobSpec, profile: Profiles
+) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    assert here.poll(spec.name).restarts == 0
+    for index, (code, reason) in enumerate([(137, "OOMKilled"), (143, "Error")]):
+        ended = {"name": "pytorch", "state": {"terminated": {"exitCode": code, "reason": reason, "finishedAt": f"{index}"}}}
+        memory.pod_states[f"{spec.name}-worker-{index}"] = {"status": {"phase": "Failed", "containerStatuses": [ended]}}
+    here.poll(spec.name)
+    for index in range(2):
+        memory.pod_states[f"{spec.name}-worker-{index}"] = {"metadata": {"uid": f"new-{index}"}}
+    status = here.poll(spec.name)
+    assert status.restarts == 1
+    assert "OOMKilled" in status.reason
+
+
+def test_pods_of_a_resumed_job_are_no_restart(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.poll(spec.name)
+    memory.patch_job(spec.name, {"spec": {"runPolicy": {"suspend": True}}})
+    here.poll(spec.name)
+    memory.patch_job(spec.name, {"spec": {"runPolicy": {"suspend": False}}})
+    for index in range(2):
+        memory.pod_states[f"{spec.name}-worker-{index}"] = {"metadata": {"uid": f"new-{index}"}}
+    assert here.poll(spec.name).restarts == 0
+
+
+def test_an_api_server_that_is_away_for_a_while_is_no_failure(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    assert here.poll(spec.name).state == "running"
+
+    def away(_name: str) -> Object:
+        raise ClusterError("The API server cannot be reached.", 0, where="", do_next="")
+
+    monkeypatch.setattr(memory, "job", away)
+    assert here.poll(spec.name).state == "running"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "words"),
+    [
+        (404, "the server could not find the requested resource", "training operator"),
+        (404, 'namespaces "team" not found', "no such namespace"),
+        (403, 'pytorchjobs.kubeflow.org is forbidden: User "x" cannot create resource', "verb create on pytorchjobs"),
+        (403, 'admission webhook "x" denied the request: no', "denied the request"),
+        (422, "spec is invalid", "spec is invalid"),
+        (401, "Unauthorized", "does not know this user"),
+    ],
+)
+def test_a_refusal_says_what_to_do(status: int, message: str, words: str) -> None:
+    error = refusal(status, message, "create", "pytorchjobs", "here")
+    assert words in f"{error.what} {error.do_next}"
+    assert error.permanent
+
+
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_what_passes_is_not_final(status: int) -> None:
+    assert not refusal(status, "later", "get", "pods", "here").permanent
