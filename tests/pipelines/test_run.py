@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,14 @@ def place(finished: Place, tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.fixture
+def begun(place: Place) -> Place:
+    """The experiment with everything that comes before training done."""
+    for name in ("results/snapshot", "results/average", "results/sample", "results/metrics", "scratch", "leases", "runs"):
+        shutil.rmtree(place.folder / "store" / name, ignore_errors=True)
+    return place
+
+
 def test_an_experiment_ends_with_its_numbers_and_a_page(finished: Place) -> None:
     rows = {(row["metric"], row["epoch"]): row["value"] for row in finished.results()}
     assert rows.keys() == {(m, e) for m in ("fd_digits", "probe_accuracy") for e in (1, 2)} | {("pixel_accuracy", None)}
@@ -113,9 +122,8 @@ def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: 
     assert place.results() == results
 
 
-def test_two_runs_at_once_share_the_work(tmp_path: Path, finished: Place) -> None:
-    place = Place(tmp_path)
-    place.write()
+def test_two_runs_at_once_share_the_work(begun: Place, finished: Place) -> None:
+    place = begun
     processes = [place.start()]
     place.wait_for_training()
     processes.append(place.start())
@@ -128,9 +136,8 @@ def test_two_runs_at_once_share_the_work(tmp_path: Path, finished: Place) -> Non
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(tmp_path: Path, finished: Place, times: int) -> None:
-    place = Place(tmp_path)
-    place.write()
+def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(begun: Place, finished: Place, times: int) -> None:
+    place = begun
     process = place.start(start_new_session=True)
     place.wait_for_training()
     for _ in range(times):
@@ -147,6 +154,6 @@ def test_kills_at_random_moments_change_no_result(tmp_path: Path, finished: Plac
     """The short form of `python tests/kill_experiment.py experiments/demo.yaml`."""
     reference = next(finished.folder.glob("store/runs/*/results.json"))
     script = Path(__file__).parents[1] / "kill_experiment.py"
-    command = [sys.executable, str(script), "e.yaml", "--kills", "4", "--within", "20", "--reference", str(reference)]
+    command = [sys.executable, str(script), "e.yaml", "--kills", "3", "--within", "15", "--reference", str(reference)]
     ran = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -197,11 +197,11 @@ def test_pictures_that_are_too_many_are_thinned_and_said_so(fake: Fake, monkeypa
 
 
 def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[..., Fake]) -> None:
-    fake = another({"digits/G": "cifar10/C", "[fd]": "[fid]"}, "inception_weights: weights.pth\n")
+    fake = another({"digits/G": "cifar10/C", "[fd]": "[fid]", "count: 2000": "count: 3000"}, "inception_weights: weights.pth\n")
     page = Page(render(fake.report()))
     labels = [a["aria-label"] for tag, a in page.elements if tag == "div" and str(a.get("aria-label")).startswith("Results on")]
     assert labels == ["Results on digits", "Results on cifar10"]
-    assert "samples 2000 instead of 50000" in page.text
+    assert "samples 3000 instead of 50000" in page.text
 
 
 @pytest.mark.parametrize(("number", "words"), [(39_510_144, "39.5 M"), (302_000, "302 k"), (12, "12"), (None, "—")])

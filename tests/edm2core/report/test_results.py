@@ -44,7 +44,7 @@ def test_a_row_carries_what_its_value_means(demo: Fake) -> None:
 
 def test_the_probes_protocol_is_stated(demo: Fake) -> None:
     protocols = {row["protocol"] for row in _results(demo) if row["metric"] == "probe_accuracy"}
-    assert protocols == {"linear probe t=4 out_3, 15 epochs, batch 512, lr 0.004, EMA fixed"}
+    assert protocols == {"linear probe t=4 out_3, 15 epochs, batch 512, lr 0.004, no flip, EMA fixed"}
 
 
 def test_the_raw_pixel_classifier_belongs_to_no_recipe(demo: Fake) -> None:
