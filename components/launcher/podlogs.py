@@ -100,6 +100,7 @@ class PodLogs:
 
     cluster: Cluster
     record: LogRecord | None = None
+    refused: ClusterError | None = None  # why nothing can be read
     _readers: dict[str, _Reader] = field(default_factory=dict)  # by uid
     _lines: deque[Line] = field(default_factory=deque)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -158,7 +159,10 @@ class PodLogs:
                 return
             try:
                 self._stream(reader, uid, follow=not ended)
-            except (ClusterError, urllib3.exceptions.HTTPError, OSError):
+            except ClusterError as error:
+                ended = False
+                self._refused(error)
+            except (urllib3.exceptions.HTTPError, OSError):
                 ended = False
             if ended:
                 return
@@ -169,11 +173,17 @@ class PodLogs:
         while not self._stop.is_set():
             try:
                 pod = self.cluster.pod(name)
-            except ClusterError:
+            except ClusterError as error:
+                self._refused(error)
                 self._stop.wait(RETRY_S)
                 continue
             return None if pod is None or pod["metadata"]["uid"] != uid else _has_ended(pod)
         return None
+
+    def _refused(self, error: ClusterError) -> None:
+        """Remember a missing right; anything else passes, or the pod is gone."""
+        if error.status in (401, 403):
+            self.refused = error
 
     def _stream(self, reader: _Reader, uid: str, follow: bool) -> None:
         response = self.cluster.log(reader.name, CONTAINER, f"{reader.last[:19]}Z" if reader.last else "", follow)

@@ -129,6 +129,8 @@ class PyTorchJobBackend:
         if job is not None and found.missing:
             found = diagnose(job, pods, self._cluster.events({job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}))
         followed.logs.watch(pods)
+        if followed.logs.refused:
+            raise followed.logs.refused
         death = followed.count(pods, found.kind == "suspended")
         if job is None or found.state in ("done", "failed"):
             followed.logs.drain(DRAIN_S)

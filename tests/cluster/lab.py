@@ -29,7 +29,7 @@ from components.launcher.job import merged
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile, load_profile
 from components.launcher.pytorchjob import PyTorchJobBackend
-from components.launcher.spec import spec_of, work_ref
+from components.launcher.spec import JobSpec, spec_of, work_ref
 from edm2core.config import load_experiment
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan
@@ -116,25 +116,30 @@ class Lab:
         """The names of all pods in the namespace."""
         return kubectl("-n", self.namespace, "get", "pods", "-o", "name")
 
-    def follow(self, task: Task, profile: Profile | None = None, run: str = "") -> Follower:
-        return Follower(self, task, profile or self.profile(), run or f"run-{secrets.token_hex(3)}")
+    def follow(self, task: Task, profile: Profile | None = None, run: str = "", cluster: Cluster | None = None) -> Follower:
+        profile = profile or self.profile()
+        return Follower(task, profile, run or f"run-{secrets.token_hex(3)}", cluster or Cluster.connect(profile))
 
 
 class Follower:
     """Executes a task on the cluster in a thread, keeping what it shows."""
 
-    def __init__(self, lab: Lab, task: Task, profile: Profile, run: str) -> None:
+    def __init__(self, task: Task, profile: Profile, run: str, cluster: Cluster) -> None:
         self.task, self.events, self.stop = task, list[dict[str, Any]](), threading.Event()
         self.store = open_store(profile.store.uri)
         self.record = Run(run, self.store)
         self.namespace = profile.namespace
-        self.backend = PyTorchJobBackend(profile, Cluster.connect(profile), self.record)
-        resources = profile.resources_of(task.stage)
-        self.spec = spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
+        self.backend = PyTorchJobBackend(profile, cluster, self.record)
+        self.spec, self.ended = self.spec_of(task, profile), 0.0
         self.manifest: Manifest | None = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def spec_of(task: Task, profile: Profile) -> JobSpec:
+        resources = profile.resources_of(task.stage)
+        return spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
 
     @property
     def logs(self) -> str:
@@ -175,6 +180,7 @@ class Follower:
             self.manifest, _ = execute(self.task, self.store, self.backend, self.spec, run=self.record.id, show=show, stop=self.stop)
         except BaseException as error:
             self.error = error
+        self.ended = time.time()
 
     def wait_for(self, kind: str, seconds: float = 120, after: float = 0.0, **fields: Any) -> dict[str, Any]:
         """The first event of that kind which was emitted after that time."""

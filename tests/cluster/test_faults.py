@@ -68,7 +68,7 @@ def test_ten_kills_at_random_moments_cost_only_time(lab: Lab, undisturbed: Undis
 
 
 def test_a_killed_follower_is_replaced_by_one_that_adopts_the_job_and_its_logs(lab: Lab, tmp_path: Path) -> None:
-    profile, (training,) = lab.fresh([6])
+    profile, (training,) = lab.fresh([30])
     program = (
         f"import json, pathlib, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from lab import Lab\n"
         "from components.launcher.profile import Profile; from edm2core.plan import Task\n"
