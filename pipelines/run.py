@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from components.execute import TaskFailedError, execute
+from components.launcher.log_record import log_folder
 from components.launcher.spec import Backend
 from components.report.write import write_report
 from edm2core.config.experiment import load_experiment
@@ -73,8 +74,14 @@ def run(path: Path, place: Place, console: Console) -> Run:
 
 
 def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> dict[Ref, Reported]:
-    logs = {task.ref: str(record.log_path(task)) for task in tasks if outcomes[task.ref].state == "failed"}
+    logs = {task.ref: _log_of(record, task) for task in tasks if outcomes[task.ref].state == "failed"}
     return {ref: Reported(outcome.state, str(outcome.error or ""), logs.get(ref, "")) for ref, outcome in outcomes.items()}
+
+
+def _log_of(record: Run, task: Task) -> str:
+    """Where a task's output is: a file here, or what was kept of a cluster's job."""
+    path = record.log_path(task)
+    return str(path) if path.exists() else f"{record.store.uri}/{log_folder(record.id, task)}"
 
 
 def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> None:
@@ -85,7 +92,7 @@ def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]
     skipped = sum(outcome.state == "skipped" for outcome in outcomes.values())
     lines = "".join(f"\n    {line}" for line in error.lines[-8:]) if isinstance(error, TaskFailedError) else ""
     others = f" ({len(failed)} tasks failed, {skipped} could not start)" if len(failed) + skipped > 1 else ""
-    raise EdmError(f"{error.what}{others}{lines}", where=str(record.log_path(task)), do_next=error.do_next)
+    raise EdmError(f"{error.what}{others}{lines}", where=_log_of(record, task), do_next=error.do_next)
 
 
 class _interruptible:  # noqa: N801

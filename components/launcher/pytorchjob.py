@@ -17,9 +17,10 @@ from typing import Any
 from components.launcher.cluster import Cluster, ClusterError
 from components.launcher.diagnose import Death, Diagnosis, Kind, active, age, deaths, diagnose, finished, suspended
 from components.launcher.job import DIGEST, run_label, to_manifest
-from components.launcher.podlogs import LogRecord, PodLogs
+from components.launcher.log_record import LogRecord, log_folder
+from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
-from components.launcher.spec import JobSpec, Status, work_ref
+from components.launcher.spec import JobSpec, Status
 from edm2core.exit_codes import FAILED, INTERRUPTED
 from edm2core.store.runs import Run
 
@@ -196,9 +197,8 @@ class PyTorchJobBackend:
             time.sleep(LOOK_S / 4)
 
     def _logs_of(self, spec: JobSpec) -> PodLogs:
-        ref = work_ref(spec.task)
-        folder = f"{self._record.folder}/logs/{ref.stage}-{ref.key}" if self._record else ""
-        return PodLogs(self._cluster, LogRecord(self._record.store, folder) if self._record else None)
+        record = self._record
+        return PodLogs(self._cluster, LogRecord(record.store, log_folder(record.id, spec.task)) if record else None)
 
 
 class _Others:

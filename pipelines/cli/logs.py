@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from components.launcher.log_record import log_folder, read_record
 from edm2core.store import open_store
 from edm2core.store.runs import load_plan
 from pipelines.cli.options import store_option
@@ -17,8 +18,16 @@ def command(run: str, task: str, store: str) -> None:
     """Print what the tasks of RUN printed, each line after its task's title."""
     where = open_store(store)
     _, tasks = load_plan(where, run)
+    printed = set()
     for one in tasks:
-        if task.lower() in f"{one.title} {one.ref}".lower():
-            for entry in where.list(f"runs/{run}/logs/{one.stage}-{one.key}/"):
+        if task.lower() not in f"{one.title} {one.ref}".lower():
+            continue
+        pods = log_folder(run, one)
+        for entry in where.list(f"runs/{run}/logs/{one.stage}-{one.key}/"):
+            if not entry.path.startswith(f"{pods}/"):
                 for line in where.read(entry.path).decode(errors="replace").splitlines():
                     click.echo(f"[{one.title}] {line}")
+        if pods not in printed:  # all snapshots of a training have one job
+            printed.add(pods)
+            for kept in read_record(where, pods):
+                click.echo(f"[{one.title}] {kept.text}")

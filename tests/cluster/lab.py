@@ -27,9 +27,10 @@ from components.execute import execute
 from components.launcher.cluster import Cluster
 from components.launcher.job import merged
 from components.launcher.local import LocalBackend
+from components.launcher.log_record import log_folder
 from components.launcher.profile import Profile, load_profile
 from components.launcher.pytorchjob import PyTorchJobBackend
-from components.launcher.spec import JobSpec, spec_of, work_ref
+from components.launcher.spec import JobSpec, spec_of
 from edm2core.config import load_experiment
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan
@@ -209,11 +210,6 @@ class Follower:
             raise self.error
         assert self.manifest is not None
         return self.manifest
-
-
-def log_folder(run: str, task: Task) -> str:
-    """The store's folder with a job's output."""
-    return f"runs/{run}/logs/{'-'.join(work_ref(task))}"
 
 
 def difference(store: Store, manifest: Manifest, other: Store, same: Manifest, folder: Path) -> float:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from components.launcher.cluster import Cluster
-from components.launcher.podlogs import read_record
+from components.launcher.log_record import log_folder, read_record
 from edm2core.errors import Interrupted
 from edm2core.manifest import Manifest
 from edm2core.store import Store, open_store
-from tests.cluster.lab import Lab, difference, kubectl, log_folder, until
+from tests.cluster.lab import Lab, difference, kubectl, until
 
 pytestmark = pytest.mark.cluster
 EPOCHS = 10
