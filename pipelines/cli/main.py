@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
 
@@ -55,6 +56,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command and exit: 0 done, 1 a task failed, 2 bad input, 130 interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
