@@ -120,7 +120,7 @@ class _Follower:
             if status.restarts > self.place_restarts:
                 self.place_restarts = status.restarts
                 self._again(status, "restarted")
-            elif status.state == "queued" and status.reason:
+            elif status.reason:
                 self._wait(status.reason)
             self._pause(POLL_S)
 
@@ -162,6 +162,7 @@ class _Follower:
             self.backend.stop(self.spec.name, 0)
             raise self._failed(status, f"{reason}, {self.restarts} times without a newer state")
         self.show(self.task, {"kind": "warning", "message": f"{reason}; {how}"})
+        self.said = reason
 
     def _wait(self, reason: str, message: str = "") -> None:
         """Say what the task waits for, once."""

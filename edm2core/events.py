@@ -12,10 +12,15 @@ MARK = "@edm2 "
 
 
 def emit(kind: str, **fields: Any) -> None:
-    """Print one structured event; `kind` is progress, start, done, restart, commit or warning. Non-finite numbers become null."""
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-    sys.stdout.write(MARK + json.dumps({"kind": kind, "time": round(time.time(), 3), **clean}, separators=(",", ":")) + "\n")
+    """Print one structured event: see `line`."""
+    sys.stdout.write(line(kind, **fields) + "\n")
     sys.stdout.flush()
+
+
+def line(kind: str, **fields: Any) -> str:
+    """A structured event as a line of output: progress, start, restart, commit, warning, …; non-finite numbers become null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
+    return MARK + json.dumps({"kind": kind, "time": round(time.time(), 3), **clean}, separators=(",", ":"))
 
 
 def parse(line: str) -> dict[str, Any] | None:

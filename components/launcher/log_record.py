@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from components.launcher.spec import work_ref
 from edm2core.errors import EdmError
-from edm2core.events import emit
 from edm2core.plan import Task
 from edm2core.store.base import Store
 
@@ -37,6 +36,7 @@ class LogRecord:
         self._store, self._folder = store, folder.rstrip("/") + "/"
         self._prefix = f"{time.time_ns()}-{secrets.token_hex(3)}"
         self._chunk, self._number, self._written, self._new = "", 0, True, list[Line]()
+        self.trouble = ""  # why the last attempt to write failed
         self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def ends(self) -> dict[str, tuple[str, int]]:
@@ -63,9 +63,9 @@ class LogRecord:
             try:
                 self._store.write(f"{self._folder}{self._prefix}-{self._number:04d}.log", self._chunk.encode())
             except EdmError as error:
-                emit("warning", message=f"The job's log could not be kept: {error.what}")
+                self.trouble = f"The job's log cannot be kept, which is tried again: {error.what}"
                 return
-            self._written = True
+            self._written, self.trouble = True, ""
             if len(self._chunk) > CHUNK:
                 self._chunk, self._number = "", self._number + 1
 

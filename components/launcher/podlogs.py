@@ -15,6 +15,7 @@ import urllib3
 from components.launcher.cluster import Cluster, ClusterError
 from components.launcher.job import CONTAINER
 from components.launcher.log_record import Line, LogRecord
+from edm2core.events import line as event_line
 
 RETRY_S = 1.0
 FLUSH_S = 5.0
@@ -42,6 +43,7 @@ class PodLogs:
     _lines: deque[Line] = field(default_factory=deque)
     _stop: threading.Event = field(default_factory=threading.Event)
     _ends: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _said: str = ""
     _flushed: threading.Thread | None = None
 
     def watch(self, pods: list[dict[str, Any]]) -> None:
@@ -61,8 +63,11 @@ class PodLogs:
             reader.thread.start()
 
     def take(self) -> list[str]:
-        """New lines, each marked with its rank, or with its pod where no rank said it."""
+        """New lines, each marked with its rank, or with its pod where no rank said it; and, as an event, why they cannot be kept."""
         lines = []
+        if self.record is not None and self.record.trouble != self._said:
+            self._said = self.record.trouble
+            lines += [event_line("warning", message=self._said)] if self._said else []
         while self._lines:
             line = self._lines.popleft()
             lines.append(line.text if re.match(r"\[rank \d+\] |@edm2 ", line.text) else f"[pod {_index(line.pod)}] {line.text}")

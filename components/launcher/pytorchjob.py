@@ -9,10 +9,12 @@ from __future__ import annotations
 import calendar
 import contextlib
 import secrets
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from components.launcher.cluster import Cluster, ClusterError
 from components.launcher.diagnose import Death, Diagnosis, Kind, active, age, deaths, diagnose, finished, suspended
@@ -27,12 +29,14 @@ from edm2core.store.runs import Run
 __all__ = ["PyTorchJobBackend", "backend_of", "to_manifest"]
 
 Object = dict[str, Any]
+Answer = TypeVar("Answer")
 LOOK_S = 1.0  # between two looks at a job
 BEAT_S = 15.0  # between two signs of life of a follower
 SILENT_S = 45.0  # without one, a follower is taken for gone
 BROKEN_S = 40.0  # that something which waiting rarely mends may last: an image's registry may be back in a moment
 ROOM_S = 20.0  # that a job without room for all of its pods keeps what it has, while an older one waits or works
 MAKE_WAY_S = 60.0  # that it then keeps nothing
+AWAY_S = 60.0  # that an API server may not answer when a job is to be started; one that is followed is followed on
 DRAIN_S = 5.0
 FOLLOWER = "follower.edm2/"
 FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -58,29 +62,31 @@ class PyTorchJobBackend:
         wanted = to_manifest(spec, self._profile, run=run, owner=self._owner)
         wanted["metadata"]["annotations"][self._me] = _now()
         mark = {"metadata": {"annotations": {self._me: _now(), MADE_WAY: None}, "labels": {run_label(run): "yes"} if run else {}}}
-        while True:
-            job = self._cluster.job(spec.name)
-            if job is None:
-                if self._cluster.create_job(wanted):
-                    break
-            elif "deletionTimestamp" in job["metadata"] or finished(job):
-                self._remove(spec.name)
-            elif not suspended(job) or self._profile.queue:
-                if self._cluster.patch_job(spec.name, mark):
-                    break
-            elif job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
-                self._remove(spec.name)  # the profile has changed since; its state is in the store
-            else:
-                self._wait_for_end(spec.name, self._profile.grace_s)
-                if self._cluster.patch_job(spec.name, {**mark, "spec": {"runPolicy": {"suspend": False}}}):
-                    break
+        while not _patiently(lambda: self._try_to_start(spec, wanted, mark)):
+            pass
         before = self._jobs.get(spec.name)
         self._jobs[spec.name] = _Followed(spec.name, before.logs if before and not before.logs.closed else self._logs_of(spec))
+
+    def _try_to_start(self, spec: JobSpec, wanted: Object, mark: Object) -> bool:
+        """One step towards a job that works; True if it does, False if what was found has changed."""
+        job = self._cluster.job(spec.name)
+        if job is None:
+            return self._cluster.create_job(wanted)
+        if "deletionTimestamp" in job["metadata"] or finished(job):
+            self._remove(spec.name)
+            return False
+        if not suspended(job) or self._profile.queue:
+            return self._cluster.patch_job(spec.name, mark)
+        if job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
+            self._remove(spec.name)  # the profile has changed since; its state is in the store
+            return False
+        self._wait_for_end(spec.name, self._profile.grace_s)
+        return self._cluster.patch_job(spec.name, {**mark, "spec": {"runPolicy": {"suspend": False}}})
 
     def poll(self, name: str) -> Status:
         followed = self._jobs.get(name)
         if followed is None:
-            job = self._cluster.job(name)
+            job = _patiently(lambda: self._cluster.job(name))
             return Status("queued" if job is not None and active(job) else "absent")
         with followed.lock:
             if not followed.status.over and time.monotonic() - followed.looked > LOOK_S:
@@ -107,8 +113,15 @@ class PyTorchJobBackend:
         followed.logs.close()
 
     def stop_all(self, grace_s: float) -> None:
-        """Stop every job, all at once."""
-        threads = [threading.Thread(target=self.stop, args=(name, grace_s)) for name in list(self._jobs)]
+        """Stop every job, all at once; says on standard error what could not be stopped."""
+
+        def stop(name: str) -> None:
+            try:
+                self.stop(name, grace_s)
+            except ClusterError as error:
+                sys.stderr.write(f"The job {name} could not be stopped. {error}\n")
+
+        threads = [threading.Thread(target=stop, args=(name,)) for name in list(self._jobs)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -267,6 +280,18 @@ class _Followed:
         self._told |= set(self._deaths)
         own = [death for death in new if death.code != INTERRUPTED]  # not only because another one was lost
         return next((death.words for death in own or new), "pods were lost")
+
+
+def _patiently(request: Callable[[], Answer]) -> Answer:
+    """Ask again for a while, if the API server is away or overloaded."""
+    end = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return request()
+        except ClusterError as error:
+            if error.permanent or time.monotonic() > end:
+                raise
+            time.sleep(LOOK_S)
 
 
 def _now() -> str:
