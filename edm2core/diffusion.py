@@ -1,8 +1,9 @@
-"""Denoiser, loss and noise levels (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, section 2.2 and equations 14 to 21)."""
+"""Denoiser, loss and noise levels (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, equations 14, 15, 16 and 21)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +11,17 @@ from torch import Tensor, nn
 from edm2core.affine import Affine
 from edm2core.config.settings import DiffusionSettings
 from edm2core.nets import UNet
-from edm2core.nets.layers import Fourier, Linear, normalize_weights_
-from edm2core.nets.unet import operations
-
-LOG_VARIANCE_FEATURES = 256  # FutureXiang/edm2's; NVlabs' has 128
+from edm2core.nets.layers import Fourier, Learned, Linear, normalize_weights_
+from edm2core.nets.unet import learned, operations
 
 
 class LogVariance(nn.Module):
     """u(σ): c_noise [N] → [N, 1], float32; only training needs it."""
 
-    def __init__(self, *, forced: bool, fourier_scale: float) -> None:
+    def __init__(self, features: int, fourier_scale: float, learned: Learned) -> None:
         super().__init__()
-        self.fourier = Fourier(LOG_VARIANCE_FEATURES, fourier_scale)
-        self.linear = Linear(LOG_VARIANCE_FEATURES, 1, forced=forced)
+        self.fourier = Fourier(features, fourier_scale)
+        self.linear = Linear(features, 1, learned)
 
     def forward(self, c_noise: Tensor) -> Tensor:
         y: Tensor = self.linear(self.fourier(c_noise))
@@ -36,24 +35,31 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.settings = network, settings
         self.affine = affine or Affine()
-        self.uncertainty = LogVariance(forced=network.settings.weights == "forced", fourier_scale=operations(network.settings).fourier)
+        maps = replace(learned(network.settings), biases=False)
+        features = settings.log_variance_features
+        self.uncertainty = LogVariance(features, operations(network.settings).fourier, maps) if features else None
 
     @property
     def block_names(self) -> tuple[str, ...]:
         """The decoder blocks that have features, in the order they run."""
         return self.network.block_names
 
-    def forward(self, noised: Tensor, sigma: Tensor | float) -> Tensor:
-        """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1]."""
+    def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].
+
+        `labels`, int64 [N], are the images' classes where the network knows any; none: of any class.
+        """
         noised, sigma = noised.float(), _levels(sigma, noised)
         sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
         c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
-        output: Tensor = self.network(*self._network_inputs(noised, sigma))
+        output: Tensor = self.network(*self._network_inputs(noised, sigma), labels)
         return c_skip * noised + c_out * output.float()
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
-        """u(σ), the learned log-variance of the loss: [N, 1, 1, 1], N = 1 for a scalar."""
-        sigma = _levels(sigma, self.uncertainty.linear.weight)
+        """u(σ), the learned log-variance of the loss, 0 where none is learned: [N, 1, 1, 1], N = 1 for a scalar."""
+        sigma = _levels(sigma, self.network.stem.weight)
+        if self.uncertainty is None:
+            return torch.zeros_like(sigma)
         log_variance: Tensor = self.uncertainty(_c_noise(sigma))
         return log_variance[:, :, None, None]
 
@@ -90,23 +96,23 @@ def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
     return (normal * settings.p_std + settings.p_mean).exp()
 
 
-def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
     """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
-    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1].
+    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` as the denoiser's.
     Their mean over a batch is the loss, however the batch was cut into micro-batches.
     """
     images, sigma = images.float(), _levels(sigma, images)
     sigma_data = denoiser.settings.sigma_data
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     log_variance = denoiser.log_variance(sigma)
-    error: Tensor = denoiser(images + sigma * noise, sigma) - images
+    error: Tensor = denoiser(images + sigma * noise, sigma, labels) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
 
 
-def training_loss(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+def training_loss(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
     """The mean over all elements of the batch of the loss that `image_losses` defines: a scalar."""
-    return image_losses(denoiser, images, sigma, noise).mean()
+    return image_losses(denoiser, images, sigma, noise, labels).mean()
 
 
 class Objective(nn.Module):
@@ -116,5 +122,5 @@ class Objective(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-        return image_losses(self.denoiser, images, sigma, noise)
+    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        return image_losses(self.denoiser, images, sigma, noise, labels)

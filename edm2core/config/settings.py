@@ -12,6 +12,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
+Weights = Literal["plain", "normalized", "forced"]
+Init = Literal["torch", "he", "adm"]
+GroupNormKind = Literal["standard", "rms", "affine"]
+PixelEpsilon = Literal["inside", "outside"]
 
 
 def unkeyed(default: Any, **constraints: Any) -> Any:
@@ -47,17 +51,30 @@ class DataSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """The U-Net of EDM2; configs C, E, G differ in the four switches at the end (facts: EDM2, section 2 and FX)."""
+    """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the other configs and the paper's (docs/recipes.md)."""
 
     resolution: Count  # side of the square input, pixels
     image_channels: Count = 3
+    classes: Annotated[int, Field(ge=0)] = 0  # class-conditional with so many classes; 0: unconditional
     channels: Count  # width of the first level
     multipliers: Counts  # width of each level, times `channels`
     blocks: Annotated[int, Field(ge=2)]  # decoder blocks a level; the encoder has one fewer
     attention_resolutions: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    attention_head_channels: Count | None = None  # none: one head with all channels
+    attention_norm: Literal["pixel", "group"] = "pixel"  # pixel: of queries, keys and values; group: before them, as ADM
     dropout: Share = 0.0
-    weights: Literal["plain", "forced"] = "plain"  # forced: normalised in the forward, and in place before a training step
+    weights: Weights = "plain"  # normalized: in the forward (rung D); forced: there, and in place before a training step (rung E)
+    init: Init = "torch"  # of plain weights: he, uniform of variance 2/fan_in; adm, as torch but zero where a branch ends
+    biases: bool = False  # with them there is no constant-one input channel
+    noise_features: Literal["fourier", "positional"] = "fourier"
+    embedding_width: Literal["fourfold", "widest"] = "fourfold"  # 4 x channels, or those of the widest level
+    embedding_gain: float = 1.0  # start of the learned gains on the embedding (rung G)
+    conditioning: Literal["scale", "scale_and_shift"] = "scale"  # what the embedding does to each channel
     norm: Literal["group", "pixel"] = "group"  # pixel: no GroupNorm, pixel norm on the encoder's main path (rung F)
+    group_norm: GroupNormKind = "standard"  # rms: no mean subtracted, epsilon 1e-4; affine: learned scale and shift
+    output_groups: Count = 8  # of the GroupNorm before the output
+    pixel_epsilon: PixelEpsilon = "inside"  # sqrt(mean square + 1e-8), or outside: 1e-4 + root mean square
+    middle: Literal["encoder", "decoder"] = "encoder"  # the kind of the two blocks between
     magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
     clip: Positive | None = None  # clamp of every block's output, for half precision
 
@@ -71,6 +88,12 @@ class NetworkSettings(Settings):
         for side in self.attention_resolutions:
             if side not in sides:
                 raise ValueError(f"attention_resolutions: no level has side {side}; the levels have {sides}")
+        widths = [self.channels * self.multipliers[sides.index(side)] for side in (*self.attention_resolutions, sides[-1])]
+        for width in widths:  # the lowest level attends in the middle
+            if width % (self.attention_head_channels or width):
+                raise ValueError(f"attention_head_channels: {width} channels cannot be cut into heads of {self.attention_head_channels}")
+        if self.norm == "group" and self.channels % self.output_groups:
+            raise ValueError(f"output_groups: {self.channels} channels cannot be cut into {self.output_groups} groups")
         return self
 
 
@@ -80,6 +103,7 @@ class DiffusionSettings(Settings):
     sigma_data: Positive = 0.5
     p_mean: float = -1.2  # mean of ln sigma
     p_std: Positive = 1.2  # standard deviation of ln sigma
+    log_variance_features: Annotated[int, Field(ge=0)] = 256  # Fourier features of the learned u(sigma) (rung B); 0: no u(sigma)
 
 
 class TrainingSettings(Settings):

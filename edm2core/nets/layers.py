@@ -1,4 +1,4 @@
-"""The equations that the U-Net is made of (EDM2: arXiv 2312.02696, section 2 and appendix B)."""
+"""The equations that the U-Net is made of (EDM2: arXiv 2312.02696, section 2 and appendix B; equation numbers are its own)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from edm2core.config.settings import GroupNormKind, Init, PixelEpsilon, Weights
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -50,15 +52,43 @@ PLAIN = Operations(F.silu, plain_sum, plain_cat, fourier=1.0)
 MAGNITUDE_PRESERVING = Operations(mp_silu, mp_sum, mp_cat, fourier=math.sqrt(2))
 
 
-def pixel_norm(x: Tensor) -> Tensor:
-    """x / √(mean(x²) + 1e-8) over the channels of [N, C, H, W], computed in float32."""
+def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
+    """x over its root mean square along `dim`, channels, computed in float32.
+
+    inside: x / √(mean(x²) + 1e-8), FutureXiang/edm2's; outside: x / (1e-4 + √mean(x²)), NVlabs'.
+    """
     y = x.float()
-    return (y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + 1e-8)).to(x.dtype)
+    if epsilon == "inside":
+        return (y * torch.rsqrt(y.square().mean(dim=dim, keepdim=True) + 1e-8)).to(x.dtype)
+    return (y / (1e-4 + _root_mean_square(y, dim))).to(x.dtype)
 
 
-def group_norm(x: Tensor, groups: int = 32) -> Tensor:
-    """Zero mean and unit variance within each group of channels, no scale or shift, computed in float32."""
-    return F.group_norm(x.float(), groups, eps=1e-5).to(x.dtype)
+def _root_mean_square(x: Tensor, dim: int) -> Tensor:
+    """Along `dim`, which stays as 1; its gradient is 0, not NaN, where x is 0."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return norm / math.sqrt(x.shape[dim])
+
+
+class GroupNorm(nn.Module):
+    """Each group of channels of [N, channels, H, W] brought to unit size, computed in float32.
+
+    standard: zero mean and unit variance, ε 1e-5, nothing learned (FutureXiang/edm2).
+    affine: the same with a learned scale and shift for each channel (ADM: arXiv 2105.05233).
+    rms: divided by 1e-4 + the group's root mean square, nothing learned (EDM2's config C).
+    """
+
+    def __init__(self, channels: int, kind: GroupNormKind, groups: int = 32) -> None:
+        super().__init__()
+        self.kind, self.groups = kind, groups
+        self.weight = nn.Parameter(torch.ones(channels)) if kind == "affine" else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if kind == "affine" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        if self.kind != "rms":
+            return F.group_norm(y, self.groups, self.weight, self.bias, eps=1e-5).to(x.dtype)
+        y = y.reshape(len(x), self.groups, -1)
+        return (y / (1e-4 + _root_mean_square(y, 2))).reshape(x.shape).to(x.dtype)
 
 
 def same(x: Tensor) -> Tensor:
@@ -81,43 +111,56 @@ def normalize(weight: Tensor) -> Tensor:
     return weight / (1e-4 + norm / math.sqrt(weight[0].numel()))
 
 
-class Weighted(nn.Module):
-    """A bias-free learned map; the only place where a stored weight becomes the one that is applied.
+@dataclass(frozen=True)
+class Learned:
+    """How a network's learned maps are stored, started and applied.
 
-    plain: the stored weight, initialised as torch does (uniform within ±1/√fan_in).
-    forced: the normalised weight / √fan_in, initialised N(0, 1) (equations 47 and 66).
+    weights: plain, as stored; normalized, w/(1e-4 + ‖w‖/√fan_in)/√fan_in of the stored w (equation 47); forced, the same, and the stored w
+    itself is normalised before every training step (equation 66).
+    init of plain weights: torch, uniform within ±1/√fan_in; he, within ±√(6/fan_in) (He et al.: arXiv 1502.01852); adm, as torch but zero
+    where a map ends a branch or the network. Normalised weights start as N(0, 1).
     """
 
-    def __init__(self, *shape: int, forced: bool) -> None:
+    weights: Weights = "plain"
+    init: Init = "torch"
+    biases: bool = False
+
+
+class Weighted(nn.Module):
+    """A learned map; the only place where a stored weight becomes the one that is applied. `ends` a branch or the network."""
+
+    def __init__(self, *shape: int, learned: Learned, ends: bool = False) -> None:
         super().__init__()
-        self.forced = forced
+        self.normalized, self.forced = learned.weights != "plain", learned.weights == "forced"
         self.std = 1 / math.sqrt(math.prod(shape[1:]))
-        self.weight = nn.Parameter(torch.randn(shape) if forced else torch.empty(shape).uniform_(-self.std, self.std))
+        bound = math.sqrt(6) * self.std if learned.init == "he" else 0.0 if ends and learned.init == "adm" else self.std
+        self.weight = nn.Parameter(torch.randn(shape) if self.normalized else torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(shape[0]).uniform_(-bound, bound)) if learned.biases else None
 
     def effective_weight(self) -> Tensor:
-        return normalize(self.weight) * self.std if self.forced else self.weight
+        return normalize(self.weight) * self.std if self.normalized else self.weight
 
 
 class Conv(Weighted):
     """A convolution that keeps the image's size (odd kernels)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, forced: bool) -> None:
-        super().__init__(outputs, inputs, kernel, kernel, forced=forced)
+    def __init__(self, inputs: int, outputs: int, kernel: int, learned: Learned, *, ends: bool = False) -> None:
+        super().__init__(outputs, inputs, kernel, kernel, learned=learned, ends=ends)
         self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.effective_weight(), padding=self.padding)
+        return F.conv2d(x, self.effective_weight(), self.bias, padding=self.padding)
 
 
 class Linear(Weighted):
     """A matrix, applied in float32 under autocast too: all of the network's are about σ, where half precision costs quality."""
 
-    def __init__(self, inputs: int, outputs: int, *, forced: bool) -> None:
-        super().__init__(outputs, inputs, forced=forced)
+    def __init__(self, inputs: int, outputs: int, learned: Learned) -> None:
+        super().__init__(outputs, inputs, learned=learned)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.float(), self.effective_weight())
+            return F.linear(x.float(), self.effective_weight(), self.bias)
 
 
 class Fourier(nn.Module):
@@ -136,9 +179,24 @@ class Fourier(nn.Module):
         return self.scale * torch.cos(2 * math.pi * (c.float()[:, None] * self.frequencies + self.phases))
 
 
+class Positional(nn.Module):
+    """cos and sin of c·10000^(-i/half), i = 0 … half - 1, of a scalar c: [N] → [N, 2·half = features] (ADM's)."""
+
+    frequencies: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        half = features // 2
+        self.register_buffer("frequencies", 10_000 ** (-torch.arange(half) / half))
+
+    def forward(self, c: Tensor) -> Tensor:
+        angles = c.float()[:, None] * self.frequencies
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 @torch.no_grad()
 def normalize_weights_(module: nn.Module) -> None:
-    """Replace every forced weight in `module` by its normalised self, once before each optimiser step's first forward (section 2.3)."""
+    """Replace every forced weight in `module` by its normalised self, once before each optimiser step's first forward (equation 66)."""
     for layer in module.modules():
         if isinstance(layer, Weighted) and layer.forced:
             layer.weight.copy_(normalize(layer.weight))

@@ -1,8 +1,11 @@
-"""One U-Net; configs C, E and G are switches of its settings (EDM2, section 2, as FutureXiang/edm2 builds them)."""
+"""One U-Net; the configs A to G, as FutureXiang/edm2 or the paper builds them, are switches of its settings (EDM2, section 2)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,21 @@ from torch import Tensor, nn
 
 from edm2core.config.settings import NetworkSettings
 from edm2core.errors import InputError
-from edm2core.nets.layers import MAGNITUDE_PRESERVING, PLAIN, Conv, Fourier, Linear, Operations, down, group_norm, pixel_norm, same, up
+from edm2core.nets.layers import (
+    MAGNITUDE_PRESERVING,
+    PLAIN,
+    Conv,
+    Fourier,
+    GroupNorm,
+    Learned,
+    Linear,
+    Operations,
+    Positional,
+    down,
+    pixel_norm,
+    same,
+    up,
+)
 
 BALANCE = 0.3  # share of a residual branch in magnitude-preserving sums (EDM2, appendix B)
 
@@ -19,37 +36,60 @@ def operations(settings: NetworkSettings) -> Operations:
     return MAGNITUDE_PRESERVING if settings.magnitude_preserving else PLAIN
 
 
+def learned(settings: NetworkSettings) -> Learned:
+    return Learned(settings.weights, settings.init, settings.biases)
+
+
+def embedding_width(settings: NetworkSettings) -> int:
+    return 4 * settings.channels if settings.embedding_width == "fourfold" else max(settings.multipliers) * settings.channels
+
+
 class Embedding(nn.Module):
-    """c_noise [N] → embedding [N, 4·channels], float32."""
+    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
-        forced, width = settings.weights == "forced", 4 * settings.channels
-        self.ops = operations(settings)
-        self.fourier = Fourier(settings.channels, self.ops.fourier)
-        self.linear1 = Linear(settings.channels, width, forced=forced)
-        self.linear2 = Linear(width, width, forced=forced) if settings.norm == "group" else None
+        maps, width, features = learned(settings), embedding_width(settings), settings.channels
+        self.ops, self.classes = operations(settings), settings.classes
+        self.fourier = Fourier(features, self.ops.fourier) if settings.noise_features == "fourier" else Positional(features)
+        self.linear1 = Linear(features, width, maps)
+        self.linear2 = Linear(width, width, maps) if settings.norm == "group" else None
+        self.label = Linear(self.classes, width, replace(maps, biases=False)) if self.classes else None
 
-    def forward(self, c_noise: Tensor) -> Tensor:
-        y = self.ops.silu(self.linear1(self.fourier(c_noise)))
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        y: Tensor = self.linear1(self.fourier(c_noise))
         if self.linear2 is not None:
-            y = self.ops.silu(self.linear2(y))
+            y = self.linear2(self.ops.silu(y))
+        if self.label is not None:
+            y = self.ops.sum(y, torch.zeros_like(y) if labels is None else self.of_class(labels), 0.5)
+        return self.ops.silu(y)
+
+    def of_class(self, labels: Tensor) -> Tensor:
+        """Of a one-hot vector of unit variance: √classes · one-hot (EDM2, appendix B)."""
+        y: Tensor = self.label(F.one_hot(labels, self.classes) * math.sqrt(self.classes))  # type: ignore[misc]
         return y
 
 
 class Attention(nn.Module):
-    """One head over all pixels: softmax(q·k/√C) v with q, k, v normalised over the channels."""
+    """softmax(q·k/√d) v over all pixels, d channels a head."""
 
     def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
-        forced = settings.weights == "forced"
-        self.qkv = Conv(channels, 3 * channels, 1, forced=forced)
-        self.output = Conv(channels, channels, 1, forced=forced)
+        self.heads = channels // (settings.attention_head_channels or channels)
+        self.norm = GroupNorm(channels, settings.group_norm) if settings.attention_norm == "group" else None
+        self.epsilon = settings.pixel_epsilon
+        self.qkv = Conv(channels, 3 * channels, 1, learned(settings))
+        self.output = Conv(channels, channels, 1, learned(settings), ends=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (pixel_norm(y).flatten(2).mT[:, None] for y in self.qkv(x).chunk(3, dim=1))  # [N, 1, H·W, C]
-        y: Tensor = self.output(F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape))
+        q, k, v = (self.pixels(y) for y in self.qkv(x if self.norm is None else self.norm(x)).chunk(3, dim=1))
+        y: Tensor = self.output(F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))
         return y
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, heads, H·W, d], of unit magnitude over the head's channels unless x came from a normalised input."""
+        y = x.reshape(len(x), self.heads, -1, x[0, 0].numel())
+        return (y if self.norm is not None else pixel_norm(y, self.epsilon, dim=2)).mT
 
 
 class Block(nn.Module):
@@ -66,14 +106,15 @@ class Block(nn.Module):
         takes_skip: bool = False,
     ) -> None:
         super().__init__()
-        forced = settings.weights == "forced"
+        maps = learned(settings)
         self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
         self.resample, self.takes_skip = resample, takes_skip
-        self.embed = Linear(4 * settings.channels, outputs, forced=forced)
-        self.gain = nn.Parameter(torch.ones(())) if settings.magnitude_preserving else None
-        self.skip = Conv(inputs, outputs, 1, forced=forced) if inputs != outputs else nn.Identity()
-        self.conv1 = Conv(self.conv1_inputs(inputs, outputs), outputs, 3, forced=forced)
-        self.conv2 = Conv(outputs, outputs, 3, forced=forced)
+        self.shifts = settings.conditioning == "scale_and_shift"
+        self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps)
+        self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
+        self.skip = Conv(inputs, outputs, 1, maps) if inputs != outputs else nn.Identity()
+        self.conv1 = Conv(self.conv1_inputs(inputs, outputs), outputs, 3, maps)
+        self.conv2 = Conv(outputs, outputs, 3, maps, ends=True)
         self.attention = Attention(outputs, settings) if attention else None
 
     @staticmethod
@@ -85,10 +126,12 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def modulate(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x · (1 + gain · W emb), channel by channel; the gain only where magnitudes are preserved."""
-        scale: Tensor = self.embed(embedding)
-        scale = 1 + (scale if self.gain is None else self.gain * scale)
-        return x * scale[:, :, None, None].to(x.dtype)
+        """x · (1 + gain · W emb), channel by channel, and shifted too where ADM does; the gain only where magnitudes are preserved."""
+        scale: Tensor = self.embed(embedding)[:, :, None, None]
+        if self.shifts:
+            scale, shift = scale.chunk(2, dim=1)
+            return x * (1 + scale).to(x.dtype) + shift.to(x.dtype)
+        return x * (1 + (scale if self.gain is None else self.gain * scale)).to(x.dtype)
 
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
@@ -104,21 +147,30 @@ class Block(nn.Module):
 class GroupNormBlock(Block):
     """Encoder and decoder block up to config E: normalised before each convolution, resampled in both branches."""
 
+    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
+        super().__init__(inputs, outputs, settings, **options)
+        self.norm1 = GroupNorm(inputs, settings.group_norm)
+        self.norm2 = GroupNorm(outputs, settings.group_norm)
+
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.conv1(self.resample(self.ops.silu(group_norm(x))))
-        y = self.ops.silu(self.modulate(group_norm(y), embedding))
+        y = self.conv1(self.resample(self.ops.silu(self.norm1(x))))
+        y = self.ops.silu(self.modulate(self.norm2(y), embedding))
         return self.skip(self.resample(x)), self.conv2(self.drop(y))
 
 
 class PixelNormEncoderBlock(Block):
     """Encoder block from config F on: the main branch is resampled, projected and normalised before the residual leaves it."""
 
+    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
+        super().__init__(inputs, outputs, settings, **options)
+        self.epsilon = settings.pixel_epsilon
+
     @staticmethod
     def conv1_inputs(inputs: int, outputs: int) -> int:
         return outputs
 
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        main = pixel_norm(self.skip(self.resample(x)))
+        main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
         y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(main)), embedding))
         return main, self.conv2(self.drop(y))
 
@@ -137,28 +189,29 @@ class Head(nn.Module):
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
-        self.normalized = settings.norm == "group"
-        self.conv = Conv(settings.channels, settings.image_channels, 3, forced=settings.weights == "forced")
+        self.norm = GroupNorm(settings.channels, settings.group_norm, settings.output_groups) if settings.norm == "group" else None
+        self.conv = Conv(settings.channels, settings.image_channels, 3, learned(settings), ends=True)
         self.gain = nn.Parameter(torch.zeros(())) if settings.magnitude_preserving else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(F.silu(group_norm(x, 8)) if self.normalized else x)
+        y: Tensor = self.conv(x if self.norm is None else F.silu(self.norm(x)))
         return y if self.gain is None else y * self.gain
 
 
 class UNet(nn.Module):
-    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]."""
+    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]; `labels`, where the network knows classes, are int64 [N] or none."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.settings, self.ops = settings, operations(settings)
         encoder_block = GroupNormBlock if settings.norm == "group" else PixelNormEncoderBlock
         decoder_block = GroupNormBlock if settings.norm == "group" else PixelNormDecoderBlock
+        middle_block = encoder_block if settings.middle == "encoder" else decoder_block
         widths = [settings.channels * multiplier for multiplier in settings.multipliers]
         attends = [settings.resolution >> level in settings.attention_resolutions for level in range(len(widths))]
 
         self.embedding = Embedding(settings)
-        self.stem = Conv(settings.image_channels + 1, settings.channels, 3, forced=settings.weights == "forced")
+        self.stem = Conv(settings.image_channels + (not settings.biases), settings.channels, 3, learned(settings))
         width = settings.channels
         skips = [width]
         encoder: list[Block] = []
@@ -170,7 +223,7 @@ class UNet(nn.Module):
                 encoder.append(encoder_block(width, width, settings, resample=down))
                 skips.append(width)
         self.encoder = nn.ModuleList(encoder)
-        self.middle = nn.ModuleList([encoder_block(width, width, settings, attention=True), encoder_block(width, width, settings)])
+        self.middle = nn.ModuleList([middle_block(width, width, settings, attention=True), middle_block(width, width, settings)])
 
         decoder: list[Block] = []
         for level in reversed(range(len(widths))):
@@ -187,10 +240,10 @@ class UNet(nn.Module):
         """The decoder's blocks in the order they run."""
         return tuple(self.decoder)
 
-    def decode(self, x: Tensor, c_noise: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """Each decoder block's name and output [N, C_k, H_k, W_k]; a block runs only when it is asked for."""
-        embedding = self.embedding(c_noise)
-        x = self.stem(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        embedding = self.embedding(c_noise, labels)
+        x = self.stem(x if self.settings.biases else torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.encoder:
             x = block(x, embedding)
@@ -201,14 +254,14 @@ class UNet(nn.Module):
             x = block(self.ops.cat(x, skips.pop(), 0.5) if block.takes_skip else x, embedding)
             yield name, x
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        for _, last in self.decode(x, c_noise):  # noqa: B007
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        for _, last in self.decode(x, c_noise, labels):  # noqa: B007
             pass
         y: Tensor = self.head(last)
         return y
 
     def features(self, x: Tensor, c_noise: Tensor, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of the named decoder blocks (None: all), each averaged over its pixels: {name: [N, C_k]}, float32.
+        """Outputs of the named decoder blocks (None: all), each averaged over its pixels: {name: [N, C_k]}, float32; no class is given.
 
         Nothing after the last named block is computed. Raises InputError for a name that is not a decoder block.
         """

@@ -64,7 +64,7 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("network: {drpout: 0.1}", "Did you mean 'dropout'"),
         ("network: {dropout: yes}", "'network.dropout'"),
         ("network: {dropout: 1.5}", "less than 1"),
-        ("network: {weights: normal}", "'plain' or 'forced'"),
+        ("network: {weights: normal}", "'plain', 'normalized' or 'forced'"),
         ("network: {channels: 48}", "multiple of 32"),
         ("network: {attention_resolutions: [7]}", "no level has side 7"),
         ("training: {batch: 0}", "greater than or equal to 1"),

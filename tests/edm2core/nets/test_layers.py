@@ -5,7 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edm2core.nets.layers import Conv, Fourier, Linear, down, mp_cat, mp_silu, mp_sum, normalize, normalize_weights_, pixel_norm, up
+from edm2core.nets.layers import (
+    Conv,
+    Fourier,
+    Learned,
+    Linear,
+    down,
+    mp_cat,
+    mp_silu,
+    mp_sum,
+    normalize,
+    normalize_weights_,
+    pixel_norm,
+    up,
+)
 
 seeds = st.integers(0, 2**31)
 
@@ -24,7 +37,7 @@ def test_normalising_a_second_time_changes_nothing(seed: int, scale: float) -> N
 @settings(deadline=None, max_examples=25)
 @given(seed=seeds, scale=st.floats(0.5, 50.0))
 def test_a_forced_layer_does_not_see_the_length_of_its_weight(seed: int, scale: float) -> None:
-    layer, x = Conv(4, 6, 3, forced=True), normal(seed, 2, 4, 5, 5)
+    layer, x = Conv(4, 6, 3, Learned("forced")), normal(seed, 2, 4, 5, 5)
     before = layer(x)
     with torch.no_grad():
         layer.weight.mul_(scale)
@@ -32,7 +45,7 @@ def test_a_forced_layer_does_not_see_the_length_of_its_weight(seed: int, scale: 
 
 
 def test_normalising_in_place_replaces_forced_weights_only() -> None:
-    forced, plain = Linear(64, 8, forced=True), Linear(64, 8, forced=False)
+    forced, plain = Linear(64, 8, Learned("forced")), Linear(64, 8, Learned())
     with torch.no_grad():
         forced.weight.mul_(7)
     expected, untouched, stored = normalize(forced.weight), plain.weight.clone(), forced.weight.data_ptr()
@@ -45,7 +58,7 @@ def test_normalising_in_place_replaces_forced_weights_only() -> None:
 
 def test_a_plain_layer_starts_as_torch_starts_its_own() -> None:
     torch.manual_seed(0)
-    ours, theirs = Conv(16, 64, 3, forced=False).weight, torch.nn.Conv2d(16, 64, 3, bias=False).weight
+    ours, theirs = Conv(16, 64, 3, Learned()).weight, torch.nn.Conv2d(16, 64, 3, bias=False).weight
     assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.05)
     assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.01)
 
@@ -65,12 +78,12 @@ def test_the_concatenation_gives_its_second_part_the_share_asked_for() -> None:
 
 
 def test_pixel_norm_brings_every_pixel_to_unit_magnitude() -> None:
-    y = pixel_norm(normal(0, 2, 24, 4, 4) * 50)
+    y = pixel_norm(normal(0, 2, 24, 4, 4) * 50, "inside")
     assert y.square().mean(dim=1).flatten() == pytest.approx([1] * 32)
 
 
 def test_a_linear_layer_is_float32_under_autocast() -> None:
-    layer, x = Linear(32, 8, forced=True), normal(0, 4, 32)
+    layer, x = Linear(32, 8, Learned("forced")), normal(0, 4, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(layer(x), layer(x.float()))
         assert layer(x).dtype == torch.float32
