@@ -26,11 +26,13 @@ def show_values(values: dict[str, Any], metrics: Any) -> None:
             metrics.log_metric(name, float(value))
 
 
-def show_confusion(done: Done, artifact: Any) -> None:
-    """The chosen probe's confusion matrix: rows are true classes, columns predicted ones."""
+def show_probe(done: Done, metrics: Any, confusion: Any) -> None:
+    """A probe's accuracy, and its confusion matrix: rows are true classes, columns predicted ones."""
+    names = ("probe_accuracy", "pixel_accuracy")
+    show_values({name: done.manifest.metadata[name] for name in names if name in done.manifest.metadata}, metrics)
     found = json.loads(done.read("probe.json"))
     if len(found["classes"]) <= LARGEST_MATRIX:
-        artifact.log_confusion_matrix([str(name) for name in found["classes"]], found["confusion"])
+        confusion.log_confusion_matrix([str(name) for name in found["classes"]], found["confusion"])
 
 
 def show_grid(done: Done, artifact: Any) -> None:

@@ -16,12 +16,12 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_channel import PipelineChannel
 from kfp.dsl.pipeline_task import PipelineTask
 
-from components.extractor.component import extractor
+from components.extractor.component import extractor, fetch_extractor
 from components.launcher.job import cores
 from components.launcher.profile import Profile
 from components.metrics.component import metrics
 from components.prepare.component import prepare
-from components.probe.component import probe
+from components.probe.component import pixel_probe, probe
 from components.record.component import record
 from components.record.packed import pack
 from components.reference.component import reference
@@ -34,7 +34,7 @@ from edm2core.manifest import Ref
 from edm2core.plan import Task, trajectory_ref
 
 COMPONENTS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (prepare, snapshot, sample, extractor, reference, metrics, probe, record, report)
+    f.__name__: f for f in (prepare, snapshot, sample, extractor, fetch_extractor, reference, metrics, probe, pixel_probe, record, report)
 }
 RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need it: the output's name and type
     "prepare": ("data", dsl.Dataset),
@@ -144,7 +144,7 @@ class _Compiler:
     def _add(self, task: Task, place: Mapping[str, str], channels: Channels) -> PipelineTask:
         """One of the plan's tasks; its result is put among the channels."""
         in_pod = self.profile is None or self.profile.in_task_pod(task.stage)
-        component = self._component(task.stage, self._image("compute" if in_pod else "control"))
+        component = self._component(_component_name(task), self._image("compute" if in_pod else "control"))
         text = json.dumps(task.to_json(), separators=(",", ":"), ensure_ascii=False)
         made = component(task=text, **place, **{name: channels[ref] for name, ref in task.inputs.items()})
         made.set_display_name(task.title).set_caching_options(False)
@@ -173,6 +173,13 @@ class _Compiler:
         if (name, image) not in self.made:
             self.made[name, image] = dsl.component(COMPONENTS[name], base_image=image, install_kfp_package=False)
         return self.made[name, image]
+
+
+def _component_name(task: Task) -> str:
+    """The component of the task's stage that takes the task's inputs."""
+    if task.stage == "extractor" and not task.inputs:
+        return "fetch_extractor"
+    return "pixel_probe" if task.stage == "probe" and "snapshot" not in task.inputs else task.stage
 
 
 def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:

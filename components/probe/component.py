@@ -1,6 +1,4 @@
-"""As Kubeflow Pipelines sees it."""
-
-from typing import Optional
+"""As Kubeflow Pipelines sees it. Its executor cannot hand over an optional artifact, so there is one function for each set of inputs."""
 
 from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
@@ -11,16 +9,30 @@ def probe(
     store: str,
     profile: str,
     data: Input[Dataset],
+    snapshot: Input[Model],
     result: Output[Artifact],
     values: Output[Metrics],
     confusion: Output[ClassificationMetrics],
-    snapshot: Optional[Input[Model]] = None,  # noqa: UP045 (as KFP reads it)
 ) -> None:
-    """Train linear probes on the snapshot's features; without a snapshot, on raw pixels."""
+    """Train linear probes on the snapshot's features."""
     from components.body import work
-    from components.viewers import show_confusion, show_values
+    from components.viewers import show_probe
 
-    done = work(task, run, store, profile, result)
-    names = ("probe_accuracy", "pixel_accuracy")
-    show_values({name: done.manifest.metadata[name] for name in names if name in done.manifest.metadata}, values)
-    show_confusion(done, confusion)
+    show_probe(work(task, run, store, profile, result), values, confusion)
+
+
+def pixel_probe(
+    task: str,
+    run: str,
+    store: str,
+    profile: str,
+    data: Input[Dataset],
+    result: Output[Artifact],
+    values: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+) -> None:
+    """Train a linear probe on raw pixels, for comparison."""
+    from components.body import work
+    from components.viewers import show_probe
+
+    show_probe(work(task, run, store, profile, result), values, confusion)

@@ -7,7 +7,7 @@ import pytest
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Metrics
 
 from components.body import Done
-from components.viewers import LARGEST_MATRIX, show_confusion, show_curves, show_grid, show_values
+from components.viewers import LARGEST_MATRIX, show_curves, show_grid, show_probe, show_values
 from edm2core.manifest import Manifest
 from edm2core.store.local import LocalStore
 
@@ -39,7 +39,7 @@ def test_only_finite_numbers_are_published() -> None:
 def test_a_confusion_matrix_has_true_classes_as_rows(done: Done) -> None:
     put(done, "probe.json", json.dumps({"classes": ["cat", "dog"], "confusion": [[3, 1], [0, 4]]}).encode())
     artifact = ClassificationMetrics()
-    show_confusion(done, artifact)
+    show_probe(done, Metrics(), artifact)
     matrix: dict[str, Any] = artifact.metadata["confusionMatrix"]
     assert [spec["displayName"] for spec in matrix["annotationSpecs"]] == ["cat", "dog"]
     assert [row["row"] for row in matrix["rows"]] == [[3, 1], [0, 4]]
@@ -49,7 +49,7 @@ def test_a_matrix_too_large_for_the_viewer_is_left_out(done: Done) -> None:
     n = LARGEST_MATRIX + 1
     put(done, "probe.json", json.dumps({"classes": list(range(n)), "confusion": [[0] * n] * n}).encode())
     artifact = ClassificationMetrics()
-    show_confusion(done, artifact)
+    show_probe(done, Metrics(), artifact)
     assert artifact.metadata == {}
 
 

@@ -233,7 +233,7 @@ def test_only_a_stage_of_one_node_that_the_profile_names_works_in_kfps_own_pod(p
 
 
 def test_equal_components_are_written_once(package: Package) -> None:
-    assert len(package.spec["deploymentSpec"]["executors"]) == 9  # the plan's seven stages, the record and the report
+    assert len(package.spec["deploymentSpec"]["executors"]) == 10  # the seven stages, of which the probe twice, the record and the report
 
 
 def test_max_parallel_lets_only_so_many_trajectories_begin(asked: tuple[Experiment, list[Task]], tmp_path: Path) -> None:
