@@ -218,6 +218,6 @@ def _pixel_probe(recipe: Recipe, data: Task) -> Task:
 
 
 def _short_names(recipes: tuple[Recipe, ...]) -> dict[str, str]:
-    """cifar10/E is called E where all recipes are of one data set."""
+    """cifar10/E is called E, and paper/cifar10/E paper/E, where all recipes are of one data set."""
     one = len({recipe.dataset for recipe in recipes}) == 1
-    return {recipe.name: recipe.name.split("/", 1)[1] if one else recipe.name for recipe in recipes}
+    return {recipe.name: recipe.name.replace(f"{recipe.dataset}/", "", 1) if one else recipe.name for recipe in recipes}

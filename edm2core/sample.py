@@ -14,6 +14,7 @@ from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError
 
 PROBE_STEPS = 18  # the schedule whose levels the probe's t counts
+LABEL_STEP = 2**63  # where no sampler's step is: an image's class comes from other numbers than its noise
 
 
 def sigma_schedule(steps: int = 18, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -38,9 +39,17 @@ def latents(seed: int, draw: int, indices: Sequence[int], shape: Sequence[int], 
     """
     noise = np.empty((len(indices), *shape), dtype=np.float32)
     for row, index in zip(noise, indices, strict=True):
-        philox = np.random.Philox(key=np.array([seed, draw], np.uint64), counter=np.array([0, 0, index, step], np.uint64))
-        np.random.Generator(philox).standard_normal(dtype=np.float32, out=row)
+        np.random.Generator(_philox(seed, draw, index, step)).standard_normal(dtype=np.float32, out=row)
     return torch.from_numpy(noise)
+
+
+def drawn_labels(seed: int, draw: int, indices: Sequence[int], classes: int) -> Tensor:
+    """The classes, uniform over 0 … classes - 1, of the images with these indices: int64 [n]; keyed as their latents are."""
+    return torch.tensor([np.random.Generator(_philox(seed, draw, index, LABEL_STEP)).integers(classes) for index in indices])
+
+
+def _philox(seed: int, draw: int, index: int, step: int) -> np.random.Philox:
+    return np.random.Philox(key=np.array([seed, draw], np.uint64), counter=np.array([0, 0, index, step], np.uint64))
 
 
 @torch.no_grad()
@@ -57,12 +66,15 @@ def heun(
     s_max: float = 1.0,
     s_noise: float = 1.007,
     clip: bool = True,
+    state: torch.dtype = torch.float64,
     noise: Callable[[int], Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
-    """Images in [0, 1], float64 [N, C, H, W], from unit normal latents of that shape; 2·steps - 1 network evaluations.
+    """Images in [0, 1], [N, C, H, W] of the `state`'s precision, from unit normal latents of that shape; 2·steps - 1 network evaluations.
 
-    The state and the schedule are float64, the network's input float32. `eta` times √2 - 1 is γ of the steps whose σ is in [s_min, s_max];
+    The schedule is float64, the network's input float32. `eta` times √2 - 1 is γ of the steps whose σ is in [s_min, s_max];
     `noise(i)` then gives step i's unit normal churn. `clip` keeps every D within the values that an image's 0 and 1 map to.
+    `labels`, int64 [N], are the images' classes where the network knows any.
     Raises InputError where eta asks for noise that was not given.
     """
     if eta > 0 and noise is None:
@@ -72,11 +84,11 @@ def heun(
     affine = denoiser.affine
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        y: Tensor = denoiser(x.float(), sigma).double()
+        y: Tensor = denoiser(x.float(), sigma, labels).to(state)
         return y.clamp(affine.low, affine.high) if clip else y
 
     sigmas = sigma_schedule(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).tolist()
-    x = latents.double() * sigmas[0]
+    x = latents.to(state) * sigmas[0]
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
         if eta > 0 and noise is not None and s_min <= sigma <= s_max:
             churned = sigma * (1 + eta * (math.sqrt(2) - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from edm2core.affine import Affine
 from edm2core.config.settings import TrainingSettings
 from edm2core.devices import autocast
 from edm2core.diffusion import Denoiser, Objective, noise_levels
-from edm2core.ema import FixedEma, PowerEma
+from edm2core.ema import Average, FixedEma, PowerEma
 from edm2core.errors import EdmError
 from edm2core.keyed_random import seed_of
 from edm2core.nets import build_network
@@ -27,13 +28,23 @@ from edm2core.plan import TrajectorySettings
 WINDOW = 50  # steps between two rows of the curve, and at the end of every epoch
 
 
-def learning_rate(training: TrainingSettings, epoch: int) -> float:
-    """The learning rate during the epoch that follows `epoch` completed ones (FX's schedule, by epoch)."""
-    if epoch < training.warmup_epochs:
-        return training.lr * (epoch + 1) / training.warmup_epochs
-    if training.t_ref_epochs is None:
-        return training.lr
-    return float(training.lr / max(epoch / training.t_ref_epochs, 1.0) ** 0.5)
+def learning_rate(training: TrainingSettings, epoch: float) -> float:
+    """The learning rate of a step taken after `epoch` epochs, a fraction within an epoch.
+
+    every_epoch: FX's, which warms up and falls by whole epochs. every_step: the paper's, α_ref/√max(t/t_ref, 1) times a linear warm-up
+    by the images seen (EDM2, equation 67), 0 at the first step.
+    """
+    if training.lr_changes == "every_epoch":
+        whole = math.floor(epoch)
+        if whole < training.warmup_epochs:
+            return training.lr * (whole + 1) / training.warmup_epochs
+        return training.lr / _decay(training, whole)
+    warmup = min(epoch / training.warmup_epochs, 1.0) if training.warmup_epochs else 1.0
+    return training.lr * warmup / _decay(training, epoch)
+
+
+def _decay(training: TrainingSettings, epoch: float) -> float:
+    return 1.0 if training.t_ref_epochs is None else math.sqrt(max(epoch / training.t_ref_epochs, 1.0))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
@@ -48,9 +59,11 @@ class Batch:
     images: Tensor  # [N, C, H, W]
     sigma: Tensor  # [N]
     noise: Tensor  # [N, C, H, W]
+    labels: Tensor | None  # [N], of a class-conditional network
 
     def part(self, begin: int, end: int) -> Batch:
-        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end])
+        labels = None if self.labels is None else self.labels[begin:end]
+        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels)
 
 
 @dataclass
@@ -64,13 +77,18 @@ class Window:
 
 @dataclass
 class Trainer:
-    """A trajectory at some step: weights, optimiser, averages. `images` is the whole training set, uint8 [N, C, H, W], on its device."""
+    """A trajectory at some step: weights, optimiser, averages.
+
+    `images` is the whole training set, uint8 [N, C, H, W], on its device; so are its `labels`, int64 [N], which a class-conditional
+    network needs.
+    """
 
     settings: TrajectorySettings
     affine: Affine
     images: Tensor
     rank: int = 0
     world_size: int = 1
+    labels: Tensor | None = None
     steps: int = 0
     nonfinite_steps: int = 0
     denoiser: Denoiser = field(init=False)
@@ -84,8 +102,11 @@ class Trainer:
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())
         self.optimizer = torch.optim.Adam(weights, lr=training.lr, betas=training.betas, fused=True)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
-        self.averages = {"fixed": FixedEma(weights, training.ema_beta)} | {f"{s:.3f}": PowerEma(weights, s) for s in training.ema_sigma_rel}
+        sums = training.loss_reduction == "sum"
+        self.gradient_scale = self.images[0].numel() if sums else 1
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16" and not sums)
+        self.averages: dict[str, Average] = {} if training.ema_beta is None else {"fixed": FixedEma(weights, training.ema_beta)}
+        self.averages |= {f"{s:.3f}": PowerEma(weights, s) for s in training.ema_sigma_rel}
         self.objective = Objective(self.denoiser)
         self.parallel: DistributedDataParallel | None = None
         if self.world_size > 1:
@@ -108,7 +129,15 @@ class Trainer:
 
     def images_seen(self) -> int:
         """Images in all optimiser steps so far, over all processes."""
-        return self.epoch * len(self.images) + (self.steps % self.steps_per_epoch) * self.settings.training.batch
+        return self._images_before(self.steps)
+
+    def _images_before(self, step: int) -> int:
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * len(self.images) + steps * self.settings.training.batch
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of the step that follows `step` steps."""
+        return learning_rate(self.settings.training, self._images_before(step) / len(self.images))
 
     def batch(self) -> Batch:
         """All images of the coming step. Every process draws the whole of it, so that the numbers do not depend on how many there are."""
@@ -123,7 +152,8 @@ class Trainer:
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         normal = torch.randn(len(index), generator=self._generator("sigma"), device=device)
         noise = torch.randn(images.shape, generator=self._generator("noise"), device=device)
-        return Batch(images, noise_levels(normal, self.settings.diffusion), noise)
+        labels = self.labels[index] if self.labels is not None and self.settings.network.classes else None
+        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.images.device).manual_seed(seed_of(self.settings.seed, self.steps, purpose))
@@ -146,8 +176,8 @@ class Trainer:
             last = number == len(parts) - 1
             with contextlib.nullcontext() if last or self.parallel is None else self.parallel.no_sync():
                 with autocast(device.type, training.precision):
-                    loss = (self.parallel or self.objective)(part.images, part.sigma, part.noise).sum() * weight
-                self.scaler.scale(loss * self.world_size).backward()  # DDP divides by the world size
+                    loss = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels).sum() * weight
+                self.scaler.scale(loss * (self.gradient_scale * self.world_size)).backward()  # DDP divides by the world size
             self.window.loss += loss.detach()
         self._update(total)
         self.steps += 1
@@ -155,7 +185,7 @@ class Trainer:
 
     def _update(self, images: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings.training, self.epoch)
+            group["lr"] = self._rate(self.steps)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
         skipped = (~torch.isfinite(norms.sum())).float()
@@ -195,7 +225,7 @@ class Trainer:
             )
         self._start_window()
         epoch = self.steps / self.steps_per_epoch
-        rate = learning_rate(self.settings.training, (self.steps - 1) // self.steps_per_epoch)
+        rate = self._rate(self.steps - 1)
         return {"step": self.steps, "epoch": round(epoch, 4), "loss": loss, "lr": rate, "nonfinite": self.nonfinite_steps}
 
     def averaged(self, name: str) -> dict[str, Tensor]:

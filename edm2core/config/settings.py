@@ -115,9 +115,11 @@ class TrainingSettings(Settings):
     lr: Positive
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
+    lr_changes: Literal["every_epoch", "every_step"] = "every_epoch"  # every_step: the schedule follows the images seen
+    loss_reduction: Literal["mean", "sum"] = "mean"  # over an image's elements; sum: larger gradients, so fp16 needs no loss scaling
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
     flip: bool = False  # random horizontal flips
-    ema_beta: Share = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included)
+    ema_beta: Share | None = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included); none: no such average
     ema_sigma_rel: Annotated[tuple[Positive, ...], Field(strict=False)] = (0.05, 0.10)  # power-function averages (EDM2, section 3)
     average_every: Count | None = unkeyed(None)  # epochs between stored averages; none: 64 over `epochs`
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
@@ -138,6 +140,7 @@ class SampleSettings(Settings):
     s_max: Positive = 1.0
     s_noise: Positive = 1.007
     clip: bool = True  # denoised images clipped to the data's range in every evaluation
+    state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
     seed: Annotated[int, Field(ge=0)] = 0  # of the latents; never the training seed
     draws: Count = 1  # independent sets of `count` images
     ema: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from: fixed, 0.050, 0.100
@@ -178,7 +181,15 @@ class Recipe(Settings):
     sample: SampleSettings = SampleSettings()
     probe: ProbeSettings = ProbeSettings()
 
+    @model_validator(mode="after")
+    def _averages(self) -> Self:
+        if self.training.ema_beta is None:
+            for section, emas in (("sample", self.sample.ema), ("probe", (self.probe.ema,))):
+                if "fixed" in emas:
+                    raise ValueError(f"{section}.ema: there is no fixed EMA where training.ema_beta is none; name a width, such as '0.050'")
+        return self
+
     @property
     def dataset(self) -> str:
-        """The data set's name in titles and tables: the part of the recipe's name before the slash."""
-        return self.name.split("/")[0]
+        """The data set's name in titles and tables: the last but one part of the recipe's name."""
+        return self.name.rpartition("/")[0].rpartition("/")[2] or self.name

@@ -16,9 +16,9 @@ from PIL import Image
 
 from edm2core import snapshot
 from edm2core.config.settings import SampleSettings
-from edm2core.devices import autocast, pick_device
+from edm2core.devices import DTYPES, autocast, pick_device
 from edm2core.diffusion import Denoiser
-from edm2core.sample import heun, latents, to_uint8
+from edm2core.sample import drawn_labels, heun, latents, to_uint8
 from edm2core.stages import signals
 from edm2core.stages.main import main
 from edm2core.stages.workspace import Workspace
@@ -68,8 +68,16 @@ def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices
     shape = (network.image_channels, network.resolution, network.resolution)
     start = latents(settings.seed, draw, indices, shape).to(device)
     sampler = settings.model_dump(include={"steps", "sigma_min", "sigma_max", "rho", "eta", "s_min", "s_max", "s_noise", "clip"})
+    labels = drawn_labels(settings.seed, draw, indices, network.classes).to(device) if network.classes else None
     with autocast(device.type, settings.precision):
-        images = heun(denoiser, start, **sampler, noise=lambda step: latents(settings.seed, draw, indices, shape, step + 1))
+        images = heun(
+            denoiser,
+            start,
+            **sampler,
+            state=DTYPES[settings.state],
+            noise=lambda step: latents(settings.seed, draw, indices, shape, step + 1),
+            labels=labels,
+        )
     found: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
     return found
 

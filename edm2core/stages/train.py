@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from edm2core import snapshot
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
-from edm2core.errors import Interrupted
+from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
 from edm2core.keys import key_of
 from edm2core.manifest import Ref
@@ -66,8 +66,14 @@ class Training:
         data = load_prepared(self.inputs["data"].all())
         if self.settings.training.precision == "fp16" and not torch.cuda.is_available():
             emit("warning", message="training.precision is fp16, which is hundreds of times slower than fp32 on a CPU.")
-        images = torch.from_numpy(np.array(data.train_images)).to(pick_device())
-        self.trainer = Trainer(self.settings, data.affine, images, self.rank, self.world_size)
+        if self.settings.network.classes not in (0, len(data.classes)):
+            raise InputError(
+                f"network.classes is {self.settings.network.classes}; the data set has {len(data.classes)} classes.",
+                where=self.task.title,
+                do_next=f"Set network.classes to {len(data.classes)}, or to 0 for an unconditional network.",
+            )
+        images, labels = (torch.from_numpy(np.array(array)).to(pick_device()) for array in (data.train_images, data.train_labels))
+        self.trainer = Trainer(self.settings, data.affine, images, self.rank, self.world_size, labels)
         self.board: SummaryWriter | None = None
         if self.rank == 0:
             emit("start", task=self.task.title, generation=self.generation, parameters=self._parameters(), images=len(images))
@@ -107,7 +113,8 @@ class Training:
             if self.rank == 0:
                 emit("restart", task=self.task.title, step=self.trainer.steps, epoch=self.trainer.epoch, generation=self.generation)
         elif here >= target:
-            self.trainer = Trainer(self.settings, self.trainer.affine, self.trainer.images, self.rank, self.world_size)
+            trainer = self.trainer
+            self.trainer = Trainer(self.settings, trainer.affine, trainer.images, self.rank, self.world_size, trainer.labels)
             self.curve = []
         if self.trainer.steps != here or self.board is None:
             self._open_board()

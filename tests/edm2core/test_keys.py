@@ -80,7 +80,7 @@ def test_a_required_setting_is_always_in() -> None:
 KEYED = {
     SampleSettings: {
         "count": 10, "steps": 6, "sigma_min": 0.01, "sigma_max": 70.0, "rho": 6.0, "eta": 0.5, "s_min": 0.02, "s_max": 2.0,
-        "s_noise": 1.0, "clip": False, "seed": 1, "draws": 2, "ema": ("0.050",), "precision": "bf16",
+        "s_noise": 1.0, "clip": False, "state": "fp32", "seed": 1, "draws": 2, "ema": ("0.050",), "precision": "bf16",
     },
     ProbeSettings: {
         "t": (1, 2), "blocks": ("out_1",), "epochs": 3, "batch": 64, "lr": 1e-3, "flip": False, "validation_share": 0.2,

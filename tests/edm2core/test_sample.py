@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edm2core.affine import Affine
 from edm2core.errors import InputError
-from edm2core.sample import heun, latents, probe_sigma, sigma_schedule, to_uint8
+from edm2core.sample import drawn_labels, heun, latents, probe_sigma, sigma_schedule, to_uint8
 
 SHAPE = (1, 4, 4)
 
@@ -23,8 +23,10 @@ class Gaussian(nn.Module):
         super().__init__()
         self.std, self.affine = std, affine or Affine()
         self.calls: list[tuple[torch.dtype, float]] = []
+        self.labels: list[Tensor | None] = []
 
-    def forward(self, x: Tensor, sigma: float) -> Tensor:
+    def forward(self, x: Tensor, sigma: float, labels: Tensor | None = None) -> Tensor:
+        self.labels.append(labels)
         self.calls.append((x.dtype, sigma))
         return x * self.std**2 / (self.std**2 + sigma**2)
 
@@ -35,6 +37,29 @@ def test_eighteen_steps_are_thirty_five_evaluations_in_single_precision() -> Non
     assert len(denoiser.calls) == 35
     assert {dtype for dtype, _ in denoiser.calls} == {torch.float32}
     assert images.dtype == torch.float64
+
+
+def test_a_state_of_single_precision_changes_rounding_only() -> None:
+    start = latents(0, 0, range(2), SHAPE)
+    double, single = (heun(Gaussian(0.1), start, state=state) for state in (torch.float64, torch.float32))  # type: ignore[arg-type]
+    assert single.dtype == torch.float32
+    assert not torch.equal(single.double(), double)
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5)
+
+
+def test_every_evaluation_is_told_the_classes() -> None:
+    denoiser, labels = Gaussian(0.1), torch.tensor([3, 1])
+    heun(denoiser, latents(0, 0, range(2), SHAPE), steps=3, labels=labels)  # type: ignore[arg-type]
+    assert len(denoiser.labels) == 5
+    assert all(seen is labels for seen in denoiser.labels)
+
+
+def test_an_images_class_does_not_depend_on_its_batch_and_all_are_as_frequent() -> None:
+    labels = drawn_labels(0, 0, range(2000), 10)
+    assert torch.equal(drawn_labels(0, 0, [7, 1999, 3], 10), labels[[7, 1999, 3]])
+    assert not torch.equal(drawn_labels(0, 1, range(2000), 10), labels)
+    assert labels.dtype == torch.int64
+    assert all(150 < count < 250 for count in torch.bincount(labels, minlength=10).tolist())
 
 
 def test_the_solution_is_of_second_order() -> None:
@@ -48,7 +73,7 @@ def test_the_solution_is_of_second_order() -> None:
 
 def test_denoised_images_are_clipped_where_zero_and_one_map_to_and_mapped_back() -> None:
     class Bright(Gaussian):
-        def forward(self, x: Tensor, sigma: float) -> Tensor:
+        def forward(self, x: Tensor, sigma: float, labels: Tensor | None = None) -> Tensor:
             return torch.full_like(x, 7.0)
 
     affine = Affine(scale=0.5, offset=-0.125)

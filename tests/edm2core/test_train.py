@@ -141,8 +141,70 @@ def test_the_learning_rate_warms_up_then_falls_with_the_root_of_the_epoch() -> N
     assert learning_rate(constant, 1999) == 0.02
 
 
-if __name__ == "__main__":
-    _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+def test_the_papers_learning_rate_follows_every_image() -> None:
+    training = TrainingSettings(epochs=2000, batch=512, lr=0.01, warmup_epochs=200, t_ref_epochs=400, lr_changes="every_step")
+    assert learning_rate(training, 0) == 0
+    assert learning_rate(training, 0.5) == pytest.approx(0.01 / 400)
+    assert learning_rate(training, 300.5) == pytest.approx(0.01)
+    assert learning_rate(training, 900.5) == pytest.approx(0.01 * (400 / 900.5) ** 0.5)
+    assert learning_rate(training.model_copy(update={"warmup_epochs": 0.0}), 0) == pytest.approx(0.01)
+
+
+def test_the_optimiser_follows_the_schedule_within_an_epoch_where_asked() -> None:
+    """40 images in batches of 16, 16 and 8; 2 epochs of warm-up."""
+    rates: dict[str, list[float]] = {"every_epoch": [], "every_step": []}
+    for changes, seen in rates.items():
+        trainer = Trainer(settings(**{"training.lr": 0.01, "training.warmup_epochs": 2, "training.lr_changes": changes}), Affine(), IMAGES)
+        for _ in range(4):
+            trained(trainer, 1)
+            seen.append(trainer.optimizer.param_groups[0]["lr"])
+        assert trainer.close_window()["lr"] == seen[-1]
+    assert rates["every_epoch"] == pytest.approx([0.005, 0.005, 0.005, 0.01])
+    assert rates["every_step"] == pytest.approx([0.01 * images / 80 for images in (0, 16, 32, 40)])
+
+
+def test_a_summed_loss_has_larger_gradients_and_the_same_curve() -> None:
+    """Adam with its epsilon far below either divides the factor out again."""
+    mean, total = (
+        Trainer(settings(**{"training.loss_reduction": reduction, "training.micro_batch": 5}), Affine(), IMAGES)
+        for reduction in ("mean", "sum")
+    )
+    weights = trained(mean, 1), trained(total, 1)
+    gradients = [trainer.denoiser.network.stem.weight.grad for trainer in (mean, total)]
+    torch.testing.assert_close(gradients[1], gradients[0] * 64)
+    assert total.close_window()["loss"] == pytest.approx(mean.close_window()["loss"], rel=1e-5)
+    torch.testing.assert_close(weights[1]["weights/network.stem.weight"], weights[0]["weights/network.stem.weight"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("reduction", "scaled"), [("mean", True), ("sum", False)])
+def test_half_precision_scales_its_loss_unless_the_sum_does(reduction: str, scaled: bool) -> None:
+    trainer = Trainer(settings(**{"training.precision": "fp16", "training.loss_reduction": reduction}), Affine(), IMAGES)
+    assert trainer.scaler.is_enabled() is scaled
+
+
+def test_without_a_fixed_ema_only_power_averages_are_kept() -> None:
+    changed = {"training.ema_beta": None, "sample.ema": ["0.050"], "probe.ema": "0.050"}
+    trainer = Trainer(settings(**changed), Affine(), IMAGES)
+    state = trained(trainer, 2)
+    assert list(trainer.averages) == ["0.050", "0.100"]
+    assert not any(name.startswith("average/fixed") for name in state)
+
+
+def test_labels_stay_with_their_images_and_reach_the_network() -> None:
+    labels = torch.arange(40) % 10
+    trainer = Trainer(settings("C", **{"network.classes": 10}), Affine(), IMAGES, labels=labels)
+    batch = trainer.batch()
+    index = epoch_order(3, 0, 40)[:16]
+    assert torch.equal(batch.labels, labels[index])
+    assert torch.equal(batch.part(3, 5).labels, labels[index][3:5])
+    trained(trainer, 1)
+    gradient = trainer.denoiser.network.embedding.label.weight.grad
+    assert gradient.abs().sum(dim=0).ne(0).tolist() == [c in labels[index] for c in range(10)]
+
+
+def test_an_unconditional_network_trains_the_same_with_labels_beside_its_images() -> None:
+    with_labels = Trainer(settings(), Affine(), IMAGES, labels=torch.arange(40))
+    assert same_bits(trained(with_labels, 2), trained(Trainer(settings(), Affine(), IMAGES), 2))
 
 
 def test_the_numbers_of_a_training_are_what_they_were() -> None:
@@ -152,3 +214,7 @@ def test_the_numbers_of_a_training_are_what_they_were() -> None:
     torch.testing.assert_close(trainer.batch().sigma[:3], torch.tensor(GOLDEN["sigma"]), rtol=1e-5, atol=0)
     trained(trainer, 3)
     assert trainer.close_window()["loss"] == pytest.approx(GOLDEN["loss"], rel=1e-4)
+
+
+if __name__ == "__main__":
+    _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -36,9 +36,9 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     forward = Denoiser.forward
 
-    def counting(self: Denoiser, noised: torch.Tensor, sigma: Any) -> torch.Tensor:
+    def counting(self: Denoiser, noised: torch.Tensor, sigma: Any, labels: torch.Tensor | None) -> torch.Tensor:
         seen.append(len(noised))
-        return forward(self, noised, sigma)
+        return forward(self, noised, sigma, labels)
 
     monkeypatch.setattr(Denoiser, "forward", counting)
     return seen
