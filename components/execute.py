@@ -28,9 +28,10 @@ LOOK_S = 2.0  # between two looks at the store for what another process commits
 class TaskFailedError(EdmError):
     """A task's job ended without its result; `lines` are the last it printed."""
 
-    def __init__(self, task: Task, reason: str, do_next: str, lines: list[str]) -> None:
+    def __init__(self, task: Task, reason: str, do_next: str, lines: list[str], exit_code: int = FAILED) -> None:
         super().__init__(f"{task.title} failed: {reason}", do_next=do_next)
         self.reason, self.lines = reason, lines
+        self.exit_code = exit_code
 
 
 def committed(store: Store, task: Task) -> Manifest | None:
@@ -176,7 +177,8 @@ class _Follower:
             return TaskFailedError(self.task, reason or status.reason, "Its log says more.", every[-20:])
         where = f" ({self.failure['where']})" if self.failure.get("where") else ""
         lines = list(self.lines.get(self.failure["rank"], ()))
-        return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", lines)
+        code = BAD_INPUT if status.code == BAD_INPUT else FAILED
+        return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", lines, code)
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):

@@ -7,11 +7,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from edm2core.config.experiment import Experiment
-from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, Recipe, SampleSettings, Settings, TrainingSettings
+from edm2core.config.settings import (
+    DiffusionSettings,
+    NetworkSettings,
+    ProbeSettings,
+    Recipe,
+    SampleSettings,
+    Settings,
+    StartSettings,
+    TrainingSettings,
+)
 from edm2core.keys import Key, key_of, keyed
 from edm2core.manifest import Ref
 
-VERSIONS = {"prepare": 1, "snapshot": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1}
+VERSIONS = {"prepare": 1, "start": 1, "snapshot": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1}
 """Raised when a stage's numbers change; golden tests hold them."""
 
 
@@ -59,10 +68,19 @@ class TrajectorySettings(Settings):
     seed: int
 
 
+class CheckpointSettings(Settings):
+    """What decides how another implementation's checkpoint is read."""
+
+    network: NetworkSettings
+    diffusion: DiffusionSettings
+    epoch: int | None  # completed; none: by its step
+
+
 def trajectory_ref(task: Task) -> Ref:
     """The address of the training that a snapshot task looks at: the same for all its epochs."""
     settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
-    return Ref("trajectory", key_of("trajectory", VERSIONS["snapshot"], keyed(settings), {"data": task.inputs["data"].key}))
+    inputs = {name: ref.key for name, ref in task.inputs.items()}  # its data, and what it started from if it did not begin anew
+    return Ref("trajectory", key_of("trajectory", VERSIONS["snapshot"], keyed(settings), inputs))
 
 
 def snapshot_ref(trajectory: Ref, epoch: int) -> Ref:
@@ -73,7 +91,8 @@ def snapshot_ref(trajectory: Ref, epoch: int) -> Ref:
 def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
-    `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, and `inception` for its weights.
+    `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, `start:<recipe name>` for the
+    checkpoint that a recipe starts from, and `inception` for its weights.
     """
     tasks: dict[Ref, Task] = {}
 
@@ -87,13 +106,18 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
         references = {metric: add(_reference(recipe, metric, data, extractor)) for metric, extractor in extractors.items()}
         if experiment.probe:
             add(_pixel_probe(recipe, data))
+        inputs = {"data": data.ref}
+        if recipe.start:
+            inputs["start"] = add(start_task(recipe, recipe.start, digests[f"start:{recipe.name}"])).ref
         for seed in experiment.seeds:
             before: tuple[Ref, ...] = ()
             for epoch in experiment.epochs[recipe.name]:
                 who = f"{short[recipe.name]} · seed {seed}"
                 subject = {"dataset": recipe.dataset, "recipe": recipe.name, "seed": seed, "epoch": epoch}
                 snapshot = add(
-                    _snapshot(recipe, seed, epoch, data, before, experiment.epochs[recipe.name], f"{who} · train to epoch {epoch}", subject)
+                    _snapshot(
+                        recipe, seed, epoch, inputs, before, experiment.epochs[recipe.name], f"{who} · train to epoch {epoch}", subject
+                    )
                 )
                 before = (snapshot.ref,)
                 for samples in _samples(recipe, snapshot, who, epoch, subject) if experiment.metrics else ():
@@ -149,12 +173,27 @@ def _prepare(recipe: Recipe, digest: str) -> Task:
     )
 
 
+def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
+    """The task that reads a checkpoint, named by content, for the recipe that starts from it."""
+    settings = CheckpointSettings(network=recipe.network, diffusion=recipe.diffusion, epoch=start.completed)
+    name = start.checkpoint.rpartition("/")[2]
+    task = _task("start", settings, {}, f"{recipe.name} · read {name}", {"dataset": recipe.dataset}, leaf=digest)
+    return Task(**{**vars(task), "settings": {**task.settings, "source": start.checkpoint, "digest": digest}})
+
+
 def _snapshot(
-    recipe: Recipe, seed: int, epoch: int, data: Task, after: tuple[Ref, ...], wanted: tuple[int, ...], title: str, subject: dict[str, Any]
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    inputs: dict[str, Ref],
+    after: tuple[Ref, ...],
+    wanted: tuple[int, ...],
+    title: str,
+    subject: dict[str, Any],
 ) -> Task:
     trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=seed)
     settings = {**trajectory.model_dump(mode="json"), "epoch": epoch}
-    task = Task("snapshot", VERSIONS["snapshot"], settings, {"data": data.ref}, "", title, subject, after, wanted)
+    task = Task("snapshot", VERSIONS["snapshot"], settings, inputs, "", title, subject, after, wanted)
     return Task(**{**vars(task), "key": snapshot_ref(trajectory_ref(task), epoch).key})
 
 

@@ -42,9 +42,9 @@ def weights_file(ema: str) -> str:
 
 
 def save(
-    folder: str | Path, averages: Mapping[str, Mapping[str, Tensor]], settings: DenoiserSettings, affine: Affine, *, epoch: int
+    folder: str | Path, averages: Mapping[str, Mapping[str, Tensor]], settings: DenoiserSettings, affine: Affine, *, epoch: int | None
 ) -> None:
-    """Write a snapshot after `epoch` completed epochs; `averages` are state dicts of the denoiser by the average's name."""
+    """Write a snapshot after `epoch` completed epochs, if known; `averages` are state dicts of the denoiser by the average's name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for ema, tensors in averages.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,7 @@ class Trainer:
     world_size: int = 1
     labels: Tensor | None = None
     steps: int = 0
+    began_at: int = 0  # the step of the checkpoint that it started from
     nonfinite_steps: int = 0
     denoiser: Denoiser = field(init=False)
 
@@ -249,7 +251,7 @@ class Trainer:
             "counts": {label: average.count for label, average in self.averages.items()},
             "scaler": self.scaler.state_dict(),
         }
-        tensors["numbers"] = torch.frombuffer(bytearray(json.dumps(numbers).encode()), dtype=torch.uint8)
+        tensors["numbers"] = _as_tensor(numbers)
         return {key: value.detach().to("cpu", copy=True) for key, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -268,3 +270,20 @@ class Trainer:
         device = self.images.device
         self.window = Window(tensors["window/loss"].to(device), tensors["window/nonfinite"].to(device), numbers["window_steps"])
         self.steps, self.nonfinite_steps = numbers["steps"], numbers["nonfinite_steps"]
+
+    def start(self, tensors: Mapping[str, Tensor], ema: Mapping[str, Tensor], epoch: int | None, updates: int) -> None:
+        """Begin where another implementation's training ended: weights and moments in `tensors` as in a state, its fixed EMA in `ema`.
+
+        It had completed `epoch` epochs, or if that is not known as many steps as its EMA has updates. Power-function averages begin
+        as its EMA, as if those had been the weights from the first step on.
+        """
+        self.steps = self.began_at = updates if epoch is None else epoch * self.steps_per_epoch
+        begun = self.state()
+        counts = {label: updates if label == "fixed" else self.images_seen() for label in self.averages}
+        numbers = json.loads(bytes(begun["numbers"].numpy())) | {"counts": counts}
+        averages = {f"average/{label}/{name}": ema[name] for label in self.averages for name in self.parameters}
+        self.load_state({**begun, **tensors, **averages, "numbers": _as_tensor(numbers)})
+
+
+def _as_tensor(numbers: dict[str, Any]) -> Tensor:
+    return torch.frombuffer(bytearray(json.dumps(numbers).encode()), dtype=torch.uint8)

@@ -60,8 +60,7 @@ def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:
     ages: dict[str, float | None] = {}
     for name in jobs:
         if name.startswith(TRAINING):
-            key, _, _store = name.removeprefix(TRAINING).partition("-")
-            scratch = Ref("trajectory", key).scratch
+            scratch = Ref("trajectory", name.removeprefix(TRAINING)).scratch
             states = [entry.age_s for slot in ("state-0", "state-1") for entry in store.list(f"{scratch}/{slot}/")]
             ages[name] = min(states, default=None)
     return ages

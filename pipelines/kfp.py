@@ -27,17 +27,23 @@ from components.record.packed import pack
 from components.reference.component import reference
 from components.report.component import report
 from components.sample.component import sample
-from components.snapshot.component import snapshot
+from components.snapshot.component import snapshot, started_snapshot
+from components.start.component import start
 from edm2core.config.experiment import Experiment
 from edm2core.errors import InputError
 from edm2core.manifest import Ref
 from edm2core.plan import Task, trajectory_ref
 
 COMPONENTS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (prepare, snapshot, sample, extractor, fetch_extractor, reference, metrics, probe, pixel_probe, record, report)
+    f.__name__: f
+    for f in (
+        *(prepare, start, snapshot, started_snapshot, sample, extractor, fetch_extractor, reference, metrics, probe, pixel_probe),
+        *(record, report),
+    )
 }
 RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need it: the output's name and type
     "prepare": ("data", dsl.Dataset),
+    "start": ("start", dsl.Model),
     "extractor": ("extractor", dsl.Model),
     "reference": ("reference", dsl.Artifact),
     "snapshot": ("snapshot", dsl.Model),
@@ -47,6 +53,7 @@ MOST_TASKS = 240  # the largest plan whose package was measured; Argo keeps it t
 LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
 SHM = "/dev/shm"  # noqa: S108
 CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # what k8s/base lets through the network
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 Channels = dict[Ref, PipelineChannel]
 
 
@@ -178,6 +185,8 @@ def _component_name(task: Task) -> str:
     """The component of the task's stage that takes the task's inputs."""
     if task.stage == "extractor" and not task.inputs:
         return "fetch_extractor"
+    if task.stage == "snapshot" and "start" in task.inputs:
+        return "started_snapshot"
     return "pixel_probe" if task.stage == "probe" and "snapshot" not in task.inputs else task.stage
 
 
@@ -212,7 +221,8 @@ def _settle(task: PipelineTask, profile: Profile) -> None:
     for name, value in profile.store.env.items():
         task.set_env_variable(name, value)
     if profile.store.secret:
-        kubernetes.use_secret_as_env(task, profile.store.secret, {key: name for name, key in profile.store.secret_env.items()})
+        names = profile.store.secret_env or {name: name for name in CREDENTIALS}
+        kubernetes.use_secret_as_env(task, profile.store.secret, {key: name for name, key in names.items()})
     kubernetes.set_security_context(task, run_as_user=profile.run_as_user, run_as_group=profile.run_as_user, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, profile.images.pull_policy)
     if profile.images.pull_secrets:

@@ -10,10 +10,10 @@ from pathlib import Path
 from edm2core.config.experiment import Experiment
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import without_secrets
-from edm2core.data.source import fetch, source_digest
+from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
 from edm2core.plan import Task
-from edm2core.stages.sources import WEIGHTS_URL, download_folder, fetch_weights
+from edm2core.stages.sources import WEIGHTS_URL, download_folder, fetch_checkpoint, fetch_weights
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put
@@ -27,6 +27,7 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     sources = {recipe.data for recipe in experiment.recipes}  # recipes share data, which may be large
     by_source = {data: source_digest(data) for data in sources}
     digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
+    digests |= {f"start:{recipe.name}": digest_of(Path(recipe.start.checkpoint)) for recipe in experiment.recipes if recipe.start}
     if "fid" in experiment.metrics:
         digests["inception"] = _inception(experiment.inception_weights)
     return digests
@@ -34,7 +35,7 @@ def resolve(experiment: Experiment) -> dict[str, str]:
 
 def brought(tasks: Iterable[Task]) -> list[Task]:
     """The tasks that read something which the user brings."""
-    return [task for task in tasks if task.stage in ("prepare", "extractor") and task.settings.get("digest")]
+    return [task for task in tasks if task.stage in ("prepare", "start", "extractor") and task.settings.get("digest")]
 
 
 def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
@@ -49,9 +50,16 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
         if load(store, task.ref) is not None or is_stored(store, digest):
             continue
         say(f"uploading {without_secrets(source) if '://' in source else source} to {store.uri}")
-        found = fetch(DataSettings.model_validate(task.settings), cache) if task.stage == "prepare" else fetch_weights(task.settings, cache)
+        found = _fetch(task, cache)
         if found is not None:
             put(store, digest, found, cache)
+
+
+def _fetch(task: Task, cache: Path) -> Path | None:
+    """What a task reads that the user brings, on this machine."""
+    if task.stage == "prepare":
+        return fetch(DataSettings.model_validate(task.settings), cache)
+    return fetch_checkpoint(task.settings) if task.stage == "start" else fetch_weights(task.settings, cache)
 
 
 def _inception(source: str | None) -> str:

@@ -14,7 +14,7 @@ from edm2core.config.yaml_file import load
 from edm2core.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "k8s"
-Stage = Literal["prepare", "snapshot", "sample", "extractor", "reference", "metrics", "probe"]
+Stage = Literal["prepare", "start", "snapshot", "sample", "extractor", "reference", "metrics", "probe"]
 Seconds = Annotated[int, Field(ge=0)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]
 
@@ -49,6 +49,7 @@ class StageResources(Settings):
 
     default: Resources = Resources()
     prepare: Resources = Resources()
+    start: Resources = Resources()
     snapshot: Resources = Resources()
     sample: Resources = Resources()
     extractor: Resources = Resources()

@@ -116,7 +116,11 @@ def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) ->
         recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
     built = build(Recipe, recipe)
     source = _located(built.data.source, Path(recipe.origin(("data", "source")).file).parent)
-    return built.model_copy(update={"data": built.data.model_copy(update={"source": source})})
+    located: dict[str, Any] = {"data": built.data.model_copy(update={"source": source})}
+    if built.start:
+        checkpoint = _located(built.start.checkpoint, Path(recipe.origin(("start", "checkpoint")).file).parent)
+        located["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
+    return built.model_copy(update=located)
 
 
 def _published(document: Document, name: str, index: int) -> Document:
@@ -134,10 +138,17 @@ def _located(source: str | None, base: Path) -> str | None:
 
 
 def _epochs(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[int, ...]:
-    last = recipe.training.epochs
+    last, first = recipe.training.epochs, (recipe.start.completed if recipe.start else None) or 1
     if file.epochs is None:
-        return tuple(sorted({*range(recipe.training.snapshot_every, last + 1, recipe.training.snapshot_every), last}))
+        every = {*range(recipe.training.snapshot_every, last + 1, recipe.training.snapshot_every), last}
+        return tuple(sorted(epoch for epoch in every if epoch >= first))
     for index, epoch in enumerate(file.epochs):
+        if epoch < first:
+            raise InputError(
+                f"Epoch {epoch} is before the checkpoint that {recipe.name} starts from, which has {first} epochs.",
+                where=str(document.origin(("epochs", index))),
+                do_next=f"Ask for epochs from {first} on.",
+            )
         if epoch > last:
             raise InputError(
                 f"Epoch {epoch} is beyond the end of {recipe.name}'s training, which has {last} epochs.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -170,6 +171,19 @@ class ProbeSettings(Settings):
     precision: Precision = "fp32"
 
 
+class StartSettings(Settings):
+    """A checkpoint of FutureXiang/edm2 that training goes on from, where it does not begin anew."""
+
+    checkpoint: str = unkeyed(...)  # path of a model_<epoch>.pth
+    epoch: Count | None = None  # completed epochs; none: by the file's name, since model_<e>.pth holds e + 1, else by its step
+
+    @property
+    def completed(self) -> int | None:
+        """The completed epochs, where they are known without opening the file."""
+        name = re.search(r"(?:^|/)model_(\d+)\.pth$", self.checkpoint)
+        return self.epoch or (int(name[1]) + 1 if name else None)
+
+
 class Recipe(Settings):
     """Everything about one training and how its snapshots are looked at."""
 
@@ -178,6 +192,7 @@ class Recipe(Settings):
     network: NetworkSettings
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings
+    start: StartSettings | None = None  # none: training begins anew
     sample: SampleSettings = SampleSettings()
     probe: ProbeSettings = ProbeSettings()
 
@@ -187,6 +202,14 @@ class Recipe(Settings):
             for section, emas in (("sample", self.sample.ema), ("probe", (self.probe.ema,))):
                 if "fixed" in emas:
                     raise ValueError(f"{section}.ema: there is no fixed EMA where training.ema_beta is none; name a width, such as '0.050'")
+        return self
+
+    @model_validator(mode="after")
+    def _startable(self) -> Self:
+        if self.start and self.data.standardize:
+            raise ValueError("start: such a checkpoint was trained on images in [-1, 1], which data.standardize changes")
+        if self.start and self.training.ema_beta is None:
+            raise ValueError("start: such a checkpoint's average is the fixed EMA, which training.ema_beta leaves out")
         return self
 
     @property

@@ -19,6 +19,7 @@ from edm2core.report.summary import recipes, tables
 
 STAGES = {
     "prepare": "data",
+    "start": "checkpoint",
     "snapshot": "training",
     "sample": "sampling",
     "extractor": "feature extractor",
@@ -132,9 +133,21 @@ def _facts(done: list[Result]) -> dict[str, list[str]]:
         "Processes": distinct(done, "world_size"),
         "Python": distinct(done, "python"),
         "Training seeds": seeds,
+        "Trainings that started from a checkpoint": _started(done),
         "Training steps with non-finite gradients, left out": _nonfinite(done),
         "Sampling seeds": sorted({str(r.task.settings["seed"]) for r in done if r.task.stage == "sample"}),
     }
+
+
+def _started(done: list[Result]) -> list[str]:
+    """Which trainings did not begin here, and from what."""
+    return sorted(
+        {
+            f"{r.task.subject.get('recipe')}: {start['implementation']}, epoch {start['epoch'] or 'unknown'}, {start['checkpoint']}"
+            for r in done
+            if (start := r.metadata.get("start"))
+        }
+    )
 
 
 def _nonfinite(done: list[Result]) -> list[str]:

@@ -86,6 +86,8 @@ def recipes(report: Report) -> dict[str, Recipe]:
         if snapshot and data:
             recipe["data"] = data.task.settings
             recipe |= {section: snapshot.task.settings[section] for section in ("network", "diffusion", "training")}
+            if start := report.input(snapshot, "start"):
+                recipe["start"] = {"checkpoint": start.task.settings["source"], "epoch": start.task.settings["epoch"]}
         if result.task.stage == "sample":
             before = recipe.get("sample", {"ema": [], "draws": 0})
             emas = [*before["ema"], *(ema for ema in settings["ema"] if ema not in before["ema"])]

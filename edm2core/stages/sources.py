@@ -35,6 +35,19 @@ def weights_file(work: Workspace) -> Path:
     return _stored_or(work, declared, lambda progress: fetch_weights(work.settings, download_folder(), progress))
 
 
+def checkpoint_file(work: Workspace) -> Path:
+    """The checkpoint that a start is read from, its digest checked."""
+    return _stored_or(work, work.settings["digest"], lambda progress: fetch_checkpoint(work.settings))
+
+
+def fetch_checkpoint(settings: Mapping[str, Any]) -> Path:
+    """A checkpoint by the path in a start's settings, its digest checked."""
+    path = Path(settings["source"])
+    if (found := digest_of(path)) != settings["digest"]:
+        raise wrong_digest(str(path), settings["digest"], found, "It has changed since the experiment was planned: run it again.")
+    return path
+
+
 def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress | None = None) -> Path:
     """Inception's weights by the path or URL in an extractor's settings, checked; what is downloaded goes into `cache`."""
     source, declared = settings.get("source"), settings.get("digest") or PUBLISHED

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from edm2core import snapshot
+from edm2core.affine import Affine
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
 from edm2core.errors import InputError, Interrupted
@@ -27,6 +28,7 @@ from edm2core.provenance import describe
 from edm2core.stages import signals
 from edm2core.stages.beat import Beat
 from edm2core.stages.main import claim, manifest_of, processes, serve, work_folder
+from edm2core.stages.start import STATE
 from edm2core.stages.states import Background, States
 from edm2core.stages.wanted import wanted_epochs
 from edm2core.stages.workspace import open_inputs
@@ -73,19 +75,43 @@ class Training:
                 do_next=f"Set network.classes to {len(data.classes)}, or to 0 for an unconditional network.",
             )
         images, labels = (torch.from_numpy(np.array(array)).to(pick_device()) for array in (data.train_images, data.train_labels))
-        self.trainer = Trainer(self.settings, data.affine, images, self.rank, self.world_size, labels)
+        self.trainer = self._begin(data.affine, images, labels)
         self.board: SummaryWriter | None = None
         if self.rank == 0:
             emit("start", task=self.task.title, generation=self.generation, parameters=self._parameters(), images=len(images))
         try:
             while epochs := self._missing():
                 self._position(epochs[0])
-                self._epoch(epochs)
+                if self.trainer.steps == epochs[0] * self.trainer.steps_per_epoch:
+                    self._keep(epochs)  # it starts from there, or was killed between the state and the snapshot
+                else:
+                    self._must_have_state()
+                    self._epoch(epochs)
             self.background.finish()
         finally:
             if self.board is not None:
                 self._upload_board()
                 self.board.close()
+
+    def _begin(self, affine: Affine, images: Tensor, labels: Tensor | None) -> Trainer:
+        """The trajectory's beginning: at step 0, or where the checkpoint that it starts from ended."""
+        trainer = Trainer(self.settings, affine, images, self.rank, self.world_size, labels)
+        if start := self.inputs.get("start"):
+            ema = safetensors.torch.load_file(start.path(snapshot.weights_file("fixed")))
+            state = safetensors.torch.load_file(start.path(STATE)) if STATE in start.manifest.files else {}
+            trainer.start(state, ema, start.manifest.metadata["epoch"], start.manifest.metadata["updates"])
+        return trainer
+
+    def _must_have_state(self) -> None:
+        """Raise InputError where the checkpoint that it starts from can only be looked at."""
+        start = self.inputs.get("start")
+        if start and STATE not in start.manifest.files:
+            self.background.finish()
+            raise InputError(
+                "The checkpoint holds no optimiser state, so it can be looked at but training cannot go on from it.",
+                where=str(start.manifest.settings["source"]),
+                do_next=f"Ask for epoch {self.trainer.epoch} alone, or give the file as the training wrote it.",
+            )
 
     def _missing(self) -> list[int]:
         """Wanted epochs without a snapshot, ascending; the same in every process."""
@@ -113,9 +139,14 @@ class Training:
             if self.rank == 0:
                 emit("restart", task=self.task.title, step=self.trainer.steps, epoch=self.trainer.epoch, generation=self.generation)
         elif here >= target:
-            trainer = self.trainer
-            self.trainer = Trainer(self.settings, trainer.affine, trainer.images, self.rank, self.world_size, trainer.labels)
+            self.trainer = self._begin(self.trainer.affine, self.trainer.images, self.trainer.labels)
             self.curve = []
+            if self.trainer.steps > target:
+                raise InputError(
+                    f"Epoch {epoch} is before the checkpoint that this training starts from, which has {self.trainer.epoch} epochs.",
+                    where=self.task.title,
+                    do_next=f"Ask for epochs from {self.trainer.epoch} on.",
+                )
         if self.trainer.steps != here or self.board is None:
             self._open_board()
             self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
@@ -135,10 +166,10 @@ class Training:
             if trainer.at_epoch_end or trainer.steps % trainer.steps_per_epoch % WINDOW == 0:
                 self._log(trainer.close_window(), last)
             stop, save = self._agree(signals.asked(), self.states.due())
+            if trainer.at_epoch_end:
+                self._keep(wanted)  # before the state, so that no state is ahead of what should have been kept
             if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted):
                 self._save_state()
-            if trainer.at_epoch_end:
-                self._keep(wanted)
             self.beat.step()
             if stop:
                 self.beat.pause()
@@ -174,13 +205,14 @@ class Training:
             return
         epoch, training = self.trainer.epoch, self.settings.training
         every = training.average_every or max(1, training.epochs // 64)
+        names = list(self.trainer.averages) if self.trainer.steps > self.trainer.began_at else ["fixed"]  # a checkpoint has no others
         if epoch in wanted:
-            weights = {name: self.trainer.averaged(name) for name in self.trainer.averages}
+            weights = {name: self.trainer.averaged(name) for name in names}
             curve, seen = list(self.curve), self.trainer.images_seen()
             self.committed.add(epoch)
             self.background.run(lambda: self._commit_snapshot(epoch, weights, curve, seen))
-        if epoch % every == 0:
-            halves = {n: {k: v.half() for k, v in self.trainer.averaged(n).items()} for n in self.trainer.averages if n != "fixed"}
+        if epoch % every == 0 and names != ["fixed"]:
+            halves = {n: {k: v.half() for k, v in self.trainer.averaged(n).items()} for n in names if n != "fixed"}
             self.background.run(lambda: self._commit_average(epoch, halves))
 
     def _commit_snapshot(self, epoch: int, weights: dict[str, dict[str, Tensor]], curve: list[dict[str, Any]], images_seen: int) -> None:
@@ -203,6 +235,8 @@ class Training:
             "images_seen": images_seen,
             "nonfinite_steps": self.trainer.nonfinite_steps,
         }
+        if start := self.inputs.get("start"):
+            numbers["start"] = start.manifest.metadata
         self._commit(task, out, {**numbers, "emas": list(weights)})
 
     def _commit_average(self, epoch: int, weights: dict[str, dict[str, Tensor]]) -> None:

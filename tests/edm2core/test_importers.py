@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,15 @@ from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings
 from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError
-from edm2core.importers import fx_names, load_fx
+from edm2core.importers import fx_names, load_fx, read_fx
 from edm2core.nets import build_network
+
+SEED_E = Path(__file__).parents[1] / "data" / "seed_E.pth"
+
+
+def saved(content: dict[str, Any], folder: Path) -> Path:
+    torch.save(content, folder / "model_0.pth")
+    return folder / "model_0.pth"
 
 
 def recipe_of(config: str) -> Recipe:
@@ -76,6 +84,76 @@ def test_every_name_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> Non
         str(path),
     ):
         assert part in message
+
+
+def test_faults_of_all_parts_of_the_file_are_reported_together(tmp_path: Path) -> None:
+    content = torch.load(SEED_E, weights_only=True)
+    first = next(iter(content["MODEL"]))
+    del content["MODEL"]["module.reweight_mlp.linear.weight"]
+    content["MODEL"][first][0, 0, 0, 0] = torch.nan
+    content["EMA"]["decay"] = content["surplus"] = torch.tensor(0.5)
+    del content["EMA"]["step"]
+    with pytest.raises(InputError) as raised:
+        read_fx(saved(content, tmp_path), recipe_of("E"))
+    for part in (
+        "missing: reweight_mlp.linear.weight (MODEL)",
+        "nn_model.image_proj.weight has values that are not finite (EMA online_model, MODEL)",  # one tensor, as in the reference
+        "not of such a file: decay (EMA)",
+        "not of such a file: surplus (top level)",
+        "missing: step (EMA)",
+        "not numbered 0 to 50",
+    ):
+        assert part in str(raised.value)
+
+
+def test_faults_of_the_optimiser_name_position_and_weight(tmp_path: Path) -> None:
+    content = torch.load(SEED_E, weights_only=True)
+    states = content["opt"]["state"]
+    del states[3], states[4]["exp_avg"]
+    states[5]["exp_avg_sq"] = torch.zeros(2)
+    states[6]["max_exp_avg_sq"] = states[6]["exp_avg"]
+    states[1], states[99] = states[0], states[0]
+    with pytest.raises(InputError) as raised:
+        read_fx(saved(content, tmp_path), recipe_of("E"))
+    for part in (
+        "missing: step of nn_model.embedding.linear1.weight (opt, state 3)",
+        "missing: exp_avg of nn_model.embedding.linear2.weight (opt, state 4)",
+        "exp_avg_sq of nn_model.down.0.res.linear.weight has shape [2]",
+        "not of such a file: max_exp_avg_sq (opt, state 6)",
+        "nn_model.embedding.fourier.frequencies has a state",
+        "not of such a file: state 99",
+    ):
+        assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("opt", [{"state": {0: 1}}, {"state": {0: {}}, "param_groups": [{}]}, {"state": [1], "param_groups": []}])
+def test_an_optimiser_of_another_kind_is_a_fault(tmp_path: Path, opt: dict[str, object]) -> None:
+    content = torch.load(SEED_E, weights_only=True)
+    content["opt"] = opt
+    with pytest.raises(InputError, match="not numbered"):
+        read_fx(saved(content, tmp_path), recipe_of("E"))
+
+
+def test_averages_alone_can_be_looked_at_but_not_trained_on(tmp_path: Path) -> None:
+    content = torch.load(SEED_E, weights_only=True)
+    alone = {name: tensor for name, tensor in content["EMA"].items() if not name.startswith("online_model.")}
+    path = saved({"EMA": alone}, tmp_path)
+    found = read_fx(path, recipe_of("E"))
+    assert (found.weights, found.adam, found.updates) == (None, None, 3)
+    assert load_fx(path, recipe_of("E")).state_dict().keys() == found.ema.keys()
+    with pytest.raises(InputError, match="only averaged"):
+        load_fx(path, recipe_of("E"), "MODEL")
+
+
+def test_the_recipe_may_be_named_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(
+        "extends: cifar10/E\n"
+        "network: {resolution: 16, channels: 32, multipliers: [1, 2], blocks: 2, attention_resolutions: [8], dropout: 0.0}\n"
+    )
+    named, given = load_fx(SEED_E, str(tmp_path / "tiny.yaml")), load_fx(SEED_E, recipe_of("E"))
+    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in named.state_dict().items())
+    with pytest.raises(InputError, match="no recipe"):
+        load_fx(SEED_E, "cifar10/Q")
 
 
 def test_another_configs_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -232,6 +232,17 @@ def test_only_a_stage_of_one_node_that_the_profile_names_works_in_kfps_own_pod(p
     assert "accelerator" not in package.container(by_stage["snapshot"])["resources"]
 
 
+def test_a_training_that_starts_from_a_checkpoint_waits_for_its_reading(tmp_path: Path) -> None:
+    (tmp_path / "model_0.pth").write_bytes(b"a checkpoint")
+    overrides = {"start.checkpoint": "model_0.pth", "data.standardize": False}
+    read, tasks = experiment(tmp_path, recipes=["digits/E"], overrides=overrides)
+    compile(tasks, read, "run", profile(), "s3://bucket/edm2", tmp_path / "package.yaml")
+    package = Package(tmp_path / "package.yaml")
+    assert package.edges() == {(task.ref, need) for task in tasks for need in task.needs}
+    inside = {ref.stage for task in package.tasks(package.experiment).values() if (ref := ref_of(task))}
+    assert "start" in inside  # both seeds' trainings share it
+
+
 def test_equal_components_are_written_once(package: Package) -> None:
     assert len(package.spec["deploymentSpec"]["executors"]) == 10  # the seven stages, of which the probe twice, the record and the report
 

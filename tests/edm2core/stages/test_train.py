@@ -171,6 +171,21 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
+def test_what_was_killed_between_the_state_and_the_snapshot_commits_it_without_training_on(
+    store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train.work(task, store)
+    for entry in list(store.list(f"{snapshot_ref(trajectory_ref(task), 2).folder}/")):
+        store.delete(entry.path)
+    capfd.readouterr()
+    train.work(task, store)
+    events = [event for line in capfd.readouterr().out.splitlines() if (event := parse(line))]
+    assert [event["step"] for event in events if event["kind"] == "restart"] == [12]
+    assert not any(event["kind"] == "progress" for event in events)
+    whole, resumed = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
 def test_an_earlier_epoch_than_the_state_is_trained_again_and_the_state_ahead_used_afterwards(
     store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

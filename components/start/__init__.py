@@ -1,0 +1,1 @@
+"""Another implementation's checkpoint that training goes on from."""

@@ -1,0 +1,39 @@
+"""Reads another implementation's checkpoint: a snapshot to look at, and a state that training goes on from."""
+
+from __future__ import annotations
+
+import safetensors.torch
+
+from edm2core import snapshot
+from edm2core.affine import Affine
+from edm2core.importers import read_fx
+from edm2core.plan import CheckpointSettings
+from edm2core.stages.main import main
+from edm2core.stages.sources import checkpoint_file
+from edm2core.stages.workspace import Workspace
+
+STATE = "state.safetensors"
+
+
+def run(work: Workspace) -> None:
+    """Result: the files of a snapshot with the fixed EMA and, where the checkpoint has an optimiser, a state."""
+    if work.rank:
+        return
+    settings = CheckpointSettings.model_validate({name: work.settings[name] for name in CheckpointSettings.model_fields})
+    found = read_fx(checkpoint_file(work), settings)
+    snapshot.save(work.out, {"fixed": found.ema}, settings, Affine(), epoch=settings.epoch)
+    if found.weights is not None and found.adam is not None:
+        weights = {f"weights/{name}": tensor for name, tensor in found.weights.items()}
+        moments = {f"adam/{moment}/{name}": tensor for name, state in found.adam.items() for moment, tensor in state.items()}
+        safetensors.torch.save_file({**weights, **moments}, work.out / STATE)
+    work.metadata |= {
+        "implementation": "FutureXiang/edm2",
+        "checkpoint": work.settings["digest"],
+        "epoch": settings.epoch,
+        "updates": found.updates,
+        "emas": ["fixed"],
+    }
+
+
+if __name__ == "__main__":
+    main("start", run)

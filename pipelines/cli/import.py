@@ -1,0 +1,42 @@
+"""edm2 import"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from edm2core.config import load_recipe
+from edm2core.config.settings import StartSettings
+from edm2core.data.source import digest_of
+from edm2core.plan import start_task
+from edm2core.store import open_store
+from pipelines.cli.options import store_option
+from pipelines.single import do_task
+
+
+@click.group(short_help="Bring another implementation's checkpoint into a store.")
+def command() -> None:
+    """Bring another implementation's checkpoint into a store. Nothing in such a file is ever executed."""
+
+
+@command.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--recipe", required=True, help="The recipe that it was trained with: a name that `edm2 recipes` lists, or a path.")
+@click.option("--epoch", type=click.IntRange(1), help="Its completed epochs (default: e + 1 of model_<e>.pth).")
+@store_option
+def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
+    """Make a snapshot and a state of CHECKPOINT, a model_<e>.pth of FutureXiang/edm2.
+
+    A recipe whose `start` names the file goes on from it; so does an experiment by `overrides: {start.checkpoint: FILE}`.
+    """
+    start = StartSettings(checkpoint=str(checkpoint.resolve()), epoch=epoch)
+    chosen = {"start.checkpoint": start.checkpoint} | ({"start.epoch": start.completed} if start.completed else {})
+    read = load_recipe(recipe, chosen)
+    experiment = {"name": f"continue-{checkpoint.stem}", "recipes": [recipe], "overrides": chosen}
+    console = Console(highlight=False)
+    made = do_task(start_task(read, start, digest_of(checkpoint)), open_store(store), f"import-{checkpoint.stem}", experiment, console)
+    epochs = "at an epoch that is not known" if start.completed is None else f"after {start.completed} epochs"
+    what = "snapshot and state" if "state.safetensors" in made.files else "snapshot, without an optimiser's state to train on from"
+    console.print(f"{what} {epochs}, {made.metadata['updates']} steps: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)

@@ -1,0 +1,74 @@
+"""edm2 import, with a checkpoint that the reference's training script saved."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from edm2core import snapshot
+from edm2core.store import open_store
+from edm2core.store.gc import plan_gc
+
+SEED_E = Path(__file__).parents[1] / "data" / "seed_E.pth"
+NETWORK = "network: {resolution: 16, channels: 32, multipliers: [1, 2], blocks: 2, attention_resolutions: [8], dropout: 0.0}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(f"extends: cifar10/E\n{NETWORK}")
+    (tmp_path / "model_2.pth").write_bytes(SEED_E.read_bytes())
+    return tmp_path
+
+
+def edm2(folder: Path, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(command, cwd=folder, text=True, capture_output=True, env=environment, check=False)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def test_a_checkpoint_is_imported_once_and_kept(folder: Path) -> None:
+    code, printed = edm2(folder, "import", "fx", "model_2.pth", "--recipe", "tiny.yaml", "--store", "store")
+    assert code == 0, printed
+    assert "snapshot and state after 3 epochs, 3 steps" in printed
+    address = printed.split()[-1]
+    ema = torch.load(SEED_E, weights_only=True)["EMA"]
+    denoiser = snapshot.load(folder / address)
+    assert torch.equal(denoiser.network.stem.weight, ema["ema_model.nn_model.image_proj.weight"])
+    files = {path: path.stat().st_mtime for path in (folder / "store" / "results").rglob("*")}
+    assert edm2(folder, "import", "fx", "model_2.pth", "--recipe", "tiny.yaml", "--store", "store") == (0, printed)
+    assert {path: path.stat().st_mtime for path in (folder / "store" / "results").rglob("*")} == files
+    assert not [removal for removal in plan_gc(open_store(str(folder / "store")), days=0) if removal.path.startswith("results/")]
+
+
+def test_the_experiment_that_goes_on_from_it_finds_it(folder: Path) -> None:
+    edm2(folder, "import", "fx", "model_2.pth", "--recipe", "tiny.yaml", "--store", "store")
+    (folder / "e.yaml").write_text(
+        "name: theirs\nrecipes: [tiny.yaml]\nepochs: [3, 4]\nmetrics: []\nprobe: false\noverrides: {start.checkpoint: model_2.pth}\n"
+    )
+    code, printed = edm2(folder, "plan", "e.yaml", "--json")
+    assert code == 0, printed
+    start = next(task for line in printed.splitlines() if (task := json.loads(line))["stage"] == "start")
+    assert (folder / "store" / "results" / "start" / start["key"] / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model_2.pth", "--recipe", "cifar10/E"], "missing: nn_model.up.14.res.conv1.weight"),
+        (["absent.pth", "--recipe", "tiny.yaml"], "absent.pth"),
+        (["tiny.yaml", "--recipe", "tiny.yaml"], "not a checkpoint"),
+        (["model_2.pth", "--recipe", "cifar10/Q"], "no recipe 'cifar10/Q'"),
+        (["model_2.pth", "--recipe", "digits/E"], "standardize"),
+        (["model_2.pth"], "--recipe"),
+    ],
+)
+def test_what_cannot_be_imported_is_bad_input_in_words(folder: Path, arguments: list[str], words: str) -> None:
+    code, printed = edm2(folder, "import", "fx", *arguments, "--store", "store")
+    assert code == 2
+    assert words in printed
+    assert "Traceback" not in printed
