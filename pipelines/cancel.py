@@ -60,7 +60,8 @@ def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:
     ages: dict[str, float | None] = {}
     for name in jobs:
         if name.startswith(TRAINING):
-            scratch = Ref("trajectory", name.removeprefix(TRAINING)).scratch
+            key, _, _store = name.removeprefix(TRAINING).partition("-")
+            scratch = Ref("trajectory", key).scratch
             states = [entry.age_s for slot in ("state-0", "state-1") for entry in store.list(f"{scratch}/{slot}/")]
             ages[name] = min(states, default=None)
     return ages

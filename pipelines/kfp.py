@@ -53,7 +53,6 @@ MOST_TASKS = 240  # the largest plan whose package was measured; Argo keeps it t
 LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
 SHM = "/dev/shm"  # noqa: S108
 CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # what k8s/base lets through the network
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 Channels = dict[Ref, PipelineChannel]
 
 
@@ -221,8 +220,7 @@ def _settle(task: PipelineTask, profile: Profile) -> None:
     for name, value in profile.store.env.items():
         task.set_env_variable(name, value)
     if profile.store.secret:
-        names = profile.store.secret_env or {name: name for name in CREDENTIALS}
-        kubernetes.use_secret_as_env(task, profile.store.secret, {key: name for name, key in names.items()})
+        kubernetes.use_secret_as_env(task, profile.store.secret, {key: name for name, key in profile.store.secret_env.items()})
     kubernetes.set_security_context(task, run_as_user=profile.run_as_user, run_as_group=profile.run_as_user, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, profile.images.pull_policy)
     if profile.images.pull_secrets:

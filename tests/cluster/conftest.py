@@ -1,14 +1,19 @@
-"""The namespace that all cluster tests share."""
+"""The namespaces that all cluster tests share."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from edm2core.store import open_store
-from tests.cluster.lab import Lab, kubectl, until
+from tests.cluster.lab import EPOCHS, Lab, Undisturbed, kubectl, until
+
+K8S = Path(__file__).parents[2] / "k8s"
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +36,26 @@ def no_jobs_are_left(request: pytest.FixtureRequest) -> Iterator[None]:
         lab: Lab = request.getfixturevalue("lab")
         kubectl("-n", lab.namespace, "delete", "pytorchjobs", "--all", "--wait=false")
         until(lambda: True if not lab.pods() else None, 60, lambda: "pods are left")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What `kubectl apply -k k8s/overlays/lab` makes, in a namespace of another name."""
+    name, folder = f"edm2-test-{secrets.token_hex(3)}", tmp_path_factory.mktemp("overlay")
+    lab = os.path.relpath(K8S / "overlays" / "lab", folder)
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": name, "resources": [lab]}))
+    kubectl("apply", "-k", str(folder))
+    try:
+        kubectl("-n", name, "rollout", "status", "deployment/minio", "--timeout=300s")
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The training that faults disturb, by two processes here."""
+    store = open_store(str(tmp_path_factory.mktemp("undisturbed")))
+    prepare, training = lab.tasks([EPOCHS])
+    lab.here(prepare, store)
+    return Undisturbed(store, lab.here(training, store, processes=2))

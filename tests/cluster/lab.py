@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -40,6 +40,7 @@ from edm2core.store.runs import Run
 IMAGE = os.environ.get("EDM2_TEST_IMAGE", "")
 MINIO = os.environ.get("EDM2_TEST_MINIO_IMAGE", "localhost:5000/minio:lab")
 USER, PASSWORD = "edm2", "edm2-test-password"
+EPOCHS = 10  # of the training that faults are to leave as it is
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
@@ -48,11 +49,19 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
+class Undisturbed(NamedTuple):
+    """What a training is where nothing goes wrong."""
+
+    store: Store
+    manifest: Manifest
+
+
 class Lab:
     """One namespace, enforcing "restricted" PodSecurity, and its store."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data, self.namespace = folder, data, f"edm2-test-{secrets.token_hex(3)}"
+        self.endpoint = ""  # of the store, from here
         self.minio_namespace = f"{self.namespace}-store"
 
     def up(self) -> None:
@@ -60,9 +69,11 @@ class Lab:
         kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
         kubectl("create", "namespace", self.minio_namespace)
         self.apply(*_minio(self.minio_namespace, self.data))
+        self._pull(self.profile().images.compute)
         kubectl("-n", self.minio_namespace, "rollout", "status", "deployment/minio", "--timeout=120s")
         address = kubectl("-n", self.minio_namespace, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
-        os.environ.update({"EDM2_S3_ENDPOINT": f"http://{address}:9000", "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD})
+        self.endpoint = f"http://{address}:9000"
+        os.environ.update({"EDM2_S3_ENDPOINT": self.endpoint, "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD})
         self.apply(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "edm2-job", "namespace": self.namespace}},
             {
@@ -73,6 +84,11 @@ class Lab:
             },
         )
         until(lambda: _made_bucket(Minio(f"{address}:9000", USER, PASSWORD, secure=False)), 60, lambda: "MinIO does not answer")
+
+    def _pull(self, image: str) -> None:
+        """Have the image on the node, so that no test's time is spent on that."""
+        kubectl("-n", self.minio_namespace, "run", "pull", "--image", image, "--restart=Never", "--command", "--", "true")
+        kubectl("-n", self.minio_namespace, "wait", "pod/pull", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
 
     def down(self) -> None:
         kubectl("delete", "namespace", self.namespace, self.minio_namespace, "--wait=false")

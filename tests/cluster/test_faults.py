@@ -8,33 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from components.launcher.cluster import Cluster
 from components.launcher.log_record import log_folder, read_record
 from edm2core.errors import Interrupted
-from edm2core.manifest import Manifest
-from edm2core.store import Store, open_store
-from tests.cluster.lab import Lab, difference, kubectl, until
+from edm2core.store import open_store
+from tests.cluster.lab import EPOCHS, Lab, Undisturbed, difference, kubectl, until
 
 pytestmark = pytest.mark.cluster
-EPOCHS = 10
-
-
-class Undisturbed(NamedTuple):
-    store: Store
-    manifest: Manifest
-
-
-@pytest.fixture(scope="module")
-def undisturbed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """The training that all of these are, by two processes here."""
-    store = open_store(str(tmp_path_factory.mktemp("undisturbed")))
-    prepare, training = lab.tasks([EPOCHS])
-    lab.here(prepare, store)
-    return Undisturbed(store, lab.here(training, store, processes=2))
 
 
 @pytest.mark.parametrize(
@@ -112,18 +95,6 @@ def test_a_stopped_process_is_noticed_and_training_goes_on(lab: Lab, undisturbed
     restart = follower.wait_for("restart", after=when)
     print(f"training again after {restart['time'] - when:.1f} s")
     assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
-
-
-@pytest.mark.slow
-def test_the_store_may_be_away_for_half_a_minute(lab: Lab, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    profile, (training,) = lab.fresh([EPOCHS])
-    follower = lab.follow(training, profile)
-    follower.wait_for_step(69)
-    kubectl("-n", lab.minio_namespace, "scale", "deployment/minio", "--replicas=0")
-    time.sleep(30)
-    kubectl("-n", lab.minio_namespace, "scale", "deployment/minio", "--replicas=1")
-    assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
-    assert not [event for event in follower.events if event["kind"] == "restart"]
 
 
 @pytest.mark.slow

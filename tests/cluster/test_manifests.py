@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,24 +22,10 @@ pytestmark = pytest.mark.cluster
 K8S = Path(__file__).parents[2] / "k8s"
 
 
-@pytest.fixture(scope="module")
-def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What `kubectl apply -k k8s/overlays/lab` makes, in a namespace of another name."""
-    name, folder = f"edm2-test-{secrets.token_hex(3)}", tmp_path_factory.mktemp("overlay")
-    lab = os.path.relpath(K8S / "overlays" / "lab", folder)
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": name, "resources": [lab]}))
-    kubectl("apply", "-k", str(folder))
-    try:
-        kubectl("-n", name, "rollout", "status", "deployment/minio", "--timeout=300s")
-        yield name
-    finally:
-        kubectl("delete", "namespace", name, "--wait=false")
-
-
 @pytest.fixture
-def profile(namespace: str, tmp_path: Path) -> str:
+def profile(installed: str, tmp_path: Path) -> str:
     file = tmp_path / "lab.yaml"
-    file.write_text(json.dumps({**json.loads(load_profile("lab").dumps()), "namespace": namespace}))
+    file.write_text(json.dumps({**json.loads(load_profile("lab").dumps()), "namespace": installed}))
     return str(file)
 
 
@@ -52,21 +35,21 @@ def doctor(profile: str) -> tuple[int, str]:
     return ran.returncode, ran.stdout
 
 
-def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(namespace: str, profile: str) -> None:
+def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(installed: str, profile: str) -> None:
     code, said = doctor(profile)
     assert code == 0, said
     assert f"all {len(RIGHTS)} rights that k8s/base grants" in said
     assert "both images can be pulled by a pod" in said
     assert "from a pod: the store refuses a second writer" in said
-    assert "doctor" not in kubectl("-n", namespace, "get", "pods", "-o", "name")
+    assert "doctor" not in kubectl("-n", installed, "get", "pods", "-o", "name")
 
 
-def test_doctor_names_the_right_that_is_missing(namespace: str, profile: str) -> None:
+def test_doctor_names_the_right_that_is_missing(installed: str, profile: str) -> None:
     rule = {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["get", "list", "create", "delete"]}
-    before = json.loads(kubectl("-n", namespace, "get", "role", "edm2-control", "-o", "json"))["rules"]
+    before = json.loads(kubectl("-n", installed, "get", "role", "edm2-control", "-o", "json"))["rules"]
     kubectl(
         "-n",
-        namespace,
+        installed,
         "patch",
         "role",
         "edm2-control",
@@ -77,7 +60,7 @@ def test_doctor_names_the_right_that_is_missing(namespace: str, profile: str) ->
     try:
         code, said = doctor(profile)
     finally:
-        kubectl("-n", namespace, "patch", "role", "edm2-control", "--type=merge", "-p", json.dumps({"rules": before}))
+        kubectl("-n", installed, "patch", "role", "edm2-control", "--type=merge", "-p", json.dumps({"rules": before}))
     assert code == 1
     assert "edm2-control may not: patch pytorchjobs" in said
 
@@ -91,15 +74,15 @@ def test_doctor_names_an_image_that_cannot_be_pulled(profile: str) -> None:
     assert "localhost:5000/no-such-image:dev cannot be pulled" in said
 
 
-def test_one_apply_trains_without_python_on_the_client(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (K8S / "pytorchjobs" / "digits-C.yaml").read_text().replace("namespace: edm2\n", f"namespace: {namespace}\n")
+def test_one_apply_trains_without_python_on_the_client(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (K8S / "pytorchjobs" / "digits-C.yaml").read_text().replace("namespace: edm2\n", f"namespace: {installed}\n")
     job = yaml.safe_load(text)
     name = job["metadata"]["name"]
     kubectl("apply", "-f", "-", text=text)
     until(
-        lambda: True if "Succeeded" in _conditions(namespace, name) else None, 600, lambda: kubectl("-n", namespace, "get", "pods,events")
+        lambda: True if "Succeeded" in _conditions(installed, name) else None, 600, lambda: kubectl("-n", installed, "get", "pods,events")
     )
-    address = kubectl("-n", namespace, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
+    address = kubectl("-n", installed, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
     secret = {"EDM2_S3_ENDPOINT": f"http://{address}:9000", "AWS_ACCESS_KEY_ID": "edm2-lab", "AWS_SECRET_ACCESS_KEY": "edm2-lab-only"}
     for variable, value in secret.items():
         monkeypatch.setenv(variable, value)

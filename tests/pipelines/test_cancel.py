@@ -115,8 +115,8 @@ def test_a_job_in_a_queue_is_deleted_since_suspending_is_the_queues(fake: FakeCl
 def test_what_state_a_stopped_training_has_saved_is_said(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     Scratch(store, "scratch/trajectory/a", 1).put("state-1", b"weights")
-    ages = saved_states(store, ["edm2-trajectory-a", "edm2-trajectory-b", "edm2-probe-c"])
-    assert ages.pop("edm2-trajectory-b") is None
-    assert set(ages) == {"edm2-trajectory-a"}
-    assert ages["edm2-trajectory-a"] is not None
-    assert ages["edm2-trajectory-a"] < 60
+    ages = saved_states(store, ["edm2-trajectory-a-0123ab", "edm2-trajectory-b-0123ab", "edm2-probe-c-0123ab"])  # as job_name() makes them
+    assert ages.pop("edm2-trajectory-b-0123ab") is None
+    assert set(ages) == {"edm2-trajectory-a-0123ab"}
+    assert ages["edm2-trajectory-a-0123ab"] is not None
+    assert ages["edm2-trajectory-a-0123ab"] < 60

@@ -1,0 +1,181 @@
+"""Runs a compiled package's tasks as Kubeflow Pipelines would: each in a pod of its own, with an executor input as KFP 2.17 writes it.
+
+It stands in for KFP's driver, its launcher and Argo, of which a cluster with only the training operator has none.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.cluster.lab import kubectl, until
+
+Object = dict[str, Any]
+OUTPUT = "/tmp/kfp_outputs/output_metadata.json"
+ROOT = "minio://mlpipeline/v2/artifacts"  # at /minio/mlpipeline/… in a pod, on a disk that KFP mounts there
+# What KFP's launcher does around a body: folders for its outputs before, and afterwards all that was written, here by printing it.
+LAUNCHER = """
+mkdir -p /tmp/kfp_outputs; for file in $FILES; do mkdir -p "$(dirname "$file")"; done
+"$@"; code=$?
+for file in $FILES; do [ -e "$file" ] && echo "@@file $file $(base64 -w0 < "$file")"; done
+exit $code
+"""
+
+
+class Ended(NamedTuple):
+    """A task that has ended: its exit code, what it printed, and what it published, by the artifact's name."""
+
+    code: int
+    text: str
+    artifacts: dict[str, Object]
+    files: dict[str, bytes]
+
+
+class Kubeflow:
+    """One run of a package in a namespace, whose pods belong to `owner`."""
+
+    def __init__(self, package: Path, namespace: str, account: str, owner: Object | None = None) -> None:
+        self.spec, platform = yaml.safe_load_all(package.read_text())
+        self.platform = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        self.namespace, self.account, self.owner = namespace, account, owner
+        self.parameters = {name: value["defaultValue"] for name, value in self.spec["root"]["inputDefinitions"]["parameters"].items()}
+        self.ended: dict[str, Ended] = {}  # by the task's display name
+
+    def run(self) -> None:
+        """Do every task after what it depends on; the exit task last."""
+        self._dag(self.spec["root"]["dag"], self.parameters, {})
+
+    def pod_of(self, title: str) -> str:
+        """Start only the task of that display name, which needs no artifact to be there; its pod's name."""
+        for component in self.spec["components"].values():
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                if task["taskInfo"]["name"] == title:
+                    inner = {f"pipelinechannel--{key}": value for key, value in self.parameters.items()}  # as the exit handler names them
+                    return self._start(task, self._parameters(task, self.parameters | inner), {})[0]
+        raise KeyError(title)
+
+    def _dag(self, dag: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> None:
+        done: dict[str, dict[str, Object]] = {}
+        while waiting := [name for name in dag["tasks"] if name not in done]:
+            name = next(name for name in waiting if set(dag["tasks"][name].get("dependentTasks", ())) <= done.keys())
+            task = dag["tasks"][name]
+            given = {key: _artifact(source, artifacts, done) for key, source in task.get("inputs", {}).get("artifacts", {}).items()}
+            done[name] = self._task(task, self._parameters(task, parameters), given)
+
+    def _task(self, task: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> dict[str, Object]:
+        inside = self.spec["components"][task["componentRef"]["name"]].get("dag")
+        if inside:
+            self._dag(inside, parameters, artifacts)
+            return {}
+        title = task["taskInfo"]["name"]
+        name, files = self._start(task, parameters, artifacts)
+        until(lambda: True if self.phase(name) in ("Succeeded", "Failed") else None, 300, lambda: f"{title}: {self.log(name)}")
+        self.ended[title] = ended = self._end(name, files)
+        assert ended.code == 0, f"{title}: {ended.text}"
+        return ended.artifacts
+
+    def _start(self, task: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> tuple[str, dict[str, str]]:
+        """A pod for the task; its name, and each of its outputs' file."""
+        component = self.spec["components"][task["componentRef"]["name"]]
+        name = f"kfp-{secrets.token_hex(4)}"
+        outputs = {
+            key: {"name": key, "type": kind["artifactType"], "uri": f"{ROOT}/{name}/{key}", "metadata": {}}
+            for key, kind in component.get("outputDefinitions", {}).get("artifacts", {}).items()
+        }
+        files = {key: value["uri"].replace("minio://", "/minio/") for key, value in outputs.items()}
+        executor_input = {
+            "inputs": {
+                "parameterValues": parameters,
+                "artifacts": {key: {"artifacts": [value]} for key, value in artifacts.items()},
+            },
+            "outputs": {"artifacts": {key: {"artifacts": [value]} for key, value in outputs.items()}, "outputFile": OUTPUT},
+        }
+        kubectl("create", "-f", "-", text=json.dumps(self._pod(name, component["executorLabel"], executor_input, list(files.values()))))
+        return name, files
+
+    def _pod(self, name: str, label: str, executor_input: Object, files: list[str]) -> Object:
+        container, platform = self.spec["deploymentSpec"]["executors"][label]["container"], self.platform[label]
+        command = [*container["command"], *container["args"]]
+        identity = {"KFP_POD_NAME": "metadata.name", "KFP_POD_UID": "metadata.uid"}
+        env = [*container.get("env", []), {"name": "FILES", "value": " ".join([OUTPUT, *files])}]
+        env += [{"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in identity.items()]
+        for secret in platform.get("secretAsEnv", []):
+            env += [
+                {"name": pair["envVar"], "valueFrom": {"secretKeyRef": {"name": secret["secretName"], "key": pair["secretKey"]}}}
+                for pair in secret["keyToEnv"]
+            ]
+        amounts = container["resources"]
+        user = {key: int(value) if str(value).isdigit() else value for key, value in platform["securityContext"].items()}
+        main = {
+            "name": "main",
+            "image": container["image"],
+            "command": ["sh", "-c", LAUNCHER, "launcher"],
+            "args": [json.dumps(executor_input) if part == "{{$}}" else part for part in command],
+            "env": env,
+            "resources": {
+                "requests": {"cpu": amounts["resourceCpuRequest"], "memory": amounts["resourceMemoryRequest"]},
+                "limits": {"cpu": amounts["resourceCpuLimit"], "memory": amounts["resourceMemoryLimit"]},
+            },
+            "securityContext": {
+                **user,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "volumeMounts": [{"name": "minio-scratch", "mountPath": "/minio"}],
+        }
+        metadata = {"name": name, "namespace": self.namespace, "labels": platform["podMetadata"]["labels"]}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata | ({"ownerReferences": [self.owner]} if self.owner else {}),
+            "spec": {
+                "serviceAccountName": self.account,
+                "restartPolicy": "Never",
+                "containers": [main],
+                "volumes": [{"name": "minio-scratch", "emptyDir": {}}],
+            },
+        }
+
+    def _parameters(self, task: Object, given: dict[str, Any]) -> dict[str, Any]:
+        """The task's parameters: constants, or the values of its surrounding DAG."""
+        return {
+            key: source["runtimeValue"]["constant"] if "runtimeValue" in source else given[source["componentInputParameter"]]
+            for key, source in task.get("inputs", {}).get("parameters", {}).items()
+        }
+
+    def phase(self, pod: str) -> str:
+        return kubectl("-n", self.namespace, "get", "pod", pod, "-o", "jsonpath={.status.phase}")
+
+    def log(self, pod: str) -> str:
+        done = subprocess.run(["kubectl", "-n", self.namespace, "logs", pod], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def _end(self, pod: str, files: dict[str, str]) -> Ended:
+        found = json.loads(kubectl("-n", self.namespace, "get", "pod", pod, "-o", "json"))
+        code = found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+        lines = self.log(pod).splitlines()
+        marked = [line.split(" ", 2)[1:] for line in lines if line.startswith("@@file ")]
+        written = {path: base64.b64decode(data) for path, data in marked}
+        published = json.loads(written[OUTPUT]).get("artifacts", {}) if OUTPUT in written else {}
+        return Ended(
+            int(code),
+            "\n".join(line for line in lines if not line.startswith("@@file ")),
+            {key: value["artifacts"][0] for key, value in published.items()},
+            {key: written[path] for key, path in files.items() if path in written},
+        )
+
+
+def _artifact(source: Object, given: dict[str, Object], done: dict[str, dict[str, Object]]) -> Object:
+    if "componentInputArtifact" in source:
+        return given[source["componentInputArtifact"]]
+    output = source["taskOutputArtifact"]
+    made = done[output["producerTask"]][output["outputArtifactKey"]]
+    numbers = {key: float(value) for key, value in made["metadata"].items() if isinstance(value, int)}
+    return {"name": "17", "uri": made["uri"], "metadata": made["metadata"] | numbers}  # as the driver has it from its database: untyped

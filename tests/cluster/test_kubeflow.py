@@ -1,0 +1,198 @@
+"""Component bodies in the control image, run by KFP's executor under the account and the Role of k8s/base."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.launcher.job import run_label
+from components.launcher.profile import load_profile
+from edm2core.config.experiment import load_experiment
+from edm2core.manifest import Manifest
+from edm2core.plan import plan
+from edm2core.store import Store, open_store
+from edm2core.store.results import load, verify
+from edm2core.store.runs import run_id
+from pipelines.cancel import saved_states
+from pipelines.kfp import compile
+from pipelines.sources import resolve
+from tests.cluster.kubeflow import Kubeflow
+from tests.cluster.lab import kubectl, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+EXPERIMENT = {
+    "name": "bodies",
+    "recipes": ["digits/C"],
+    "epochs": [3],
+    "sample": {"count": 128, "steps": 3},
+    "metrics": ["fd"],
+    "probe": {"epochs": 1},
+}
+ACCOUNT = "edm2-control"
+LONG = {"epochs": [400], "metrics": [], "probe": False, "overrides": {"training.epochs": 400}}
+TERMINATE = """
+import glob, os, signal, time
+bodies = [int(p.split("/")[2]) for p in glob.glob("/proc/[0-9]*/cmdline") if b"--executor_input" in open(p, "rb").read()]
+bodies = [body for body in bodies if body not in (1, os.getpid())]  # 1 stands in for KFP's launcher
+for body in bodies:
+    os.kill(body, signal.SIGTERM)
+time.sleep(0.6)
+for body in bodies:
+    try:
+        os.kill(body, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""  # as Argo does when Kubeflow terminates a run: a signal, and the end under a second later
+
+
+@pytest.fixture(scope="module")
+def workflow(installed: str) -> Iterator[dict[str, Any]]:
+    """An ownerReference to an Argo Workflow; only the kind of object is there, nobody acts on it."""
+    kubectl("apply", "-f", "-", text=json.dumps(WORKFLOWS))
+    kubectl("wait", "--for=condition=Established", "crd/workflows.argoproj.io", "--timeout=60s")
+    name = f"bodies-{secrets.token_hex(3)}"
+    made = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": installed}}
+    kubectl("apply", "-f", "-", text=json.dumps(made))
+    uid = kubectl("-n", installed, "get", "workflow", name, "-o", "jsonpath={.metadata.uid}")
+    yield {"apiVersion": made["apiVersion"], "kind": "Workflow", "name": name, "uid": uid}
+    kubectl("delete", "crd", "workflows.argoproj.io", "--wait=false")
+
+
+def test_every_body_does_its_task_and_publishes_it(
+    installed: str, workflow: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, run, store = compiled(installed, tmp_path, monkeypatch)
+    kubeflow = Kubeflow(package, installed, ACCOUNT, workflow)
+    kubeflow.run()
+    by_stage = {ref_stage(title): ended for title, ended in kubeflow.ended.items()}
+    assert len(kubeflow.ended) == 10  # all components but `fetch_extractor`, which reads what only a network has
+    for title, ended in kubeflow.ended.items():
+        assert "Traceback" not in ended.text, title
+        for name, artifact in ended.artifacts.items():
+            if artifact["metadata"].get("location"):
+                manifest = Manifest.loads(ended.files[name])
+                assert verify(store, manifest) == [], title
+                assert artifact["metadata"]["location"] == f"{store.uri}/{manifest.ref.folder}/{manifest.attempt}"
+                assert load(store, manifest.ref) == manifest
+    assert math.isfinite(by_stage["FD"].artifacts["values"]["metadata"]["fd_digits"])
+    confusion = by_stage["probe"].artifacts["confusion"]["metadata"]["confusionMatrix"]
+    assert len(confusion["rows"]) == 10
+    assert b"data:image/png;base64," in by_stage["samples"].files["grid"]
+    assert b"<svg" in by_stage["train"].files["curves"]
+    assert b"FD" in by_stage["report"].files["page"]
+    assert store.read(f"runs/{run}/report.html") == by_stage["report"].files["page"]
+    jobs = json.loads(kubectl("-n", installed, "get", "pytorchjobs", "-l", f"{run_label(run)}=yes", "-o", "json"))["items"]
+    assert {job["metadata"]["ownerReferences"][0]["uid"] for job in jobs} == {workflow["uid"]}
+    kubectl("-n", installed, "delete", "workflow", workflow["name"])
+    until(
+        lambda: None if kubectl("-n", installed, "get", "pytorchjobs", "-l", f"{run_label(run)}=yes", "-o", "name") else True,
+        60,
+        lambda: "jobs are left without their Workflow",
+    )
+
+
+def test_a_terminated_body_has_its_job_suspended_before_it_is_gone(installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, run, store = compiled(installed, tmp_path, monkeypatch, **LONG)
+    kubeflow, pod = training_pod(installed, package)
+    kubectl("-n", installed, "exec", pod, "--", "python3", "-c", TERMINATE)
+    job = the_job(installed, run)
+    assert job["spec"]["runPolicy"]["suspend"] is True
+    until(lambda: None if pods_of(installed, job) else True, 60, lambda: "pods are left")
+    assert [age for age in saved_states(store, [job["metadata"]["name"]]).values() if age is not None]
+    assert "Traceback" not in kubeflow.log(pod)
+
+
+@pytest.mark.slow
+def test_cancel_stops_jobs_that_nobody_follows_and_says_what_was_saved(
+    installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, run, _ = compiled(installed, tmp_path, monkeypatch, **LONG, name="cancelled")
+    _, pod = training_pod(installed, package)
+    kubectl("-n", installed, "delete", "pod", pod, "--grace-period=0", "--force")
+    command = [sys.executable, "-m", "pipelines.cli.main", "cancel", run, "--cluster", str(tmp_path / "cluster.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    job = the_job(installed, run)
+    assert f"{job['metadata']['name']} is stopping" in done.stdout
+    assert "1 jobs stopped" in done.stdout
+    assert "its state was saved" in done.stdout
+    assert job["spec"]["runPolicy"]["suspend"] is True
+    assert not pods_of(installed, job)
+
+
+def training_pod(namespace: str, package: Path) -> tuple[Kubeflow, str]:
+    """The package's training, begun; the pod that follows it."""
+    kubeflow = Kubeflow(package, namespace, ACCOUNT)
+    for title in ("record the run", "digits · prepare data"):
+        before = kubeflow.pod_of(title)
+        until(lambda pod=before: True if kubeflow.phase(pod) == "Succeeded" else None, 120, lambda pod=before: kubeflow.log(pod))
+    pod = kubeflow.pod_of("C · seed 0 · train to epoch 400")
+    until(lambda: True if "% " in kubeflow.log(pod) else None, 120, lambda: kubeflow.log(pod))
+    return kubeflow, pod
+
+
+def the_job(namespace: str, run: str) -> dict[str, Any]:
+    """The run's one training job."""
+    selector = f"{run_label(run)}=yes,edm2/stage=training"
+    (job,) = json.loads(kubectl("-n", namespace, "get", "pytorchjobs", "-l", selector, "-o", "json"))["items"]
+    return dict(job)
+
+
+def pods_of(namespace: str, job: dict[str, Any]) -> str:
+    return kubectl("-n", namespace, "get", "pods", "-l", f"training.kubeflow.org/job-name={job['metadata']['name']}", "-o", "name")
+
+
+def compiled(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[Path, str, Store]:
+    """The experiment's package for that namespace, its run, and its store as seen from here."""
+    address = kubectl("-n", namespace, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
+    values = {"EDM2_S3_ENDPOINT": f"http://{address}:9000", "AWS_ACCESS_KEY_ID": "edm2-lab", "AWS_SECRET_ACCESS_KEY": "edm2-lab-only"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    lab = load_profile("lab")
+    uri = f"s3://edm2/{secrets.token_hex(3)}"
+    profile = lab.model_copy(update={"namespace": namespace, "store": lab.store.model_copy(update={"uri": uri})})
+    (folder / "cluster.yaml").write_text(profile.dumps())
+    file = folder / "experiment.yaml"
+    file.write_text(yaml.safe_dump({**EXPERIMENT, **changes}))
+    experiment = load_experiment(file)
+    tasks = plan(experiment, resolve(experiment))
+    run = run_id(experiment, tasks)
+    compile(tasks, experiment, run, profile, uri, folder / "package.yaml")
+    return folder / "package.yaml", run, open_store(uri)
+
+
+def ref_stage(title: str) -> str:
+    """What a task does, by a word of its title."""
+    return next(
+        (word for word in ("report", "record", "train", "samples", "FD", "probe", "pixels", "statistics", "extractor") if word in title),
+        title,
+    )
+
+
+WORKFLOWS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "workflows.argoproj.io"},
+    "spec": {
+        "group": "argoproj.io",
+        "names": {"kind": "Workflow", "listKind": "WorkflowList", "plural": "workflows", "singular": "workflow"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
