@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -10,19 +11,24 @@ from rich.console import Console
 from rich.table import Table
 
 from edm2core.config.experiment import load_experiment
-from edm2core.plan import plan
+from edm2core.manifest import Ref
+from edm2core.plan import Task, plan
 from edm2core.store import open_store
 from edm2core.store.results import load
 from pipelines.cli.options import experiment_argument, store_option
+from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.sources import resolve
 
+UNKNOWN = "?"
 
-@click.command(short_help="List an experiment's tasks and what is in the store already.")
+
+@click.command(short_help="List an experiment's tasks, their cost, and what is in the store already.")
 @experiment_argument
 @store_option
+@click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="Whose hours are estimated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as the stages take them.")
-def command(experiment: Path, store: str, as_json: bool) -> None:
-    """List the tasks of EXPERIMENT with their keys, and which results are in the store already. Nothing is run."""
+def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
+    """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run."""
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
     if as_json:
@@ -30,12 +36,55 @@ def command(experiment: Path, store: str, as_json: bool) -> None:
             click.echo(json.dumps(task.to_json()))
         return
     where = open_store(store)
-    table = Table("", "task", "key", box=None, pad_edge=False)
-    there = 0
-    for task in tasks:
-        done = load(where, task.ref) is not None
-        there += done
-        table.add_row("✓" if done else "·", task.title, str(task.ref), style="dim" if done else "")
+    there = {task.ref for task in tasks if load(where, task.ref) is not None}
+    costs = estimates(tasks, lambda ref: load(where, ref))
     console = Console(highlight=False)
-    console.print(table)
-    console.print(f"{len(tasks)} tasks, {there} of them in {where.uri} already.", soft_wrap=True)
+    console.print(_tasks(tasks, there))
+    console.print()
+    console.print(_costs(tasks, there, costs, GPUS[gpu]))
+    console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
+    console.print(
+        f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."
+        + (f" {UNKNOWN}: known once the data are prepared." if any(cost.flops is None for cost in costs.values()) else ""),
+        style="dim",
+    )
+
+
+def _tasks(tasks: list[Task], there: set[Ref]) -> Table:
+    table = Table("", "task", "key", box=None, pad_edge=False)
+    for task in tasks:
+        done = task.ref in there
+        table.add_row("✓" if done else "·", task.title, str(task.ref), style="dim" if done else "")
+    return table
+
+
+def _costs(tasks: list[Task], there: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) -> Table:
+    """A line for each stage, and their sum."""
+    table = Table("stage", box=None, pad_edge=False)
+    for name in ("tasks", "to do", "PFLOP", "kept", "GPU hours", "still"):
+        table.add_column(name, justify="right")
+    stages = list(dict.fromkeys(task.stage for task in tasks))
+    for stage, own in [*((stage, [t for t in tasks if t.stage == stage]) for stage in stages), ("all", tasks)]:
+        left = [task for task in own if task.ref not in there]
+        all_costs = [costs[task.ref] for task in own]
+        row = (_sum(cost.flops for cost in all_costs), _sum(cost.stored for cost in all_costs))
+        hours = [_sum(costs[task.ref].seconds(gpu) for task in some) for some in (own, left)]
+        table.add_row(
+            stage,
+            str(len(own)),
+            str(len(left)),
+            UNKNOWN if row[0] is None else f"{row[0] / 1e15:,.3g}",
+            UNKNOWN if row[1] is None else _size(row[1]),
+            *(UNKNOWN if value is None else f"{value / 3600:,.2f}" for value in hours),
+            style="bold" if stage == "all" else "",
+        )
+    return table
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if any(value is None for value in known) else sum(value for value in known if value is not None)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,149 @@
+"""What a plan costs: operations, bytes kept, hours on a GPU. Counted from settings, before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from edm2core.config.settings import DiffusionSettings, NetworkSettings
+from edm2core.cost import Cost, network_cost
+from edm2core.manifest import Manifest, Ref
+from edm2core.plan import Task, trajectory_ref
+
+UTILISATION = 0.35  # of a GPU's peak that training and sampling are taken to reach: docs/performance.md says what was measured
+TRAINING = 3  # a training step's operations are three forwards: forward, and both halves of backward
+INCEPTION_FLOPS = 11.4e9  # of one image at 299 x 299
+STATISTICS_BYTES = 8 * 2048 * 2049  # mean and covariance of Inception's features
+AVERAGES = 64  # stored power-function averages of each width, over a training
+LOOKED_AT = 2  # slots of a training's state
+
+
+class Gpu(NamedTuple):
+    """A GPU's peak in dense matrix multiplication, operations a second, by its maker's data sheet."""
+
+    half: float  # bf16 or fp16, summed in float32
+    single: float  # float32; TF32 where there is such
+
+
+GPUS = {
+    "h200": Gpu(989e12, 494e12),
+    "h100": Gpu(989e12, 494e12),
+    "a100": Gpu(312e12, 156e12),
+    "l40s": Gpu(362e12, 183e12),
+    "rtx4090": Gpu(165e12, 83e12),
+    "v100": Gpu(125e12, 15.7e12),
+}
+
+
+class Images(NamedTuple):
+    """How many images a data set has for training and for test."""
+
+    train: int
+    test: int
+
+
+PUBLISHED = {"cifar10": Images(50_000, 10_000), "cifar100": Images(50_000, 10_000), "tinyimagenet": Images(100_000, 10_000)}
+DIGITS = 1797  # scikit-learn's
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A task's cost; `half`: its operations run in half precision. None: not known until the data are prepared."""
+
+    flops: float | None = 0.0
+    stored: float | None = 0.0
+    half: bool = False
+
+    def seconds(self, gpu: Gpu) -> float | None:
+        """On one GPU."""
+        peak = gpu.half if self.half else gpu.single
+        return None if self.flops is None else self.flops / (peak * UTILISATION)
+
+
+def estimates(tasks: list[Task], prepared: Callable[[Ref], Manifest | None]) -> dict[Ref, Estimate]:
+    """Each task's cost; `prepared` finds the manifest of a data set that is prepared already, which knows its images."""
+    planner = _Planner({task.ref: task for task in tasks}, prepared)
+    return {task.ref: planner.estimate(task) for task in tasks}
+
+
+class _Planner:
+    def __init__(self, tasks: Mapping[Ref, Task], prepared: Callable[[Ref], Manifest | None]) -> None:
+        self.tasks, self.prepared = tasks, prepared
+        self.begun: set[Ref] = set()
+
+    def estimate(self, task: Task) -> Estimate:
+        counted: Callable[[Task], Estimate] | None = getattr(self, f"_{task.stage}", None)
+        return counted(task) if counted else Estimate()
+
+    def _prepare(self, task: Task) -> Estimate:
+        images, pixels = self._images(task), _pixels(task, self.tasks.values())
+        return Estimate(0.0, sum(images) * pixels if images and pixels else None)
+
+    def _snapshot(self, task: Task) -> Estimate:
+        training, epoch = task.settings["training"], task.settings["epoch"]
+        cost, images = _network(task), self._images(self.tasks[task.inputs["data"]])
+        before = max((self.tasks[ref].settings["epoch"] for ref in task.after if ref in self.tasks), default=0)
+        flops = TRAINING * cost.flops * images.train * (epoch - before) if images else None
+        widths = len(training["ema_sigma_rel"])
+        stored = 4.0 * cost.parameters * (widths + (training["ema_beta"] is not None))
+        stored += 2.0 * cost.parameters * widths * min(AVERAGES, training["epochs"]) * (epoch - before) / training["epochs"]
+        trajectory = trajectory_ref(task)
+        if trajectory not in self.begun:  # its states: weights, both of Adam's moments, averages
+            self.begun.add(trajectory)
+            stored += LOOKED_AT * 4.0 * cost.parameters * (3 + widths + (training["ema_beta"] is not None))
+        return Estimate(flops, stored, _half(training))
+
+    def _sample(self, task: Task) -> Estimate:
+        snapshot, settings = self.tasks[task.inputs["snapshot"]], task.settings
+        evaluations = 2 * settings["steps"] - 1
+        network = snapshot.settings["network"]
+        pixels = network["image_channels"] * network["resolution"] ** 2
+        return Estimate(_network(snapshot).flops * evaluations * settings["count"], settings["count"] * pixels, _half(settings))
+
+    def _reference(self, task: Task) -> Estimate:
+        images = self._images(self.tasks[task.inputs["data"]])
+        each = self._features(task)
+        return Estimate((each * images.train if images else None) if each else 0.0, STATISTICS_BYTES if each else 0.0)
+
+    def _metrics(self, task: Task) -> Estimate:
+        return Estimate(self._features(task) * self.tasks[task.inputs["samples"]].settings["count"])
+
+    def _probe(self, task: Task) -> Estimate:
+        images = self._images(self.tasks[task.inputs["data"]])
+        if "snapshot" not in task.inputs:
+            return Estimate()
+        settings = task.settings
+        passes = len(settings["t"]) * (images.train * settings["epochs"] + images.test) if images else None
+        return Estimate(_network(self.tasks[task.inputs["snapshot"]]).flops * passes if passes else None, 0.0, _half(settings))
+
+    def _features(self, task: Task) -> float:
+        """Operations of the extractor for one image."""
+        return INCEPTION_FLOPS if self.tasks[task.inputs["extractor"]].settings["extractor"] == "inception" else 0.0
+
+    def _images(self, task: Task) -> Images | None:
+        """How many images there are, for the task that prepares them."""
+        if known := PUBLISHED.get(task.settings["format"]):
+            return known
+        if task.settings["format"] == "digits":
+            test = round(DIGITS * task.settings["test_share"])
+            return Images(DIGITS - test, test)
+        manifest = self.prepared(task.ref)
+        return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else None
+
+
+def _network(task: Task) -> Cost:
+    network = NetworkSettings.model_validate(task.settings["network"])
+    return network_cost(network, DiffusionSettings.model_validate(task.settings["diffusion"]))
+
+
+def _half(settings: Mapping[str, Any]) -> bool:
+    return str(settings["precision"]) != "fp32"
+
+
+def _pixels(task: Task, tasks: Iterable[Task]) -> int | None:
+    """Numbers in one image of a data set, as a network of the plan takes them."""
+    for user in tasks:
+        if user.stage == "snapshot" and user.inputs["data"] == task.ref:
+            return int(user.settings["network"]["image_channels"] * user.settings["network"]["resolution"] ** 2)
+    return None

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edm2core.config import load_experiment
+from edm2core.cost import network_cost
+from edm2core.manifest import Manifest, Ref
+from edm2core.plan import Task, plan
+from pipelines.estimate import GPUS, UTILISATION, Estimate, estimates
+
+DIGESTS = {"data:cifar10/E": "md5:" + "0" * 32, "data:digits/C": "builtin:digits", "inception": "sha256:6726825d"}
+
+
+def planned(folder: Path, recipe: str, **settings: object) -> list[Task]:
+    file = folder / "e.yaml"
+    file.write_text(yaml.safe_dump({"name": "x", "recipes": [recipe], "inception_weights": "w", **settings}))
+    return plan(load_experiment(file), DIGESTS)
+
+
+def by_stage(tasks: list[Task], costs: dict[Ref, Estimate]) -> dict[str, list[Estimate]]:
+    stages: dict[str, list[Estimate]] = {}
+    for task in tasks:
+        stages.setdefault(task.stage, []).append(costs[task.ref])
+    return stages
+
+
+def test_training_costs_three_forwards_for_each_image_of_each_epoch_once(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, "cifar10/E", epochs=[500, 2000])
+    stages = by_stage(tasks, estimates(tasks, lambda ref: None))
+    recipe = load_experiment(tmp_path / "e.yaml").recipes[0]
+    forward = network_cost(recipe.network, recipe.diffusion).flops
+    assert [cost.flops for cost in stages["snapshot"]] == [3 * forward * 50_000 * epochs for epochs in (500, 1500)]
+    assert stages["sample"][0].flops == 35 * forward * 50_000
+    assert stages["sample"][0].stored == 50_000 * 3 * 32 * 32
+    assert stages["prepare"][0].stored == 60_000 * 3 * 32 * 32
+
+
+def test_only_the_first_snapshot_of_a_training_pays_for_its_states(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, "cifar10/E", epochs=[500, 1000])
+    first, second = by_stage(tasks, estimates(tasks, lambda ref: None))["snapshot"]
+    recipe = load_experiment(tmp_path / "e.yaml").recipes[0]
+    parameters = network_cost(recipe.network, recipe.diffusion).parameters
+    assert first.stored is not None
+    assert second.stored is not None
+    assert first.stored - second.stored == 2 * 4 * (3 + 3) * parameters  # weights, two moments, three averages
+
+
+def test_hours_are_by_the_precision_that_the_work_runs_in() -> None:
+    gpu = GPUS["a100"]
+    assert Estimate(1e15, 0, half=True).seconds(gpu) == pytest.approx(1e15 / (gpu.half * UTILISATION))
+    assert Estimate(1e15, 0, half=False).seconds(gpu) == pytest.approx(1e15 / (gpu.single * UTILISATION))
+    assert Estimate(None).seconds(gpu) is None
+
+
+def test_own_images_are_counted_once_they_are_prepared(tmp_path: Path) -> None:
+    own = {"data.format": "images", "data.source": "x.zip", "data.resolution": 32}
+    tasks = planned(tmp_path, "cifar10/E", epochs=[10], metrics=[], overrides=own)
+    assert by_stage(tasks, estimates(tasks, lambda ref: None))["snapshot"][0].flops is None
+
+    def prepared(ref: Ref) -> Manifest:
+        return Manifest(ref.stage, 1, ref.key, "", {}, {}, {}, "attempt", {}, {"counts": {"train": 70, "test": 30}})
+
+    costs = by_stage(tasks, estimates(tasks, prepared))
+    assert costs["snapshot"][0].flops is not None
+    assert costs["prepare"][0].stored == 100 * 3 * 32 * 32
