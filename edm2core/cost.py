@@ -32,7 +32,7 @@ def _map(inputs: int, outputs: int, network: NetworkSettings, *, kernel: int = 1
 
 
 def _norm(channels: int, network: NetworkSettings) -> Cost:
-    return Cost(0, 2 * channels if network.group_norm == "affine" else 0)
+    return Cost(0, 2 * channels if network.norm == "group_affine" else 0)
 
 
 def _width(network: NetworkSettings) -> int:
@@ -42,7 +42,7 @@ def _width(network: NetworkSettings) -> int:
 def _embedding(network: NetworkSettings) -> Iterator[Cost]:
     width = _width(network)
     yield _map(network.channels, width, network)
-    if network.norm == "group":
+    if network.norm != "pixel":
         yield _map(width, width, network)
     if network.classes:
         yield _map(network.classes, width, network, bias=False)
@@ -52,7 +52,7 @@ def _ends(network: NetworkSettings) -> Iterator[Cost]:
     pixels = network.resolution**2
     yield _map(network.image_channels + (not network.biases), network.channels, network, kernel=3, pixels=pixels)
     yield _map(network.channels, network.image_channels, network, kernel=3, pixels=pixels)
-    if network.norm == "group":
+    if network.norm != "pixel":
         yield _norm(network.channels, network)
     if network.magnitude_preserving:
         yield Cost(0, 1)
@@ -83,7 +83,7 @@ def _blocks(network: NetworkSettings) -> Iterator[Cost]:
 
 def _block(inputs: int, outputs: int, side: int, network: NetworkSettings, kind: str, attention: bool = False) -> Iterator[Cost]:
     """One residual block, whose convolutions all run at `side`."""
-    pixels, grouped = side**2, network.norm == "group"
+    pixels, grouped = side**2, network.norm != "pixel"
     yield _map(_width(network), outputs * (2 if network.conditioning == "scale_and_shift" else 1), network)
     if inputs != outputs:
         yield _map(inputs, outputs, network, pixels=pixels)

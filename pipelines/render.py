@@ -24,7 +24,7 @@ GPU = "gpu"
 
 def usual_profile(recipe: str) -> str:
     """The profile that a recipe's file in the repository is made with."""
-    return LAB if recipe.startswith("digits/") else GPU
+    return LAB if "digits" in recipe.split("/") else GPU
 
 
 def ready_job(recipe: Recipe, profile: Profile) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import reduce
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,25 @@ from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, Origin, Place, load, parse
 from edm2core.errors import InputError
 
+LADDER = "ladder/"  # what one rung of the paper's ladder changes: no recipe, but something that a recipe extends
+
 
 def recipe_names() -> list[str]:
-    """All published recipes: cifar10/C, cifar10/E, …"""
-    root = resources.files("edm2core.config") / "recipes"
-    return sorted(
-        f"{folder.name}/{file.name.removesuffix('.yaml')}"
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
-    )
+    """All published recipes: cifar10/C, cifar10/E, …, paper/cifar10/A, …"""
+    return sorted(_names(resources.files("edm2core.config") / "recipes"))
+
+
+def rung_names() -> list[str]:
+    """The rungs of the paper's ladder from the bottom: ladder/A, …"""
+    return sorted(f"{LADDER}{name}" for name in _names(resources.files("edm2core.config") / "ladder"))
+
+
+def _names(folder: Traversable) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from (f"{entry.name}/{name}" for name in _names(entry))
+        elif entry.name.endswith(".yaml"):
+            yield entry.name.removesuffix(".yaml")
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -37,7 +47,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
 
 
 def recipe_document(name: str, base: Path = Path()) -> Document:
-    """The settings of a recipe with its `extends` filled in; a name that ends in .yaml is a path, relative to `base`."""
+    """The settings of a recipe over those that it extends, a later one over an earlier; a name ending in .yaml is a path from `base`."""
     return _document(name, base, ())
 
 
@@ -48,19 +58,22 @@ def _document(name: str, base: Path, seen: tuple[str, ...]) -> Document:
         path = base / name
         document, base, title = load(path), path.parent, f"own/{path.stem}"
     else:
-        if name not in recipe_names():
+        if name not in (rung_names() if seen and name.startswith(LADDER) else recipe_names()):
             raise InputError(
                 unknown("recipe", name, name, recipe_names()),
                 where=name,
                 do_next="`edm2 recipes` lists them; a path to your own must end in .yaml.",
             )
-        file = resources.files("edm2core.config") / "recipes" / f"{name}.yaml"
-        document, title = parse(file.read_text(encoding="utf-8"), f"recipes/{name}.yaml"), name
-    parent = document.values.get("extends")
-    if parent is not None and not isinstance(parent, str):
-        raise InputError("'extends' must name a recipe.", where=str(document.origin(("extends",))))
+        file = name if name.startswith(LADDER) else f"recipes/{name}"
+        text = resources.files("edm2core.config").joinpath(f"{file}.yaml").read_text(encoding="utf-8")
+        document, title = parse(text, f"{file}.yaml"), name
+    parents = document.values.get("extends", [])
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise InputError("'extends' must name a recipe, or a list of them.", where=str(document.origin(("extends",))))
     own = Document({k: v for k, v in document.values.items() if k != "extends"}, document.origins)
-    merged = own if parent is None else _merge(_document(parent, base, (*seen, name)), own)
+    below = [_document(parent, base, (*seen, name)) for parent in parents]
+    merged = reduce(_merge, [*below, own])
     if "name" not in own.values:
         merged = Document({**merged.values, "name": title}, {**merged.origins, ("name",): own.origin(())})
     return merged

@@ -14,8 +14,8 @@ Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
 Weights = Literal["plain", "normalized", "forced"]
-Init = Literal["torch", "he", "adm"]
-GroupNormKind = Literal["standard", "rms", "affine"]
+Init = Literal["he", "adm"]
+GroupNormKind = Literal["group", "group_affine", "group_rms"]
 PixelEpsilon = Literal["inside", "outside"]
 
 
@@ -65,15 +65,13 @@ class NetworkSettings(Settings):
     attention_norm: Literal["pixel", "group"] = "pixel"  # pixel: of queries, keys and values; group: before them, as ADM
     dropout: Share = 0.0
     weights: Weights = "plain"  # normalized: in the forward (rung D); forced: there, and in place before a training step (rung E)
-    init: Init = "torch"  # of plain weights: he, uniform of variance 2/fan_in; adm, as torch but zero where a branch ends
+    init: Init | None = None  # of plain weights; none: torch's; he: uniform of variance 2/fan_in; adm: as torch's, zero where a branch ends
     biases: bool = False  # with them there is no constant-one input channel
     noise_features: Literal["fourier", "positional"] = "fourier"
     embedding_width: Literal["fourfold", "widest"] = "fourfold"  # 4 x channels, or those of the widest level
     embedding_gain: float = 1.0  # start of the learned gains on the embedding (rung G)
     conditioning: Literal["scale", "scale_and_shift"] = "scale"  # what the embedding does to each channel
-    norm: Literal["group", "pixel"] = "group"  # pixel: no GroupNorm, pixel norm on the encoder's main path (rung F)
-    group_norm: GroupNormKind = "standard"  # rms: no mean subtracted, epsilon 1e-4; affine: learned scale and shift
-    output_groups: Count = 8  # of the GroupNorm before the output
+    norm: GroupNormKind | Literal["pixel"] = "group"  # group_rms: it only scales (rung C); pixel: no GroupNorm (rung F)
     pixel_epsilon: PixelEpsilon = "inside"  # sqrt(mean square + 1e-8), or outside: 1e-4 + root mean square
     middle: Literal["encoder", "decoder"] = "encoder"  # the kind of the two blocks between
     magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
@@ -83,7 +81,7 @@ class NetworkSettings(Settings):
     def _divisible(self) -> Self:
         if self.resolution % 2 ** (len(self.multipliers) - 1):
             raise ValueError(f"resolution: {self.resolution} cannot be halved {len(self.multipliers) - 1} times")
-        if self.norm == "group" and self.channels % 32:
+        if self.norm != "pixel" and self.channels % 32:
             raise ValueError(f"channels: {self.channels} is not a multiple of 32, which GroupNorm needs")
         sides = [self.resolution >> level for level in range(len(self.multipliers))]
         for side in self.attention_resolutions:
@@ -93,8 +91,10 @@ class NetworkSettings(Settings):
         for width in widths:  # the lowest level attends in the middle
             if width % (self.attention_head_channels or width):
                 raise ValueError(f"attention_head_channels: {width} channels cannot be cut into heads of {self.attention_head_channels}")
-        if self.norm == "group" and self.channels % self.output_groups:
-            raise ValueError(f"output_groups: {self.channels} channels cannot be cut into {self.output_groups} groups")
+        if self.init is not None and self.weights != "plain":
+            raise ValueError(f"init: {self.weights} weights start as N(0, 1); leave it out, or say null")
+        if self.attention_norm == "group" and self.norm == "pixel":
+            raise ValueError("attention_norm: with norm 'pixel' it must be 'pixel' too")
         return self
 
 

@@ -72,20 +72,20 @@ def _root_mean_square(x: Tensor, dim: int) -> Tensor:
 class GroupNorm(nn.Module):
     """Each group of channels of [N, channels, H, W] brought to unit size, computed in float32.
 
-    standard: zero mean and unit variance, ε 1e-5, nothing learned (FutureXiang/edm2).
-    affine: the same with a learned scale and shift for each channel (ADM: arXiv 2105.05233).
-    rms: divided by 1e-4 + the group's root mean square, nothing learned (EDM2's config C).
+    group: zero mean and unit variance, ε 1e-5, nothing learned (FutureXiang/edm2).
+    group_affine: the same with a learned scale and shift for each channel (ADM: arXiv 2105.05233).
+    group_rms: divided by 1e-4 + the group's root mean square, nothing learned (EDM2's config C).
     """
 
     def __init__(self, channels: int, kind: GroupNormKind, groups: int = 32) -> None:
         super().__init__()
         self.kind, self.groups = kind, groups
-        self.weight = nn.Parameter(torch.ones(channels)) if kind == "affine" else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if kind == "affine" else None
+        self.weight = nn.Parameter(torch.ones(channels)) if kind == "group_affine" else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if kind == "group_affine" else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
-        if self.kind != "rms":
+        if self.kind != "group_rms":
             return F.group_norm(y, self.groups, self.weight, self.bias, eps=1e-5).to(x.dtype)
         y = y.reshape(len(x), self.groups, -1)
         return (y / (1e-4 + _root_mean_square(y, 2))).reshape(x.shape).to(x.dtype)
@@ -117,12 +117,12 @@ class Learned:
 
     weights: plain, as stored; normalized, w/(1e-4 + ‖w‖/√fan_in)/√fan_in of the stored w (equation 47); forced, the same, and the stored w
     itself is normalised before every training step (equation 66).
-    init of plain weights: torch, uniform within ±1/√fan_in; he, within ±√(6/fan_in) (He et al.: arXiv 1502.01852); adm, as torch but zero
-    where a map ends a branch or the network. Normalised weights start as N(0, 1).
+    init of plain weights: none, uniform within ±1/√fan_in, as torch's; he, within ±√(6/fan_in) (He et al.: arXiv 1502.01852); adm, as
+    torch's but zero where a map ends a branch or the network. Normalised weights start as N(0, 1).
     """
 
     weights: Weights = "plain"
-    init: Init = "torch"
+    init: Init | None = None
     biases: bool = False
 
 

@@ -40,6 +40,11 @@ def learned(settings: NetworkSettings) -> Learned:
     return Learned(settings.weights, settings.init, settings.biases)
 
 
+def group_norm(channels: int, settings: NetworkSettings, groups: int = 32) -> nn.Module:
+    """The settings' group norm, or nothing where they have none."""
+    return nn.Identity() if settings.norm == "pixel" else GroupNorm(channels, settings.norm, groups)
+
+
 def embedding_width(settings: NetworkSettings) -> int:
     return 4 * settings.channels if settings.embedding_width == "fourfold" else max(settings.multipliers) * settings.channels
 
@@ -53,7 +58,7 @@ class Embedding(nn.Module):
         self.ops, self.classes = operations(settings), settings.classes
         self.fourier = Fourier(features, self.ops.fourier) if settings.noise_features == "fourier" else Positional(features)
         self.linear1 = Linear(features, width, maps)
-        self.linear2 = Linear(width, width, maps) if settings.norm == "group" else None
+        self.linear2 = Linear(width, width, maps) if settings.norm != "pixel" else None
         self.label = Linear(self.classes, width, replace(maps, biases=False)) if self.classes else None
 
     def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -76,20 +81,20 @@ class Attention(nn.Module):
     def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
         self.heads = channels // (settings.attention_head_channels or channels)
-        self.norm = GroupNorm(channels, settings.group_norm) if settings.attention_norm == "group" else None
-        self.epsilon = settings.pixel_epsilon
+        self.cosine, self.epsilon = settings.attention_norm == "pixel", settings.pixel_epsilon
+        self.norm = nn.Identity() if self.cosine else group_norm(channels, settings)
         self.qkv = Conv(channels, 3 * channels, 1, learned(settings))
         self.output = Conv(channels, channels, 1, learned(settings), ends=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (self.pixels(y) for y in self.qkv(x if self.norm is None else self.norm(x)).chunk(3, dim=1))
+        q, k, v = (self.pixels(y) for y in self.qkv(self.norm(x)).chunk(3, dim=1))
         y: Tensor = self.output(F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))
         return y
 
     def pixels(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → [N, heads, H·W, d], of unit magnitude over the head's channels unless x came from a normalised input."""
+        """[N, C, H, W] → [N, heads, H·W, d], in cosine attention of unit magnitude over the head's channels."""
         y = x.reshape(len(x), self.heads, -1, x[0, 0].numel())
-        return (y if self.norm is not None else pixel_norm(y, self.epsilon, dim=2)).mT
+        return (pixel_norm(y, self.epsilon, dim=2) if self.cosine else y).mT
 
 
 class Block(nn.Module):
@@ -149,8 +154,7 @@ class GroupNormBlock(Block):
 
     def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
         super().__init__(inputs, outputs, settings, **options)
-        self.norm1 = GroupNorm(inputs, settings.group_norm)
-        self.norm2 = GroupNorm(outputs, settings.group_norm)
+        self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (inputs, outputs))
 
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         y = self.conv1(self.resample(self.ops.silu(self.norm1(x))))
@@ -189,12 +193,13 @@ class Head(nn.Module):
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
-        self.norm = GroupNorm(settings.channels, settings.group_norm, settings.output_groups) if settings.norm == "group" else None
+        self.normalized = settings.norm != "pixel"
+        self.norm = group_norm(settings.channels, settings, groups=8 if settings.norm == "group" else 32)  # 8 is FutureXiang/edm2's
         self.conv = Conv(settings.channels, settings.image_channels, 3, learned(settings), ends=True)
         self.gain = nn.Parameter(torch.zeros(())) if settings.magnitude_preserving else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x if self.norm is None else F.silu(self.norm(x)))
+        y: Tensor = self.conv(F.silu(self.norm(x)) if self.normalized else x)
         return y if self.gain is None else y * self.gain
 
 
@@ -204,8 +209,8 @@ class UNet(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.settings, self.ops = settings, operations(settings)
-        encoder_block = GroupNormBlock if settings.norm == "group" else PixelNormEncoderBlock
-        decoder_block = GroupNormBlock if settings.norm == "group" else PixelNormDecoderBlock
+        encoder_block = PixelNormEncoderBlock if settings.norm == "pixel" else GroupNormBlock
+        decoder_block = PixelNormDecoderBlock if settings.norm == "pixel" else GroupNormBlock
         middle_block = encoder_block if settings.middle == "encoder" else decoder_block
         widths = [settings.channels * multiplier for multiplier in settings.multipliers]
         attends = [settings.resolution >> level in settings.attention_resolutions for level in range(len(widths))]

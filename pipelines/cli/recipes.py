@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from edm2core.config import load_recipe, recipe_names
+from edm2core.config.words import differences
 
 
 @click.group(invoke_without_command=True, short_help="List the recipes, show one in full, or compare two.")
@@ -17,7 +16,17 @@ from edm2core.config import load_recipe, recipe_names
 def command(context: click.Context) -> None:
     """List the published recipes."""
     if context.invoked_subcommand is None:
-        table = Table("recipe", "resolution", "epochs", "batch", "weights", "norm", "magnitude-preserving", box=None, pad_edge=False)
+        table = Table(
+            Column("recipe", no_wrap=True),
+            "resolution",
+            "epochs",
+            "batch",
+            "weights",
+            "norm",
+            "magnitude-preserving",
+            box=None,
+            pad_edge=False,
+        )
         for name in recipe_names():
             recipe = load_recipe(name)
             network, training = recipe.network, recipe.training
@@ -41,17 +50,12 @@ def show(name: str) -> None:
 @click.argument("one")
 @click.argument("other")
 def diff(one: str, other: str) -> None:
-    """Print the settings in which recipe ONE differs from OTHER."""
-    a, b = (_flat(load_recipe(name).model_dump(mode="json")) for name in (one, other))
-    table = Table("setting", one, other, box=None, pad_edge=False)
-    for setting in sorted({*a, *b} - {"name"}):
-        if a.get(setting) != b.get(setting):
-            table.add_row(setting, str(a.get(setting)), str(b.get(setting)))
-    Console(highlight=False).print(table)
-
-
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
-    return flat
+    """Say in words how recipe OTHER differs from ONE."""
+    found = differences(load_recipe(one), load_recipe(other))
+    click.echo(f"{one} → {other}: {len(found)} settings differ" if found else f"{one} and {other} have the same settings")
+    section = ""
+    for each in found:
+        if (here := each.name.partition(".")[0]) != section:
+            section = here
+            click.echo(f"\n{section}")
+        click.echo(f"  {each.what}: {each.one} → {each.other}  ({each.name})")

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edm2core.config import load_experiment
@@ -87,6 +87,7 @@ def test_one_draw_keeps_its_key_when_more_are_asked_for(tmp_path: Path) -> None:
     assert one < three
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:
     read = load_experiment(DEMO)

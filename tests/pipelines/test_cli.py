@@ -98,6 +98,19 @@ def test_recipes_are_listed_shown_and_compared(edm2: Edm2) -> None:
     differences = edm2("recipes", "diff", "cifar10/C", "cifar10/E")[1]
     assert "network.weights" in differences
     assert "network.dropout" not in differences
+    assert "have the same settings" in edm2("recipes", "diff", "cifar10/C", "cifar10/C")[1]
+
+
+def test_a_difference_of_recipes_is_said_in_words(edm2: Edm2) -> None:
+    code, printed = edm2("recipes", "diff", "cifar10/G", "paper/cifar10/G")
+    assert code == 0
+    for line in (
+        "attention heads: one, with all channels → of 64 channels  (network.attention_head_channels)",
+        "the two blocks in the middle: of the encoder's kind → of the decoder's kind  (network.middle)",
+        "fixed EMA's beta: 0.9993 → no such average  (training.ema_beta)",
+        "denoised images clipped while sampling: yes → no  (sample.clip)",
+    ):
+        assert f"  {line}\n" in printed
 
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2) -> None:

@@ -46,6 +46,27 @@ def test_a_recipe_of_ones_own_starts_from_a_published_one(tmp_path: Path) -> Non
     assert (recipe.network.dropout, recipe.training.lr, recipe.network.weights) == (0.0, 0.01, "forced")
 
 
+def test_a_later_one_of_those_extended_lies_over_an_earlier(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("extends: digits/C\ntraining: {lr: 0.5, batch: 7}\n")
+    (tmp_path / "mine.yaml").write_text("extends: [low.yaml, ladder/E]\ntraining: {batch: 9}\n")
+    recipe = build(Recipe, recipe_document("mine.yaml", tmp_path))
+    assert (recipe.name, recipe.data.format, recipe.network.weights) == ("own/mine", "digits", "forced")
+    assert (recipe.training.lr, recipe.training.t_ref_epochs, recipe.training.batch) == (0.5, 400, 9)
+
+
+def test_a_rung_of_the_ladder_is_no_recipe() -> None:
+    with pytest.raises(InputError, match="no recipe 'ladder/A'"):
+        load_recipe("ladder/A")
+
+
+@pytest.mark.parametrize("extends", ["3", "[digits/C, 3]", "{digits: C}"])
+def test_what_cannot_be_extended_is_refused_with_its_line(tmp_path: Path, extends: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"name: x\nextends: {extends}\n")
+    with pytest.raises(InputError, match="'extends' must name a recipe") as caught:
+        recipe_document("mine.yaml", tmp_path)
+    assert caught.value.where.endswith("mine.yaml, line 2")
+
+
 def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
@@ -67,6 +88,9 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("network: {weights: normal}", "'plain', 'normalized' or 'forced'"),
         ("network: {channels: 48}", "multiple of 32"),
         ("network: {attention_resolutions: [7]}", "no level has side 7"),
+        ("network: {attention_head_channels: 96}", "256 channels cannot be cut into heads of 96"),
+        ("network: {weights: forced, init: he}", "start as N"),
+        ("network: {norm: pixel, attention_norm: group}", "must be 'pixel' too"),
         ("training: {batch: 0}", "greater than or equal to 1"),
         ("training: {lr: fast}", "'training.lr'"),
         ("training: {epochs: 10.5}", "'training.epochs'"),
@@ -80,6 +104,12 @@ def test_what_a_recipe_cannot_say_is_refused_with_its_line(tmp_path: Path, text:
     with pytest.raises(InputError, match=words) as caught:
         build(Recipe, recipe_document("mine.yaml", tmp_path))
     assert caught.value.where.endswith("mine.yaml, line 2")
+
+
+@pytest.mark.parametrize(("overrides", "section"), [({}, "sample"), ({"sample.ema": ["0.050"]}, "probe")])
+def test_an_average_that_is_not_kept_cannot_be_looked_at(overrides: dict[str, object], section: str) -> None:
+    with pytest.raises(InputError, match=rf"{section}\.ema: there is no fixed EMA"):
+        load_recipe("cifar10/C", {"training.ema_beta": None, **overrides})
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""Settings in words, for people who compare recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edm2core.config.settings import Recipe
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting in which two recipes differ: `name` as in YAML, `what` it is and its two values in words."""
+
+    name: str
+    what: str
+    one: str
+    other: str
+
+
+def differences(one: Recipe, other: Recipe) -> list[Difference]:
+    """What differs between two recipes, in the order of the settings, their names aside."""
+    a, b = (dict(_flat(recipe.model_dump(mode="json", exclude={"name"}))) for recipe in (one, other))
+    names = [name for name in a if a[name] != b[name]]
+    return [Difference(name, WHAT.get(name, name), *(in_words(name, values[name]) for values in (a, b))) for name in names]
+
+
+def in_words(name: str, value: Any) -> str:
+    """A setting's value in words: what it means where a word alone does not say it."""
+    meaning = VALUES.get(name, {}).get(value) if not isinstance(value, list) else None
+    if meaning is not None:
+        return meaning
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(in_words("", each) for each in value) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+WHAT = {
+    "data.format": "data set",
+    "data.source": "source of the data",
+    "data.digest": "digest of the source",
+    "data.standardize": "images at the network's scale",
+    "network.resolution": "side of an image",
+    "network.image_channels": "channels of an image",
+    "network.channels": "channels of the first level",
+    "network.multipliers": "channels of the levels, times the first's",
+    "network.blocks": "decoder blocks a level",
+    "network.attention_resolutions": "attention at sides",
+    "network.attention_head_channels": "attention heads",
+    "network.attention_norm": "attention",
+    "network.dropout": "dropout",
+    "network.weights": "learned weights",
+    "network.init": "learned weights start",
+    "network.biases": "offsets",
+    "network.noise_features": "features of the noise level",
+    "network.embedding_width": "width of the embedding",
+    "network.embedding_gain": "gains on the embedding start at",
+    "network.conditioning": "the embedding",
+    "network.norm": "normalisation",
+    "network.pixel_epsilon": "pixel norm of x",
+    "network.middle": "the two blocks in the middle",
+    "network.magnitude_preserving": "fixed functions",
+    "network.clip": "activations clamped to ±",
+    "diffusion.p_mean": "mean of ln σ in training",
+    "diffusion.p_std": "standard deviation of ln σ in training",
+    "diffusion.log_variance_features": "learned log-variance u(σ) of the loss",
+    "training.epochs": "epochs",
+    "training.snapshot_every": "epochs between snapshots",
+    "training.batch": "batch",
+    "training.lr": "learning rate",
+    "training.warmup_epochs": "warm-up, in epochs",
+    "training.t_ref_epochs": "learning rate falls with the root of the time from epoch",
+    "training.lr_changes": "learning rate changes",
+    "training.loss_reduction": "loss over an image's elements",
+    "training.betas": "Adam's betas",
+    "training.flip": "random flips",
+    "training.ema_beta": "fixed EMA's beta",
+    "training.average_every": "epochs between stored averages",
+    "training.precision": "precision of training",
+    "sample.count": "samples",
+    "sample.steps": "sampler's steps",
+    "sample.clip": "denoised images clipped while sampling",
+    "sample.state": "precision of the sampler's state",
+    "sample.ema": "averages sampled from",
+    "probe.t": "probe's noise levels t",
+    "probe.blocks": "probe's blocks",
+    "probe.epochs": "probe's epochs",
+    "probe.batch": "probe's batch",
+    "probe.lr": "probe's learning rate",
+    "probe.flip": "probe's random flips",
+    "probe.ema": "average probed",
+}
+
+VALUES: dict[str, dict[Any, str]] = {
+    "data.standardize": {False: "in [-1, 1]", True: "standardised: mean 0, standard deviation σ_data"},
+    "network.attention_head_channels": {None: "one, with all channels", 32: "of 32 channels", 64: "of 64 channels"},
+    "network.attention_norm": {"group": "group norm before it", "pixel": "cosine: queries, keys and values pixel-normalised"},
+    "network.weights": {
+        "plain": "as stored",
+        "normalized": "normalised in the forward",
+        "forced": "normalised in the forward, and in place before a training step",
+    },
+    "network.init": {
+        None: "as PyTorch's (normalised ones as N(0, 1))",
+        "he": "He-uniform, all of them",
+        "adm": "as PyTorch's, at zero where a branch or the network ends",
+    },
+    "network.biases": {False: "none, but a constant-one input channel", True: "biases of all layers"},
+    "network.noise_features": {"fourier": "random Fourier", "positional": "positional"},
+    "network.embedding_width": {"fourfold": "4 x the first level's channels", "widest": "the widest level's channels"},
+    "network.conditioning": {"scale": "scales each channel", "scale_and_shift": "scales and shifts each channel"},
+    "network.norm": {
+        "group": "group norm with mean, ε 1e-5",
+        "group_affine": "group norm with mean, ε 1e-5, learned scale and shift",
+        "group_rms": "group norm by the root mean square alone, ε 1e-4",
+        "pixel": "pixel norm in the encoder's main branch alone, whose blocks are the paper's from F on",
+    },
+    "network.pixel_epsilon": {"inside": "x / √(mean(x²) + 1e-8)", "outside": "x / (1e-4 + √mean(x²))"},
+    "network.middle": {"encoder": "of the encoder's kind", "decoder": "of the decoder's kind"},
+    "network.magnitude_preserving": {
+        False: "as usual",
+        True: "magnitude-preserving SiLU, sum, concatenation and Fourier features; learned gains",
+    },
+    "diffusion.log_variance_features": {0: "none", 128: "from 128 Fourier features", 256: "from 256 Fourier features"},
+    "training.t_ref_epochs": {None: "none, it stays"},
+    "training.lr_changes": {"every_epoch": "epoch by epoch", "every_step": "step by step, with the images seen"},
+    "training.loss_reduction": {"mean": "averaged", "sum": "summed, so that fp16 needs no loss scaling"},
+    "training.ema_beta": {None: "no such average"},
+}
