@@ -19,10 +19,13 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
+from pydantic import ValidationError
+
 from components.execute import TaskFailedError, execute
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile
 from components.launcher.spec import Backend, JobSpec, spec_of
+from edm2core.config.validate import other_version
 from edm2core.errors import EdmError
 from edm2core.events import numbers
 from edm2core.manifest import Manifest
@@ -64,6 +67,8 @@ def work(task: str, run: str, store: str, profile: str, artifact: Any) -> Done:
         sys.exit("\n".join([str(error), "Last lines:", *error.lines]))
     except EdmError as error:
         sys.exit(str(error))
+    except ValidationError as error:
+        sys.exit(str(other_version(error)))
     data = done.manifest.dumps()
     with open(artifact.path, "wb") as file:
         file.write(data)

@@ -30,6 +30,15 @@ def build(model: type[Model], document: Document) -> Model:
         raise InputError(f"{len(lines)} settings are wrong:\n    " + "\n    ".join(lines), where=str(first)) from None
 
 
+def other_version(error: ValidationError) -> InputError:
+    """Words for settings of a task that this code does not take: whoever wrote the task checked them by another version's rules."""
+    names = ", ".join(".".join(map(str, _place(details))) for details in error.errors(include_url=False))
+    return InputError(
+        f"The task was written by another version of this program: {names}.",
+        do_next="Bring both to one version: where pods work, `make images`, then compile or run again.",
+    )
+
+
 def _place(details: ErrorDetails) -> Place:
     return tuple(part for part in details["loc"] if part not in ("function-after", "str", "int", "bool", "dict"))
 

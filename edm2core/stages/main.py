@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from edm2core.config.validate import other_version
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.events import emit
 from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
@@ -53,9 +56,9 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
         emit("busy", message=str(busy))
         return TRY_AGAIN
     except EdmError as error:
-        emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank())
-        sys.stderr.write(f"{error}\n")
-        return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
+        return _failed(error)
+    except ValidationError as error:
+        return _failed(other_version(error))
     except Exception as error:
         traceback.print_exc()
         if _passes(error):
@@ -63,6 +66,12 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
             return INTERRUPTED
         emit("failed", what=f"{type(error).__name__}: {error}", where=f"stage {stage}", do_next="Its log has the traceback.", rank=_rank())
         return FAILED
+
+
+def _failed(error: EdmError) -> int:
+    emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank())
+    sys.stderr.write(f"{error}\n")
+    return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
 
 
 def _passes(error: Exception) -> bool:
