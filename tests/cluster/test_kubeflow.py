@@ -103,7 +103,7 @@ def test_every_body_does_its_task_and_publishes_it(
 def test_a_terminated_body_has_its_job_suspended_before_it_is_gone(installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, run, store = compiled(installed, tmp_path, monkeypatch, **LONG)
     kubeflow, pod = training_pod(installed, package)
-    kubectl("-n", installed, "exec", pod, "--", "python3", "-c", TERMINATE)
+    subprocess.run(["kubectl", "-n", installed, "exec", pod, "--", "python3", "-c", TERMINATE])  # it may die with the pod
     job = the_job(installed, run)
     assert job["spec"]["runPolicy"]["suspend"] is True
     until(lambda: None if pods_of(installed, job) else True, 60, lambda: "pods are left")
