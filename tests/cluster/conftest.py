@@ -16,6 +16,13 @@ from tests.cluster.lab import EPOCHS, Lab, Undisturbed, kubectl, until
 K8S = Path(__file__).parents[2] / "k8s"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Pods are slower than processes, and a test's time is counted with its fixtures'."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("minio") / "data")

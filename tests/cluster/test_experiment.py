@@ -16,7 +16,7 @@ from edm2core.store import open_store
 from edm2core.store.runs import list_runs, load_plan
 from tests.cluster.lab import Lab, kubectl
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.cluster
 EXPERIMENT = "name: whole\nrecipes: [digits/C, digits/E, digits/G]\nepochs: [2, 4]\nsample: {count: 200}\nmetrics: [fd]\n"
 
 

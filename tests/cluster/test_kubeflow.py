@@ -28,7 +28,7 @@ from pipelines.sources import resolve
 from tests.cluster.kubeflow import Kubeflow
 from tests.cluster.lab import kubectl, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 EXPERIMENT = {
     "name": "bodies",
     "recipes": ["digits/C"],
