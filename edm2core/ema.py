@@ -67,7 +67,7 @@ class PowerEma(Average):
 
 @cache
 def gamma(sigma_rel: float) -> float:
-    """γ of a relative width: the largest real root of γ³ + 7γ² + (16 - σ⁻²)γ + 12 - σ⁻² (algorithm 2).
+    """γ of a relative width: the largest real root of γ³ + 7γ² + (16 - σ⁻²)γ + 12 - σ⁻² (equation 126, algorithm 2).
 
     Raises InputError for a width outside (0, 1/√12), where γ would not be positive.
     """
@@ -105,7 +105,7 @@ def _profiles(times: Sequence[float], sigma_rels: Sequence[float]) -> tuple[NDAr
 def _inner_products(
     ta: NDArray[np.float64], ga: NDArray[np.float64], tb: NDArray[np.float64], gb: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """∫ p_a p_b of two power-function profiles, for each pair."""
+    """∫ p_a p_b of two power-function profiles, for each pair (equation 151)."""
     overlap = np.minimum(ta / tb, tb / ta) ** np.where(ta < tb, gb, ga)
     products: NDArray[np.float64] = (ga + 1) * (gb + 1) * overlap / ((ga + gb + 1) * np.maximum(ta, tb))
     return products

@@ -70,7 +70,7 @@ class Embedding(nn.Module):
         return self.ops.silu(y)
 
     def of_class(self, labels: Tensor) -> Tensor:
-        """Of a one-hot vector of unit variance: √classes · one-hot (EDM2, appendix B)."""
+        """Of a one-hot vector of unit variance: √classes · one-hot (as NVlabs/edm2)."""
         y: Tensor = self.label(F.one_hot(labels, self.classes) * math.sqrt(self.classes))  # type: ignore[misc]
         return y
 
