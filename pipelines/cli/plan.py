@@ -47,6 +47,7 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
         f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."
         + (f" {UNKNOWN}: known once the data are prepared." if any(cost.flops is None for cost in costs.values()) else ""),
         style="dim",
+        soft_wrap=True,
     )
 
 
