@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from edm2core.config import load_experiment
-from edm2core.errors import Interrupted
+from edm2core.errors import InputError, Interrupted
 from edm2core.events import parse
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
@@ -227,3 +227,22 @@ def test_signals_save_and_kills_lose_little_in_the_real_process(
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
     whole, resumed = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
     assert all(torch.allclose(resumed[name], whole[name], atol=1e-5) for name in whole)
+
+
+def conditional(task: Task, classes: int) -> Task:
+    network = {**task.settings["network"], "classes": classes}
+    return Task(**{**vars(task), "settings": {**task.settings, "network": network}, "wanted": (1,)})
+
+
+def test_a_conditional_network_is_trained_with_the_labels_of_the_data(store: Store, task: Task, tmp_path: Path) -> None:
+    train.work(conditional(task, 10), store)
+    unconditional = Task(**{**vars(task), "wanted": (1,)})
+    train.work(unconditional, store)
+    assert weights(store, conditional(task, 10), 1, tmp_path)["network.embedding.label.weight"].shape == (128, 10)
+    assert "network.embedding.label.weight" not in weights(store, unconditional, 1, tmp_path)
+
+
+def test_a_network_for_other_classes_than_the_data_has_is_refused(store: Store, task: Task) -> None:
+    with pytest.raises(InputError, match=r"network\.classes is 3; the data set has 10 classes") as caught:
+        train.work(conditional(task, 3), store)
+    assert "network.classes to 10" in caught.value.do_next
