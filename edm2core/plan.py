@@ -20,7 +20,7 @@ from edm2core.config.settings import (
 from edm2core.keys import Key, key_of, keyed
 from edm2core.manifest import Ref
 
-VERSIONS = {"prepare": 1, "start": 1, "snapshot": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1}
+VERSIONS = {"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1}
 """Raised when a stage's numbers change; golden tests hold them."""
 
 
@@ -88,6 +88,11 @@ def snapshot_ref(trajectory: Ref, epoch: int) -> Ref:
     return Ref("snapshot", key_of("snapshot", VERSIONS["snapshot"], {"epoch": epoch}, {"trajectory": trajectory.key}))
 
 
+def average_ref(trajectory: Ref, epoch: int) -> Ref:
+    """The address of a trajectory's power-function averages as stored after `epoch` completed epochs, for mixing others."""
+    return Ref("average", key_of("average", VERSIONS["snapshot"], {"epoch": epoch}, {"trajectory": trajectory.key}))
+
+
 def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
@@ -120,20 +125,20 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                     )
                 )
                 before = (snapshot.ref,)
-                for samples in _samples(recipe, snapshot, who, epoch, subject) if experiment.metrics else ():
+                at = f"at epoch {epoch}"
+                emas = (recipe.sample.ema if experiment.metrics else ()) + ((recipe.probe.ema,) if experiment.probe else ())
+                averaged = {
+                    ema: add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
+                    for ema in emas
+                }
+                for samples in _samples(recipe, averaged, who, at, subject) if experiment.metrics else ():
                     add(samples)
                     for metric in experiment.metrics:
-                        add(
-                            _metrics(
-                                metric,
-                                samples,
-                                references[metric],
-                                extractors[metric],
-                                f"{who} · {metric_label(metric, recipe)} at epoch {epoch}",
-                            )
-                        )
+                        extra = _which(recipe, samples.subject["ema"], samples.subject["draw"])
+                        title = f"{who} · {metric_label(metric, recipe)} {at}{extra}"
+                        add(_metrics(metric, samples, references[metric], extractors[metric], title))
                 if experiment.probe:
-                    add(_probe(recipe, snapshot, data, f"{who} · probe at epoch {epoch}", subject))
+                    add(_probe(recipe, averaged[recipe.probe.ema], data, f"{who} · probe {at}", subject))
     return list(tasks.values())
 
 
@@ -197,26 +202,28 @@ def _snapshot(
     return Task(**{**vars(task), "key": snapshot_ref(trajectory_ref(task), epoch).key})
 
 
-def _samples(recipe: Recipe, snapshot: Task, who: str, epoch: int, subject: dict[str, Any]) -> list[Task]:
+def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: dict[str, Any], force: bool = False) -> Task:
+    """The task that mixes an average of this relative width, at a snapshot's epoch, from stored ones."""
+    settings = {"sigma_rel": sigma_rel} | ({"force": True} if force else {})
+    return _task("ema", settings, {"snapshot": snapshot}, title, {**subject, "ema": f"{sigma_rel:.3f}"})
+
+
+def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subject: dict[str, Any]) -> list[Task]:
     tasks = []
     for ema in recipe.sample.ema:
         for draw in range(recipe.sample.draws):
             one = SampleSettings.model_validate({**recipe.sample.model_dump(), "ema": (ema,), "draws": 1})
             settings = {**one.model_dump(mode="json"), "draw": draw}
-            key = key_of("sample", VERSIONS["sample"], {**keyed(one), "draw": draw}, {"snapshot": snapshot.key})
-            extra = (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
-            tasks.append(
-                Task(
-                    "sample",
-                    VERSIONS["sample"],
-                    settings,
-                    {"snapshot": snapshot.ref},
-                    key,
-                    f"{who} · {one.count} samples at epoch {epoch}{extra}",
-                    {**subject, "ema": ema, "draw": draw},
-                )
-            )
+            key = key_of("sample", VERSIONS["sample"], {**keyed(one), "draw": draw}, {"snapshot": averaged[ema].key})
+            title = f"{who} · {one.count} samples {at}{_which(recipe, ema, draw)}"
+            inputs = {"snapshot": averaged[ema].ref}
+            tasks.append(Task("sample", VERSIONS["sample"], settings, inputs, key, title, {**subject, "ema": ema, "draw": draw}))
     return tasks
+
+
+def _which(recipe: Recipe, ema: str, draw: int) -> str:
+    """Average and draw, where the recipe has several."""
+    return (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
 
 
 def _extractor(recipe: Recipe, metric: str, data: Task, experiment: Experiment, digests: Mapping[str, str]) -> Task:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edm2core.config.settings import DiffusionSettings, NetworkSettings
+from edm2core.config.settings import DiffusionSettings, NetworkSettings, TrainingSettings
 from edm2core.cost import Cost, network_cost
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task, trajectory_ref
@@ -15,7 +15,6 @@ UTILISATION = 0.35  # of a GPU's peak that training and sampling are taken to re
 TRAINING = 3  # a training step's operations are three forwards: forward, and both halves of backward
 INCEPTION_FLOPS = 11.4e9  # of one image at 299 x 299
 STATISTICS_BYTES = 8 * 2048 * 2049  # mean and covariance of Inception's features
-AVERAGES = 64  # stored power-function averages of each width, over a training
 LOOKED_AT = 2  # slots of a training's state
 
 
@@ -54,6 +53,7 @@ class Estimate:
     flops: float | None = 0.0
     stored: float | None = 0.0
     half: bool = False
+    averages: float = 0.0  # of what is stored, the averages from which others are mixed
 
     def seconds(self, gpu: Gpu) -> float | None:
         """On one GPU."""
@@ -81,21 +81,33 @@ class _Planner:
         return Estimate(0.0, sum(images) * pixels if images and pixels else None)
 
     def _snapshot(self, task: Task) -> Estimate:
-        training, epoch = task.settings["training"], task.settings["epoch"]
+        training, epoch = TrainingSettings.model_validate(task.settings["training"]), task.settings["epoch"]
         cost, images = _network(task), self._images(self.tasks[task.inputs["data"]])
-        before = max((self.tasks[ref].settings["epoch"] for ref in task.after if ref in self.tasks), default=0)
+        earlier = [*task.after, *(ref for name, ref in task.inputs.items() if name == "start")]
+        before = max((self.tasks[ref].settings["epoch"] or 0 for ref in earlier if ref in self.tasks), default=0)
         flops = TRAINING * cost.flops * images.train * (epoch - before) if images else None
-        widths = len(training["ema_sigma_rel"])
-        stored = 4.0 * cost.parameters * (widths + (training["ema_beta"] is not None))
-        stored += 2.0 * cost.parameters * widths * min(AVERAGES, training["epochs"]) * (epoch - before) / training["epochs"]
+        widths = len(training.ema_sigma_rel)
+        kept = widths + (training.ema_beta is not None)
+        averages = 2.0 * cost.parameters * widths * sum(before < stored for stored in training.stored_epochs(epoch))
+        stored = 4.0 * cost.parameters * kept + averages
         trajectory = trajectory_ref(task)
         if trajectory not in self.begun:  # its states: weights, both of Adam's moments, averages
             self.begun.add(trajectory)
-            stored += LOOKED_AT * 4.0 * cost.parameters * (3 + widths + (training["ema_beta"] is not None))
-        return Estimate(flops, stored, _half(training))
+            stored += LOOKED_AT * 4.0 * cost.parameters * (3 + kept)
+        return Estimate(flops, stored, training.precision != "fp32", averages)
+
+    def _start(self, task: Task) -> Estimate:
+        return Estimate(0.0, 4.0 * _network(task).parameters * (1 + 3))  # the fixed EMA; weights, two moments
+
+    def _ema(self, task: Task) -> Estimate:
+        return Estimate(0.0, 4.0 * _network(self._snapshot_below(task)).parameters)
+
+    def _snapshot_below(self, task: Task) -> Task:
+        """The snapshot that a task stands on."""
+        return task if task.stage == "snapshot" else self._snapshot_below(self.tasks[task.inputs["snapshot"]])
 
     def _sample(self, task: Task) -> Estimate:
-        snapshot, settings = self.tasks[task.inputs["snapshot"]], task.settings
+        snapshot, settings = self._snapshot_below(task), task.settings
         evaluations = 2 * settings["steps"] - 1
         network = snapshot.settings["network"]
         pixels = network["image_channels"] * network["resolution"] ** 2
@@ -115,7 +127,7 @@ class _Planner:
             return Estimate()
         settings = task.settings
         passes = len(settings["t"]) * (images.train * settings["epochs"] + images.test) if images else None
-        return Estimate(_network(self.tasks[task.inputs["snapshot"]]).flops * passes if passes else None, 0.0, _half(settings))
+        return Estimate(_network(self._snapshot_below(task)).flops * passes if passes else None, 0.0, _half(settings))
 
     def _features(self, task: Task) -> float:
         """Operations of the extractor for one image."""

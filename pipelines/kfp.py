@@ -16,6 +16,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_channel import PipelineChannel
 from kfp.dsl.pipeline_task import PipelineTask
 
+from components.ema.component import ema
 from components.extractor.component import extractor, fetch_extractor
 from components.launcher.job import cores
 from components.launcher.profile import Profile
@@ -37,7 +38,7 @@ from edm2core.plan import Task, trajectory_ref
 COMPONENTS: dict[str, Callable[..., None]] = {
     f.__name__: f
     for f in (
-        *(prepare, start, snapshot, started_snapshot, sample, extractor, fetch_extractor, reference, metrics, probe, pixel_probe),
+        *(prepare, start, snapshot, started_snapshot, ema, sample, extractor, fetch_extractor, reference, metrics, probe, pixel_probe),
         *(record, report),
     )
 }
@@ -47,6 +48,7 @@ RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need
     "extractor": ("extractor", dsl.Model),
     "reference": ("reference", dsl.Artifact),
     "snapshot": ("snapshot", dsl.Model),
+    "ema": ("ema", dsl.Model),
     "sample": ("samples", dsl.Dataset),
 }
 MOST_TASKS = 240  # the largest plan whose package was measured; Argo keeps it twice in one object, of which etcd takes 1.5 MiB

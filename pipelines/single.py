@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import threading
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from components.execute import execute
@@ -16,13 +17,13 @@ from edm2core.store.runs import Run, record
 from pipelines.places import GRACE_S, Here
 
 
-def do_task(task: Task, store: Store, name: str, experiment: dict[str, Any], console: Console) -> Manifest:
-    """Do the task, or find it done. Its result stands in a run of its own, so that gc keeps it; `experiment` would make use of it.
+def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
+    """Do the task, or find it done. Its result stands in a run of its own, so that gc keeps it.
 
     Raises EdmError when the task failed.
     """
     run = Run(f"{name}-{task.key[:6]}", store)
-    record(run, name, yaml.safe_dump(experiment, sort_keys=False), [task.to_json()])
+    record(run, name, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", [task.to_json()])
     place = Here(store.uri, 1, 1)
     backend = place.backend(run)
 

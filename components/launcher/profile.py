@@ -14,7 +14,7 @@ from edm2core.config.yaml_file import load
 from edm2core.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "k8s"
-Stage = Literal["prepare", "start", "snapshot", "sample", "extractor", "reference", "metrics", "probe"]
+Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe"]
 Seconds = Annotated[int, Field(ge=0)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]
 
@@ -51,6 +51,7 @@ class StageResources(Settings):
     prepare: Resources = Resources()
     start: Resources = Resources()
     snapshot: Resources = Resources()
+    ema: Resources = Resources()
     sample: Resources = Resources()
     extractor: Resources = Resources()
     reference: Resources = Resources()

@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 from edm2core.manifest import Ref
 from edm2core.plan import Task, trajectory_ref
 
-MODULES = {stage: f"edm2core.stages.{stage}" for stage in ("prepare", "start", "sample", "extractor", "reference", "metrics", "probe")}
-MODULES["snapshot"] = "edm2core.stages.train"
+STAGES = ("prepare", "start", "ema", "sample", "extractor", "reference", "metrics", "probe")
+MODULES = {stage: f"edm2core.stages.{stage}" for stage in STAGES} | {"snapshot": "edm2core.stages.train"}
 
 
 @dataclass(frozen=True)

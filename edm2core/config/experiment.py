@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from edm2core.config.settings import Counts, Name, Recipe, Settings
 from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, load
 from edm2core.errors import InputError
+from edm2core.posthoc import MOST_ERROR, mix_at
 
 FEATURES = {"fid": 2048, "fd": 64}  # dimensions of the extractors' features
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
@@ -70,6 +72,8 @@ def load_experiment(path: Path) -> Experiment:
             do_next="Give your own recipe a `name:`.",
         )
     epochs = {recipe.name: _epochs(document, file, recipe) for recipe in recipes}
+    for recipe in recipes:
+        _averages_suffice(document, file, recipe, epochs[recipe.name])
     if "fd" in file.metrics and any(recipe.data.format != "digits" for recipe in recipes):
         raise InputError(
             "'fd' is the Fréchet distance in a data set's own features, which only digits has.",
@@ -100,6 +104,27 @@ def _enough_samples(document: Document, recipe: Recipe, metric: str) -> None:
             where=str(document.origin(("sample", "count"))),
             do_next=f"Raise sample.count of {recipe.name}, or leave '{metric}' out of `metrics`.",
         )
+
+
+def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, epochs: tuple[int, ...]) -> None:
+    """Every average asked for will be in the snapshot, or can be mixed from those that training stores."""
+    asked = [(ema, "sample") for ema in recipe.sample.ema if file.metrics] + [(recipe.probe.ema, "probe")] * (file.probe is not False)
+    first = (recipe.start.completed if recipe.start else None) or 0
+    for (ema, section), epoch in product(asked, epochs):
+        where = str(document.origin((section, "ema")))
+        if epoch == first and ema != "fixed":
+            raise InputError(f"The checkpoint that {recipe.name} starts from has no EMA {ema}.", where=where, do_next="Ask for 'fixed'.")
+        if not recipe.is_mixed(ema):
+            continue
+        stored = [e for e in recipe.training.stored_epochs(epoch) if e > first]
+        error = mix_at(stored, recipe.training.ema_sigma_rel, epoch, float(ema)).error if recipe.training.ema_sigma_rel else 1.0
+        if error > MOST_ERROR:
+            raise InputError(
+                f"An average of relative width {ema} at epoch {epoch} of {recipe.name} could only be mixed with an error of {error:.0%}, "
+                f"from those stored at {len(stored)} epochs by then; more than {MOST_ERROR:.0%} says nothing.",
+                where=where,
+                do_next="Set training.average_every to fewer epochs (before training), or ask for a later epoch or another width.",
+            )
 
 
 def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) -> Recipe:

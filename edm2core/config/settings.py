@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -13,10 +13,26 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
+STORED_AVERAGES = 64  # of a training, where it does not say how often
 Weights = Literal["plain", "normalized", "forced"]
 Init = Literal["he", "adm"]
 GroupNormKind = Literal["group", "group_affine", "group_rms"]
 PixelEpsilon = Literal["inside", "outside"]
+
+
+def average_name(value: Any) -> str:
+    """fixed, or a relative width with three decimals: 0.05, "0.05" and "0.050" are the same. Raises ValueError for anything else."""
+    try:
+        width = float(value)
+    except (TypeError, ValueError):
+        width = -1.0
+    name = f"{width:.3f}"
+    if value != "fixed" and (isinstance(value, bool) or not 0 < width < 12**-0.5 or abs(float(name) - width) > 1e-9):
+        raise ValueError(f"must be fixed, or a relative width below 0.288 with at most three decimals; it is {value!r}")
+    return "fixed" if value == "fixed" else name
+
+
+Ema = Annotated[str, BeforeValidator(average_name)]  # an average: fixed, or the relative width of a power-function one
 
 
 def unkeyed(default: Any, **constraints: Any) -> Any:
@@ -122,10 +138,15 @@ class TrainingSettings(Settings):
     flip: bool = False  # random horizontal flips
     ema_beta: Share | None = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included); none: no such average
     ema_sigma_rel: Annotated[tuple[Positive, ...], Field(strict=False)] = (0.05, 0.10)  # power-function averages (EDM2, section 3)
-    average_every: Count | None = unkeyed(None)  # epochs between stored averages; none: 64 over `epochs`
+    average_every: Count | None = unkeyed(None)  # epochs between those stored for mixing others post hoc; none: 64 over `epochs`
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
     exact: bool = False  # float32 without TF32, deterministic kernels
     micro_batch: Count | None = unkeyed(None)  # images a process holds at once; none: its whole share of the batch
+
+    def stored_epochs(self, last: int) -> list[int]:
+        """The epochs up to `last` at whose end averages are stored for mixing others: evenly over the training, at most one an epoch."""
+        spacing = float(self.average_every or max(self.epochs / STORED_AVERAGES, 1))
+        return [epoch for number in range(1, int(last / spacing) + 2) if (epoch := int(number * spacing + 0.5)) <= last]
 
 
 class SampleSettings(Settings):
@@ -144,7 +165,7 @@ class SampleSettings(Settings):
     state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
     seed: Annotated[int, Field(ge=0)] = 0  # of the latents; never the training seed
     draws: Count = 1  # independent sets of `count` images
-    ema: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from: fixed, 0.050, 0.100
+    ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from; several widths: a sweep
     precision: Precision = "fp32"
     batch: Count = unkeyed(400)  # images at once on one process
     shard: Count = unkeyed(2000)  # images in one stored file
@@ -167,7 +188,7 @@ class ProbeSettings(Settings):
     flip: bool = True
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # stratified part of the training images that a grid's cell is chosen on
     seed: Annotated[int, Field(ge=0)] = 0
-    ema: str = "fixed"
+    ema: Ema = "fixed"
     precision: Precision = "fp32"
 
 
@@ -195,6 +216,10 @@ class Recipe(Settings):
     start: StartSettings | None = None  # none: training begins anew
     sample: SampleSettings = SampleSettings()
     probe: ProbeSettings = ProbeSettings()
+
+    def is_mixed(self, ema: str) -> bool:
+        """Whether an average has to be mixed from stored ones, as no snapshot has it."""
+        return ema not in ("fixed", *(f"{width:.3f}" for width in self.training.ema_sigma_rel))
 
     @model_validator(mode="after")
     def _averages(self) -> Self:

@@ -75,11 +75,11 @@ class Report:
         return self.results.get(ref) if ref else None
 
     def snapshot(self, result: Result) -> Result | None:
-        """The snapshot that a result of samples, metrics or a probe stands on."""
+        """The snapshot that a result of samples, metrics, a probe or a mixed average stands on."""
         if result.task.stage == "snapshot":
             return result
-        samples = self.input(result, "samples")
-        return self.snapshot(samples) if samples else self.input(result, "snapshot")
+        below = self.input(result, "samples") or self.input(result, "snapshot")
+        return self.snapshot(below) if below else None
 
     @property
     def undone(self) -> list[Result]:

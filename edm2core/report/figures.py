@@ -9,6 +9,7 @@ from typing import Any
 
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, clean, higher_is_better, label
+from edm2core.report.sweep import Sweep
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "x": "✖", "star": "★", "triangle-down": "▼", "cross": "✚"}
@@ -98,8 +99,34 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
         ]
         title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
         better = "higher is better" if higher_is_better(metric) else "lower is better"
-        caption = f"{better.capitalize()}. {protocol[0].upper()}{protocol[1:]}."
+        caption = f"{better.capitalize()}. {_sentence(protocol)}"
         figures.append(Figure(f"metric-{number}", title, caption, _plot(traces, "epoch"), log=not higher_is_better(metric)))
+    return figures
+
+
+def sweep_figures(sweeps: Iterable[Sweep], styles: Styles) -> list[Figure]:
+    """One figure for each data set, metric and protocol: its value against σ_rel, a line for each training at its last such epoch."""
+    groups: dict[tuple[str, str, str], dict[tuple[str, int], Sweep]] = {}
+    for sweep in sorted(sweeps, key=lambda sweep: sweep.epoch):
+        groups.setdefault((sweep.dataset, sweep.metric, sweep.protocol), {})[sweep.recipe, sweep.seed] = sweep
+    figures = []
+    for number, ((dataset, metric, protocol), lines) in enumerate(groups.items()):
+        traces = []
+        for (recipe, seed), sweep in sorted(lines.items(), key=lambda line: (styles.recipes.index(line[0][0]), line[0][1])):
+            trace = styles.trace(recipe, seed)
+            widths, values = list(sweep.values), list(sweep.values.values())
+            traces.append(trace | {"mode": "lines+markers", "x": widths, "y": values, "hovertemplate": "%{y:.4~g}"})
+            mark = {"name": trace["name"], "meta": trace["meta"], "type": "scatter", "mode": "markers", "hoverinfo": "skip"}
+            marker = {"symbol": "circle-open", "size": 18, "line": {"width": 2}}
+            traces.append(mark | {"x": [sweep.best[0]], "y": [sweep.best[1]], "marker": marker})
+            if sweep.fixed is not None:
+                level = {"mode": "lines", "x": [widths[0], widths[-1]], "y": [sweep.fixed] * 2, "hovertemplate": "%{y:.4~g}"}
+                traces.append(trace | level | {"name": f"{trace['name']} · fixed EMA", "line": {"width": 1, "dash": "dot"}})
+        epochs = sorted({sweep.epoch for sweep in lines.values()})
+        better = "higher" if higher_is_better(metric) else "lower"
+        caption = f"A ring marks each training's best; {better} is better. At epoch {', '.join(map(str, epochs))}. {_sentence(protocol)}"
+        title = label(metric) + (f" · {dataset}" if len({key[0] for key in groups}) > 1 else "")
+        figures.append(Figure(f"sweep-{number}", title, caption, _plot(traces, "relative width σ_rel"), log=not higher_is_better(metric)))
     return figures
 
 
@@ -191,6 +218,10 @@ def _thin(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     merged = -(-len(points) // POINTS) or 1
     groups = [points[start : start + merged] for start in range(0, len(points), merged)]
     return [group[-1][0] for group in groups], [fmean(value for _, value in group) for group in groups]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _plot(traces: list[dict[str, Any]], x: str) -> dict[str, Any]:

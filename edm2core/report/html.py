@@ -11,16 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from edm2core.report.collect import Report, Result
-from edm2core.report.figures import Styles, metric_figures, probe_maps, training_figures
+from edm2core.report.figures import Styles, metric_figures, probe_maps, sweep_figures, training_figures
 from edm2core.report.published import others
 from edm2core.report.results import distinct, label, rows
 from edm2core.report.samples import samples
 from edm2core.report.summary import recipes, tables
+from edm2core.report.sweep import sweeps
 
 STAGES = {
     "prepare": "data",
     "start": "checkpoint",
     "snapshot": "training",
+    "ema": "mixing averages",
     "sample": "sampling",
     "extractor": "feature extractor",
     "reference": "reference statistics",
@@ -33,7 +35,9 @@ def render(report: Report) -> str:
     styles = Styles.of(report)
     known = recipes(report)
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
-    figures = [*curves, *training, *maps]
+    by_width = sweeps(found)
+    widths = sweep_figures(by_width, styles)
+    figures = [*curves, *widths, *training, *maps]
     done = [result for result in report.results.values() if result.manifest]
     environment = Environment(
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -46,6 +50,8 @@ def render(report: Report) -> str:
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
         others={name: others(recipe.data.format) for recipe in known.values() for name in [recipe.dataset]},
         curves=curves,
+        sweeps=by_width,
+        widths=widths,
         training=training,
         maps=maps,
         map_epochs=sorted({trace["meta"]["epoch"] for figure in maps for trace in figure.plot["data"]}),
@@ -134,6 +140,7 @@ def _facts(done: list[Result]) -> dict[str, list[str]]:
         "Python": distinct(done, "python"),
         "Training seeds": seeds,
         "Trainings that started from a checkpoint": _started(done),
+        "Largest profile error of mixed averages": _mixing_error(done),
         "Training steps with non-finite gradients, left out": _nonfinite(done),
         "Sampling seeds": sorted({str(r.task.settings["seed"]) for r in done if r.task.stage == "sample"}),
     }
@@ -148,6 +155,11 @@ def _started(done: list[Result]) -> list[str]:
             if (start := r.metadata.get("start"))
         }
     )
+
+
+def _mixing_error(done: list[Result]) -> list[str]:
+    errors = [float(r.metadata["error"]) for r in done if r.task.stage == "ema"]
+    return [f"{max(errors):.2%}"] if errors else []
 
 
 def _nonfinite(done: list[Result]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -21,9 +22,8 @@ from edm2core.data import load_prepared
 from edm2core.devices import pick_device
 from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
-from edm2core.keys import key_of
 from edm2core.manifest import Ref
-from edm2core.plan import Task, TrajectorySettings, snapshot_ref, trajectory_ref
+from edm2core.plan import Task, TrajectorySettings, average_ref, snapshot_ref, trajectory_ref
 from edm2core.provenance import describe
 from edm2core.stages import signals
 from edm2core.stages.beat import Beat
@@ -204,15 +204,15 @@ class Training:
         if self.rank:
             return
         epoch, training = self.trainer.epoch, self.settings.training
-        every = training.average_every or max(1, training.epochs // 64)
         names = list(self.trainer.averages) if self.trainer.steps > self.trainer.began_at else ["fixed"]  # a checkpoint has no others
         if epoch in wanted:
             weights = {name: self.trainer.averaged(name) for name in names}
             curve, seen = list(self.curve), self.trainer.images_seen()
             self.committed.add(epoch)
             self.background.run(lambda: self._commit_snapshot(epoch, weights, curve, seen))
-        if epoch % every == 0 and names != ["fixed"]:
-            halves = {n: {k: v.half() for k, v in self.trainer.averaged(n).items()} for n in names if n != "fixed"}
+        widths = [name for name in names if name != "fixed"]
+        if widths and epoch in training.stored_epochs(epoch):
+            halves = {name: self._halves(name) for name in widths}
             self.background.run(lambda: self._commit_average(epoch, halves))
 
     def _commit_snapshot(self, epoch: int, weights: dict[str, dict[str, Tensor]], curve: list[dict[str, Any]], images_seen: int) -> None:
@@ -239,14 +239,24 @@ class Training:
             numbers["start"] = start.manifest.metadata
         self._commit(task, out, {**numbers, "emas": list(weights)})
 
+    def _halves(self, name: str) -> dict[str, Tensor]:
+        """An average in half precision, as it is stored for mixing; what is not averaged stands in the snapshot, in full."""
+        weights = zip(self.trainer.parameters, self.trainer.averages[name].weights, strict=True)
+        return {key: weight.half().cpu().contiguous() for key, weight in weights}
+
     def _commit_average(self, epoch: int, weights: dict[str, dict[str, Tensor]]) -> None:
         out = self.folder / f"average-{epoch}"
         out.mkdir(parents=True, exist_ok=True)
         for name, tensors in weights.items():
-            safetensors.torch.save_file(tensors, out / f"ema-{name}.safetensors")
-        key = key_of("average", self.task.version, {"epoch": epoch}, {"trajectory": self.trajectory.key})
+            safetensors.torch.save_file(tensors, out / snapshot.weights_file(name))
+        key, who = average_ref(self.trajectory, epoch).key, self.task.title.rsplit(" · ", 1)[0]
         task = Task(
-            "average", self.task.version, {**self.task.settings, "epoch": epoch}, self.task.inputs, key, f"stored averages at epoch {epoch}"
+            "average",
+            self.task.version,
+            {**self.task.settings, "epoch": epoch},
+            self.task.inputs,
+            key,
+            f"{who} · stored averages at epoch {epoch}",
         )
         self._commit(task, out, {"trajectory": self.trajectory.key})
 
@@ -260,6 +270,7 @@ class Training:
             }
             commit(self.store, manifest_of(task, self.store, self.inputs, out, metadata, provenance))
             emit("commit", task=task.title, ref=str(Ref(task.stage, task.key)))
+        shutil.rmtree(out)
 
     def _seconds(self) -> float:
         """Seconds of training up to now, over all restarts, from the curve."""

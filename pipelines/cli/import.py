@@ -34,9 +34,8 @@ def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
     start = StartSettings(checkpoint=str(checkpoint.resolve()), epoch=epoch)
     chosen = {"start.checkpoint": start.checkpoint} | ({"start.epoch": start.completed} if start.completed else {})
     read = load_recipe(recipe, chosen)
-    experiment = {"name": f"continue-{checkpoint.stem}", "recipes": [recipe], "overrides": chosen}
     console = Console(highlight=False)
-    made = do_task(start_task(read, start, digest_of(checkpoint)), open_store(store), f"import-{checkpoint.stem}", experiment, console)
+    made = do_task(start_task(read, start, digest_of(checkpoint)), open_store(store), f"import-{checkpoint.stem}", console)
     epochs = "at an epoch that is not known" if start.completed is None else f"after {start.completed} epochs"
     what = "snapshot and state" if "state.safetensors" in made.files else "snapshot, without an optimiser's state to train on from"
     console.print(f"{what} {epochs}, {made.metadata['updates']} steps: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)

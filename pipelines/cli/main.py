@@ -20,6 +20,7 @@ VERBS = {
     "doctor": "Look whether a machine, a store and a cluster are ready for work.",
     "submit": "Run an experiment on Kubeflow Pipelines.",
     "cancel": "Stop a run in a cluster; what it has is kept.",
+    "ema": "Mix averages of any width from those that training stored.",
     "import": "Bring another implementation's checkpoint into a store.",
     "recipes": "List the recipes, show one in full, or compare two.",
     "report": "Write the report of a run again.",

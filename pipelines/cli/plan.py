@@ -42,6 +42,11 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     console.print(_tasks(tasks, there))
     console.print()
     console.print(_costs(tasks, there, costs, GPUS[gpu]))
+    if averages := sum(cost.averages for cost in costs.values()):
+        console.print(
+            f"Of what is kept, {_size(averages)} are averages in half precision, from which those of any width can be mixed.",
+            soft_wrap=True,
+        )
     console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
     console.print(
         f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-import math
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edm2core.ema import FixedEma, PowerEma, gamma, posthoc_coefficients, power_beta
-from edm2core.errors import InputError
-
-REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "ema.json").read_text())
+from edm2core.ema import FixedEma, PowerEma
+from edm2core.posthoc import gamma, posthoc_coefficients
 
 
 @pytest.mark.parametrize("beta", [0.9993, 0.9])  # the cap is reached at update 32 with .9, never here with .9993
@@ -69,40 +63,6 @@ def test_an_average_goes_on_from_its_weights_and_count(kind: type[FixedEma]) -> 
     assert torch.equal(resumed.weights[0], whole.weights[0])
     with pytest.raises(ValueError, match="argument"):
         resumed.load([], 0)
-
-
-def test_gamma_of_a_relative_width() -> None:
-    for sigma_rel, expected in REFERENCE["gamma_of_sigma_rel"].items():
-        assert gamma(float(sigma_rel)) == pytest.approx(expected, rel=1e-9)
-
-
-@given(st.floats(0.005, 0.288))
-def test_gamma_gives_the_relative_width_it_was_asked_for(sigma_rel: float) -> None:
-    g = gamma(sigma_rel)
-    assert math.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3))) == pytest.approx(sigma_rel)
-
-
-@pytest.mark.parametrize("sigma_rel", [0.0, -0.1, 0.3, 1.0])
-def test_a_width_that_no_average_has_is_refused(sigma_rel: float) -> None:
-    with pytest.raises(InputError, match=str(sigma_rel)):
-        gamma(sigma_rel)
-
-
-def test_beta_of_a_step() -> None:
-    for case in REFERENCE["beta"]:
-        assert power_beta(case["sigma_rel"], case["t_next"], case["t_delta"]) == pytest.approx(case["beta"], rel=1e-9)
-
-
-def test_posthoc_coefficients() -> None:
-    for case in REFERENCE["posthoc"]:
-        ours = posthoc_coefficients(case["in_t"], case["in_sigma_rel"], [case["out_t"]], [case["out_sigma_rel"]])
-        np.testing.assert_allclose(ours[:, 0], case["coefficients"], rtol=1e-6, atol=1e-12)
-        assert ours.sum() == pytest.approx(1)
-
-
-def test_a_stored_average_is_rebuilt_from_itself() -> None:
-    times, widths = [1.0, 1.0, 2.0, 2.0], [0.05, 0.1, 0.05, 0.1]
-    np.testing.assert_allclose(posthoc_coefficients(times, widths, times, widths), np.eye(4), atol=1e-9)
 
 
 def test_a_width_between_the_stored_ones_is_rebuilt_by_mixing() -> None:

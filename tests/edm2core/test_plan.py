@@ -87,6 +87,23 @@ def test_one_draw_keeps_its_key_when_more_are_asked_for(tmp_path: Path) -> None:
     assert one < three
 
 
+def test_an_average_that_no_snapshot_has_is_mixed_once_for_all_that_look_at_it(tmp_path: Path) -> None:
+    text = "epochs: [30, 40]\nsample: {ema: [fixed, 0.05, 0.075], draws: 2}\nprobe: {ema: 0.075}\n"
+    tasks = plan(experiment(tmp_path, text), DIGITS)
+    by_ref, mixed = {task.ref: task for task in tasks}, [task for task in tasks if task.stage == "ema"]
+    assert [task.title for task in mixed] == ["C · seed 0 · EMA 0.075 at epoch 30", "C · seed 0 · EMA 0.075 at epoch 40"]
+    for task in tasks:
+        if task.stage in ("sample", "probe") and "snapshot" in task.inputs:
+            assert by_ref[task.inputs["snapshot"]].stage == ("ema" if task.subject["ema"] == "0.075" else "snapshot")
+    assert len({task.title for task in tasks}) == len(tasks)
+
+
+def test_a_sweep_re_keys_nothing_that_was_there_before(tmp_path: Path) -> None:
+    plain = {task.ref for task in plan(experiment(tmp_path, "epochs: [40]\nsample: {ema: [fixed, '0.050']}\n"), DIGITS)}
+    swept = {task.ref for task in plan(experiment(tmp_path, "epochs: [40]\nsample: {ema: [fixed, 0.05, 0.075, 0.15]}\n"), DIGITS)}
+    assert plain < swept
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:

@@ -243,6 +243,14 @@ def test_a_training_that_starts_from_a_checkpoint_waits_for_its_reading(tmp_path
     assert "start" in inside  # both seeds' trainings share it
 
 
+def test_mixed_averages_belong_to_their_trajectory(tmp_path: Path) -> None:
+    read, tasks = experiment(tmp_path, recipes=["digits/E"], epochs=[40], sample={"ema": ["fixed", 0.05, 0.075]}, probe={"ema": 0.12})
+    compile(tasks, read, "run", profile(), "s3://bucket/edm2", tmp_path / "package.yaml")
+    package = Package(tmp_path / "package.yaml")
+    assert package.edges() == {(task.ref, need) for task in tasks for need in task.needs}
+    assert "ema" not in {ref.stage for task in package.tasks(package.experiment).values() if (ref := ref_of(task))}
+
+
 def test_equal_components_are_written_once(package: Package) -> None:
     assert len(package.spec["deploymentSpec"]["executors"]) == 10  # the seven stages, of which the probe twice, the record and the report
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from edm2core.config import load_experiment
-from edm2core.errors import InputError, Interrupted
+from edm2core.errors import Interrupted
 from edm2core.events import parse
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
@@ -23,6 +23,7 @@ from edm2core.stages import prepare, signals, train
 from edm2core.stages.main import _work
 from edm2core.stages.wanted import want
 from edm2core.store import Store, open_store
+from edm2core.store.averages import stored_averages
 from edm2core.store.results import load
 from edm2core.train import Trainer
 
@@ -33,7 +34,7 @@ epochs: [1, 2]
 metrics: []
 probe: false
 overrides:
-  {network.multipliers: [1], network.attention_resolutions: [], network.dropout: 0.1, training.batch: 256, training.average_every: 2}
+  {network.multipliers: [1], network.attention_resolutions: [], network.dropout: 0.1, training.batch: 256, training.average_every: 1}
 """
 
 
@@ -121,11 +122,20 @@ def test_one_training_makes_every_wanted_snapshot(undisturbed: tuple[Store, Task
 
 def test_averages_are_stored_on_a_grid_of_their_own(undisturbed: tuple[Store, Task], tmp_path: Path) -> None:
     store, task = undisturbed
-    manifests = [Manifest.loads(store.read(entry.path)) for entry in store.list("results/average/") if entry.path.endswith("manifest.json")]
-    assert [(m.settings["epoch"], m.metadata["trajectory"]) for m in manifests] == [(2, trajectory_ref(task).key)]
-    half = load_file(store.fetch(manifests[0].path("ema-0.050.safetensors"), tmp_path))
+    stored = stored_averages(store, trajectory_ref(task), 2)
+    assert list(stored) == [1, 2]
+    half = load_file(store.fetch(stored[2].path("ema-0.050.safetensors"), tmp_path))
     full = weights(store, task, 2, tmp_path, "0.050")
-    assert all(torch.equal(half[name], full[name].half()) for name in full)
+    assert full.keys() - half.keys() == {name for name in full if name.endswith(("frequencies", "phases"))}
+    assert all(torch.equal(tensor, full[name].half()) for name, tensor in half.items())
+
+
+def test_averages_do_not_depend_on_the_epochs_that_are_looked_at(store: Store, task: Task) -> None:
+    last = Task(
+        **{**vars(task), "settings": {**task.settings, "epoch": 3}, "wanted": (3,), "key": snapshot_ref(trajectory_ref(task), 3).key}
+    )
+    train.work(last, store)
+    assert list(stored_averages(store, trajectory_ref(task), 3)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("step", [2, 6, 9])
@@ -143,6 +153,7 @@ def test_a_stopped_training_goes_on_with_the_same_bits_and_one_curve(
     rows = curve(store, task, 2)
     assert losses(rows) == losses(curve(*undisturbed, 2))
     assert [(row["step"], row["generation"]) for row in rows if row.get("restart")] == [(step, 2)]
+    assert list(stored_averages(store, trajectory_ref(task), 2)) == [1, 2]
 
 
 def test_a_damaged_state_is_passed_over_for_the_one_before(
@@ -225,24 +236,6 @@ def test_signals_save_and_kills_lose_little_in_the_real_process(
         codes.append(process.wait(60))
     assert codes == [143, 143, -9]
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+    assert list(stored_averages(store, trajectory_ref(task), 2)) == [1, 2]
     whole, resumed = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
     assert all(torch.allclose(resumed[name], whole[name], atol=1e-5) for name in whole)
-
-
-def conditional(task: Task, classes: int) -> Task:
-    network = {**task.settings["network"], "classes": classes}
-    return Task(**{**vars(task), "settings": {**task.settings, "network": network}, "wanted": (1,)})
-
-
-def test_a_conditional_network_is_trained_with_the_labels_of_the_data(store: Store, task: Task, tmp_path: Path) -> None:
-    train.work(conditional(task, 10), store)
-    unconditional = Task(**{**vars(task), "wanted": (1,)})
-    train.work(unconditional, store)
-    assert weights(store, conditional(task, 10), 1, tmp_path)["network.embedding.label.weight"].shape == (128, 10)
-    assert "network.embedding.label.weight" not in weights(store, unconditional, 1, tmp_path)
-
-
-def test_a_network_for_other_classes_than_the_data_has_is_refused(store: Store, task: Task) -> None:
-    with pytest.raises(InputError, match=r"network\.classes is 3; the data set has 10 classes") as caught:
-        train.work(conditional(task, 3), store)
-    assert "network.classes to 10" in caught.value.do_next

@@ -1,0 +1,1 @@
+"""An average of another width, mixed from stored ones."""

@@ -1,0 +1,84 @@
+"""Power-function averages of any width from those that were stored (EDM2: arXiv 2312.02696, section 3 and appendix C). No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edm2core.errors import InputError
+
+MOST_ERROR = 0.05  # of a profile, unless the user insists
+
+
+@cache
+def gamma(sigma_rel: float) -> float:
+    """γ of a relative width: the largest real root of γ³ + 7γ² + (16 - σ⁻²)γ + 12 - σ⁻² (equation 126, algorithm 2).
+
+    Raises InputError for a width outside (0, 1/√12), where γ would not be positive.
+    """
+    if not 0 < sigma_rel < 12**-0.5:
+        raise InputError(f"There is no average of relative width {sigma_rel}.", do_next="Choose sigma_rel between 0 and 0.288.")
+    t = sigma_rel**-2
+    roots = np.roots([1, 7, 16 - t, 12 - t])
+    return float(roots[np.abs(roots.imag) < 1e-9].real.max())
+
+
+def power_beta(sigma_rel: float, t: float, delta: float) -> float:
+    """β = (1 - Δ/t)^(γ+1) of the step that ends at t and took Δ, in the same unit (equation 127); 0 at the first step."""
+    return float((1 - delta / t) ** (gamma(sigma_rel) + 1))
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How stored averages make another one."""
+
+    coefficients: NDArray[np.float64]  # [stored], their sum 1
+    error: float  # RMS difference between the profile they make and the wanted one, as a share of the wanted one's RMS
+
+
+def mix(times: Sequence[float], sigma_rels: Sequence[float], time: float, sigma_rel: float) -> Mix:
+    """The mix of stored averages, with these times (in one unit) and relative widths, that comes nearest to the wanted one."""
+    coefficients = posthoc_coefficients(times, sigma_rels, [time], [sigma_rel])[:, 0]
+    (t, g), (out_t, out_g) = _profiles(times, sigma_rels), _profiles([time], [sigma_rel])
+    wanted = float(_inner_products(out_t, out_g, out_t.T, out_g.T)[0, 0])
+    made = float(coefficients @ _inner_products(t, g, t.T, g.T) @ coefficients)
+    common = float(coefficients @ _inner_products(t, g, out_t.T, out_g.T)[:, 0])
+    return Mix(coefficients, float(np.sqrt(max(made - 2 * common + wanted, 0.0) / wanted)))
+
+
+def mix_at(epochs: Sequence[int], sigma_rels: Sequence[float], epoch: int, sigma_rel: float) -> Mix:
+    """The mix for an average at `epoch` of those stored at earlier `epochs` and at it, epoch by epoch, in each by width."""
+    at = [*(e for e in epochs if e < epoch), epoch]
+    return mix([e for e in at for _ in sigma_rels], [*sigma_rels] * len(at), epoch, sigma_rel)
+
+
+def posthoc_coefficients(
+    times: Sequence[float], sigma_rels: Sequence[float], out_times: Sequence[float], out_sigma_rels: Sequence[float]
+) -> NDArray[np.float64]:
+    """How to mix stored averages into others: [stored, wanted], each column normalised to sum 1 (algorithm 3).
+
+    The stored averages have these times (in one unit) and relative widths; the wanted ones likewise.
+    """
+    t, g = _profiles(times, sigma_rels)
+    out_t, out_g = _profiles(out_times, out_sigma_rels)
+    solved = np.linalg.solve(_inner_products(t, g, t.T, g.T), _inner_products(t, g, out_t.T, out_g.T))
+    coefficients: NDArray[np.float64] = solved / solved.sum(axis=0)
+    return coefficients
+
+
+def _profiles(times: Sequence[float], sigma_rels: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times and γ as columns."""
+    return np.array(times, np.float64)[:, None], np.array([gamma(s) for s in sigma_rels], np.float64)[:, None]
+
+
+def _inner_products(
+    ta: NDArray[np.float64], ga: NDArray[np.float64], tb: NDArray[np.float64], gb: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """∫ p_a p_b of two power-function profiles, for each pair (equation 151)."""
+    overlap = np.minimum(ta / tb, tb / ta) ** np.where(ta < tb, gb, ga)
+    products: NDArray[np.float64] = (ga + 1) * (gb + 1) * overlap / ((ga + gb + 1) * np.maximum(ta, tb))
+    return products

@@ -1,0 +1,53 @@
+"""Mixes a power-function average of any width from those that training stored (EDM2: arXiv 2312.02696, section 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edm2core import snapshot
+from edm2core.plan import CheckpointSettings
+from edm2core.stages.main import main
+from edm2core.stages.workspace import Workspace
+from edm2core.store.averages import mixture
+
+
+def run(work: Workspace) -> None:
+    """Result: the files of a snapshot with the one average that was asked for."""
+    if work.rank:
+        return
+    given, sigma_rel = work.inputs["snapshot"], work.settings["sigma_rel"]
+    found, epoch, name = mixture(work.store, given.manifest, sigma_rel), given.manifest.metadata["epoch"], f"{sigma_rel:.3f}"
+    if not work.settings.get("force"):
+        found.must_be_fine(name, work.task.title)
+    folder = given.all()
+    denoiser = snapshot.load(folder, found.widths[0])
+    mixed = {key: torch.zeros(weight.shape, dtype=torch.float64) for key, weight in denoiser.named_parameters()}
+    *stored, own = found.mix.coefficients.reshape(-1, len(found.widths))
+    for number, (manifest, shares) in enumerate(zip(found.stored.values(), stored, strict=True), start=1):
+        with TemporaryDirectory(dir=work.out.parent) as place:  # they may be large together
+            for file, share in zip(map(snapshot.weights_file, found.widths), shares, strict=True):
+                _add(mixed, work.store.fetch(manifest.path(file), Path(place), manifest.files[file]), share)
+        work.progress(number, len(stored), unit="averages")
+    for width, share in zip(found.widths, own, strict=True):
+        _add(mixed, folder / snapshot.weights_file(width), share)
+    weights = {**denoiser.state_dict(), **{key: weight.float() for key, weight in mixed.items()}}
+    settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=epoch)
+    snapshot.save(work.out, {name: weights}, settings, denoiser.affine, epoch=epoch)
+    digests = {str(e): hashlib.sha256(manifest.dumps()).hexdigest() for e, manifest in found.stored.items()}
+    work.metadata |= {"epoch": epoch, "emas": [name], "error": round(found.mix.error, 6), "averages": digests}
+
+
+def _add(total: dict[str, Tensor], file: Path, share: float) -> None:
+    tensors = safetensors.torch.load_file(file)
+    for name, value in total.items():
+        value.add_(tensors[name].double(), alpha=float(share))
+
+
+if __name__ == "__main__":
+    main("ema", run)

@@ -1,0 +1,69 @@
+"""edm2 ema"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+
+from edm2core.config.settings import average_name
+from edm2core.errors import InputError
+from edm2core.manifest import Manifest, Ref
+from edm2core.plan import ema_task
+from edm2core.posthoc import MOST_ERROR
+from edm2core.store import open_store
+from edm2core.store.averages import mixture
+from edm2core.store.base import Store
+from edm2core.store.results import load
+from edm2core.store.runs import load_plan
+from pipelines.cli.options import store_option
+from pipelines.single import do_task
+
+
+@click.command(short_help="Mix averages of any width from those that training stored.")
+@click.argument("snapshots", nargs=-1, required=True)
+@click.option("--sigma-rel", "widths", multiple=True, required=True, help="Relative width, such as 0.1; may be given several times.")
+@click.option("--force", is_flag=True, help="Also where the error is above 5 %.")
+@store_option
+def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, store: str) -> None:
+    """Mix, at the epochs of SNAPSHOTS, power-function averages of the relative widths asked for (EDM2, section 3).
+
+    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store; a run's name stands for all that it has. Each average becomes
+    a result, which `edm2core.snapshot.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
+    """
+    names = [_width(width) for width in widths]
+    console = Console(highlight=False)
+    asked = []
+    for where, manifest in (found for address in snapshots for found in _snapshots(address, store)):
+        for name in names:
+            found = mixture(where, manifest, float(name))
+            title = f"{manifest.title.rpartition(' · ')[0]} · EMA {name} at epoch {manifest.metadata['epoch']}"
+            console.print(f"{title}: profile error {found.mix.error:.2%}, from {len(found.stored) + 1} epochs' averages", soft_wrap=True)
+            if not force:
+                found.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}")
+            subject: dict[str, Any] = {key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")}
+            asked.append((where, ema_task(manifest.ref, float(name), title, subject, force=found.mix.error > MOST_ERROR)))
+    for where, task in asked:
+        made = do_task(task, where, "ema", console)
+        console.print(f"{where.uri}/{made.ref.folder}", soft_wrap=True)
+
+
+def _width(text: str) -> str:
+    try:
+        if text != "fixed":
+            return average_name(text)
+    except ValueError as error:
+        raise InputError(f"--sigma-rel {error}.", where="--sigma-rel") from None
+    raise InputError("The fixed EMA is in every snapshot already.", where="--sigma-rel", do_next="Give a relative width, such as 0.1.")
+
+
+def _snapshots(address: str, store: str) -> list[tuple[Store, Manifest]]:
+    """The snapshots at an address, or those that a run has."""
+    uri, found, result = address.rstrip("/").rpartition("/results/")
+    where = open_store(uri if found else store)
+    refs = [Ref.parse(result)] if result.count("/") == 1 else [task.ref for task in load_plan(where, result)[1] if task.stage == "snapshot"]
+    manifests = [manifest for ref in refs if ref.stage == "snapshot" and (manifest := load(where, ref)) is not None]
+    if not manifests:
+        raise InputError("There is no finished snapshot.", where=address, do_next="`edm2 plan EXPERIMENT` lists snapshots and their keys.")
+    return [(where, manifest) for manifest in manifests]

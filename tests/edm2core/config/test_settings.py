@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edm2core.config.settings import StartSettings, TrainingSettings, average_name
+
+
+def training(epochs: int, average_every: int | None = None) -> TrainingSettings:
+    return TrainingSettings(epochs=epochs, batch=1, lr=1.0, average_every=average_every)
+
+
+@pytest.mark.parametrize("epochs", [64, 100, 1000, 2000, 2001])
+def test_a_training_stores_64_averages_the_last_at_its_end(epochs: int) -> None:
+    stored = training(epochs).stored_epochs(epochs)
+    assert len(stored) == 64
+    assert stored[-1] == epochs
+
+
+def test_a_short_training_stores_one_an_epoch() -> None:
+    assert training(40).stored_epochs(40) == list(range(1, 41))
+
+
+@given(st.integers(1, 5000), st.none() | st.integers(1, 300), st.integers(1, 5000), st.integers(1, 5000))
+def test_what_is_stored_by_an_epoch_does_not_depend_on_where_one_looks(epochs: int, every: int | None, one: int, other: int) -> None:
+    grid, (early, late) = training(epochs, every), sorted((one, other))
+    stored = grid.stored_epochs(late)
+    assert stored == sorted(set(stored))
+    assert all(1 <= epoch <= late for epoch in stored)
+    assert grid.stored_epochs(early) == [epoch for epoch in stored if epoch <= early]
+    if every:
+        assert stored == list(range(every, late + 1, every))
+
+
+@pytest.mark.parametrize(("given", "name"), [("fixed", "fixed"), (0.05, "0.050"), ("0.1", "0.100"), ("0.050", "0.050"), (0.075, "0.075")])
+def test_an_average_has_one_name(given: object, name: str) -> None:
+    assert average_name(given) == name
+
+
+@pytest.mark.parametrize("given", [True, None, 0, 0.0, -0.1, 0.29, 1, "wide", "nan", 0.0505, []])
+def test_what_names_no_average_is_refused(given: object) -> None:
+    with pytest.raises(ValueError, match="must be fixed"):
+        average_name(given)
+
+
+@pytest.mark.parametrize(
+    ("path", "epoch", "completed"),
+    [
+        ("model_999.pth", None, 1000),
+        ("/a/model_0.pth", None, 1),
+        ("model_9.pth", 7, 7),
+        ("best.pth", None, None),
+        ("xmodel_9.pth", None, None),
+    ],
+)
+def test_a_checkpoints_name_counts_epochs_from_nought(path: str, epoch: int | None, completed: int | None) -> None:
+    assert StartSettings(checkpoint=path, epoch=epoch).completed == completed
