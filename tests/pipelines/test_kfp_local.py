@@ -15,6 +15,7 @@ import pytest
 import yaml
 from kfp.components import load_component_from_file
 
+from edm2core.config import load_recipe
 from edm2core.config.experiment import Experiment, load_experiment
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task, plan, trajectory_ref
@@ -23,9 +24,10 @@ from edm2core.store.results import load, verify
 from edm2core.store.runs import load_plan, open_run, run_id
 from pipelines.kfp import compile
 from pipelines.sources import resolve
+from tests.fx import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
+SMALL: dict[str, Any] = {
     "name": "tiny",
     "recipes": ["digits/G"],
     "seeds": [0],
@@ -118,6 +120,16 @@ def test_a_package_with_everything_in_it_finds_what_edm2_run_finds(tmp_path: Pat
     published = artifacts(tmp_path)
     assert set(published["metrics/values"]["metadata"]) == {"fd_digits"}
     assert "data:image/png;base64," in Path(published["sample/grid"]["uri"]).read_text()
+
+
+@pytest.mark.slow
+def test_a_package_reads_a_checkpoint_and_mixes_an_average(tmp_path: Path) -> None:
+    network = {**SMALL["overrides"], "data.standardize": False}
+    write_checkpoint(tmp_path / "model_0.pth", load_recipe("digits/G", network), steps=23)
+    read, tasks = small(tmp_path, epochs=[3], probe={"epochs": 1, "ema": 0.06}, overrides={**network, "start.checkpoint": "model_0.pth"})
+    assert {"start", "ema"} < {task.stage for task in tasks}
+    manifests = run_package(tmp_path, read, tasks)
+    assert None not in manifests.values()
 
 
 def command_of(package: Path, executor: str, executor_input: dict[str, Any]) -> list[str]:

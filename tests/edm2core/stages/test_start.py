@@ -12,17 +12,16 @@ from safetensors.torch import load_file
 
 from edm2core import snapshot
 from edm2core.config import load_experiment, load_recipe
-from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError
 from edm2core.importers import fx_names
 from edm2core.manifest import Manifest
-from edm2core.nets import build_network
 from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
 from edm2core.stages import prepare, start, train
 from edm2core.stages.main import _work
 from edm2core.store import Store, open_store
 from edm2core.store.results import load
-from pipelines.sources import resolve
+from pipelines.sources import resolve, upload
+from tests.fx import write_checkpoint
 
 SETTINGS = {"data.standardize": False, "network.multipliers": [1], "network.attention_resolutions": [], "training.batch": 256}
 STEPS = 6  # an epoch of digits in batches of 256
@@ -30,28 +29,8 @@ STEPS = 6  # an epoch of digits in batches of 256
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """What FutureXiang/edm2 would save after four epochs; its weights are random."""
-    torch.manual_seed(1)
-    recipe = load_recipe("digits/E", SETTINGS)
-    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
-    names, trained = fx_names(denoiser), dict(denoiser.named_parameters())
-    weights = {theirs: denoiser.state_dict()[ours] for ours, theirs in names.items()}
-    average = {name: tensor + 0.01 if "fourier" not in name else tensor for name, tensor in weights.items()}
-    states = {
-        place: {"step": torch.tensor(4.0 * STEPS), "exp_avg": torch.full_like(tensor, 1e-3), "exp_avg_sq": torch.full_like(tensor, 1e-4)}
-        for place, (ours, tensor) in enumerate(denoiser.state_dict().items())
-        if ours in trained
-    }
-    ema = {f"ema_model.{name}": tensor for name, tensor in average.items()}
-    torch.save(
-        {
-            "MODEL": {f"module.{name}": tensor for name, tensor in weights.items()},
-            "EMA": {"initted": torch.tensor(True), "step": torch.tensor(4 * STEPS), **ema},
-            "opt": {"state": states, "param_groups": [{"params": list(range(len(weights)))}]},
-        },
-        tmp_path / "model_3.pth",
-    )
-    return tmp_path / "model_3.pth"
+    """What FutureXiang/edm2 would save after four epochs."""
+    return write_checkpoint(tmp_path / "model_3.pth", load_recipe("digits/E", SETTINGS), 4 * STEPS)
 
 
 def tasks_of(folder: Path, epochs: str, **overrides: Any) -> dict[str, Task]:
@@ -178,6 +157,16 @@ def test_without_an_optimisers_state_there_is_a_snapshot_and_no_training(
     with pytest.raises(InputError, match="no optimiser state"):
         train.work(tasks["E · seed 0 · train to epoch 5"], store)
     assert made(store, tasks["E · seed 0 · train to epoch 4"]).metadata["emas"] == ["fixed"]
+
+
+def test_where_the_users_disk_is_not_seen_the_stores_copy_is_read(tmp_path: Path, checkpoint: Path) -> None:
+    store, said = open_store(str(tmp_path / "store")), list[str]()
+    tasks = tasks_of(tmp_path, "5", **{"start.checkpoint": "model_3.pth"})
+    upload(tasks.values(), store, said.append)
+    checkpoint.unlink()
+    assert [line.split()[1] for line in said] == [str(checkpoint)]
+    _work(tasks["digits/E · read model_3.pth"], store, start.run)
+    assert "state.safetensors" in made(store, tasks["digits/E · read model_3.pth"]).files
 
 
 def test_a_checkpoint_that_changed_since_the_plan_is_refused(tmp_path: Path, checkpoint: Path) -> None:

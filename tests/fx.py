@@ -1,0 +1,38 @@
+"""Checkpoints in the form that FutureXiang/edm2's training script writes, of networks of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edm2core.config import Recipe
+from edm2core.diffusion import Denoiser
+from edm2core.importers import fx_names
+from edm2core.nets import build_network
+
+
+def write_checkpoint(path: Path, recipe: Recipe, steps: int) -> Path:
+    """After `steps` steps, with random weights; its EMA's are 0.01 above them."""
+    torch.manual_seed(1)
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
+    state, parameters, names = denoiser.state_dict(), dict(denoiser.named_parameters()), fx_names(denoiser)
+    moments = {
+        place: {
+            "step": torch.tensor(float(steps)),
+            "exp_avg": torch.full_like(state[name], 1e-3),
+            "exp_avg_sq": torch.full_like(state[name], 1e-4),
+        }
+        for place, name in enumerate(names)
+        if name in parameters
+    }
+    average = {f"ema_model.{theirs}": state[name] + (0.01 if name in parameters else 0.0) for name, theirs in names.items()}
+    torch.save(
+        {
+            "MODEL": {f"module.{theirs}": state[name] for name, theirs in names.items()},
+            "EMA": {"initted": torch.tensor(True), "step": torch.tensor(steps), **average},
+            "opt": {"state": moments, "param_groups": [{"params": list(range(len(names)))}]},
+        },
+        path,
+    )
+    return path
