@@ -54,10 +54,10 @@ def fx_names(denoiser: Denoiser) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FxCheckpoint:
-    """A `model_<epoch>.pth` of FutureXiang/edm2 under this project's names; weights and Adam's state are None where the file has none."""
+    """A `model_<epoch>.pth` of FutureXiang/edm2 under this project's names; what the file has not is None."""
 
     ema: dict[str, Tensor]  # as the denoiser's state dict
-    updates: int  # of the EMA: one at every step
+    updates: int | None  # of the EMA: one at every step
     weights: dict[str, Tensor] | None  # as they were trained, like ema
     adam: dict[str, dict[str, Tensor]] | None  # parameter → its moments
 
@@ -101,7 +101,8 @@ def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
     averages = sections["EMA"]
     groups = {prefix: {n: t for n, t in averages.items() if n.startswith(prefix)} for prefix in ("ema_model.", "online_model.")}
     file.only("EMA", [n for n in averages if not n.startswith(tuple(groups))], ("initted", "step"))
-    file.fits("EMA", "step", averages.get("step"), torch.Size())
+    if "step" in averages:
+        file.fits("EMA", "step", averages["step"], torch.Size())
     ema = file.weights("EMA ema_model", "ema_model.", groups["ema_model."])
     weights, order = None, dict[str, Tensor]()  # the file's own order, by which Adam's state is numbered
     online = ("EMA online_model", "online_model.", groups["online_model."])
@@ -111,7 +112,7 @@ def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
             order = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     adam = file.adam(sections["opt"], order) if order and sections.get("opt", {}).get("state") else None
     file.must_fit(str(path))
-    return FxCheckpoint(ema, int(averages["step"]), weights, adam)
+    return FxCheckpoint(ema, int(averages["step"]) if "step" in averages else None, weights, adam)
 
 
 def _sections(path: str | Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edm2core.config.settings import TrainingSettings
 from edm2core.devices import autocast
 from edm2core.diffusion import Denoiser, Objective, noise_levels
 from edm2core.ema import Average, FixedEma, PowerEma
-from edm2core.errors import EdmError
+from edm2core.errors import EdmError, InputError
 from edm2core.keyed_random import seed_of
 from edm2core.nets import build_network
 from edm2core.nets.layers import normalize_weights_
@@ -271,15 +271,17 @@ class Trainer:
         self.window = Window(tensors["window/loss"].to(device), tensors["window/nonfinite"].to(device), numbers["window_steps"])
         self.steps, self.nonfinite_steps = numbers["steps"], numbers["nonfinite_steps"]
 
-    def start(self, tensors: Mapping[str, Tensor], ema: Mapping[str, Tensor], epoch: int | None, updates: int) -> None:
+    def start(self, tensors: Mapping[str, Tensor], ema: Mapping[str, Tensor], epoch: int | None, updates: int | None) -> None:
         """Begin where another implementation's training ended: weights and moments in `tensors` as in a state, its fixed EMA in `ema`.
 
-        It had completed `epoch` epochs, or if that is not known as many steps as its EMA has updates. Power-function averages begin
-        as its EMA, as if those had been the weights from the first step on.
+        It had completed `epoch` epochs, or if that is not known as many steps as its EMA has `updates`. Power-function averages begin
+        as its EMA, as if those had been the weights from the first step on. Raises InputError where neither number is known.
         """
-        self.steps = self.began_at = updates if epoch is None else epoch * self.steps_per_epoch
+        if epoch is None and updates is None:
+            raise InputError("The checkpoint does not say how long it was trained.", do_next="Set start.epoch to its completed epochs.")
+        self.steps = self.began_at = (updates or 0) if epoch is None else epoch * self.steps_per_epoch
         begun = self.state()
-        counts = {label: updates if label == "fixed" else self.images_seen() for label in self.averages}
+        counts = {label: self.images_seen() for label in self.averages} | {"fixed": self.steps if updates is None else updates}
         numbers = json.loads(bytes(begun["numbers"].numpy())) | {"counts": counts}
         averages = {f"average/{label}/{name}": ema[name] for label in self.averages for name in self.parameters}
         self.load_state({**begun, **tensors, **averages, "numbers": _as_tensor(numbers)})

@@ -37,5 +37,6 @@ def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
     console = Console(highlight=False)
     made = do_task(start_task(read, start, digest_of(checkpoint)), open_store(store), f"import-{checkpoint.stem}", console)
     epochs = "at an epoch that is not known" if start.completed is None else f"after {start.completed} epochs"
+    steps = "" if made.metadata["updates"] is None else f", {made.metadata['updates']} steps"
     what = "snapshot and state" if "state.safetensors" in made.files else "snapshot, without an optimiser's state to train on from"
-    console.print(f"{what} {epochs}, {made.metadata['updates']} steps: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)
+    console.print(f"{what} {epochs}{steps}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)

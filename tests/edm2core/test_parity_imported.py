@@ -19,6 +19,7 @@ from edm2core.affine import Affine
 from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings
 from edm2core.diffusion import Denoiser, training_loss
+from edm2core.errors import InputError
 from edm2core.importers import fx_names, load_fx, load_fx_tensors, read_fx
 from edm2core.nets import build_network
 from edm2core.plan import TrajectorySettings
@@ -214,3 +215,9 @@ def test_the_epoch_decides_where_training_goes_on_and_the_steps_where_it_is_not_
     known, unknown = imported(DATA / "seed_E.pth", "E", epoch=50), imported(DATA / "seed_E.pth", "E", epoch=None)
     assert (known.epoch, known.averages["fixed"].count) == (50, 3)
     assert (unknown.steps, unknown.averages["fixed"].count) == (3, 3)
+    trainer = given("E")
+    ema = {name: parameter.detach() for name, parameter in trainer.parameters.items()}
+    trainer.start({}, ema, 2, None)
+    assert (trainer.steps, trainer.averages["fixed"].count) == (6, 6)
+    with pytest.raises(InputError, match="how long"):
+        given("E").start({}, ema, None, None)
