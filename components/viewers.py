@@ -35,6 +35,14 @@ def show_probe(done: Done, metrics: Any, confusion: Any) -> None:
         confusion.log_confusion_matrix([str(name) for name in found["classes"]], found["confusion"])
 
 
+def show_diagnostics(done: Done, metrics: Any) -> None:
+    """The magnitudes of each level's activations and weights, and their means."""
+    found = done.manifest.metadata
+    for what in ("activation", "weight"):
+        levels = {f"{what} {level['level']}": level[what] for level in found["levels"]}
+        show_values({f"{what} magnitude": found[what], **levels}, metrics)
+
+
 def show_grid(done: Done, artifact: Any) -> None:
     """The first samples, as one picture."""
     picture = base64.b64encode(done.read("grid.png")).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,14 @@ def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
     return (normal * settings.p_std + settings.p_mean).exp()
 
 
+Level = TypeVar("Level", float, Tensor)
+
+
+def loss_weight(sigma: Level, sigma_data: float) -> Level:
+    """λ(σ) = (σ² + σ_data²)/(σ·σ_data)² (EDM, table 1)."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
 def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
     """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
@@ -103,8 +112,7 @@ def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tenso
     Their mean over a batch is the loss, however the batch was cut into micro-batches.
     """
     images, sigma = images.float(), _levels(sigma, images)
-    sigma_data = denoiser.settings.sigma_data
-    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    weight = loss_weight(sigma, denoiser.settings.sigma_data)
     log_variance = denoiser.log_variance(sigma)
     error: Tensor = denoiser(images + sigma * noise, sigma, labels) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)

@@ -20,7 +20,10 @@ from edm2core.config.settings import (
 from edm2core.keys import Key, key_of, keyed
 from edm2core.manifest import Ref
 
-VERSIONS = {"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1}
+VERSIONS = {
+    **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1},
+    "diagnostics": 1,
+}
 """Raised when a stage's numbers change; golden tests hold them."""
 
 
@@ -126,7 +129,8 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                 )
                 before = (snapshot.ref,)
                 at = f"at epoch {epoch}"
-                emas = (recipe.sample.ema if experiment.metrics else ()) + ((recipe.probe.ema,) if experiment.probe else ())
+                emas = [*(recipe.sample.ema if experiment.metrics else ())]
+                emas += [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
                 averaged = {
                     ema: add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
                     for ema in emas
@@ -139,6 +143,8 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                         add(_metrics(metric, samples, references[metric], extractors[metric], title))
                 if experiment.probe:
                     add(_probe(recipe, averaged[recipe.probe.ema], data, f"{who} · probe {at}", subject))
+                if experiment.diagnostics:
+                    add(_diagnostics(recipe, averaged[recipe.diagnosed_ema], data, f"{who} · diagnostics {at}", subject))
     return list(tasks.values())
 
 
@@ -256,6 +262,11 @@ def _metrics(metric: str, samples: Task, reference: Task, extractor: Task, title
 
 def _probe(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: dict[str, Any]) -> Task:
     return _task("probe", recipe.probe, {"snapshot": snapshot.ref, "data": data.ref}, title, {**subject, "ema": recipe.probe.ema})
+
+
+def _diagnostics(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: dict[str, Any]) -> Task:
+    settings = recipe.diagnostics.model_copy(update={"ema": recipe.diagnosed_ema})
+    return _task("diagnostics", settings, {"snapshot": snapshot.ref, "data": data.ref}, title, subject)
 
 
 def _pixel_probe(recipe: Recipe, data: Task) -> Task:

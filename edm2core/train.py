@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,14 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.from_numpy(np.random.Generator(np.random.Philox(seed_of(seed, epoch, "order"))).permutation(count))
 
 
+@torch.no_grad()
+def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """‖after - before‖ / ‖before‖ of all weights taken as one vector: a scalar, read without waiting for the device."""
+    change, size = (torch.stack(torch._foreach_norm(list(t))).norm() for t in (torch._foreach_sub(list(after), list(before)), before))
+    ratio: Tensor = change / size
+    return ratio
+
+
 @dataclass(frozen=True)
 class Batch:
     """The images of one step, at the network's scale, with what is drawn for them."""
@@ -74,6 +82,7 @@ class Window:
     loss: Tensor  # sum over steps of this process's share of the mean loss
     nonfinite: Tensor  # steps skipped since their gradients were not finite
     steps: int = 0
+    relative_update: Tensor | None = None  # of its last step
 
 
 @dataclass
@@ -128,6 +137,14 @@ class Trainer:
     @property
     def at_epoch_end(self) -> bool:
         return self.steps % self.steps_per_epoch == 0
+
+    @property
+    def at_window_end(self) -> bool:
+        """Whether the curve has a row here."""
+        return self._ends_window(self.steps)
+
+    def _ends_window(self, step: int) -> bool:
+        return step % self.steps_per_epoch % WINDOW == 0
 
     def images_seen(self) -> int:
         """Images in all optimiser steps so far, over all processes."""
@@ -186,6 +203,9 @@ class Trainer:
         self.window.steps += 1
 
     def _update(self, images: int) -> None:
+        last = self._ends_window(self.steps + 1)
+        maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # of all steps it would cost too much
+        before = [p.detach().clone() for p in maps]
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.steps)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -196,6 +216,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.window.nonfinite += skipped
+        if maps:
+            self.window.relative_update = relative_change(before, maps)
         weights = list(self.parameters.values())
         for average in self.averages.values():
             average.update(weights, images)
@@ -225,10 +247,11 @@ class Trainer:
                 f"The training has diverged: no finite gradient in steps {self.steps - steps + 1} to {self.steps}.",
                 do_next="Lower training.lr, lengthen training.warmup_epochs, or train in fp32 or bf16 instead of fp16.",
             )
+        update = self.window.relative_update
         self._start_window()
-        epoch = self.steps / self.steps_per_epoch
-        rate = self._rate(self.steps - 1)
-        return {"step": self.steps, "epoch": round(epoch, 4), "loss": loss, "lr": rate, "nonfinite": self.nonfinite_steps}
+        epoch, rate = round(self.steps / self.steps_per_epoch, 4), self._rate(self.steps - 1)
+        row = {"step": self.steps, "epoch": epoch, "loss": loss, "lr": rate, "nonfinite": self.nonfinite_steps}
+        return row if update is None else {**row, "relative_update": float(update)}
 
     def averaged(self, name: str) -> dict[str, Tensor]:
         """The denoiser's state dict with the weights of one average; copies on the CPU."""

@@ -22,7 +22,7 @@ from edm2core.store import open_store
 
 Object = dict[str, Any]
 GPU = "nvidia.com/gpu"
-STAGES = ("prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe")
+STAGES = ("prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics")
 Right = tuple[str, str, str, str]  # API group, resource, verb, name (none: any)
 
 

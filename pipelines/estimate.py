@@ -129,6 +129,13 @@ class _Planner:
         passes = len(settings["t"]) * (images.train * settings["epochs"] + images.test) if images else None
         return Estimate(_network(self._snapshot_below(task)).flops * passes if passes else None, 0.0, _half(settings))
 
+    def _diagnostics(self, task: Task) -> Estimate:
+        images, settings = self._images(self.tasks[task.inputs["data"]]), task.settings
+        if images is None:
+            return Estimate(None)
+        train, test = (min(count, settings["images"]) for count in images)
+        return Estimate(_network(self._snapshot_below(task)).flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
+
     def _features(self, task: Task) -> float:
         """Operations of the extractor for one image."""
         return INCEPTION_FLOPS if self.tasks[task.inputs["extractor"]].settings["extractor"] == "inception" else 0.0

@@ -16,6 +16,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_channel import PipelineChannel
 from kfp.dsl.pipeline_task import PipelineTask
 
+from components.diagnostics.component import diagnostics
 from components.ema.component import ema
 from components.extractor.component import extractor, fetch_extractor
 from components.launcher.job import cores
@@ -39,7 +40,7 @@ COMPONENTS: dict[str, Callable[..., None]] = {
     f.__name__: f
     for f in (
         *(prepare, start, snapshot, started_snapshot, ema, sample, extractor, fetch_extractor, reference, metrics, probe, pixel_probe),
-        *(record, report),
+        *(diagnostics, record, report),
     )
 }
 RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need it: the output's name and type

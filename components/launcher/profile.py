@@ -14,7 +14,7 @@ from edm2core.config.yaml_file import load
 from edm2core.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "k8s"
-Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe"]
+Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics"]
 Seconds = Annotated[int, Field(ge=0)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]
 
@@ -57,6 +57,7 @@ class StageResources(Settings):
     reference: Resources = Resources()
     metrics: Resources = Resources()
     probe: Resources = Resources()
+    diagnostics: Resources = Resources()
 
 
 class StoreProfile(Settings):

@@ -30,6 +30,7 @@ class ExperimentFile(Settings):
     sample: dict[str, Any] = {}  # over every recipe's sample section
     metrics: Annotated[tuple[Literal["fid", "fd"], ...], Field(strict=False)] = ("fid",)
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
+    diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
 
@@ -52,6 +53,7 @@ class Experiment:
     epochs: dict[str, tuple[int, ...]]  # recipe name → completed epochs, ascending
     metrics: tuple[str, ...]
     probe: bool
+    diagnostics: bool
     inception_weights: str | None
     text: str  # the file as written
 
@@ -90,6 +92,7 @@ def load_experiment(path: Path) -> Experiment:
         epochs,
         file.metrics,
         file.probe is not False,
+        file.diagnostics is not False,
         _located(file.inception_weights, path.parent),
         path.read_text(),
     )
@@ -109,6 +112,7 @@ def _enough_samples(document: Document, recipe: Recipe, metric: str) -> None:
 def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, epochs: tuple[int, ...]) -> None:
     """Every average asked for will be in the snapshot, or can be mixed from those that training stores."""
     asked = [(ema, "sample") for ema in recipe.sample.ema if file.metrics] + [(recipe.probe.ema, "probe")] * (file.probe is not False)
+    asked += [(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False)
     first = (recipe.start.completed if recipe.start else None) or 0
     for (ema, section), epoch in product(asked, epochs):
         where = str(document.origin((section, "ema")))
@@ -133,7 +137,7 @@ def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) ->
         if file.recipes[index].endswith((".yaml", ".yml"))
         else _published(document, file.recipes[index], index)
     )
-    for section in ("sample", "probe"):
+    for section in ("sample", "probe", "diagnostics"):
         chosen = getattr(file, section)
         for setting, value in (chosen if isinstance(chosen, dict) else {}).items():
             recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))

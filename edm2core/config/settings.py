@@ -192,6 +192,15 @@ class ProbeSettings(Settings):
     precision: Precision = "fp32"
 
 
+class DiagnosticsSettings(Settings):
+    """A look into a snapshot: magnitudes by level, u(σ), the loss by noise level on training and held-out images."""
+
+    images: Count = 1024  # of each split
+    levels: Annotated[int, Field(ge=2)] = 16  # noise levels from 0.002 to 80, evenly in ln sigma
+    ema: Ema | None = None  # none: the probe's
+    batch: Count = unkeyed(256)
+
+
 class StartSettings(Settings):
     """A checkpoint of FutureXiang/edm2 that training goes on from, where it does not begin anew."""
 
@@ -216,6 +225,12 @@ class Recipe(Settings):
     start: StartSettings | None = None  # none: training begins anew
     sample: SampleSettings = SampleSettings()
     probe: ProbeSettings = ProbeSettings()
+    diagnostics: DiagnosticsSettings = DiagnosticsSettings()
+
+    @property
+    def diagnosed_ema(self) -> str:
+        """The average that diagnostics look into."""
+        return self.diagnostics.ema or self.probe.ema
 
     def is_mixed(self, ema: str) -> bool:
         """Whether an average has to be mixed from stored ones, as no snapshot has it."""
@@ -224,8 +239,9 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _averages(self) -> Self:
         if self.training.ema_beta is None:
-            for section, emas in (("sample", self.sample.ema), ("probe", (self.probe.ema,))):
-                if "fixed" in emas:
+            emas = {"sample": self.sample.ema, "probe": (self.probe.ema,), "diagnostics": (self.diagnosed_ema,)}
+            for section, names in emas.items():
+                if "fixed" in names:
                     raise ValueError(f"{section}.ema: there is no fixed EMA where training.ema_beta is none; name a width, such as '0.050'")
         return self
 

@@ -100,6 +100,7 @@ WHAT = {
     "probe.lr": "probe's learning rate",
     "probe.flip": "probe's random flips",
     "probe.ema": "average probed",
+    "diagnostics.ema": "average looked into",
 }
 
 VALUES: dict[str, dict[Any, str]] = {

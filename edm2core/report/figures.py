@@ -13,6 +13,16 @@ from edm2core.report.sweep import Sweep
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "x": "✖", "star": "★", "triangle-down": "▼", "cross": "✚"}
+CURVES = {  # of a training: title, digits, what it is
+    "loss": (
+        "Training loss",
+        ".4~f",
+        "Mean over the steps since the point before; the learned log-variance is part of it, so it may be negative. "
+        "A short vertical line marks where training was stopped and continued.",
+    ),
+    "lr": ("Learning rate", ".3~g", "At the step of each point."),
+    "relative_update": ("Relative update size", ".3~g", "‖Δw‖ / ‖w‖ of all learned maps together, in the step of each point."),
+}
 POINTS = 600  # most points of a training curve: what a screen can show
 
 
@@ -29,8 +39,8 @@ class Figure:
     @property
     def legend(self) -> list[dict[str, Any]]:
         """What stands beside the drawing for each line: its name, colour, dash and symbol."""
-        return [
-            {
+        lines = {
+            trace["name"]: {
                 "name": trace["name"],
                 "color": trace["meta"]["color"],
                 "dash": trace["line"]["dash"],
@@ -38,7 +48,8 @@ class Figure:
             }
             for trace in self.plot["data"]
             if "line" in trace
-        ]
+        }
+        return list(lines.values())  # once, though an epoch each may have a trace
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
         title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
         better = "higher is better" if higher_is_better(metric) else "lower is better"
         caption = f"{better.capitalize()}. {_sentence(protocol)}"
-        figures.append(Figure(f"metric-{number}", title, caption, _plot(traces, "epoch"), log=not higher_is_better(metric)))
+        figures.append(Figure(f"metric-{number}", title, caption, plot(traces, "epoch"), log=not higher_is_better(metric)))
     return figures
 
 
@@ -126,16 +137,16 @@ def sweep_figures(sweeps: Iterable[Sweep], styles: Styles) -> list[Figure]:
         better = "higher" if higher_is_better(metric) else "lower"
         caption = f"A ring marks each training's best; {better} is better. At epoch {', '.join(map(str, epochs))}. {_sentence(protocol)}"
         title = label(metric) + (f" · {dataset}" if len({key[0] for key in groups}) > 1 else "")
-        figures.append(Figure(f"sweep-{number}", title, caption, _plot(traces, "relative width σ_rel"), log=not higher_is_better(metric)))
+        figures.append(Figure(f"sweep-{number}", title, caption, plot(traces, "relative width σ_rel"), log=not higher_is_better(metric)))
     return figures
 
 
 def training_figures(report: Report, styles: Styles) -> list[Figure]:
-    """Loss and learning rate along every training whose curve is in the store."""
+    """Loss, learning rate and size of the updates along every training whose curve is in the store."""
     curves = [(report.results[ref].task.subject, lines) for ref, lines in report.curves.items() if lines]
     figures = []
     merged = max((-(-len(lines) // POINTS) for _, lines in curves), default=1)
-    for name, title, digits in (("loss", "Training loss", ".4~f"), ("lr", "Learning rate", ".3~g")):
+    for name, (title, digits, words) in CURVES.items():
         traces = []
         for subject, lines in curves:
             points = [(line["epoch"], clean(line.get(name))) for line in lines if "epoch" in line and name in line]
@@ -147,13 +158,8 @@ def training_figures(report: Report, styles: Styles) -> list[Figure]:
             if name == "loss" and x:
                 traces += _restarts(lines, x, y, trace)
         if any(trace["x"] for trace in traces):
-            caption = {
-                "loss": "Mean over the steps since the point before; the learned log-variance is part of it, so it may be negative. "
-                "A short vertical line marks where training was stopped and continued.",
-                "lr": "At the step of each point.",
-            }[name]
-            caption += f" Long curves are shown in means of up to {merged} logged values." if merged > 1 else ""
-            figures.append(Figure(f"training-{name}", title, caption, _plot(traces, "epoch"), log=name == "lr"))
+            caption = words + (f" Long curves are shown in means of up to {merged} logged values." if merged > 1 else "")
+            figures.append(Figure(f"training-{name}", title, caption, plot(traces, "epoch"), log=name != "loss"))
     return figures
 
 
@@ -194,7 +200,7 @@ def _heat_map(name: str, title: str, found: dict[int, Result]) -> Figure:
             marker = {"symbol": "square-open", "size": 30, "color": "#d1006c", "line": {"width": 3}}
             place = {"x": [chosen["block"]], "y": [f"t = {chosen['t']}"]}
             traces.append({"type": "scatter", "mode": "markers", "marker": marker, "hoverinfo": "skip"} | place | shown)
-    layout = _plot([], "decoder block")["layout"] | {"hovermode": "closest"}
+    layout = plot([], "decoder block")["layout"] | {"hovermode": "closest"}
     caption = "Accuracy on images held out of the training set. The square marks the cell chosen; its test accuracy is in the table."
     return Figure(name, title, caption, {"data": traces, "layout": layout})
 
@@ -224,7 +230,8 @@ def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _plot(traces: list[dict[str, Any]], x: str) -> dict[str, Any]:
+def plot(traces: list[dict[str, Any]], x: str) -> dict[str, Any]:
+    """Traces over a common horizontal axis called `x`, in the page's manner."""
     layout = {
         "xaxis": {"title": {"text": x}, "unifiedhovertitle": {"text": f"{x} %{{x:.4~g}}"}, "automargin": True, "zeroline": False},
         "yaxis": {"automargin": True, "zeroline": False},

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from edm2core.report.collect import Report, Result
-from edm2core.report.figures import Styles, metric_figures, probe_maps, sweep_figures, training_figures
+from edm2core.report.diagnostics import magnitude_figures, noise_figures
+from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, sweep_figures, training_figures
 from edm2core.report.published import others
 from edm2core.report.results import distinct, label, rows
 from edm2core.report.samples import samples
@@ -37,7 +38,8 @@ def render(report: Report) -> str:
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
     by_width = sweeps(found)
     widths = sweep_figures(by_width, styles)
-    figures = [*curves, *widths, *training, *maps]
+    magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
+    figures = [*curves, *widths, *training, *magnitudes, *noise, *maps]
     done = [result for result in report.results.values() if result.manifest]
     environment = Environment(
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -54,7 +56,10 @@ def render(report: Report) -> str:
         widths=widths,
         training=training,
         maps=maps,
-        map_epochs=sorted({trace["meta"]["epoch"] for figure in maps for trace in figure.plot["data"]}),
+        map_epochs=_epochs(maps),
+        magnitudes=magnitudes,
+        noise=noise,
+        noise_epochs=_epochs(noise),
         plots={figure.id: figure.plot for figure in figures},
         samples=samples(report, styles),
         rows=found,
@@ -68,6 +73,11 @@ def render(report: Report) -> str:
         plotly=get_plotlyjs() if figures else "",
     )
     return page
+
+
+def _epochs(figures: list[Figure]) -> list[int]:
+    """The epochs that figures with one trace an epoch hold."""
+    return sorted({trace["meta"]["epoch"] for figure in figures for trace in figure.plot["data"]})
 
 
 def value(number: float | None, metric: str = "") -> str:

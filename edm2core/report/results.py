@@ -62,8 +62,10 @@ def higher_is_better(metric: str) -> bool:
 
 
 def as_json(report: Report) -> str:
-    """`results` (the same for the same results, whoever made them) and `run` (when, where, by which code)."""
-    return json.dumps({"results": [asdict(row) for row in rows(report)], "run": run_facts(report)}, indent=1, allow_nan=False) + "\n"
+    """`results` and `diagnostics` (the same for the same results, whoever made them) and `run` (when, where, by which code)."""
+    inside = [result.metadata for result in report.of_stage("diagnostics") if result.manifest]
+    values = {"results": [asdict(row) for row in rows(report)], "diagnostics": inside, "run": run_facts(report)}
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def as_csv(report: Report) -> str:

@@ -35,7 +35,7 @@ from edm2core.stages.workspace import open_inputs
 from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
-from edm2core.train import WINDOW, Trainer
+from edm2core.train import Trainer
 
 
 def work(task: Task, store: Store) -> None:
@@ -163,7 +163,7 @@ class Training:
         trainer, last = self.trainer, wanted[-1] * self.trainer.steps_per_epoch
         while True:
             trainer.step()
-            if trainer.at_epoch_end or trainer.steps % trainer.steps_per_epoch % WINDOW == 0:
+            if trainer.at_window_end:
                 self._log(trainer.close_window(), last)
             stop, save = self._agree(signals.asked(), self.states.due())
             if trainer.at_epoch_end:
@@ -294,7 +294,7 @@ class Training:
     def _row(self, row: dict[str, Any]) -> None:
         self.curve.append(row)
         if self.board is not None and "loss" in row:
-            for name in ("loss", "lr", "images_per_s", "peak_memory", "nonfinite"):
+            for name in ("loss", "lr", "relative_update", "images_per_s", "peak_memory", "nonfinite"):
                 self.board.add_scalar(name, row[name], row["step"])
 
     def _upload_board(self) -> None:

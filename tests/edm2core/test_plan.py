@@ -104,6 +104,23 @@ def test_a_sweep_re_keys_nothing_that_was_there_before(tmp_path: Path) -> None:
     assert plain < swept
 
 
+def test_diagnostics_look_at_every_snapshot_and_re_key_nothing(tmp_path: Path) -> None:
+    plain = plan(experiment(tmp_path, "epochs: [10, 40]\n"), DIGITS)
+    tasks = plan(experiment(tmp_path, "epochs: [10, 40]\ndiagnostics: true\n"), DIGITS)
+    added = [task for task in tasks if task.ref not in {other.ref for other in plain}]
+    assert [task.title for task in added] == ["C · seed 0 · diagnostics at epoch 10", "C · seed 0 · diagnostics at epoch 40"]
+    assert {ref.stage for task in added for ref in task.inputs.values()} == {"snapshot", "prepare"}
+
+
+def test_diagnostics_look_into_the_average_that_is_probed_unless_told_otherwise(tmp_path: Path) -> None:
+    for text, ema, stage in (
+        ("probe: {ema: 0.05}\ndiagnostics: true\n", "0.050", "snapshot"),
+        ("diagnostics: {ema: 0.075}\n", "0.075", "ema"),
+    ):
+        task = next(t for t in plan(experiment(tmp_path, f"epochs: [40]\n{text}"), DIGITS) if t.stage == "diagnostics")
+        assert (task.settings["ema"], task.inputs["snapshot"].stage) == (ema, stage)
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:

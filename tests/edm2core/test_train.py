@@ -107,6 +107,21 @@ def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted() -> N
     assert trainer.close_window()["nonfinite"] == 1
 
 
+def test_the_curve_has_the_relative_size_of_its_last_step() -> None:
+    trainer = Trainer(settings("C"), Affine(), IMAGES)
+    trained(trainer, 2)
+    assert not trainer.at_window_end
+    before = torch.cat([p.detach().flatten() for p in trainer.parameters.values() if p.ndim > 1])
+    trained(trainer, 1)
+    assert trainer.at_window_end
+    after = torch.cat([p.detach().flatten() for p in trainer.parameters.values() if p.ndim > 1])
+    row = trainer.close_window()
+    assert row["relative_update"] == pytest.approx(float((after - before).norm() / before.norm()), rel=1e-4)
+    assert 0 < row["relative_update"] < 1
+    trained(trainer, 1)
+    assert "relative_update" not in trainer.close_window()  # a row in between, which the loop never asks for
+
+
 def test_a_training_that_has_diverged_ends_with_advice() -> None:
     trainer = Trainer(settings("C"), Affine(), IMAGES)
     trainer.denoiser.network.stem.weight.register_hook(lambda gradient: gradient * float("inf"))

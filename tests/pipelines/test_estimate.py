@@ -63,6 +63,13 @@ def test_a_sweep_samples_once_for_each_width(tmp_path: Path) -> None:
     assert stages["ema"][0].stored == 4 * network_cost(recipe.network, recipe.diffusion).parameters
 
 
+def test_diagnostics_evaluate_each_split_at_each_level_and_the_activations_once(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, "cifar10/E", epochs=[2000], diagnostics={"images": 20_000, "levels": 4})
+    (cost,) = by_stage(tasks, estimates(tasks, lambda ref: None))["diagnostics"]
+    recipe = load_experiment(tmp_path / "e.yaml").recipes[0]
+    assert cost.flops == network_cost(recipe.network, recipe.diffusion).flops * (20_000 * 5 + 10_000 * 4)
+
+
 def test_hours_are_by_the_precision_that_the_work_runs_in() -> None:
     gpu = GPUS["a100"]
     assert Estimate(1e15, 0, half=True).seconds(gpu) == pytest.approx(1e15 / (gpu.half * UTILISATION))

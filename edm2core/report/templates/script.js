@@ -26,7 +26,8 @@
       xaxis: { ...plot.layout.xaxis, ...axis },
       yaxis: { ...plot.layout.yaxis, ...axis },
     };
-    const data = plot.data.map((trace) => {
+    const data = plot.data.map((given) => {
+      const trace = { ...given, visible: given.visible !== false && !given.meta.off };
       if (trace.meta.color === undefined) return trace;
       const c = colour(`--series-${trace.meta.color % 8}`);
       const edge = trace.marker && trace.marker.line ? { line: { ...trace.marker.line, color: c } } : {};
@@ -57,7 +58,7 @@
   document.querySelectorAll("[data-line]").forEach((line) => line.addEventListener("click", () => {
     const shown = line.getAttribute("aria-pressed") !== "true";
     line.setAttribute("aria-pressed", String(shown));
-    plots[line.dataset.figure].data.forEach((trace) => { if (trace.name === line.dataset.line) trace.visible = shown; });
+    plots[line.dataset.figure].data.forEach((trace) => { if (trace.name === line.dataset.line) trace.meta.off = !shown; });
     draw(line.dataset.figure);
   }));
 

@@ -127,6 +127,8 @@ def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
         return {"parameters": PARAMETERS, "step": epoch * STEPS, "images_seen": epoch * TRAIN[dataset]}
     if task.stage == "ema":
         return {"error": 0.001}
+    if task.stage == "diagnostics":
+        return _inside(task)
     if task.stage == "reference":
         return {"n": TRAIN[dataset]}
     if task.stage == "metrics":
@@ -145,6 +147,26 @@ def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
         chosen = max(cells, key=lambda cell: cell["validation_accuracy"])
         return {"probe_accuracy": best, "test_images": TEST[dataset], "cells": cells, "chosen": chosen}
     return {}
+
+
+def _inside(task: Task) -> dict[str, Any]:
+    """Magnitudes that grow in C alone, and losses that fall with the noise."""
+    growth = task.subject["epoch"] / 10 if task.subject["recipe"].endswith("C") else 1.0
+    levels = [
+        {"level": f"{part} {side}", "activation": growth * 8 / side, "weight": growth}
+        for part, side in (("encoder", 8), ("encoder", 4), ("middle", 4), ("decoder", 4), ("decoder", 8))
+    ]
+    sigmas = [0.002, 0.4, 80.0]
+    losses = [1.0, 0.3, 0.8]
+    return {
+        "levels": levels,
+        "activation": growth * 1.6,
+        "weight": growth,
+        "sigmas": sigmas,
+        "log_variance": [math.log(loss) + 0.1 for loss in losses],
+        "train_loss": losses,
+        "test_loss": [1.1 * loss for loss in losses],
+    }
 
 
 def _provenance(task: Task) -> dict[str, Any]:
@@ -181,6 +203,7 @@ def _curve(task: Task) -> bytes:
             lr /= math.sqrt(max(epoch / training["t_ref_epochs"], 1))
         loss = LEVEL.get(task.subject["recipe"][-1], 0.9) * (0.2 + math.exp(-epoch / 6)) + noise.normal(0, 0.015)
         lines.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr, "images_per_s": 1300.0, "nonfinite": 0})
+        lines[-1]["relative_update"] = lr / 10
         if step == 20 * STEPS:
             lines.append({"restart": True, "step": step, "generation": 2})
     return "".join(json.dumps(line) + "\n" for line in lines).encode()

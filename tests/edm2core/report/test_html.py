@@ -107,7 +107,7 @@ def test_every_section_is_there(page: Page) -> None:
 def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
     assert len(page.ids()) == len(set(page.ids()))
     assert page.plots.keys() <= set(page.ids())
-    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr"}
+    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update"}
 
 
 def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]) -> None:
@@ -170,7 +170,7 @@ def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake:
     assert "what was typed here: edm2 run experiment.yaml" in page.text
     for words in ("2 of 40 tasks have no result", bad.title, "No space left.", "runs/x/logs/7", "best of 2 (of 3 wanted)"):
         assert words in page.text
-    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr"}
+    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update"}
 
 
 def test_what_a_reader_must_know_about_data_and_training_is_said(fake: Fake) -> None:

@@ -1,0 +1,77 @@
+"""Looks into a snapshot: magnitudes by level, u(σ), and the loss by noise level on training and held-out images."""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edm2core import snapshot
+from edm2core.config.settings import DiagnosticsSettings
+from edm2core.data import load_prepared
+from edm2core.devices import pick_device
+from edm2core.diagnostics import activation_magnitudes, diagnostic_levels, log_variances, losses, weight_magnitudes
+from edm2core.diffusion import Denoiser
+from edm2core.keyed_random import seed_of
+from edm2core.stages.main import main
+from edm2core.stages.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+    """Result: diagnostics.json. What is not finite, since the training diverged, is null in it."""
+    if work.rank:
+        return
+    settings, device = DiagnosticsSettings.model_validate(work.settings), pick_device()
+    data = load_prepared(work.inputs["data"].all())
+    denoiser = snapshot.load(work.inputs["snapshot"].all(), work.settings["ema"]).to(device)
+    train = _some(data.train_images, data.train_labels, settings.images, denoiser, device)
+    test = _some(data.test_images, data.test_labels, settings.images, denoiser, device)
+    total, done = len(train[0]) * (1 + settings.levels) + len(test[0]) * settings.levels, 0
+
+    def progress(images: int) -> None:
+        nonlocal done
+        done += images
+        work.progress(done, total, unit="images")
+
+    weights = weight_magnitudes(denoiser.network)
+    activations = activation_magnitudes(denoiser, *train, settings.batch, progress)
+    sigmas = diagnostic_levels(settings.levels)
+    on_train = losses(denoiser, *train, sigmas, settings.batch, progress)
+    on_test = losses(denoiser, *test, sigmas, settings.batch, progress) if len(test[0]) else None
+    u = log_variances(denoiser, sigmas)
+    found = {
+        "levels": [{"level": level, "activation": _finite(activations[level]), "weight": _finite(weights[level])} for level in weights],
+        "activation": _finite(fmean(activations.values())),  # over the levels
+        "weight": _finite(fmean(weights.values())),
+        "sigmas": sigmas,
+        "log_variance": None if u is None else list(map(_finite, u)),
+        "train_loss": list(map(_finite, on_train)),
+        "test_loss": None if on_test is None else list(map(_finite, on_test)),
+        "train_images": len(train[0]),
+        "test_images": len(test[0]),
+    }
+    (work.out / "diagnostics.json").write_text(json.dumps(found, indent=1, allow_nan=False))
+    work.metadata |= found
+
+
+def _some(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], most: int, denoiser: Denoiser, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The same random ones of a split in every call, at the network's scale, with their classes where the network knows any."""
+    order = np.random.Generator(np.random.Philox(seed_of("diagnostics", len(images)))).permutation(len(images))
+    chosen = np.sort(order[:most])
+    scaled: Tensor = denoiser.affine.to_network(torch.from_numpy(images[chosen]).to(device).float() / 255)
+    return scaled, torch.from_numpy(labels[chosen]).to(device) if denoiser.network.settings.classes else None
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+if __name__ == "__main__":
+    main("diagnostics", run)
