@@ -23,7 +23,7 @@ from edm2core.ema import Average, FixedEma, PowerEma
 from edm2core.errors import EdmError, InputError
 from edm2core.keyed_random import seed_of
 from edm2core.nets import build_network
-from edm2core.nets.layers import normalize_weights_
+from edm2core.nets.applied import Applied
 from edm2core.plan import TrajectorySettings
 
 WINDOW = 50  # steps between two rows of the curve, and at the end of every epoch
@@ -109,7 +109,9 @@ class Trainer:
         torch.use_deterministic_algorithms(training.exact)
         torch.set_float32_matmul_precision("highest" if training.exact else "high")
         torch.manual_seed(seed_of(self.settings.seed, "init"))
-        self.denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine).to(device).train()
+        denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine)
+        self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last).train()
+        self.applied = Applied(self.denoiser)
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())
         self.optimizer = torch.optim.Adam(weights, lr=training.lr, betas=training.betas, fused=True)
@@ -118,7 +120,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16" and not sums)
         self.averages: dict[str, Average] = {} if training.ema_beta is None else {"fixed": FixedEma(weights, training.ema_beta)}
         self.averages |= {f"{s:.3f}": PowerEma(weights, s) for s in training.ema_sigma_rel}
-        self.objective = Objective(self.denoiser)
+        self.objective = Objective(self.applied.module)
         self.parallel: DistributedDataParallel | None = None
         if self.world_size > 1:
             self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -183,8 +185,9 @@ class Trainer:
         batch = self.batch()
         total = len(batch.sigma)
         share = batch.part(self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
-        normalize_weights_(self.denoiser)
+        self.applied.refresh()
         self.optimizer.zero_grad(set_to_none=True)
+        self.objective.zero_grad(set_to_none=True)
         held = training.micro_batch or max(len(share.sigma), 1)
         # a process without images in a short batch still takes part in the reduction, with weight 0
         parts = [share.part(i, i + held) for i in range(0, len(share.sigma), held)] or [batch.part(0, 1)]
@@ -198,6 +201,7 @@ class Trainer:
                     loss = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels).sum() * weight
                 self.scaler.scale(loss * (self.gradient_scale * self.world_size)).backward()  # DDP divides by the world size
             self.window.loss += loss.detach()
+        self.applied.pull_back()
         self._update(total)
         self.steps += 1
         self.window.steps += 1
@@ -282,10 +286,11 @@ class Trainer:
         numbers = json.loads(bytes(tensors["numbers"].numpy()))
         self.denoiser.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
         moments: dict[int, dict[str, Tensor]] = {}
-        for index, name in enumerate(self.parameters):
-            for moment in ("step", "exp_avg", "exp_avg_sq"):
+        for index, (name, parameter) in enumerate(self.parameters.items()):
+            for moment, like in (("step", tensors["window/loss"]), ("exp_avg", parameter), ("exp_avg_sq", parameter)):
                 if f"adam/{moment}/{name}" in tensors:
-                    moments.setdefault(index, {})[moment] = tensors[f"adam/{moment}/{name}"]
+                    stored = tensors[f"adam/{moment}/{name}"]
+                    moments.setdefault(index, {})[moment] = torch.empty_like(like).copy_(stored)  # laid out as the parameter
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for label, average in self.averages.items():
             average.load([tensors[f"average/{label}/{k}"] for k in self.parameters], numbers["counts"][label])

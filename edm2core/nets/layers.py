@@ -13,43 +13,53 @@ from torch import Tensor, nn
 from edm2core.config.settings import GroupNormKind, Init, PixelEpsilon, Weights
 
 
-def mp_silu(x: Tensor) -> Tensor:
-    """SiLU that keeps unit magnitude (equation 81)."""
-    return F.silu(x) / 0.596
-
-
-def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """((1-t) a + t b) / √((1-t)² + t²) (equation 88)."""
-    return torch.lerp(a, b, t) / math.hypot(1 - t, t)
-
-
 def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
     """Concatenation of [N, Na, H, W] and [N, Nb, H, W] in which b contributes the share t (equation 103)."""
     na, nb = a.shape[1], b.shape[1]
     scale = math.sqrt((na + nb) / ((1 - t) ** 2 + t**2))
-    return torch.cat([a * (scale * (1 - t) / math.sqrt(na)), b * (scale * t / math.sqrt(nb))], dim=1)
+    return torch.cat([_scaled(a, scale * (1 - t) / math.sqrt(na)), _scaled(b, scale * t / math.sqrt(nb))], dim=1)
 
 
-def plain_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    return a + b
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x if math.isclose(factor, 1.0) else x * factor
 
 
 def plain_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.cat([a, b], dim=1)
 
 
+def sum_shares(t: float) -> tuple[float, float]:
+    """The factors of a and b in the magnitude-preserving sum ((1-t) a + t b) / √((1-t)² + t²) (equation 88)."""
+    return (1 - t) / math.hypot(1 - t, t), t / math.hypot(1 - t, t)
+
+
 @dataclass(frozen=True)
 class Operations:
-    """How signals are bent and joined; `fourier` scales the Fourier features."""
+    """How signals are bent and joined. Constants are applied by learned maps, to whose weights they cost nothing (`Weighted.gain`).
 
-    silu: Callable[[Tensor], Tensor]
-    sum: Callable[[Tensor, Tensor, float], Tensor]
+    silu: the gain of every map that takes a SiLU's output. Magnitude-preserving SiLU is SiLU(x)/0.596 (equation 81).
+    main, residual: the factors in the sum that ends a branch; the residual's is the gain of the branch's last map.
+    classes: the gain of both maps whose sum is the embedding. fourier: scales the Fourier features.
+    """
+
+    silu: float
+    main: float
+    residual: float
+    classes: float
     cat: Callable[[Tensor, Tensor, float], Tensor]
     fourier: float
 
+    def join(self, main: Tensor, branch: Tensor) -> Tensor:
+        """The sum of the main path and a branch, in place of the branch, which must be a learned map's fresh output."""
+        return branch.add_(main, alpha=self.main)
 
-PLAIN = Operations(F.silu, plain_sum, plain_cat, fourier=1.0)
-MAGNITUDE_PRESERVING = Operations(mp_silu, mp_sum, mp_cat, fourier=math.sqrt(2))
+
+PLAIN = Operations(silu=1.0, main=1.0, residual=1.0, classes=1.0, cat=plain_cat, fourier=1.0)
+BALANCE = 0.3  # share of a residual branch in magnitude-preserving sums (EDM2, appendix B)
+MAGNITUDE_PRESERVING = Operations(1 / 0.596, *sum_shares(BALANCE), sum_shares(0.5)[0], mp_cat, math.sqrt(2))
+
+
+NORM_EPSILON, VARIANCE_EPSILON = 1e-4, 1e-5  # added to norms; to variances in GroupNorm
 
 
 def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
@@ -60,7 +70,7 @@ def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
     y = x.float()
     if epsilon == "inside":
         return (y * torch.rsqrt(y.square().mean(dim=dim, keepdim=True) + 1e-8)).to(x.dtype)
-    return (y / (1e-4 + _root_mean_square(y, dim))).to(x.dtype)
+    return (y / (NORM_EPSILON + _root_mean_square(y, dim))).to(x.dtype)
 
 
 def _root_mean_square(x: Tensor, dim: int) -> Tensor:
@@ -85,10 +95,30 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
-        if self.kind != "group_rms":
-            return F.group_norm(y, self.groups, self.weight, self.bias, eps=1e-5).to(x.dtype)
-        y = y.reshape(len(x), self.groups, -1)
-        return (y / (1e-4 + _root_mean_square(y, 2))).reshape(x.shape).to(x.dtype)
+        if self.kind == "group_rms":
+            grouped = _grouped(y, self.groups)
+            rms = torch.linalg.vector_norm(grouped, dim=(2, 3, 4), keepdim=True) / math.sqrt(grouped[0, 0].numel())
+            scaled: Tensor = (grouped / (NORM_EPSILON + rms)).flatten(1, 2)
+            return scaled.to(x.dtype)
+        if not y.is_cuda:
+            return F.group_norm(y, self.groups, self.weight, self.bias, eps=VARIANCE_EPSILON).to(x.dtype)
+        y = standardized(y, self.groups)
+        if self.weight is not None and self.bias is not None:
+            y = y * self.weight[:, None, None] + self.bias[:, None, None]
+        return y.to(x.dtype)
+
+
+def standardized(x: Tensor, groups: int) -> Tensor:
+    """F.group_norm for channels_last tensors, which its CUDA kernel would turn into contiguous ones."""
+    grouped = _grouped(x, groups)
+    variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0, keepdim=True)
+    return ((grouped - mean) * torch.rsqrt(variance + VARIANCE_EPSILON)).flatten(1, 2)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """[N, C, H, W] → [N, groups, C/groups, H, W], a view in any memory format."""
+    y: Tensor = x.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    return y
 
 
 def same(x: Tensor) -> Tensor:
@@ -108,7 +138,7 @@ def up(x: Tensor) -> Tensor:
 def normalize(weight: Tensor) -> Tensor:
     """w / (1e-4 + ‖w‖/√fan_in), the norm for each output over all other axes (equation 47)."""
     norm: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
-    return weight / (1e-4 + norm / math.sqrt(weight[0].numel()))
+    return weight / (NORM_EPSILON + norm / math.sqrt(weight[0].numel()))
 
 
 @dataclass(frozen=True)
@@ -127,25 +157,38 @@ class Learned:
 
 
 class Weighted(nn.Module):
-    """A learned map; the only place where a stored weight becomes the one that is applied. `ends` a branch or the network."""
+    """A learned map; the only place where a stored weight becomes the one that is applied.
 
-    def __init__(self, *shape: int, learned: Learned, ends: bool = False) -> None:
+    `ends` a branch or the network. `gain` is the product of constant factors before and after the map, which its weight takes in.
+    """
+
+    def __init__(self, *shape: int, learned: Learned, ends: bool = False, gain: float = 1.0) -> None:
         super().__init__()
-        self.normalized, self.forced = learned.weights != "plain", learned.weights == "forced"
+        self.normalized, self.forced, self.gain = learned.weights != "plain", learned.weights == "forced", gain
         self.std = 1 / math.sqrt(math.prod(shape[1:]))
         bound = math.sqrt(6) * self.std if learned.init == "he" else 0.0 if ends and learned.init == "adm" else self.std
         self.weight = nn.Parameter(torch.randn(shape) if self.normalized else torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(shape[0]).uniform_(-bound, bound)) if learned.biases else None
 
     def effective_weight(self) -> Tensor:
-        return normalize(self.weight) * self.std if self.normalized else self.weight
+        weight = normalize(self.weight) if self.normalized else self.weight
+        return weight if self.factor == 1 else weight * self.factor
+
+    @property
+    def factor(self) -> float:
+        """The constant between the weight, normalised if it is to be, and what is applied."""
+        return self.gain * (self.std if self.normalized else 1.0)
+
+    def mark_folded(self) -> None:
+        """From here on the weight is applied as it is."""
+        self.normalized, self.forced, self.gain = False, False, 1.0
 
 
 class Conv(Weighted):
     """A convolution that keeps the image's size (odd kernels)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, learned: Learned, *, ends: bool = False) -> None:
-        super().__init__(outputs, inputs, kernel, kernel, learned=learned, ends=ends)
+    def __init__(self, inputs: int, outputs: int, kernel: int, learned: Learned, *, ends: bool = False, gain: float = 1.0) -> None:
+        super().__init__(outputs, inputs, kernel, kernel, learned=learned, ends=ends, gain=gain)
         self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,8 +198,8 @@ class Conv(Weighted):
 class Linear(Weighted):
     """A matrix, applied in float32 under autocast too: all of the network's are about σ, where half precision costs quality."""
 
-    def __init__(self, inputs: int, outputs: int, learned: Learned) -> None:
-        super().__init__(outputs, inputs, learned=learned)
+    def __init__(self, inputs: int, outputs: int, learned: Learned, *, gain: float = 1.0) -> None:
+        super().__init__(outputs, inputs, learned=learned, gain=gain)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):

@@ -29,8 +29,6 @@ from edm2core.nets.layers import (
     up,
 )
 
-BALANCE = 0.3  # share of a residual branch in magnitude-preserving sums (EDM2, appendix B)
-
 
 def operations(settings: NetworkSettings) -> Operations:
     return MAGNITUDE_PRESERVING if settings.magnitude_preserving else PLAIN
@@ -50,24 +48,29 @@ def embedding_width(settings: NetworkSettings) -> int:
 
 
 class Embedding(nn.Module):
-    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero."""
+    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero.
+
+    It ends in a SiLU: the maps that take it have the gain `Operations.silu`.
+    """
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         maps, width, features = learned(settings), embedding_width(settings), settings.channels
         self.ops, self.classes = operations(settings), settings.classes
         self.fourier = Fourier(features, self.ops.fourier) if settings.noise_features == "fourier" else Positional(features)
-        self.linear1 = Linear(features, width, maps)
-        self.linear2 = Linear(width, width, maps) if settings.norm != "pixel" else None
-        self.label = Linear(self.classes, width, replace(maps, biases=False)) if self.classes else None
+        share = self.ops.classes if self.classes else 1.0
+        twice = settings.norm != "pixel"
+        self.linear1 = Linear(features, width, maps, gain=1.0 if twice else share)
+        self.linear2 = Linear(width, width, maps, gain=self.ops.silu * share) if twice else None
+        self.label = Linear(self.classes, width, replace(maps, biases=False), gain=share) if self.classes else None
 
     def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         y: Tensor = self.linear1(self.fourier(c_noise))
         if self.linear2 is not None:
-            y = self.linear2(self.ops.silu(y))
-        if self.label is not None:
-            y = self.ops.sum(y, torch.zeros_like(y) if labels is None else self.of_class(labels), 0.5)
-        return self.ops.silu(y)
+            y = self.linear2(F.silu(y))
+        if self.label is not None and labels is not None:
+            y = y + self.of_class(labels)
+        return F.silu(y)
 
     def of_class(self, labels: Tensor) -> Tensor:
         """Of a one-hot vector of unit variance: √classes · one-hot (as NVlabs/edm2)."""
@@ -84,7 +87,7 @@ class Attention(nn.Module):
         self.cosine, self.epsilon = settings.attention_norm == "pixel", settings.pixel_epsilon
         self.norm = nn.Identity() if self.cosine else group_norm(channels, settings)
         self.qkv = Conv(channels, 3 * channels, 1, learned(settings))
-        self.output = Conv(channels, channels, 1, learned(settings), ends=True)
+        self.output = Conv(channels, channels, 1, learned(settings), ends=True, gain=operations(settings).residual)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (self.pixels(y) for y in self.qkv(self.norm(x)).chunk(3, dim=1))
@@ -115,11 +118,11 @@ class Block(nn.Module):
         self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
         self.resample, self.takes_skip = resample, takes_skip
         self.shifts = settings.conditioning == "scale_and_shift"
-        self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps)
+        self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps, gain=self.ops.silu)
         self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
         self.skip = Conv(inputs, outputs, 1, maps) if inputs != outputs else nn.Identity()
-        self.conv1 = Conv(self.conv1_inputs(inputs, outputs), outputs, 3, maps)
-        self.conv2 = Conv(outputs, outputs, 3, maps, ends=True)
+        self.conv1 = Conv(self.conv1_inputs(inputs, outputs), outputs, 3, maps, gain=self.ops.silu)
+        self.conv2 = Conv(outputs, outputs, 3, maps, ends=True, gain=self.ops.silu * self.ops.residual)
         self.attention = Attention(outputs, settings) if attention else None
 
     @staticmethod
@@ -127,7 +130,7 @@ class Block(nn.Module):
         return inputs
 
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """The main and the residual branch, both [N, outputs, H', W']."""
+        """The main and the residual branch, both [N, outputs, H', W']; every SiLU's constant is in the map after it."""
         raise NotImplementedError
 
     def modulate(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -143,9 +146,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         main, residual = self.branches(x, embedding)
-        y = self.ops.sum(main, residual, BALANCE)
+        y = self.ops.join(main, residual)
         if self.attention is not None:
-            y = self.ops.sum(y, self.attention(y), BALANCE)
+            y = self.ops.join(y, self.attention(y))
         return y if self.clip is None else y.clamp(-self.clip, self.clip)
 
 
@@ -157,8 +160,8 @@ class GroupNormBlock(Block):
         self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (inputs, outputs))
 
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.conv1(self.resample(self.ops.silu(self.norm1(x))))
-        y = self.ops.silu(self.modulate(self.norm2(y), embedding))
+        y = self.conv1(self.resample(F.silu(self.norm1(x))))
+        y = F.silu(self.modulate(self.norm2(y), embedding))
         return self.skip(self.resample(x)), self.conv2(self.drop(y))
 
 
@@ -175,7 +178,7 @@ class PixelNormEncoderBlock(Block):
 
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
-        y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(main)), embedding))
+        y = F.silu(self.modulate(self.conv1(F.silu(main)), embedding))
         return main, self.conv2(self.drop(y))
 
 
@@ -184,7 +187,7 @@ class PixelNormDecoderBlock(Block):
 
     def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         x = self.resample(x)
-        y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(x)), embedding))
+        y = F.silu(self.modulate(self.conv1(F.silu(x)), embedding))
         return self.skip(x), self.conv2(self.drop(y))
 
 

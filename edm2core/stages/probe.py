@@ -17,6 +17,7 @@ from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
 from edm2core.errors import InputError
+from edm2core.inference import prepare
 from edm2core.probe import (
     PIXELS,
     Cell,
@@ -79,7 +80,7 @@ _TEST = "Give data with a test folder, or set data.test_share above 0."
 def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[Features, list[Cell]]:
     if "snapshot" not in work.inputs:
         return pixel_features, [PIXELS]
-    denoiser = snapshot.load(work.inputs["snapshot"].all(), settings.ema).to(device)
+    denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)
     cells = cells_of(settings, denoiser.block_names)
     return denoiser_features(denoiser, cells, settings.precision), cells
 

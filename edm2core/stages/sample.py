@@ -18,6 +18,7 @@ from edm2core import snapshot
 from edm2core.config.settings import SampleSettings
 from edm2core.devices import DTYPES, autocast, pick_device
 from edm2core.diffusion import Denoiser
+from edm2core.inference import prepare
 from edm2core.sample import drawn_labels, heun, latents, to_uint8
 from edm2core.stages import signals
 from edm2core.stages.main import main
@@ -84,7 +85,7 @@ def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices
 
 def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int]) -> float:
     """Draw and keep this process's unfinished shards; images a second over all processes."""
-    denoiser = snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]).to(pick_device())
+    denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
     # a batch can take minutes on a CPU: look between network evaluations
     denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())
     parts = {shard: range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count)) for shard in shards}

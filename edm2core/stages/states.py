@@ -103,6 +103,8 @@ class States:
     def _write(self, slot: str, step: int, tensors: dict[str, Tensor], stalled_s: float) -> None:
         begun = time.monotonic()
         path = self._folder / f"{slot}.safetensors"
+        for name in tensors:
+            tensors[name] = tensors[name].contiguous()  # one after the other, so that two copies of all never exist
         safetensors.torch.save_file(tensors, path, {"step": str(step)})
         self._scratch.put(slot, path)
         path.unlink(missing_ok=True)

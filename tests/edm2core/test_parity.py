@@ -22,7 +22,9 @@ from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion import Denoiser, Objective, training_loss
 from edm2core.ema import FixedEma
 from edm2core.importers import fx_names, load_fx_tensors
+from edm2core.inference import prepare
 from edm2core.nets import build_network
+from edm2core.nets.applied import Applied
 from edm2core.sample import heun, probe_sigma, sigma_schedule
 
 DATA = Path(__file__).parents[1] / "data"
@@ -34,7 +36,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
 LOSS, THREE_STEPS, SCHEDULE = 5e-6, 1e-4, 1e-6
 
 # Every way to run the network must give the same numbers; a path returns what is called in place of the denoiser.
-PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {"eager": lambda denoiser: denoiser}
+PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {
+    "as loaded": lambda denoiser: denoiser,
+    "prepared": lambda denoiser: prepare(copy.deepcopy(denoiser), torch.device("cpu")),
+}
 
 
 def settings_of(config: str, arguments: dict[str, Any]) -> NetworkSettings:
@@ -62,22 +67,29 @@ class Trained:
     average: Denoiser
 
 
-def train(config: str) -> Trained:
+def train(config: str, *, fast: bool) -> Trained:
+    """On the fast path as the trainer does it: channels_last, weights normalised once for all layers."""
     with safe_open(DATA / f"seed_{config}.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     denoiser = Denoiser(build_network(settings_of(config, json.loads(metadata["network"]))), DiffusionSettings()).train()
     initial = {name.removeprefix("init/"): tensor for name, tensor in tensors.items() if name.startswith("init/")}
     load_fx_tensors(denoiser, initial, config)
+    if fast:
+        denoiser.to(memory_format=torch.channels_last)
+    applied = Applied(denoiser)
     weights = list(denoiser.parameters())
-    adam = torch.optim.Adam(weights, lr=float(metadata["adam_lr"]))
+    adam = torch.optim.Adam(weights, lr=float(metadata["adam_lr"]), fused=fast)
     ema = FixedEma(weights, float(metadata["ema_beta"]))
     losses = []
     for x, sigma, noise in zip(tensors["train/x"], tensors["train/sigma"], tensors["train/noise"], strict=True):
-        denoiser.normalize_weights_()
-        loss = training_loss(denoiser, denoiser.affine.to_network(x), sigma, noise)
         adam.zero_grad()
+        applied.module.zero_grad()
+        applied.refresh() if fast else denoiser.normalize_weights_()
+        loss = training_loss(applied.module if fast else denoiser, denoiser.affine.to_network(x), sigma, noise)
         loss.backward()
+        if fast:
+            applied.pull_back()
         adam.step()
         ema.update(weights, batch=len(x))
         losses.append(loss.item())
@@ -88,9 +100,10 @@ def train(config: str) -> Trained:
     return Trained(tensors, losses, denoiser, average)
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS))
+@pytest.fixture(scope="module", params=[(config, fast) for config in CONFIGS for fast in (False, True)], ids=str)
 def trained(request: pytest.FixtureRequest) -> Trained:
-    return train(request.param)
+    config, fast = request.param
+    return train(config, fast=fast)
 
 
 @pytest.fixture(params=list(PATHS))

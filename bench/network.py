@@ -1,0 +1,130 @@
+"""Forward, sampling and training step of the networks, on a CPU: what a batch costs on either path."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.plain import network as plain_network
+from bench.worker import Work
+from edm2core.affine import Affine
+from edm2core.config import load_recipe
+from edm2core.config.settings import Recipe
+from edm2core.diffusion import Denoiser
+from edm2core.nets import build_network
+from edm2core.nets.applied import fold_
+from edm2core.plan import TrajectorySettings
+from edm2core.sample import heun
+from edm2core.train import Trainer
+
+
+def plain_forward(recipe: str, batch: int) -> Work:
+    denoiser, x, sigma = _plain(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+
+    def work() -> None:
+        with torch.no_grad():
+            denoiser(x, sigma)
+
+    return work
+
+
+def product_forward(recipe: str, batch: int) -> Work:
+    denoiser, x, sigma = _product(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+
+    def work() -> None:
+        with torch.no_grad():
+            denoiser(x, sigma)
+
+    return work
+
+
+def plain_sample(recipe: str, batch: int, steps: int) -> Work:
+    denoiser, x, _ = _plain(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+
+    def work() -> None:
+        plain_network.sample(denoiser, x, steps)
+
+    return work
+
+
+def product_sample(recipe: str, batch: int, steps: int) -> Work:
+    denoiser, x, _ = _product(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+
+    def work() -> None:
+        heun(denoiser, x, steps)
+
+    return work
+
+
+def plain_step(recipe: str, batch: int) -> Work:
+    """Forward, backward and optimiser as a reference script writes them, its one average, and the loss as a number after every step."""
+    settings = load_recipe(recipe)
+    denoiser, x, sigma = _plain(settings).train(), *_inputs(settings, batch)
+    noise = torch.randn_like(x)
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=settings.training.lr)
+    average = _ema(denoiser)
+
+    def work() -> None:
+        optimizer.zero_grad()
+        loss = denoiser.loss(x, sigma, noise)
+        loss.backward()
+        optimizer.step()
+        average.update()
+        loss.item()
+
+    return work
+
+
+def product_step(recipe: str, batch: int) -> Work:
+    """A step of the trainer: drawing the batch, forward, backward, optimiser and three averages."""
+    settings = load_recipe(recipe, {"training.batch": batch, "training.precision": "fp32"})
+    trajectory = TrajectorySettings(network=settings.network, diffusion=settings.diffusion, training=settings.training, seed=0)
+    images = torch.randint(0, 256, (4 * batch, *_shape(settings)), dtype=torch.uint8)
+    return Trainer(trajectory, Affine(), images).step
+
+
+def flops(recipe: str, backward: bool = False) -> int:
+    """FLOPs of one image's forward, or of a training step of its forward and backward, by torch's counter on the plain network."""
+    settings = load_recipe(recipe)
+    with torch.device("meta"):
+        denoiser, x = plain_network.Denoiser(settings.network), torch.zeros(1, *_shape(settings))
+        sigma = torch.ones(1, 1, 1, 1)
+        with FlopCounterMode(display=False) as counter:
+            if backward:
+                denoiser.loss(x, sigma, x).backward()
+            else:
+                denoiser(x, sigma)
+    return int(counter.get_total_flops())
+
+
+def _ema(denoiser: torch.nn.Module):  # type: ignore[no-untyped-def]
+    from ema_pytorch import EMA
+
+    return EMA(denoiser, beta=0.9993, update_after_step=-1, update_every=1)
+
+
+def _plain(recipe: Recipe) -> plain_network.Denoiser:
+    denoiser = plain_network.Denoiser(recipe.network)
+    denoiser.load_state_dict(_made(recipe).state_dict())
+    return denoiser
+
+
+def _product(recipe: Recipe) -> Denoiser:
+    denoiser = _made(recipe).requires_grad_(False)
+    fold_(denoiser)
+    return denoiser.to(memory_format=torch.channels_last)
+
+
+def _made(recipe: Recipe) -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(build_network(recipe.network), recipe.diffusion)
+
+
+def _inputs(recipe: Recipe, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, *_shape(recipe), generator=generator)
+    return x, torch.rand(batch, 1, 1, 1, generator=generator) + 0.1
+
+
+def _shape(recipe: Recipe) -> tuple[int, int, int]:
+    return recipe.network.image_channels, recipe.network.resolution, recipe.network.resolution

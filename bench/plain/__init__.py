@@ -1,0 +1,1 @@
+"""What the product is compared with: the same mathematics as reference scripts write it. Textbook, not slowed down on purpose."""
