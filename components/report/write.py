@@ -22,7 +22,7 @@ ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 
 
 def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str) -> None:
-    """report.html, results.json and results.csv from what is in the store; tasks without a result show as such.
+    """report.html, results.json and its tables as CSV from what is in the store; tasks without a result show as such.
 
     `command` is what a person would type to get it again.
     """

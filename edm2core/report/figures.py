@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, clean, higher_is_better, label
+from edm2core.report.seeds import SeedTable
 from edm2core.report.sweep import Sweep
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -112,6 +113,23 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
         better = "higher is better" if higher_is_better(metric) else "lower is better"
         caption = f"{better.capitalize()}. {_sentence(protocol)}"
         figures.append(Figure(f"metric-{number}", title, caption, plot(traces, "epoch"), log=not higher_is_better(metric)))
+    return figures
+
+
+def seed_figures(tables: Mapping[str, SeedTable], styles: Styles) -> list[Figure]:
+    """One figure for each measure: every recipe's mean over its training seeds against the epoch, and its standard deviation."""
+    figures = []
+    for number, (title, table) in enumerate(tables.items()):
+        traces = []
+        for recipe, line in table.lines.items():
+            found = [line[epoch] for epoch in sorted(line)]
+            trace = styles.trace(recipe, styles.seeds[0]) | {"name": recipe, "mode": "lines+markers"}
+            points = {"x": [spread.epoch for spread in found], "y": [spread.mean for spread in found]}
+            bars = {"type": "data", "array": [spread.deviation or 0.0 for spread in found], "thickness": 1.5, "width": 5}
+            traces.append(trace | points | {"error_y": bars, "hovertemplate": "%{y:.4~g} ± %{error_y.array:.2~g}"})
+        caption = "Mean over the training seeds; bars are one standard deviation between them."
+        log = not higher_is_better(table.metric)
+        figures.append(Figure(f"seeds-{number}", title, caption, plot(traces, "epoch"), log=log))
     return figures
 
 

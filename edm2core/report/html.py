@@ -12,10 +12,11 @@ from plotly.offline import get_plotlyjs
 
 from edm2core.report.collect import Report, Result
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
-from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, sweep_figures, training_figures
+from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
 from edm2core.report.published import others
 from edm2core.report.results import distinct, label, rows
 from edm2core.report.samples import samples
+from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import recipes, tables
 from edm2core.report.sweep import sweeps
 
@@ -38,8 +39,10 @@ def render(report: Report) -> str:
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
     by_width = sweeps(found)
     widths = sweep_figures(by_width, styles)
+    by_seeds = seed_tables(spreads(found)) if len(styles.seeds) > 1 else {}
+    over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
-    figures = [*curves, *widths, *training, *magnitudes, *noise, *maps]
+    figures = [*curves, *over_seeds, *widths, *training, *magnitudes, *noise, *maps]
     done = [result for result in report.results.values() if result.manifest]
     environment = Environment(
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -52,6 +55,8 @@ def render(report: Report) -> str:
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
         others={name: others(recipe.data.format) for recipe in known.values() for name in [recipe.dataset]},
         curves=curves,
+        by_seeds=by_seeds,
+        over_seeds=over_seeds,
         sweeps=by_width,
         widths=widths,
         training=training,

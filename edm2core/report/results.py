@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from edm2core.report.collect import Report, Result
@@ -59,22 +56,6 @@ def label(metric: str) -> str:
 
 def higher_is_better(metric: str) -> bool:
     return metric.startswith(HIGHER_IS_BETTER) or metric.endswith("accuracy")
-
-
-def as_json(report: Report) -> str:
-    """`results` and `diagnostics` (the same for the same results, whoever made them) and `run` (when, where, by which code)."""
-    inside = [result.metadata for result in report.of_stage("diagnostics") if result.manifest]
-    values = {"results": [asdict(row) for row in rows(report)], "diagnostics": inside, "run": run_facts(report)}
-    return json.dumps(values, indent=1, allow_nan=False) + "\n"
-
-
-def as_csv(report: Report) -> str:
-    """The rows of `results`, with a header; what is null in JSON is empty here."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
-    writer.writerows(astuple(row) for row in rows(report))
-    return text.getvalue()
 
 
 def run_facts(report: Report) -> dict[str, Any]:

@@ -1,19 +1,59 @@
-"""The report's three files."""
+"""The report's files."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from edm2core.report.collect import Report
 from edm2core.report.html import render
-from edm2core.report.results import as_csv, as_json
+from edm2core.report.results import Row, rows, run_facts
+from edm2core.report.seeds import DIFFERENCE, SPREAD, difference_facts, differences, spread_facts, spreads
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write results.json, results.csv and report.html; each replaces its earlier version whole, or not at all."""
+    """Write results.json, three tables as CSV and report.html; each replaces its earlier version whole, or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("results.json", as_json(report)), ("results.csv", as_csv(report)), ("report.html", render(report))):
+    for name, text in {"results.json": as_json(report), **as_csv(report), "report.html": render(report)}.items():
         temporary = folder / f".{name}.{os.getpid()}"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / name)
+
+
+def as_json(report: Report) -> str:
+    """`results`, `seeds`, `differences` and `diagnostics` (the same for the same results, whoever made them), and `run` (when, where)."""
+    found = rows(report)
+    over_seeds = spreads(found)
+    facts = {
+        "results": [asdict(row) for row in found],
+        "seeds": [spread_facts(spread) for spread in over_seeds],
+        "differences": [difference_facts(difference) for difference in differences(over_seeds)],
+        "diagnostics": [result.metadata for result in report.of_stage("diagnostics") if result.manifest],
+        "run": run_facts(report),
+    }
+    return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+
+
+def as_csv(report: Report) -> dict[str, str]:
+    """File name → its table, with a header; what is null in JSON is empty here."""
+    found = rows(report)
+    over_seeds = spreads(found)
+    return {
+        "results.csv": _table([field.name for field in fields(Row)], map(asdict, found)),
+        "seeds.csv": _table(SPREAD, map(spread_facts, over_seeds)),
+        "differences.csv": _table(DIFFERENCE, map(difference_facts, differences(over_seeds))),
+    }
+
+
+def _table(columns: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

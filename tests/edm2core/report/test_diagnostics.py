@@ -12,7 +12,7 @@ import pytest
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Styles, training_figures
 from edm2core.report.html import render
-from edm2core.report.results import as_json
+from edm2core.report.write import as_json
 
 if TYPE_CHECKING:
     from conftest import Fake

@@ -15,7 +15,8 @@ import pytest
 
 from edm2core.report import collect, write
 from edm2core.report.collect import RunInfo
-from edm2core.report.results import as_csv, as_json, label, rows
+from edm2core.report.results import label, rows
+from edm2core.report.write import as_csv, as_json
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -60,7 +61,7 @@ def test_rows_do_not_depend_on_the_order_of_tasks(demo: Fake) -> None:
 
 
 def test_csv_and_json_hold_the_same_rows(demo: Fake) -> None:
-    text = as_csv(demo.report())
+    text = as_csv(demo.report())["results.csv"]
     read = list(csv.DictReader(io.StringIO(text)))
     written = [{k: "" if v is None else str(v) for k, v in row.items()} for row in _results(demo)]
     assert read == written
@@ -71,7 +72,7 @@ def test_a_value_that_is_no_number_is_null(fake: Fake, value: Any) -> None:
     fake.metadata = {"metrics": {"values": {"fd_digits": value}}}
     fake.make()
     assert {row["value"] for row in _results(fake) if row["metric"] == "fd_digits"} == {None}
-    text = as_json(fake.report()) + as_csv(fake.report())
+    text = as_json(fake.report()) + as_csv(fake.report())["results.csv"]
     assert "NaN" not in text
     assert "nan" not in text
     assert "Infinity" not in text
@@ -97,7 +98,8 @@ def test_a_distance_in_other_features_is_never_called_fid() -> None:
     assert "FID" not in label("fd_digits")
 
 
-def test_three_files_are_written_and_replaced(demo: Fake, tmp_path: Path) -> None:
+def test_files_are_written_and_replaced(demo: Fake, tmp_path: Path) -> None:
     for _ in range(2):
         write(demo.report(), tmp_path / "out")
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "results.json"]
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == ["differences.csv", "report.html", "results.csv", "results.json", "seeds.csv"]

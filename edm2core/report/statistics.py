@@ -1,0 +1,118 @@
+"""Whether two groups of independent runs differ: Welch's test, Holm's correction, and what so few runs could have shown. No scipy:
+the small image that writes reports has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+ALPHA = 0.05  # chance of calling any difference of a family where there is none
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Two groups compared: their difference in means, its standard error, and the degrees of freedom (Welch 1947, Satterthwaite 1946)."""
+
+    difference: float
+    error: float
+    freedom: float
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value."""
+        return t_p(self.difference / self.error, self.freedom)
+
+    def margin(self, alpha: float) -> float:
+        """The smallest difference that this error would call at level `alpha`; also half the width of the 1 - alpha interval."""
+        return t_quantile(alpha, self.freedom) * self.error
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison judged within its family."""
+
+    p: float  # adjusted: to be held against ALPHA
+    stands: bool
+    interval: tuple[float, float]  # all of a family's hold together with 1 - ALPHA (Bonferroni)
+    smallest: float  # the smallest difference that would have stood, this spread and the family's other outcomes given
+
+
+def welch(one: Sequence[float], other: Sequence[float]) -> Welch | None:
+    """Mean of `other` minus mean of `one`; None where either has fewer than two values or neither has any spread: there is no claim."""
+    if min(len(one), len(other)) < 2:
+        return None
+    parts = [(variance(values) / len(values), len(values) - 1) for values in (one, other)]
+    total = sum(part for part, _ in parts)
+    largest = max(abs(value) for value in (*one, *other))
+    if math.sqrt(total) <= 1e-12 * largest or total == 0:  # the same run several times, but for rounding
+        return None
+    freedom = 1 / sum((part / total) ** 2 / free for part, free in parts)
+    return Welch(fmean(other) - fmean(one), math.sqrt(total), freedom)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values by the step-down procedure of Holm (1979): calling those of at most alpha errs anywhere with at most alpha."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(_ranked(p_values)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def judge(family: Sequence[Welch]) -> list[Verdict]:
+    """Every comparison of a family, with Holm's correction."""
+    p_values = [found.p for found in family]
+    adjusted, order = holm(p_values), _ranked(p_values)
+    called = sum(p <= ALPHA for p in adjusted)
+    verdicts = []
+    for index, found in enumerate(family):
+        margin = found.margin(ALPHA / len(family))
+        step = ALPHA / (len(family) - min(order.index(index), called))  # the level at which Holm's procedure looks at this one
+        interval = (found.difference - margin, found.difference + margin)
+        verdicts.append(Verdict(adjusted[index], adjusted[index] <= ALPHA, interval, found.margin(step)))
+    return verdicts
+
+
+def _ranked(p_values: Sequence[float]) -> list[int]:
+    return sorted(range(len(p_values)), key=lambda index: p_values[index])
+
+
+def t_p(t: float, freedom: float) -> float:
+    """P(|T| >= |t|) of Student's t with so many degrees of freedom, which need not be whole."""
+    square = t * t
+    return _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + square), square / (freedom + square))
+
+
+def t_quantile(alpha: float, freedom: float) -> float:
+    """The t that `t_p` gives `alpha` for, by Newton's method, which approaches it from below as `t_p` is convex."""
+    log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    t = 0.0
+    for _ in range(1000):
+        density = math.exp(log_scale - (freedom + 1) / 2 * math.log1p(t * t / freedom))
+        step = (t_p(t, freedom) - alpha) / (2 * density)
+        t += step
+        if step <= 1e-13 * t:
+            break
+    return t
+
+
+def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), with `rest` = 1 - x, by its continued fraction (DLMF 8.17.22)."""
+    if x <= 0 or rest <= 0:
+        return float(x > 0)
+    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly
+        return 1 - _incomplete_beta(b, a, rest, x)
+    log_front = a * math.log(x) + b * math.log(rest) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    fraction, above, below = 1.0, 1.0, 0.0  # Lentz's algorithm
+    for term in range(1, 1000):
+        m = term // 2
+        factor = -(a + m) * (a + b + m) if term % 2 else m * (b - m)
+        factor *= x / ((a + term - 1) * (a + term))
+        below = 1 / (1 + factor * below)
+        above = 1 + factor / above
+        fraction *= above * below
+        if abs(above * below - 1) < 1e-15:
+            break
+    return math.exp(log_front) / (a * fraction)

@@ -1,0 +1,138 @@
+"""The comparison: its laws, scipy's numbers, and how often it errs and finds."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edm2core.report.statistics import ALPHA, Welch, holm, judge, t_p, t_quantile, welch
+
+SIMULATIONS = 2000
+SURE = 3  # Monte-Carlo standard errors; the seed is fixed, so that a passing simulation passes always
+values = st.lists(st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=2, max_size=8)
+families = st.lists(st.builds(Welch, st.floats(-20, 20), st.floats(0.1, 5), st.floats(1, 30)), min_size=1, max_size=10)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 60), st.floats(1, 200))
+def test_p_is_scipys(t: float, freedom: float) -> None:
+    assert t_p(t, freedom) == pytest.approx(2 * scipy.stats.t.sf(t, freedom), rel=1e-9, abs=1e-300)
+
+
+@settings(deadline=None)
+@given(st.floats(1e-6, 0.5), st.floats(1, 200))
+def test_the_quantile_is_the_inverse_of_p(alpha: float, freedom: float) -> None:
+    assert t_p(t_quantile(alpha, freedom), freedom) == pytest.approx(alpha, rel=1e-9)
+
+
+@settings(deadline=None)
+@given(values, values)
+def test_welch_is_scipys(one: list[float], other: list[float]) -> None:
+    found = welch(one, other)
+    if found is None:
+        assert len(set(one)) == len(set(other)) == 1
+        return
+    expected = scipy.stats.ttest_ind(other, one, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    assert found.freedom == pytest.approx(expected.df, rel=1e-6)
+    interval = expected.confidence_interval(0.95)
+    assert (found.difference - found.margin(0.05), found.difference + found.margin(0.05)) == pytest.approx(interval, rel=1e-6, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(values, values)
+def test_whose_side_one_is_on_changes_only_the_sign(one: list[float], other: list[float]) -> None:
+    here, there = welch(one, other), welch(other, one)
+    if here is None or there is None:
+        assert here is there
+        return
+    assert (here.difference, here.p) == pytest.approx((-there.difference, there.p))
+
+
+@pytest.mark.parametrize(("one", "other"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], []), ([1.0, 1.0], [2.0, 2.0]), ([0.0, 0.0], [0.0, 0.0])])
+def test_one_value_or_no_spread_is_no_claim(one: list[float], other: list[float]) -> None:
+    assert welch(one, other) is None
+
+
+@settings(deadline=None)
+@given(families)
+def test_what_stands_is_at_least_the_smallest_difference_that_would(family: list[Welch]) -> None:
+    for test, verdict in zip(family, judge(family), strict=True):
+        assert verdict.stands == (verdict.p <= ALPHA)
+        assert verdict.p >= test.p
+        if not math.isclose(abs(test.difference), verdict.smallest, rel_tol=1e-9):
+            assert verdict.stands == (abs(test.difference) > verdict.smallest)
+
+
+@settings(deadline=None)
+@given(families)
+def test_an_interval_that_leaves_zero_out_belongs_to_a_difference_that_stands(family: list[Welch]) -> None:
+    for verdict in judge(family):
+        low, high = verdict.interval
+        assert low <= high
+        if not low <= 0 <= high:
+            assert verdict.stands or verdict.p == pytest.approx(ALPHA)
+
+
+@settings(deadline=None)
+@given(families, st.randoms(use_true_random=False))
+def test_the_order_of_a_family_does_not_matter(family: list[Welch], order: random.Random) -> None:
+    places = list(range(len(family)))
+    order.shuffle(places)
+    whole, shuffled = judge(family), judge([family[place] for place in places])
+    for place, verdict in zip(places, shuffled, strict=True):
+        assert verdict.p == pytest.approx(whole[place].p)
+
+
+def test_holms_own_steps() -> None:
+    """p of .01, .02, .03, .04 become .04, .06, .06, .06: only the first stands."""
+    family = [Welch(t_quantile(p, 9), 1, 9) for p in (0.02, 0.01, 0.04, 0.03)]
+    found = judge(family)
+    assert [verdict.p for verdict in found] == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert [verdict.stands for verdict in found] == [False, True, False, False]
+
+
+def _share(seeds: int, pairs: int, differs: float, wanted: Callable[[list[float]], bool]) -> float:
+    """Of how many experiments `wanted` is true of the adjusted p-values; the first pair's means are `differs` standard deviations
+    apart, the others' equal."""
+    noise = random.Random(7)
+    count = 0
+    for _ in range(SIMULATIONS):
+        means = [(0.0, differs)] + [(0.0, 0.0)] * (pairs - 1)
+        groups = [[[noise.gauss(mean, 1) for _ in range(seeds)] for mean in pair] for pair in means]
+        count += wanted(holm([test.p for one, other in groups if (test := welch(one, other))]))
+    return count / SIMULATIONS
+
+
+def _error(share: float) -> float:
+    """The Monte-Carlo standard error of a share."""
+    return math.sqrt(share * (1 - share) / SIMULATIONS)
+
+
+def _found(adjusted: list[float]) -> bool:
+    return adjusted[0] <= ALPHA
+
+
+@pytest.mark.parametrize(("seeds", "pairs"), [(2, 1), (3, 1), (6, 1), (3, 9)])
+def test_nothing_is_called_where_nothing_differs(seeds: int, pairs: int) -> None:
+    quiet = _share(seeds, pairs, 0.0, lambda adjusted: min(adjusted) > ALPHA)
+    assert quiet >= 0.95 - SURE * _error(0.95)
+
+
+def test_six_seeds_find_two_standard_deviations_in_one_predeclared_comparison() -> None:
+    found = _share(6, 1, 2.0, _found)
+    assert found - SURE * _error(found) >= 0.80
+
+
+def test_correction_and_few_seeds_cost_what_the_docs_say() -> None:
+    shares = {(seeds, pairs): _share(seeds, pairs, 2.0, _found) for seeds in (3, 6) for pairs in (1, 9)}
+    for case, share in {(3, 1): 0.37, (3, 9): 0.05, (6, 1): 0.88, (6, 9): 0.46}.items():
+        assert shares[case] == pytest.approx(share, abs=SURE * _error(0.5))
+    assert shares[6, 1] > shares[6, 9] > shares[3, 9]
+    assert shares[6, 1] > shares[3, 1]
