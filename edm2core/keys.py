@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from edm2core.config.settings import is_keyed
+
 Key = str
 LENGTH = 20  # hex digits: 80 bits, short enough for a Kubernetes name
 
@@ -25,8 +27,7 @@ def keyed(settings: BaseModel) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("keyed") is False:
+        if not is_keyed(field):
             continue
         value = getattr(settings, name)
         plain = _plain(value)

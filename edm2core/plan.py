@@ -122,6 +122,8 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
             for epoch in experiment.epochs[recipe.name]:
                 who = f"{short[recipe.name]} · seed {seed}"
                 subject = {"dataset": recipe.dataset, "recipe": recipe.name, "seed": seed, "epoch": epoch}
+                if place := experiment.swept.get(recipe.name):
+                    subject["sweep"] = asdict(place)
                 snapshot = add(
                     _snapshot(
                         recipe, seed, epoch, inputs, before, experiment.epochs[recipe.name], f"{who} · train to epoch {epoch}", subject

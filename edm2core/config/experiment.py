@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +11,14 @@ from pydantic import Field, field_validator
 
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Counts, Name, Recipe, Settings
+from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, load
 from edm2core.errors import InputError
 from edm2core.posthoc import MOST_ERROR, mix_at
 
 FEATURES = {"fid": 2048, "fd": 64}  # dimensions of the extractors' features
+Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 
@@ -32,6 +34,7 @@ class ExperimentFile(Settings):
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
+    sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
 
     @field_validator("recipes", "seeds", "epochs", "metrics")
@@ -56,6 +59,7 @@ class Experiment:
     diagnostics: bool
     inception_weights: str | None
     text: str  # the file as written
+    swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -65,7 +69,15 @@ def load_experiment(path: Path) -> Experiment:
     """
     document = load(path)
     file = build(ExperimentFile, document)
-    recipes = tuple(_recipe(document, file, index, path.parent) for index in range(len(file.recipes)))
+    swept: dict[str, Swept] = {}
+    recipes: tuple[Recipe, ...] = ()
+    for index, point in product(range(len(file.recipes)), points(document, file.sweep, file.overrides)):
+        recipe = _recipe(document, file, index, point, path.parent)
+        if point:
+            place = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
+            recipe = recipe.model_copy(update={"name": place.name})
+            swept[recipe.name] = place
+        recipes = (*recipes, recipe)
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise InputError(
@@ -95,6 +107,7 @@ def load_experiment(path: Path) -> Experiment:
         file.diagnostics is not False,
         _located(file.inception_weights, path.parent),
         path.read_text(),
+        swept,
     )
 
 
@@ -131,7 +144,7 @@ def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, 
             )
 
 
-def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) -> Recipe:
+def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Recipe:
     recipe = (
         recipe_document(file.recipes[index], base)
         if file.recipes[index].endswith((".yaml", ".yml"))
@@ -143,7 +156,7 @@ def _recipe(document: Document, file: ExperimentFile, index: int, base: Path) ->
             recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))
     for setting, value in file.overrides.items():
         recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
-    built = build(Recipe, recipe)
+    built = build(Recipe, lay_point(recipe, document, file.sweep, point))
     source = _located(built.data.source, Path(recipe.origin(("data", "source")).file).parent)
     located: dict[str, Any] = {"data": built.data.model_copy(update={"source": source})}
     if built.start:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -38,6 +39,12 @@ Ema = Annotated[str, BeforeValidator(average_name)]  # an average: fixed, or the
 def unkeyed(default: Any, **constraints: Any) -> Any:
     """A setting that says how work is done, not what comes out: it is in no key."""
     return Field(default, json_schema_extra={"keyed": False}, **constraints)
+
+
+def is_keyed(field: FieldInfo) -> bool:
+    """Whether a setting decides what comes out, and so is part of a key."""
+    extra = field.json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("keyed") is False)
 
 
 class Settings(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,13 @@ import yaml
 from edm2core.errors import InputError
 
 Place = tuple[str | int, ...]  # where a value stands: ("training", "betas", 0)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 5e-3 as the number that it is in YAML 1.2; YAML 1.1 asks for 5.0e-3."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,9 @@ def load(path: Path) -> Document:
 def parse(text: str, file: str) -> Document:
     """Like load, from text; `file` is what errors call it."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         origins = dict(_origins(node, (), file)) if node is not None else {}
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1

@@ -13,7 +13,7 @@ CAPTIONS = {
     "activation": "Root mean square of the residual blocks' outputs, at training's noise levels.",
     "weight": "Root mean square of the averaged weights; 1 keeps the magnitude of independent inputs.",
 }
-PARTS = {"encoder": "solid", "middle": "dot", "decoder": "dash"}
+PARTS = {"encoder": ("solid", "circle"), "middle": ("dot", "diamond"), "decoder": ("dash", "square")}  # dash and symbol
 Trainings = dict[tuple[str, int], dict[int, dict[str, Any]]]  # (recipe, seed) → epoch → what was found
 
 
@@ -73,7 +73,8 @@ def _by_level(trainings: Trainings, what: str, styles: Styles) -> list[Figure]:
             part, side = name.split()
             lines = {e: level[what] for e, found in epochs.items() for level in found["levels"] if level["level"] == name}
             if lines:
-                style = {"line": {"width": 2, "dash": PARTS[part]}, "marker": {"size": 6, "symbol": "circle"}}
+                dash, symbol = PARTS[part]
+                style = {"line": {"width": 2, "dash": dash}, "marker": {"size": 7, "symbol": symbol}}
                 trace = {"type": "scatter", "mode": "lines+markers", "name": f"{part} {side}×{side}", "hovertemplate": "%{y:.3~g}"}
                 traces.append(trace | {"meta": {"color": sides.index(int(side))}} | style | _points(lines))
         drawn = plot(traces, "epoch")

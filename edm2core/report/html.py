@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from edm2core.report.by_setting import setting_figures
 from edm2core.report.collect import Report, Result
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
@@ -42,7 +43,8 @@ def render(report: Report) -> str:
     by_seeds = seed_tables(spreads(found)) if len(styles.seeds) > 1 else {}
     over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
-    figures = [*curves, *over_seeds, *widths, *training, *magnitudes, *noise, *maps]
+    settings = setting_figures(found, styles)
+    figures = [*curves, *over_seeds, *settings, *widths, *training, *magnitudes, *noise, *maps]
     done = [result for result in report.results.values() if result.manifest]
     environment = Environment(
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -57,6 +59,7 @@ def render(report: Report) -> str:
         curves=curves,
         by_seeds=by_seeds,
         over_seeds=over_seeds,
+        settings=settings,
         sweeps=by_width,
         widths=widths,
         training=training,

@@ -121,6 +121,17 @@ def test_diagnostics_look_into_the_average_that_is_probed_unless_told_otherwise(
         assert (task.settings["ema"], task.inputs["snapshot"].stage) == (ema, stage)
 
 
+def test_a_swept_recipe_has_the_keys_of_one_with_that_value(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [40]\nsweep: {training.lr: [1e-3, 2e-3]}\n")
+    digests = {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes}
+    swept = plan(read, digests)
+    single = plan(experiment(tmp_path, "epochs: [40]\noverrides: {training.lr: 1e-3}\n"), DIGITS)
+    assert {task.ref for task in single} < {task.ref for task in swept}
+    titles = [task.title for task in swept if task.stage == "snapshot"]
+    assert titles == ["C lr=0.001 · seed 0 · train to epoch 40", "C lr=0.002 · seed 0 · train to epoch 40"]
+    assert swept[-1].subject["sweep"] == {"of": "digits/C", "at": {"training.lr": 0.002}}
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:

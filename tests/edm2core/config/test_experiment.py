@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from edm2core.config import load_experiment
+from edm2core.config.sweep import Swept
 from edm2core.errors import InputError
 
 GOOD = "name: demo\nrecipes: [digits/C, digits/E]\nepochs: [20, 10]\nmetrics: [fd]\n"
@@ -58,6 +59,14 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("diagnostics: {levels: 1}", "greater than or equal to 2", 5),
         ("diagnostics: {image: 9}", "Did you mean 'images'", 5),
         ("diagnostics: {ema: 0.02}", "could only be mixed", 5),
+        ("sweep: {training.lr: []}", "at least 1", 5),
+        ("sweep: {training.lr: 0.01}", "'sweep.training.lr'", 5),
+        ("sweep: {training.lr: [0.01, 1e-2]}", "0.01 stands more than once", 5),
+        ("sweep: {training.lr: [0.01, -1]}", "greater than 0", 5),
+        ("sweep: {training.lr: [fast]}", "valid number", 5),
+        ("sweep: {training.rl: [0.01]}", "Did you mean 'training.lr'", 5),
+        ("sweep: {sample.steps: [9, 18]}", "no setting to sweep", 5),
+        ("sweep: {training.epochs: [9, 18]}", "does not decide what a training learns", 5),
         ("sample: {cuont: 5}", "Did you mean 'count'", 5),
         ("overrides: {network.drop: 0.1}", "Did you mean 'dropout'", 5),
         ("overrides: {netwrk.dropout: 0.1}", "Did you mean 'network'", 5),
@@ -73,6 +82,22 @@ def test_what_an_experiment_cannot_say_is_refused_with_its_line(tmp_path: Path, 
     with pytest.raises(InputError, match=words) as caught:
         load_experiment(write(tmp_path, "\n".join(lines)))
     assert caught.value.where.endswith(f"e.yaml, line {line}")
+
+
+def test_a_sweep_makes_each_recipe_at_each_value_a_recipe_of_its_own(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, GOOD + "sweep: {training.lr: [5e-3, 1e-2], network.dropout: [0, 0.1]}\n"))
+    names = [f"digits/{config} lr={lr} dropout={dropout}" for config in "CE" for lr in ("0.005", "0.01") for dropout in ("0", "0.1")]
+    assert [recipe.name for recipe in experiment.recipes] == names
+    assert [recipe.dataset for recipe in experiment.recipes] == ["digits"] * 8
+    assert [(r.training.lr, r.network.dropout) for r in experiment.recipes[:4]] == [(0.005, 0), (0.005, 0.1), (0.01, 0), (0.01, 0.1)]
+    assert experiment.swept[names[2]] == Swept("digits/C", {"training.lr": 0.01, "network.dropout": 0})
+    assert experiment.epochs[names[0]] == (10, 20)
+
+
+def test_a_swept_setting_cannot_be_overridden_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="overrides") as caught:
+        load_experiment(write(tmp_path, GOOD + "overrides: {training.lr: 0.1}\nsweep: {training.lr: [0.2]}\n"))
+    assert caught.value.where.endswith("line 6")
 
 
 def test_fd_is_refused_where_a_data_set_has_no_features_of_its_own(tmp_path: Path) -> None:

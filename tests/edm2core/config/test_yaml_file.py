@@ -29,6 +29,13 @@ def test_what_is_wrong_is_named_with_its_line(text: str, words: str, line: int) 
     assert caught.value.where == f"e.yaml, line {line}"
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("5e-3", 0.005), ("1E5", 1e5), ("-.5e+2", -50.0), ("5.0e-3", 0.005), ("e5", "e5"), ("5e", "5e")]
+)
+def test_numbers_with_an_exponent_are_numbers(text: str, value: object) -> None:
+    assert parse(f"a: {text}", "e.yaml").values == {"a": value}
+
+
 @pytest.mark.parametrize("data", [b"", b"# only a comment\n", b"\x00\x01\x02", b"\xff\xfe\x00a", b"a: 1\x00"])
 def test_an_empty_or_binary_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "e.yaml").write_bytes(data)

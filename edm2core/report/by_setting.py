@@ -1,0 +1,63 @@
+"""A metric against the value of a swept setting: plain plotly dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from edm2core.config.sweep import Swept
+from edm2core.config.words import in_words
+from edm2core.report.collect import Result
+from edm2core.report.figures import Figure, Styles, plot
+from edm2core.report.results import Row, higher_is_better, label
+
+Lines = dict[
+    tuple[str, int, str], dict[int, dict[Any, list[float]]]
+]  # (recipe without the setting, seed, average) → epoch → value → metric
+
+
+def setting_figures(rows: Mapping[Row, Result], styles: Styles) -> list[Figure]:
+    """One figure for each data set, metric, protocol and swept setting, a line for each recipe that was swept, at its last epoch."""
+    groups: dict[tuple[str, str, str, str], Lines] = {}
+    for row, result in sorted(rows.items(), key=lambda item: _order(item[0], styles)):
+        if row.value is None or row.epoch is None or row.seed is None or "sweep" not in result.task.subject:
+            continue
+        place = Swept(**result.task.subject["sweep"])
+        for setting, value in place.at.items():
+            rest = Swept(place.of, {name: other for name, other in place.at.items() if name != setting})
+            lines = groups.setdefault((row.dataset, row.metric, row.protocol, setting), {})
+            values = lines.setdefault((rest.name, row.seed, row.ema or ""), {}).setdefault(row.epoch, {})
+            values.setdefault(float(value) if _is_number(value) else in_words("", value), []).append(row.value)
+    figures = []
+    for number, ((dataset, metric, protocol, setting), lines) in enumerate(groups.items()):
+        recipes = list(dict.fromkeys(who[0] for who in lines))
+        own = Styles(recipes, styles.seeds, styles.emas)
+        traces = [
+            own.trace(*who) | {"mode": "lines+markers", "hovertemplate": "%{y:.4~g}"} | _last(by_epoch) for who, by_epoch in lines.items()
+        ]
+        drawn = plot(traces, setting)
+        if all(isinstance(x, float) and x > 0 for trace in traces for x in trace["x"]):
+            drawn["layout"]["xaxis"] |= {"type": "log"}
+        epochs = sorted({max(by_epoch) for by_epoch in lines.values()})
+        better = "higher" if higher_is_better(metric) else "lower"
+        caption = f"At epoch {', '.join(map(str, epochs))}; {better} is better. {protocol[0].upper()}{protocol[1:]}."
+        title = f"{label(metric)} by {setting}" + (f" · {dataset}" if len({key[0] for key in groups}) > 1 else "")
+        figures.append(Figure(f"setting-{number}", title, caption, drawn, log=not higher_is_better(metric)))
+    return figures
+
+
+def _order(row: Row, styles: Styles) -> tuple[Any, ...]:
+    return row.metric == "probe_accuracy", row.metric, styles.recipes.index(row.recipe) if row.recipe else -1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _last(by_epoch: Mapping[int, Mapping[Any, list[float]]]) -> dict[str, Any]:
+    """The last epoch's metric by the setting's value, ascending; in the experiment's order where some values are words."""
+    last = by_epoch[max(by_epoch)]
+    numbers = all(map(_is_number, last))
+    found = sorted(last.items()) if numbers else last.items()
+    return {"x": [value if numbers else in_words("", value) for value, _ in found], "y": [fmean(values) for _, values in found]}

@@ -1,0 +1,44 @@
+"""A metric against the value of a swept setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from edm2core.report.by_setting import setting_figures
+from edm2core.report.figures import Styles
+from edm2core.report.html import render
+from edm2core.report.results import rows
+from edm2core.report.summary import recipes
+
+if TYPE_CHECKING:
+    from conftest import Fake
+
+
+def test_each_recipe_is_a_line_over_the_values_at_its_last_epoch(another: Callable[..., Fake]) -> None:
+    report = another(add="sweep: {training.lr: [1e-2, 5e-3]}\n").report()
+    fd, probe = setting_figures(rows(report), Styles.of(report))
+    for figure in (fd, probe):
+        go.Figure(figure.plot)
+        assert [(trace["name"], trace["x"]) for trace in figure.plot["data"]] == [(f"digits/{c}", [0.005, 0.01]) for c in "CEG"]
+        assert "epoch 60" in figure.caption
+    assert fd.title == "FD (digits features) by training.lr"
+    assert fd.plot["layout"]["xaxis"]["type"] == "log"
+    assert "By the swept setting" in render(report)
+    assert recipes(report)["digits/E lr=0.005"].training.lr == 0.005
+
+
+def test_of_two_settings_each_has_its_figure_and_the_other_tells_lines_apart(another: Callable[..., Fake]) -> None:
+    fake = another({", digits/E, digits/G": ""}, add="sweep: {training.lr: [5e-3, 1e-2], network.clip: [null, 256]}\n")
+    report = fake.report()
+    lr, clip, *_ = setting_figures(rows(report), Styles.of(report))
+    assert [trace["name"] for trace in lr.plot["data"]] == ["digits/C clip=none", "digits/C clip=256"]
+    assert [trace["name"] for trace in clip.plot["data"]] == ["digits/C lr=0.005", "digits/C lr=0.01"]
+    assert clip.plot["data"][0]["x"] == ["none", "256"]
+    assert "type" not in clip.plot["layout"]["xaxis"]
+
+
+def test_without_a_sweep_there_is_nothing(demo: Fake) -> None:
+    assert setting_figures(rows(demo.report()), Styles.of(demo.report())) == []
