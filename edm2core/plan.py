@@ -221,12 +221,26 @@ def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subje
     for ema in recipe.sample.ema:
         for draw in range(recipe.sample.draws):
             one = SampleSettings.model_validate({**recipe.sample.model_dump(), "ema": (ema,), "draws": 1})
-            settings = {**one.model_dump(mode="json"), "draw": draw}
-            key = key_of("sample", VERSIONS["sample"], {**keyed(one), "draw": draw}, {"snapshot": averaged[ema].key})
             title = f"{who} · {one.count} samples {at}{_which(recipe, ema, draw)}"
-            inputs = {"snapshot": averaged[ema].ref}
-            tasks.append(Task("sample", VERSIONS["sample"], settings, inputs, key, title, {**subject, "ema": ema, "draw": draw}))
+            tasks.append(_sample(one, draw, averaged[ema].ref, title, {**subject, "ema": ema, "draw": draw}))
     return tasks
+
+
+def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: dict[str, Any]) -> Task:
+    key = key_of("sample", VERSIONS["sample"], {**keyed(settings), "draw": draw}, {"snapshot": snapshot.key})
+    values = {**settings.model_dump(mode="json"), "draw": draw}
+    return Task("sample", VERSIONS["sample"], values, {"snapshot": snapshot}, key, title, subject)
+
+
+def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
+    """The tasks that draw again from the same snapshot, with the seeds of draw `draw`, and measure that as `measured` does `samples`."""
+    settings = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"})
+    subject, which = {**samples.subject, "draw": draw, "recheck": True}, f" · again, draw {draw}"
+    again = _sample(settings, draw, samples.inputs["snapshot"], samples.title + which, subject)
+    inputs = {**measured.inputs, "samples": again.ref}
+    key = key_of(measured.stage, measured.version, measured.settings, {name: ref.key for name, ref in inputs.items()})
+    changed = {"inputs": inputs, "key": key, "title": measured.title + which, "subject": subject}
+    return [again, Task(**{**vars(measured), **changed})]
 
 
 def _which(recipe: Recipe, ema: str, draw: int) -> str:

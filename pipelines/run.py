@@ -22,9 +22,12 @@ from edm2core.errors import EdmError, Interrupted
 from edm2core.manifest import Ref
 from edm2core.plan import Task, plan
 from edm2core.report import Outcome as Reported
+from edm2core.report import RunInfo, collect
+from edm2core.report.recheck import rechecks
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
+from edm2core.store.runs import record as record_plan
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
 from pipelines.sources import resolve, upload
@@ -62,6 +65,13 @@ def run(path: Path, place: Place, console: Console) -> Run:
         try:
             with view:
                 outcomes = run_tasks(tasks, work, place.jobs, stop, changed)
+            if experiment.recheck and not stop.is_set():
+                done = [task for task in tasks if outcomes[task.ref].state in ("done", "reused")]
+                again = rechecks(collect(experiment.name, done, store, RunInfo()), experiment.recheck)
+                tasks = [*tasks, *again]
+                record_plan(record, experiment.name, experiment.text, [task.to_json() for task in tasks])
+                with (view := View([*done, *again], console)):
+                    outcomes |= run_tasks([*done, *again], work, place.jobs, stop, changed)
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)
             unwant(store, tasks, record.id)

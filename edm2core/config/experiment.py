@@ -33,6 +33,7 @@ class ExperimentFile(Settings):
     metrics: Annotated[tuple[Literal["fid", "fd"], ...], Field(strict=False)] = ("fid",)
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
+    recheck: Annotated[int, Field(ge=0)] = 0  # fresh draws that each training's best snapshot is evaluated with again
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
@@ -60,6 +61,7 @@ class Experiment:
     inception_weights: str | None
     text: str  # the file as written
     swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
+    recheck: int = 0  # fresh draws
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -108,6 +110,7 @@ def load_experiment(path: Path) -> Experiment:
         _located(file.inception_weights, path.parent),
         path.read_text(),
         swept,
+        file.recheck,
     )
 
 

@@ -15,6 +15,7 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
 from edm2core.report.published import others
+from edm2core.report.recheck import best_again
 from edm2core.report.results import distinct, label, rows
 from edm2core.report.samples import samples
 from edm2core.report.seeds import seed_tables, spreads
@@ -70,7 +71,8 @@ def render(report: Report) -> str:
         noise_epochs=_epochs(noise),
         plots={figure.id: figure.plot for figure in figures},
         samples=samples(report, styles),
-        rows=found,
+        best_again=best_again(report),
+        rows=found | rows(report, rechecks=True),
         recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},
         data=_data(report),
         stages=_stages(done),

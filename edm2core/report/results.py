@@ -36,12 +36,16 @@ class Row:
     value: float | None
 
 
-def rows(report: Report) -> dict[Row, Result]:
-    """Every value that the store holds for the plan, in a fixed order, with the result it comes from."""
+def rows(report: Report, *, rechecks: bool = False) -> dict[Row, Result]:
+    """Every value that the store holds for the plan, in a fixed order, with the result it comes from.
+
+    Those of snapshots that were evaluated again as they had been the best stand apart, so that they never decide what is best.
+    """
     found = [
         (_row(report, result, metric, value), result)
         for result in report.results.values()
         if result.manifest is not None and result.task.stage in ("metrics", "probe")
+        if bool(result.task.subject.get("recheck")) == rechecks
         for metric, value in _values(result).items()
     ]
     return dict(sorted(found, key=lambda pair: _order(pair[0])))

@@ -88,7 +88,7 @@ def recipes(report: Report) -> dict[str, Recipe]:
             recipe |= {section: snapshot.task.settings[section] for section in ("network", "diffusion", "training")}
             if start := report.input(snapshot, "start"):
                 recipe["start"] = {"checkpoint": start.task.settings["source"], "epoch": start.task.settings["epoch"]}
-        if result.task.stage == "sample":
+        if result.task.stage == "sample" and not result.task.subject.get("recheck"):
             before = recipe.get("sample", {"ema": [], "draws": 0})
             emas = [*before["ema"], *(ema for ema in settings["ema"] if ema not in before["ema"])]
             recipe["sample"] = {k: v for k, v in settings.items() if k != "draw"} | {

@@ -18,7 +18,7 @@ from edm2core.report.seeds import DIFFERENCE, SPREAD, difference_facts, differen
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write results.json, three tables as CSV and report.html; each replaces its earlier version whole, or not at all."""
+    """Write results.json, tables as CSV and report.html; each replaces its earlier version whole, or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {"results.json": as_json(report), **as_csv(report), "report.html": render(report)}.items():
         temporary = folder / f".{name}.{os.getpid()}"
@@ -27,11 +27,12 @@ def write(report: Report, folder: Path) -> None:
 
 
 def as_json(report: Report) -> str:
-    """`results`, `seeds`, `differences` and `diagnostics` (the same for the same results, whoever made them), and `run` (when, where)."""
+    """`results` and all but `run` are the same for the same results, whoever made them; `run` says when, where, by which code."""
     found = rows(report)
     over_seeds = spreads(found)
     facts = {
         "results": [asdict(row) for row in found],
+        "rechecks": [asdict(row) for row in rows(report, rechecks=True)],
         "seeds": [spread_facts(spread) for spread in over_seeds],
         "differences": [difference_facts(difference) for difference in differences(over_seeds)],
         "diagnostics": [result.metadata for result in report.of_stage("diagnostics") if result.manifest],
@@ -46,6 +47,7 @@ def as_csv(report: Report) -> dict[str, str]:
     over_seeds = spreads(found)
     return {
         "results.csv": _table([field.name for field in fields(Row)], map(asdict, found)),
+        "rechecks.csv": _table([field.name for field in fields(Row)], map(asdict, rows(report, rechecks=True))),
         "seeds.csv": _table(SPREAD, map(spread_facts, over_seeds)),
         "differences.csv": _table(DIFFERENCE, map(difference_facts, differences(over_seeds))),
     }

@@ -106,6 +106,23 @@ def test_a_later_epoch_and_another_recipe_compute_only_themselves(place: Place) 
     assert len(after) - len(before) == 4 + 3 * 4  # G at epoch 3, E at three epochs: snapshot, samples, FD, probe
 
 
+def test_the_best_is_evaluated_again_and_stays_in_the_plan(place: Place) -> None:
+    results = place.results()
+    file = place.folder / "e.yaml"
+    file.write_text(file.read_text() + "recheck: 2\n")
+    place.run()
+    assert place.results() == results
+    folder = next(place.folder.glob("store/runs/*/results.json")).parent
+    again = json.loads((folder / "results.json").read_text())["rechecks"]
+    chosen = min((row for row in results if row["metric"] == "fd_digits"), key=lambda row: row["value"])
+    assert [(row["epoch"], row["draw"]) for row in again] == [(chosen["epoch"], 1), (chosen["epoch"], 2)]
+    assert len({row["value"] for row in [chosen, *again]}) == 3
+    assert sum("recheck" in task["subject"] for task in json.loads((folder / "plan.json").read_text())["tasks"]) == 4
+    before = place.manifests()
+    place.run()
+    assert place.manifests() == before
+
+
 def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: Place) -> None:
     weights = next(place.folder.glob("store/results/snapshot/*/*/ema-fixed.safetensors"))
     data = bytearray(weights.read_bytes())

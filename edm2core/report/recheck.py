@@ -1,0 +1,86 @@
+"""The best of several snapshots evaluated again with fresh samples: what it is worth without having been picked for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from edm2core.plan import Task, redrawn
+from edm2core.report.collect import Report, Result
+from edm2core.report.results import Row, higher_is_better, rows
+
+Choice = tuple[str, str, int, str, str, str]  # data set, recipe, seed, average, metric, protocol
+
+
+@dataclass(frozen=True)
+class Best:
+    """Of one training and average, the epoch with the best value of a metric."""
+
+    dataset: str
+    recipe: str
+    seed: int
+    ema: str
+    metric: str
+    epoch: int
+    value: float  # the mean of its draws, for which it was chosen
+    among: int  # epochs: the k of best-of-k
+    again: tuple[float, ...]  # values with fresh draws
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.again)
+
+    @property
+    def deviation(self) -> float | None:
+        return stdev(self.again) if len(self.again) > 1 else None
+
+
+def best_again(report: Report) -> list[Best]:
+    """Every choice that was evaluated again."""
+    fresh: dict[tuple[Choice, int], list[float]] = {}
+    for row in rows(report, rechecks=True):
+        if row.value is not None and row.epoch is not None:
+            fresh.setdefault((_choice(row), row.epoch), []).append(row.value)
+    found = []
+    for choice, epochs in _choices(rows(report)).items():
+        epoch, value = _best(choice, epochs)
+        if again := fresh.get((choice, epoch)):
+            found.append(Best(*choice[:5], epoch, value, len(epochs), tuple(again)))
+    return found
+
+
+def rechecks(report: Report, draws: int) -> list[Task]:
+    """The tasks that evaluate each training's best snapshot, by each metric of samples, with so many draws not used in choosing it.
+
+    Where there is one epoch nothing was chosen, and nothing is done again.
+    """
+    tasks: dict[str, Task] = {}
+    for choice, epochs in _choices(rows(report)).items():
+        if len(epochs) < 2:
+            continue
+        found = epochs[_best(choice, epochs)[0]]
+        first = max(row.draw or 0 for row in found) + 1
+        measured = next(iter(found.values())).task
+        samples = report.results[measured.inputs["samples"]].task
+        for draw in range(first, first + draws):
+            for task in redrawn(samples, measured, draw):
+                tasks.setdefault(str(task.ref), task)
+    return list(tasks.values())
+
+
+def _choices(found: dict[Row, Result]) -> dict[Choice, dict[int, dict[Row, Result]]]:
+    """The values that a snapshot is chosen by: of samples, by training, average, metric and protocol, then by epoch."""
+    choices: dict[Choice, dict[int, dict[Row, Result]]] = {}
+    for row, result in found.items():
+        if "samples" in result.task.inputs and row.value is not None and row.epoch is not None:
+            choices.setdefault(_choice(row), {}).setdefault(row.epoch, {})[row] = result
+    return choices
+
+
+def _choice(row: Row) -> Choice:
+    return (row.dataset, row.recipe or "", row.seed or 0, row.ema or "", row.metric, row.protocol)
+
+
+def _best(choice: Choice, epochs: dict[int, dict[Row, Result]]) -> tuple[int, float]:
+    means = {epoch: fmean(row.value for row in found if row.value is not None) for epoch, found in sorted(epochs.items())}
+    return (max if higher_is_better(choice[4]) else min)(means.items(), key=lambda item: item[1])
