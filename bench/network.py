@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.compare import Side, in_turn
 from bench.plain import network as plain_network
+from bench.rows import Options, Result, Row, compared
 from bench.worker import Work
 from edm2core.affine import Affine
 from edm2core.config import load_recipe
@@ -128,3 +130,29 @@ def _inputs(recipe: Recipe, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _shape(recipe: Recipe) -> tuple[int, int, int]:
     return recipe.network.image_channels, recipe.network.resolution, recipe.network.resolution
+
+
+def _row(what: str, config: str, target: str) -> Row:
+    """A batch through plain and product; `what` is forward, sample or step."""
+    recipe, arguments = f"cifar10/{config}", {"steps": 2} if what == "sample" else {}
+    evaluations = 3 if what == "sample" else 1
+
+    def measure(options: Options) -> Result:
+        given = {"recipe": recipe, "batch": options.batch, **arguments}
+        sides = {
+            "plain": Side(f"bench.network:plain_{what}", given, options.bare),
+            "product": Side(f"bench.network:product_{what}", given, options.tuned),
+            "limit": Side("bench.limit:sgemm", {}, options.tuned),
+        }
+        work = flops(recipe, backward=what == "step") * options.batch * evaluations
+        return compared(in_turn(sides, options.repeats), work, "images", options.batch)
+
+    names = {"forward": "forward", "sample": "sampling, 3 evaluations", "step": "training step"}
+    return Row(f"{what}-{config}", f"{names[what]}, {recipe}, batch {{batch}}, {{threads}} threads", target, measure)
+
+
+ROWS = [
+    *(_row("forward", config, "≥ 1.10×" if config == "C" else "≥ 1.2×") for config in "CEG"),
+    *(_row("sample", config, "≥ 1.10×" if config == "C" else "≥ 1.2×") for config in "CEG"),
+    *(_row("step", config, "≥ 1.08×" if config == "C" else "≥ 1.2×") for config in "CEG"),
+]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.launcher.memory import MALLOC
 from components.launcher.spec import JobSpec, Status
 
 
@@ -105,6 +106,7 @@ class LocalBackend:
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         threads = str(max(1, self._threads // spec.processes))
         return {
+            **MALLOC,
             **os.environ,
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from components.launcher.memory import MALLOC
 from edm2core.events import emit
 from edm2core.exit_codes import INTERRUPTED
 from edm2core.stages.beat import silence
@@ -38,7 +39,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())},
+        env={**MALLOC, **os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())},
     )
     assert child.stdout is not None  # noqa: S101
     pump = threading.Thread(target=_pump, args=(child.stdout, f"[rank {rank}] ".encode() if rank else b""), daemon=True)

@@ -141,3 +141,11 @@ def test_in_a_pod_a_passing_fault_asks_for_a_restart(start: Start, tmp_path: Pat
     time.sleep(1)
     entry.send_signal(signal.SIGTERM)  # else it waits for a while, so that restarts do not follow one another
     assert end(entry)[0] == 143
+
+
+def test_processes_keep_their_memory_unless_told_otherwise(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    show = "print(os.environ['GLIBC_TUNABLES'])"
+    assert "hugetlb=1" in end(start(show, processes=1))[1][-1]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
+    assert end(start(show, processes=1))[1][-1] == "glibc.malloc.check=0"

@@ -1,0 +1,61 @@
+"""`python -m bench [NAME…]`: measure all rows, or those whose name begins so, and write RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from bench import network
+from bench.machine import commit, load, machine
+from bench.rows import Options, Row
+from bench.table import render
+
+RESULTS, TABLE = Path(__file__).parent / "results.json", Path(__file__).parent / "RESULTS.md"
+ROWS: list[Row] = [*network.ROWS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help="rows to measure: all whose name begins so; none: every row")
+    parser.add_argument("--list", action="store_true", help="print the rows' names and measure nothing")
+    parser.add_argument("--repeats", type=int, default=Options.repeats)
+    parser.add_argument("--batch", type=int, default=Options.batch)
+    parser.add_argument("--threads", type=int, default=Options().threads)
+    arguments = parser.parse_args()
+    wanted = [row for row in ROWS if not arguments.names or row.name.startswith(tuple(arguments.names))]
+    if arguments.list:
+        print("\n".join(row.name for row in wanted))
+        return
+    options = Options(arguments.repeats, arguments.batch, arguments.threads)
+    for row in wanted:
+        if row.needs == "cuda" and not torch.cuda.is_available():
+            continue
+        begun, before = time.monotonic(), load()
+        result = row.measure(options)
+        print(f"{row.name}: {result.reached} (to reach: {row.target}) in {time.monotonic() - begun:.0f} s", flush=True)
+        _record(
+            row,
+            {
+                "what": row.describe(options),
+                "result": result.to_json(),
+                "load": f"{max(before, load()):.1f}",
+                "machine": machine(),
+                "commit": commit(),
+            },
+        )
+
+
+def _record(row: Row, entry: dict[str, object]) -> None:
+    """Keep a row as soon as it is measured: others stay as they were."""
+    recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    recorded = {each.name: recorded[each.name] for each in ROWS if each.name in recorded} | {row.name: entry}
+    RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
+    TABLE.write_text(render(ROWS, recorded))
+
+
+if __name__ == "__main__":
+    main()

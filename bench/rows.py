@@ -1,0 +1,70 @@
+"""What is measured, what it is to reach, and how it is read off the runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.compare import Measurements, Spread, ratio, share
+from components.launcher.memory import MALLOC
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and with how much to measure."""
+
+    repeats: int = 5
+    batch: int = 64
+    threads: int = len(os.sched_getaffinity(0))
+
+    @property
+    def bare(self) -> dict[str, str]:
+        """The environment of a plain side."""
+        return {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+
+    @property
+    def tuned(self) -> dict[str, str]:
+        """The environment that the launcher gives the product's processes."""
+        return {**MALLOC, **self.bare}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table. `cpu` is the ratio in processor time, which other programs on the machine disturb less."""
+
+    reached: str
+    plain: str = ""
+    product: str = ""
+    share: str = ""
+    cpu: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A benchmark. `what` may name options: {batch}, {threads}; `needs` says which device it is for."""
+
+    name: str
+    what: str
+    target: str
+    measure: Callable[[Options], Result]
+    needs: str = "cpu"
+
+    def describe(self, options: Options) -> str:
+        return self.what.format(batch=options.batch, threads=options.threads)
+
+
+def compared(found: Measurements, work: float, unit: str, count: int) -> Result:
+    """Plain against product for the same work, `work` FLOPs on `count` things of `unit`, and the share of the limit's rate of each."""
+    speed = {name: Spread.of([count / run["seconds"] for run in runs]) for name, runs in found.items() if name != "limit"}
+    return Result(
+        f"{ratio(found, 'plain', 'product').text()}×",
+        f"{speed['plain'].text(1)} {unit}/s",
+        f"{speed['product'].text(1)} {unit}/s",
+        f"{share(found, 'plain', work).text()} → {share(found, 'product', work).text()}",
+        f"{ratio(found, 'plain', 'product', 'cpu_seconds').text()}×",
+    )
