@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +127,9 @@ class Trainer:
         if self.world_size > 1:
             self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._copier = ThreadPoolExecutor(1, "copy")
+        self._copying: list[Future[dict[str, Tensor]]] = []
+        self.waited_s = 0.0  # for copies of the state, over all steps
         self._start_window()
 
     @property
@@ -207,6 +212,7 @@ class Trainer:
         self.window.steps += 1
 
     def _update(self, images: int) -> None:
+        self._settle()
         last = self._ends_window(self.steps + 1)
         maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # of all steps it would cost too much
         before = [p.detach().clone() for p in maps]
@@ -259,11 +265,50 @@ class Trainer:
 
     def averaged(self, name: str) -> dict[str, Tensor]:
         """The denoiser's state dict with the weights of one average; copies on the CPU."""
-        weights = {**self.denoiser.state_dict(), **dict(zip(self.parameters, self.averages[name].weights, strict=True))}
-        return {key: value.detach().to("cpu", copy=True) for key, value in weights.items()}
+        return averaged_weights(self.copies("weights/", f"average/{name}/").result(), name)
 
     def state(self) -> dict[str, Tensor]:
         """All that continues the training with the same bits, as copies on the CPU; what are no tensors stand in `numbers` as JSON."""
+        return self.copies().result()
+
+    def copies(self, *parts: str) -> Future[dict[str, Tensor]]:
+        """The state as it is now, or the tensors of it whose names begin with one of `parts`; `state` says what it holds.
+
+        It is copied beside the forward and backward of the next step, which then waits before it changes what is not copied yet. A GPU's
+        memory is copied within the GPU first, so that no step waits.
+        """
+        finished, rest = {}, {}
+        for name, tensor in self._live().items():
+            if parts and not name.startswith(parts):
+                continue
+            if tensor.is_cuda:
+                rest[name] = tensor.clone(), torch.empty_like(tensor, device="cpu")
+            elif name.startswith(("weights/", "window/")):  # changed by a step from its beginning on
+                finished[name] = tensor.clone()
+            else:  # room is made here, since a thread's would come fresh from the kernel each time
+                rest[name] = tensor, torch.empty_like(tensor)
+        done = torch.cuda.Event() if self.images.is_cuda else None  # type: ignore[no-untyped-call]
+        if done is not None:
+            done.record()
+
+        def copy() -> dict[str, Tensor]:
+            with contextlib.nullcontext() if done is None else _stream_after(done):
+                return finished | {name: room.copy_(tensor) for name, (tensor, room) in rest.items()}
+
+        future = self._copier.submit(copy)
+        if done is None:
+            self._copying.append(future)
+        return future
+
+    def _settle(self) -> None:
+        """Wait until nothing is being copied any more."""
+        begun = time.monotonic()
+        while self._copying:
+            self._copying.pop().result()
+        self.waited_s += time.monotonic() - begun
+
+    def _live(self) -> dict[str, Tensor]:
+        """The state's tensors themselves."""
         tensors = {f"weights/{k}": v for k, v in self.denoiser.state_dict().items()}
         for name, parameter in self.parameters.items():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
@@ -279,10 +324,11 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
         tensors["numbers"] = _as_tensor(numbers)
-        return {key: value.detach().to("cpu", copy=True) for key, value in tensors.items()}
+        return {key: value.detach() for key, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from what `state` returned; raises KeyError or RuntimeError for the state of another trajectory."""
+        self._settle()
         numbers = json.loads(bytes(tensors["numbers"].numpy()))
         self.denoiser.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
         moments: dict[int, dict[str, Tensor]] = {}
@@ -296,7 +342,10 @@ class Trainer:
             average.load([tensors[f"average/{label}/{k}"] for k in self.parameters], numbers["counts"][label])
         self.scaler.load_state_dict(numbers["scaler"])
         device = self.images.device
-        self.window = Window(tensors["window/loss"].to(device), tensors["window/nonfinite"].to(device), numbers["window_steps"])
+        loss, nonfinite = (tensors[f"window/{name}"].to(device, copy=True) for name in ("loss", "nonfinite"))
+        self.window = Window(loss, nonfinite, numbers["window_steps"])
+        if self.rank:
+            self.window.loss.zero_()  # rank 0 has every process's part
         self.steps, self.nonfinite_steps = numbers["steps"], numbers["nonfinite_steps"]
 
     def start(self, tensors: Mapping[str, Tensor], ema: Mapping[str, Tensor], epoch: int | None, updates: int | None) -> None:
@@ -313,6 +362,22 @@ class Trainer:
         numbers = json.loads(bytes(begun["numbers"].numpy())) | {"counts": counts}
         averages = {f"average/{label}/{name}": ema[name] for label in self.averages for name in self.parameters}
         self.load_state({**begun, **tensors, **averages, "numbers": _as_tensor(numbers)})
+
+
+def averaged_weights(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The denoiser's state dict with the weights of one average, from a state or its parts `weights/` and `average/`."""
+    parts = ("weights/", f"average/{name}/")
+    return {key.removeprefix(part): value for part in parts for key, value in state.items() if key.startswith(part)}
+
+
+@contextlib.contextmanager
+def _stream_after(event: torch.cuda.Event) -> Iterator[None]:
+    """A stream of its own for copies of what was there at the event; they are done on leaving."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_event(event)
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def _as_tensor(numbers: dict[str, Any]) -> Tensor:

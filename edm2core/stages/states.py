@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edm2core.store.scratch import Scratch
 
+Copies = Future[dict[str, Tensor]]
 SLOTS = ("state-0", "state-1")
 MAX_INTERVAL_S, COST = 300.0, 0.005  # a kill loses at most five minutes; saving takes at most this share of the time
 
@@ -76,7 +77,11 @@ class States:
             if path is None:
                 del self._steps[slot]
                 continue
-            tensors = safetensors.torch.load_file(path)
+            with safetensors.safe_open(path, "pt") as file:
+                turned = json.loads(file.metadata().get("channels_last", "[]"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            for name in turned:
+                tensors[name] = tensors[name].permute(0, 3, 1, 2)
             curve = bytes(tensors.pop("curve").numpy()).decode().splitlines()
             return State(self._steps[slot], tensors, [json.loads(line) for line in curve if line])
         return None
@@ -92,20 +97,22 @@ class States:
         """Whether it is time for a state, and the last one is written."""
         return time.monotonic() - self._last >= self._interval and self._background.idle
 
-    def save(self, step: int, tensors: dict[str, Tensor], curve: list[dict[str, Any]], stalled_s: float) -> None:
-        """Write a state in the background; `stalled_s` is how long taking it held up the loop."""
+    def save(self, step: int, state: Copies, curve: list[dict[str, Any]], stalled_s: float) -> None:
+        """Write a state in the background once it is copied; `stalled_s` is how long that held up the loop."""
         steps = self._steps = self._steps or {}
         slot = min(SLOTS, key=lambda name: steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
         steps[slot] = step
         lines = "".join(json.dumps(row) + "\n" for row in curve).encode()
-        self._background.run(lambda: self._write(slot, step, {**tensors, "curve": _bytes(lines)}, stalled_s))
+        self._background.run(lambda: self._write(slot, step, state, _bytes(lines), stalled_s))
 
-    def _write(self, slot: str, step: int, tensors: dict[str, Tensor], stalled_s: float) -> None:
+    def _write(self, slot: str, step: int, state: Copies, curve: Tensor, stalled_s: float) -> None:
+        tensors = {**state.result(), "curve": curve}
         begun = time.monotonic()
         path = self._folder / f"{slot}.safetensors"
-        for name in tensors:
-            tensors[name] = tensors[name].contiguous()  # one after the other, so that two copies of all never exist
-        safetensors.torch.save_file(tensors, path, {"step": str(step)})
+        turned = [name for name, tensor in tensors.items() if not tensor.is_contiguous()]
+        for name in turned:  # channels_last: stored as they lie, which costs no copy
+            tensors[name] = tensors[name].permute(0, 2, 3, 1)
+        safetensors.torch.save_file(tensors, path, {"step": str(step), "channels_last": json.dumps(turned)})
         self._scratch.put(slot, path)
         path.unlink(missing_ok=True)
         cost = stalled_s + (0 if torch.cuda.is_available() else time.monotonic() - begun)  # a CPU's cores are taken from training

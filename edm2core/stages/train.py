@@ -29,13 +29,13 @@ from edm2core.stages import signals
 from edm2core.stages.beat import Beat
 from edm2core.stages.main import claim, manifest_of, processes, serve, work_folder
 from edm2core.stages.start import STATE
-from edm2core.stages.states import Background, States
+from edm2core.stages.states import Background, Copies, States
 from edm2core.stages.wanted import wanted_epochs
 from edm2core.stages.workspace import open_inputs
 from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
-from edm2core.train import Trainer
+from edm2core.train import Trainer, averaged_weights
 
 
 def work(task: Task, store: Store) -> None:
@@ -60,6 +60,7 @@ class Training:
         self.inputs = open_inputs(task, store, folder / "inputs")
         self.curve: list[dict[str, Any]] = []
         self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if world_size > 1 else None  # type: ignore[assignment]
+        self.stalled_s = 0.0  # by the last copying of the state
         self.committed: set[int] = set()  # epochs that have their snapshot, or will once the background has written it
         self.clock = time.monotonic(), 0, 0  # at the last row: time, images seen, step
 
@@ -83,7 +84,7 @@ class Training:
             while epochs := self._missing():
                 self._position(epochs[0])
                 if self.trainer.steps == epochs[0] * self.trainer.steps_per_epoch:
-                    self._keep(epochs)  # it starts from there, or was killed between the state and the snapshot
+                    self._keep(epochs, self._state())  # it starts from there, or was killed between the state and the snapshot
                 else:
                     self._must_have_state()
                     self._epoch(epochs)
@@ -166,10 +167,11 @@ class Training:
             if trainer.at_window_end:
                 self._log(trainer.close_window(), last)
             stop, save = self._agree(signals.asked(), self.states.due())
+            state = self._state() if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted) else None
             if trainer.at_epoch_end:
-                self._keep(wanted)  # before the state, so that no state is ahead of what should have been kept
-            if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted):
-                self._save_state()
+                self._keep(wanted, state)  # before the state is saved, so that none is ahead of what should have been kept
+            if state is not None:
+                self._save(state)
             self.beat.step()
             if stop:
                 self.beat.pause()
@@ -191,31 +193,37 @@ class Training:
         dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.group)
         return bool(flags[0]), bool(flags[1])
 
-    def _save_state(self) -> None:
+    def _state(self) -> Copies | None:
+        """The state as it is now, on its way to be copied; all processes call it together."""
         self.trainer.gather_window()
-        if self.rank == 0:
-            begun = time.monotonic()
-            tensors = self.trainer.state()
-            self.states.save(self.trainer.steps, tensors, list(self.curve), time.monotonic() - begun)
-            self.background.run(self._upload_board)
+        if self.rank:
+            return None
+        begun = time.monotonic()
+        copies = self.trainer.copies()
+        self.stalled_s = time.monotonic() - begun
+        return copies
 
-    def _keep(self, wanted: list[int]) -> None:
-        """Commit the snapshot or the stored averages that belong to the epoch just completed."""
+    def _save(self, state: Copies) -> None:
+        self.states.save(self.trainer.steps, state, list(self.curve), self.stalled_s)
+        self.background.run(self._upload_board)
+
+    def _keep(self, wanted: list[int], state: Copies | None) -> None:
+        """Commit the snapshot or the stored averages that belong to the epoch just completed, from the state if it is being copied."""
         if self.rank:
             return
         epoch, training = self.trainer.epoch, self.settings.training
         names = list(self.trainer.averages) if self.trainer.steps > self.trainer.began_at else ["fixed"]  # a checkpoint has no others
-        if epoch in wanted:
-            weights = {name: self.trainer.averaged(name) for name in names}
+        if epoch in wanted and state is not None:
             curve, seen = list(self.curve), self.trainer.images_seen()
             self.committed.add(epoch)
-            self.background.run(lambda: self._commit_snapshot(epoch, weights, curve, seen))
+            self.background.run(lambda: self._commit_snapshot(epoch, state, names, curve, seen))
         widths = [name for name in names if name != "fixed"]
         if widths and epoch in training.stored_epochs(epoch):
-            halves = {name: self._halves(name) for name in widths}
-            self.background.run(lambda: self._commit_average(epoch, halves))
+            averages = state or self.trainer.copies("average/")
+            self.background.run(lambda: self._commit_average(epoch, averages, widths))
 
-    def _commit_snapshot(self, epoch: int, weights: dict[str, dict[str, Tensor]], curve: list[dict[str, Any]], images_seen: int) -> None:
+    def _commit_snapshot(self, epoch: int, state: Copies, names: list[str], curve: list[dict[str, Any]], images_seen: int) -> None:
+        weights = {name: averaged_weights(state.result(), name) for name in names}
         out = self.folder / f"snapshot-{epoch}"
         snapshot.save(out, weights, self.settings, self.trainer.affine, epoch=epoch)
         (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
@@ -239,16 +247,14 @@ class Training:
             numbers["start"] = start.manifest.metadata
         self._commit(task, out, {**numbers, "emas": list(weights)})
 
-    def _halves(self, name: str) -> dict[str, Tensor]:
-        """An average in half precision, as it is stored for mixing; what is not averaged stands in the snapshot, in full."""
-        weights = zip(self.trainer.parameters, self.trainer.averages[name].weights, strict=True)
-        return {key: weight.half().cpu().contiguous() for key, weight in weights}
-
-    def _commit_average(self, epoch: int, weights: dict[str, dict[str, Tensor]]) -> None:
+    def _commit_average(self, epoch: int, averages: Copies, names: list[str]) -> None:
+        """Averages in half precision, as they are stored for mixing; what is not averaged stands in the snapshot, in full."""
         out = self.folder / f"average-{epoch}"
         out.mkdir(parents=True, exist_ok=True)
-        for name, tensors in weights.items():
-            safetensors.torch.save_file(tensors, out / snapshot.weights_file(name))
+        for name in names:
+            part = f"average/{name}/"
+            halves = {k.removeprefix(part): v.half().contiguous() for k, v in averages.result().items() if k.startswith(part)}
+            safetensors.torch.save_file(halves, out / snapshot.weights_file(name))
         key, who = average_ref(self.trajectory, epoch).key, self.task.title.rsplit(" · ", 1)[0]
         task = Task(
             "average",

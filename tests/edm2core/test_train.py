@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_a_run_stopped_and_resumed_gives_the_same_bits(config: str, dropout: flo
         second = Trainer(cut, Affine(), IMAGES)
         second.load_state(first)
         assert same_bits(trained(second, 8 - stop), whole)
+
+
+def test_a_state_copied_beside_the_next_step_is_that_of_its_moment() -> None:
+    trainer = Trainer(settings("E"), Affine(), IMAGES)
+    expected = trained(trainer, 2)
+    trainer._copier.submit(time.sleep, 0.3)  # the copying has not begun when the step changes weights
+    copies = trainer.copies()
+    trainer.step()
+    assert trainer.waited_s > 0
+    assert same_bits(copies.result(), expected)
+    assert not same_bits(trainer.state(), expected)
 
 
 def test_half_precision_resumes_with_its_loss_scale() -> None:
