@@ -19,9 +19,10 @@ from edm2core.config.settings import (
 )
 from edm2core.keys import Key, key_of, keyed
 from edm2core.manifest import Ref
+from edm2core.metrics.names import IN_WORDS, WEIGHTS, Metric, in_words
 
 VERSIONS = {
-    **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 1, "metrics": 1, "probe": 1},
+    **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 1},
     "diagnostics": 1,
 }
 """Raised when a stage's numbers change; golden tests hold them."""
@@ -100,7 +101,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
     `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, `start:<recipe name>` for the
-    checkpoint that a recipe starts from, and `inception` for its weights.
+    checkpoint that a recipe starts from, `inception` and `dinov2` for the weights of extractors.
     """
     tasks: dict[Ref, Task] = {}
 
@@ -110,8 +111,10 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     short = _short_names(experiment.recipes)
     for recipe in experiment.recipes:
         data = add(_prepare(recipe, digests[f"data:{recipe.name}"]))
-        extractors = {metric: add(_extractor(recipe, metric, data, experiment, digests)) for metric in experiment.metrics}
-        references = {metric: add(_reference(recipe, metric, data, extractor)) for metric, extractor in extractors.items()}
+        compared = []
+        for metrics in _by_extractor(experiment.metrics[recipe.name]):
+            extractor = add(_extractor(metrics[0].extractor, data, experiment, digests))
+            compared.append((metrics, extractor, add(_reference(recipe, metrics[0].extractor, data, extractor))))
         if experiment.probe:
             add(_pixel_probe(recipe, data))
         inputs = {"data": data.ref}
@@ -131,18 +134,17 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                 )
                 before = (snapshot.ref,)
                 at = f"at epoch {epoch}"
-                emas = [*(recipe.sample.ema if experiment.metrics else ())]
+                emas = [*(recipe.sample.ema if compared else ())]
                 emas += [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
                 averaged = {
                     ema: add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
                     for ema in emas
                 }
-                for samples in _samples(recipe, averaged, who, at, subject) if experiment.metrics else ():
+                for samples in _samples(recipe, averaged, who, at, subject) if compared else ():
                     add(samples)
-                    for metric in experiment.metrics:
+                    for metrics, extractor, reference in compared:
                         extra = _which(recipe, samples.subject["ema"], samples.subject["draw"])
-                        title = f"{who} · {metric_label(metric, recipe)} {at}{extra}"
-                        add(_metrics(metric, samples, references[metric], extractors[metric], title))
+                        add(_metrics(metrics, samples, data, reference, extractor, f"{who} · {in_words(metrics)} {at}{extra}"))
                 if experiment.probe:
                     add(_probe(recipe, averaged[recipe.probe.ema], data, f"{who} · probe {at}", subject))
                 if experiment.diagnostics:
@@ -150,18 +152,9 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     return list(tasks.values())
 
 
-def metric_name(metric: str, recipe: Recipe) -> str:
-    """The metric's name in results: `fd` carries its extractor, since values of different extractors cannot be compared."""
-    return f"fd_{extractor_name(metric, recipe)}" if metric == "fd" else metric
-
-
-def metric_label(metric: str, recipe: Recipe) -> str:
-    """The metric's name for a person."""
-    return f"FD ({extractor_name(metric, recipe)} features)" if metric == "fd" else metric.upper()
-
-
-def extractor_name(metric: str, recipe: Recipe) -> str:
-    return recipe.data.format if metric == "fd" else "inception"
+def _by_extractor(metrics: tuple[Metric, ...]) -> list[tuple[Metric, ...]]:
+    """The metrics that one pass of an extractor gives, for each extractor."""
+    return [tuple(m for m in metrics if m.extractor == extractor) for extractor in dict.fromkeys(m.extractor for m in metrics)]
 
 
 def _task(
@@ -248,32 +241,27 @@ def _which(recipe: Recipe, ema: str, draw: int) -> str:
     return (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
 
 
-def _extractor(recipe: Recipe, metric: str, data: Task, experiment: Experiment, digests: Mapping[str, str]) -> Task:
-    name = extractor_name(metric, recipe)
-    if name == "inception":
-        task = _task("extractor", {"extractor": name}, {}, "Inception features", {"extractor": name}, leaf=digests["inception"])
-        return Task(**{**vars(task), "settings": {**task.settings, "source": experiment.inception_weights, "digest": digests["inception"]}})
+def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[str, str]) -> Task:
+    if name in WEIGHTS:
+        digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
+        task = _task("extractor", {"extractor": name}, {}, IN_WORDS[name], {"extractor": name}, leaf=digest)
+        return Task(**{**vars(task), "settings": {**task.settings, "source": source, "digest": digest}})
     return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{name} · feature extractor", {"extractor": name})
 
 
-def _reference(recipe: Recipe, metric: str, data: Task, extractor: Task) -> Task:
+def _reference(recipe: Recipe, extractor_name: str, data: Task, extractor: Task) -> Task:
     return _task(
         "reference",
         {"split": "train"},
         {"data": data.ref, "extractor": extractor.ref},
-        f"{recipe.dataset} · reference statistics ({extractor_name(metric, recipe)})",
+        f"{recipe.dataset} · reference statistics ({extractor_name})",
         {"dataset": recipe.dataset},
     )
 
 
-def _metrics(metric: str, samples: Task, reference: Task, extractor: Task, title: str) -> Task:
-    return _task(
-        "metrics",
-        {"metrics": [metric]},
-        {"samples": samples.ref, "reference": reference.ref, "extractor": extractor.ref},
-        title,
-        samples.subject,
-    )
+def _metrics(metrics: tuple[Metric, ...], samples: Task, data: Task, reference: Task, extractor: Task, title: str) -> Task:
+    inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
+    return _task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, samples.subject)
 
 
 def _probe(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: dict[str, Any]) -> Task:

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from edm2core.config.settings import DiffusionSettings, NetworkSettings, TrainingSettings
 from edm2core.cost import Cost, network_cost
 from edm2core.manifest import Manifest, Ref
+from edm2core.metrics.names import EXTRACTORS
 from edm2core.plan import Task, trajectory_ref
 
 UTILISATION = 0.35  # of a GPU's peak that training and sampling are taken to reach: docs/performance.md says what was measured
 TRAINING = 3  # a training step's operations are three forwards: forward, and both halves of backward
-INCEPTION_FLOPS = 11.4e9  # of one image at 299 x 299
-STATISTICS_BYTES = 8 * 2048 * 2049  # mean and covariance of Inception's features
+EXTRACTOR_FLOPS = {"inception": 11.4e9, "pytorch_fid": 11.4e9, "dinov2": 162e9}  # of one image, brought to 299 or 224 pixels
 LOOKED_AT = 2  # slots of a training's state
 
 
@@ -115,8 +115,9 @@ class _Planner:
 
     def _reference(self, task: Task) -> Estimate:
         images = self._images(self.tasks[task.inputs["data"]])
-        each = self._features(task)
-        return Estimate((each * images.train if images else None) if each else 0.0, STATISTICS_BYTES if each else 0.0)
+        size = EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]]
+        stored = 8.0 * size * (size + 1) + 4.0 * size * images.train if images else None  # mean, covariance and features
+        return Estimate(self._features(task) * images.train if images else None, stored)
 
     def _metrics(self, task: Task) -> Estimate:
         return Estimate(self._features(task) * self.tasks[task.inputs["samples"]].settings["count"])
@@ -138,7 +139,7 @@ class _Planner:
 
     def _features(self, task: Task) -> float:
         """Operations of the extractor for one image."""
-        return INCEPTION_FLOPS if self.tasks[task.inputs["extractor"]].settings["extractor"] == "inception" else 0.0
+        return EXTRACTOR_FLOPS.get(self.tasks[task.inputs["extractor"]].settings["extractor"], 0.0)
 
     def _images(self, task: Task) -> Images | None:
         """How many images there are, for the task that prepares them."""

@@ -78,6 +78,6 @@ def _tasks(recipe: Recipe) -> tuple[Task, Task]:
     """What prepares the recipe's data, and what trains to its end with a snapshot wherever the recipe wants one."""
     every, last = recipe.training.snapshot_every, recipe.training.epochs
     epochs = tuple(sorted({*range(every, last + 1, every), last}))
-    experiment = Experiment(recipe.name, (recipe,), (0,), {recipe.name: epochs}, (), False, False, None, "")
+    experiment = Experiment(recipe.name, (recipe,), (0,), {recipe.name: epochs}, {recipe.name: ()}, False, False, {}, "")
     tasks = plan(experiment, resolve(experiment))
     return next(task for task in tasks if task.stage == "prepare"), [task for task in tasks if task.stage == "snapshot"][-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,8 +11,9 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.download import without_secrets
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
+from edm2core.metrics.names import WEIGHTS
 from edm2core.plan import Task
-from edm2core.stages.sources import WEIGHTS_URL, download_folder, fetch_checkpoint, fetch_weights
+from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, WHAT, download_folder, fetch_checkpoint, fetch_weights
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put
@@ -22,15 +22,15 @@ from edm2core.store.sources import is_stored, put
 def resolve(experiment: Experiment) -> dict[str, str]:
     """The digests that `plan` asks for.
 
-    Raises InputError for a path that does not exist, and for Inception metrics without Inception's weights.
+    Raises InputError for a path that does not exist, for metrics without their extractor's weights, and for weights that are not what
+    their file's name says.
     """
     sources = {recipe.data for recipe in experiment.recipes}  # recipes share data, which may be large
     by_source = {data: source_digest(data) for data in sources}
     digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
     digests |= {f"start:{recipe.name}": digest_of(Path(recipe.start.checkpoint)) for recipe in experiment.recipes if recipe.start}
-    if "fid" in experiment.metrics:
-        digests["inception"] = _inception(experiment.inception_weights)
-    return digests
+    extractors = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics}
+    return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in extractors if e in WEIGHTS}}
 
 
 def brought(tasks: Iterable[Task]) -> list[Task]:
@@ -62,19 +62,24 @@ def _fetch(task: Task, cache: Path) -> Path | None:
     return fetch_checkpoint(task.settings) if task.stage == "start" else fetch_weights(task.settings, cache)
 
 
-def _inception(source: str | None) -> str:
-    advice = f"Download {WEIGHTS_URL} and set `inception_weights:` to its path, or to that URL where there is a network."
+def weights_digest(kind: str, source: str | None) -> str:
+    """The digest of an extractor's weights, a path or URL; of the published Inception's its beginning, wherever it comes from.
+
+    Raises InputError where there are none, and where the file's name ends with another digest than its own.
+    """
+    where, do_next = f"{kind}_weights", GET_WEIGHTS[kind]
     if source is None:
-        raise InputError("FID needs the weights of Inception, and the experiment names none.", where="inception_weights", do_next=advice)
+        raise InputError(f"The metrics need the weights of {WHAT[kind]}, and the experiment names none.", where=where, do_next=do_next)
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", source)  # torch hub's habit: the file's name ends with its SHA-256's beginning
     if "://" in source:
-        named = re.search(r"-([0-9a-f]{8,64})\.pth$", source)  # torch hub's habit: the file's name ends with its SHA-256's beginning
         if not named:
             raise InputError(
-                f"The name of {source} does not end with its digest, so it could not be checked.", where="inception_weights", do_next=advice
+                f"The name of {source} does not end with its digest, so it could not be checked.", where=where, do_next=do_next
             )
         return f"sha256:{named[1]}"
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.", where="inception_weights", do_next=advice)
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if not Path(source).is_file():
+        raise InputError(f"There is no file {source}.", where=where, do_next=do_next)
+    digest = digest_of(Path(source))
+    if named and not digest.startswith(f"sha256:{named[1]}"):
+        raise InputError(f"{source} is not what its name says: its digest is {digest}.", where=where, do_next=do_next)
+    return PUBLISHED if digest.startswith(PUBLISHED) else digest

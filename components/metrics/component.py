@@ -9,6 +9,7 @@ def metrics(
     store: str,
     profile: str,
     samples: Input[Dataset],
+    data: Input[Dataset],
     reference: Input[Artifact],
     extractor: Input[Model],
     result: Output[Artifact],

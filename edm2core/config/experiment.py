@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Counts, Name, Recipe, Settings
 from edm2core.config.sweep import Swept, lay_point, points
-from edm2core.config.validate import build
+from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, load
 from edm2core.errors import InputError
+from edm2core.metrics.names import EXTRACTORS, FRECHET, METRICS, Metric, metric, split
 from edm2core.posthoc import MOST_ERROR, mix_at
 
-FEATURES = {"fid": 2048, "fd": 64}  # dimensions of the extractors' features
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
@@ -30,13 +30,14 @@ class ExperimentFile(Settings):
     seeds: Seeds = (0,)
     epochs: Counts | None = None  # snapshots to evaluate; none: each recipe's snapshot_every, and its end
     sample: dict[str, Any] = {}  # over every recipe's sample section
-    metrics: Annotated[tuple[Literal["fid", "fd"], ...], Field(strict=False)] = ("fid",)
+    metrics: Annotated[tuple[str, ...], Field(strict=False)] = ("fid",)  # such as fid, precision_dinov2 (docs/evaluation.md)
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
     recheck: Annotated[int, Field(ge=0)] = 0  # fresh draws that each training's best snapshot is evaluated with again
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
+    dinov2_weights: str | None = None  # path of dinov2_vitl14_pretrain.pth
 
     @field_validator("recipes", "seeds", "epochs", "metrics")
     @classmethod
@@ -55,10 +56,10 @@ class Experiment:
     recipes: tuple[Recipe, ...]
     seeds: tuple[int, ...]
     epochs: dict[str, tuple[int, ...]]  # recipe name → completed epochs, ascending
-    metrics: tuple[str, ...]
+    metrics: dict[str, tuple[Metric, ...]]  # recipe name → metrics, in the order of METRICS
     probe: bool
     diagnostics: bool
-    inception_weights: str | None
+    weights: dict[str, str | None]  # inception, dinov2 → path or URL of the weights, if named
     text: str  # the file as written
     swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
     recheck: int = 0  # fresh draws
@@ -90,39 +91,42 @@ def load_experiment(path: Path) -> Experiment:
     epochs = {recipe.name: _epochs(document, file, recipe) for recipe in recipes}
     for recipe in recipes:
         _averages_suffice(document, file, recipe, epochs[recipe.name])
-    if "fd" in file.metrics and any(recipe.data.format != "digits" for recipe in recipes):
-        raise InputError(
-            "'fd' is the Fréchet distance in a data set's own features, which only digits has.",
-            where=str(document.origin(("metrics",))),
-            do_next="Ask for 'fid'.",
-        )
-    for recipe in recipes:
-        for metric in file.metrics:
-            _enough_samples(document, recipe, metric)
+    metrics = {recipe.name: _metrics(document, file, recipe) for recipe in recipes}
     return Experiment(
         file.name,
         recipes,
         file.seeds,
         epochs,
-        file.metrics,
+        metrics,
         file.probe is not False,
         file.diagnostics is not False,
-        _located(file.inception_weights, path.parent),
+        {"inception": _located(file.inception_weights, path.parent), "dinov2": _located(file.dinov2_weights, path.parent)},
         path.read_text(),
         swept,
         file.recheck,
     )
 
 
-def _enough_samples(document: Document, recipe: Recipe, metric: str) -> None:
-    """A covariance of d features has full rank only from d + 1 images on."""
-    features = FEATURES[metric]
-    if recipe.sample.count <= features:
-        raise InputError(
-            f"{recipe.sample.count} samples are too few for '{metric}', whose {features} features need at least {features + 1}.",
-            where=str(document.origin(("sample", "count"))),
-            do_next=f"Raise sample.count of {recipe.name}, or leave '{metric}' out of `metrics`.",
-        )
+def _metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[Metric, ...]:
+    """The metrics asked for, each once, where the recipe's data and samples allow them."""
+    found: set[Metric] = set()
+    for index, text in enumerate(file.metrics):
+        where = str(document.origin(("metrics", index)))
+        if split(text)[0] not in METRICS:
+            raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=where)
+        try:
+            asked = metric(text, recipe.data.format)
+        except ValueError as error:
+            raise InputError(str(error), where=where, do_next="docs/evaluation.md lists metrics and extractors.") from None
+        if recipe.sample.count < asked.least_images:
+            covariance = f", since a covariance of {EXTRACTORS[asked.extractor]} features needs them" if asked.name in FRECHET else ""
+            raise InputError(
+                f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
+                where=str(document.origin(("sample", "count"))),
+                do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `metrics`.",
+            )
+        found.add(asked)
+    return tuple(sorted(found, key=lambda each: (list(EXTRACTORS).index(each.extractor), METRICS.index(each.name))))
 
 
 def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, epochs: tuple[int, ...]) -> None:

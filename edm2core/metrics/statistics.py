@@ -1,4 +1,4 @@
-"""Mean and covariance of features, and the Fréchet distance between two such Gaussians."""
+"""Mean and covariance of features, the Fréchet distance between two such Gaussians, and what references are made of."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
 from edm2core.errors import InputError, IntegrityError
 
-ARRAYS, INFO = "reference.safetensors", "reference.json"
+ARRAYS, FEATURES, INFO = "reference.safetensors", "features.npy", "reference.json"
 ROWS_AT_ONCE = 8192
+BLOCKS = 10  # that the jackknife leaves out, one at a time
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,53 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
 
 
-def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo) -> None:
-    """Store statistics to compare with."""
+def frechet_error(features: NDArray[np.float32], reference: Statistics) -> float:
+    """The standard error of the distance of features [n, d] from a reference that is taken as fixed, by a delete-a-block jackknife.
+
+    Not a bootstrap, whose repeated images would shrink the covariance and push the distance up. Blocks are of neighbouring rows.
+    Shao & Tu 1995, "The Jackknife and Bootstrap", equation 2.3.
+    """
+    n, mean = len(features), features.mean(axis=0, dtype=np.float64)
+    parts = []
+    for block in np.array_split(np.arange(n), BLOCKS):
+        centred = features[block] - mean
+        parts.append((len(block), centred.sum(axis=0), centred.T @ centred))
+    values, vectors = np.linalg.eigh(reference.covariance)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    squares = sum((part[2] for part in parts), np.zeros_like(root))
+    total = sum((part[1] for part in parts), np.zeros_like(mean))
+    distances = []
+    for size, own_sum, own_squares in parts:
+        left = n - size
+        shift = (total - own_sum) / left
+        covariance = (squares - own_squares - left * np.outer(shift, shift)) / (left - 1)
+        middle = np.linalg.eigvalsh(root @ covariance @ root).clip(0)
+        offset = mean + shift - reference.mean
+        distances.append(offset @ offset + np.trace(covariance) + np.trace(reference.covariance) - 2 * np.sqrt(middle).sum())
+    return float(np.sqrt((BLOCKS - 1) * np.var(distances)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are compared with; `features` float32 [n, d] of the images themselves, memory-mapped, where they were asked for."""
+
+    statistics: Statistics
+    info: ReferenceInfo
+    features: NDArray[np.float32] | None = None
+
+
+def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, features: NDArray[np.float32]) -> None:
+    """Store statistics to compare with, and the features that they are of."""
     safetensors.numpy.save_file({"mean": reference.mean, "covariance": reference.covariance}, folder / ARRAYS)
+    np.save(folder / FEATURES, features)
     (folder / INFO).write_text(json.dumps(asdict(info), indent=1))
 
 
-def read_reference(folder: Path) -> tuple[Statistics, ReferenceInfo]:
+def read_reference(folder: Path, *, with_features: bool = False) -> Reference:
     """What `write_reference` stored; raises IntegrityError where it is not there whole."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError):
         info = ReferenceInfo(**json.loads((folder / INFO).read_text()))
         arrays = safetensors.numpy.load_file(folder / ARRAYS)
-        return Statistics(arrays["mean"], arrays["covariance"], info.n), info
+        features = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False) if with_features else None
+        return Reference(Statistics(arrays["mean"], arrays["covariance"], info.n), info, features)
     raise IntegrityError("These are no reference statistics.", where=str(folder), do_next="Make them again: delete their result.")

@@ -7,17 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edm2core.metrics import names
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import describe, protocol
 
-LABELS = {
-    "fid": "FID",
-    "kid": "KID",
-    "is": "Inception score",
-    "probe_accuracy": "Linear probe, %",
-    "pixel_accuracy": "Raw pixels, %",
-}
-HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
+PROBES = {"probe_accuracy": "Linear probe, %", "pixel_accuracy": "Raw pixels, %"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,7 @@ class Row:
     protocol: str
     metric: str
     value: float | None
+    error: float | None = None  # standard error from the sampling of images, not from the training's seed
 
 
 def rows(report: Report, *, rechecks: bool = False) -> dict[Row, Result]:
@@ -52,14 +47,12 @@ def rows(report: Report, *, rechecks: bool = False) -> dict[Row, Result]:
 
 
 def label(metric: str) -> str:
-    """A metric's name for a person; a Fréchet distance in other features than Inception's is never called FID."""
-    if metric.startswith("fd_"):
-        return f"FD ({metric.removeprefix('fd_')} features)"
-    return LABELS.get(metric, metric.replace("_", " "))
+    """A metric's name for a person."""
+    return PROBES.get(metric) or names.label(metric) or metric.replace("_", " ")
 
 
 def higher_is_better(metric: str) -> bool:
-    return metric.startswith(HIGHER_IS_BETTER) or metric.endswith("accuracy")
+    return names.split(metric)[0] in names.HIGHER_IS_BETTER or metric.endswith("accuracy")
 
 
 def run_facts(report: Report) -> dict[str, Any]:
@@ -108,6 +101,7 @@ def _values(result: Result) -> Mapping[str, Any]:
 def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
     subject = result.task.subject
     number = float(value) if isinstance(value, (int, float)) else None
+    errors = result.metadata.get("standard_errors", {})
     return Row(
         str(subject.get("dataset", "")),
         subject.get("recipe"),
@@ -119,9 +113,10 @@ def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
         describe(protocol(report, result)),
         metric,
         clean(number),
+        clean(errors.get(metric)),
     )
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    names = (row.dataset, row.recipe or "", row.seed, row.epoch, row.ema or "", row.draw, row.metric, row.protocol, row.n)
-    return tuple(-1 if value is None else value for value in names)
+    parts = (row.dataset, row.recipe or "", row.seed, row.epoch, row.ema or "", row.draw, row.metric, row.protocol, row.n)
+    return tuple(-1 if value is None else value for value in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
 from edm2core.events import emit
 from edm2core.metrics.digits import CLASSES, SIDE, accuracy, train_digits
-from edm2core.metrics.extractors import DIGITS, INCEPTION, build_inception
+from edm2core.metrics.extractors import DIGITS, DINOV2, INCEPTION, PYTORCH_FID, Extractor, build_dinov2, build_inception
+from edm2core.metrics.names import WEIGHTS
 from edm2core.stages.main import main
 from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, weights_file
 from edm2core.stages.workspace import Workspace
@@ -21,10 +23,11 @@ def run(work: Workspace) -> None:
     """Result: extractor.safetensors and extractor.json."""
     if work.rank:
         return
-    make = {"digits": _digits, "inception": _inception}.get(work.settings["extractor"])
+    makers = {"digits": _digits, "inception": _inception, "pytorch_fid": _inception, "dinov2": _dinov2}
+    make = makers.get(work.settings["extractor"])
     if make is None:
         raise InputError(
-            f"There is no feature extractor {work.settings['extractor']!r}.", where="extractor", do_next="Use digits or inception."
+            f"There is no feature extractor {work.settings['extractor']!r}.", where="extractor", do_next=f"Use one of {', '.join(makers)}."
         )
     make(work)
 
@@ -36,7 +39,7 @@ def _digits(work: Workspace) -> None:
         raise InputError(
             f"The digits features are for {CLASSES} classes of 1x{SIDE}x{SIDE} images, not {len(data.classes)} of {shape}.",
             where=work.inputs["data"].manifest.title,
-            do_next="Ask for `metrics: [fid]`.",
+            do_next="Ask for metrics in other features, such as `fid`.",
         )
     work.progress(0, 1)
     module = train_digits(data.train_images, data.train_labels)
@@ -50,6 +53,7 @@ def _digits(work: Workspace) -> None:
 
 
 def _inception(work: Workspace) -> None:
+    info = PYTORCH_FID if work.settings["extractor"] == PYTORCH_FID.name else INCEPTION
     path = weights_file(work)
     digest = digest_of(path)
     published = digest.startswith(PUBLISHED)
@@ -57,29 +61,36 @@ def _inception(work: Workspace) -> None:
         emit(
             "warning", message=f"{path} is not the published file ({PUBLISHED}…): distances are not comparable with FIDs in the literature."
         )
-    weights = read_weights(path)
+    _brought(work, info, path, lambda weights: build_inception(weights, info))
+    work.metadata |= {"source_digest": digest, "published_weights": published}
+
+
+def _dinov2(work: Workspace) -> None:
+    path = weights_file(work)
+    _brought(work, DINOV2, path, build_dinov2)
+    work.metadata["source_digest"] = digest_of(path)
+
+
+def _brought(work: Workspace, info: Extractor, path: Path, build: Callable[[dict[str, Tensor]], object]) -> None:
+    """An extractor of the user's weights, if `build` takes them."""
+    do_next = GET_WEIGHTS[WEIGHTS[info.name]]
+    weights = read_weights(path, do_next)
     try:
-        build_inception(weights)
-    except RuntimeError as error:
-        raise InputError(f"These are not the weights of {INCEPTION.library_name}: {error}", where=str(path), do_next=GET_WEIGHTS) from error
-    INCEPTION.write(work.out, weights)
-    work.metadata |= {
-        "extractor": INCEPTION.name,
-        "label": INCEPTION.library_name,
-        "dimensions": INCEPTION.dimensions,
-        "source_digest": digest,
-        "published_weights": published,
-    }
+        build(weights)
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"These are not the weights of {info.library_name}: {error}", where=str(path), do_next=do_next) from error
+    info.write(work.out, weights)
+    work.metadata |= {"extractor": info.name, "label": info.library_name, "dimensions": info.dimensions}
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, do_next: str) -> dict[str, Tensor]:
     """The tensors in a .pth file, of which nothing is executed; raises InputError if it is not a dictionary of tensors."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is anything
-        raise InputError(f"This file cannot be read as weights: {type(error).__name__}.", where=str(path), do_next=GET_WEIGHTS) from error
+        raise InputError(f"This file cannot be read as weights: {type(error).__name__}.", where=str(path), do_next=do_next) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError("This file does not hold weights by name.", where=str(path), do_next=GET_WEIGHTS)
+        raise InputError("This file does not hold weights by name.", where=str(path), do_next=do_next)
     return weights
 
 

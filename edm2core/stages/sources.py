@@ -12,13 +12,19 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.download import download
 from edm2core.data.source import Progress, digest_of, fetch, wrong_digest
 from edm2core.errors import EdmError, InputError, Interrupted
+from edm2core.metrics.names import WEIGHTS
 from edm2core.stages.workspace import Workspace
 from edm2core.store.sources import stored_path, take
 
 T = TypeVar("T")
 WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says; a declared digest may be such a beginning
-GET_WEIGHTS = f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment."
+GET_WEIGHTS = {
+    "inception": f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment.",
+    "dinov2": "Download https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth and give its path as "
+    "`dinov2_weights:` in the experiment.",
+}
+WHAT = {"inception": "Inception", "dinov2": "DINOv2 ViT-L/14"}
 
 
 def data_source(work: Workspace) -> Path | None:
@@ -30,9 +36,8 @@ def data_source(work: Workspace) -> Path | None:
 
 
 def weights_file(work: Workspace) -> Path:
-    """The file of Inception's weights, its digest checked."""
-    declared = work.settings.get("digest") or PUBLISHED
-    return _stored_or(work, declared, lambda progress: fetch_weights(work.settings, download_folder(), progress))
+    """The file of an extractor's weights, its digest checked."""
+    return _stored_or(work, declared_digest(work.settings), lambda progress: fetch_weights(work.settings, download_folder(), progress))
 
 
 def checkpoint_file(work: Workspace) -> Path:
@@ -48,26 +53,30 @@ def fetch_checkpoint(settings: Mapping[str, Any]) -> Path:
     return path
 
 
+def declared_digest(settings: Mapping[str, Any]) -> str:
+    """What the digest of an extractor's weights must start with."""
+    return str(settings.get("digest") or (PUBLISHED if WEIGHTS[settings["extractor"]] == "inception" else ""))
+
+
 def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress | None = None) -> Path:
-    """Inception's weights by the path or URL in an extractor's settings, checked; what is downloaded goes into `cache`."""
-    source, declared = settings.get("source"), settings.get("digest") or PUBLISHED
+    """An extractor's weights by the path or URL in its settings, checked; what is downloaded goes into `cache`."""
+    kind, source, declared = WEIGHTS[settings["extractor"]], settings.get("source"), declared_digest(settings)
+    where, do_next = f"{kind}_weights: {source}" if source else f"{kind}_weights", GET_WEIGHTS[kind]
 
     def check(path: Path) -> None:
         if not (found := digest_of(path)).startswith(declared):
-            raise wrong_digest(str(path), declared, found, GET_WEIGHTS)
+            raise wrong_digest(str(path), declared, found, do_next)
 
     if not source:
-        raise InputError(
-            "FID needs Inception's weights, which do not come with this program.", where="inception_weights", do_next=GET_WEIGHTS
-        )
+        raise InputError(f"The weights of {WHAT[kind]} do not come with this program.", where=where, do_next=do_next)
     if "://" in source:
         target = cache / Path(urlsplit(source).path).name
         try:
             return download(source, target, check, progress)
         except InputError as error:
-            raise InputError(error.what, where=f"inception_weights: {source}", do_next=GET_WEIGHTS) from error
+            raise InputError(error.what, where=where, do_next=do_next) from error
     if not Path(source).is_file():
-        raise InputError("Inception's weights are not there.", where=f"inception_weights: {source}", do_next=GET_WEIGHTS)
+        raise InputError(f"The weights of {WHAT[kind]} are not there.", where=where, do_next=do_next)
     check(Path(source))
     return Path(source)
 

@@ -5,6 +5,7 @@ import pytest
 from edm2core.config import load_experiment
 from edm2core.config.sweep import Swept
 from edm2core.errors import InputError
+from edm2core.metrics.names import Metric
 
 GOOD = "name: demo\nrecipes: [digits/C, digits/E]\nepochs: [20, 10]\nmetrics: [fd]\n"
 
@@ -47,7 +48,9 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("epochs: [ten]", "valid integer", 3),
         ("epochs: 10", "'epochs'", 3),
         ("epochs: [10, 41]", "beyond the end of digits/C", 3),
-        ("metrics: [fdi]", "'fid' or 'fd'", 4),
+        ("metrics: [fdi]", "Did you mean 'fd'", 4),
+        ("metrics: [fd_dinov]", "no metric 'fd_dinov'", 4),
+        ("metrics: [is_digits]", "Inception score is defined in Inception's features", 4),
         ("sample: {count: 0}", "greater than or equal to 1", 5),
         ("sample: {count: -5}", "greater than or equal to 1", 5),
         ("sample: {count: 64}", "at least 65", 5),
@@ -98,6 +101,19 @@ def test_a_swept_setting_cannot_be_overridden_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="overrides") as caught:
         load_experiment(write(tmp_path, GOOD + "overrides: {training.lr: 0.1}\nsweep: {training.lr: [0.2]}\n"))
     assert caught.value.where.endswith("line 6")
+
+
+def test_kid_needs_as_many_samples_as_a_subset_has(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="999 samples are too few for 'kid', which needs at least 1000"):
+        load_experiment(write(tmp_path, "name: x\nrecipes: [digits/C]\nmetrics: [kid]\nsample: {count: 999}\n"))
+
+
+def test_metrics_are_the_same_in_any_order_and_however_they_are_called(tmp_path: Path) -> None:
+    asked = [
+        load_experiment(write(tmp_path, f"name: x\nrecipes: [digits/C]\nmetrics: [{metrics}]\n")).metrics
+        for metrics in ("fd, recall", "recall_digits, fd, fd_digits")
+    ]
+    assert asked[0] == asked[1] == {"digits/C": (Metric("fd", "digits"), Metric("recall", "digits"))}
 
 
 def test_fd_is_refused_where_a_data_set_has_no_features_of_its_own(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch_fidelity import feature_extractor_inceptionv3
 
 from edm2core.errors import InputError, IntegrityError
 from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import DIGITS, INFO, WEIGHTS, extract, load_extractor
+from edm2core.metrics.extractors import DIGITS, INFO, PYTORCH_FID, WEIGHTS, build_inception, class_logits, extract, load_extractor
 
 CPU = torch.device("cpu")
 
@@ -49,3 +52,27 @@ def test_a_damaged_extractor_is_named(folder: Path, file: str) -> None:
     (folder / file).write_bytes(b"{]")
     with pytest.raises(IntegrityError, match="no feature extractor"):
         load_extractor(folder)
+
+
+def test_pytorch_fids_resize_is_all_that_differs(
+    blobs: Callable[..., np.ndarray], inception_weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch-fidelity's network is given what pytorch-fid's resize makes, scaled so that its own normalisation gives [-1, 1]."""
+    images = blobs(3, 7)
+    found = extract(build_inception(inception_weights, PYTORCH_FID), [images], CPU)
+    plain = extract(build_inception(inception_weights), [images], CPU)
+
+    def resize(x: torch.Tensor, size: tuple[int, int], align_corners: bool) -> torch.Tensor:
+        return F.interpolate(x, size, mode="bilinear", align_corners=align_corners) * 128 / 127.5
+
+    monkeypatch.setattr(feature_extractor_inceptionv3, "interpolate_bilinear_2d_like_tensorflow1x", resize)
+    np.testing.assert_allclose(found, extract(build_inception(inception_weights), [images], CPU), rtol=1e-3, atol=1e-4)
+    assert np.abs(found - plain).max() > 0.01
+
+
+def test_logits_from_features_are_the_networks_own(blobs: Callable[..., np.ndarray], inception_weights: dict[str, torch.Tensor]) -> None:
+    images = blobs(2, 8)
+    module = build_inception(inception_weights).eval()
+    logits = class_logits(module, extract(module, [images], CPU))
+    module.features_list = ["logits_unbiased"]
+    torch.testing.assert_close(logits, module(torch.from_numpy(images))[0], rtol=1e-4, atol=1e-5)

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from edm2core.errors import InputError, IntegrityError
-from edm2core.metrics.statistics import ReferenceInfo, Statistics, frechet_distance, read_reference, statistics, write_reference
-from edm2core.metrics.values import metric_values, result_name
+from edm2core.metrics.statistics import (
+    ReferenceInfo,
+    Statistics,
+    frechet_distance,
+    frechet_error,
+    read_reference,
+    statistics,
+    write_reference,
+)
 
 
 def features(n: int, dimensions: int, seed: int) -> np.ndarray:
@@ -69,23 +76,30 @@ def test_features_that_are_not_finite_are_refused() -> None:
         statistics(x)
 
 
+def test_the_jackknifes_error_is_the_spread_of_independent_sets() -> None:
+    reference = statistics(features(4000, 6, 0))
+    mixing = np.random.default_rng(1).standard_normal((6, 6))
+    sets = [(np.random.default_rng(seed).standard_normal((500, 6)) @ mixing).astype(np.float32) for seed in range(100, 400)]
+    spread = np.std([frechet_distance(statistics(x), reference) for x in sets], ddof=1)
+    errors = np.array([frechet_error(x, reference) for x in sets[:100]])
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(spread, rel=0.15)
+
+
+def test_the_jackknife_of_equal_blocks_is_zero() -> None:
+    block = features(30, 3, 0)
+    assert frechet_error(np.tile(block, (10, 1)), statistics(features(50, 3, 1))) == pytest.approx(0, abs=1e-9)
+
+
 def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
-    reference, info = statistics(features(50, 3, 0)), ReferenceInfo(50, "digits", "a" * 64, "b" * 64)
-    write_reference(tmp_path, reference, info)
-    again, same = read_reference(tmp_path)
-    assert (again.n, same) == (50, info)
-    np.testing.assert_array_equal(again.mean, reference.mean)
-    np.testing.assert_array_equal(again.covariance, reference.covariance)
+    x = features(50, 3, 0)
+    reference, info = statistics(x), ReferenceInfo(50, "digits", "a" * 64, "b" * 64)
+    write_reference(tmp_path, reference, info, x)
+    again = read_reference(tmp_path)
+    assert (again.statistics.n, again.info, again.features) == (50, info, None)
+    np.testing.assert_array_equal(again.statistics.mean, reference.mean)
+    np.testing.assert_array_equal(again.statistics.covariance, reference.covariance)
+    with_features = read_reference(tmp_path, with_features=True)
+    np.testing.assert_array_equal(with_features.features, x)
     (tmp_path / "reference.safetensors").write_bytes(b"\0" * 40)
     with pytest.raises(IntegrityError):
         read_reference(tmp_path)
-
-
-def test_a_distance_in_other_features_is_never_called_fid() -> None:
-    x, reference = features(50, 3, 0), statistics(features(50, 3, 1))
-    assert set(metric_values(["fid"], "inception", x, reference)) == {"fid"}
-    assert set(metric_values(["fd"], "digits", x, reference)) == {"fd_digits"}
-    with pytest.raises(InputError, match="Inception"):
-        metric_values(["fid"], "digits", x, reference)
-    with pytest.raises(InputError, match="no metric 'fad'"):
-        result_name("fad", "digits")

@@ -134,7 +134,7 @@ def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
     if task.stage == "metrics":
         name = "fd_digits" if task.settings["metrics"] == ["fd"] else task.settings["metrics"][0]
         samples = next(other for other in tasks if other.ref == task.inputs["samples"])
-        return {"values": {name: 40 * _quality(task)}, "n": samples.settings["count"]}
+        return {"values": {name: 40 * _quality(task)}, "standard_errors": {name: 0.25}, "n": samples.settings["count"]}
     if task.stage == "probe" and "snapshot" not in task.inputs:
         return {"pixel_accuracy": 95.83, "test_images": TEST[dataset]}
     if task.stage == "probe":

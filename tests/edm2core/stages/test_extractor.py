@@ -87,7 +87,7 @@ def test_inceptions_weights_come_out_as_they_went_in(bench: Any, weights_file: P
 
 def test_fid_of_too_few_images_is_refused(bench: Any, digits: Ref, weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, weights = bench.run(extractor.run, "extractor", inception(weights_file))
-    monkeypatch.setattr(reference, "extract", lambda module, shards, device, progress: np.ones((1437, 2048), np.float32))
+    monkeypatch.setattr(reference, "extract", lambda *given: np.ones((1437, 2048), np.float32))
     with pytest.raises(InputError, match="1437 images are too few for a Fréchet distance in 2048 features"):
         bench.run(reference.run, "reference", {"split": "train"}, {"data": digits, "extractor": weights.ref})
 
@@ -130,3 +130,22 @@ def test_weights_of_another_network_are_refused(bench: Any, tmp_path: Path) -> N
 def test_an_extractor_that_does_not_exist_is_refused(bench: Any) -> None:
     with pytest.raises(InputError, match="no feature extractor 'vgg'"):
         bench.run(extractor.run, "extractor", {"extractor": "vgg"})
+
+
+def test_dinov2s_weights_of_another_size_are_refused(bench: Any, tmp_path: Path) -> None:
+    path = tmp_path / "dinov2_vits14_pretrain.pth"
+    torch.save({"cls_token": torch.zeros(1, 1, 384), "pos_embed": torch.zeros(1, 1370, 384)}, path)
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    with pytest.raises(InputError, match="not the weights of dinov2_vitl14") as caught:
+        bench.run(extractor.run, "extractor", {"extractor": "dinov2", "source": str(path), "digest": digest})
+    assert "dinov2_weights" in caught.value.do_next
+
+
+def test_inception_behind_another_resize_is_an_extractor_of_its_own(bench: Any, weights_file: Path) -> None:
+    made = [
+        bench.run(extractor.run, "extractor", inception(weights_file) | {"extractor": name})[1] for name in ("inception", "pytorch_fid")
+    ]
+    images = [np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)]
+    infos, modules = zip(*(load_extractor(folder_of(bench, manifest)) for manifest in made), strict=True)
+    assert [info.name for info in infos] == ["inception", "pytorch_fid"]
+    assert not np.array_equal(*(extract(module, images, CPU) for module in modules))

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edm2core.data import load_prepared
 from edm2core.errors import InputError, IntegrityError
 from edm2core.manifest import Ref
 from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import DIGITS
+from edm2core.metrics.extractors import DIGITS, extract
 from edm2core.stages import metrics, reference
+from edm2core.store.results import load
 
 
 @pytest.fixture
@@ -49,9 +51,10 @@ def images_of(bench: Any, digits: Ref) -> Any:
     return load_prepared(next((bench.folder / "store" / digits.folder).glob("*/dataset.json")).parent)
 
 
-def run(bench: Any, images: Any, references: Ref, extractor: Ref, name: str = "fd") -> Any:
-    inputs = {"samples": samples(bench, images), "reference": references, "extractor": extractor}
-    return bench.run(metrics.run, "metrics", {"metrics": [name]}, inputs)[1]
+def run(bench: Any, images: Any, references: Ref, extractor: Ref, *names: str) -> Any:
+    data = load(bench.store, references).inputs["data"]
+    inputs = {"samples": samples(bench, images), "data": Ref.parse(data), "reference": references, "extractor": extractor}
+    return bench.run(metrics.run, "metrics", {"metrics": names or ["fd"]}, inputs)[1]
 
 
 def test_the_training_images_are_at_no_distance_from_themselves_and_worse_ones_are_further(
@@ -66,20 +69,44 @@ def test_the_training_images_are_at_no_distance_from_themselves_and_worse_ones_a
     assert (test.metadata["n"], test.metadata["n_reference"], test.metadata["extractor"]) == (359, 1438, "digits")
     written = json.loads((bench.folder / "store" / test.path("metrics.json")).read_text())
     assert written["values"] == test.metadata["values"]
-    assert set(written) == {"values", "n", "n_reference", "extractor", "layer", "images_sha256", "extractor_sha256"}
+    facts = {"n", "n_reference", "extractor", "layer", "images_sha256", "extractor_sha256"}
+    assert set(written) == {"values", "standard_errors"} | facts
+    assert 0 < written["standard_errors"]["fd_digits"] < values[1]
+
+
+def test_one_pass_gives_every_metric_of_the_extractor(
+    bench: Any, digits: Ref, references: Ref, extractor: Ref, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    monkeypatch.setattr(metrics, "extract", lambda *given: passes.append(1) or extract(*given))
+    monkeypatch.setattr("edm2core.metrics.values.SUBSET", 300)
+    asked = ["fd", "kid", "precision", "recall", "density", "coverage", "memorisation"]
+    manifest = run(bench, images_of(bench, digits).test_images[:], references, extractor, *asked)
+    assert list(manifest.metadata["values"]) == [f"{name}_digits" for name in asked]
+    assert all(np.isfinite(value) for value in manifest.metadata["values"].values())
+    assert len(passes) == 1
+
+
+def test_copies_of_training_images_are_found_and_shown_beside_them(bench: Any, digits: Ref, references: Ref, extractor: Ref) -> None:
+    data = images_of(bench, digits)
+    images = np.concatenate([data.test_images[:90], data.train_images[[5, 700]]])
+    manifest = run(bench, images, references, extractor, "memorisation")
+    neighbours = manifest.metadata["neighbours"]
+    assert {(90, 5), (91, 700)} <= set(zip(neighbours["samples"], neighbours["training"], strict=True))
+    assert manifest.metadata["values"]["memorisation_digits"] >= 2 / 92
+    picture = np.asarray(Image.open(bench.folder / "store" / manifest.path("neighbours.png")))
+    row = picture.shape[0] // 4  # two rows of samples, each over a row of training images
+    np.testing.assert_array_equal(picture[:row, : 2 * picture.shape[1] // 8], picture[row : 2 * row, : 2 * picture.shape[1] // 8])
+
+
+def test_samples_of_one_colour_are_refused(bench: Any, digits: Ref, references: Ref, extractor: Ref) -> None:
+    with pytest.raises(InputError, match="all the same image"):
+        run(bench, np.full((200, 1, 8, 8), 7, np.uint8), references, extractor)
 
 
 def test_too_few_samples_are_refused(bench: Any, digits: Ref, references: Ref, extractor: Ref) -> None:
     with pytest.raises(InputError, match="64 images are too few"):
         run(bench, images_of(bench, digits).test_images[:64], references, extractor)
-
-
-def test_fid_is_refused_in_other_features_before_any_work(
-    bench: Any, digits: Ref, references: Ref, extractor: Ref, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metrics, "extract", pytest.fail)
-    with pytest.raises(InputError, match="FID is a distance in Inception's features"):
-        run(bench, images_of(bench, digits).test_images[:], references, extractor, "fid")
 
 
 def test_a_reference_of_another_extractor_is_refused(bench: Any, digits: Ref, references: Ref) -> None:
