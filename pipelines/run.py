@@ -18,7 +18,7 @@ from components.launcher.log_record import log_folder
 from components.launcher.spec import Backend
 from components.report.write import write_report
 from edm2core.config.experiment import load_experiment
-from edm2core.errors import EdmError, Interrupted
+from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.manifest import Ref
 from edm2core.plan import Task, plan
 from edm2core.report import Outcome as Reported
@@ -34,13 +34,15 @@ from pipelines.sources import resolve, upload
 from pipelines.view import View
 
 
-def run(path: Path, place: Place, console: Console) -> Run:
-    """Run an experiment; returns its run, with the report written.
+def run(path: Path, place: Place, console: Console, only: str | None = None) -> Run:
+    """Run an experiment, or `only` one of its results (stage/key) and what that stands on; returns its run, with the report written.
 
     Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
     """
     experiment = load_experiment(path)
     tasks = plan(experiment, resolve(experiment))
+    if only:
+        tasks = _standing_on(tasks, only, path)
     store = open_store(place.store)
     record = open_run(store, experiment, tasks)
     if not place.shares_disk:
@@ -65,7 +67,7 @@ def run(path: Path, place: Place, console: Console) -> Run:
         try:
             with view:
                 outcomes = run_tasks(tasks, work, place.jobs, stop, changed)
-            if experiment.recheck and not stop.is_set():
+            if experiment.recheck and not only and not stop.is_set():
                 done = [task for task in tasks if outcomes[task.ref].state in ("done", "reused")]
                 again = rechecks(collect(experiment.name, done, store, RunInfo()), experiment.recheck)
                 tasks = [*tasks, *again]
@@ -81,6 +83,23 @@ def run(path: Path, place: Place, console: Console) -> Run:
         raise Interrupted("Stopped on request; what is finished is in the store.", do_next="Run the same command again to go on.")
     _raise_failures(record, tasks, outcomes)
     return record
+
+
+def _standing_on(tasks: list[Task], only: str, path: Path) -> list[Task]:
+    """The task of that address and all that it needs, in the plan's order."""
+    by_name = {str(task.ref): task for task in tasks}
+    if only not in by_name:
+        raise InputError(
+            f"The plan of {path} has no result {only}.",
+            where="--only",
+            do_next="`edm2 plan` lists those it has. Where settings, data or the code's version differ, so do keys.",
+        )
+    wanted, found = [by_name[only]], set[Ref]()
+    while wanted:
+        task = wanted.pop()
+        found.add(task.ref)
+        wanted += [by_name[str(ref)] for ref in task.needs if ref not in found]
+    return [task for task in tasks if task.ref in found]
 
 
 def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> dict[Ref, Reported]:

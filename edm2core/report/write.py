@@ -11,10 +11,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from edm2core.report.collect import Report
+from edm2core.report.collect import Report, Result
 from edm2core.report.html import render
 from edm2core.report.results import Row, rows, run_facts
 from edm2core.report.seeds import DIFFERENCE, SPREAD, difference_facts, differences, spread_facts, spreads
+
+ROW = (*(field.name for field in fields(Row)), "result")
 
 
 def write(report: Report, folder: Path) -> None:
@@ -31,8 +33,8 @@ def as_json(report: Report) -> str:
     found = rows(report)
     over_seeds = spreads(found)
     facts = {
-        "results": [asdict(row) for row in found],
-        "rechecks": [asdict(row) for row in rows(report, rechecks=True)],
+        "results": _rows(found),
+        "rechecks": _rows(rows(report, rechecks=True)),
         "seeds": [spread_facts(spread) for spread in over_seeds],
         "differences": [difference_facts(difference) for difference in differences(over_seeds)],
         "diagnostics": [result.metadata for result in report.of_stage("diagnostics") if result.manifest],
@@ -46,11 +48,16 @@ def as_csv(report: Report) -> dict[str, str]:
     found = rows(report)
     over_seeds = spreads(found)
     return {
-        "results.csv": _table([field.name for field in fields(Row)], map(asdict, found)),
-        "rechecks.csv": _table([field.name for field in fields(Row)], map(asdict, rows(report, rechecks=True))),
+        "results.csv": _table(ROW, _rows(found)),
+        "rechecks.csv": _table(ROW, _rows(rows(report, rechecks=True))),
         "seeds.csv": _table(SPREAD, map(spread_facts, over_seeds)),
         "differences.csv": _table(DIFFERENCE, map(difference_facts, differences(over_seeds))),
     }
+
+
+def _rows(found: Mapping[Row, Result]) -> list[dict[str, Any]]:
+    """The rows, each with the address of the result that it comes from: its manifest is results/<address>/manifest.json."""
+    return [{**asdict(row), "result": str(result.task.ref)} for row, result in found.items()]
 
 
 def _table(columns: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:

@@ -30,6 +30,7 @@ def _results(fake: Fake) -> list[dict[str, Any]]:
 def test_a_row_carries_what_its_value_means(demo: Fake) -> None:
     (row,) = [r for r in _results(demo) if r["recipe"] == "digits/C" and r["epoch"] == 20 and r["metric"] == "fd_digits"]
     assert row.pop("value") > 0
+    assert row.pop("result") == str(demo.find("metrics", recipe="digits/C", epoch=20).ref)
     assert row == {
         "dataset": "digits",
         "recipe": "digits/C",

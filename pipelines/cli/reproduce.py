@@ -1,0 +1,77 @@
+"""edm2 reproduce"""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from edm2core.errors import InputError
+from edm2core.manifest import Manifest, Ref
+from edm2core.plan import Task
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.results import load
+from edm2core.store.runs import list_runs, load_plan
+from pipelines.cli.options import store_option
+
+
+@click.command(short_help="Print the command that computes a result again.")
+@click.argument("result")
+@click.option("--experiment", is_flag=True, help="Print the experiment file that it comes from instead.")
+@store_option
+def command(result: str, experiment: bool, store: str) -> None:
+    """Print the command that computes RESULT again, with all that it stands on, in a store of its own.
+
+    RESULT is STORE/results/STAGE/KEY, as a report gives it, or STAGE/KEY with --store.
+    """
+    where, manifest = _find(result, store)
+    run, task = _run_of(where, manifest.ref)
+    if experiment:
+        click.echo(where.read(f"runs/{run}/experiment.yaml").decode(), nl=False)
+        return
+    text = where.read(f"runs/{run}/experiment.yaml").decode()
+    values = manifest.metadata.get("values") or {k: v for k, v in manifest.metadata.items() if k.endswith("_accuracy")}
+    made = manifest.provenance
+    click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in values.items()))
+    click.echo(f"# recorded in {where.uri}/{manifest.ref.manifest}, made on {made.get('device', 'an unknown device')}")
+    if text.startswith("# edm2 "):  # not an experiment's: of a command
+        click.echo("\n".join([_checkout(made.get("code_version", "")), f".venv/bin/{text[2:].strip()}"]))
+        return
+    file = f"{run}.yaml"
+    only = "" if task.subject.get("recheck") else f" --only {manifest.ref}"  # which snapshot is the best is known only after the others
+    click.echo(f"edm2 reproduce {shlex.quote(f'{where.uri}/{manifest.ref.folder}')} --experiment > {shlex.quote(file)}")
+    click.echo(_checkout(made.get("code_version", "")))
+    click.echo(f".venv/bin/edm2 run {shlex.quote(file)} --store again{only}")
+
+
+def _find(result: str, store: str) -> tuple[Store, Manifest]:
+    uri, found, address = result.removesuffix("/manifest.json").rstrip("/").rpartition("/results/")
+    where = open_store(uri if found else store)
+    manifest = load(where, Ref.parse(address)) if address.count("/") == 1 else None
+    if manifest is None:
+        raise InputError(
+            f"There is no result {address} in {where.uri}.",
+            where=result,
+            do_next="The report's table of every value names results, as does `edm2 plan EXPERIMENT`.",
+        )
+    return where, manifest
+
+
+def _run_of(store: Store, ref: Ref) -> tuple[str, Task]:
+    for run in list_runs(store):
+        for task in load_plan(store, run)[1]:
+            if task.ref == ref:
+                return run, task
+    raise InputError(
+        f"No run in {store.uri} stands on {ref}, so what it was asked for is not known.",
+        where=ref.manifest,
+        do_next="Its settings and inputs are in its manifest.",
+    )
+
+
+def _checkout(version: str) -> str:
+    revision = version.split("+")[-1]
+    usable = revision not in ("", "unknown") and not revision.endswith("-dirty")
+    checkout = f"git checkout {shlex.quote(revision)}" if usable else f"# the code was at no commit: {version or 'not recorded'}"
+    return f"{checkout}\nmake .venv/ready"
