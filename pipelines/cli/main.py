@@ -27,6 +27,7 @@ VERBS = {
     "runs": "List the runs in a store, or forget one.",
     "status": "Say how far a run is.",
     "logs": "Print what a run's tasks printed.",
+    "tensorboard": "Show the training curves of a store in TensorBoard.",
     "reproduce": "Print the command that computes a result again.",
     "verify": "Check the digests of everything that runs stand on.",
     "gc": "List what no kept run needs, and remove it.",
