@@ -101,7 +101,8 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
     `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, `start:<recipe name>` for the
-    checkpoint that a recipe starts from, `inception` and `dinov2` for the weights of extractors.
+    checkpoint that a recipe starts from, `reference:<recipe name>` for its imported statistics, `inception` and `dinov2` for the weights of
+    extractors.
     """
     tasks: dict[Ref, Task] = {}
 
@@ -114,7 +115,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
         compared = []
         for metrics in _by_extractor(experiment.metrics[recipe.name]):
             extractor = add(_extractor(metrics[0].extractor, data, experiment, digests))
-            compared.append((metrics, extractor, add(_reference(recipe, metrics[0].extractor, data, extractor))))
+            compared.append((metrics, extractor, add(_reference(recipe, metrics[0].extractor, data, extractor, digests))))
         if experiment.probe:
             add(_pixel_probe(recipe, data))
         inputs = {"data": data.ref}
@@ -249,14 +250,13 @@ def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[s
     return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{name} · feature extractor", {"extractor": name})
 
 
-def _reference(recipe: Recipe, extractor_name: str, data: Task, extractor: Task) -> Task:
-    return _task(
-        "reference",
-        {"split": "train"},
-        {"data": data.ref, "extractor": extractor.ref},
-        f"{recipe.dataset} · reference statistics ({extractor_name})",
-        {"dataset": recipe.dataset},
-    )
+def _reference(recipe: Recipe, name: str, data: Task, extractor: Task, digests: Mapping[str, str]) -> Task:
+    inputs, subject = {"data": data.ref, "extractor": extractor.ref}, {"dataset": recipe.dataset}
+    if recipe.reference is None or recipe.reference.extractor != name:
+        return _task("reference", {"split": "train"}, inputs, f"{recipe.dataset} · reference statistics ({name})", subject)
+    digest = digests[f"reference:{recipe.name}"]
+    task = _task("reference", recipe.reference, inputs, f"{recipe.dataset} · imported reference ({name})", subject, leaf=digest)
+    return Task(**{**vars(task), "settings": {**task.settings, "digest": digest}})
 
 
 def _metrics(metrics: tuple[Metric, ...], samples: Task, data: Task, reference: Task, extractor: Task, title: str) -> Task:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edm2core.config.settings import DiffusionSettings, NetworkSettings, TrainingSettings
+from edm2core.config.settings import TRAINING_IMAGES, DiffusionSettings, NetworkSettings, TrainingSettings
 from edm2core.cost import Cost, network_cost
 from edm2core.manifest import Manifest, Ref
 from edm2core.metrics.names import EXTRACTORS
@@ -42,7 +42,7 @@ class Images(NamedTuple):
     test: int
 
 
-PUBLISHED = {"cifar10": Images(50_000, 10_000), "cifar100": Images(50_000, 10_000), "tinyimagenet": Images(100_000, 10_000)}
+PUBLISHED = {name: Images(count, 10_000) for name, count in TRAINING_IMAGES.items()}
 DIGITS = 1797  # scikit-learn's
 
 

@@ -13,7 +13,7 @@ from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
 from edm2core.metrics.names import WEIGHTS
 from edm2core.plan import Task
-from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, WHAT, download_folder, fetch_checkpoint, fetch_weights
+from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, WHAT, download_folder, fetch_file, fetch_weights
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put
@@ -29,13 +29,14 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     by_source = {data: source_digest(data) for data in sources}
     digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
     digests |= {f"start:{recipe.name}": digest_of(Path(recipe.start.checkpoint)) for recipe in experiment.recipes if recipe.start}
+    digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
     extractors = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics}
     return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in extractors if e in WEIGHTS}}
 
 
 def brought(tasks: Iterable[Task]) -> list[Task]:
     """The tasks that read something which the user brings."""
-    return [task for task in tasks if task.stage in ("prepare", "start", "extractor") and task.settings.get("digest")]
+    return [task for task in tasks if task.stage in ("prepare", "start", "extractor", "reference") and task.settings.get("digest")]
 
 
 def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
@@ -59,7 +60,7 @@ def _fetch(task: Task, cache: Path) -> Path | None:
     """What a task reads that the user brings, on this machine."""
     if task.stage == "prepare":
         return fetch(DataSettings.model_validate(task.settings), cache)
-    return fetch_checkpoint(task.settings) if task.stage == "start" else fetch_weights(task.settings, cache)
+    return fetch_weights(task.settings, cache) if task.stage == "extractor" else fetch_file(task.settings)
 
 
 def weights_digest(kind: str, source: str | None) -> str:

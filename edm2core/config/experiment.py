@@ -15,7 +15,7 @@ from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, load
 from edm2core.errors import InputError
-from edm2core.metrics.names import EXTRACTORS, FRECHET, METRICS, Metric, metric, split
+from edm2core.metrics.names import EXTRACTORS, FRECHET, IN_WORDS, METRICS, Metric, metric, split
 from edm2core.posthoc import MOST_ERROR, mix_at
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
@@ -125,7 +125,19 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[
                 where=str(document.origin(("sample", "count"))),
                 do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `metrics`.",
             )
+        if recipe.reference and asked.extractor == recipe.reference.extractor and asked.name not in (*FRECHET, "is"):
+            raise InputError(
+                f"'{text}' needs the training images' own features, which imported statistics do not hold.",
+                where=where,
+                do_next=f"Leave it out here, and ask for it in an experiment without {recipe.name}'s `reference`: samples are shared.",
+            )
         found.add(asked)
+    if recipe.reference and file.metrics and not any(a.extractor == recipe.reference.extractor and a.name in FRECHET for a in found):
+        raise InputError(
+            f"The imported reference of {recipe.name} is in {IN_WORDS[recipe.reference.extractor]}, in which no distance is asked for.",
+            where=str(document.origin(("metrics",))),
+            do_next="Import statistics in the features that `metrics` name, or name such metrics.",
+        )
     return tuple(sorted(found, key=lambda each: (list(EXTRACTORS).index(each.extractor), METRICS.index(each.name))))
 
 
@@ -163,12 +175,20 @@ def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[st
             recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))
     for setting, value in file.overrides.items():
         recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
-    built = build(Recipe, lay_point(recipe, document, file.sweep, point))
+    return complete(lay_point(recipe, document, file.sweep, point))
+
+
+def complete(recipe: Document) -> Recipe:
+    """The recipe of a document, its paths made whole: each is relative to the file that names it. Raises InputError for a wrong setting."""
+    built = build(Recipe, recipe)
     source = _located(built.data.source, Path(recipe.origin(("data", "source")).file).parent)
     located: dict[str, Any] = {"data": built.data.model_copy(update={"source": source})}
     if built.start:
         checkpoint = _located(built.start.checkpoint, Path(recipe.origin(("start", "checkpoint")).file).parent)
         located["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
+    if built.reference:
+        statistics = _located(built.reference.source, Path(recipe.origin(("reference", "source")).file).parent)
+        located["reference"] = built.reference.model_copy(update={"source": statistics})
     return built.model_copy(update=located)
 
 

@@ -221,6 +221,19 @@ class StartSettings(Settings):
         return self.epoch or (int(name[1]) + 1 if name else None)
 
 
+TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000}  # of published data sets
+
+
+class ReferenceSettings(Settings):
+    """Statistics that others took of the same images, instead of our own: an .npz with mu and sigma, as NVlabs and pytorch-fid write."""
+
+    source: str = unkeyed(...)  # path of the .npz
+    extractor: Literal["inception", "pytorch_fid", "dinov2"]  # whose features they are of
+    count: Count  # images they are of: all training images
+    resolution: Count  # of those images, pixels
+    origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words: it stands in every table
+
+
 class Recipe(Settings):
     """Everything about one training and how its snapshots are looked at."""
 
@@ -231,6 +244,7 @@ class Recipe(Settings):
     training: TrainingSettings
     start: StartSettings | None = None  # none: training begins anew
     sample: SampleSettings = SampleSettings()
+    reference: ReferenceSettings | None = None  # none: our own statistics of the training images
     probe: ProbeSettings = ProbeSettings()
     diagnostics: DiagnosticsSettings = DiagnosticsSettings()
 
@@ -258,6 +272,15 @@ class Recipe(Settings):
             raise ValueError("start: such a checkpoint was trained on images in [-1, 1], which data.standardize changes")
         if self.start and self.training.ema_beta is None:
             raise ValueError("start: such a checkpoint's average is the fixed EMA, which training.ema_beta leaves out")
+        return self
+
+    @model_validator(mode="after")
+    def _same_images(self) -> Self:
+        if self.reference and self.reference.resolution != self.network.resolution:
+            raise ValueError(f"reference: it is of images of {self.reference.resolution} pixels, the network of {self.network.resolution}")
+        images = TRAINING_IMAGES.get(self.data.format)
+        if self.reference and images and self.reference.count != images:
+            raise ValueError(f"reference: it is of {self.reference.count} images, {self.data.format} has {images} for training")
         return self
 
     @property

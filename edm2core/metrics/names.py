@@ -33,6 +33,7 @@ IN_WORDS = {
     "dinov2": "DINOv2 features",
     "digits": "digits features",
 }
+IMPORTED = "_imported"  # ends the name, in results, of a distance from statistics that others took
 HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
 
 
@@ -86,6 +87,7 @@ def metric(text: str, data_format: str) -> Metric:
 
 def split(text: str) -> tuple[str, str | None]:
     """The metric and the extractor that a name, as in results, is put together from."""
+    text = text.removesuffix(IMPORTED)
     for extractor in EXTRACTORS:
         if text.endswith(f"_{extractor}"):
             return text.removesuffix(f"_{extractor}"), extractor
@@ -95,7 +97,9 @@ def split(text: str) -> tuple[str, str | None]:
 def label(result: str) -> str | None:
     """The label of a metric by its name in results; None if it is none of these."""
     name, extractor = split(result)
-    return Metric(name, extractor or "inception").label if name in METRICS else None
+    if name not in METRICS:
+        return None
+    return Metric(name, extractor or "inception").label + (" from an imported reference" if result.endswith(IMPORTED) else "")
 
 
 def in_words(metrics: tuple[Metric, ...]) -> str:

@@ -31,12 +31,13 @@ class Statistics:
 
 @dataclass(frozen=True)
 class ReferenceInfo:
-    """What a reference was made of: SHA-256 of the images' file and of the extractor's weights."""
+    """What a reference was made of: SHA-256 of the images' file and of the extractor's weights; of an imported one, who made it."""
 
     n: int
     extractor: str
     images_sha256: str
     extractor_sha256: str
+    origin: str = ""  # of imported statistics, in words; empty: our own
 
 
 def statistics(features: NDArray[np.float32]) -> Statistics:
@@ -105,10 +106,11 @@ class Reference:
     features: NDArray[np.float32] | None = None
 
 
-def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, features: NDArray[np.float32]) -> None:
-    """Store statistics to compare with, and the features that they are of."""
+def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, features: NDArray[np.float32] | None) -> None:
+    """Store statistics to compare with, and the features that they are of, where there are any."""
     safetensors.numpy.save_file({"mean": reference.mean, "covariance": reference.covariance}, folder / ARRAYS)
-    np.save(folder / FEATURES, features)
+    if features is not None:
+        np.save(folder / FEATURES, features)
     (folder / INFO).write_text(json.dumps(asdict(info), indent=1))
 
 

@@ -15,7 +15,8 @@ from edm2core.plan import Task
 from edm2core.store.base import Store
 from edm2core.store.results import load
 
-CURVE, GRID = "curve.jsonl", "grid.png"
+CURVE, GRID, NEIGHBOURS = "curve.jsonl", "grid.png", "neighbours.png"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Outcome(NamedTuple):
@@ -63,6 +64,7 @@ class Report:
     results: Mapping[Ref, Result]  # in the plan's order
     curves: Mapping[Ref, list[dict[str, Any]]]  # of each trajectory's latest finished snapshot
     grids: Mapping[Ref, bytes]  # PNG of each finished sample task
+    neighbours: Mapping[Ref, bytes]  # PNG of each training's latest metrics with memorisation
     unreadable: tuple[str, ...]  # files that should be there and are not as recorded
     run: RunInfo
 
@@ -103,6 +105,7 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo) -> Rep
 
     curves: dict[Ref, list[dict[str, Any]]] = {}
     grids: dict[Ref, bytes] = {}
+    neighbours: dict[Ref, bytes] = {}
     with tempfile.TemporaryDirectory(prefix="edm2-report-") as temporary:
         for number, result in enumerate(_latest_snapshots(results.values())):
             data = read(result, CURVE, Path(temporary) / f"curve-{number}")
@@ -110,9 +113,13 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo) -> Rep
                 curves[result.task.ref] = _lines(data)
         for number, result in enumerate(r for r in results.values() if r.task.stage == "sample"):
             data = read(result, GRID, Path(temporary) / f"grid-{number}")
-            if data is not None and data.startswith(b"\x89PNG\r\n\x1a\n"):
+            if data is not None and data.startswith(PNG):
                 grids[result.task.ref] = data
-    return Report(name, store.uri, results, curves, grids, tuple(unreadable), run)
+        for number, result in enumerate(_latest_with_neighbours(results.values())):
+            data = read(result, NEIGHBOURS, Path(temporary) / f"neighbours-{number}")
+            if data is not None and data.startswith(PNG):
+                neighbours[result.task.ref] = data
+    return Report(name, store.uri, results, curves, grids, neighbours, tuple(unreadable), run)
 
 
 def _result(task: Task, store: Store, outcome: Outcome | None) -> Result:
@@ -135,6 +142,19 @@ def _latest_snapshots(results: Iterable[Result]) -> list[Result]:
             who = (subject.get("recipe"), subject.get("seed"))
             if who not in latest or latest[who].task.subject.get("epoch", 0) < subject.get("epoch", 0):
                 latest[who] = result
+    return list(latest.values())
+
+
+def _latest_with_neighbours(results: Iterable[Result]) -> list[Result]:
+    """Of each training and average, the first draw's metrics at the last epoch that have pictures of nearest training images."""
+    latest: dict[Any, Result] = {}
+    for result in results:
+        subject = result.task.subject
+        if result.manifest is None or NEIGHBOURS not in result.manifest.files or subject.get("draw"):
+            continue
+        who = (subject.get("recipe"), subject.get("seed"), subject.get("ema"), result.metadata.get("extractor"))
+        if who not in latest or latest[who].task.subject.get("epoch", 0) < subject.get("epoch", 0):
+            latest[who] = result
     return list(latest.values())
 
 

@@ -17,9 +17,9 @@ from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, 
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
 from edm2core.report.results import distinct, label, rows
-from edm2core.report.samples import samples
+from edm2core.report.samples import neighbours, samples
 from edm2core.report.seeds import seed_tables, spreads
-from edm2core.report.summary import recipes, tables
+from edm2core.report.summary import least_of_draws, recipes, tables
 from edm2core.report.sweep import sweeps
 
 STAGES = {
@@ -55,6 +55,7 @@ def render(report: Report) -> str:
         report=report,
         styles=styles,
         tables=tables(report, found),
+        least_of_draws=least_of_draws,
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
         others={name: others(recipe.data.format) for recipe in known.values() for name in [recipe.dataset]},
         curves=curves,
@@ -71,6 +72,7 @@ def render(report: Report) -> str:
         noise_epochs=_epochs(noise),
         plots={figure.id: figure.plot for figure in figures},
         samples=samples(report, styles),
+        neighbours=neighbours(report, styles),
         best_again=best_again(report),
         rows=found | rows(report, rechecks=True),
         recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},

@@ -40,6 +40,7 @@ def _samples(report: Report, result: Result) -> dict[str, Any]:
         "eta": settings.eta,
         "samples": result.metadata.get("n", settings.count),
         "reference": reference.metadata.get("n") if reference else None,
+        "origin": reference.task.settings.get("origin") if reference else None,
         "extractor": _extractor(extractor),
         "ema": settings.ema[0],
         **others,
@@ -75,6 +76,8 @@ def describe(facts: dict[str, Any]) -> str:
     if "samples" in facts:
         steps, eta, samples, reference, extractor, _ = (rest.pop(k) for k in ("steps", "eta", "samples", "reference", "extractor", "ema"))
         against = f"{reference} training images" if reference else "the training images"
+        if origin := rest.pop("origin", None):
+            against += f" by imported statistics ({origin})"
         line = f"{steps} steps, eta {eta:g}, {samples} samples vs {against}, {extractor} features"
     else:
         t, block, ema = (rest.pop(k, None) for k in ("t", "block", "ema"))

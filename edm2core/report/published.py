@@ -12,6 +12,7 @@ import yaml
 
 from edm2core.config import Recipe, load_recipe
 from edm2core.keys import keyed
+from edm2core.metrics.names import IMPORTED
 from edm2core.report.protocol import differences
 
 
@@ -44,9 +45,10 @@ def beside(recipe: Recipe, metric: str, facts: Mapping[str, Any]) -> Published |
     document = _document()
     candidates = []
     for entry in document["values"]:
-        if entry["metric"] == metric and _format(entry["recipe"]) == recipe.data.format:
+        if entry["metric"] == metric.removesuffix(IMPORTED) and _format(entry["recipe"]) == recipe.data.format:
             protocol = document["protocols"][entry["protocol"]]
             differs = [*_recipe_differences(recipe, entry["recipe"]), *differences(dict(facts), protocol["facts"])]
+            differs += [f"imported reference statistics ({facts['origin']})"] if facts.get("origin") else []
             source = document["sources"][entry["source"]]
             candidates.append(
                 Published(

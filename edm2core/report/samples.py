@@ -11,7 +11,8 @@ from edm2core.manifest import Ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Styles
 
-BUDGET = 6_000_000  # bytes of PNG on the page: with base64 and plotly.js it stays well below 15 MB
+NEIGHBOURS_BUDGET = 1_000_000
+BUDGET = 5_000_000  # bytes of PNG on the page: with base64 and plotly.js it stays well below 15 MB
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,41 @@ class Samples:
     left_out: list[int]
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Samples beside the training images that they are nearest to, the most suspicious first."""
+
+    title: str
+    color: int
+    picture: Picture
+    share: float  # of the samples that are suspiciously near
+    n: int
+    extractor: str
+    nearest: float  # the smallest ratio of the distances to the nearest and the second nearest
+
+
 def samples(report: Report, styles: Styles) -> list[Samples]:
     """The samples of every data set, thinned along the epochs where they would make the page too large."""
     first = [r for r in report.of_stage("sample") if r.task.subject.get("draw", 0) == 0]
     shown = _fitting(sorted({r.task.subject["epoch"] for r in first}), {r.task.ref: r for r in first}, report.grids)
     return [_dataset(report, styles, name, [r for r in first if r.task.subject["dataset"] == name], shown) for name in _datasets(first)]
+
+
+def neighbours(report: Report, styles: Styles) -> list[Neighbours]:
+    """The pictures of nearest training images, as many as fit on the page."""
+    found, spent = [], 0
+    for ref, png in report.neighbours.items():
+        spent += len(png)
+        if spent > NEIGHBOURS_BUDGET:
+            break
+        result = report.results[ref]
+        subject, metadata = result.task.subject, result.metadata
+        share = next(value for name, value in metadata["values"].items() if name.startswith("memorisation"))
+        title = styles.name(subject["recipe"], subject["seed"], subject["ema"])
+        color = styles.recipes.index(subject["recipe"])
+        ratios = metadata["neighbours"]["ratios"]
+        found.append(Neighbours(title, color, _embedded(png, subject["epoch"]), share, metadata["n"], metadata["extractor"], ratios[0]))
+    return found
 
 
 def _dataset(report: Report, styles: Styles, name: str, results: list[Result], shown: set[int]) -> Samples:
@@ -73,6 +104,10 @@ def _picture(report: Report, result: Result | None, epoch: int) -> Picture:
     png = report.grids.get(result.task.ref)
     if png is None:
         return Picture(epoch, "", 1, 1, result.outcome.state if result.manifest is None else "no image stored")
+    return _embedded(png, epoch)
+
+
+def _embedded(png: bytes, epoch: int) -> Picture:
     width, height = struct.unpack(">II", png[16:24])
     return Picture(epoch, "data:image/png;base64," + base64.b64encode(png).decode(), width, height)
 

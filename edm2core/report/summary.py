@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edm2core.config import Recipe
+from edm2core.config.settings import ReferenceSettings
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
@@ -17,10 +19,11 @@ from edm2core.report.results import Row, higher_is_better, label
 
 @dataclass(frozen=True)
 class Column:
-    """A metric under one protocol: values of another protocol never stand in the same column."""
+    """A metric under one protocol, number of images included: values of another protocol never stand in the same column."""
 
     metric: str
     protocol: str
+    n: int | None = None  # images that a value is of
 
     @property
     def label(self) -> str:
@@ -35,9 +38,11 @@ class Cell:
     last: tuple[int, float] | None  # at the last epoch of the plan
     count: int  # epochs with a value: the k of best-of-k
     wanted: int  # epochs that the plan asks for
-    draws: int  # independent sample sets behind each value, which is their mean
+    draws: int  # independent sample sets behind the best value, which is their mean
     state: str  # of what is missing: failed, missing, …
     published: Published | None
+    error: float | None = None  # standard error of `best` from the sampling of images alone
+    least: float | None = None  # smallest of the draws at that epoch; none: one draw, or higher is better
 
 
 @dataclass
@@ -95,6 +100,8 @@ def recipes(report: Report) -> dict[str, Recipe]:
                 "ema": emas,
                 "draws": max(before["draws"], settings["draw"] + 1),
             }
+        if result.task.stage == "metrics" and (reference := report.input(result, "reference")) and "origin" in reference.task.settings:
+            recipe["reference"] = {name: reference.task.settings[name] for name in ReferenceSettings.model_fields}
         if result.task.stage == "probe":
             recipe["probe"] = settings
     found = {}
@@ -152,16 +159,19 @@ def _columns(rows: dict[Row, Result], line: Line) -> dict[Column, dict[Row, Resu
     columns: dict[Column, dict[Row, Result]] = {}
     for row, result in rows.items():
         if (row.recipe, row.seed, row.ema) == line.who and row.value is not None and row.epoch is not None:
-            columns.setdefault(Column(row.metric, row.protocol), {})[row] = result
+            columns.setdefault(Column(row.metric, row.protocol, row.n), {})[row] = result
     return columns
 
 
 def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], recipe: Recipe | None) -> Cell:
     values: dict[int, list[float]] = {}
+    errors: dict[int, list[float | None]] = {}
     for row in found:
         values.setdefault(row.epoch or 0, []).append(row.value or 0.0)
+        errors.setdefault(row.epoch or 0, []).append(row.error)
     means = {epoch: fmean(v) for epoch, v in sorted(values.items())}
-    choose = max if higher_is_better(column.metric) else min
+    higher = higher_is_better(column.metric)
+    choose = max if higher else min
     best = choose(means, key=lambda epoch: means[epoch])
     epochs = _epochs(report, line)
     last = epochs[-1]
@@ -170,10 +180,28 @@ def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], 
         (last, means[last]) if last in means else None,
         len(means),
         len(epochs),
-        max(len(v) for v in values.values()),
+        len(values[best]),
         "" if last in means else _state(report, line, last, column),
         beside(recipe, column.metric, protocol(report, next(iter(found.values())))) if recipe else None,
+        _mean_error(errors[best]),
+        None if higher or len(values[best]) < 2 else min(values[best]),
     )
+
+
+def _mean_error(errors: list[float | None]) -> float | None:
+    """The standard error of the mean of independent draws, each with its own."""
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if len(known) == len(errors) else None
+
+
+def least_of_draws(table: Table) -> dict[tuple[Column, int], list[tuple[Line, Cell]]]:
+    """The smallest of k draws, by column and k: such values stand only beside others of the same k."""
+    found: dict[tuple[Column, int], list[tuple[Line, Cell]]] = {}
+    for line in table.lines:
+        for column, cell in line.cells.items():
+            if cell.least is not None:
+                found.setdefault((column, cell.draws), []).append((line, cell))
+    return found
 
 
 def _cost(report: Report, line: Line) -> None:

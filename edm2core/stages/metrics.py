@@ -13,7 +13,7 @@ from edm2core.devices import pick_device
 from edm2core.errors import IntegrityError
 from edm2core.metrics.extractors import INCEPTION, PYTORCH_FID, WEIGHTS, class_logits, extract, load_extractor
 from edm2core.metrics.images import checked
-from edm2core.metrics.names import FRECHET, Metric
+from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
 from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, read_reference
 from edm2core.metrics.values import Compared, metric_values
@@ -42,6 +42,8 @@ def run(work: Workspace) -> None:
     classifies = info in (INCEPTION, PYTORCH_FID)
     compared = Compared(features, reference, device, (lambda: class_logits(module, features)) if classifies else None)
     found = metric_values(metrics, compared)
+    if reference.info.origin:
+        found = {f"{name}{IMPORTED}" if split(name)[0] in FRECHET else name: value for name, value in found.items()}
     values = {name: value.value for name, value in found.items()}
     errors = {name: value.error for name, value in found.items() if value.error is not None}
     facts = {
@@ -51,6 +53,8 @@ def run(work: Workspace) -> None:
         "layer": f"{info.library_name}/{info.layer}",
     }
     provenance = {"images_sha256": reference.info.images_sha256, "extractor_sha256": reference.info.extractor_sha256}
+    if reference.info.origin:
+        facts["reference_origin"] = reference.info.origin
     if compared.memorised:
         facts |= {"neighbours": compared.memorised._asdict()}
         _show(work.out / NEIGHBOURS, compared.memorised, samples, work.inputs["data"])

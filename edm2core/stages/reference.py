@@ -1,29 +1,58 @@
-"""Takes the features of the training images and stores them with their mean and covariance."""
+"""Takes the features of the training images and stores them with their mean and covariance; or imports what others took."""
 
 from __future__ import annotations
 
+from edm2core.config.settings import ReferenceSettings
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
-from edm2core.metrics.extractors import WEIGHTS, extract, load_extractor
+from edm2core.errors import InputError
+from edm2core.events import emit
+from edm2core.metrics.extractors import WEIGHTS, Extractor, extract, load_extractor
 from edm2core.metrics.images import checked
+from edm2core.metrics.imported import read_npz
 from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
 from edm2core.stages.main import main
+from edm2core.stages.sources import statistics_file
 from edm2core.stages.workspace import Workspace
 
 
 def run(work: Workspace) -> None:
-    """Result: reference.safetensors (mean, covariance), features.npy and reference.json; of all training images, unflipped."""
+    """Result: reference.safetensors (mean, covariance), reference.json; features.npy unless imported. All training images, unflipped."""
     if work.rank:
         return
-    data, extractor = work.inputs["data"], work.inputs["extractor"]
-    info, module = load_extractor(extractor.all())
+    info, module = load_extractor(work.inputs["extractor"].all())
+    if "origin" in work.settings:
+        _import(work, info)
+        return
+    data = work.inputs["data"]
     images = load_prepared(data.all()).train_images
     features = extract(module, checked([images], "training images"), pick_device(), lambda n: work.progress(n, len(images), unit="images"))
-    made_of = ReferenceInfo(
-        len(features), info.name, data.manifest.files["train_images.npy"].sha256, extractor.manifest.files[WEIGHTS].sha256
-    )
+    made_of = ReferenceInfo(len(features), info.name, data.manifest.files["train_images.npy"].sha256, _weights(work))
     write_reference(work.out, statistics(features), made_of, features)
     work.metadata |= {"n": len(features), "extractor": info.name, "dimensions": info.dimensions, "images_sha256": made_of.images_sha256}
+
+
+def _import(work: Workspace, info: Extractor) -> None:
+    """Others' statistics, where they are of so many images of such a size, in these features."""
+    asked = ReferenceSettings.model_validate({name: work.settings[name] for name in ReferenceSettings.model_fields})
+    known = work.inputs["data"].manifest.metadata
+    given = {"images": asked.count, "pixels a side": asked.resolution, "features": asked.extractor}
+    ours = {"images": known["counts"]["train"], "pixels a side": known["shape"][-1], "features": info.name}
+    wrong = [f"{what}: {given[what]} instead of {ours[what]}" for what in given if given[what] != ours[what]]
+    if wrong:
+        raise InputError(
+            f"The imported statistics are not of these data ({'; '.join(wrong)}).",
+            where=work.inputs["data"].manifest.title,
+            do_next="Correct the recipe's `reference`, or leave it out: the statistics are then taken here.",
+        )
+    found = read_npz(statistics_file(work), asked.count, info.dimensions)
+    write_reference(work.out, found, ReferenceInfo(found.n, info.name, "", _weights(work), asked.origin), None)
+    emit("warning", message=f"distances are from imported statistics, not from our own of the training images: {asked.origin}")
+    work.metadata |= {"n": found.n, "extractor": info.name, "dimensions": info.dimensions, "origin": asked.origin}
+
+
+def _weights(work: Workspace) -> str:
+    return work.inputs["extractor"].manifest.files[WEIGHTS].sha256
 
 
 if __name__ == "__main__":

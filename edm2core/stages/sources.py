@@ -42,11 +42,16 @@ def weights_file(work: Workspace) -> Path:
 
 def checkpoint_file(work: Workspace) -> Path:
     """The checkpoint that a start is read from, its digest checked."""
-    return _stored_or(work, work.settings["digest"], lambda progress: fetch_checkpoint(work.settings))
+    return _stored_or(work, work.settings["digest"], lambda progress: fetch_file(work.settings))
 
 
-def fetch_checkpoint(settings: Mapping[str, Any]) -> Path:
-    """A checkpoint by the path in a start's settings, its digest checked."""
+def statistics_file(work: Workspace) -> Path:
+    """The file of imported statistics, its digest checked."""
+    return _stored_or(work, work.settings["digest"], lambda progress: fetch_file(work.settings))
+
+
+def fetch_file(settings: Mapping[str, Any]) -> Path:
+    """A checkpoint or statistics by the path in a task's settings, its digest checked."""
     path = Path(settings["source"])
     if (found := digest_of(path)) != settings["digest"]:
         raise wrong_digest(str(path), settings["digest"], found, "It has changed since the experiment was planned: run it again.")

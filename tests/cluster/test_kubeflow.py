@@ -100,6 +100,7 @@ def test_every_body_does_its_task_and_publishes_it(
     )
 
 
+@pytest.mark.slow  # not in itself, but it holds the body to a fraction of a second, which a busy machine may not give it
 def test_a_terminated_body_has_its_job_suspended_before_it_is_gone(installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, run, store = compiled(installed, tmp_path, monkeypatch, **LONG)
     kubeflow, pod = training_pod(installed, package)

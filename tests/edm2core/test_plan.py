@@ -132,6 +132,32 @@ def test_a_swept_recipe_has_the_keys_of_one_with_that_value(tmp_path: Path) -> N
     assert swept[-1].subject["sweep"] == {"of": "digits/C", "at": {"training.lr": 0.002}}
 
 
+def test_all_metrics_of_an_extractor_are_one_task(tmp_path: Path) -> None:
+    text = "epochs: [10]\nmetrics: [fd, fid, precision, kid_inception, recall]\nsample: {count: 3000}\n"
+    (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\n{text}inception_weights: w\n")
+    tasks = plan(load_experiment(tmp_path / "e.yaml"), {**DIGITS, "inception": "sha256:6726825d"})
+    found = {task.title: task.settings["metrics"] for task in tasks if task.stage == "metrics"}
+    assert found == {
+        "C · seed 0 · FID, KID (Inception features) at epoch 10": ["fid", "kid"],
+        "C · seed 0 · FD, Precision, Recall (digits features) at epoch 10": ["fd", "precision", "recall"],
+    }
+
+
+def test_imported_statistics_are_keyed_by_content_and_replace_our_own(tmp_path: Path) -> None:
+    theirs = "{source: theirs.npz, extractor: inception, count: 50000, resolution: 32, origin: a page}"
+    (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [cifar10/C]\nepochs: [10]\noverrides: {{reference: {theirs}}}\n")
+    read = load_experiment(tmp_path / "e.yaml")
+    digests = {"data:cifar10/C": "md5:0", "inception": "sha256:6726825d"}
+    refs = []
+    for digit in "ab":
+        tasks = plan(read, {**digests, "reference:cifar10/C": f"sha256:{digit * 64}"})
+        (reference,) = [task for task in tasks if task.stage == "reference"]
+        assert reference.settings["digest"] == f"sha256:{digit * 64}"
+        assert [task.inputs["reference"] for task in tasks if task.stage == "metrics"] == [reference.ref]
+        refs.append(reference.ref)
+    assert refs[0] != refs[1]
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:

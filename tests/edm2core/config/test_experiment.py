@@ -116,6 +116,31 @@ def test_metrics_are_the_same_in_any_order_and_however_they_are_called(tmp_path:
     assert asked[0] == asked[1] == {"digits/C": (Metric("fd", "digits"), Metric("recall", "digits"))}
 
 
+THEIRS = "{source: theirs.npz, extractor: inception, count: 50000, resolution: 32, origin: a page}"
+
+
+def test_an_imported_reference_is_found_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, f"name: x\nrecipes: [cifar10/C]\noverrides: {{reference: {THEIRS}}}\n"))
+    assert experiment.recipes[0].reference is not None
+    assert experiment.recipes[0].reference.source == str(tmp_path / "theirs.npz")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reference", "words"),
+    [
+        ("fid", THEIRS.replace("50000", "10000"), "it is of 10000 images, cifar10 has 50000"),
+        ("fid", THEIRS.replace("32", "64"), "images of 64 pixels, the network of 32"),
+        ("fid", THEIRS.replace("inception", "pytorch_fid"), "in which no distance is asked for"),
+        ("fid, kid", THEIRS, "'kid' needs the training images' own features"),
+        ("fid", THEIRS.replace("a page", "''"), "at least 1 character"),
+    ],
+)
+def test_an_imported_reference_of_other_images_or_features_is_refused(tmp_path: Path, metrics: str, reference: str, words: str) -> None:
+    text = f"name: x\nrecipes: [cifar10/C]\nmetrics: [{metrics}]\noverrides: {{reference: {reference}}}\n"
+    with pytest.raises(InputError, match=words):
+        load_experiment(write(tmp_path, text))
+
+
 def test_fd_is_refused_where_a_data_set_has_no_features_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only digits has"):
         load_experiment(write(tmp_path, "name: x\nrecipes: [cifar10/C]\nmetrics: [fd]\n"))

@@ -54,6 +54,8 @@ def test_only_inceptions_distances_are_called_fid_and_kid() -> None:
     assert "FID" not in str(label("fd_inception"))
     assert "KID" not in str(label("kid_digits"))
     assert label("probe_accuracy") is None
+    assert label("fid_imported") == "FID from an imported reference"
+    assert split("fid_pytorch_fid_imported") == ("fid", "pytorch_fid")
 
 
 def test_a_title_names_the_extractor_once() -> None:

@@ -188,6 +188,8 @@ def _files(task: Task, tasks: list[Task]) -> dict[str, bytes]:
         return {"curve.jsonl": _curve(task), "ema-fixed.safetensors": b"weights"}
     if task.stage == "sample":
         return {"grid.png": _grid(_quality(task), task.settings["seed"])}
+    if task.stage == "metrics" and "memorisation" in task.settings["metrics"]:
+        return {"metrics.json": b"{}", "neighbours.png": _grid(0.1, 0)}
     if task.stage == "prepare":
         return {"train_images.npy": b"images", "train_labels.npy": b"labels"}
     return {"values.json": b"{}"}

@@ -216,3 +216,23 @@ def test_durations_are_in_words(seconds: float | None, words: str) -> None:
 
 def test_values_have_digits_that_mean_something() -> None:
     assert [value(12.345), value(0.00123), value(93.456, "probe_accuracy"), value(None)] == ["12.35", "0.00123", "93.46", "—"]
+
+
+def test_the_nearest_training_images_stand_beside_the_share(another: Callable[..., Fake]) -> None:
+    fake = another({"[fd]": "[memorisation]", "digits/E, digits/G": "digits/E"}, make=False)
+    found = {"samples": [3], "training": [5], "ratios": [0.125]}
+    fake.metadata = {"metrics": {"values": {"memorisation_digits": 0.02}, "neighbours": found, "extractor": "digits"}}
+    page = Page(render(fake.make().report()))
+    assert "digits/C @ 60: 2.00 % of 2000 samples suspiciously near" in page.text
+    assert "the nearest is at 0.12 of the second nearest" in page.text
+    assert sum("above the training image nearest" in str(a.get("alt")) for tag, a in page.elements if tag == "img") == 2
+
+
+def test_every_value_of_samples_says_how_many_and_how_sure(demo: Fake) -> None:
+    page = Page(render(demo.report()))
+    assert "n = 2000 · sampling ± 0.25" in page.text
+
+
+def test_the_smallest_of_draws_has_a_table_of_its_own(another: Callable[..., Fake]) -> None:
+    page = Page(render(another({"steps: 18": "steps: 18, draws: 3", "20, 40, 60": "20"}).report()))
+    assert "Smallest of 3 draws: FD (digits features)" in page.text

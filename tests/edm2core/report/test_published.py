@@ -47,6 +47,12 @@ def test_a_recipe_nobody_published_stands_beside_its_nearest_with_the_difference
     assert published.differs == ("network.magnitude_preserving true instead of false", "network.norm pixel instead of group")
 
 
+def test_an_imported_reference_is_named_as_a_difference() -> None:
+    published = beside(load_recipe("cifar10/E"), "fid_imported", FID | {"origin": "a page"})
+    assert published is not None
+    assert published.differs == ("imported reference statistics (a page)",)
+
+
 def test_nothing_is_published_for_other_data_or_features() -> None:
     assert beside(load_recipe("digits/C"), "probe_accuracy", PROBE) is None
     assert beside(load_recipe("cifar10/C"), "fd_digits", FID) is None

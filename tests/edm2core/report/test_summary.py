@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from edm2core.plan import Task
 from edm2core.report import Outcome, RunInfo
 from edm2core.report.results import rows
-from edm2core.report.summary import Cell, Line, Table, recipes, tables
+from edm2core.report.summary import Cell, Line, Table, least_of_draws, recipes, tables
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -70,7 +71,27 @@ def test_draws_are_averaged_and_counted(another: Callable[..., Fake]) -> None:
     fake = another({"steps: 18": "steps: 18, draws: 2"}, make=False)
     _make(fake, [(fake.find("metrics", recipe="digits/C", epoch=20, draw=draw), 2.0 + draw) for draw in (0, 1)])
     cell = _cell(_line(_table(fake), "digits/C"), "fd_digits")
-    assert (cell.best, cell.draws) == ((20, 2.5), 2)
+    assert (cell.best, cell.draws, cell.least) == ((20, 2.5), 2, 2.0)
+    assert cell.error == pytest.approx(0.25 / math.sqrt(2))
+
+
+def test_the_smallest_of_draws_stands_only_beside_others_of_as_many(another: Callable[..., Fake], tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text("extends: digits/C\nname: digits/two\ntraining: {lr: 1.0e-3}\n")
+    fake = another({"steps: 18": "steps: 18, draws: 3", "digits/E, digits/G": "two.yaml", "20, 40, 60": "20"}, make=False)
+    missing = fake.find("metrics", recipe="digits/two", draw=2)
+    fake.make(lambda task: task == missing)
+    found = least_of_draws(_table(fake))
+    assert {(draws, line.recipe) for (_, draws), lines in found.items() for line, _ in lines} == {(3, "digits/C"), (2, "digits/two")}
+
+
+def test_one_draw_has_no_smallest(demo: Fake) -> None:
+    assert least_of_draws(_table(demo)) == {}
+
+
+def test_values_of_different_numbers_of_samples_never_share_a_column(another: Callable[..., Fake], tmp_path: Path) -> None:
+    (tmp_path / "few.yaml").write_text("extends: digits/C\nname: digits/few\nsample: {count: 70}\n")
+    fake = another({"sample: {count: 2000, steps: 18}\n": "", "digits/E, digits/G": "few.yaml", "20, 40, 60": "20"})
+    assert [c.n for c in _table(fake).columns if c.metric == "fd_digits"] == [1000, 70]
 
 
 def test_each_seed_and_average_has_its_own_line(another: Callable[..., Fake]) -> None:

@@ -1,0 +1,62 @@
+"""edm2 stats"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+
+from edm2core.config.experiment import Experiment, complete
+from edm2core.config.recipes import lay, recipe_document
+from edm2core.config.yaml_file import Origin
+from edm2core.errors import InputError
+from edm2core.metrics.names import EXTRACTORS, WEIGHTS, Metric
+from edm2core.plan import plan
+from edm2core.store import open_store
+from pipelines.cli.options import store_option
+from pipelines.single import do_task
+from pipelines.sources import resolve
+
+BROUGHT = [name for name in EXTRACTORS if name in WEIGHTS]
+
+
+@click.group(short_help="Bring others' reference statistics into a store.")
+def command() -> None:
+    """Bring others' reference statistics into a store. Our own are taken of the prepared data by whichever experiment needs them first."""
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--recipe", required=True, help="A recipe of the data that they are of: a name that `edm2 recipes` lists, or a path.")
+@click.option("--origin", required=True, help="Where they come from, in words; it stands in every table that they are used for.")
+@click.option("--extractor", type=click.Choice(BROUGHT), default="inception", show_default=True, help="Whose features they are of.")
+@click.option("--weights", required=True, help="Path or URL of the extractor's weights.")
+@click.option("--count", required=True, type=click.IntRange(1), help="How many images they are of.")
+@click.option("--resolution", required=True, type=click.IntRange(1), help="The side of these images, in pixels.")
+@store_option
+def import_(file: Path, recipe: str, origin: str, extractor: str, weights: str, count: int, resolution: int, store: str) -> None:
+    """Check FILE, an .npz with mu and sigma as NVlabs and pytorch-fid write it, and make a reference of it.
+
+    What is not of the recipe's images, in number or size, or not of the extractor's features, is refused. A recipe whose `reference` names
+    the file is compared with it instead of with our own statistics, and every table says so.
+    """
+    chosen: dict[str, Any] = {"source": str(file.resolve()), "extractor": extractor, "count": count}
+    chosen |= {"resolution": resolution, "origin": origin}
+    read = complete(lay(recipe_document(recipe), "reference", chosen, Origin("the command", 1)))
+    if not file.is_file():
+        raise InputError("There is no such file.", where=str(file), do_next="Give the path of an .npz.")
+    source = weights if "://" in weights else str(Path(weights).resolve())
+    metric = Metric("fid" if extractor != "dinov2" else "fd", extractor)
+    experiment = Experiment(
+        "import", (read,), (0,), {read.name: ()}, {read.name: (metric,)}, False, False, {WEIGHTS[extractor]: source}, ""
+    )
+    tasks = plan(experiment, resolve(experiment))
+    console, where = Console(highlight=False), open_store(store)
+    for task in tasks:
+        made = do_task(task, where, f"stats-{file.stem}", console)
+    console.print(f"{made.title}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)
+    console.print("To compare with it, in a recipe:", soft_wrap=True)
+    console.print(yaml.safe_dump({"reference": chosen}, sort_keys=False), markup=False, soft_wrap=True)
