@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from bench import network
+from bench import network, training
 from bench.machine import commit, load, machine
 from bench.rows import Options, Row
 from bench.table import render
 
 RESULTS, TABLE = Path(__file__).parent / "results.json", Path(__file__).parent / "RESULTS.md"
-ROWS: list[Row] = [*network.ROWS]
+ROWS: list[Row] = [*network.ROWS, *training.ROWS]
 
 
 def main() -> None:

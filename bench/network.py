@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +24,7 @@ from edm2core.train import Trainer
 
 
 def plain_forward(recipe: str, batch: int) -> Work:
-    denoiser, x, sigma = _plain(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, sigma = plain_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
 
     def work() -> None:
         with torch.no_grad():
@@ -31,7 +34,7 @@ def plain_forward(recipe: str, batch: int) -> Work:
 
 
 def product_forward(recipe: str, batch: int) -> Work:
-    denoiser, x, sigma = _product(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, sigma = product_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
 
     def work() -> None:
         with torch.no_grad():
@@ -41,7 +44,7 @@ def product_forward(recipe: str, batch: int) -> Work:
 
 
 def plain_sample(recipe: str, batch: int, steps: int) -> Work:
-    denoiser, x, _ = _plain(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, _ = plain_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
 
     def work() -> None:
         plain_network.sample(denoiser, x, steps)
@@ -50,7 +53,7 @@ def plain_sample(recipe: str, batch: int, steps: int) -> Work:
 
 
 def product_sample(recipe: str, batch: int, steps: int) -> Work:
-    denoiser, x, _ = _product(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, _ = product_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
 
     def work() -> None:
         heun(denoiser, x, steps)
@@ -61,7 +64,7 @@ def product_sample(recipe: str, batch: int, steps: int) -> Work:
 def plain_step(recipe: str, batch: int) -> Work:
     """Forward, backward and optimiser as a reference script writes them, its one average, and the loss as a number after every step."""
     settings = load_recipe(recipe)
-    denoiser, x, sigma = _plain(settings).train(), *_inputs(settings, batch)
+    denoiser, x, sigma = plain_denoiser(settings).train(), *_inputs(settings, batch)
     noise = torch.randn_like(x)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=settings.training.lr)
     average = _ema(denoiser)
@@ -79,10 +82,13 @@ def plain_step(recipe: str, batch: int) -> Work:
 
 def product_step(recipe: str, batch: int) -> Work:
     """A step of the trainer: drawing the batch, forward, backward, optimiser and three averages."""
-    settings = load_recipe(recipe, {"training.batch": batch, "training.precision": "fp32"})
+    return trainer(recipe, batch).step
+
+
+def trainer(recipe: str, batch: int, overrides: Mapping[str, Any] | None = None) -> Trainer:
+    settings = load_recipe(recipe, {"training.batch": batch, "training.precision": "fp32", **(overrides or {})})
     trajectory = TrajectorySettings(network=settings.network, diffusion=settings.diffusion, training=settings.training, seed=0)
-    images = torch.randint(0, 256, (4 * batch, *_shape(settings)), dtype=torch.uint8)
-    return Trainer(trajectory, Affine(), images).step
+    return Trainer(trajectory, Affine(), torch.randint(0, 256, (4 * batch, *_shape(settings)), dtype=torch.uint8))
 
 
 def flops(recipe: str, backward: bool = False) -> int:
@@ -105,13 +111,13 @@ def _ema(denoiser: torch.nn.Module):  # type: ignore[no-untyped-def]
     return EMA(denoiser, beta=0.9993, update_after_step=-1, update_every=1)
 
 
-def _plain(recipe: Recipe) -> plain_network.Denoiser:
+def plain_denoiser(recipe: Recipe) -> plain_network.Denoiser:
     denoiser = plain_network.Denoiser(recipe.network)
     denoiser.load_state_dict(_made(recipe).state_dict())
     return denoiser
 
 
-def _product(recipe: Recipe) -> Denoiser:
+def product_denoiser(recipe: Recipe) -> Denoiser:
     denoiser = _made(recipe).requires_grad_(False)
     fold_(denoiser)
     return denoiser.to(memory_format=torch.channels_last)

@@ -114,6 +114,7 @@ class Trainer:
         denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine)
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last).train()
         self.applied = Applied(self.denoiser)
+        self.applied.module.network.checkpointed = training.grad_checkpoint
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())
         self.optimizer = torch.optim.Adam(weights, lr=training.lr, betas=training.betas, fused=True)

@@ -149,6 +149,7 @@ class TrainingSettings(Settings):
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
     exact: bool = False  # float32 without TF32, deterministic kernels
     micro_batch: Count | None = unkeyed(None)  # images a process holds at once; none: its whole share of the batch
+    grad_checkpoint: bool = unkeyed(False)  # each block's activations are computed again in the backward instead of being kept
 
     def stored_epochs(self, last: int) -> list[int]:
         """The epochs up to `last` at whose end averages are stored for mixing others: evenly over the training, at most one an epoch."""

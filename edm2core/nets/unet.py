@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from edm2core.config.settings import NetworkSettings
 from edm2core.errors import InputError
@@ -242,6 +243,20 @@ class UNet(nn.Module):
                 decoder.append(decoder_block(width, width, settings, resample=up))
         self.decoder = nn.ModuleDict({f"out_{number}": block for number, block in enumerate(decoder, start=1)})
         self.head = Head(settings)
+        self.checkpointed = False  # in training, compute each block's activations again in the backward instead of keeping them
+
+    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """A block's output; the last skip is taken off the list and joined to the input of a block that takes one."""
+        skip = skips.pop() if block.takes_skip else None
+
+        def run(x: Tensor, skip: Tensor | None, embedding: Tensor) -> Tensor:
+            y: Tensor = block(x if skip is None else self.ops.cat(x, skip, 0.5), embedding)
+            return y
+
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            return run(x, skip, embedding)
+        y: Tensor = checkpoint(run, x, skip, embedding, use_reentrant=False)
+        return y
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -254,12 +269,12 @@ class UNet(nn.Module):
         x = self.stem(x if self.settings.biases else torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.encoder:
-            x = block(x, embedding)
+            x = self._run(block, x, embedding, skips)
             skips.append(x)
         for block in self.middle:
-            x = block(x, embedding)
+            x = self._run(block, x, embedding, skips)
         for name, block in self.decoder.items():
-            x = block(self.ops.cat(x, skips.pop(), 0.5) if block.takes_skip else x, embedding)
+            x = self._run(block, x, embedding, skips)
             yield name, x
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:

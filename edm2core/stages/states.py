@@ -64,7 +64,8 @@ class States:
     def __init__(self, scratch: Scratch, folder: Path, background: Background) -> None:
         self._scratch, self._folder, self._background = scratch, folder, background
         self._steps: dict[str, int] | None = None  # by slot, once looked at
-        self._interval, self._last = 5.0, time.monotonic()
+        self.interval, self.cost = 5.0, 0.0  # seconds between two states; seconds that the last one took from training
+        self._last = time.monotonic()
 
     def load(self, at_least: int, at_most: int) -> State | None:
         """The latest whole state of these steps; a damaged one is passed over, saying so."""
@@ -95,7 +96,7 @@ class States:
 
     def due(self) -> bool:
         """Whether it is time for a state, and the last one is written."""
-        return time.monotonic() - self._last >= self._interval and self._background.idle
+        return time.monotonic() - self._last >= self.interval and self._background.idle
 
     def save(self, step: int, state: Copies, curve: list[dict[str, Any]], stalled_s: float) -> None:
         """Write a state in the background once it is copied; `stalled_s` is how long that held up the loop."""
@@ -107,7 +108,7 @@ class States:
 
     def _write(self, slot: str, step: int, state: Copies, curve: Tensor, stalled_s: float) -> None:
         tensors = {**state.result(), "curve": curve}
-        begun = time.monotonic()
+        begun = time.thread_time()
         path = self._folder / f"{slot}.safetensors"
         turned = [name for name, tensor in tensors.items() if not tensor.is_contiguous()]
         for name in turned:  # channels_last: stored as they lie, which costs no copy
@@ -115,8 +116,8 @@ class States:
         safetensors.torch.save_file(tensors, path, {"step": str(step), "channels_last": json.dumps(turned)})
         self._scratch.put(slot, path)
         path.unlink(missing_ok=True)
-        cost = stalled_s + (0 if torch.cuda.is_available() else time.monotonic() - begun)  # a CPU's cores are taken from training
-        self._interval = min(max(cost / COST, 5.0), MAX_INTERVAL_S)
+        self.cost = stalled_s + (0 if torch.cuda.is_available() else time.thread_time() - begun)  # a CPU's cores are taken from training
+        self.interval = min(max(self.cost / COST, 5.0), MAX_INTERVAL_S)
         self._last = time.monotonic()
 
 

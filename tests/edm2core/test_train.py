@@ -82,6 +82,13 @@ def test_micro_batches_change_rounding_only(micro_batch: int) -> None:
             torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("config", ["E", "G"])
+def test_activations_computed_again_change_nothing(config: str) -> None:
+    kept = trained(Trainer(settings(config, **{"network.dropout": 0.13}), Affine(), IMAGES), 3)
+    again = trained(Trainer(settings(config, **{"network.dropout": 0.13, "training.grad_checkpoint": True}), Affine(), IMAGES), 3)
+    assert same_bits(kept, again)
+
+
 def _process(rank: int, world_size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
