@@ -22,7 +22,8 @@ from edm2core.store.results import load
 def tasks() -> tuple[Task, Task]:
     recipe = load_recipe("digits/C")
     short = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": 1, "average_every": 1})})
-    data, training = plan(Experiment("x", (short,), (0,), {short.name: (1,)}, (), False, None, ""), {"data:digits/C": "builtin:digits"})
+    experiment = Experiment("x", (short,), (0,), {short.name: (1,)}, {short.name: ()}, False, False, {}, "")
+    data, training = plan(experiment, {"data:digits/C": "builtin:digits"})
     return data, training
 
 
