@@ -52,7 +52,7 @@ lint: $(READY)
 
 # The lock is made for Python 3.11 and newer, with the versions that are known to work together.
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --extra compute --extra dev -c constraints.txt pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra compute --extra mlflow --extra dev -c constraints.txt pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -9,6 +9,6 @@ lock() {  # lock OUT ARGUMENT...
     -c requirements.lock -o "$out" "$@"
 }
 
-lock docker/control.lock pyproject.toml
-lock docker/compute.lock --extra compute pyproject.toml
+lock docker/control.lock --extra mlflow pyproject.toml
+lock docker/compute.lock --extra compute --extra mlflow pyproject.toml
 echo 'setuptools>=77' | lock docker/build.lock -
