@@ -9,19 +9,20 @@ from pathlib import Path
 
 import torch
 
-from bench import network, training
+from bench import dag, evaluation, gpu, network, scaling, training
 from bench.machine import commit, load, machine
 from bench.rows import Options, Row
 from bench.table import render
 
 RESULTS, TABLE = Path(__file__).parent / "results.json", Path(__file__).parent / "RESULTS.md"
-ROWS: list[Row] = [*network.ROWS, *training.ROWS]
+ROWS: list[Row] = [*network.ROWS, *training.ROWS, *scaling.ROWS, *evaluation.ROWS, *dag.ROWS, *gpu.ROWS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", help="rows to measure: all whose name begins so; none: every row")
     parser.add_argument("--list", action="store_true", help="print the rows' names and measure nothing")
+    parser.add_argument("--table", action="store_true", help="write RESULTS.md from what was measured before, and measure nothing")
     parser.add_argument("--repeats", type=int, default=Options.repeats)
     parser.add_argument("--batch", type=int, default=Options.batch)
     parser.add_argument("--threads", type=int, default=Options().threads)
@@ -29,6 +30,9 @@ def main() -> None:
     wanted = [row for row in ROWS if not arguments.names or row.name.startswith(tuple(arguments.names))]
     if arguments.list:
         print("\n".join(row.name for row in wanted))
+        return
+    if arguments.table:
+        TABLE.write_text(render(ROWS, json.loads(RESULTS.read_text())))
         return
     options = Options(arguments.repeats, arguments.batch, arguments.threads)
     for row in wanted:

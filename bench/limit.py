@@ -28,10 +28,22 @@ def sgemm() -> Work:
     return work
 
 
-def _seconds(product: Callable[[], object]) -> float:
+def bf16(device: str = "cuda", side: int = 8192) -> Work:
+    """`rate` in FLOP/s of a bf16 product of two square matrices on the device."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def product() -> None:
+        torch.mm(a, b)
+        wait()
+
+    return lambda: {"rate": 2 * side**3 / _seconds(product, 20)}
+
+
+def _seconds(product: Callable[[], object], calls: int = 5) -> float:
     """The fastest of a few calls: a limit is what the machine can do when it is let."""
     times = []
-    for _ in range(5):
+    for _ in range(calls):
         begun = time.perf_counter()
         product()
         times.append(time.perf_counter() - begun)

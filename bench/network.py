@@ -67,7 +67,7 @@ def plain_step(recipe: str, batch: int) -> Work:
     denoiser, x, sigma = plain_denoiser(settings).train(), *_inputs(settings, batch)
     noise = torch.randn_like(x)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=settings.training.lr)
-    average = _ema(denoiser)
+    average = ema_of(denoiser)
 
     def work() -> None:
         optimizer.zero_grad()
@@ -85,17 +85,27 @@ def product_step(recipe: str, batch: int) -> Work:
     return trainer(recipe, batch).step
 
 
-def trainer(recipe: str, batch: int, overrides: Mapping[str, Any] | None = None) -> Trainer:
+def trainer(
+    recipe: str,
+    batch: int,
+    overrides: Mapping[str, Any] | None = None,
+    images: int = 0,
+    device: str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+) -> Trainer:
+    """A trainer on so many random images, four batches of them where no number is given."""
     settings = load_recipe(recipe, {"training.batch": batch, "training.precision": "fp32", **(overrides or {})})
     trajectory = TrajectorySettings(network=settings.network, diffusion=settings.diffusion, training=settings.training, seed=0)
-    return Trainer(trajectory, Affine(), torch.randint(0, 256, (4 * batch, *_shape(settings)), dtype=torch.uint8))
+    data = torch.randint(0, 256, (images or 4 * batch, *shape_of(settings)), dtype=torch.uint8)
+    return Trainer(trajectory, Affine(), data.to(device), rank, world_size)
 
 
 def flops(recipe: str, backward: bool = False) -> int:
     """FLOPs of one image's forward, or of a training step of its forward and backward, by torch's counter on the plain network."""
     settings = load_recipe(recipe)
     with torch.device("meta"):
-        denoiser, x = plain_network.Denoiser(settings.network), torch.zeros(1, *_shape(settings))
+        denoiser, x = plain_network.Denoiser(settings.network), torch.zeros(1, *shape_of(settings))
         sigma = torch.ones(1, 1, 1, 1)
         with FlopCounterMode(display=False) as counter:
             if backward:
@@ -105,7 +115,8 @@ def flops(recipe: str, backward: bool = False) -> int:
     return int(counter.get_total_flops())
 
 
-def _ema(denoiser: torch.nn.Module):  # type: ignore[no-untyped-def]
+def ema_of(denoiser: torch.nn.Module):  # type: ignore[no-untyped-def]
+    """The reference scripts' average, updated every step."""
     from ema_pytorch import EMA
 
     return EMA(denoiser, beta=0.9993, update_after_step=-1, update_every=1)
@@ -130,11 +141,11 @@ def _made(recipe: Recipe) -> Denoiser:
 
 def _inputs(recipe: Recipe, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, *_shape(recipe), generator=generator)
+    x = torch.randn(batch, *shape_of(recipe), generator=generator)
     return x, torch.rand(batch, 1, 1, 1, generator=generator) + 0.1
 
 
-def _shape(recipe: Recipe) -> tuple[int, int, int]:
+def shape_of(recipe: Recipe) -> tuple[int, int, int]:
     return recipe.network.image_channels, recipe.network.resolution, recipe.network.resolution
 
 

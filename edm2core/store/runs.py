@@ -34,11 +34,11 @@ class Run:
         return self._local() / "logs" / f"{task.stage}-{task.key}" / f"{rank}.log"
 
     def log(self, event: dict[str, Any]) -> None:
-        """Add an event to this process's part of the run's record."""
+        """Add an event to this process's part of the run's record, with its time where it has none."""
         path = self._local() / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(json.dumps(event, default=str) + "\n")
+            file.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
 
     def close(self) -> None:
         """Upload what was written locally."""

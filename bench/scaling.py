@@ -1,0 +1,115 @@
+"""One training as several processes: what it costs to bring their gradients together, measured here and modelled for many GPUs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch.distributed as dist
+
+from bench.compare import Measurements, Side, Spread, in_turn, ratio
+from bench.network import trainer
+from bench.rows import Options, Result, Row
+from bench.worker import Work
+
+RECIPE, PROCESSES = "cifar10/E", 2
+
+
+def several(recipe: str, batch: int, processes: int, reduced: bool = True) -> Work:
+    """A step of a training as so many processes, of which this one is the first; without `reduced` each keeps its gradients."""
+    meeting = Path(tempfile.mkdtemp()) / "meeting"
+    context = multiprocessing.get_context("spawn")
+    others: list[Connection] = []
+    for rank in range(1, processes):
+        here, there = context.Pipe()
+        context.Process(target=_follow, args=(there, meeting, recipe, batch, rank, processes, reduced), daemon=True).start()
+        others.append(here)
+    step = _step(meeting, recipe, batch, 0, processes, reduced)
+
+    def work() -> None:
+        for other in others:
+            other.send("step")
+        step()
+        for other in others:
+            other.recv()
+
+    return work
+
+
+def _follow(orders: Connection, meeting: Path, recipe: str, batch: int, rank: int, processes: int, reduced: bool) -> None:
+    step = _step(meeting, recipe, batch, rank, processes, reduced)
+    while True:
+        orders.recv()
+        step()
+        orders.send("done")
+
+
+def _step(meeting: Path, recipe: str, batch: int, rank: int, processes: int, reduced: bool) -> Work:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    trained = trainer(recipe, batch, rank=rank, world_size=processes)
+    if not reduced:
+        trained.parallel = None
+    return trained.step
+
+
+class Modelled(NamedTuple):
+    """A training step of several GPUs, in seconds: computing alone, all of the reduction, and what of it no backward covers."""
+
+    compute: float
+    reduce: float
+    exposed: float
+
+    @property
+    def efficiency(self) -> float:
+        return self.compute / (self.compute + self.exposed)
+
+
+BACKWARD = 2 / 3  # of a step's computing; the reduction of a layer's gradients runs beside the rest of it
+FIRST_BUCKET = 1 << 20  # bytes: torch's first bucket, and so what is reduced last is at least this
+LATENCY = 20e-6  # a ring's step on NVLink or InfiniBand, with its kernel
+
+
+def modelled(flops: float, parameters: int, images: int, gpus: int, bandwidth: float, speed: float) -> Modelled:
+    """A step of `images` a GPU, `flops` each, at `speed` FLOP/s a GPU, with float32 gradients around a ring of `bandwidth` bytes/s.
+
+    A ring's all-reduce sends every byte 2 (n - 1)/n times (Patarasuk & Yuan 2009). It begins when the last layers' gradients are there.
+    """
+    compute = flops * images / speed
+    reduce = 2 * (gpus - 1) * (4 * parameters / gpus / bandwidth + LATENCY) if gpus > 1 else 0.0
+    last = reduce * min(FIRST_BUCKET / (4 * parameters), 1.0)
+    return Modelled(compute, reduce, max(reduce - BACKWARD * compute, last))
+
+
+def _processes(options: Options) -> Result:
+    part = {"OMP_NUM_THREADS": str(max(1, options.threads // PROCESSES)), "MKL_NUM_THREADS": str(max(1, options.threads // PROCESSES))}
+    given = {"recipe": RECIPE, "batch": options.batch}
+    sides = {
+        "one": Side("bench.network:product_step", given, options.tuned),
+        "apart": Side("bench.scaling:several", {**given, "processes": PROCESSES, "reduced": False}, {**options.tuned, **part}),
+        "together": Side("bench.scaling:several", {**given, "processes": PROCESSES}, {**options.tuned, **part}),
+    }
+    return scaled(in_turn(sides, options.repeats), options.batch)
+
+
+def scaled(found: Measurements, batch: int) -> Result:
+    """The overhead of bringing gradients together, and several processes against one."""
+    overhead = Spread.of([100 * (a["seconds"] / b["seconds"] - 1) for a, b in zip(found["together"], found["apart"], strict=True)])
+    one, together = (Spread.of([batch / run["seconds"] for run in found[side]]) for side in ("one", "together"))
+    return Result(
+        f"reduction costs {overhead.text(1)} %; {ratio(found, 'one', 'together').text()}× one process",
+        f"{one.text(1)} images/s",
+        f"{together.text(1)} images/s",
+    )
+
+
+ROWS = [
+    Row(
+        "processes",
+        f"training step of {RECIPE}, batch {{batch}}, on {{threads}} cores as {PROCESSES} processes; plain: as one",
+        "reduction beside the backward, its cost reported",
+        _processes,
+    )
+]

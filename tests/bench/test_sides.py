@@ -1,0 +1,42 @@
+"""Both sides of every row run, here at the smallest size: a row for a GPU is known to work before there is one."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import evaluation, gpu, limit, network, scaling, training
+from bench.worker import Work
+
+TINY = "digits/G"
+SIDES = {
+    "plain forward": lambda: network.plain_forward(TINY, 2),
+    "product forward": lambda: network.product_forward(TINY, 2),
+    "plain sample": lambda: network.plain_sample(TINY, 2, 2),
+    "product sample": lambda: network.product_sample(TINY, 2, 2),
+    "plain step": lambda: network.plain_step(TINY, 2),
+    "product step": lambda: network.product_step(TINY, 2),
+    "plain update": lambda: training.plain_update(TINY),
+    "product update": lambda: training.product_update(TINY),
+    "plain save": lambda: training.plain_save(TINY),
+    "product save": lambda: training.product_save(TINY, 2),
+    "plain training on a device": lambda: gpu.plain_train(TINY, 4, 2, 8, "cpu"),
+    "product training on a device": lambda: gpu.product_train(TINY, 4, 2, 8, "cpu"),
+    "plain sampling on a device": lambda: gpu.plain_draw(TINY, 2, 2, "cpu"),
+    "product sampling on a device": lambda: gpu.product_draw(TINY, 2, 2, "cpu"),
+    "bf16": lambda: limit.bf16("cpu", 64),
+    "plain metrics": lambda: evaluation.plain_passes(8, 8),
+    "product metrics": lambda: evaluation.product_pass(8, 8),
+    "product extractor": lambda: evaluation.product_extract(8),
+    "bare extractor": lambda: evaluation.bare_extractor(8),
+    "processes": lambda: scaling.several(TINY, 4, 2),
+}
+
+
+SLOW = ("plain metrics", "product metrics", "product extractor", "bare extractor", "processes")  # Inception; a second process
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SIDES])
+def test_a_side_runs_and_reports_numbers(name: str) -> None:
+    work: Work = SIDES[name]()
+    for _ in range(2):
+        assert all(isinstance(value, int | float) for value in (work() or {}).values())
