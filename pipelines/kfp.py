@@ -20,7 +20,7 @@ from components.diagnostics.component import diagnostics
 from components.ema.component import ema
 from components.extractor.component import extractor, fetch_extractor
 from components.launcher.job import cores
-from components.launcher.profile import Profile
+from components.launcher.profile import MlflowProfile, Profile
 from components.metrics.component import metrics
 from components.prepare.component import prepare
 from components.probe.component import pixel_probe, probe
@@ -100,6 +100,8 @@ class _Compiler:
         def root(run: str, store: str, profile: str) -> None:
             place = {"run": run, "store": store, "profile": profile}
             last = self._control("report", "report", run=run, store=store)
+            if self.profile and self.profile.mlflow:
+                _let_log(last, self.profile.mlflow)
             with dsl.ExitHandler(last, name="experiment"):
                 packed = pack(self.experiment.name, self.experiment.text, self.tasks)
                 first = self._control("record", "record the run", plan=packed, run=run, store=store)
@@ -230,6 +232,13 @@ def _settle(task: PipelineTask, profile: Profile) -> None:
         kubernetes.set_image_pull_secrets(task, list(profile.images.pull_secrets))
     for label, value in CONTROL.items():
         kubernetes.add_pod_label(task, label, value)
+
+
+def _let_log(task: PipelineTask, server: MlflowProfile) -> None:
+    """The environment by which MLflow's client finds its server."""
+    task.set_env_variable("MLFLOW_TRACKING_URI", server.uri)
+    if server.secret:
+        kubernetes.use_secret_as_env(task, server.secret, {key: name for name, key in server.secret_env.items()})
 
 
 def _keep_small(task: PipelineTask) -> None:

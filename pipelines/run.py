@@ -16,6 +16,7 @@ from rich.console import Console
 from components.execute import TaskFailedError, execute
 from components.launcher.log_record import log_folder
 from components.launcher.spec import Backend
+from components.report.mlflow_server import MlflowServer
 from components.report.write import write_report
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError, InputError, Interrupted
@@ -31,6 +32,7 @@ from edm2core.store.runs import record as record_plan
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
 from pipelines.sources import resolve, upload
+from pipelines.tracker import Tracker
 from pipelines.view import View
 
 
@@ -39,7 +41,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
 
     Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
     """
-    experiment = load_experiment(path)
+    experiment, server = load_experiment(path), MlflowServer.named()
     tasks = plan(experiment, resolve(experiment))
     if only:
         tasks = _standing_on(tasks, only, path)
@@ -50,9 +52,12 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
     backend = place.backend(record)
     stop = threading.Event()
     view = View(tasks, console)
+    tracker = Tracker(server, experiment.name, record, tasks, lambda line: view.say(line)) if server else None
 
     def show(task: Task, event: dict[str, Any]) -> None:
         view.event(task, event)
+        if tracker:
+            tracker.event(task, event)
         if event["kind"] not in ("progress", "line"):
             record.log({"task": str(task.ref), **event})
 
@@ -61,6 +66,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
 
     def changed(task: Task, outcome: Outcome) -> None:
         view.changed(task, outcome)
+        if tracker:
+            tracker.changed()
         record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
 
     with _interruptible(stop, backend, place.grace_s, view):
@@ -77,7 +84,10 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)
             unwant(store, tasks, record.id)
-    write_report(record, experiment.name, tasks, _reported(record, tasks, outcomes), shlex.join(["edm2", *sys.argv[1:]]))
+    reported = _reported(record, tasks, outcomes)
+    write_report(record, experiment.name, tasks, reported, shlex.join(["edm2", *sys.argv[1:]]))
+    if tracker:
+        tracker.close(tasks, reported)
     record.close()
     if stop.is_set():
         raise Interrupted("Stopped on request; what is finished is in the store.", do_next="Run the same command again to go on.")

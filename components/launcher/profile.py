@@ -69,6 +69,14 @@ class StoreProfile(Settings):
     secret_env: dict[str, str] = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}  # variable → the Secret's key
 
 
+class MlflowProfile(Settings):
+    """The MLflow server that a run on Kubeflow Pipelines is logged at, as its pods reach it; the credentials stay in the Secret."""
+
+    uri: Annotated[str, Field(pattern=r"^https?://[^@]+$")]
+    secret: Name | None = None  # Secret with the credentials
+    secret_env: dict[str, str] = {"MLFLOW_TRACKING_USERNAME": "username", "MLFLOW_TRACKING_PASSWORD": "password"}  # variable → its key
+
+
 class Images(Settings):
     """The two images: `compute` has torch, `control` launches, follows and reads manifests."""
 
@@ -112,6 +120,7 @@ class Profile(Settings):
     resources: StageResources = StageResources()
     run_in_task_pod: Annotated[tuple[Stage, ...], Field(strict=False)] = ()  # not as a job: in KFP's own pod, if of one node
     kfp: Kfp = Kfp()
+    mlflow: MlflowProfile | None = None  # `edm2 run --cluster` goes by the environment of the machine it runs on
     queue: Name | None = None  # of Kueue
     priority_classes: PriorityClasses = PriorityClasses()
     tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()

@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.body import wisher
+from components.report.mlflow_server import MlflowServer
 from edm2core.errors import EdmError, MissingError
 from edm2core.manifest import Ref
 from edm2core.plan import Task
 from edm2core.report import Outcome, RunInfo, collect, write
+from edm2core.report.tracked import tracked
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, load_plan
@@ -50,13 +52,23 @@ def recorded_outcomes(run: Run) -> dict[Ref, Outcome]:
 
 
 def finish(run: str, store: str, page: str) -> None:
-    """The end of a run that Kubeflow drives: its wishes for snapshots are taken back, its report is written, also to the file `page`."""
+    """The end of a run that Kubeflow drives: its wishes for snapshots are taken back, its report is written, also to the file `page`.
+
+    Where the environment names an MLflow server, it is told what there is.
+    """
     try:
         where = open_store(store)
         name, tasks = load_plan(where, run)
         unwant(where, tasks, wisher(run))
         record = Run(run, where)
-        write_report(record, name, tasks, recorded_outcomes(record), f"edm2 report {run} --store {store}")
+        outcomes = recorded_outcomes(record)
+        write_report(record, name, tasks, outcomes, f"edm2 report {run} --store {store}")
         Path(page).write_bytes(where.read(f"{record.folder}/report.html"))
     except EdmError as error:
         sys.exit(str(error))
+    try:
+        if server := MlflowServer.named():
+            report = collect(name, tasks, where, RunInfo(outcomes), pictures=False)
+            server.log(name, tracked(report, run, {}), ended=True)
+    except EdmError as error:  # a tracker's trouble is never the experiment's
+        sys.stdout.write(f"{error}\n")

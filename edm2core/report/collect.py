@@ -88,8 +88,8 @@ class Report:
         return [result for result in self.results.values() if result.manifest is None]
 
 
-def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo) -> Report:
-    """Read what a plan has produced so far; what is missing or damaged is recorded, never raised."""
+def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pictures: bool = True) -> Report:
+    """Read what a plan has produced so far, with or without its pictures; what is missing or damaged is recorded, never raised."""
     results = {task.ref: _result(task, store, run.outcomes.get(task.ref)) for task in tasks}
     unreadable: list[str] = []
 
@@ -111,11 +111,11 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo) -> Rep
             data = read(result, CURVE, Path(temporary) / f"curve-{number}")
             if data is not None:
                 curves[result.task.ref] = _lines(data)
-        for number, result in enumerate(r for r in results.values() if r.task.stage == "sample"):
+        for number, result in enumerate(r for r in results.values() if r.task.stage == "sample" and pictures):
             data = read(result, GRID, Path(temporary) / f"grid-{number}")
             if data is not None and data.startswith(PNG):
                 grids[result.task.ref] = data
-        for number, result in enumerate(_latest_with_neighbours(results.values())):
+        for number, result in enumerate(_latest_with_neighbours(results.values()) if pictures else ()):
             data = read(result, NEIGHBOURS, Path(temporary) / f"neighbours-{number}")
             if data is not None and data.startswith(PNG):
                 neighbours[result.task.ref] = data

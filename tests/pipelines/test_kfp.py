@@ -293,3 +293,16 @@ def test_the_largest_plan_fits_into_etcd_and_a_larger_one_is_refused(tmp_path: P
         compile(tasks, read, run_id(read, tasks), profile(), "s3://bucket/edm2", tmp_path / "large.yaml")
     assert "edm2 run --cluster" in refused.value.do_next
     assert not (tmp_path / "large.yaml").exists()
+
+
+def test_the_report_alone_knows_the_profiles_mlflow_server_and_its_secret(asked: tuple[Experiment, list[Task]], tmp_path: Path) -> None:
+    read, tasks = asked
+    server = {"uri": "http://mlflow.tracking:5000", "secret": "mlflow", "secret_env": {"MLFLOW_TRACKING_TOKEN": "token"}}
+    compile(tasks, read, run_id(read, tasks), profile(mlflow=server), "s3://bucket/edm2", tmp_path / "package.yaml")
+    package = Package(tmp_path / "package.yaml")
+    report = package.tasks()["report"]
+    assert {"name": "MLFLOW_TRACKING_URI", "value": server["uri"]} in package.container(report)["env"]
+    secrets = package.platform[package.executor(report)]["secretAsEnv"]
+    assert {"mlflow", "mlpipeline-minio-artifact"} == {secret["secretName"] for secret in secrets}
+    assert package.text.count("MLFLOW_TRACKING_URI") == 1
+    assert package.text.count("envVar: MLFLOW_TRACKING_TOKEN") == 1

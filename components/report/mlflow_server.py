@@ -1,0 +1,189 @@
+"""Trainings on an MLflow server: one MLflow experiment for each of ours, one MLflow run for each training, every point once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from edm2core.data.download import without_secrets
+from edm2core.errors import EdmError, InputError
+from edm2core.report.tracked import Tracked
+
+URI = "MLFLOW_TRACKING_URI"
+IDENTITY, REFERENCES = "edm2.identity", "edm2.references"  # tags
+BOUNDS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""For MLflow's client, where the user says nothing else: its own would wait for minutes."""
+MOST_POINTS, MOST_WORDS, LONGEST = 1000, 100, 6000  # in one request; characters of a parameter's or tag's value
+LONGEST_DIGEST = 36
+Each = TypeVar("Each")
+
+
+@dataclass
+class _Known:
+    """What the server has of a training."""
+
+    run: str
+    status: str
+    parameters: set[str]
+    tags: dict[str, str]
+    data: set[str]  # digests
+    points: dict[str, set[int]] = field(default_factory=dict)  # metric → epochs; asked for once
+
+
+class MlflowServer:
+    """Where MLFLOW_TRACKING_URI says; credentials are MLflow's own, from its environment variables."""
+
+    def __init__(self, uri: str) -> None:
+        """Asks the server nothing. Raises InputError where MLflow's client is not installed or knows no such URI."""
+        if importlib.util.find_spec("mlflow") is None:
+            raise InputError(
+                f"{URI} is set, and MLflow's client is not installed.",
+                where=f"{URI}={_shown(uri)}",
+                do_next="Install it (`.venv/bin/pip install mlflow-skinny`; it is the extra `mlflow`), or unset the variable.",
+            )
+        for name, value in BOUNDS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient  # takes a second, and is not everywhere
+
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry; what comes of it is said here
+        self.uri, self._uri = _shown(uri), uri
+        self._known: dict[str, _Known] = {}
+        try:
+            self._client = MlflowClient(uri)
+        except Exception as error:  # whatever a store of MLflow's raises while it is opened
+            raise InputError(
+                f"MLflow cannot use this address: {self._words(error)}",
+                where=f"{URI}={self.uri}",
+                do_next="Set it to a server's, such as http://localhost:5000, or unset it.",
+            ) from error
+
+    @classmethod
+    def named(cls) -> MlflowServer | None:
+        """The one that the environment names, if it names one."""
+        uri = os.environ.get(URI, "").strip()
+        return cls(uri) if uri else None
+
+    def log(self, experiment: str, trainings: Iterable[Tracked], *, ended: bool) -> None:
+        """Bring the server to what is known of the trainings; what it has already is not sent again.
+
+        `ended`: nobody works on them any more, so what is undone stays so. Raises EdmError where the server does not take it.
+        """
+        identity = ""
+        try:
+            where = self._experiment(experiment)
+            for training in trainings:
+                identity = training.identity
+                self._log(self._known.setdefault(identity, self._known.get(identity) or self._find(where, training)), training, ended)
+        except Exception as error:
+            self._known.pop(identity, None)  # what was taken of a request that failed is not known: asked again next time
+            raise EdmError(
+                f"MLflow at {self.uri} was not told everything: {self._words(error)}",
+                where=self.uri,
+                do_next="What is missing is logged when the same command runs again.",
+                permanent=False,
+            ) from error
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if (found := self._client.get_experiment_by_name(name)) is None:
+            try:
+                return str(self._client.create_experiment(name))
+            except MlflowException:  # somebody else has just made it
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise EdmError(f"its experiment {name} is deleted; restore it with `mlflow experiments restore -x {found.experiment_id}`")
+        return str(found.experiment_id)
+
+    def _find(self, experiment: str, training: Tracked) -> _Known:
+        """The training's run, made if there is none; where two processes make one at once, the older stays."""
+        asked = f"tags.`{IDENTITY}` = '{training.identity}'"
+        order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        found = self._client.search_runs([experiment], asked, order_by=order)
+        if not found:
+            made = self._client.create_run(experiment, tags={IDENTITY: training.identity}, run_name=training.name)
+            found = self._client.search_runs([experiment], asked, order_by=order) or [made]
+            if found[0].info.run_id != made.info.run_id:
+                self._client.delete_run(made.info.run_id)
+        run = found[0]
+        known = _Known(
+            run.info.run_id,
+            run.info.status,
+            set(run.data.params),
+            dict(run.data.tags),
+            {each.dataset.digest for each in run.inputs.dataset_inputs},
+        )
+        known.points = {name: {point.step for point in self._client.get_metric_history(known.run, name)} for name in run.data.metrics}
+        return known
+
+    def _log(self, known: _Known, training: Tracked, ended: bool) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+
+        parameters = {n: v[:LONGEST] for n, v in training.parameters.items() if n not in known.parameters}
+        for names in _parts(list(parameters), MOST_WORDS):
+            self._client.log_batch(known.run, params=[Param(name, parameters[name]) for name in names])
+            known.parameters |= set(names)
+        tags = {name: value[:LONGEST] for name, value in training.tags.items()}
+        tags = {name: value for name, value in tags.items() if known.tags.get(name) != value}
+        for names in _parts(list(tags), MOST_WORDS):
+            self._client.log_batch(known.run, tags=[RunTag(name, tags[name]) for name in names])
+            known.tags |= {name: tags[name] for name in names}
+        if (data := training.data) and data.digest[:LONGEST_DIGEST] not in known.data:
+            dataset = Dataset(data.name, data.digest[:LONGEST_DIGEST], "edm2", json.dumps({"uri": data.location, "sha256": data.digest}))
+            self._client.log_inputs(known.run, [DatasetInput(dataset)])
+            known.data.add(dataset.digest)
+        points = [point for point in training.points if point.epoch not in known.points.get(point.metric, ())]
+        for some in _parts(points, MOST_POINTS):
+            self._client.log_batch(known.run, metrics=[Metric(p.metric, p.value, int(p.time * 1000), p.epoch) for p in some])
+            for point in some:
+                known.points.setdefault(point.metric, set()).add(point.epoch)
+        self._refer(known, training.results)
+        status = _status(training, ended)
+        if status != known.status:
+            if status == "RUNNING":
+                self._client.update_run(known.run, status)
+            else:
+                self._client.set_terminated(known.run, status)
+            known.status = status
+
+    def _refer(self, known: _Known, results: list[dict[str, Any]]) -> None:
+        """Keep the list of results, which stay where they are, as the run's one artifact."""
+        digest = hashlib.sha256(json.dumps(results).encode()).hexdigest()
+        if results and known.tags.get(REFERENCES) != digest:
+            self._client.log_dict(known.run, {"results": results}, "results.json")
+            self._client.set_tag(known.run, REFERENCES, digest)
+            known.tags[REFERENCES] = digest
+
+    def _words(self, error: BaseException) -> str:
+        """What went wrong in a line, without the credentials that an address may hold."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if {kind.__name__ for kind in type(cause).__mro__} & {"ConnectionError", "Timeout"}:
+                return "it does not answer."
+            cause = cause.__cause__ or cause.__context__
+        return (str(error).splitlines() or [type(error).__name__])[0].replace(self._uri, self.uri)[:300]
+
+
+def _status(training: Tracked, ended: bool) -> str:
+    if not training.undone:
+        return "FINISHED"
+    if not ended:
+        return "RUNNING"
+    return "FAILED" if {"failed", "damaged"} & set(training.undone) else "KILLED"
+
+
+def _parts(many: Sequence[Each], most: int) -> Iterator[Sequence[Each]]:
+    for begin in range(0, len(many), most):
+        yield many[begin : begin + most]
+
+
+def _shown(uri: str) -> str:
+    return without_secrets(uri) if uri.startswith(("http://", "https://")) else uri
