@@ -109,7 +109,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     def add(task: Task) -> Task:
         return tasks.setdefault(task.ref, task)
 
-    short = _short_names(experiment.recipes)
+    short = _short_names(experiment)
     for recipe in experiment.recipes:
         data = add(_prepare(recipe, digests[f"data:{recipe.name}"]))
         compared = []
@@ -126,13 +126,11 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
             for epoch in experiment.epochs[recipe.name]:
                 who = f"{short[recipe.name]} · seed {seed}"
                 subject = {"dataset": recipe.dataset, "recipe": recipe.name, "seed": seed, "epoch": epoch}
-                if place := experiment.swept.get(recipe.name):
+                place = experiment.swept.get(recipe.name)
+                if place:
                     subject["sweep"] = asdict(place)
-                snapshot = add(
-                    _snapshot(
-                        recipe, seed, epoch, inputs, before, experiment.epochs[recipe.name], f"{who} · train to epoch {epoch}", subject
-                    )
-                )
+                training = f"{short[place.training if place else recipe.name]} · seed {seed} · train to epoch {epoch}"
+                snapshot = add(_snapshot(recipe, seed, epoch, inputs, before, experiment.epochs[recipe.name], training, subject))
                 before = (snapshot.ref,)
                 at = f"at epoch {epoch}"
                 emas = [*(recipe.sample.ema if compared else ())]
@@ -278,7 +276,8 @@ def _pixel_probe(recipe: Recipe, data: Task) -> Task:
     return _task("probe", settings, {"data": data.ref}, f"{recipe.dataset} · linear classifier on raw pixels", {"dataset": recipe.dataset})
 
 
-def _short_names(recipes: tuple[Recipe, ...]) -> dict[str, str]:
-    """cifar10/E is called E, and paper/cifar10/E paper/E, where all recipes are of one data set."""
-    one = len({recipe.dataset for recipe in recipes}) == 1
-    return {recipe.name: recipe.name.replace(f"{recipe.dataset}/", "", 1) if one else recipe.name for recipe in recipes}
+def _short_names(experiment: Experiment) -> dict[str, str]:
+    """Recipes and trainings: cifar10/E is called E, and paper/cifar10/E paper/E, where all recipes are of one data set."""
+    datasets = {recipe.dataset for recipe in experiment.recipes}
+    names = [*(recipe.name for recipe in experiment.recipes), *(place.training for place in experiment.swept.values())]
+    return {name: name.replace(f"{dataset}/", "", 1) if len(datasets) == 1 else name for name in names for dataset in datasets}

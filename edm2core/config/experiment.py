@@ -21,6 +21,8 @@ from edm2core.posthoc import MOST_ERROR, mix_at
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
+LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
+
 
 class ExperimentFile(Settings):
     """The settings of an experiment file, as written."""
@@ -74,7 +76,7 @@ def load_experiment(path: Path) -> Experiment:
     file = build(ExperimentFile, document)
     swept: dict[str, Swept] = {}
     recipes: tuple[Recipe, ...] = ()
-    for index, point in product(range(len(file.recipes)), points(document, file.sweep, file.overrides)):
+    for index, point in product(range(len(file.recipes)), points(document, file.sweep, _fixed(file))):
         recipe = _recipe(document, file, index, point, path.parent)
         if point:
             place = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
@@ -163,13 +165,20 @@ def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, 
             )
 
 
+def _fixed(file: ExperimentFile) -> dict[str, str]:
+    """The dotted settings that the experiment gives every recipe, and under which name it does."""
+    sections = {name: chosen for name in LAID if isinstance(chosen := getattr(file, name), dict)}
+    own = {f"{section}.{setting}": section for section, chosen in sections.items() for setting in chosen}
+    return own | dict.fromkeys(file.overrides, "overrides")
+
+
 def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Recipe:
     recipe = (
         recipe_document(file.recipes[index], base)
         if file.recipes[index].endswith((".yaml", ".yml"))
         else _published(document, file.recipes[index], index)
     )
-    for section in ("sample", "probe", "diagnostics"):
+    for section in LAID:
         chosen = getattr(file, section)
         for setting, value in (chosen if isinstance(chosen, dict) else {}).items():
             recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))

@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from edm2core.report.by_setting import setting_figures
+from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.collect import Report, Result
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
@@ -44,7 +44,7 @@ def render(report: Report) -> str:
     by_seeds = seed_tables(spreads(found)) if len(styles.seeds) > 1 else {}
     over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
-    settings = setting_figures(found, styles)
+    settings = setting_figures(report, found, styles)
     figures = [*curves, *over_seeds, *settings, *widths, *training, *magnitudes, *noise, *maps]
     done = [result for result in report.results.values() if result.manifest]
     environment = Environment(
@@ -62,6 +62,7 @@ def render(report: Report) -> str:
         by_seeds=by_seeds,
         over_seeds=over_seeds,
         settings=settings,
+        same_snapshots=same_snapshots(report, found, styles),
         sweeps=by_width,
         widths=widths,
         training=training,

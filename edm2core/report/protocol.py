@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from edm2core.config.settings import ProbeSettings, SampleSettings
@@ -20,6 +21,7 @@ WORDS = {
     "lr": "probe lr",
     "ema": "EMA",
 }
+FACTS = {"count": "samples", "blocks": "block"}  # settings that facts call otherwise
 
 
 def protocol(report: Report, result: Result) -> dict[str, Any]:
@@ -70,6 +72,14 @@ def _probe(report: Report, result: Result) -> dict[str, Any]:
     }
 
 
+def apart(report: Report, result: Result, settings: Collection[str]) -> str:
+    """The protocol as one short line for values that differ in these dotted settings: they are called swept, whatever they are."""
+    section = "probe." if result.task.stage == "probe" else "sample."
+    swept = {setting.removeprefix(section) for setting in settings if setting.startswith(section)}
+    swept = {FACTS.get(name, name) for name in swept}
+    return describe(protocol(report, result) | dict.fromkeys(swept, "swept"))
+
+
 def describe(facts: dict[str, Any]) -> str:
     """The facts as one short line; the average that samples were drawn from stands beside it in every row, and is left out."""
     rest = dict(facts)
@@ -78,13 +88,13 @@ def describe(facts: dict[str, Any]) -> str:
         against = f"{reference} training images" if reference else "the training images"
         if origin := rest.pop("origin", None):
             against += f" by imported statistics ({origin})"
-        line = f"{steps} steps, eta {eta:g}, {samples} samples vs {against}, {extractor} features"
+        line = f"{steps} steps, eta {_text(eta)}, {samples} samples vs {against}, {extractor} features"
     else:
         t, block, ema = (rest.pop(k, None) for k in ("t", "block", "ema"))
         epochs, batch, lr, flip = (rest.pop(k) for k in ("epochs", "batch", "lr", "flip"))
         grid = "," in f"{t}{block}" or block == "all"
         what = "linear classifier on raw pixels" if t is None else f"linear probe {'grid ' if grid else ''}t={t} {block}"
-        line = f"{what}, {epochs} epochs, batch {batch}, lr {lr:g}"
+        line = f"{what}, {epochs} epochs, batch {batch}, lr {_text(lr)}"
         line += ("" if flip else ", no flip") + (f", EMA {ema}" if ema else "")
         line += ", cell chosen on validation images" if grid else ""
     return ", ".join([line, *(f"{WORDS.get(k, k)} {_text(v)}" for k, v in sorted(rest.items()))])

@@ -205,8 +205,9 @@ def least_of_draws(table: Table) -> dict[tuple[Column, int], list[tuple[Line, Ce
 
 
 def _cost(report: Report, line: Line) -> None:
-    snapshots = [r for r in report.of_stage("snapshot") if (r.task.subject["recipe"], r.task.subject["seed"]) == (line.recipe, line.seed)]
-    done = sorted((r for r in snapshots if r.manifest), key=lambda r: r.task.subject["epoch"])
+    own = [r for r in report.results.values() if (r.task.subject.get("recipe"), r.task.subject.get("seed")) == (line.recipe, line.seed)]
+    snapshots = {s.task.ref: s for r in own if (s := report.snapshot(r)) and s.manifest}  # which other recipes of a sweep may share
+    done = sorted(snapshots.values(), key=lambda r: r.task.subject["epoch"])
     if not done:
         return
     last = done[-1]

@@ -132,6 +132,16 @@ def test_a_swept_recipe_has_the_keys_of_one_with_that_value(tmp_path: Path) -> N
     assert swept[-1].subject["sweep"] == {"of": "digits/C", "at": {"training.lr": 0.002}}
 
 
+def test_a_setting_that_only_evaluates_is_swept_over_one_training(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [40]\nsweep: {sample.precision: [fp32, bf16]}\n")
+    digests = {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes}
+    tasks = plan(read, digests)
+    assert [task.title for task in tasks if task.stage == "snapshot"] == ["C · seed 0 · train to epoch 40"]
+    assert [task.settings["precision"] for task in tasks if task.stage == "sample"] == ["fp32", "bf16"]
+    single = plan(experiment(tmp_path, "epochs: [40]\n"), DIGITS)
+    assert {task.ref for task in single} < {task.ref for task in tasks}
+
+
 def test_all_metrics_of_an_extractor_are_one_task(tmp_path: Path) -> None:
     text = "epochs: [10]\nmetrics: [fd, fid, precision, kid_inception, recall]\nsample: {count: 3000}\n"
     (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\n{text}inception_weights: w\n")

@@ -1,5 +1,6 @@
 """The experiment files that come with the project."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from components.launcher.profile import load_profile
 from edm2core.config import load_experiment
 from edm2core.plan import plan
 from edm2core.store.runs import run_id
+from pipelines.estimate import GPUS, estimates
 from pipelines.kfp import MOST_TASKS, compile
 from pipelines.sources import resolve
 
@@ -22,3 +24,18 @@ def test_an_experiment_can_be_planned_and_compiled_without_a_network(file: Path,
     profile = load_profile("gpu")
     compile(tasks, experiment, run_id(experiment, tasks), profile, profile.store.uri, tmp_path / "package.yaml")
     assert (tmp_path / "package.yaml").stat().st_size < 2**20  # of which Argo keeps two copies where etcd takes 1.5 MiB
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem != "demo"], ids=lambda file: file.stem)
+def test_its_first_lines_say_what_it_costs(file: Path) -> None:
+    experiment = load_experiment(file)
+    tasks = plan(experiment, resolve(experiment))
+    costs = estimates(tasks, lambda _: None)
+    stages = ("snapshot", "sample", "probe")
+    hours = [sum(costs[task.ref].seconds(GPUS["h100"]) or 0.0 for task in tasks if task.stage == stage) / 3600 for stage in stages]
+    said = re.search(
+        r"by `edm2 plan`: ([\d.]+) GPU hours: ([\d.]+) of training, ([\d.]+) of sampling(?:, ([\d.]+) of probes)?", file.read_text()
+    )
+    assert said is not None
+    total = sum(costs[task.ref].seconds(GPUS["h100"]) or 0.0 for task in tasks) / 3600
+    assert [float(number or 0) for number in said.groups()] == pytest.approx([total, *hours], abs=0.051)

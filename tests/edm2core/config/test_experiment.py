@@ -68,8 +68,12 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("sweep: {training.lr: [0.01, -1]}", "greater than 0", 5),
         ("sweep: {training.lr: [fast]}", "valid number", 5),
         ("sweep: {training.rl: [0.01]}", "Did you mean 'training.lr'", 5),
-        ("sweep: {sample.steps: [9, 18]}", "no setting to sweep", 5),
-        ("sweep: {training.epochs: [9, 18]}", "does not decide what a training learns", 5),
+        ("sweep: {sample.batch: [9, 18]}", "decides no result by itself", 5),
+        ("sweep: {sample.stpes: [9, 18]}", "Did you mean 'sample.steps'", 5),
+        ("sweep: {sample.ema: [fixed]}", "decides no result by itself", 5),
+        ("sweep: {sample.precision: [fp32, bf61]}", "'fp32', 'bf16' or 'fp16'", 5),
+        ("sweep: {sample.precision: [fp32], probe.precision: [fp32]}", "both be called precision", 5),
+        ("sweep: {training.epochs: [9, 18]}", "decides no result by itself", 5),
         ("sample: {cuont: 5}", "Did you mean 'count'", 5),
         ("overrides: {network.drop: 0.1}", "Did you mean 'dropout'", 5),
         ("overrides: {netwrk.dropout: 0.1}", "Did you mean 'network'", 5),
@@ -101,6 +105,11 @@ def test_a_swept_setting_cannot_be_overridden_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="overrides") as caught:
         load_experiment(write(tmp_path, GOOD + "overrides: {training.lr: 0.1}\nsweep: {training.lr: [0.2]}\n"))
     assert caught.value.where.endswith("line 6")
+
+
+def test_a_swept_setting_cannot_stand_in_a_section_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stands in `sample` too"):
+        load_experiment(write(tmp_path, GOOD + "sample: {steps: 9}\nsweep: {sample.steps: [9, 18]}\n"))
 
 
 def test_kid_needs_as_many_samples_as_a_subset_has(tmp_path: Path) -> None:

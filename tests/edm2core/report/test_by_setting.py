@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from edm2core.report.by_setting import setting_figures
+from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.figures import Styles
 from edm2core.report.html import render
 from edm2core.report.results import rows
-from edm2core.report.summary import recipes
+from edm2core.report.summary import recipes, tables
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def test_each_recipe_is_a_line_over_the_values_at_its_last_epoch(another: Callable[..., Fake]) -> None:
     report = another(add="sweep: {training.lr: [1e-2, 5e-3]}\n").report()
-    fd, probe = setting_figures(rows(report), Styles.of(report))
+    fd, probe = setting_figures(report, rows(report), Styles.of(report))
     for figure in (fd, probe):
         go.Figure(figure.plot)
         assert [(trace["name"], trace["x"]) for trace in figure.plot["data"]] == [(f"digits/{c}", [0.005, 0.01]) for c in "CEG"]
@@ -33,12 +33,39 @@ def test_each_recipe_is_a_line_over_the_values_at_its_last_epoch(another: Callab
 def test_of_two_settings_each_has_its_figure_and_the_other_tells_lines_apart(another: Callable[..., Fake]) -> None:
     fake = another({", digits/E, digits/G": ""}, add="sweep: {training.lr: [5e-3, 1e-2], network.clip: [null, 256]}\n")
     report = fake.report()
-    lr, clip, *_ = setting_figures(rows(report), Styles.of(report))
+    lr, clip, *_ = setting_figures(report, rows(report), Styles.of(report))
     assert [trace["name"] for trace in lr.plot["data"]] == ["digits/C clip=none", "digits/C clip=256"]
     assert [trace["name"] for trace in clip.plot["data"]] == ["digits/C lr=0.005", "digits/C lr=0.01"]
     assert clip.plot["data"][0]["x"] == ["none", "256"]
     assert "type" not in clip.plot["layout"]["xaxis"]
 
 
+def test_what_only_evaluates_is_compared_on_the_same_snapshots(another: Callable[..., Fake]) -> None:
+    fake = another({", digits/E, digits/G": ""}, add="sweep: {sample.precision: [fp32, bf16]}\n", make=False)
+    for task in fake.tasks:
+        halved = task.stage == "metrics" and task.subject["sweep"]["at"] == {"sample.precision": "bf16"}
+        fake.commit(task, {"values": {"fd_digits": 40.4 - task.subject["epoch"]}} if halved else None)
+    report = fake.report()
+    found = rows(report)
+    (fd,) = setting_figures(report, found, Styles.of(report))
+    assert (fd.title, [trace["x"] for trace in fd.plot["data"]]) == ("FD (digits features) by sample.precision", [["fp32", "bf16"]])
+    assert "18 steps" in fd.caption
+    assert "precision swept" in fd.caption
+    (compared,) = same_snapshots(report, found, Styles.of(report)).values()
+    assert [(one.recipe, one.epoch, list(one.values)) for one in compared] == [("digits/C", e, ["fp32", "bf16"]) for e in (20, 40, 60)]
+    last = compared[-1]
+    assert last.change("bf16") == (last.values["bf16"] - last.values["fp32"]) / abs(last.values["fp32"])
+    page = render(report)
+    assert "The same snapshots by sample.precision" in page
+    assert f"{100 * last.change('bf16'):+.2f} %" in page
+    (table,) = tables(report, found)
+    assert [line.epochs for line in table.lines] == [60, 60]  # both know what they cost, though one training was made
+
+
+def test_trainings_that_differ_are_not_the_same_snapshots(another: Callable[..., Fake]) -> None:
+    report = another(add="sweep: {training.lr: [1e-2, 5e-3]}\n").report()
+    assert same_snapshots(report, rows(report), Styles.of(report)) == {}
+
+
 def test_without_a_sweep_there_is_nothing(demo: Fake) -> None:
-    assert setting_figures(rows(demo.report()), Styles.of(demo.report())) == []
+    assert setting_figures(demo.report(), rows(demo.report()), Styles.of(demo.report())) == []
