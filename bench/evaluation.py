@@ -21,9 +21,10 @@ from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.devices import pick_device
 from edm2core.metrics.extractors import IMAGES_AT_ONCE, INCEPTION, build_inception, extract
+from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.images import checked
 from edm2core.metrics.names import Metric
-from edm2core.metrics.statistics import Reference, ReferenceInfo, Statistics
+from edm2core.metrics.statistics import Reference, ReferenceInfo
 from edm2core.metrics.values import Compared, metric_values
 
 SAMPLES, TRAINING, SHARD = 128, 256, 64

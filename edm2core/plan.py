@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from edm2core.config.experiment import Experiment
 from edm2core.config.settings import (
+    CalibrationSettings,
     DiffusionSettings,
     NetworkSettings,
     ProbeSettings,
@@ -23,7 +24,7 @@ from edm2core.metrics.names import IN_WORDS, WEIGHTS, Metric, in_words
 
 VERSIONS = {
     **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 1},
-    "diagnostics": 1,
+    **{"diagnostics": 1, "calibration": 1},
 }
 """Raised when a stage's numbers change; golden tests hold them."""
 
@@ -206,6 +207,16 @@ def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: dict[str, Any
     """The task that mixes an average of this relative width, at a snapshot's epoch, from stored ones."""
     settings = {"sigma_rel": sigma_rel} | ({"force": True} if force else {})
     return _task("ema", settings, {"snapshot": snapshot}, title, {**subject, "ema": f"{sigma_rel:.3f}"})
+
+
+def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], dataset: str, source: str = "", digest: str = "") -> Task:
+    """The task that holds the `extractor` and the `reference` among the inputs to what is known of the `data`.
+
+    `source` and `digest` are of the file or folder with what others have; a model's images may be a result of `samples` instead.
+    """
+    what = {"statistics": f"statistics of {settings.name}", "test": "the test images", "images": settings.name}[settings.against]
+    task = _task("calibration", settings, inputs, f"{dataset} · calibration by {what}", {"dataset": dataset}, leaf=digest)
+    return Task(**{**vars(task), "settings": {**task.settings, "source": source, "digest": digest}})
 
 
 def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subject: dict[str, Any]) -> list[Task]:

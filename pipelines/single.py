@@ -1,10 +1,12 @@
-"""One task on this machine, outside of any experiment."""
+"""A task or a few on this machine, outside of any experiment."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from edm2core.plan import Task
 from edm2core.store.base import Store
 from edm2core.store.runs import Run, record
 from pipelines.places import GRACE_S, Here
+from pipelines.view import QUIET_S
 
 
 def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
@@ -22,17 +25,28 @@ def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
 
     Raises EdmError when the task failed.
     """
-    run = Run(f"{name}-{task.key[:6]}", store)
-    record(run, name, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", [task.to_json()])
+    return do_tasks([task], store, f"{name}-{task.key[:6]}", console)[0]
+
+
+def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console) -> list[Manifest]:
+    """Do the tasks one after the other, or find them done; all stand in the run of that id."""
+    run = Run(run_id, store)
+    record(run, run_id, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", [task.to_json() for task in tasks])
     place = Here(store.uri, 1, 1)
     backend = place.backend(run)
 
-    def show(_task: Task, event: dict[str, Any]) -> None:
+    said = time.monotonic()
+
+    def show(task: Task, event: dict[str, Any]) -> None:
+        nonlocal said
         if event["kind"] in ("warning", "waiting"):
             console.print(event["message"], markup=False, soft_wrap=True)
+        elif event["kind"] == "progress" and time.monotonic() - said > QUIET_S:
+            said = time.monotonic()
+            console.print(f"{task.title}: {event['done'] / max(event['total'], 1):.0%}", markup=False, soft_wrap=True)
 
     try:
-        return execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())[0]
+        return [execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())[0] for task in tasks]
     finally:
         backend.stop_all(GRACE_S)
         run.close()

@@ -11,7 +11,8 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.download import without_secrets
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
-from edm2core.metrics.names import WEIGHTS
+from edm2core.metrics.imported import arrays_of
+from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.plan import Task
 from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, WHAT, download_folder, fetch_file, fetch_weights
 from edm2core.store.base import Store
@@ -22,13 +23,15 @@ from edm2core.store.sources import is_stored, put
 def resolve(experiment: Experiment) -> dict[str, str]:
     """The digests that `plan` asks for.
 
-    Raises InputError for a path that does not exist, for metrics without their extractor's weights, and for weights that are not what
-    their file's name says.
+    Raises InputError for a path that does not exist, for metrics without their extractor's weights, for weights that are not what
+    their file's name says, and for a reference that holds no statistics in the features that it says.
     """
     sources = {recipe.data for recipe in experiment.recipes}  # recipes share data, which may be large
     by_source = {data: source_digest(data) for data in sources}
     digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
     digests |= {f"start:{recipe.name}": digest_of(Path(recipe.start.checkpoint)) for recipe in experiment.recipes if recipe.start}
+    for reference in {recipe.reference for recipe in experiment.recipes if recipe.reference}:
+        arrays_of(Path(reference.source), EXTRACTORS[reference.extractor])
     digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
     extractors = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics}
     return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in extractors if e in WEIGHTS}}

@@ -235,6 +235,15 @@ class ReferenceSettings(Settings):
     origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words: it stands in every table
 
 
+class CalibrationSettings(Settings):
+    """What an extractor's features and our own reference are held to."""
+
+    against: Literal["statistics", "test", "images"]  # others' of the training images; the data set's test images; a model's images
+    name: str = ""  # what others' are and where they come from, in words
+    expected: float | None = None  # the distance that was published for the images
+    tolerance: Positive | None = None  # by which ours may differ from it
+
+
 class Recipe(Settings):
     """Everything about one training and how its snapshots are looked at."""
 

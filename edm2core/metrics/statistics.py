@@ -14,19 +14,11 @@ from numpy.typing import NDArray
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
 from edm2core.errors import InputError, IntegrityError
+from edm2core.metrics.gaussian import Statistics
 
 ARRAYS, FEATURES, INFO = "reference.safetensors", "features.npy", "reference.json"
 ROWS_AT_ONCE = 8192
 BLOCKS = 10  # that the jackknife leaves out, one at a time
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """float64 mean [d] and covariance [d, d] (divisor n - 1) of n images' features."""
-
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    n: int
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +68,7 @@ class Report:
     neighbours: Mapping[Ref, bytes]  # PNG of each training's latest metrics with memorisation
     unreadable: tuple[str, ...]  # files that should be there and are not as recorded
     run: RunInfo
+    calibrations: tuple[Manifest, ...] = ()  # the store's, of the plan's extractors
 
     def of_stage(self, stage: str) -> list[Result]:
         return [result for result in self.results.values() if result.task.stage == stage]
@@ -119,7 +121,22 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
             data = read(result, NEIGHBOURS, Path(temporary) / f"neighbours-{number}")
             if data is not None and data.startswith(PNG):
                 neighbours[result.task.ref] = data
-    return Report(name, store.uri, results, curves, grids, neighbours, tuple(unreadable), run)
+    return Report(name, store.uri, results, curves, grids, neighbours, tuple(unreadable), run, _calibrations(store, results))
+
+
+def _calibrations(store: Store, results: Mapping[Ref, Result]) -> tuple[Manifest, ...]:
+    """What `edm2 calibrate` has found in this store for extractors that the plan uses."""
+    extractors = {str(ref) for ref, result in results.items() if ref.stage == "extractor" and result.manifest}
+    if not extractors:
+        return ()
+    refs = {Ref.parse("/".join(entry.path.split("/")[1:3])) for entry in store.list("results/calibration/")}
+    found = []
+    for ref in sorted(refs):
+        with suppress(EdmError):  # damaged: `edm2 verify` names it
+            manifest = load(store, ref)
+            if manifest and manifest.inputs["extractor"] in extractors:
+                found.append(manifest)
+    return tuple(sorted(found, key=lambda manifest: manifest.title))
 
 
 def _result(task: Task, store: Store, outcome: Outcome | None) -> Result:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from edm2core.report.by_setting import same_snapshots, setting_figures
+from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
@@ -80,6 +81,7 @@ def render(report: Report) -> str:
         data=_data(report),
         stages=_stages(done),
         facts=_facts(done),
+        calibrations=[calibration(manifest) for manifest in report.calibrations],
         packages=_packages(done),
         reproduce=_reproduce(report, done),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edm2core.metrics import names
+from edm2core.report.calibrations import calibration_facts
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import describe, protocol
 
@@ -66,6 +67,7 @@ def run_facts(report: Report) -> dict[str, Any]:
         "code_versions": distinct(done, "code_version"),
         "hosts": distinct(done, "host"),
         "devices": distinct(done, "device"),
+        "calibrations": [calibration_facts(manifest) for manifest in report.calibrations],
         "tasks": [
             {
                 "task": str(result.task.ref),

@@ -12,7 +12,7 @@ from edm2core.metrics.images import checked
 from edm2core.metrics.imported import read_npz
 from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
 from edm2core.stages.main import main
-from edm2core.stages.sources import statistics_file
+from edm2core.stages.sources import brought_file
 from edm2core.stages.workspace import Workspace
 
 
@@ -45,7 +45,7 @@ def _import(work: Workspace, info: Extractor) -> None:
             where=work.inputs["data"].manifest.title,
             do_next="Correct the recipe's `reference`, or leave it out: the statistics are then taken here.",
         )
-    found = read_npz(statistics_file(work), asked.count, info.dimensions)
+    found = read_npz(brought_file(work), asked.count, info.dimensions)
     write_reference(work.out, found, ReferenceInfo(found.n, info.name, "", _weights(work), asked.origin), None)
     emit("warning", message=f"distances are from imported statistics, not from our own of the training images: {asked.origin}")
     work.metadata |= {"n": found.n, "extractor": info.name, "dimensions": info.dimensions, "origin": asked.origin}

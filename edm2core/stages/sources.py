@@ -20,9 +20,10 @@ T = TypeVar("T")
 WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says; a declared digest may be such a beginning
 GET_WEIGHTS = {
-    "inception": f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment.",
+    "inception": f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment "
+    "or --weights of a command.",
     "dinov2": "Download https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth and give its path as "
-    "`dinov2_weights:` in the experiment.",
+    "`dinov2_weights:` in the experiment or --weights of a command.",
 }
 WHAT = {"inception": "Inception", "dinov2": "DINOv2 ViT-L/14"}
 
@@ -40,18 +41,13 @@ def weights_file(work: Workspace) -> Path:
     return _stored_or(work, declared_digest(work.settings), lambda progress: fetch_weights(work.settings, download_folder(), progress))
 
 
-def checkpoint_file(work: Workspace) -> Path:
-    """The checkpoint that a start is read from, its digest checked."""
-    return _stored_or(work, work.settings["digest"], lambda progress: fetch_file(work.settings))
-
-
-def statistics_file(work: Workspace) -> Path:
-    """The file of imported statistics, its digest checked."""
+def brought_file(work: Workspace) -> Path:
+    """The file or folder that a task's settings name by path and digest, such as imported statistics."""
     return _stored_or(work, work.settings["digest"], lambda progress: fetch_file(work.settings))
 
 
 def fetch_file(settings: Mapping[str, Any]) -> Path:
-    """A checkpoint or statistics by the path in a task's settings, its digest checked."""
+    """A checkpoint, statistics or images by the path in a task's settings, the digest checked."""
     path = Path(settings["source"])
     if (found := digest_of(path)) != settings["digest"]:
         raise wrong_digest(str(path), settings["digest"], found, "It has changed since the experiment was planned: run it again.")

@@ -9,7 +9,7 @@ from edm2core.affine import Affine
 from edm2core.importers import read_fx
 from edm2core.plan import CheckpointSettings
 from edm2core.stages.main import main
-from edm2core.stages.sources import checkpoint_file
+from edm2core.stages.sources import brought_file
 from edm2core.stages.workspace import Workspace
 
 STATE = "state.safetensors"
@@ -20,7 +20,7 @@ def run(work: Workspace) -> None:
     if work.rank:
         return
     settings = CheckpointSettings.model_validate({name: work.settings[name] for name in CheckpointSettings.model_fields})
-    found = read_fx(checkpoint_file(work), settings)
+    found = read_fx(brought_file(work), settings)
     snapshot.save(work.out, {"fixed": found.ema}, settings, Affine(), epoch=settings.epoch)
     if found.weights is not None and found.adam is not None:
         weights = {f"weights/{name}": tensor for name, tensor in found.weights.items()}

@@ -23,6 +23,7 @@ VERBS = {
     "ema": "Mix averages of any width from those that training stored.",
     "import": "Bring another implementation's checkpoint into a store.",
     "stats": "Bring others' reference statistics into a store.",
+    "calibrate": "Hold distances to what others have measured.",
     "recipes": "List the recipes, show one in full, or compare two.",
     "report": "Write the report of a run again.",
     "runs": "List the runs in a store, or forget one.",

@@ -1,0 +1,74 @@
+"""Holds an extractor's features and our reference to what others have: their statistics, the test images, a model of known distance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edm2core.config.settings import CalibrationSettings
+from edm2core.data import load_prepared
+from edm2core.data.loose import loose_images
+from edm2core.devices import pick_device
+from edm2core.metrics.extractors import extract, load_extractor
+from edm2core.metrics.gaussian import Statistics
+from edm2core.metrics.images import checked
+from edm2core.metrics.imported import read_npz
+from edm2core.metrics.names import INCEPTIONS, Metric
+from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
+from edm2core.stages.main import main
+from edm2core.stages.sample import shard_names
+from edm2core.stages.sources import brought_file
+from edm2core.stages.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+    """Result: calibration.json, all of which is in the manifest too."""
+    if work.rank:
+        return
+    settings = CalibrationSettings.model_validate({name: work.settings[name] for name in CalibrationSettings.model_fields})
+    info, module = load_extractor(work.inputs["extractor"].all())
+    reference = work.inputs["reference"]
+    folder = reference.path(INFO).parent
+    reference.path(ARRAYS)  # not the features, which are large
+    ours = read_reference(folder).statistics
+    found: dict[str, Any] = {"extractor": info.name, "label": Metric("fid" if info.name in INCEPTIONS else "fd", info.name).label}
+    if settings.against == "statistics":
+        found |= differences(ours, read_npz(brought_file(work), ours.n, info.dimensions))
+    else:
+        what = "test images" if settings.against == "test" else settings.name
+        count = work.inputs["samples"].manifest.metadata["n"] if "samples" in work.inputs else 1
+        shards = checked(_images(work), what)
+        features = extract(module, shards, pick_device(), lambda done: work.progress(done, max(done, count), unit="images"))
+        found |= {"n": len(features), "distance": frechet_distance(statistics(features), ours), "error": frechet_error(features, ours)}
+    (work.out / "calibration.json").write_text(json.dumps(found, indent=1, allow_nan=False))
+    work.metadata |= found
+
+
+def differences(ours: Statistics, theirs: Statistics) -> dict[str, float]:
+    """By how much two statistics of the same images differ: mean and covariance relative to ours, and the distance between both."""
+    return {
+        "mean_difference": float(np.linalg.norm(ours.mean - theirs.mean) / np.linalg.norm(ours.mean)),
+        "covariance_difference": float(np.linalg.norm(ours.covariance - theirs.covariance) / np.linalg.norm(ours.covariance)),
+        "distance": frechet_distance(ours, theirs),
+        "n": ours.n,
+    }
+
+
+def _images(work: Workspace) -> Iterator[NDArray[np.uint8]]:
+    if samples := work.inputs.get("samples"):
+        for name in shard_names(samples.manifest.files):
+            yield np.load(samples.path(name), mmap_mode="r", allow_pickle=False)
+        return
+    if work.settings["against"] == "test":
+        yield load_prepared(work.inputs["data"].all()).test_images
+        return
+    channels, height, width = work.inputs["data"].manifest.metadata["shape"]
+    yield from loose_images(brought_file(work), (channels, height, width))[1]
+
+
+if __name__ == "__main__":
+    main("calibration", run)

@@ -1,0 +1,92 @@
+"""The tasks that hold an extractor and our own reference of a data set to what others have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edm2core.config.experiment import Experiment
+from edm2core.config.settings import CalibrationSettings, Recipe
+from edm2core.data.loose import loose_images
+from edm2core.data.source import digest_of
+from edm2core.errors import InputError
+from edm2core.manifest import Ref
+from edm2core.metrics.imported import arrays_of
+from edm2core.metrics.names import EXTRACTORS, INCEPTIONS, WEIGHTS, Metric
+from edm2core.plan import Task, calibration_task, plan
+from edm2core.store.base import Store
+from edm2core.store.results import load
+from pipelines.sources import resolve
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of others' whose distance from the same training images is known: images in a file or folder, or a result of samples."""
+
+    images: str
+    name: str
+    expected: float
+    tolerance: float
+
+
+def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list[Task]:
+    """What prepares the recipe's data, makes the extractor and takes our own reference, in this order.
+
+    Raises InputError where the data or the weights are not there.
+    """
+    brought = {WEIGHTS[extractor]: weights} if extractor in WEIGHTS else {}
+    metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
+    plain = recipe.model_copy(update={"reference": None, "start": None})
+    asked = Experiment("calibrate", (plain,), (0,), {recipe.name: ()}, {recipe.name: (metric,)}, False, False, brought, "")
+    return plan(asked, resolve(asked))
+
+
+def by_statistics(made: list[Task], file: Path, name: str, dataset: str) -> Task:
+    """Our reference held to others' of the same images. Raises InputError for a file that holds none in these features."""
+    digest = digest_of(file)
+    arrays_of(file, EXTRACTORS[_extractor(made)])
+    settings = CalibrationSettings(against="statistics", name=name)
+    return calibration_task(settings, _inputs(made), dataset, str(file.resolve()), digest)
+
+
+def by_test_images(made: list[Task], count: int, dataset: str) -> Task | None:
+    """Our reference held to the test images, of which so many are there; None where they are too few."""
+    if count <= EXTRACTORS[_extractor(made)]:
+        return None
+    return calibration_task(CalibrationSettings(against="test"), _inputs(made), dataset)
+
+
+def by_model(made: list[Task], model: Model, recipe: Recipe, store: Store) -> Task:
+    """A known model's images, or a snapshot's samples in the store (sample/KEY), held to its published distance.
+
+    Raises InputError where they are too few, or not of these data.
+    """
+    settings = CalibrationSettings(against="images", name=model.name, expected=model.expected, tolerance=model.tolerance)
+    inputs, source, digest = _inputs(made), "", ""
+    if model.images.startswith("sample/"):
+        samples = load(store, Ref.parse(model.images))
+        snapshot = load(store, Ref.parse(samples.inputs["snapshot"])) if samples else None
+        if samples is None or snapshot is None:
+            raise InputError(f"There are no {model.images} in {store.uri}.", where="--images", do_next="Give a result that a report names.")
+        if snapshot.inputs.get("data") != str(made[0].ref):
+            raise InputError(f"{samples.title}: not of {recipe.name}'s data.", where="--images", do_next="Name a recipe of its data.")
+        count, inputs = samples.metadata["n"], {**inputs, "samples": samples.ref}
+    else:
+        path, network = Path(model.images).expanduser().resolve(), recipe.network
+        source, digest = str(path), digest_of(path)
+        count, _ = loose_images(path, (network.image_channels, network.resolution, network.resolution))
+    if count <= (dimensions := EXTRACTORS[_extractor(made)]):
+        raise InputError(
+            f"{count} images are too few for a Fréchet distance in {dimensions} features.",
+            where=f"--images {model.images}",
+            do_next=f"Give at least {dimensions + 1}; published distances are of 50000.",
+        )
+    return calibration_task(settings, inputs, recipe.dataset, source, digest)
+
+
+def _inputs(made: list[Task]) -> dict[str, Ref]:
+    return {task.stage.replace("prepare", "data"): task.ref for task in made}
+
+
+def _extractor(made: list[Task]) -> str:
+    return str(next(task for task in made if task.stage == "extractor").settings["extractor"])

@@ -1,0 +1,103 @@
+"""edm2 calibrate"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from edm2core.config.experiment import complete
+from edm2core.config.recipes import lay, recipe_document
+from edm2core.config.yaml_file import Origin
+from edm2core.errors import InputError
+from edm2core.metrics.names import EXTRACTORS, WEIGHTS
+from edm2core.report.calibrations import calibration
+from edm2core.stages.sources import GET_WEIGHTS, WHAT
+from edm2core.store import open_store
+from pipelines.calibrate import Model, by_model, by_statistics, by_test_images, reference_tasks
+from pipelines.cli.options import store_option
+from pipelines.single import do_tasks
+
+SIGNS = {True: "✓", False: "✗", None: "·"}
+
+
+@click.command(short_help="Hold distances to what others have measured.")
+@click.argument("recipe")
+@click.option("--data", help="Path or URL of the recipe's data, where they are not where it says.")
+@click.option("--extractor", type=click.Choice(list(EXTRACTORS)), help="Whose features (default: digits for digits, else inception).")
+@click.option("--weights", help="Path or URL of the extractor's weights.")
+@click.option("--statistics", type=click.Path(path_type=Path), help="Others' statistics of the training images: .npz with mu and sigma.")
+@click.option("--origin", help="Where --statistics come from, in words.")
+@click.option("--images", help="Images of a model whose distance is known: .npy, .npz, a folder, a zip, or sample/KEY in the store.")
+@click.option("--model", help="What made --images, and who published its distance, in words.")
+@click.option("--expected", type=float, help="The distance that was published for --model.")
+@click.option("--tolerance", type=click.FloatRange(0, min_open=True), help="By how much ours may differ from it.")
+@store_option
+def command(
+    recipe: str,
+    data: str | None,
+    extractor: str | None,
+    weights: str | None,
+    statistics: Path | None,
+    origin: str | None,
+    images: str | None,
+    model: str | None,
+    expected: float | None,
+    tolerance: float | None,
+    store: str,
+) -> int:
+    """Measure, in the data of RECIPE, how far this program's distances are from others': our reference against published statistics,
+    the test images against the training images, and a published model's images against its published distance.
+
+    Each is done where what it needs is given, once; every report in the store on this extractor shows what was found.
+    Ends with 1 where a model's distance is beyond its tolerance.
+    """
+    together = {"--images": images, "--model": model, "--expected": expected, "--tolerance": tolerance}
+    _all_or_none(together)
+    _all_or_none({"--statistics": statistics, "--origin": origin})
+    document = recipe_document(recipe)
+    if data:
+        document = lay(document, "data.source", _located(data), Origin("the command", 1))
+    read, where = complete(document), open_store(store)
+    features = extractor or ("digits" if read.data.format == "digits" else "inception")
+    if features in WEIGHTS and weights is None:
+        kind = WEIGHTS[features]
+        raise InputError(
+            f"The weights of {WHAT[kind]} are not given.", where="--weights", do_next=f"Give a path or URL. {GET_WEIGHTS[kind]}"
+        )
+    made = reference_tasks(read, features, _located(weights))
+    asked = []
+    if statistics and origin:
+        asked.append(by_statistics(made, statistics, origin, read.dataset))
+    if images and model and expected is not None and tolerance is not None:
+        asked.append(by_model(made, Model(images, model, expected, tolerance), read, where))
+    console = Console(highlight=False)
+    run = f"calibrate-{read.dataset}-{(asked or made)[-1].key[:6]}"
+    (prepared,) = do_tasks(made[:1], where, run, console)
+    count = prepared.metadata["counts"]["test"]
+    by_test = by_test_images(made, count, read.dataset)
+    asked += [by_test] if by_test else []
+    found = [calibration(manifest) for manifest in do_tasks([*made, *asked], where, run, console)[len(made) :]]
+    for each in found:
+        console.print(f"{SIGNS[each.agrees]} {each.title}: {each.found}", markup=False, soft_wrap=True)
+    absent = {
+        f"the test images: {count} are too few for these features": not by_test,
+        "others' statistics: --statistics (NVlabs' are at https://nvlabs-fi-cdn.nvidia.com/edm/fid-refs) and --origin": not statistics,
+        "a model of known distance: --images, --model, --expected and --tolerance": not images,
+    }
+    for what in (what for what, missing in absent.items() if missing):
+        console.print(f"- not held to {what}", markup=False, soft_wrap=True)
+    return int(any(each.agrees is False for each in found))
+
+
+def _located(source: str | None) -> str | None:
+    return source if source is None or "://" in source else str(Path(source).expanduser().resolve())
+
+
+def _all_or_none(options: Mapping[str, object]) -> None:
+    missing = [name for name, value in options.items() if value is None]
+    if missing and len(missing) < len(options):
+        given = ", ".join(name for name in options if name not in missing)
+        raise InputError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing beside {given}.", where=missing[0])
