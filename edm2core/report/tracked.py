@@ -62,13 +62,14 @@ def tracked(report: Report, run: str, live: Mapping[Ref, Curve]) -> list[Tracked
 
     `run` is the id under which the store records it; `live` holds, by trajectory, what its process has said of its curve so far.
     """
-    groups: dict[tuple[Ref, str], list[Result]] = {}
+    groups: dict[tuple[Ref, str], dict[Ref, Result]] = {}
     for result in report.results.values():
         if snapshot := report.snapshot(result):
-            groups.setdefault((trajectory_ref(snapshot.task), result.task.subject["recipe"]), []).append(result)
+            group = groups.setdefault((trajectory_ref(snapshot.task), result.task.subject["recipe"]), {})
+            group |= {snapshot.task.ref: snapshot, result.task.ref: result}  # a sweep's recipes may share snapshots
     known, found, again = recipes(report), rows(report), rows(report, rechecks=True)
     return [
-        _tracked(report, run, trajectory, group, known.get(recipe), found, again, live.get(trajectory, []))
+        _tracked(report, run, trajectory, recipe, list(group.values()), known.get(recipe), found, again, live.get(trajectory, []))
         for (trajectory, recipe), group in groups.items()
     ]
 
@@ -77,6 +78,7 @@ def _tracked(
     report: Report,
     run: str,
     trajectory: Ref,
+    name: str,
     group: list[Result],
     recipe: Recipe | None,
     found: Mapping[Row, Result],
@@ -84,7 +86,7 @@ def _tracked(
     live: Curve,
 ) -> Tracked:
     subject, done = group[0].task.subject, [result for result in group if result.manifest]
-    who = {name: str(subject[name]) for name in ("recipe", "seed", "dataset")}
+    who = {"recipe": name, "seed": str(subject["seed"]), "dataset": str(subject["dataset"])}
     settings = dict(_flat(recipe)) if recipe else {}
     parameters = who | {name: _text(value) for name, (value, keyed) in settings.items() if keyed}
     parameters |= _digests(report, group)
@@ -98,7 +100,7 @@ def _tracked(
     tags |= {"edm2.trajectory": trajectory.key, "edm2.code_version": ", ".join(distinct(done, "code_version"))}
     return Tracked(
         key_of("tracked", 1, parameters, {"store": report.store, "trajectory": trajectory.key, "versions": _VERSIONS}),
-        f"{subject['recipe']} · seed {subject['seed']}",
+        f"{name} · seed {subject['seed']}",
         parameters,
         tags,
         (*curve, *measured),

@@ -89,3 +89,13 @@ def test_the_curve_is_thinned_to_the_mean_of_every_epoch_whose_steps_are_known()
     assert list(epoch_means(rows)) == [(1, {"loss": 2.0, "lr": 0.2}), (2, {"loss": 1.2, "lr": 0.4, "time": 7.0})]
     assert [epoch for epoch, _ in epoch_means(rows[2:])] == []  # began before what is known
     assert list(epoch_means([{**rows[0], "loss": None}])) == []
+
+
+def test_recipes_that_differ_in_how_they_sample_alone_share_a_training_and_are_two_runs(another: Callable[..., Fake]) -> None:
+    fake = another({", digits/E, digits/G": "", ", steps: 18": ""}, "sweep: {sample.steps: [9, 18]}\n")
+    one, other = tracked(fake.report(), "run-1", {})
+    assert one.tags["edm2.trajectory"] == other.tags["edm2.trajectory"]
+    assert one.identity != other.identity
+    assert (one.parameters["sample.steps"], other.parameters["sample.steps"]) == ("9", "18")
+    assert values(one, "loss") == values(other, "loss") != {}
+    assert values(one, "fd_digits").keys() == values(other, "fd_digits").keys() == {20, 40, 60}
