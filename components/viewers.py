@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from components.body import Done
+from edm2core.report.results import is_probe
 
 LARGEST_MATRIX = 100  # classes; the metadata of a larger one is more than the viewer and its database take
 PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
@@ -27,9 +28,8 @@ def show_values(values: dict[str, Any], metrics: Any) -> None:
 
 
 def show_probe(done: Done, metrics: Any, confusion: Any) -> None:
-    """A probe's accuracy, and its confusion matrix: rows are true classes, columns predicted ones."""
-    names = ("probe_accuracy", "pixel_accuracy")
-    show_values({name: done.manifest.metadata[name] for name in names if name in done.manifest.metadata}, metrics)
+    """A probe's accuracies, and its confusion matrix: rows are true classes, columns predicted ones."""
+    show_values({name: value for name, value in done.manifest.metadata.items() if is_probe(name)}, metrics)
     found = json.loads(done.read("probe.json"))
     if len(found["classes"]) <= LARGEST_MATRIX:
         confusion.log_confusion_matrix([str(name) for name in found["classes"]], found["confusion"])

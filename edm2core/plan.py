@@ -23,10 +23,11 @@ from edm2core.manifest import Ref
 from edm2core.metrics.names import IN_WORDS, WEIGHTS, Metric, in_words
 
 VERSIONS = {
-    **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 1},
+    **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 2},
     **{"diagnostics": 1, "calibration": 1},
 }
 """Raised when a stage's numbers change; golden tests hold them."""
+PIXEL_PROBE = {"t": (1,), "blocks": ("pixels",), "ema": "fixed", "features": None, "knn": 0, "few_shot": ()}
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def _diagnostics(recipe: Recipe, snapshot: Task, data: Task, title: str, subject
 
 
 def _pixel_probe(recipe: Recipe, data: Task) -> Task:
-    settings = ProbeSettings.model_validate({**recipe.probe.model_dump(), "t": (1,), "blocks": ("pixels",), "ema": "fixed"})
+    settings = ProbeSettings.model_validate({**recipe.probe.model_dump(), **PIXEL_PROBE})
     return _task("probe", settings, {"data": data.ref}, f"{recipe.dataset} · linear classifier on raw pixels", {"dataset": recipe.dataset})
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from edm2core.config.recipes import lay, recipe_document
-from edm2core.config.settings import Counts, Name, Recipe, Settings
+from edm2core.config.settings import Counts, Name, Recipe, Seeds, Settings, once
 from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, load
@@ -19,7 +19,6 @@ from edm2core.metrics.names import EXTRACTORS, FRECHET, IN_WORDS, METRICS, Metri
 from edm2core.posthoc import MOST_ERROR, mix_at
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
 
@@ -41,13 +40,7 @@ class ExperimentFile(Settings):
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
     dinov2_weights: str | None = None  # path of dinov2_vitl14_pretrain.pth
 
-    @field_validator("recipes", "seeds", "epochs", "metrics")
-    @classmethod
-    def _no_doubles(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        doubled = sorted({str(v) for v in values or () if (values or ()).count(v) > 1})
-        if doubled:
-            raise ValueError(f"{', '.join(doubled)} stands more than once")
-        return values
+    _once = field_validator("recipes", "epochs", "metrics")(once)
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,8 @@ def load_experiment(path: Path) -> Experiment:
     epochs = {recipe.name: _epochs(document, file, recipe) for recipe in recipes}
     for recipe in recipes:
         _averages_suffice(document, file, recipe, epochs[recipe.name])
+        if file.probe is not False:
+            _blocks_exist(document, recipe)
     metrics = {recipe.name: _metrics(document, file, recipe) for recipe in recipes}
     return Experiment(
         file.name,
@@ -170,6 +165,17 @@ def _fixed(file: ExperimentFile) -> dict[str, str]:
     sections = {name: chosen for name in LAID if isinstance(chosen := getattr(file, name), dict)}
     own = {f"{section}.{setting}": section for section, chosen in sections.items() for setting in chosen}
     return own | dict.fromkeys(file.overrides, "overrides")
+
+
+def _blocks_exist(document: Document, recipe: Recipe) -> None:
+    """Every block that is to be probed is one of the network's."""
+    names = recipe.network.block_names
+    if unknown := [block for block in recipe.probe.blocks if block not in names and recipe.probe.blocks != ("all",)]:
+        raise InputError(
+            f"The network of {recipe.name} has no decoder block {', '.join(unknown)}.",
+            where=str(document.origin(("probe", "blocks"))),
+            do_next=f"Choose among {names[0]} … {names[-1]} for probe.blocks, or say all.",
+        )
 
 
 def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Recipe:

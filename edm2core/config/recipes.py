@@ -95,8 +95,9 @@ def lay(document: Document, setting: str, value: Any, origin: Origin) -> Documen
     values: Any = value
     for part in reversed(place):
         values = {part: values}
+    kept = {written: at for written, at in document.origins.items() if written[: len(place)] != place}
     return _merge(
-        document,
+        Document(document.values, kept),
         Document(
             values, {place[:end]: origin for end in range(1, len(place) + 1)} if place[:-1] not in document.origins else {place: origin}
         ),

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+
+def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Raises ValueError where a value stands twice."""
+    doubled = sorted({str(v) for v in values or () if (values or ()).count(v) > 1})
+    if doubled:
+        raise ValueError(f"{', '.join(doubled)} stands more than once")
+    return values
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), AfterValidator(once)]
+Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=18)], ...], Field(strict=False, min_length=1)]
+Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(once)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
 STORED_AVERAGES = 64  # of a training, where it does not say how often
@@ -100,6 +113,11 @@ class NetworkSettings(Settings):
     magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
     clip: Positive | None = None  # clamp of every block's output, for half precision
 
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The decoder's blocks as the probe names them; each level but the first ends in one that doubles the side."""
+        return tuple(f"out_{number}" for number in range(1, len(self.multipliers) * (self.blocks + 1)))
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.resolution % 2 ** (len(self.multipliers) - 1):
@@ -185,19 +203,79 @@ class SampleSettings(Settings):
         return self
 
 
+class Protocol(NamedTuple):
+    """A published probe: the settings that it fixes, whatever runs here."""
+
+    what: str
+    settings: dict[str, Any]
+
+
+_FX: dict[str, Any] = {"epochs": 15, "batch": 512, "lr": 4e-3, "flip": True, "crop": 0, "validation_share": 0.1, "features": "fresh"}
+PROTOCOLS = {
+    "fx": Protocol("FutureXiang/edm2's: 4 GPUs of 128 images, flips, fresh noise, nothing held out", _FX),
+    "ddae": Protocol("DDAE's: FutureXiang/edm2's, with random crops out of 4 pixels of padding", {**_FX, "crop": 4}),
+}
+
+
 class ProbeSettings(Settings):
     """Linear probe on the denoiser's features (DDAE); more than one t or block makes it a grid."""
 
-    t: Counts = (4,)  # noise levels: the t-th smallest positive one of the 18-step schedule
+    protocol: Literal["own", "fx", "ddae"] = "own"  # own: a grid's cell is chosen on held-out images; the others': on the test images
+    t: Levels = (4,)  # noise levels: the t-th smallest positive one of the 18-step schedule
     blocks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("out_6",)  # decoder blocks out_1 …; "all"
     epochs: Count = 15
     batch: Count = 512  # over all processes
     lr: Positive = 4e-3  # for that batch: FX's 1e-3 x 4 GPUs of 128
     flip: bool = True
+    crop: Annotated[int, Field(ge=0)] = 0  # random crops out of so many pixels of black padding; 0: none
+    features: Literal["cached", "fresh"] | None = None  # computed once for `cached_draws`, or anew every epoch; none: cached for a grid
+    cached_draws: Count = 2  # of noise, every second one mirrored where there are flips
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # stratified part of the training images that a grid's cell is chosen on
-    seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Seeds = (0,)  # of heads, order and noise; results are means over them
     ema: Ema = "fixed"
     precision: Precision = "fp32"
+    knn: Annotated[int, Field(ge=0)] = 0  # neighbours of a k-NN classifier on the same features, 20 as DINO's; 0: none
+    few_shot: Shares = ()  # shares of the training labels that further probes know alone
+
+    @property
+    def grid(self) -> bool:
+        """Whether a cell has to be chosen."""
+        return len(set(self.t)) > 1 or len(set(self.blocks)) > 1 or "all" in self.blocks
+
+    @property
+    def cached(self) -> bool:
+        """Whether heads are trained on features that are computed once."""
+        return self.features == "cached" or (self.features is None and self.grid and self.protocol == "own")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether part of the training images only serves to choose the cell."""
+        return self.grid and self.protocol == "own"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """A protocol's crops are its own default."""
+        if isinstance(values, dict) and (protocol := PROTOCOLS.get(str(values.get("protocol")))):
+            return {"crop": protocol.settings["crop"], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _as_published(self) -> Self:
+        if protocol := PROTOCOLS.get(self.protocol):
+            here = self.model_copy(update={"features": self.features or "fresh"})
+            fixed = {name: value for name, value in protocol.settings.items() if getattr(here, name) != value}
+            if fixed:
+                has = ", ".join(f"{name} {_in_yaml(value)}" for name, value in fixed.items())
+                set_to = ", ".join(f"{name} {_in_yaml(getattr(self, name))}" for name in fixed)
+                raise ValueError(
+                    f"protocol '{self.protocol}' has {has}, and here stands {set_to}; leave one of them out (it is {protocol.what})"
+                )
+        return self
+
+
+def _in_yaml(value: Any) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, f"{value:g}") if not isinstance(value, str) else value
 
 
 class DiagnosticsSettings(Settings):

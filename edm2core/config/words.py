@@ -99,6 +99,10 @@ WHAT = {
     "probe.batch": "probe's batch",
     "probe.lr": "probe's learning rate",
     "probe.flip": "probe's random flips",
+    "probe.protocol": "probe's protocol",
+    "probe.crop": "probe's random crops, pixels of padding",
+    "probe.features": "probe's features",
+    "probe.seeds": "probe's seeds",
     "probe.ema": "average probed",
     "diagnostics.ema": "average looked into",
 }

@@ -45,6 +45,14 @@ def load_prepared(folder: Path) -> Prepared:
         for part, count in expected.items()
         for what, dtype, tail in (("images", np.uint8, shape), ("labels", np.int64, ()))
     }
+    for part in expected:
+        labels = arrays[f"{part}_labels"]
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise IntegrityError(
+                f"has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0",
+                where=str(folder / f"{part}_labels.npy"),
+                do_next="prepare the data set again",
+            )
     return Prepared(**arrays, classes=classes, affine=affine, info=info)
 
 

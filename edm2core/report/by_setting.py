@@ -12,7 +12,7 @@ from edm2core.config.words import in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, plot
 from edm2core.report.protocol import apart
-from edm2core.report.results import Row, higher_is_better, label
+from edm2core.report.results import Row, higher_is_better, is_probe, label
 
 Lines = dict[
     tuple[str, int, str], dict[int, dict[Any, list[float]]]
@@ -82,14 +82,14 @@ def _groups(report: Report, rows: Mapping[Row, Result], styles: Styles) -> dict[
             if setting.startswith(f"{other}."):  # which this metric does not depend on
                 continue
             rest = Swept(place.of, {name: each for name, each in place.at.items() if name != setting})
-            lines = groups.setdefault((row.dataset, row.metric, apart(report, result, place.at), setting), {})
+            lines = groups.setdefault((row.dataset, row.metric, apart(report, result, row.metric, place.at), setting), {})
             values = lines.setdefault((rest.name, row.seed, row.ema or ""), {}).setdefault(row.epoch, {})
             values.setdefault(float(value) if _is_number(value) else in_words("", value), []).append(row.value)
     return groups
 
 
 def _order(row: Row, styles: Styles) -> tuple[Any, ...]:
-    return row.metric == "probe_accuracy", row.metric, styles.recipes.index(row.recipe) if row.recipe else -1
+    return is_probe(row.metric), row.metric, styles.recipes.index(row.recipe) if row.recipe else -1
 
 
 def _is_number(value: Any) -> bool:

@@ -17,7 +17,7 @@ from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
-from edm2core.report.results import distinct, label, rows
+from edm2core.report.results import distinct, is_probe, label, rows
 from edm2core.report.samples import neighbours, samples
 from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, recipes, tables
@@ -99,7 +99,7 @@ def value(number: float | None, metric: str = "") -> str:
     """A measured value with as many digits as mean something."""
     if number is None:
         return "—"
-    return f"{number:.2f}" if metric.endswith("accuracy") or abs(number) >= 1 else f"{number:.3g}"
+    return f"{number:.2f}" if is_probe(metric) or abs(number) >= 1 else f"{number:.3g}"
 
 
 def count(number: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -19,15 +20,24 @@ WORDS = {
     "epochs": "probe epochs",
     "batch": "probe batch",
     "lr": "probe lr",
+    "flip": "probe flips",
+    "crop": "probe crops",
+    "seeds": "probe seeds",
     "ema": "EMA",
 }
-FACTS = {"count": "samples", "blocks": "block"}  # settings that facts call otherwise
+FACTS = {
+    "count": "samples",
+    "blocks": "block",
+    "cached_draws": "features",
+    "knn": "classifier",
+    "few_shot": "labels",
+}  # settings that facts call otherwise
 
 
-def protocol(report: Report, result: Result) -> dict[str, Any]:
-    """The facts behind a metrics or probe result, by name; settings at their default that no one names are left out."""
+def protocol(report: Report, result: Result, metric: str = "") -> dict[str, Any]:
+    """The facts behind a metric of a metrics or probe result, by name; settings at their default that no one names are left out."""
     if result.task.stage == "probe":
-        return _probe(report, result)
+        return _probe(report, result, metric)
     return _samples(report, result)
 
 
@@ -56,28 +66,47 @@ def _extractor(result: Result | None) -> str | None:
     return name if result.metadata.get("published_weights", True) else f"{name} (not the published weights)"
 
 
-def _probe(report: Report, result: Result) -> dict[str, Any]:
+def _probe(report: Report, result: Result, metric: str) -> dict[str, Any]:
     settings = ProbeSettings.model_validate(result.task.settings)
     pixels = report.snapshot(result) is None
-    grid = len(settings.t) > 1 or len(settings.blocks) > 1 or "all" in settings.blocks
-    others = {k: v for k, v in keyed(settings).items() if k in ("seed", "precision") or (k == "validation_share" and grid)}
+    names = ("precision", *(("validation_share",) if settings.holds_out else ()))
+    others = {k: v for k, v in keyed(settings).items() if k in names}
+    cell = {} if pixels else {"t": _list(settings.t), "block": _list(settings.blocks)}
+    if settings.grid:
+        cell["chosen on"] = _chosen_on(settings, metric)
+    if metric == "knn_accuracy":
+        return {"classifier": f"k-NN of {settings.knn} neighbours, cosine", **cell, "ema": settings.ema, **others}
+    few = re.fullmatch(r"probe_accuracy_(.+)pct", metric)
     return {
-        **({} if pixels else {"t": _list(settings.t), "block": _list(settings.blocks)}),
+        "protocol": settings.protocol,
+        **cell,
         "epochs": settings.epochs,
         "batch": settings.batch,
         "lr": settings.lr,
         "flip": settings.flip,
+        "crop": settings.crop,
+        "features": _features(settings, few=bool(few)),
+        "seeds": _list(settings.seeds),
+        **({"labels": f"{few[1]} %"} if few else {}),
         **({} if pixels else {"ema": settings.ema}),
         **others,
     }
 
 
-def apart(report: Report, result: Result, settings: Collection[str]) -> str:
+def apart(report: Report, result: Result, metric: str, settings: Collection[str]) -> str:
     """The protocol as one short line for values that differ in these dotted settings: they are called swept, whatever they are."""
     section = "probe." if result.task.stage == "probe" else "sample."
     swept = {setting.removeprefix(section) for setting in settings if setting.startswith(section)}
     swept = {FACTS.get(name, name) for name in swept}
-    return describe(protocol(report, result) | dict.fromkeys(swept, "swept"))
+    return describe(protocol(report, result, metric) | dict.fromkeys(swept, "swept"))
+
+
+def _chosen_on(settings: ProbeSettings, metric: str) -> str:
+    return "held-out training images" if settings.holds_out and metric != "probe_accuracy_picked_on_test" else "the test images"
+
+
+def _features(settings: ProbeSettings, *, few: bool) -> str:
+    return f"cached ({settings.cached_draws} draws)" if settings.cached or few else "fresh"
 
 
 def describe(facts: dict[str, Any]) -> str:
@@ -97,7 +126,28 @@ def describe(facts: dict[str, Any]) -> str:
         line = f"{what}, {epochs} epochs, batch {batch}, lr {_text(lr)}"
         line += ("" if flip else ", no flip") + (f", EMA {ema}" if ema else "")
         line += ", cell chosen on validation images" if grid else ""
+
+        line = _probe_in_words(rest)
     return ", ".join([line, *(f"{WORDS.get(k, k)} {_text(v)}" for k, v in sorted(rest.items()))])
+
+
+def _probe_in_words(rest: dict[str, Any]) -> str:
+    """What is said of a probe in every case, taken out of `rest`."""
+    t, block, ema, chosen_on, classifier = (rest.pop(k, None) for k in ("t", "block", "ema", "chosen on", "classifier"))
+    where = f"{'grid ' if chosen_on else ''}t={t} {block}"
+    after = [*([f"EMA {ema}"] if ema else []), *([f"cell chosen on {chosen_on}"] if chosen_on else [])]
+    if classifier:
+        return ", ".join([f"{classifier}, {where}", *after])
+    protocol, labels, features, seeds = (rest.pop(k, None) for k in ("protocol", "labels", "features", "seeds"))
+    epochs, batch, lr, flip, crop = (rest.pop(k) for k in ("epochs", "batch", "lr", "flip", "crop"))
+    what = "linear classifier on raw pixels" if t is None else f"linear probe {where}"
+    parts = [f"protocol {protocol}"] if protocol != "own" else []
+    parts += [what, *([f"{labels} of the labels and as many steps as with all"] if labels else [])]
+    parts += [f"{epochs} epochs", f"batch {batch}", f"lr {_text(lr)}", *([] if flip else ["no flip"])]
+    parts += [f"crops out of {crop} pixels of padding"] if crop else []
+    parts += [f"{features} features"] if features != "fresh" else []
+    parts += [f"probe seed{'s' if ',' in seeds else ''} {seeds}"] if seeds != "0" else []
+    return ", ".join([*parts, *after])
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

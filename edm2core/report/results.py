@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,14 @@ from edm2core.report.calibrations import calibration_facts
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import describe, protocol
 
-PROBES = {"probe_accuracy": "Linear probe, %", "pixel_accuracy": "Raw pixels, %"}
+PROBES = {
+    "probe_accuracy": "Linear probe, %",
+    "probe_top5": "Linear probe, top 5, %",
+    "probe_accuracy_picked_on_test": "Linear probe, cell picked on the test images, %",
+    "knn_accuracy": "Nearest neighbours, %",
+    "pixel_accuracy": "Raw pixels, %",
+}
+FEW = re.compile(r"probe_accuracy_([\d.]+)pct")  # such as probe_accuracy_1pct
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Row:
     metric: str
     value: float | None
     error: float | None = None  # standard error from the sampling of images, not from the training's seed
+    deviation: float | None = None  # of a probe: standard deviation between its seeds, of which the value is the mean
 
 
 def rows(report: Report, *, rechecks: bool = False) -> dict[Row, Result]:
@@ -49,11 +58,18 @@ def rows(report: Report, *, rechecks: bool = False) -> dict[Row, Result]:
 
 def label(metric: str) -> str:
     """A metric's name for a person."""
+    if few := FEW.fullmatch(metric):
+        return f"Linear probe, {few[1]} % of the labels, %"
     return PROBES.get(metric) or names.label(metric) or metric.replace("_", " ")
 
 
+def is_probe(metric: str) -> bool:
+    """Whether it is an accuracy of the probe stage, in percent."""
+    return metric in PROBES or FEW.fullmatch(metric) is not None
+
+
 def higher_is_better(metric: str) -> bool:
-    return names.split(metric)[0] in names.HIGHER_IS_BETTER or metric.endswith("accuracy")
+    return names.split(metric)[0] in names.HIGHER_IS_BETTER or is_probe(metric)
 
 
 def run_facts(report: Report) -> dict[str, Any]:
@@ -97,7 +113,7 @@ def _values(result: Result) -> Mapping[str, Any]:
     if result.task.stage == "metrics":
         values = result.metadata.get("values", {})
         return values if isinstance(values, Mapping) else {}
-    return {name: result.metadata[name] for name in ("probe_accuracy", "pixel_accuracy") if name in result.metadata}
+    return {name: value for name, value in result.metadata.items() if is_probe(name)}
 
 
 def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
@@ -112,10 +128,11 @@ def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
         subject.get("ema"),
         subject.get("draw"),
         result.metadata.get("n", result.metadata.get("test_images")),
-        describe(protocol(report, result)),
+        describe(protocol(report, result, metric)),
         metric,
         clean(number),
         clean(errors.get(metric)),
+        clean(result.metadata.get("deviations", {}).get(metric)),
     )
 
 

@@ -14,7 +14,7 @@ from edm2core.config.settings import ReferenceSettings
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
-from edm2core.report.results import Row, higher_is_better, label
+from edm2core.report.results import Row, higher_is_better, is_probe, label
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Cell:
     state: str  # of what is missing: failed, missing, …
     published: Published | None
     error: float | None = None  # standard error of `best` from the sampling of images alone
+    deviation: float | None = None  # of `best` between the probe's seeds
     least: float | None = None  # smallest of the draws at that epoch; none: one draw, or higher is better
 
 
@@ -144,7 +145,7 @@ def _mark_undone(report: Report, line: Line, columns: set[Column]) -> None:
 
 def _state(report: Report, line: Line, epoch: int, column: Column) -> str:
     """Why a value is not there: the state of the tasks that should have made it."""
-    stages = ("probe",) if column.metric == "probe_accuracy" else ("sample", "metrics")
+    stages = ("probe",) if is_probe(column.metric) else ("sample", "metrics")
     who = {"recipe": line.recipe, "seed": line.seed, "ema": line.ema, "epoch": epoch}
     states = [r.outcome.state for r in report.undone if r.task.stage in stages and who.items() <= r.task.subject.items()]
     return "failed" if "failed" in states else states[-1] if states else ""
@@ -182,8 +183,9 @@ def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], 
         len(epochs),
         len(values[best]),
         "" if last in means else _state(report, line, last, column),
-        beside(recipe, column.metric, protocol(report, next(iter(found.values())))) if recipe else None,
+        beside(recipe, column.metric, protocol(report, next(iter(found.values())), column.metric)) if recipe else None,
         _mean_error(errors[best]),
+        next((row.deviation for row in found if row.epoch == best), None),
         None if higher or len(values[best]) < 2 else min(values[best]),
     )
 
@@ -220,9 +222,7 @@ def _cost(report: Report, line: Line) -> None:
 
 
 def _table(dataset: str, lines: list[Line], rows: dict[Row, Result]) -> Table:
-    columns = sorted(
-        {column for line in lines for column in line.cells}, key=lambda c: (c.metric == "probe_accuracy", c.metric, c.protocol)
-    )
+    columns = sorted({column for line in lines for column in line.cells}, key=lambda c: (is_probe(c.metric), c.metric, c.protocol))
     leaders = {}
     for column in columns:
         bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}

@@ -5,134 +5,275 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edm2core import snapshot
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
+from edm2core.data.prepared import Prepared
 from edm2core.devices import pick_device
 from edm2core.errors import InputError
 from edm2core.inference import prepare
 from edm2core.probe import (
     PIXELS,
+    Cached,
     Cell,
+    Data,
     Features,
+    Fresh,
+    Heads,
     Labelled,
-    Probe,
+    Source,
+    Split,
     accuracy,
     cells_of,
     choose,
     confusion,
     denoiser_features,
+    few_of_each,
+    mean_and_deviation,
+    nearest,
     pixel_features,
     stratified_split,
 )
 from edm2core.stages.main import main
 from edm2core.stages.workspace import Workspace
 
-HEADS = "heads.safetensors"
 SAVE_EVERY_S = 20.0
+TOP, TOP_CLASSES = 5, 20  # the five likeliest classes count too where there are so many
+Features_ = Callable[[Sequence[Cell]], Features]
 
 
 def run(work: Workspace) -> None:
-    """Result: probe.json, accuracies in percent.
+    """Result: probe.json, accuracies in percent, each the mean over the probe's seeds.
 
-    One cell: the published protocol, trained on all training images, as nothing is selected (validation_share is not used).
-    A grid: each cell is trained without the validation images, the cell is chosen on them, and the test accuracy is the chosen cell's.
+    One cell is trained on all training images. A grid's cells are trained without the validation images and the cell is chosen on them;
+    it, and the cell that the test images would have chosen, are then trained again on all training images. Under a published protocol
+    nothing is held out, and a grid's cell is chosen on the test images.
     """
     if work.rank:
         return
     settings, device = ProbeSettings.model_validate(work.settings), pick_device()
-    data = load_prepared(work.inputs["data"].all())
-    test = _labelled(data.test_images, data.test_labels, device)
-    if not len(test):
-        raise InputError("The probe needs test images, and the data set has none.", where=work.inputs["data"].manifest.title, do_next=_TEST)
-    train = _labelled(data.train_images, data.train_labels, device)
+    prepared = load_prepared(work.inputs["data"].all())
+    check(prepared, settings, work.inputs["data"].manifest.title)
+    train, test = (
+        Labelled(_tensor(images, device), _tensor(labels, device))
+        for images, labels in ((prepared.train_images, prepared.train_labels), (prepared.test_images, prepared.test_labels))
+    )
+    data = Data(train, test, prepared.affine, len(prepared.classes))
     features, cells = _features(work, settings, device)
-    validation = None
-    if len(cells) > 1:
-        kept, held = stratified_split(train.labels, settings.validation_share, settings.seed)
-        train, validation = train[kept], train[held]
-    affine = data.affine
-    probe = Probe(features, affine, settings, train, len(data.classes))
-    _train(work, probe)
-    on_validation = _accuracies(work, probe, validation, "validation") if validation else None
-    predictions = probe.predict(test.images, "test", lambda done: work.progress(done, len(test), unit="test images"))
-    on_test = {cell: accuracy(predictions[cell], test.labels) for cell in cells}
-    chosen = choose(on_validation) if on_validation else cells[0]
-    counts = {"train_images": len(train), "validation_images": len(validation) if validation else 0, "test_images": len(test)}
-    facts = {"classes": list(data.classes), **counts, **settings.model_dump(mode="json", exclude={"t", "blocks"})}
-    result = _result(cells, on_validation, on_test, chosen)
-    matrix = confusion(predictions[chosen], test.labels, len(data.classes)).tolist()
-    (work.out / "probe.json").write_text(json.dumps({**result, "confusion": matrix, **facts}, indent=1, allow_nan=False))
-    name = "probe_accuracy" if "snapshot" in work.inputs else "pixel_accuracy"
-    work.metadata |= {name: on_test[chosen], "chosen": result["chosen"], "cells": result["cells"], **counts}
+    study = _Study(work, settings, data, features, cells)
+    found = _choose(study, cells)
+    extras = _extras(study, found.chosen)
+    _write(study, found, extras, prepared.classes)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The outcome of all cells; accuracies of a grid's are means over the seeds."""
+
+    rows: list[dict[str, Any]]
+    chosen: Cell
+    by: str
+    best: list[Tensor]  # of each seed, the chosen cell's likeliest classes [N, k] of the test images
+    on_test: Cell | None = None  # where something else chose: the cell that the test images would have chosen
+    best_on_test: list[Tensor] = field(default_factory=list)
+    validation_images: int = 0
+
+
+def _choose(study: _Study, cells: list[Cell]) -> _Found:
+    settings, data = study.settings, study.data
+    held = torch.empty(0, dtype=torch.int64, device=data.device)
+    kept = study.everything
+    if settings.holds_out:
+        kept, held = stratified_split(data.train.labels, settings.validation_share, settings.seeds[0])
+    validation: dict[Cell, list[float]] = {cell: [] for cell in cells}
+    test: dict[Cell, list[float]] = {cell: [] for cell in cells}
+    best: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
+    for seed in settings.seeds:
+        for heads in study.trained(cells, kept, seed, "grid" if settings.grid else "probe"):
+            for cell, classes in study.best(heads, held).items() if len(held) else ():
+                validation[cell].append(accuracy(classes[:, 0], data.train.labels[held]))
+            for cell, classes in study.best(heads).items():
+                best[cell].append(classes)
+                test[cell].append(accuracy(classes[:, 0], data.test.labels))
+    on_test = {cell: mean_and_deviation(test[cell])[0] for cell in cells}
+    on_validation = {cell: mean_and_deviation(validation[cell])[0] for cell in cells} if len(held) else None
+    chosen, would = choose(on_validation or on_test), choose(on_test)
+    rows = [_row(cell, on_validation[cell] if on_validation else None, on_test[cell], cell == chosen) for cell in cells]
+    if not settings.holds_out:
+        return _Found(rows, chosen, "test accuracy" if settings.grid else "settings", best[chosen])
+    again: dict[Cell, list[Tensor]] = {chosen: [], would: []}
+    for seed in settings.seeds:
+        for heads in study.trained(list(again), study.everything, seed, "all"):
+            for cell, classes in study.best(heads).items():
+                again[cell].append(classes)
+    return _Found(rows, chosen, "validation accuracy", again[chosen], would, again[would], len(held))
+
+
+def _row(cell: Cell, on_validation: float | None, on_test: float, chosen: bool) -> dict[str, Any]:
+    """A cell's accuracies; only the chosen cell's on the test images counts, the others' are for looking at."""
+    place = {"t": cell.t, "sigma": cell.sigma, "block": cell.block}
+    return {**place, "validation_accuracy": on_validation, "test_accuracy": on_test, "chosen": chosen}
+
+
+def _extras(study: _Study, cell: Cell) -> dict[str, list[float]]:
+    """The other accuracies asked for at the chosen cell, of each seed: they need few looks at the images, so those are computed once."""
+    settings, data = study.settings, study.data
+    if not (settings.knn or settings.few_shot):
+        return {}
+    source = study.source if isinstance(study.source, Cached) else study.cached([cell], "features-chosen")
+    found: dict[str, list[float]] = {}
+    if settings.knn:
+        looks = [source.look([cell], split, index, settings.seeds[0]) for split, index in study.splits]
+        bank, looked = (torch.cat([group[0] for (group,), _ in look]) for look in looks)
+        classes = nearest(bank, data.train.labels, looked, settings.knn, data.classes)
+        found["knn_accuracy"] = [accuracy(classes, data.test.labels)]
+    for share in settings.few_shot:
+        name = f"probe_accuracy_{share:.3%}".rstrip("%").rstrip("0").rstrip(".") + "pct"
+        for seed in settings.seeds:
+            index = few_of_each(data.train.labels, share, seed)
+            (heads,) = study.trained([cell], index, seed, f"few-{share:g}", source)
+            classes = study.best(heads, source=source)[cell]
+            found.setdefault(name, []).append(accuracy(classes[:, 0], data.test.labels))
+    return found
+
+
+def _write(study: _Study, found: _Found, extras: dict[str, list[float]], classes: Sequence[str]) -> None:
+    work, settings, labels = study.work, study.settings, study.data.test.labels
+    pixels = "snapshot" not in work.inputs
+    several = {"pixel_accuracy" if pixels else "probe_accuracy": [accuracy(best[:, 0], labels) for best in found.best]}
+    if study.count == TOP and not pixels:
+        several["probe_top5"] = [accuracy(best, labels) for best in found.best]
+    if found.on_test is not None:
+        several["probe_accuracy_picked_on_test"] = [accuracy(best[:, 0], labels) for best in found.best_on_test]
+    several |= extras
+    means = {name: mean_and_deviation(values) for name, values in several.items()}
+    values = {name: mean for name, (mean, _) in means.items()}
+    chosen = _place(found.chosen) | {"by": found.by}
+    counts = {
+        "train_images": len(study.data.train) - found.validation_images,
+        "validation_images": found.validation_images,
+        "test_images": len(labels),
+    }
+    facts = {
+        **values,
+        "deviations": {name: deviation for name, (_, deviation) in means.items() if deviation is not None},
+        "standard_errors": {name: round(math.sqrt(mean * (100 - mean) / len(labels)), 4) for name, mean in values.items()},
+        "chosen": chosen,
+        "picked_on_test": _place(found.on_test) if found.on_test else None,
+        "cells": found.rows,
+        **counts,
+        "features": "cached" if settings.cached else "fresh",
+    }
+    matrix = confusion(found.best[0][:, 0], labels, study.data.classes).tolist()
+    by_seed = {"by_seed": several, "confusion": matrix, "classes": list(classes), "settings": settings.model_dump(mode="json")}
+    (work.out / "probe.json").write_text(json.dumps({**facts, **by_seed}, indent=1, allow_nan=False))
+    work.metadata |= facts
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    return {"t": cell.t, "sigma": cell.sigma, "block": cell.block}
+
+
+class _Study:
+    """Trains heads on features of one network and one data set, saying how far it is and keeping what a crash would lose."""
+
+    def __init__(self, work: Workspace, settings: ProbeSettings, data: Data, features: Features_, cells: list[Cell]) -> None:
+        self.work, self.settings, self.data, self.features = work, settings, data, features
+        self.everything, self.all_tests = (torch.arange(len(part), device=data.device) for part in (data.train, data.test))
+        self.splits: tuple[tuple[Split, Tensor], ...] = (("train", self.everything), ("test", self.all_tests))
+        self.count = TOP if data.classes >= TOP_CLASSES else 1
+        self.source: Source = self.cached(cells, "features") if settings.cached else Fresh(features, cells, settings, data)
+        self._saved = time.monotonic()
+
+    def cached(self, cells: list[Cell], folder: str) -> Cached:
+        path = self.work.out.parent / folder
+        return Cached(
+            self.features,
+            cells,
+            self.settings,
+            self.data,
+            path,
+            lambda done, total: self.work.progress(done, total, unit="looks at images"),
+        )
+
+    def trained(self, cells: list[Cell], index: Tensor, seed: int, purpose: str, source: Source | None = None) -> Iterable[Heads]:
+        """Heads of all cells, trained on the images that `index` names in as many steps as all images would take."""
+        source, settings = source or self.source, self.settings
+        steps = -(-len(index) // settings.batch)
+        everything = -(-len(self.everything) // settings.batch)
+        epochs = settings.epochs if purpose[:3] != "few" else math.ceil(settings.epochs * everything / steps)
+        for number, part in enumerate(source.parts(cells)):
+            heads = Heads(source.widths, part, self.data.classes, settings, self.data.device, seed=seed, epochs=epochs)
+            self._train(heads, source, index, steps, f"heads-{purpose}-{seed}-{number}.safetensors")
+            yield heads
+
+    def best(self, heads: Heads, held: Tensor | None = None, source: Source | None = None) -> dict[Cell, Tensor]:
+        """The likeliest classes of the test images, or of the training images that `held` names."""
+        source = source or self.source
+        if held is None:
+            return heads.best(source.look(heads.cells, "test", self.all_tests, heads.seed), self.count)
+        return heads.best(source.look(heads.cells, "train", held, heads.seed), 1)
+
+    def _train(self, heads: Heads, source: Source, index: Tensor, steps: int, name: str) -> None:
+        """Train to the last epoch, keeping the heads now and then so that a long probe can go on after a crash."""
+        work, size = self.work, self.settings.batch
+        kept = work.scratch.get(name, work.out.parent / "scratch")
+        if kept is not None:
+            heads.load_state(safetensors.torch.load_file(kept))
+        begun, started, total, loss = heads.epochs * steps, time.monotonic(), heads.last * steps, math.nan
+
+        def on_step(step: int) -> None:
+            done = heads.epochs * steps + step
+            rate = (done - begun) / (time.monotonic() - started)
+            numbers = {"images_per_s": round(rate * min(size, len(index)), 1), "eta_s": round((total - done) / rate)}
+            work.progress(done, total, unit="steps", loss=loss, **numbers)
+
+        while heads.epochs < heads.last:
+            batches = source.batches(heads.cells, index, heads.seed, heads.epochs, size)
+            loss = min(heads.train_epoch(batches, on_step).values())
+            if time.monotonic() - self._saved >= SAVE_EVERY_S:
+                work.scratch.put(name, safetensors.torch.save(heads.state()))
+                self._saved = time.monotonic()
 
 
 _TEST = "Give data with a test folder, or set data.test_share above 0."
 
 
-def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[Features, list[Cell]]:
+def check(data: Prepared, settings: ProbeSettings, where: str) -> None:
+    """That every class can be learned, chosen on and tested; raises InputError naming the classes that cannot."""
+    if not len(data.test_labels):
+        raise InputError("The probe needs test images, and the data set has none.", where=where, do_next=_TEST)
+    least = 2 if settings.holds_out else 1
+    for what, labels, needed in (("training", data.train_labels, least), ("test", data.test_labels, 1)):
+        counts = torch.bincount(torch.tensor(labels), minlength=len(data.classes)).tolist()
+        if few := [name for name, count in zip(data.classes, counts, strict=True) if count < needed]:
+            named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+            why = "; a grid holds some out to choose its cell on" if needed > 1 else ""
+            raise InputError(
+                f"The probe needs {needed} {what} image{'s' if needed > 1 else ''} of every class, and has fewer of {named}{why}.",
+                where=where,
+                do_next="Add images of those classes or leave the classes out of the data, or set `probe: false`.",
+            )
+
+
+def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[Features_, list[Cell]]:
     if "snapshot" not in work.inputs:
-        return pixel_features, [PIXELS]
+        return lambda _: pixel_features, [PIXELS]
     denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)
-    cells = cells_of(settings, denoiser.block_names)
-    return denoiser_features(denoiser, cells, settings.precision), cells
+    return lambda cells: denoiser_features(denoiser, cells, settings.precision), cells_of(settings, denoiser.block_names)
 
 
-def _labelled(images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> Labelled:
-    return Labelled(torch.tensor(images).to(device), torch.tensor(labels).to(device))
-
-
-def _train(work: Workspace, probe: Probe) -> None:
-    """Train to the last epoch, keeping the heads now and then so that a long probe can go on after a crash."""
-    kept = work.scratch.get(HEADS, work.out.parent / "scratch")
-    if kept is not None:
-        probe.load_state(safetensors.torch.load_file(kept))
-    begun, started = probe.epochs * probe.steps_per_epoch, time.monotonic()
-    total = probe.settings.epochs * probe.steps_per_epoch
-    saved = started
-    loss = math.nan
-
-    def on_step(step: int) -> None:
-        done = probe.epochs * probe.steps_per_epoch + step
-        rate = (done - begun) / (time.monotonic() - started)
-        work.progress(
-            done, total, unit="steps", loss=loss, images_per_s=round(rate * probe.settings.batch, 1), eta_s=round((total - done) / rate)
-        )
-
-    while probe.epochs < probe.settings.epochs:
-        loss = min(probe.train_epoch(on_step).values())
-        if time.monotonic() - saved >= SAVE_EVERY_S:
-            work.scratch.put(HEADS, safetensors.torch.save(probe.state()))
-            saved = time.monotonic()
-
-
-def _accuracies(work: Workspace, probe: Probe, held: Labelled, purpose: str) -> dict[Cell, float]:
-    found = probe.predict(held.images, purpose, lambda done: work.progress(done, len(held), unit=f"{purpose} images"))
-    return {cell: accuracy(predictions, held.labels) for cell, predictions in found.items()}
-
-
-def _result(cells: list[Cell], on_validation: dict[Cell, float] | None, on_test: dict[Cell, float], chosen: Cell) -> dict[str, Any]:
-    """Every cell's accuracies; only the chosen cell's on the test images counts, the others' are for looking at."""
-    rows = [
-        {
-            "t": cell.t,
-            "sigma": cell.sigma,
-            "block": cell.block,
-            "validation_accuracy": on_validation[cell] if on_validation else None,
-            "test_accuracy": on_test[cell],
-            "chosen": cell == chosen,
-        }
-        for cell in cells
-    ]
-    place = {"t": chosen.t, "sigma": chosen.sigma, "block": chosen.block, "by": "validation accuracy" if on_validation else "settings"}
-    return {"cells": rows, "chosen": place, "test_accuracy": on_test[chosen]}
+def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.tensor(array).to(device)
 
 
 if __name__ == "__main__":

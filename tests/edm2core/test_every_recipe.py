@@ -11,7 +11,7 @@ from edm2core import snapshot
 from edm2core.affine import Affine
 from edm2core.config import Recipe, load_experiment, load_recipe, recipe_names
 from edm2core.plan import TrajectorySettings, plan
-from edm2core.probe import Labelled, Probe, cells_of, denoiser_features
+from edm2core.probe import Data, Fresh, Heads, Labelled, cells_of, denoiser_features
 from edm2core.stages.sample import draw_images
 from edm2core.train import Trainer
 
@@ -58,8 +58,11 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
 
     denoiser = snapshot.load(tmp_path, recipe.probe.ema)
     cells = cells_of(recipe.probe, denoiser.block_names)
-    probe = Probe(denoiser_features(denoiser, cells), Affine(), recipe.probe, Labelled(images, torch.arange(10) % 2), 2)
-    assert 0 < probe.train_epoch()[cells[0]] < 5
+    labelled = Labelled(images, torch.arange(10) % 2)
+    data = Data(labelled, labelled, Affine(), 2)
+    source = Fresh(lambda wanted: denoiser_features(denoiser, wanted), cells, recipe.probe, data)
+    heads = Heads(source.widths, cells, 2, recipe.probe, data.device)
+    assert 0 < heads.train_epoch(source.batches(cells, torch.arange(10), 0, 0, 4))[cells[0]] < 5
 
 
 def test_all_are_planned_beside_each_other_and_no_two_trainings_are_the_same(tmp_path: Path) -> None:

@@ -84,15 +84,17 @@ KEYED = {
     },
     ProbeSettings: {
         "t": (1, 2), "blocks": ("out_1",), "epochs": 3, "batch": 64, "lr": 1e-3, "flip": False, "validation_share": 0.2,
-        "seed": 1, "ema": "0.100", "precision": "fp16",
+        "seeds": (1,), "ema": "0.100", "precision": "fp16", "crop": 2, "features": "cached",
+        "cached_draws": 3, "knn": 5, "few_shot": (0.1,),
     },
 }  # fmt: skip
 UNKEYED = {SampleSettings: {"batch": 7, "shard": 9}, ProbeSettings: {}}
+APART = {SampleSettings: set(), ProbeSettings: {"protocol"}}  # what most others contradict
 
 
 @pytest.mark.parametrize("kind", KEYED)
 def test_every_setting_is_tried_below(kind: type[Settings]) -> None:
-    assert set(KEYED[kind]) | set(UNKEYED[kind]) == set(kind.model_fields)
+    assert set(KEYED[kind]) | set(UNKEYED[kind]) | APART[kind] == set(kind.model_fields)
 
 
 @given(st.data())
@@ -115,3 +117,8 @@ def test_nested_settings_follow_the_same_rules() -> None:
     assert keyed(Outer(depth=1, inner=Inner(batch=9))) == {"depth": 1}
     assert keyed(Outer(depth=1, inner=Inner(rate=2.0, batch=9))) == {"depth": 1, "inner": {"rate": 2.0}}
     assert canonical(keyed(Outer(depth=1, many=(Inner(), Inner(rate=3.0))))) == b'{"depth":1,"many":[{},{"rate":3.0}]}'
+
+
+def test_each_protocol_of_the_probe_has_a_key_of_its_own() -> None:
+    keys = {key_of("s", 1, keyed(ProbeSettings.model_validate({"protocol": protocol})), {}) for protocol in ("own", "fx", "ddae")}
+    assert len(keys) == 3

@@ -9,7 +9,7 @@ import torch
 from edm2core.affine import Affine
 from edm2core.config import load_recipe
 from edm2core.plan import TrajectorySettings
-from edm2core.probe import Labelled, Probe, cells_of, denoiser_features
+from edm2core.probe import Data, Fresh, Heads, Labelled, cells_of, denoiser_features
 from edm2core.stages.sample import draw_images
 from edm2core.train import Trainer
 
@@ -32,7 +32,10 @@ def test_each_takes_a_training_step_samples_and_is_probed(config: str) -> None:
     assert drawn.std() > 0
 
     cells = cells_of(recipe.probe, denoiser.block_names)
-    probe = Probe(denoiser_features(denoiser, cells), Affine(), recipe.probe, Labelled(images, torch.arange(4)), 10)
-    assert probe.heads[cells[0]][0].shape == (10, 256)
-    assert 1 < probe.train_epoch()[cells[0]] < 5
-    assert probe.predict(images, "test")[cells[0]].shape == (4,)
+    labelled, index = Labelled(images, torch.arange(4)), torch.arange(4)
+    data = Data(labelled, labelled, Affine(), 10)
+    source = Fresh(lambda wanted: denoiser_features(denoiser, wanted), cells, recipe.probe, data)
+    heads = Heads(source.widths, cells, 10, recipe.probe, data.device)
+    assert heads.parameters[0][0].shape == (1, 10, 256)
+    assert 1 < heads.train_epoch(source.batches(cells, index, 0, 0, 4))[cells[0]] < 5
+    assert heads.best(source.look(cells, "test", index, 0), 5)[cells[0]].shape == (4, 5)

@@ -1,8 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edm2core.config import load_experiment
+from edm2core.config.settings import ProbeSettings
 from edm2core.config.sweep import Swept
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
@@ -59,6 +62,12 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("sample: {ema: [0.3]}", "below 0.288", 5),
         ("sample: {ema: [fixed, 0.02]}", "0.020 at epoch 10 of digits/C could only be mixed with an error of", 5),
         ("probe: {ema: 0.02}", "could only be mixed", 5),
+        ("probe: {blocks: [out_9]}", "The network of digits/C has no decoder block out_9", 5),
+        ("probe: {t: [0, 19]}", "greater than or equal to 1", 5),
+        ("probe: {t: [19]}", "less than or equal to 18", 5),
+        ("probe: {seed: 1}", "Did you mean 'seeds'", 5),
+        ("probe: {seeds: [1, 1]}", "1 stands more than once", 5),
+        ("probe: {few_shot: [10]}", "less than 1", 5),
         ("diagnostics: {levels: 1}", "greater than or equal to 2", 5),
         ("diagnostics: {image: 9}", "Did you mean 'images'", 5),
         ("diagnostics: {ema: 0.02}", "could only be mixed", 5),
@@ -153,3 +162,36 @@ def test_an_imported_reference_of_other_images_or_features_is_refused(tmp_path: 
 def test_fd_is_refused_where_a_data_set_has_no_features_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only digits has"):
         load_experiment(write(tmp_path, "name: x\nrecipes: [cifar10/C]\nmetrics: [fd]\n"))
+
+
+def test_a_protocol_brings_its_crops_and_refuses_what_contradicts_it(tmp_path: Path) -> None:
+    words = "protocol 'fx' has epochs 15, batch 512, lr 0.004, flip true, and here stands epochs 8, batch 32, lr 0.002, flip false"
+    with pytest.raises(InputError, match=words) as caught:  # what the recipe says contradicts it
+        load_experiment(write(tmp_path, GOOD + "probe: {protocol: fx}\n"))
+    assert caught.value.where.endswith("digits/C.yaml, line 22")
+    assert ProbeSettings.model_validate({"protocol": "ddae"}).crop == 4
+    assert ProbeSettings.model_validate({"protocol": "fx", "seeds": [0, 1], "knn": 20, "features": "fresh"}).crop == 0
+    for protocol, contradiction in (
+        ("fx", {"crop": 4}),
+        ("ddae", {"crop": 0}),
+        ("fx", {"features": "cached"}),
+        ("fx", {"validation_share": 0.2}),
+    ):
+        with pytest.raises(ValidationError, match="and here stands " + next(iter(contradiction))):
+            ProbeSettings.model_validate({"protocol": protocol, **contradiction})
+
+
+@pytest.mark.parametrize(
+    ("settings", "grid", "cached", "holds_out"),
+    [
+        ({}, False, False, False),
+        ({"features": "cached"}, False, True, False),
+        ({"blocks": ["all"]}, True, True, True),
+        ({"t": [3, 4], "features": "fresh"}, True, False, True),
+        ({"t": [3, 4], "protocol": "fx"}, True, False, False),
+        ({"t": [4, 4]}, False, False, False),
+    ],
+)
+def test_a_grid_caches_and_holds_out_unless_told_otherwise(settings: dict[str, Any], grid: bool, cached: bool, holds_out: bool) -> None:
+    probe = ProbeSettings.model_validate(settings)
+    assert (probe.grid, probe.cached, probe.holds_out) == (grid, cached, holds_out)

@@ -11,6 +11,7 @@ from edm2core.report.published import beside, others
 
 FID: dict[str, Any] = {"steps": 18, "eta": 0.0, "samples": 50_000, "reference": 50_000, "extractor": "inception", "ema": "fixed"}
 PROBE: dict[str, Any] = {"t": "4", "block": "out_6", "epochs": 15, "batch": 512, "lr": 4e-3, "flip": True, "ema": "fixed"}
+PROBE |= {"crop": 0, "features": "fresh"}
 
 
 def test_the_same_protocol_has_no_differences_and_says_what_is_unknown() -> None:
@@ -38,6 +39,21 @@ def test_a_difference_in_the_recipe_is_named() -> None:
     published = beside(load_recipe("cifar10/C", {"network.dropout": 0.0}), "probe_accuracy", PROBE)
     assert published is not None
     assert published.differs == ("network.dropout 0.0 instead of 0.13",)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"crop": 4}, "probe crops 4 instead of 0"),
+        ({"features": "cached (2 draws)"}, "features cached (2 draws) instead of fresh"),
+        ({"batch": 128}, "probe batch 128 instead of 512"),
+        ({"t": "3,4,5", "block": "all"}, "noise level t 3,4,5 instead of 4"),
+    ],
+)
+def test_a_difference_in_the_probe_is_named(changed: dict[str, Any], words: str) -> None:
+    published = beside(load_recipe("cifar10/C"), "probe_accuracy", PROBE | changed)
+    assert published is not None
+    assert words in published.differs
 
 
 def test_a_recipe_nobody_published_stands_beside_its_nearest_with_the_differences() -> None:

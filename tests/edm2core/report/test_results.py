@@ -42,6 +42,7 @@ def test_a_row_carries_what_its_value_means(demo: Fake) -> None:
         "protocol": "18 steps, eta 0, 2000 samples vs 1437 training images, digits features",
         "metric": "fd_digits",
         "error": 0.25,
+        "deviation": None,
     }
 
 

@@ -1,0 +1,29 @@
+"""Classifiers on a denoiser's frozen features: linear ones at many cells (t, block), and nearest neighbours."""
+
+from edm2core.probe.cells import PIXELS, Cell, Features, cells_of, denoiser_features, pixel_features
+from edm2core.probe.heads import Heads
+from edm2core.probe.scores import accuracy, choose, confusion, few_of_each, mean_and_deviation, nearest, stratified_split
+from edm2core.probe.sources import Cached, Data, Fresh, Labelled, Source, Split
+
+__all__ = [
+    "PIXELS",
+    "Cached",
+    "Cell",
+    "Data",
+    "Features",
+    "Fresh",
+    "Heads",
+    "Labelled",
+    "Source",
+    "Split",
+    "accuracy",
+    "cells_of",
+    "choose",
+    "confusion",
+    "denoiser_features",
+    "few_of_each",
+    "mean_and_deviation",
+    "nearest",
+    "pixel_features",
+    "stratified_split",
+]

@@ -1,0 +1,79 @@
+"""Where features are taken: cells (t, block) of a frozen denoiser, or raw pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from edm2core.config.settings import Precision, ProbeSettings
+from edm2core.devices import autocast
+from edm2core.diffusion import Denoiser
+from edm2core.errors import InputError
+from edm2core.keyed_random import seed_of
+from edm2core.sample import probe_sigma
+
+Named = tuple[int | str, ...]
+
+
+class Cell(NamedTuple):
+    """Where features are taken: noise level t (0: no noise) and decoder block."""
+
+    t: int
+    block: str
+
+    @property
+    def sigma(self) -> float:
+        return probe_sigma(self.t) if self.t else 0.0
+
+
+PIXELS = Cell(0, "pixels")
+Features = Callable[[Tensor, Named], dict[Cell, Tensor]]
+"""Images at the network's scale [n, C, H, W], and the name of the noise they get, to float32 [n, width] of every cell."""
+
+
+def cells_of(settings: ProbeSettings, block_names: Sequence[str]) -> list[Cell]:
+    """The cells that the settings name, in the order of t and of the blocks; raises InputError for a block that does not exist."""
+    blocks = list(block_names) if settings.blocks == ("all",) else list(settings.blocks)
+    if unknown := [block for block in blocks if block not in block_names]:
+        raise InputError(
+            f"The network has no block {', '.join(unknown)}.",
+            where="probe.blocks",
+            do_next=f"Choose among {', '.join(block_names)}, or all.",
+        )
+    return list(dict.fromkeys(Cell(t, block) for t in settings.t for block in blocks))
+
+
+def denoiser_features(denoiser: Denoiser, cells: Sequence[Cell], precision: Precision = "fp32") -> Features:
+    """Pooled block outputs of a denoiser in eval mode on noised images; one forward per noise level, up to the last wanted block.
+
+    A cell's noise does not depend on which other cells are looked at.
+    """
+    blocks: dict[int, list[str]] = {}
+    for t, block in cells:
+        blocks.setdefault(t, []).append(block)
+
+    @torch.inference_mode()
+    def features(images: Tensor, name: Named) -> dict[Cell, Tensor]:
+        found: dict[Cell, Tensor] = {}
+        for t, wanted in blocks.items():
+            sigma = probe_sigma(t)
+            noise = torch.randn(images.shape, generator=generator(images.device, *name, "noise", t), device=images.device)
+            with autocast(images.device.type, precision):
+                pooled = denoiser.features(images + sigma * noise, sigma, wanted)
+            found |= {Cell(t, block): pooled[block].float() for block in wanted}
+        return found
+
+    return features
+
+
+def pixel_features(images: Tensor, name: Named) -> dict[Cell, Tensor]:
+    """The images themselves, without noise: what a linear classifier makes of no features at all."""
+    return {PIXELS: images.flatten(1)}
+
+
+def generator(device: torch.device, *name: int | str) -> torch.Generator:
+    """Random numbers of the probe that follow from their name alone."""
+    return torch.Generator(device).manual_seed(seed_of("probe", *name))
