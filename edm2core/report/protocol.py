@@ -119,14 +119,6 @@ def describe(facts: dict[str, Any]) -> str:
             against += f" by imported statistics ({origin})"
         line = f"{steps} steps, eta {_text(eta)}, {samples} samples vs {against}, {extractor} features"
     else:
-        t, block, ema = (rest.pop(k, None) for k in ("t", "block", "ema"))
-        epochs, batch, lr, flip = (rest.pop(k) for k in ("epochs", "batch", "lr", "flip"))
-        grid = "," in f"{t}{block}" or block == "all"
-        what = "linear classifier on raw pixels" if t is None else f"linear probe {'grid ' if grid else ''}t={t} {block}"
-        line = f"{what}, {epochs} epochs, batch {batch}, lr {_text(lr)}"
-        line += ("" if flip else ", no flip") + (f", EMA {ema}" if ema else "")
-        line += ", cell chosen on validation images" if grid else ""
-
         line = _probe_in_words(rest)
     return ", ".join([line, *(f"{WORDS.get(k, k)} {_text(v)}" for k, v in sorted(rest.items()))])
 
