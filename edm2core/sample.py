@@ -43,6 +43,19 @@ def latents(seed: int, draw: int, indices: Sequence[int], shape: Sequence[int], 
     return torch.from_numpy(noise)
 
 
+def between(start: Tensor, end: Tensor, shares: Sequence[float]) -> Tensor:
+    """Latents on the great arc from each of `start` to that of `end`, [n, *shape]: float32 [n, len(shares), *shape].
+
+    Shares 0 and 1 are the two ends. Along a straight line the middle would have half their variance, which no network was trained on.
+    """
+    a, b = start.double().flatten(1), end.double().flatten(1)
+    cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    angle = torch.arccos(cosine.clamp(-1, 1))[:, None, None]
+    share = torch.tensor(shares, dtype=torch.float64)[None, :, None]
+    arc = (torch.sin((1 - share) * angle) * a[:, None] + torch.sin(share * angle) * b[:, None]) / torch.sin(angle)
+    return arc.float().reshape(*arc.shape[:2], *start.shape[1:])
+
+
 def drawn_labels(seed: int, draw: int, indices: Sequence[int], classes: int) -> Tensor:
     """The classes, uniform over 0 … classes - 1, of the images with these indices: int64 [n]; keyed as their latents are."""
     return torch.tensor([np.random.Generator(_philox(seed, draw, index, LABEL_STEP)).integers(classes) for index in indices])

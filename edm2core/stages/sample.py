@@ -7,35 +7,44 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from edm2core import snapshot
 from edm2core.config.settings import SampleSettings
 from edm2core.devices import DTYPES, autocast, pick_device
 from edm2core.diffusion import Denoiser
 from edm2core.inference import prepare
-from edm2core.sample import drawn_labels, heun, latents, to_uint8
+from edm2core.sample import between, drawn_labels, heun, latents, to_uint8
 from edm2core.stages import signals
 from edm2core.stages.main import main
 from edm2core.stages.workspace import Workspace
 
 GRID, GRID_SIDE, GRID_PIXELS = "grid.png", 8, 384
+INTERPOLATIONS, ARCS = "interpolations.png", 6
 POLL_S = 1.0
 
 
 def run(work: Workspace) -> None:
-    """Result: samples-00000.npy …, uint8 [n, C, H, W], in the order of the images' indices, and a grid of the first ones."""
+    """Result: samples-00000.npy …, uint8 [n, C, H, W], in the order of the images' indices, a grid of the first ones, and interpolations.
+
+    Interpolations are of the first draw alone, and no part of the samples.
+    """
     settings = SampleSettings.model_validate({name: value for name, value in work.settings.items() if name != "draw"})
     shards = math.ceil(settings.count / settings.shard)
     missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, shard)]
-    rate = _draw_shards(work, settings, missing) if missing else None
+    interpolating = work.rank == 0 and work.settings["draw"] == 0
+    denoiser = _denoiser(work, settings) if missing or interpolating else None
+    rate = _draw_shards(work, settings, missing, denoiser) if denoiser and missing else None
     if work.rank:
         return
+    if denoiser and interpolating:
+        write_grid(work.out / INTERPOLATIONS, interpolations(denoiser, settings))
     others = [shard for shard in range(shards) if shard % work.world_size]
     while others := [shard for shard in others if not _restore(work, shard)]:
         work.progress(shards - len(others), shards, unit="shards")
@@ -65,29 +74,50 @@ def shard_names(files: Iterable[str]) -> list[str]:
 
 def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> NDArray[np.uint8]:
     """The images with these indices, uint8 [n, C, H, W]; each follows from (seed, draw, its index), whatever is drawn beside it."""
-    network, device = denoiser.network.settings, next(denoiser.parameters()).device
+    network = denoiser.network.settings
     shape = (network.image_channels, network.resolution, network.resolution)
-    start = latents(settings.seed, draw, indices, shape).to(device)
+    start = latents(settings.seed, draw, indices, shape)
+    labels = drawn_labels(settings.seed, draw, indices, network.classes) if network.classes else None
+    return _images(denoiser, settings, start, labels, lambda step: latents(settings.seed, draw, indices, shape, step + 1))
+
+
+def interpolations(denoiser: Denoiser, settings: SampleSettings) -> NDArray[np.uint8]:
+    """Rows of 8 images, uint8 [48, C, H, W]: each from one image of the grid's beginning to another, along the arc between their latents.
+
+    Without churn, whose noise has no between; a row's images are of the class of its first.
+    """
+    network = denoiser.network.settings
+    shape = (network.image_channels, network.resolution, network.resolution)
+    ends = latents(settings.seed, 0, range(2 * ARCS), shape)
+    start = between(ends[0::2], ends[1::2], [step / (GRID_SIDE - 1) for step in range(GRID_SIDE)]).flatten(0, 1)
+    firsts = range(0, 2 * ARCS, 2)
+    labels = drawn_labels(settings.seed, 0, firsts, network.classes).repeat_interleave(GRID_SIDE) if network.classes else None
+    still = settings.model_copy(update={"eta": 0.0})
+    parts = [slice(begin, begin + settings.batch) for begin in range(0, len(start), settings.batch)]
+    return np.concatenate([_images(denoiser, still, start[part], None if labels is None else labels[part]) for part in parts])
+
+
+def _images(
+    denoiser: Denoiser, settings: SampleSettings, start: Tensor, labels: Tensor | None, noise: Callable[[int], Tensor] | None = None
+) -> NDArray[np.uint8]:
+    device = next(denoiser.parameters()).device
     sampler = settings.model_dump(include={"steps", "sigma_min", "sigma_max", "rho", "eta", "s_min", "s_max", "s_noise", "clip"})
-    labels = drawn_labels(settings.seed, draw, indices, network.classes).to(device) if network.classes else None
+    labels = None if labels is None else labels.to(device)
     with autocast(device.type, settings.precision):
-        images = heun(
-            denoiser,
-            start,
-            **sampler,
-            state=DTYPES[settings.state],
-            noise=lambda step: latents(settings.seed, draw, indices, shape, step + 1),
-            labels=labels,
-        )
+        images = heun(denoiser, start.to(device), **sampler, state=DTYPES[settings.state], noise=noise, labels=labels)
     found: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
     return found
 
 
-def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int]) -> float:
-    """Draw and keep this process's unfinished shards; images a second over all processes."""
+def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
     denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
     # a batch can take minutes on a CPU: look between network evaluations
     denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())
+    return denoiser
+
+
+def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser) -> float:
+    """Draw and keep this process's unfinished shards; images a second over all processes."""
     parts = {shard: range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count)) for shard in shards}
     total, done, started, rate = sum(map(len, parts.values())), 0, time.monotonic(), 0.0
     for shard, indices in parts.items():

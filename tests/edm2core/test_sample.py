@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edm2core.affine import Affine
 from edm2core.errors import InputError
-from edm2core.sample import drawn_labels, heun, latents, probe_sigma, sigma_schedule, to_uint8
+from edm2core.sample import between, drawn_labels, heun, latents, probe_sigma, sigma_schedule, to_uint8
 
 SHAPE = (1, 4, 4)
 
@@ -60,6 +60,15 @@ def test_an_images_class_does_not_depend_on_its_batch_and_all_are_as_frequent() 
     assert not torch.equal(drawn_labels(0, 1, range(2000), 10), labels)
     assert labels.dtype == torch.int64
     assert all(150 < count < 250 for count in torch.bincount(labels, minlength=10).tolist())
+
+
+def test_between_latents_is_an_arc_of_latents() -> None:
+    ends = latents(0, 0, range(8), (3, 16, 16))
+    arc = between(ends[:4], ends[4:], [0.0, 0.25, 0.5, 1.0])
+    assert arc.shape == (4, 4, 3, 16, 16)
+    torch.testing.assert_close(arc[:, 0], ends[:4])
+    torch.testing.assert_close(arc[:, 3], ends[4:])
+    assert (arc.std(dim=(2, 3, 4)) - 1).abs().max() < 0.1  # a straight line's middle has 0.71
 
 
 def test_the_solution_is_of_second_order() -> None:

@@ -53,7 +53,7 @@ def test_shards_a_grid_and_the_facts_come_out(bench: Any, network: Ref, images_o
     assert len({image.tobytes() for image in images}) == 50
     assert shard_names(manifest.files) == ["samples-00000.npy", "samples-00001.npy", "samples-00002.npy"]
     assert (manifest.metadata["n"], manifest.metadata["nfe"], manifest.metadata["ema"]) == (50, 7, "fixed")
-    assert sum(evaluations) == 50 * manifest.metadata["nfe"]
+    assert sum(evaluations) == (50 + 48) * manifest.metadata["nfe"]  # the interpolations too
     with Image.open(bench.folder / "store" / manifest.path("grid.png")) as grid:
         assert grid.size[0] >= 256
         assert grid.getpixel((0, 0)) == images[0, 0, 0, 0]
@@ -103,7 +103,7 @@ def test_finished_shards_are_not_drawn_again(
     assert sum(evaluations) == 40 * 7
     evaluations.clear()
     _, resumed = bench.run(sample.run, "sample", settings(), {"snapshot": network}, "resumed")
-    assert evaluations == [10] * 7
+    assert evaluations == [10] * 7 + [20] * 14 + [8] * 7  # the last shard, and the interpolations
     _, whole = bench.run(sample.run, "sample", settings(), {"snapshot": network})
     assert differ(images_of(resumed), images_of(whole)) == 0
 
@@ -128,6 +128,25 @@ def test_a_draw_and_a_seed_are_other_images(bench: Any, network: Ref, images_of:
     ]
     assert differ(images[0], images[1]) > 20
     assert differ(images[0], images[2]) > 20
+
+
+def test_interpolations_go_from_sample_to_sample_of_the_grid(bench: Any, network: Ref, images_of: Any) -> None:
+    _, manifest = bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    images = images_of(manifest)
+    with Image.open(bench.folder / "store" / manifest.path("interpolations.png")) as picture:
+        scale = picture.size[0] // (8 * (8 + 1))
+        small = np.asarray(picture)[::scale, ::scale]
+    rows = small.reshape(6, 9, 8, 9)[:, :8, :, :8].transpose(0, 2, 1, 3)
+    assert differ(rows[:, 0], images[0:12:2, 0]) <= 1
+    assert differ(rows[:, 7], images[1:12:2, 0]) <= 1
+    steps = np.abs(np.diff(rows.astype(int), axis=1)).mean(axis=(1, 2, 3))
+    apart = np.abs(rows[:, 7].astype(int) - rows[:, 0]).mean()
+    assert steps.max() < apart  # no jump from one end to the other
+
+
+def test_only_the_first_draw_is_interpolated(bench: Any, network: Ref) -> None:
+    _, manifest = bench.run(sample.run, "sample", settings(count=20, draw=1), {"snapshot": network})
+    assert "interpolations.png" not in manifest.files
 
 
 def test_an_average_that_is_not_there_is_named(bench: Any, network: Ref) -> None:
