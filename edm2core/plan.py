@@ -104,7 +104,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
 
     `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, `start:<recipe name>` for the
     checkpoint that a recipe starts from, `reference:<recipe name>` for its imported statistics, `inception` and `dinov2` for the weights of
-    extractors.
+    extractors; metrics without theirs are left out.
     """
     tasks: dict[Ref, Task] = {}
 
@@ -115,7 +115,8 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     for recipe in experiment.recipes:
         data = add(_prepare(recipe, digests[f"data:{recipe.name}"]))
         compared = []
-        for metrics in _by_extractor(experiment.metrics[recipe.name]):
+        measurable = tuple(m for m in experiment.metrics[recipe.name] if m.extractor not in WEIGHTS or WEIGHTS[m.extractor] in digests)
+        for metrics in _by_extractor(measurable):
             extractor = add(_extractor(metrics[0].extractor, data, experiment, digests))
             compared.append((metrics, extractor, add(_reference(recipe, metrics[0].extractor, data, extractor, digests))))
         if experiment.probe:

@@ -35,6 +35,7 @@ from edm2core.config.experiment import Experiment
 from edm2core.errors import InputError
 from edm2core.manifest import Ref
 from edm2core.plan import Task, trajectory_ref
+from pipelines.sources import absent
 
 COMPONENTS: dict[str, Callable[..., None]] = {
     f.__name__: f
@@ -103,7 +104,7 @@ class _Compiler:
             if self.profile and self.profile.mlflow:
                 _let_log(last, self.profile.mlflow)
             with dsl.ExitHandler(last, name="experiment"):
-                packed = pack(self.experiment.name, self.experiment.text, self.tasks)
+                packed = pack(self.experiment.name, self.experiment.text, self.tasks, absent(self.experiment))
                 first = self._control("record", "record the run", plan=packed, run=run, store=store)
                 channels: Channels = {}
                 for task in shared:

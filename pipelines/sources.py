@@ -33,8 +33,26 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     for reference in {recipe.reference for recipe in experiment.recipes if recipe.reference}:
         arrays_of(Path(reference.source), EXTRACTORS[reference.extractor])
     digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
-    extractors = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics}
-    return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in extractors if e in WEIGHTS}}
+    left_out = absent(experiment)
+    used = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics if metric.result not in left_out}
+    return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in used if e in WEIGHTS}}
+
+
+def absent(experiment: Experiment) -> dict[str, str]:
+    """The optional metrics that are left out, by their name in results, and why: the weights of their extractor are not there."""
+    asked = {metric for metrics in experiment.metrics.values() for metric in metrics}
+    required = {WEIGHTS.get(metric.extractor) for metric in asked - experiment.optional}  # whose absence is refused
+    found = {}
+    for metric in sorted(asked & experiment.optional):
+        kind = WEIGHTS.get(metric.extractor)
+        if kind is None or kind in required:
+            continue
+        source = experiment.weights[kind]
+        if source is None:
+            found[metric.result] = f"The experiment names no weights of {WHAT[kind]}. {GET_WEIGHTS[kind]}"
+        elif "://" not in source and not Path(source).exists():
+            found[metric.result] = f"There is no file {source}. {GET_WEIGHTS[kind]}"
+    return found
 
 
 def brought(tasks: Iterable[Task]) -> list[Task]:

@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edm2core.errors import EdmError
 from edm2core.plan import Task
@@ -14,9 +14,9 @@ from edm2core.store import open_store
 from edm2core.store.runs import Run, record
 
 
-def pack(name: str, experiment: str, tasks: Sequence[Task]) -> str:
-    """The experiment's name, its file's text and its tasks as a short line."""
-    values = {"name": name, "experiment": experiment, "tasks": [task.to_json() for task in tasks]}
+def pack(name: str, experiment: str, tasks: Sequence[Task], absent: Mapping[str, str]) -> str:
+    """The experiment's name, its file's text, its tasks and what it leaves out as a short line."""
+    values = {"name": name, "experiment": experiment, "tasks": [task.to_json() for task in tasks], "absent": dict(absent)}
     return base64.b64encode(zlib.compress(json.dumps(values).encode(), 9)).decode()
 
 
@@ -24,6 +24,6 @@ def write(packed: str, run: str, store: str) -> None:
     """Record the run in the store."""
     values = json.loads(zlib.decompress(base64.b64decode(packed)))
     try:
-        record(Run(run, open_store(store)), values["name"], values["experiment"], values["tasks"])
+        record(Run(run, open_store(store)), values["name"], values["experiment"], values["tasks"], values["absent"])
     except EdmError as error:
         sys.exit(str(error))

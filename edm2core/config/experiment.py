@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -32,6 +33,9 @@ class ExperimentFile(Settings):
     epochs: Counts | None = None  # snapshots to evaluate; none: each recipe's snapshot_every, and its end
     sample: dict[str, Any] = {}  # over every recipe's sample section
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ("fid",)  # such as fid, precision_dinov2 (docs/evaluation.md)
+    optional_metrics: Annotated[
+        tuple[str, ...], Field(strict=False)
+    ] = ()  # left out, and said so, where their extractor's weights are absent
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
     recheck: Annotated[int, Field(ge=0)] = 0  # fresh draws that each training's best snapshot is evaluated with again
@@ -40,7 +44,7 @@ class ExperimentFile(Settings):
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
     dinov2_weights: str | None = None  # path of dinov2_vitl14_pretrain.pth
 
-    _once = field_validator("recipes", "epochs", "metrics")(once)
+    _once = field_validator("recipes", "epochs", "metrics", "optional_metrics")(once)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Experiment:
     text: str  # the file as written
     swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
     recheck: int = 0  # fresh draws
+    optional: frozenset[Metric] = frozenset()  # of the metrics, those that are left out where their extractor's weights are absent
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -88,27 +93,31 @@ def load_experiment(path: Path) -> Experiment:
         _averages_suffice(document, file, recipe, epochs[recipe.name])
         if file.probe is not False:
             _blocks_exist(document, recipe)
-    metrics = {recipe.name: _metrics(document, file, recipe) for recipe in recipes}
+    required = {recipe.name: _metrics(document, file, recipe, "metrics") for recipe in recipes}
+    optional = {recipe.name: _metrics(document, file, recipe, "optional_metrics") for recipe in recipes}
+    for recipe in recipes:
+        _reference_is_used(document, file, recipe, (*required[recipe.name], *optional[recipe.name]))
     return Experiment(
         file.name,
         recipes,
         file.seeds,
         epochs,
-        metrics,
+        {name: _ordered({*metrics, *optional[name]}) for name, metrics in required.items()},
         file.probe is not False,
         file.diagnostics is not False,
         {"inception": _located(file.inception_weights, path.parent), "dinov2": _located(file.dinov2_weights, path.parent)},
         path.read_text(),
         swept,
         file.recheck,
+        frozenset({m for found in optional.values() for m in found} - {m for found in required.values() for m in found}),
     )
 
 
-def _metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[Metric, ...]:
-    """The metrics asked for, each once, where the recipe's data and samples allow them."""
+def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: str) -> tuple[Metric, ...]:
+    """The metrics that a setting asks for, each once, where the recipe's data and samples allow them."""
     found: set[Metric] = set()
-    for index, text in enumerate(file.metrics):
-        where = str(document.origin(("metrics", index)))
+    for index, text in enumerate(getattr(file, setting)):
+        where = str(document.origin((setting, index)))
         if split(text)[0] not in METRICS:
             raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=where)
         try:
@@ -120,7 +129,7 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[
             raise InputError(
                 f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
                 where=str(document.origin(("sample", "count"))),
-                do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `metrics`.",
+                do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`.",
             )
         if recipe.reference and asked.extractor == recipe.reference.extractor and asked.name not in (*FRECHET, "is"):
             raise InputError(
@@ -129,18 +138,27 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[
                 do_next=f"Leave it out here, and ask for it in an experiment without {recipe.name}'s `reference`: samples are shared.",
             )
         found.add(asked)
-    if recipe.reference and file.metrics and not any(a.extractor == recipe.reference.extractor and a.name in FRECHET for a in found):
+    return _ordered(found)
+
+
+def _ordered(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    return tuple(sorted(metrics, key=lambda each: (list(EXTRACTORS).index(each.extractor), METRICS.index(each.name))))
+
+
+def _reference_is_used(document: Document, file: ExperimentFile, recipe: Recipe, metrics: tuple[Metric, ...]) -> None:
+    if recipe.reference and metrics and not any(a.extractor == recipe.reference.extractor and a.name in FRECHET for a in metrics):
         raise InputError(
             f"The imported reference of {recipe.name} is in {IN_WORDS[recipe.reference.extractor]}, in which no distance is asked for.",
             where=str(document.origin(("metrics",))),
             do_next="Import statistics in the features that `metrics` name, or name such metrics.",
         )
-    return tuple(sorted(found, key=lambda each: (list(EXTRACTORS).index(each.extractor), METRICS.index(each.name))))
 
 
 def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, epochs: tuple[int, ...]) -> None:
     """Every average asked for will be in the snapshot, or can be mixed from those that training stores."""
-    asked = [(ema, "sample") for ema in recipe.sample.ema if file.metrics] + [(recipe.probe.ema, "probe")] * (file.probe is not False)
+    asked = [(ema, "sample") for ema in recipe.sample.ema if file.metrics or file.optional_metrics] + [(recipe.probe.ema, "probe")] * (
+        file.probe is not False
+    )
     asked += [(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False)
     first = (recipe.start.completed if recipe.start else None) or 0
     for (ema, section), epoch in product(asked, epochs):

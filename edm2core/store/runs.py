@@ -6,6 +6,7 @@ import json
 import secrets
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from edm2core.errors import InputError
 from edm2core.keys import key_of
 from edm2core.plan import Task
 from edm2core.store.base import Store
+
+NOTES = "notes.md"  # the user's own words about a run, which only the user writes
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,17 @@ class Run:
     _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
 
 
-def open_run(store: Store, experiment: Experiment, tasks: list[Task]) -> Run:
+def open_run(store: Store, experiment: Experiment, tasks: list[Task], absent: Mapping[str, str]) -> Run:
     """The run of this experiment, recorded in the store."""
     run = Run(run_id(experiment, tasks), store)
-    record(run, experiment.name, experiment.text, [task.to_json() for task in tasks])
+    record(run, experiment.name, experiment.text, [task.to_json() for task in tasks], absent)
     return run
 
 
-def record(run: Run, name: str, experiment: str, tasks: list[dict[str, Any]]) -> None:
-    """Write what was asked into the run's folder: the experiment file's text, and the plan."""
+def record(run: Run, name: str, experiment: str, tasks: list[dict[str, Any]], absent: Mapping[str, str]) -> None:
+    """Write what was asked into the run's folder: the experiment file's text, the plan, and which metrics it leaves out for what reason."""
     run.store.write(f"{run.folder}/experiment.yaml", experiment.encode())
-    run.store.write(f"{run.folder}/plan.json", json.dumps({"name": name, "tasks": tasks}, indent=1).encode())
+    run.store.write(f"{run.folder}/plan.json", json.dumps({"name": name, "absent": dict(absent), "tasks": tasks}, indent=1).encode())
 
 
 def run_id(experiment: Experiment, tasks: list[Task]) -> str:
@@ -80,6 +83,13 @@ def load_plan(store: Store, run: str) -> tuple[str, list[Task]]:
         )
     values = json.loads(store.read(path))
     return values["name"], [Task.from_json(task) for task in values["tasks"]]
+
+
+def load_absent(run: Run) -> dict[str, str]:
+    """The metrics that a recorded run left out, by their name in results, and why."""
+    path = f"{run.folder}/plan.json"
+    found: dict[str, str] = json.loads(run.store.read(path)).get("absent", {}) if run.store.stat(path) else {}
+    return found
 
 
 def list_runs(store: Store) -> list[str]:

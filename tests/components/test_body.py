@@ -143,7 +143,7 @@ def planned(tmp_path: Path, store: Store) -> tuple[Run, Experiment, list[Task]]:
     (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [1, 2]\nmetrics: []\nprobe: false\n")
     read = load_experiment(tmp_path / "e.yaml")
     tasks = plan(read, {"data:digits/C": "builtin:digits"})
-    return open_run(store, read, tasks), read, tasks
+    return open_run(store, read, tasks, {}), read, tasks
 
 
 @pytest.mark.parametrize("owners", [(WORKFLOW,), ()], ids=["the Workflow's", "nobody's"])

@@ -165,7 +165,7 @@ def started(tmp_path: Path, stage: str, **settings: Any) -> tuple[Task, list[Tas
     """A task of the stage, the plan, the command that does it, and the folder of its outputs."""
     read, tasks = small(tmp_path, **settings)
     store = tmp_path / "store"
-    run = open_run(open_store(str(store)), read, tasks)
+    run = open_run(open_store(str(store)), read, tasks, {})
     compile(tasks, read, run.id, None, str(store), tmp_path / "package.yaml")
     task = next(task for task in tasks if task.stage == stage)
     out = tmp_path / "out"
