@@ -29,9 +29,10 @@ from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
 from edm2core.store.runs import record as record_plan
+from pipelines.live import LiveReport
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
-from pipelines.sources import resolve, upload
+from pipelines.sources import absent, resolve, upload
 from pipelines.tracker import Tracker
 from pipelines.view import View
 
@@ -42,11 +43,11 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
     Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
     """
     experiment, server = load_experiment(path), MlflowServer.named()
-    tasks = plan(experiment, resolve(experiment))
+    tasks, left_out = plan(experiment, resolve(experiment)), absent(experiment)
     if only:
         tasks = _standing_on(tasks, only, path)
     store = open_store(place.store)
-    record = open_run(store, experiment, tasks)
+    record = open_run(store, experiment, tasks, left_out)
     if not place.shares_disk:
         upload(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
     backend = place.backend(record)
@@ -68,24 +69,37 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
         view.changed(task, outcome)
         if tracker:
             tracker.changed()
+        outcomes[task.ref] = outcome
+        if outcome.state not in ("waiting", "reused"):
+            live.news()
         record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
 
-    with _interruptible(stop, backend, place.grace_s, view):
+    command = shlex.join(["edm2", *sys.argv[1:]])
+    outcomes: dict[Ref, Outcome] = {}
+
+    def write_so_far() -> None:
+        known = dict(outcomes)
+        there = [*tasks]
+        write_report(record, experiment.name, there, _reported(record, there, known), command, running=True)
+
+    live = LiveReport(write_so_far)
+    console.print(f"report, while it runs: {store.uri}/{record.folder}/report.html", soft_wrap=True, markup=False)
+    with _interruptible(stop, backend, place.grace_s, view), live:
         try:
             with view:
-                outcomes = run_tasks(tasks, work, place.jobs, stop, changed)
+                run_tasks(tasks, work, place.jobs, stop, changed)
             if experiment.recheck and not only and not stop.is_set():
                 done = [task for task in tasks if outcomes[task.ref].state in ("done", "reused")]
                 again = rechecks(collect(experiment.name, done, store, RunInfo()), experiment.recheck)
                 tasks = [*tasks, *again]
-                record_plan(record, experiment.name, experiment.text, [task.to_json() for task in tasks])
+                record_plan(record, experiment.name, experiment.text, [task.to_json() for task in tasks], left_out)
                 with (view := View([*done, *again], console)):
-                    outcomes |= run_tasks([*done, *again], work, place.jobs, stop, changed)
+                    run_tasks([*done, *again], work, place.jobs, stop, changed)
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)
             unwant(store, tasks, record.id)
     reported = _reported(record, tasks, outcomes)
-    write_report(record, experiment.name, tasks, reported, shlex.join(["edm2", *sys.argv[1:]]))
+    write_report(record, experiment.name, tasks, reported, command)
     if tracker:
         tracker.close(tasks, reported)
     record.close()
@@ -113,7 +127,7 @@ def _standing_on(tasks: list[Task], only: str, path: Path) -> list[Task]:
 
 
 def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> dict[Ref, Reported]:
-    logs = {task.ref: _log_of(record, task) for task in tasks if outcomes[task.ref].state == "failed"}
+    logs = {task.ref: _log_of(record, task) for task in tasks if task.ref in outcomes and outcomes[task.ref].state == "failed"}
     return {ref: Reported(outcome.state, str(outcome.error or ""), logs.get(ref, "")) for ref, outcome in outcomes.items()}
 
 

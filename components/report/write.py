@@ -18,24 +18,29 @@ from edm2core.report import Outcome, RunInfo, collect, write
 from edm2core.report.tracked import tracked
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
-from edm2core.store.runs import Run, load_plan
+from edm2core.store.runs import NOTES, Run, load_absent, load_plan
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 
 
-def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str) -> None:
+def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str, *, running: bool = False) -> None:
     """report.html, results.json and its tables as CSV from what is in the store; tasks without a result show as such.
 
-    `command` is what a person would type to get it again.
+    `command` is what a person would type to get it again. The user's notes.md, if the run's folder has one, is part of the page.
     """
-    try:
-        experiment = run.store.read(f"{run.folder}/experiment.yaml").decode()
-    except MissingError:
-        experiment = ""
+    experiment, notes = _text(run, "experiment.yaml"), _text(run, NOTES)
+    info = RunInfo(outcomes, experiment, command, running=running, absent=load_absent(run), notes=notes)
     with tempfile.TemporaryDirectory() as folder:
-        write(collect(name, tasks, run.store, RunInfo(outcomes, experiment, command)), Path(folder))
+        write(collect(name, tasks, run.store, info), Path(folder))
         for path in Path(folder).iterdir():
             run.store.write(f"{run.folder}/{path.name}", path.read_bytes())
+
+
+def _text(run: Run, file: str) -> str:
+    try:
+        return run.store.read(f"{run.folder}/{file}").decode(errors="replace")
+    except MissingError:
+        return ""
 
 
 def recorded_outcomes(run: Run) -> dict[Ref, Outcome]:

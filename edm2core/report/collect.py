@@ -16,7 +16,7 @@ from edm2core.plan import Task
 from edm2core.store.base import Store
 from edm2core.store.results import load
 
-CURVE, GRID, NEIGHBOURS = "curve.jsonl", "grid.png", "neighbours.png"
+CURVE, GRID, INTERPOLATIONS, NEIGHBOURS = "curve.jsonl", "grid.png", "interpolations.png", "neighbours.png"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -37,6 +37,9 @@ class RunInfo:
     command: str = ""  # what was typed
     started: str = ""  # ISO 8601
     finished: str = ""
+    running: bool = False  # so that more is to come, and the page refreshes by itself
+    absent: Mapping[str, str] = field(default_factory=dict)  # optional metrics that were left out, by their name in results, and why
+    notes: str = ""  # the user's, in Markdown
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Report:
     store: str  # URI
     results: Mapping[Ref, Result]  # in the plan's order
     curves: Mapping[Ref, list[dict[str, Any]]]  # of each trajectory's latest finished snapshot
-    grids: Mapping[Ref, bytes]  # PNG of each finished sample task
+    grids: Mapping[Ref, bytes]  # PNG of each finished sample task's, first draws alone
+    interpolations: Mapping[Ref, bytes]  # PNG likewise
     neighbours: Mapping[Ref, bytes]  # PNG of each training's latest metrics with memorisation
     unreadable: tuple[str, ...]  # files that should be there and are not as recorded
     run: RunInfo
@@ -106,22 +110,21 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
             return None
 
     curves: dict[Ref, list[dict[str, Any]]] = {}
-    grids: dict[Ref, bytes] = {}
-    neighbours: dict[Ref, bytes] = {}
+    shown: dict[str, dict[Ref, bytes]] = {GRID: {}, INTERPOLATIONS: {}, NEIGHBOURS: {}}
     with tempfile.TemporaryDirectory(prefix="edm2-report-") as temporary:
         for number, result in enumerate(_latest_snapshots(results.values())):
             data = read(result, CURVE, Path(temporary) / f"curve-{number}")
             if data is not None:
                 curves[result.task.ref] = _lines(data)
-        for number, result in enumerate(r for r in results.values() if r.task.stage == "sample" and pictures):
-            data = read(result, GRID, Path(temporary) / f"grid-{number}")
-            if data is not None and data.startswith(PNG):
-                grids[result.task.ref] = data
-        for number, result in enumerate(_latest_with_neighbours(results.values()) if pictures else ()):
-            data = read(result, NEIGHBOURS, Path(temporary) / f"neighbours-{number}")
-            if data is not None and data.startswith(PNG):
-                neighbours[result.task.ref] = data
-    return Report(name, store.uri, results, curves, grids, neighbours, tuple(unreadable), run, _calibrations(store, results))
+        firsts = [r for r in results.values() if r.task.stage == "sample" and not r.task.subject.get("draw")]
+        wanted = {GRID: firsts, INTERPOLATIONS: firsts, NEIGHBOURS: _latest_with_neighbours(results.values())}
+        for file, those in wanted.items() if pictures else ():
+            for number, result in enumerate(those):
+                data = read(result, file, Path(temporary) / f"{number}-{file}")
+                if data is not None and data.startswith(PNG):
+                    shown[file][result.task.ref] = data
+    found = shown[GRID], shown[INTERPOLATIONS], shown[NEIGHBOURS]
+    return Report(name, store.uri, results, curves, *found, tuple(unreadable), run, _calibrations(store, results))
 
 
 def _calibrations(store: Store, results: Mapping[Ref, Result]) -> tuple[Manifest, ...]:

@@ -35,7 +35,13 @@ class Figure:
     title: str
     caption: str
     plot: dict[str, Any]
-    log: bool = False  # whether a logarithmic axis makes sense
+    log: bool = False  # whether a logarithmic vertical axis makes sense
+    recipe: str = ""  # the one recipe that it is of
+
+    @property
+    def by_epoch(self) -> bool:
+        """Whether epochs run along it, which a logarithmic axis may spread better."""
+        return bool(self.plot["layout"]["xaxis"]["title"]["text"] == "epoch")
 
     @property
     def legend(self) -> list[dict[str, Any]]:
@@ -84,7 +90,7 @@ class Styles:
         return {
             "type": "scatter",
             "name": self.name(recipe, seed, ema),
-            "meta": {"color": number},
+            "meta": {"color": number, "recipe": recipe},
             "line": {"width": 2, "dash": DASHES[self.seeds.index(seed) % len(DASHES)]},
             "marker": {"size": 8, "symbol": list(SYMBOLS)[symbol % len(SYMBOLS)]},
         }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import shlex
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import yaml
@@ -15,6 +18,7 @@ from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
+from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
 from edm2core.report.results import distinct, is_probe, label, rows
@@ -32,10 +36,25 @@ STAGES = {
     "extractor": "feature extractor",
     "reference": "reference statistics",
 }
+SECTIONS = {
+    "notes": "Notes",
+    "results": "Results",
+    "curves": "Curves",
+    "seeds": "Seeds",
+    "settings": "Sweep",
+    "widths": "Averages",
+    "samples": "Samples",
+    "neighbours": "Nearest",
+    "maps": "Probe",
+    "training": "Training",
+    "inside": "Inside",
+    "missing": "Missing",
+    "provenance": "Provenance",
+}
 
 
 def render(report: Report) -> str:
-    """The whole page, with plotly.js in it where there is something to draw; loads nothing from anywhere."""
+    """The whole page, with plotly.js in it, compressed, where there is something to draw; loads nothing from anywhere."""
     found = rows(report)
     styles = Styles.of(report)
     known = recipes(report)
@@ -52,6 +71,8 @@ def render(report: Report) -> str:
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label}
+    now = datetime.now(UTC)
+    grids, nearest = samples(report, styles), neighbours(report, styles)
     page = environment.get_template("report.html").render(
         report=report,
         styles=styles,
@@ -72,9 +93,23 @@ def render(report: Report) -> str:
         magnitudes=magnitudes,
         noise=noise,
         noise_epochs=_epochs(noise),
-        plots={figure.id: figure.plot for figure in figures},
-        samples=samples(report, styles),
-        neighbours=neighbours(report, styles),
+        plots={figure.id: _short(figure.plot) for figure in figures},
+        samples=grids,
+        neighbours=nearest,
+        notes=as_html(report.run.notes),
+        sections=_sections(
+            notes=report.run.notes,
+            curves=curves,
+            seeds=by_seeds,
+            settings=settings,
+            widths=by_width,
+            samples=grids,
+            neighbours=nearest,
+            maps=maps,
+            training=training,
+            inside=magnitudes,
+            missing=report.undone or report.unreadable,
+        ),
         best_again=best_again(report),
         rows=found | rows(report, rechecks=True),
         recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},
@@ -84,10 +119,31 @@ def render(report: Report) -> str:
         calibrations=[calibration(manifest) for manifest in report.calibrations],
         packages=_packages(done),
         reproduce=_reproduce(report, done),
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        plotly=get_plotlyjs() if figures else "",
+        made=now.strftime("%Y-%m-%d %H:%M UTC"),
+        made_iso=now.isoformat(timespec="seconds"),
+        plotly=_plotly() if figures else "",
     )
     return page
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js, compressed, in base64."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9)).decode()
+
+
+def _short(found: Any) -> Any:
+    """Plain data with numbers of as many digits as a drawing can show."""
+    if isinstance(found, float):
+        return float(f"{found:.6g}")
+    if isinstance(found, dict):
+        return {name: _short(part) for name, part in found.items()}
+    return [_short(part) for part in found] if isinstance(found, list | tuple) else found
+
+
+def _sections(**content: object) -> list[tuple[str, str]]:
+    """Ids and short titles of the sections that have something to show, in the page's order."""
+    return [(name, title) for name, title in SECTIONS.items() if name in ("results", "provenance") or content.get(name)]
 
 
 def _epochs(figures: list[Figure]) -> list[int]:

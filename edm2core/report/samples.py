@@ -11,8 +11,10 @@ from edm2core.manifest import Ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Styles
 
-NEIGHBOURS_BUDGET = 1_000_000
-BUDGET = 5_000_000  # bytes of PNG on the page: with base64 and plotly.js it stays well below 15 MB
+NEIGHBOURS_BUDGET = 800_000
+BUDGET = 6_000_000  # bytes of PNG on the page: with base64 and all else it stays well below 15 MB
+FEW = 5  # epochs that are worth more than further trainings
+COLUMNS = 8  # images in a row
 
 
 @dataclass(frozen=True)
@@ -25,26 +27,47 @@ class Picture:
     height: int
     missing: str = ""
 
+    @property
+    def rows(self) -> int:
+        return max(1, round(COLUMNS * self.height / self.width))
+
 
 @dataclass(frozen=True)
 class Strip:
-    """One column of the samples: a training's grids along the epochs."""
+    """One column of the samples: a training's grids and interpolations along the epochs."""
 
-    title: str
+    name: str
+    recipe: str
     color: int
     variant: str  # seed and average, where there are several
-    pictures: list[Picture]
+    kinds: dict[str, list[Picture]]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one data set; `left_out` are epochs that did not fit on the page."""
+    """The samples of one data set; what is left out did not fit on the page."""
 
     dataset: str
     epochs: list[int]
     variants: list[str]
     strips: list[Strip]
     left_out: list[int]
+    left_out_variants: list[str]
+
+    @property
+    def other(self) -> int:
+        """The number of the first strip of another recipe than the first, to stand beside it."""
+        return next((i for i, strip in enumerate(self.strips) if strip.recipe != self.strips[0].recipe), 1)
+
+    @property
+    def latest(self) -> int:
+        """The number of the last epoch that has pictures; a run that goes on has none yet of later ones."""
+        shown = [i for strip in self.strips for i, picture in enumerate(strip.kinds["grid"]) if picture.uri]
+        return max(shown, default=len(self.epochs) - 1)
+
+    @property
+    def interpolated(self) -> bool:
+        return any(picture.uri for strip in self.strips for picture in strip.kinds["interpolations"])
 
 
 @dataclass(frozen=True)
@@ -61,9 +84,9 @@ class Neighbours:
 
 
 def samples(report: Report, styles: Styles) -> list[Samples]:
-    """The samples of every data set, thinned along the epochs where they would make the page too large."""
+    """The samples of every data set, with fewer epochs and then fewer trainings where all would make the page too large."""
     first = [r for r in report.of_stage("sample") if r.task.subject.get("draw", 0) == 0]
-    shown = _fitting(sorted({r.task.subject["epoch"] for r in first}), {r.task.ref: r for r in first}, report.grids)
+    shown = _fitting(report, styles, first)
     return [_dataset(report, styles, name, [r for r in first if r.task.subject["dataset"] == name], shown) for name in _datasets(first)]
 
 
@@ -84,26 +107,38 @@ def neighbours(report: Report, styles: Styles) -> list[Neighbours]:
     return found
 
 
-def _dataset(report: Report, styles: Styles, name: str, results: list[Result], shown: set[int]) -> Samples:
+def _dataset(report: Report, styles: Styles, name: str, results: list[Result], shown: set[Ref]) -> Samples:
     columns: dict[tuple[str, int, str], dict[int, Result]] = {}
     for result in results:
         subject = result.task.subject
         columns.setdefault((subject["recipe"], subject["seed"], subject["ema"]), {})[subject["epoch"]] = result
     wanted = sorted({result.task.subject["epoch"] for result in results})
-    epochs = [epoch for epoch in wanted if epoch in shown]
+    epochs = [e for e in wanted if any(r.task.ref in shown for found in columns.values() for epoch, r in found.items() if epoch == e)]
+    kept = {who: found for who, found in columns.items() if any(result.task.ref in shown for result in found.values())}
     strips = [
-        Strip(recipe, styles.recipes.index(recipe), styles.variant(seed, ema), [_picture(report, found.get(e), e) for e in epochs])
-        for (recipe, seed, ema), found in columns.items()
+        Strip(
+            styles.name(*who),
+            who[0],
+            styles.recipes.index(who[0]),
+            styles.variant(*who[1:]),
+            {
+                "grid": [_picture(report.grids, found.get(e), e) for e in epochs],
+                "interpolations": [_picture(report.interpolations, found.get(e), e) for e in epochs],
+            },
+        )
+        for who, found in kept.items()
     ]
-    return Samples(name, epochs, list(dict.fromkeys(s.variant for s in strips)), strips, [e for e in wanted if e not in shown])
+    variants = list(dict.fromkeys(strip.variant for strip in strips))
+    every = dict.fromkeys(styles.variant(*who[1:]) for who in columns)
+    return Samples(name, epochs, variants, strips, [e for e in wanted if e not in epochs], [v for v in every if v not in variants])
 
 
-def _picture(report: Report, result: Result | None, epoch: int) -> Picture:
+def _picture(pictures: Mapping[Ref, bytes], result: Result | None, epoch: int) -> Picture:
     if result is None:
         return Picture(epoch, "", 1, 1, f"not asked for at epoch {epoch}")
-    png = report.grids.get(result.task.ref)
+    png = pictures.get(result.task.ref)
     if png is None:
-        return Picture(epoch, "", 1, 1, result.outcome.state if result.manifest is None else "no image stored")
+        return Picture(epoch, "", 1, 1, result.outcome.state if result.manifest is None else "none stored with these samples")
     return _embedded(png, epoch)
 
 
@@ -112,15 +147,24 @@ def _embedded(png: bytes, epoch: int) -> Picture:
     return Picture(epoch, "data:image/png;base64," + base64.b64encode(png).decode(), width, height)
 
 
-def _fitting(epochs: list[int], results: Mapping[Ref, Result], grids: Mapping[Ref, bytes]) -> set[int]:
-    """The most evenly spaced epochs, the last among them, whose grids fit into the budget."""
-    size = dict.fromkeys(epochs, 0)
-    for ref, result in results.items():
-        size[result.task.subject["epoch"]] += len(grids.get(ref, b""))
-    for stride in range(1, len(epochs) + 1):
-        chosen = epochs[::-1][::stride]
-        if sum(size[epoch] for epoch in chosen) <= BUDGET:
-            return set(chosen)
+def _fitting(report: Report, styles: Styles, results: list[Result]) -> set[Ref]:
+    """The samples whose pictures fit: evenly spaced epochs, the last among them; where few are left, of fewer seeds and averages."""
+    epochs = sorted({result.task.subject["epoch"] for result in results}, reverse=True)
+    variants = list(dict.fromkeys(styles.variant(result.task.subject["seed"], result.task.subject["ema"]) for result in results))
+    size = {r.task.ref: len(report.grids.get(r.task.ref, b"")) + len(report.interpolations.get(r.task.ref, b"")) for r in results}
+    longest = [stride for stride in range(1, len(epochs) + 1) if len(epochs[::stride]) >= min(FEW, len(epochs))]
+    choices = [(stride, len(variants)) for stride in longest]
+    choices += [(longest[-1], number) for number in range(len(variants) - 1, 0, -1)]
+    choices += [(stride, 1) for stride in range(longest[-1] + 1, len(epochs) + 1)]
+    for stride, number in choices:
+        chosen = {
+            result.task.ref
+            for result in results
+            if result.task.subject["epoch"] in epochs[::stride]
+            and styles.variant(result.task.subject["seed"], result.task.subject["ema"]) in variants[:number]
+        }
+        if sum(size[ref] for ref in chosen) <= BUDGET:
+            return chosen
     return set()
 
 

@@ -37,6 +37,7 @@ def as_json(report: Report) -> str:
         "rechecks": _rows(rows(report, rechecks=True)),
         "seeds": [spread_facts(spread) for spread in over_seeds],
         "differences": [difference_facts(difference) for difference in differences(over_seeds)],
+        "absent": dict(report.run.absent),
         "diagnostics": [result.metadata for result in report.of_stage("diagnostics") if result.manifest],
         "run": run_facts(report),
     }

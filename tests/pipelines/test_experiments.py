@@ -20,7 +20,11 @@ FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 def test_an_experiment_can_be_planned_and_compiled_without_a_network(file: Path, tmp_path: Path) -> None:
     experiment = load_experiment(file)
     tasks = plan(experiment, resolve(experiment))
-    assert 0 < len(tasks) <= MOST_TASKS
+    assert tasks
+    if file.stem == "digits-full":  # says that it is for `edm2 run`
+        assert len(tasks) > MOST_TASKS
+        return
+    assert len(tasks) <= MOST_TASKS
     profile = load_profile("gpu")
     compile(tasks, experiment, run_id(experiment, tasks), profile, profile.store.uri, tmp_path / "package.yaml")
     assert (tmp_path / "package.yaml").stat().st_size < 2**20  # of which Argo keeps two copies where etcd takes 1.5 MiB

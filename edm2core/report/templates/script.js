@@ -13,6 +13,7 @@
   const source = document.getElementById("plots");
   const plots = source ? JSON.parse(source.textContent) : {};
   const drawn = [];
+  const off = new Set(); // recipes that no figure, table or grid shows
   const touch = matchMedia("(pointer: coarse)").matches;
 
   // Colours live in the style sheet alone; a figure only says which of them it wants.
@@ -27,7 +28,7 @@
       yaxis: { ...plot.layout.yaxis, ...axis },
     };
     const data = plot.data.map((given) => {
-      const trace = { ...given, visible: given.visible !== false && !given.meta.off };
+      const trace = { ...given, visible: given.visible !== false && !given.meta.off && !off.has(given.meta.recipe) };
       if (trace.meta.color === undefined) return trace;
       const c = colour(`--series-${trace.meta.color % 8}`);
       const edge = trace.marker && trace.marker.line ? { line: { ...trace.marker.line, color: c } } : {};
@@ -48,18 +49,38 @@
     draw(waiting.shift());
     setTimeout(drawNext);
   };
-  drawNext();
+  // plotly.js is in the page, compressed: a third of its size.
+  const unpacked = (text) => {
+    const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const packed = document.getElementById("plotly");
+  if (packed) {
+    unpacked(packed.textContent.trim()).then((code) => {
+      const script = document.createElement("script");
+      script.textContent = code;
+      document.body.append(script);
+      drawNext();
+    }, () => document.querySelectorAll(".canvas").forEach((canvas) => { canvas.textContent = "This browser is too old to draw figures."; }));
+  }
 
   document.querySelectorAll("[data-log]").forEach((box) => box.addEventListener("change", () => {
-    plots[box.dataset.log].layout.yaxis.type = box.checked ? "log" : "linear";
-    draw(box.dataset.log);
+    plots[box.dataset.log].layout[box.dataset.axis].type = box.checked ? "log" : "linear";
+    if (drawn.includes(box.dataset.log)) draw(box.dataset.log);
   }));
 
   document.querySelectorAll("[data-line]").forEach((line) => line.addEventListener("click", () => {
     const shown = line.getAttribute("aria-pressed") !== "true";
     line.setAttribute("aria-pressed", String(shown));
     plots[line.dataset.figure].data.forEach((trace) => { if (trace.name === line.dataset.line) trace.meta.off = !shown; });
-    draw(line.dataset.figure);
+    if (drawn.includes(line.dataset.figure)) draw(line.dataset.figure);
+  }));
+
+  document.querySelectorAll("[data-toggle]").forEach((chip) => chip.addEventListener("click", () => {
+    const name = chip.dataset.toggle, shown = off.delete(name) || !off.add(name);
+    chip.setAttribute("aria-pressed", String(shown));
+    document.querySelectorAll("[data-recipe]").forEach((part) => { if (part.dataset.recipe === name) part.toggleAttribute("data-off", !shown); });
+    redraw();
   }));
 
   const button = document.getElementById("theme");
@@ -78,21 +99,18 @@
   document.querySelectorAll(".epochs").forEach((block) => {
     const slider = block.querySelector("input[type=range]");
     if (!slider) return;
-    const epochs = slider.dataset.epochs.split(","), output = block.querySelector("output"), select = block.querySelector("select");
+    const epochs = slider.dataset.epochs.split(","), output = block.querySelector("output");
     const maps = [...block.querySelectorAll(".canvas")].map((canvas) => canvas.id);
     const show = () => {
       const epoch = epochs[slider.value];
       output.textContent = epoch;
       slider.setAttribute("aria-valuetext", `epoch ${epoch}`);
-      block.querySelectorAll("[data-epoch]").forEach((part) => { part.hidden = part.dataset.epoch !== epoch; });
       maps.forEach((id) => {
         plots[id].data.forEach((trace) => { trace.visible = String(trace.meta.epoch) === epoch; });
         if (drawn.includes(id)) draw(id);
       });
-      if (select) block.querySelectorAll("[data-variant]").forEach((part) => { part.hidden = part.dataset.variant !== select.value; });
     };
     slider.addEventListener("input", show);
-    if (select) select.addEventListener("change", show);
     show();
   });
 })();

@@ -110,6 +110,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     return Fake(tmp_path_factory.mktemp("demo")).make()
 
 
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Fake:
+    """An experiment with all that a report shows, all of it done; not to be changed."""
+    text = DEMO + "diagnostics: true\n"
+    for old, new in {
+        "seeds: [0]": "seeds: [0, 1]",
+        "count: 2000": "count: 2000, draws: 2, ema: [fixed, 0.05, 0.1]",
+        "[fd]": "[fd, precision, memorisation]",
+        "t: [4], blocks: [out_3]": "t: [3, 4, 5], blocks: [out_1, out_2, out_3]",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    return Fake(tmp_path_factory.mktemp("full"), text).make()
+
+
 def _quality(task: Task) -> float:
     """How bad the samples are: falls along the training, differs by recipe, seed and the width of the average."""
     subject = task.subject
@@ -132,9 +147,12 @@ def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
     if task.stage == "reference":
         return {"n": TRAIN[dataset]}
     if task.stage == "metrics":
-        name = "fd_digits" if task.settings["metrics"] == ["fd"] else task.settings["metrics"][0]
+        names = ["fd_digits" if metric == "fd" else metric for metric in task.settings["metrics"]]
         samples = next(other for other in tasks if other.ref == task.inputs["samples"])
-        return {"values": {name: 40 * _quality(task)}, "standard_errors": {name: 0.25}, "n": samples.settings["count"]}
+        values = {name: 40 * _quality(task) / number for number, name in enumerate(names, 1)}
+        near = {"samples": [3], "training": [5], "ratios": [0.125]}
+        errors = dict.fromkeys(names, 0.25)
+        return {"values": values, "standard_errors": errors, "n": samples.settings["count"], "extractor": "digits", "neighbours": near}
     if task.stage == "probe" and "snapshot" not in task.inputs:
         return {"pixel_accuracy": 95.83, "test_images": TEST[dataset]}
     if task.stage == "probe":
@@ -187,7 +205,7 @@ def _files(task: Task, tasks: list[Task]) -> dict[str, bytes]:
     if task.stage == "snapshot":
         return {"curve.jsonl": _curve(task), "ema-fixed.safetensors": b"weights"}
     if task.stage == "sample":
-        return {"grid.png": _grid(_quality(task), task.settings["seed"])}
+        return {name: _grid(_quality(task), task.settings["seed"]) for name in ("grid.png", "interpolations.png")}
     if task.stage == "metrics" and "memorisation" in task.settings["metrics"]:
         return {"metrics.json": b"{}", "neighbours.png": _grid(0.1, 0)}
     if task.stage == "prepare":

@@ -77,7 +77,7 @@ def test_the_page_loads_nothing(page: Page) -> None:
 
 
 def test_style_and_own_script_name_no_address_and_keep_nothing() -> None:
-    for name in ("style.css", "script.js"):
+    for name in ("style.css", "script.js", "samples.js", "tables.js", "live.js"):
         source = (Path(__file__).parents[3] / "edm2core/report/templates" / name).read_text()
         assert not re.search(r"https?:|//[a-z]|@import|url\(|localStorage|sessionStorage|cookie", source)
 
@@ -129,10 +129,37 @@ def test_the_slider_steps_through_the_epochs_and_each_has_one_picture_a_recipe(p
     (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range"]
     assert slider["data-epochs"] == "20,40,60"
     pictures = [a for tag, a in page.elements if tag == "img"]
-    assert sorted((str(a["alt"]).split(" at ")[0], a["data-epoch"]) for a in pictures) == [
-        (f"Samples of digits/{letter}", epoch) for letter in "CEG" for epoch in ("20", "40", "60")
+    assert sorted(str(a["alt"]) for a in pictures) == [
+        f"{kind} digits/{letter} at epoch {epoch}"
+        for kind in ("Interpolations by", "Samples of")
+        for letter in "CEG"
+        for epoch in (20, 40, 60)
     ]
     assert all(a["width"] == "64" and a["height"] == "64" for a in pictures)
+    shown = [a for tag, a in page.elements if tag == "div" and a.get("class") == "frame" and "hidden" not in a]
+    assert {(a["data-kind"], a["data-epoch"]) for a in shown} == {("grid", "60")}
+
+
+def test_samples_drawn_before_there_were_interpolations_are_shown_without(demo: Fake) -> None:
+    page = Page(render(replace(demo.report(), interpolations={})))
+    assert "Interpolations by" not in str(page.elements)
+    report = demo.report()
+    some = dict(list(report.interpolations.items())[1:])
+    assert "none stored with these samples" in Page(render(replace(report, interpolations=some))).text
+
+
+def test_while_a_run_goes_on_the_slider_starts_where_pictures_are(fake: Fake) -> None:
+    fake.make(lambda task: task.subject.get("epoch") == 60)
+    page = Page(render(fake.report(RunInfo(running=True))))
+    (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range"]
+    assert slider["value"] == "1"
+    assert "tasks are done. This page refreshes by itself." in page.text
+    assert "Still to come" in page.text
+
+
+def test_an_absent_metric_is_named_with_the_reason(demo: Fake) -> None:
+    page = Page(render(demo.report(RunInfo(absent={"fid": "There is no file inception.pth."}))))
+    assert "Not measured absent FID There is no file inception.pth." in page.text
 
 
 def test_a_restart_is_marked_on_the_loss_curve(page: Page) -> None:
@@ -157,7 +184,7 @@ def test_hostile_names_stay_text(fake: Fake) -> None:
     assert "<img src=x" not in text
     assert HOSTILE in page.text
     assert not [a for _, a in page.elements if "onerror" in a]
-    assert sum(tag == "script" for tag, _ in page.elements) == 3
+    assert sum(tag == "script" for tag, _ in page.elements) == 5  # data, plotly.js and three of the page's own
 
 
 def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake: Fake) -> None:
@@ -189,11 +216,20 @@ def test_an_experiment_of_which_nothing_is_done_still_has_a_page(fake: Fake) -> 
 
 def test_pictures_that_are_too_many_are_thinned_and_said_so(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     report = fake.make().report()
-    monkeypatch.setattr("edm2core.report.samples.BUDGET", sum(map(len, report.grids.values())) - 1)
+    pictures = {**{("g", ref): png for ref, png in report.grids.items()}, **{("i", ref): png for ref, png in report.interpolations.items()}}
+    monkeypatch.setattr("edm2core.report.samples.BUDGET", sum(map(len, pictures.values())) - 1)
     page = Page(render(report))
-    shown = {a["data-epoch"] for tag, a in page.elements if tag == "img"}
+    shown = {a["data-epoch"] for _, a in page.elements if a.get("class") == "frame"}
     assert shown == {"20", "60"}
     assert "epochs 40 are left out" in page.text
+
+
+def test_trainings_are_left_out_before_the_last_few_epochs_are(another: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch) -> None:
+    report = another({"seeds: [0]": "seeds: [0, 1]"}).report()
+    monkeypatch.setattr("edm2core.report.samples.BUDGET", sum(map(len, report.grids.values())) * 1.2)
+    page = Page(render(report))
+    assert {a["data-epoch"] for _, a in page.elements if a.get("class") == "frame"} == {"20", "40", "60"}
+    assert "seed 1 are left out" in page.text
 
 
 def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[..., Fake]) -> None:
