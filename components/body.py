@@ -168,7 +168,7 @@ class _Speaker:
                 self._said = time.monotonic()
                 self.line(f"{event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
         else:
-            self._record.log({"task": str(task.ref), **event})
+            self._record.log({**event, "task": str(task.ref), "title": task.title})
             words = event.get("message") or event.get("what")
             self.line(f"{kind}: {words}" if words else kind)
 

@@ -60,7 +60,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
         if tracker:
             tracker.event(task, event)
         if event["kind"] not in ("progress", "line"):
-            record.log({"task": str(task.ref), **event})
+            record.log({**event, "task": str(task.ref), "title": task.title})
 
     def work(task: Task) -> bool:
         return execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)[1]

@@ -88,6 +88,19 @@ def test_an_experiment_ends_with_its_numbers_and_a_page(finished: Place) -> None
     assert list(finished.folder.glob("store/runs/*/logs/*/*.log"))
 
 
+def test_a_runs_record_says_of_every_task_when_it_began_what_it_said_and_when_it_ended(finished: Place) -> None:
+    plan = json.loads(next(finished.folder.glob("store/runs/*/plan.json")).read_text())
+    lines = next(finished.folder.glob("store/runs/*/events/*.jsonl")).read_text().splitlines()
+    times: dict[str, list[tuple[str, float]]] = {}
+    for event in map(json.loads, lines):
+        if event["kind"] in ("running", "start", "done"):
+            times.setdefault(event["task"], []).append((event["kind"], event["time"]))
+    for task in plan["tasks"]:
+        found = times[f"{task['stage']}/{task['key']}"]
+        assert {"running", "done"} <= {kind for kind, _ in found}
+        assert max(time for _, time in found) == dict(found)["done"]
+
+
 def test_a_second_run_computes_nothing_and_takes_seconds(place: Place) -> None:
     before, results = place.manifests(), place.results()
     begun = time.monotonic()
