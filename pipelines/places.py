@@ -61,7 +61,7 @@ class Here:
         return True
 
     def backend(self, record: Run) -> Backend:
-        return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // self.jobs))
+        return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // self.jobs), forking=not _gpus())
 
     def spec(self, task: Task) -> JobSpec:
         return spec_of(task, self.store, processes=self.processes if task.stage in ("snapshot", "sample") else 1)

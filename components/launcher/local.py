@@ -13,23 +13,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.launcher.forks import Fork, Forks
 from components.launcher.memory import MALLOC
 from components.launcher.spec import JobSpec, Status
+
+IMPORT_LITTLE = ("prepare",)
 
 
 @dataclass
 class _Running:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log: Path
     read: int = 0
 
 
 class LocalBackend:
-    """Starts each job once, in a process group of its own, with its output in a file below `logs`."""
+    """Starts each job once, in a process group of its own, with its output in a file below `logs`.
 
-    def __init__(self, log_path: Callable[[JobSpec], Path], threads: int) -> None:
+    `forking`: jobs of one process are forks of one that has imported what they import.
+    """
+
+    def __init__(self, log_path: Callable[[JobSpec], Path], threads: int, forking: bool = False) -> None:
         self._log_path = log_path
-        self._threads = threads
+        self._threads, self._forking = threads, forking
+        self._forks: Forks | None = None  # from the first job on
         self._jobs: dict[str, _Running] = {}
         self._lock = threading.Lock()
 
@@ -42,16 +49,32 @@ class LocalBackend:
                 return
             log = self._log_path(spec)
             log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as output:
-                process = subprocess.Popen(
-                    _command(spec),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=self._environment(spec),
-                )
+            process = self._forked(spec, log) or self._started(spec, log)
             self._jobs[spec.name] = _Running(process, log, running.read if running and running.log == log else 0)
+
+    def _started(self, spec: JobSpec, log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                _command(spec),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=self._environment(spec),
+            )
+
+    def _forked(self, spec: JobSpec, log: Path) -> Fork | None:
+        """None where it is better a process of its own: for several processes, another environment, or a stage that imports little."""
+        if not self._forking or spec.processes > 1 or spec.env:
+            return None
+        if self._forks is None:
+            self._forks = Forks(self._environment(spec))
+        if spec.task.stage in IMPORT_LITTLE:
+            return None
+        fork = self._forks.start(spec.arguments, self._environment(spec), log)
+        if fork is None:
+            self._forks = None
+        return fork
 
     def poll(self, name: str) -> Status:
         running = self._jobs.get(name)
@@ -96,6 +119,8 @@ class LocalBackend:
 
     def kill_all(self) -> None:
         """End every job at once, without saving."""
+        if self._forks:
+            self._forks.kill()
         for running in list(self._jobs.values()):
             _signal(running.process, signal.SIGKILL)
 
@@ -123,6 +148,6 @@ def _command(spec: JobSpec) -> list[str]:
     return [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(spec.processes), *spec.arguments]
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+def _signal(process: subprocess.Popen[bytes] | Fork, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

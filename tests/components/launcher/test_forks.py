@@ -1,0 +1,125 @@
+"""Forks behave as processes started one by one do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.launcher.forks import Fork, Forks
+
+PROGRAM = """\
+import os, sys, time
+from edm2core.stages import signals
+signals.die_with_parent()
+print(__name__, sys.argv[1:], os.environ["COLOUR"], os.getpgrp() == os.getpid(), os.environ.get("OTHER"), flush=True)
+if sys.argv[1] == "wait":
+    time.sleep(100)
+if sys.argv[1] == "fault":
+    raise ValueError("a fault")
+sys.exit(int(sys.argv[1]))
+"""
+DRIVER = """\
+import os, sys, time
+from pathlib import Path
+from components.launcher.forks import Forks
+fork = Forks(dict(os.environ)).start(["-m", "program", "wait"], dict(os.environ), Path(sys.argv[1]))
+print(fork.pid, flush=True)
+time.sleep(100)
+"""
+
+
+class Place:
+    def __init__(self, folder: Path) -> None:
+        (folder / "program.py").write_text(PROGRAM)
+        path = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
+        self.log, self.environment = folder / "log", {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLOUR": "red"}
+        self.forks = Forks({**self.environment, "OTHER": "of the server alone"})
+
+    def start(self, *arguments: str) -> Fork:
+        fork = self.forks.start(["-m", "program", *arguments], self.environment, self.log)
+        assert fork is not None
+        return fork
+
+    def running(self) -> Fork:
+        """A fork that has printed its line."""
+        fork = self.start("wait")
+        until(self.log.exists)
+        until(lambda: "wait" in self.log.read_text())
+        return fork
+
+
+def until(true: object) -> None:
+    deadline = time.monotonic() + 60
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.forks.kill()
+
+
+def test_a_fork_is_its_program_with_its_own_environment_group_and_log(place: Place) -> None:
+    assert place.start("3", "x").wait() == 3
+    assert place.log.read_text() == "__main__ ['3', 'x'] red True None\n"
+
+
+def test_codes_go_to_their_forks_and_the_log_is_added_to(place: Place) -> None:
+    forks = [place.start(str(code)) for code in (0, 7, 0, 5)]
+    assert [fork.wait() for fork in forks] == [0, 7, 0, 5]
+    assert len(place.log.read_text().splitlines()) == 4
+
+
+def test_an_exception_is_code_1_with_its_traceback_in_the_log(place: Place) -> None:
+    assert place.start("fault").wait() == 1
+    assert "ValueError: a fault" in place.log.read_text()
+
+
+def test_a_signal_to_its_group_ends_it(place: Place) -> None:
+    fork = place.running()
+    assert fork.poll() is None
+    os.killpg(fork.pid, signal.SIGTERM)
+    assert fork.wait() == -signal.SIGTERM
+
+
+def test_where_the_forking_process_dies_its_forks_end_and_none_is_started(place: Place) -> None:
+    fork = place.running()
+    place.forks.kill()
+    assert fork.wait() == -signal.SIGKILL
+    until(lambda: gone(fork.pid))
+    assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
+
+
+def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path / "driven")], stdout=subprocess.PIPE, text=True, env=place.environment
+    )
+    assert driver.stdout is not None
+    pid = int(driver.stdout.readline())
+    assert not gone(pid)
+    driver.kill()
+    driver.wait()
+    until(lambda: gone(pid))
+
+
+def test_modules_that_stages_import_leave_cuda_untouched(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import sys, torch\nsys.exit(3 if torch.cuda._is_in_bad_fork() else 4)")
+    until(lambda: "libtorch_python" in Path(f"/proc/{place.forks._server.pid}/maps").read_text())
+    assert place.start("0").wait() == 4
