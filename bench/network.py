@@ -24,7 +24,7 @@ from edm2core.train import Trainer
 
 
 def plain_forward(recipe: str, batch: int) -> Work:
-    denoiser, x, sigma = plain_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, sigma = plain_denoiser(load_recipe(recipe)).eval(), *inputs_of(load_recipe(recipe), batch)
 
     def work() -> None:
         with torch.no_grad():
@@ -34,7 +34,7 @@ def plain_forward(recipe: str, batch: int) -> Work:
 
 
 def product_forward(recipe: str, batch: int) -> Work:
-    denoiser, x, sigma = product_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, sigma = product_denoiser(load_recipe(recipe)).eval(), *inputs_of(load_recipe(recipe), batch)
 
     def work() -> None:
         with torch.no_grad():
@@ -44,7 +44,7 @@ def product_forward(recipe: str, batch: int) -> Work:
 
 
 def plain_sample(recipe: str, batch: int, steps: int) -> Work:
-    denoiser, x, _ = plain_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, _ = plain_denoiser(load_recipe(recipe)).eval(), *inputs_of(load_recipe(recipe), batch)
 
     def work() -> None:
         plain_network.sample(denoiser, x, steps)
@@ -53,7 +53,7 @@ def plain_sample(recipe: str, batch: int, steps: int) -> Work:
 
 
 def product_sample(recipe: str, batch: int, steps: int) -> Work:
-    denoiser, x, _ = product_denoiser(load_recipe(recipe)).eval(), *_inputs(load_recipe(recipe), batch)
+    denoiser, x, _ = product_denoiser(load_recipe(recipe)).eval(), *inputs_of(load_recipe(recipe), batch)
 
     def work() -> None:
         heun(denoiser, x, steps)
@@ -64,7 +64,7 @@ def product_sample(recipe: str, batch: int, steps: int) -> Work:
 def plain_step(recipe: str, batch: int) -> Work:
     """Forward, backward and optimiser as a reference script writes them, its one average, and the loss as a number after every step."""
     settings = load_recipe(recipe)
-    denoiser, x, sigma = plain_denoiser(settings).train(), *_inputs(settings, batch)
+    denoiser, x, sigma = plain_denoiser(settings).train(), *inputs_of(settings, batch)
     noise = torch.randn_like(x)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=settings.training.lr)
     average = ema_of(denoiser)
@@ -124,22 +124,22 @@ def ema_of(denoiser: torch.nn.Module):  # type: ignore[no-untyped-def]
 
 def plain_denoiser(recipe: Recipe) -> plain_network.Denoiser:
     denoiser = plain_network.Denoiser(recipe.network)
-    denoiser.load_state_dict(_made(recipe).state_dict())
+    denoiser.load_state_dict(made(recipe).state_dict())
     return denoiser
 
 
 def product_denoiser(recipe: Recipe) -> Denoiser:
-    denoiser = _made(recipe).requires_grad_(False)
+    denoiser = made(recipe).requires_grad_(False)
     fold_(denoiser)
     return denoiser.to(memory_format=torch.channels_last)
 
 
-def _made(recipe: Recipe) -> Denoiser:
+def made(recipe: Recipe) -> Denoiser:
     torch.manual_seed(0)
     return Denoiser(build_network(recipe.network), recipe.diffusion)
 
 
-def _inputs(recipe: Recipe, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs_of(recipe: Recipe, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, *shape_of(recipe), generator=generator)
     return x, torch.rand(batch, 1, 1, 1, generator=generator) + 0.1

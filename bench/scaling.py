@@ -83,6 +83,25 @@ def modelled(flops: float, parameters: int, images: int, gpus: int, bandwidth: f
     return Modelled(compute, reduce, max(reduce - BACKWARD * compute, last))
 
 
+SPEED = 350e12  # FLOP/s of a GPU in bf16: what the targets ask of an H100
+NETWORKS = {"NVLink, 150 GB/s": 150e9, "400 Gbit/s": 40e9, "100 Gbit/s": 10e9}  # what a GPU gets of it, bytes/s
+TRAININGS = {"cifar10/E, batch 512": (42.6e9, 39_510_144, 512), "tinyimagenet/E, batch 192": (251.3e9, 62_414_976, 192)}
+
+
+def table() -> str:
+    """Of each training and network, efficiency on 8 to 64 GPUs: of the recipe's batch divided among them, and of that batch on each."""
+    lines = ["| training | network | 8 | 16 | 32 | 64 |", "|---|---|---|---|---|---|"]
+    for training, (flops, parameters, batch) in TRAININGS.items():
+        for network, bandwidth in NETWORKS.items():
+            cells = []
+            for gpus in (8, 16, 32, 64):
+                divided = modelled(flops, parameters, batch // gpus, gpus, bandwidth, SPEED)
+                whole = modelled(flops, parameters, batch, gpus, bandwidth, SPEED)
+                cells.append(f"{divided.efficiency:.2f} ({whole.efficiency:.2f})")
+            lines.append(f"| {training} | {network} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _processes(options: Options) -> Result:
     part = {"OMP_NUM_THREADS": str(max(1, options.threads // PROCESSES)), "MKL_NUM_THREADS": str(max(1, options.threads // PROCESSES))}
     given = {"recipe": RECIPE, "batch": options.batch}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import evaluation, gpu, limit, network, scaling, training
+from bench import choices, evaluation, gpu, limit, network, scaling, training
 from bench.worker import Work
 
 TINY = "digits/G"
@@ -19,6 +19,11 @@ SIDES = {
     "product update": lambda: training.product_update(TINY),
     "plain save": lambda: training.plain_save(TINY),
     "product save": lambda: training.product_save(TINY, 2),
+    "a forward without channels_last": lambda: choices.forward(TINY, 2, "channels_last"),
+    "a forward without folding": lambda: choices.forward(TINY, 2, "folding"),
+    "averages one by one": lambda: choices.averages(TINY, one_by_one=True),
+    "fused Adam": lambda: choices.adam(TINY, fused=True),
+    "a step without dropout": lambda: choices.step("digits/C", 2, dropout=0.0),
     "plain training on a device": lambda: gpu.plain_train(TINY, 4, 2, 8, "cpu"),
     "product training on a device": lambda: gpu.product_train(TINY, 4, 2, 8, "cpu"),
     "plain sampling on a device": lambda: gpu.plain_draw(TINY, 2, 2, "cpu"),

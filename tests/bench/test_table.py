@@ -11,7 +11,7 @@ from bench.dag import longest_chain
 from bench.gpu import utilisation
 from bench.network import flops
 from bench.rows import Options, Result, Row, compared
-from bench.scaling import modelled
+from bench.scaling import modelled, table
 from bench.table import render
 from edm2core.config import load_recipe
 from edm2core.cost import network_cost
@@ -107,3 +107,7 @@ def test_only_the_products_processes_have_the_launchers_environment() -> None:
     assert Options(threads=3).bare["OMP_NUM_THREADS"] == "3"
     assert "GLIBC_TUNABLES" in Options(threads=3).tuned
     assert "GLIBC_TUNABLES" not in Options(threads=3).bare
+
+
+def test_the_documents_table_of_many_gpus_is_the_models() -> None:
+    assert table() in (TABLE.parents[1] / "docs" / "performance.md").read_text()
