@@ -61,6 +61,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
             tracker.event(task, event)
         if event["kind"] not in ("progress", "line"):
             record.log({**event, "task": str(task.ref), "title": task.title})
+        else:
+            record.share()
 
     def work(task: Task) -> bool:
         return execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)[1]
@@ -103,6 +105,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
     if tracker:
         tracker.close(tasks, reported)
     record.close()
+    record.end()
     if stop.is_set():
         raise Interrupted("Stopped on request; what is finished is in the store.", do_next="Run the same command again to go on.")
     _raise_failures(record, tasks, outcomes)

@@ -50,3 +50,4 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
     finally:
         backend.stop_all(GRACE_S)
         run.close()
+        run.end()

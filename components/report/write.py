@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,9 @@ from edm2core.report import Outcome, RunInfo, collect, write
 from edm2core.report.tracked import tracked
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
+from edm2core.store.base import file_record
 from edm2core.store.runs import NOTES, Run, load_absent, load_plan
+from edm2core.store.summary import change
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 
@@ -30,10 +33,14 @@ def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, 
     """
     experiment, notes = _text(run, "experiment.yaml"), _text(run, NOTES)
     info = RunInfo(outcomes, experiment, command, running=running, absent=load_absent(run), notes=notes)
+    report = collect(name, tasks, run.store, info)
+    files = {}
     with tempfile.TemporaryDirectory() as folder:
-        write(collect(name, tasks, run.store, info), Path(folder))
+        write(report, Path(folder))
         for path in Path(folder).iterdir():
             run.store.write(f"{run.folder}/{path.name}", path.read_bytes())
+            files[path.name] = file_record(path)
+    change(run.store, run.id, states=dict(Counter(result.outcome.state for result in report.results.values())), files=files)
 
 
 def _text(run: Run, file: str) -> str:
@@ -68,6 +75,7 @@ def finish(run: str, store: str, page: str) -> None:
         record = Run(run, where)
         outcomes = recorded_outcomes(record)
         write_report(record, name, tasks, outcomes, f"edm2 report {run} --store {store}")
+        record.end()
         Path(page).write_bytes(where.read(f"{record.folder}/report.html"))
     except EdmError as error:
         sys.exit(str(error))

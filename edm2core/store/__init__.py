@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from edm2core.errors import InputError
 from edm2core.store.base import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "find_store", "open_store"]
 
 
 def open_store(uri: str) -> Store:
@@ -30,6 +30,16 @@ def open_store(uri: str) -> Store:
 
         return S3Store.open(uri)
     raise InputError(f"The store cannot be at '{parts.scheme}://'.", where=uri, do_next="Give a folder, s3://… or minio://….")
+
+
+def find_store(uri: str) -> Store:
+    """The store at an address like `open_store`, for who only wants to read; raises InputError where there is none yet."""
+    store = open_store(uri)
+    found = set(store.folders(""))
+    if not found & {"runs", "results", "sources", "scratch"}:
+        what = "This is not a store: it has neither runs nor results." if found else "There is no store here: nothing was ever run into it."
+        raise InputError(what, where=store.uri, do_next="Give the address that `edm2 run --store` was given.")
+    return store
 
 
 def _local(folder: Path) -> Store:

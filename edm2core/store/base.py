@@ -43,6 +43,9 @@ class Store(Protocol):
         The file may be deleted or replaced afterwards, but not written into: a local store shares its bytes.
         """
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        """At most `size` bytes of an object from byte `start` on, not verified; raises MissingError if it is not there."""
+
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
         """A local file with the object's bytes, verified against `record`; a remote store downloads into `folder`.
 
@@ -60,6 +63,9 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """All objects whose path starts with the folder `prefix` (which ends with a slash, or is empty), sorted by path."""
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """The names of the folders directly below the folder `prefix`, sorted, without listing what is in them."""
 
     def delete(self, path: str) -> None:
         """Remove an object; nothing happens if there is none."""

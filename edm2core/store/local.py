@@ -49,6 +49,11 @@ class LocalStore:
         with self._words("read", path):
             return self._file(path).read_bytes()
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        with self._words("read", path), self._file(path).open("rb") as stream:
+            stream.seek(start)
+            return stream.read(size)
+
     def write(self, path: str, data: bytes) -> None:
         with self._words("write", path), self._temporary() as temporary:
             _write(temporary, data)
@@ -123,6 +128,15 @@ class LocalStore:
             now = self._now() if found else 0.0
         for path, size, changed in found:
             yield Entry(path, size, max(0.0, now - changed))
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        check_prefix(prefix)
+        with self._words("list", prefix):
+            try:
+                with os.scandir(self.root / prefix) as children:
+                    return tuple(sorted(child.name for child in children if child.is_dir() and prefix + child.name != TEMPORARY))
+            except (FileNotFoundError, NotADirectoryError):
+                return ()
 
     def delete(self, path: str) -> None:
         with self._words("delete", path):

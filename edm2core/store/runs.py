@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edm2core.config.experiment import Experiment
-from edm2core.errors import InputError
+from edm2core.errors import EdmError, InputError, IntegrityError
 from edm2core.keys import key_of
 from edm2core.plan import Task
 from edm2core.store.base import Store
+from edm2core.store.summary import change, summarise, write
+
+SHARE_S = 15.0  # between two uploads of what a run writes locally
 
 NOTES = "notes.md"  # the user's own words about a run, which only the user writes
 
@@ -26,34 +32,62 @@ class Run:
 
     id: str
     store: Store
-    scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="edm2-run-")))
 
     @property
     def folder(self) -> str:
         return f"runs/{self.id}"
 
     def log_path(self, task: Task, rank: int = 0) -> Path:
-        """The local file for a task's output: in the store's own folder if the store is one, else uploaded when the run ends."""
-        return self._local() / "logs" / f"{task.stage}-{task.key}" / f"{rank}.log"
+        """The local file for a task's output: in the store's own folder if the store is one, else uploaded while the run goes on."""
+        return self._local / "logs" / f"{task.stage}-{task.key}" / f"{rank}.log"
 
     def log(self, event: dict[str, Any]) -> None:
         """Add an event to this process's part of the run's record, with its time where it has none."""
-        path = self._local() / "events" / f"{self._started}.jsonl"
+        path = self._local / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
+        self.share()
+
+    def share(self) -> None:
+        """Let others see what was written locally, now and then; what cannot be uploaded now is tried again later."""
+        if self._remote and time.monotonic() - self._shared["at"] > SHARE_S and self._lock.acquire(blocking=False):
+            try:
+                self._shared["at"] = time.monotonic()
+                with suppress(EdmError):
+                    self._upload()
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         """Upload what was written locally."""
-        if getattr(self.store, "root", None) is None:
-            for path in sorted(p for p in self.scratch.rglob("*") if p.is_file()):
-                self.store.write(f"{self.folder}/{path.relative_to(self.scratch).as_posix()}", path.read_bytes())
+        if self._remote:
+            with self._lock:
+                self._upload()
 
+    def end(self) -> None:
+        """Record that nobody works on this run any more."""
+        change(self.store, self.id, ended=time.time())
+
+    def _upload(self) -> None:
+        for path in sorted(p for p in self._local.rglob("*") if p.is_file()):
+            name, size = path.relative_to(self._local).as_posix(), path.stat().st_size
+            if self._shared.get(name) != size:
+                self.store.write(f"{self.folder}/{name}", path.read_bytes())
+                self._shared[name] = size
+
+    @property
+    def _remote(self) -> bool:
+        return getattr(self.store, "root", None) is None
+
+    @cached_property
     def _local(self) -> Path:
         root = getattr(self.store, "root", None)
-        return Path(root) / self.folder if root is not None else self.scratch
+        return Path(root) / self.folder if root is not None else Path(tempfile.mkdtemp(prefix="edm2-run-"))
 
     _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
+    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes as uploaded, and when that was
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def open_run(store: Store, experiment: Experiment, tasks: list[Task], absent: Mapping[str, str]) -> Run:
@@ -64,9 +98,13 @@ def open_run(store: Store, experiment: Experiment, tasks: list[Task], absent: Ma
 
 
 def record(run: Run, name: str, experiment: str, tasks: list[dict[str, Any]], absent: Mapping[str, str]) -> None:
-    """Write what was asked into the run's folder: the experiment file's text, the plan, and which metrics it leaves out for what reason."""
-    run.store.write(f"{run.folder}/experiment.yaml", experiment.encode())
-    run.store.write(f"{run.folder}/plan.json", json.dumps({"name": name, "absent": dict(absent), "tasks": tasks}, indent=1).encode())
+    """Write what was asked into the run's folder: the experiment file's text, the plan and which metrics it leaves out for what reason, and
+    a summary of it."""
+    plan = json.dumps({"name": name, "absent": dict(absent), "tasks": tasks}, indent=1).encode()
+    files = {"experiment.yaml": experiment.encode(), "plan.json": plan}
+    for file, data in files.items():
+        run.store.write(f"{run.folder}/{file}", data)
+    write(run.store, summarise(run.id, name, tasks, time.time(), files))
 
 
 def run_id(experiment: Experiment, tasks: list[Task]) -> str:
@@ -77,12 +115,17 @@ def run_id(experiment: Experiment, tasks: list[Task]) -> str:
 def load_plan(store: Store, run: str) -> tuple[str, list[Task]]:
     """The name and the tasks of a recorded run; raises InputError naming the runs there are."""
     path = f"runs/{run}/plan.json"
-    if store.stat(path) is None:
-        raise InputError(
-            f"There is no run {run} in {store.uri}.", where=path, do_next=f"Runs there: {', '.join(list_runs(store)) or 'none'}."
-        )
-    values = json.loads(store.read(path))
-    return values["name"], [Task.from_json(task) for task in values["tasks"]]
+    if "/" in run or run in ("", ".", "..") or store.stat(path) is None:
+        raise InputError(f"There is no run {run} in {store.uri}.", where=path, do_next=f"Runs there: {_some(list_runs(store)) or 'none'}.")
+    try:
+        values = json.loads(store.read(path))
+        return str(values["name"]), [Task.from_json(task) for task in values["tasks"]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError(
+            f"The plan of {run} cannot be read: it is damaged, or of another version of edm2 ({error}).",
+            where=f"{store.uri}/{path}",
+            do_next="Use the version that made it, or run its experiment again.",
+        ) from None
 
 
 def load_absent(run: Run) -> dict[str, str]:
@@ -94,4 +137,9 @@ def load_absent(run: Run) -> dict[str, str]:
 
 def list_runs(store: Store) -> list[str]:
     """The ids of all runs in a store."""
-    return sorted({entry.path.split("/")[1] for entry in store.list("runs/") if entry.path.endswith("/plan.json")})
+    return [name for name in store.folders("runs/") if store.stat(f"runs/{name}/plan.json")]
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    known = list(names)
+    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")

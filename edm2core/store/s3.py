@@ -63,6 +63,24 @@ class S3Store:
     def read(self, path: str) -> bytes:
         return self._checked(path, None, io.BytesIO).getvalue()
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        name = self._name(path)
+
+        def get() -> bytes:
+            response = self._client.get_object(self.bucket, name, offset=start, length=size)
+            try:
+                return bytes(response.read())
+            finally:
+                response.close()
+                response.release_conn()
+
+        try:
+            return self._do(READ, path, get)
+        except StoreError as error:
+            if isinstance(error.__cause__, S3Error) and error.__cause__.code == "InvalidRange":
+                return b""  # it ends before
+            raise
+
     def write(self, path: str, data: bytes) -> None:
         name, beside = self._name(path), {DIGEST: hashlib.sha256(data).hexdigest()}
         self._do(WRITE, path, lambda: self._client.put_object(self.bucket, name, io.BytesIO(data), len(data), metadata=beside))
@@ -160,6 +178,11 @@ class S3Store:
             if not each.is_dir
         )
         yield from sorted(entries)  # not every server sorts as S3 does
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        name = self._prefix + check_prefix(prefix)
+        found = self._do(LIST, prefix, lambda: list(self._client.list_objects(self.bucket, name or None)))
+        return tuple(sorted((each.object_name or "").removeprefix(name).rstrip("/") for each in found if each.is_dir))
 
     def delete(self, path: str) -> None:
         name = self._name(path)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import asdict
+
 import click
 
-from edm2core.store import open_store
-from edm2core.store.runs import list_runs, load_plan
+from edm2core.errors import InputError
+from edm2core.store import find_store, open_store
+from edm2core.store.runs import list_runs
+from edm2core.store.summary import Listed, listing
 from pipelines.cli.options import store_option
 
 
 @click.group(invoke_without_command=True, short_help="List the runs in a store, or forget one.")
 @store_option
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line instead of a table.")
 @click.pass_context
-def command(context: click.Context, store: str) -> None:
-    """List the runs in a store."""
-    if context.invoked_subcommand is None:
-        for run in list_runs(open_store(store)):
-            click.echo(run)
+def command(context: click.Context, store: str, as_json: bool) -> None:
+    """List the runs in a store, the last started first: their state, how many of their tasks are done, and what they are of."""
+    if context.invoked_subcommand is not None:
+        return
+    found = listing(find_store(store))
+    width = max((len(listed.id) for listed in found), default=0)
+    for listed in found:
+        if as_json:
+            click.echo(json.dumps({"state": listed.state, "done": listed.done, **asdict(listed.summary)}))
+        else:
+            click.echo(_line(listed, width))
 
 
 @command.command()
@@ -25,7 +38,19 @@ def command(context: click.Context, store: str) -> None:
 def rm(run: str, store: str) -> None:
     """Forget RUN: its record goes now, what only it needed at the next `edm2 gc`."""
     where = open_store(store)
-    load_plan(where, run)
+    known = list_runs(where)
+    if run not in known:
+        raise InputError(f"There is no run {run} in {where.uri}.", where="RUN", do_next=f"Runs there: {', '.join(known) or 'none'}.")
     for entry in list(where.list(f"runs/{run}/")):
         where.delete(entry.path)
     click.echo(f"{run} is forgotten; `edm2 gc` removes what only it needed.")
+
+
+def _line(listed: Listed, width: int) -> str:
+    summary = listed.summary
+    seeds = f"{len(summary.seeds)} seeds" if len(summary.seeds) > 1 else ""
+    epochs = f"epoch{'s' * (len(summary.epochs) > 1)} {', '.join(map(str, summary.epochs[-3:]))}" if summary.epochs else ""
+    what = " · ".join(part for part in (", ".join(summary.recipes), seeds, epochs) if part)
+    asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.asked)) if summary.asked else " " * 16
+    done = f"{listed.done if listed.done is not None else '?'}/{summary.tasks}"
+    return f"{listed.id:{width}}  {asked}  {listed.state:10} {done:>9}  {what}".rstrip()

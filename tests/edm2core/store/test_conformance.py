@@ -197,3 +197,22 @@ def test_unfinished_writes_are_swept_and_finished_ones_stay(store: Store) -> Non
     store.write("a/b", b"here")
     assert store.sweep(0) >= 0
     assert store.read("a/b") == b"here"
+
+
+def test_a_part_of_an_object_is_read_by_itself(store: Store) -> None:
+    store.write("runs/a/0.log", b"0123456789")
+    assert store.read_part("runs/a/0.log", 3, 4) == b"3456"
+    assert store.read_part("runs/a/0.log", 8, 100) == b"89"
+    assert store.read_part("runs/a/0.log", 10, 5) == b""
+    with pytest.raises(MissingError):
+        store.read_part("runs/a/1.log", 0, 5)
+
+
+def test_folders_are_named_without_what_is_in_them(store: Store) -> None:
+    assert store.folders("runs/") == ()
+    for path in ("runs/b/plan.json", "runs/a/logs/0.log", "runs/a/plan.json", "runs/note.txt", "results/s/k/manifest.json"):
+        store.write(path, b"x")
+    assert store.folders("runs/") == ("a", "b")
+    assert store.folders("") == ("results", "runs")
+    with pytest.raises(StoreError):
+        store.folders("../")

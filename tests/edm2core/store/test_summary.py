@@ -1,0 +1,158 @@
+"""A list of runs: what it says of each, whatever state it is in, and that it reads no more than it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from edm2core.config import load_experiment
+from edm2core.errors import InputError, IntegrityError
+from edm2core.manifest import Manifest
+from edm2core.plan import Task, plan
+from edm2core.store import Store, find_store
+from edm2core.store.local import LocalStore
+from edm2core.store.results import commit
+from edm2core.store.runs import Run, list_runs, load_plan, open_run
+from edm2core.store.s3_client import Http
+from edm2core.store.summary import Summary, change, listing
+
+TEXT = "name: {name}\nrecipes: [digits/G]\nseeds: [0, 1]\nepochs: [1, 2]\nmetrics: [fd]\nprobe: false\n"
+
+
+def begin(store: Store, tmp_path: Path, name: str) -> tuple[Run, list[Task]]:
+    (tmp_path / "e.yaml").write_text(TEXT.format(name=name))
+    experiment = load_experiment(tmp_path / "e.yaml")
+    tasks = plan(experiment, {"data:digits/G": "builtin:digits"})
+    return open_run(store, experiment, tasks, {}), tasks
+
+
+def finish(store: Store, *tasks: Task) -> None:
+    for task in tasks:
+        commit(store, Manifest(task.stage, task.version, task.key, task.title, task.settings, {}, {}, "attempt", {}))
+
+
+def make_old(store: LocalStore, run: Run) -> None:
+    """As if it had been written two minutes ago: by the store's clock."""
+    store._now = lambda: time.time() + 120  # type: ignore[method-assign]
+
+
+def test_a_run_that_goes_on_says_how_many_tasks_are_done(store: Store, tmp_path: Path) -> None:
+    run, tasks = begin(store, tmp_path, "one")
+    finish(store, *tasks[:3])
+    (found,) = listing(store)
+    assert (found.id, found.state, found.done, found.summary.tasks) == (run.id, "running", 3, len(tasks))
+    assert (found.summary.recipes, found.summary.seeds, found.summary.epochs) == (("digits/G",), (0, 1), (1, 2))
+
+
+def test_a_run_that_is_silent_has_stopped_and_one_with_every_result_is_done(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, tasks = begin(store, tmp_path, "one")
+    make_old(store, run)
+    assert [found.state for found in listing(store)] == ["stopped"]
+    finish(store, *tasks)
+    assert [found.state for found in listing(store)] == ["done"]
+
+
+def test_the_end_of_a_run_is_read_from_its_summary_alone(store: Store, tmp_path: Path) -> None:
+    states = {"failed": {"done": 3, "failed": 1}, "stopped": {"done": 3, "interrupted": 5}, "done": {"done": 11, "reused": 4}}
+    for name, counts in states.items():
+        run, tasks = begin(store, tmp_path, name)
+        change(store, run.id, states=counts)
+        run.end()
+        store.delete(f"{run.folder}/plan.json")
+    assert {found.summary.name: (found.state, found.done) for found in listing(store)} == {
+        "failed": ("failed", 3),
+        "stopped": ("stopped", 3),
+        "done": ("done", len(tasks)),
+    }
+
+
+def test_a_run_of_an_earlier_version_is_listed_from_its_plan(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, tasks = begin(store, tmp_path, "one")
+    store.delete(f"{run.folder}/summary.json")
+    (found,) = listing(store)
+    assert (found.summary.name, found.done, found.summary.tasks) == ("one", 0, len(tasks))
+    assert found.summary.asked == pytest.approx(time.time(), abs=30)
+
+
+def test_a_damaged_plan_is_a_line_in_the_list_and_an_error_where_it_is_needed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, _ = begin(store, tmp_path, "one")
+    store.write(f"{run.folder}/plan.json", json.dumps({"name": "one", "tasks": [{"stage": "snapshot", "of": "tomorrow"}]}).encode())
+    assert [found.state for found in listing(store)] == ["unreadable"]
+    with pytest.raises(IntegrityError, match="another version"):
+        load_plan(store, run.id)
+
+
+@pytest.mark.parametrize("run", ["ghost", "../one", "", "."])
+def test_a_run_that_is_not_there_is_bad_input(tmp_path: Path, run: str) -> None:
+    store = LocalStore(tmp_path / "store")
+    begin(store, tmp_path, "one")
+    with pytest.raises(InputError, match="no run"):
+        load_plan(store, run)
+
+
+@pytest.mark.servers
+def test_a_finished_run_costs_a_remote_store_one_request(seaweedfs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        run, tasks = begin(seaweedfs, tmp_path, f"run-{number}")
+        for task in tasks:
+            run.log({"kind": "done", "task": str(task.ref)})
+        run.close()
+        change(seaweedfs, run.id, states={"done": len(tasks)})
+        run.end()
+    asked: list[str] = []
+    really = Http.urlopen
+
+    def counted(self: Http, method: str, url: str, *rest: object, **named: object) -> object:
+        asked.append(method)
+        return really(self, method, url, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Http, "urlopen", counted)
+    assert [found.state for found in listing(seaweedfs)] == ["done"] * 5
+    assert len(asked) == 1 + 5
+
+
+@pytest.mark.servers
+def test_what_a_run_writes_locally_is_seen_in_a_remote_store_while_it_goes_on(
+    seaweedfs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edm2core.store.runs.SHARE_S", 0.0)
+    run, tasks = begin(seaweedfs, tmp_path, "one")
+    run.log({"kind": "running", "task": str(tasks[0].ref)})
+    log = run.log_path(tasks[0])
+    log.parent.mkdir(parents=True)
+    log.write_text("a line\n")
+    run.share()
+    names = [entry.path.removeprefix(f"{run.folder}/").split("/")[0] for entry in seaweedfs.list(f"{run.folder}/")]
+    assert names == ["events", "experiment.yaml", "logs", "plan.json", "summary.json"]
+
+
+def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, _ = begin(store, tmp_path, "one")
+    summary = Summary.loads(store.read(f"{run.folder}/summary.json"))
+    assert Summary.loads(summary.dumps()) == summary
+    for damaged in (b"", b"[]", b'{"id": "one"}', summary.dumps()[:-9]):
+        with pytest.raises(IntegrityError):
+            Summary.loads(damaged)
+
+
+def test_only_a_folder_with_a_plan_is_a_run(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, _ = begin(store, tmp_path, "one")
+    store.write("runs/notes/about.txt", b"mine")
+    assert list_runs(store) == [run.id] == [found.id for found in listing(store)]
+
+
+def test_an_address_without_a_store_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no store here"):
+        find_store(str(tmp_path / "ghost"))
+    os.makedirs(tmp_path / "home" / "music")
+    with pytest.raises(InputError, match="not a store"):
+        find_store(str(tmp_path / "home"))
