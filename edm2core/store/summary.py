@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, TypeVar
 
-from edm2core.errors import EdmError, IntegrityError, MissingError
+from edm2core.errors import IntegrityError, MissingError
 from edm2core.manifest import FileRecord, Ref
 from edm2core.store.base import Store
 
@@ -116,18 +116,17 @@ def list_one(store: Store, run: str) -> Listed | None:
         if summary.ended is not None and summary.states:
             done = sum(count for state, count in summary.states.items() if state in ("done", "reused"))
             return Listed(summary, _state(summary, done), done)
-    entries = {entry.path: entry.age_s for entry in store.list(f"runs/{run}/")}
-    plan = f"runs/{run}/plan.json"
-    if plan not in entries:
-        return None  # only logs, or somebody's own folder
     try:
-        values = json.loads(store.read(plan))
+        values = json.loads(store.read(f"runs/{run}/plan.json"))
         refs = [Ref(task["stage"], task["key"]) for task in values["tasks"]]
-        summary = summary or summarise(run, str(values["name"]), values["tasks"], time.time() - entries[plan], {})
-    except (ValueError, TypeError, KeyError, EdmError):
+        ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
+        summary = summary or summarise(run, str(values["name"]), values["tasks"], time.time() - max(ages), {})
+    except MissingError:
+        return None  # only logs, or somebody's own folder
+    except (ValueError, TypeError, KeyError):
         return Listed(summary or Summary(run, run, 0, (), (), (), (), 0.0), "unreadable", None)
     done = sum(present(store, refs))
-    fresh = summary.ended is None and min(entries.values()) < FRESH_S
+    fresh = summary.ended is None and min(ages) < FRESH_S
     return Listed(summary, "running" if fresh and done < len(refs) else _state(summary, done), done)
 
 

@@ -1,0 +1,31 @@
+"""edm2 serve"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import click
+
+from edm2core.store import find_store
+from pipelines.serve import listen
+from pipelines.serve.server import is_for_this_machine_alone, run
+
+PORT = 8765
+
+
+@click.command(short_help="Show a store in the browser.")
+@click.argument("store")
+@click.option("--host", default="localhost", show_default=True, help="Address to listen at; another is open to others.")
+@click.option("--port", type=click.IntRange(0, 65535), help=f"Port to listen at (default: {PORT}, or the next free).")
+def command(store: str, host: str, port: int | None) -> None:
+    """List the runs and results of STORE in the browser, live while a run goes on, until Ctrl-C. Nothing can be changed through it."""
+    server = listen(find_store(store), host, PORT if port is None else port, exactly=port is not None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if not is_for_this_machine_alone(host):
+        click.echo(f"Whoever can reach {host} can read the whole store: this page has no passwords and no encryption.", err=True)
+    click.echo(f"{server.store.uri} is at {server.url} (Ctrl-C ends it)")
+    try:
+        run(server)
+    except KeyboardInterrupt:
+        click.echo()

@@ -1,0 +1,293 @@
+"""The web server: what it shows, that it only shows, and that nothing leads out of what it may show."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edm2core.errors import InputError
+from edm2core.plan import trajectory_ref
+from edm2core.store import Store
+from edm2core.store.leases import acquire
+from edm2core.store.local import LocalStore
+from edm2core.store.runs import Run, record
+from pipelines.serve import listen
+from pipelines.serve.server import Server
+from tests.edm2core.report.conftest import Fake
+
+HOSTILE = "</td><script>alert(1)</script>\"'&{{ 7*7 }}"
+
+
+class Browser:
+    """Asks a server, sending just what it is told to."""
+
+    def __init__(self, server: Server) -> None:
+        self.port = server.server_port
+
+    def ask(self, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": f"localhost:{self.port}", **{n.replace("_", "-"): v for n, v in headers.items()}}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        try:
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def text(self, target: str) -> str:
+        status, _, body = self.ask(target)
+        assert status == 200, (target, body)
+        return body.decode()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Fake:
+    """An experiment of which the probes are missing, recorded as a run; beside it what nobody should see."""
+    folder = tmp_path_factory.mktemp("served")
+    fake = Fake(folder).make(lambda task: task.stage == "probe")
+    record(Run("digits-ceg-1", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks])
+    (folder / "secret.txt").write_text("SECRET")
+    root = fake.store.root
+    for path in ("leases/snapshot/k/000001.json", "sources/abc", "scratch/trajectory/k/state", "work/x", "secret.txt"):
+        fake.store.write(path, b"SECRET")
+    os.symlink(folder / "secret.txt", root / "runs" / "digits-ceg-1" / "leak.txt")
+    os.symlink(folder, root / "runs" / "outside")
+    return fake
+
+
+@pytest.fixture(scope="module")
+def served(made: Fake) -> Iterator[Server]:
+    yield from _served(made.store)
+
+
+def _served(store: Store) -> Iterator[Server]:
+    server = listen(store, "localhost", 0, exactly=True)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def browser(served: Server) -> Browser:
+    return Browser(served)
+
+
+def test_the_list_names_every_run_and_how_far_it_is(browser: Browser, made: Fake) -> None:
+    page = browser.text("/")
+    assert 'href="/runs/digits-ceg-1/"' in page
+    assert f"30 of {len(made.tasks)}" in page
+    (run,) = json.loads(browser.text("/api/runs"))
+    assert (run["id"], run["done"], run["tasks"]) == ("digits-ceg-1", 30, len(made.tasks))
+
+
+def test_a_run_shows_its_tasks_values_pictures_and_snapshots_files(browser: Browser, made: Fake) -> None:
+    page = browser.text("/runs/digits-ceg-1/")
+    snapshot = made.find("snapshot", recipe="digits/E", epoch=60)
+    assert f'href="/results/{snapshot.ref}/"' in page
+    assert "fd_digits " in page
+    assert "10 waiting" in page
+    assert page.count("<img ") == 3  # the newest grid of each recipe
+    assert "ema-fixed.safetensors" in page
+    assert "leak.txt" not in page
+    states = {task["task"]: task["state"] for task in json.loads(browser.text("/api/runs/digits-ceg-1"))["tasks"]}
+    assert states[str(snapshot.ref)] == "done"
+    assert browser.text("/runs/digits-ceg-1/?part=live").lstrip().startswith("<p")
+
+
+def test_every_stage_and_result_has_a_page(browser: Browser, made: Fake) -> None:
+    assert 'href="/results/metrics/"' in browser.text("/results/")
+    metrics = made.find("metrics", recipe="digits/C", epoch=20)
+    assert metrics.title in browser.text("/results/metrics/")
+    page = browser.text(f"/results/{metrics.ref}/")
+    assert f"edm2 reproduce {made.store.uri}/results/{metrics.ref}" in page
+    for ref in metrics.inputs.values():
+        assert f'href="/results/{ref}/"' in page
+
+
+def test_files_are_given_whole_and_in_parts(browser: Browser, made: Fake) -> None:
+    path = f"/store/{made.find('snapshot').ref.manifest}"
+    whole = made.store.read(path.removeprefix("/store/"))
+    status, headers, body = browser.ask(path)
+    assert (status, body, headers["content-type"]) == (200, whole, "application/json")
+    for asked, part in {"bytes=2-5": whole[2:6], "bytes=7-": whole[7:], "bytes=-4": whole[-4:], "bytes=0-99999999": whole}.items():
+        status, headers, body = browser.ask(path, Range=asked)
+        assert (status, body) == (206, part)
+        assert headers["content-range"].endswith(f"/{len(whole)}")
+    assert browser.ask(path, Range=f"bytes={len(whole)}-")[0] == 416
+    status, headers, body = browser.ask(path, "HEAD")
+    assert (status, headers["content-length"], body) == (200, str(len(whole)), b"")
+
+
+def test_what_no_browser_can_show_is_saved_and_a_report_cannot_reach_the_server(browser: Browser, made: Fake) -> None:
+    manifest = made.store.read(made.find("snapshot").ref.manifest)
+    attempt = json.loads(manifest)["attempt"]
+    _, headers, _ = browser.ask(f"/store/{made.find('snapshot').ref.folder}/{attempt}/ema-fixed.safetensors")
+    assert headers["content-type"] == "application/octet-stream"
+    assert headers["content-disposition"].startswith("attachment")
+    made.store.write("runs/digits-ceg-1/report.html", b"<script>1</script>")
+    _, headers, _ = browser.ask("/store/runs/digits-ceg-1/report.html")
+    assert headers["content-security-policy"].startswith("sandbox allow-scripts")
+    assert "allow-same-origin" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_but_reading_is_allowed(browser: Browser, method: str) -> None:
+    status, headers, _ = browser.ask("/", method)
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/store/../secret.txt",
+        "/store/runs/../../secret.txt",
+        "/store/runs/%2e%2e/%2e%2e/secret.txt",
+        "/store/runs/%252e%252e/%252e%252e/secret.txt",
+        "/store/runs/..%2f..%2fsecret.txt",
+        "/store/runs/digits-ceg-1/..%5c..%5csecret.txt",
+        "/store//etc/passwd",
+        "/store/%2fetc%2fpasswd",
+        "/store/runs/digits-ceg-1/%00",
+        "/store/runs/digits-ceg-1/leak.txt",
+        "/store/runs/outside/secret.txt",
+        "/runs/outside/",
+        "/runs/..%2f..%2f/",
+        "/results/../",
+        "/results/snapshot/..%2f..%2f../",
+        "/store/leases/snapshot/k/000001.json",
+        "/store/sources/abc",
+        "/store/scratch/trajectory/k/state",
+        "/store/work/x",
+        "/store/secret.txt",
+        "/assets/../server.py",
+        "/assets/base.html",
+        "http://localhost/../secret.txt",
+        "/%ff",
+    ],
+)
+def test_nothing_leads_out_of_what_may_be_seen(browser: Browser, target: str) -> None:
+    status, _, body = browser.ask(target)
+    assert status == 404
+    assert b"SECRET" not in body
+    assert b"root:" not in body
+
+
+def test_a_name_that_points_here_is_not_answered(browser: Browser) -> None:
+    for host in ("evil.example", "evil.example:80", "localhost.evil.example", "", "127.0.0.1.evil.example"):
+        assert browser.ask("/", Host=host)[0] == 421
+    for host in ("localhost", f"localhost:{browser.port}", "127.0.0.1:1", "[::1]:80", "LOCALHOST"):
+        assert browser.ask("/", Host=host)[0] == 200
+
+
+def test_what_is_the_same_is_not_sent_again(browser: Browser) -> None:
+    _, headers, _ = browser.ask("/results/")
+    status, _, body = browser.ask("/results/", If_None_Match=headers["etag"])
+    assert (status, body) == (304, b"")
+
+
+def test_pages_run_no_script_but_their_own(browser: Browser) -> None:
+    _, headers, body = browser.ask("/runs/digits-ceg-1/")
+    assert "script-src 'self'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert b"<script>" not in body
+    assert b" style=" not in body
+
+
+def test_what_stands_in_a_store_is_text(tmp_path: Path) -> None:
+    fake = Fake(tmp_path)
+    tasks = [{**task.to_json(), "title": HOSTILE} for task in fake.tasks]
+    record(Run("hostile", fake.store), HOSTILE, fake.text, tasks)
+    fake.commit(fake.find("prepare"), {"note": HOSTILE})
+    Run("hostile", fake.store).log({"kind": "failed", "task": str(fake.tasks[1].ref), "error": HOSTILE})
+    for server in _served(fake.store):
+        browser = Browser(server)
+        for page in ("/", "/runs/hostile/", f"/results/{fake.find('prepare').ref}/"):
+            text = browser.text(page)
+            assert "<script>alert" not in text
+            assert "49" not in text or "{{ 7*7 }}" in text or "hostile" not in text
+
+
+def test_a_running_task_says_how_far_it_is(tmp_path: Path) -> None:
+    fake = Fake(tmp_path)
+    run = Run("going", fake.store)
+    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks])
+    first, second = [task for task in fake.tasks if task.stage == "snapshot"][:2]
+    assert trajectory_ref(first) == trajectory_ref(second)
+    log = run.log_path(first)
+    log.parent.mkdir(parents=True)
+    log.write_text('a line\n@edm2 {"kind":"progress","done":5,"total":20,"epoch":5.0,"loss":0.25}\n')
+    with acquire(fake.store, trajectory_ref(first)):
+        for server in _served(fake.store):
+            browser = Browser(server)
+            page = browser.text("/runs/going/?part=live")
+            assert "25 % · epoch 5 · loss 0.25" in page
+            assert page.count("state now") == 3  # the run, the task under Now and in the table: a training works on its first snapshot
+            lines = browser.text(f"/runs/going/logs/snapshot/{second.key}")
+            assert "a line\n" in lines
+            assert "25%  epoch 5 · loss 0.25" in lines
+            assert "running" in browser.text("/")
+
+
+def test_a_run_of_another_version_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.write("runs/later/plan.json", b'{"name": "later", "tasks": [{"stage": "dream"}]}')
+    for server in _served(store):
+        browser = Browser(server)
+        assert "unreadable" in browser.text("/")
+        status, _, body = browser.ask("/runs/later/")
+        assert status == 502
+        assert b"another version" in body
+
+
+def test_a_port_in_use_is_named_or_the_next_one_taken(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match="already"):
+            listen(store, "127.0.0.1", port, exactly=True)
+        server = listen(store, "127.0.0.1", port, exactly=False)
+        assert server.server_port > port
+        server.server_close()
+    with pytest.raises(InputError, match="no address of this machine"):
+        listen(store, "192.0.2.1", 0, exactly=True)
+    with pytest.raises(InputError, match="no address of this machine"):
+        listen(store, "no.such.host.invalid", 0, exactly=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_and_ends_quietly(made: Fake, number: int) -> None:
+    command = [sys.executable, "-m", "pipelines.cli.main", "serve", made.store.uri, "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "is at http://localhost:" in process.stdout.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip(), err) == (0, "", "")
+
+
+def test_an_address_that_is_open_to_others_is_warned_of_and_a_missing_store_named(made: Fake, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli.main", "serve"]
+    process = subprocess.Popen([*command, made.store.uri, "--host", "0.0.0.0", "--port", "0"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "can read the whole store" in process.stderr.readline()
+    process.terminate()
+    process.wait(60)
+    ran = subprocess.run([*command, str(tmp_path / "ghost")], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert "no store here" in ran.stderr
