@@ -67,13 +67,10 @@ def render(report: Report) -> str:
     settings = setting_figures(report, found, styles)
     figures = [*curves, *over_seeds, *settings, *widths, *training, *magnitudes, *noise, *maps]
     done = [result for result in report.results.values() if result.manifest]
-    environment = Environment(
-        loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label}
     now = datetime.now(UTC)
     grids, nearest = samples(report, styles), neighbours(report, styles)
-    page = environment.get_template("report.html").render(
+    template = environment().get_template("report.html")
+    page = template.render(
         report=report,
         styles=styles,
         tables=tables(report, found),
@@ -93,7 +90,7 @@ def render(report: Report) -> str:
         magnitudes=magnitudes,
         noise=noise,
         noise_epochs=_epochs(noise),
-        plots={figure.id: _short(figure.plot) for figure in figures},
+        plots={figure.id: short(figure.plot) for figure in figures},
         samples=grids,
         neighbours=nearest,
         notes=as_html(report.run.notes),
@@ -121,24 +118,33 @@ def render(report: Report) -> str:
         reproduce=_reproduce(report, done),
         made=now.strftime("%Y-%m-%d %H:%M UTC"),
         made_iso=now.isoformat(timespec="seconds"),
-        plotly=_plotly() if figures else "",
+        plotly=packed_plotly() if figures else "",
     )
     return page
 
 
+def environment() -> Environment:
+    """The templates, with the words that they have for numbers."""
+    found = Environment(
+        loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    found.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label}
+    return found
+
+
 @cache
-def _plotly() -> str:
+def packed_plotly() -> str:
     """plotly.js, compressed, in base64."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9)).decode()
 
 
-def _short(found: Any) -> Any:
+def short(found: Any) -> Any:
     """Plain data with numbers of as many digits as a drawing can show."""
     if isinstance(found, float):
         return float(f"{found:.6g}")
     if isinstance(found, dict):
-        return {name: _short(part) for name, part in found.items()}
-    return [_short(part) for part in found] if isinstance(found, list | tuple) else found
+        return {name: short(part) for name, part in found.items()}
+    return [short(part) for part in found] if isinstance(found, list | tuple) else found
 
 
 def _sections(**content: object) -> list[tuple[str, str]]:

@@ -49,10 +49,10 @@ def as_csv(report: Report) -> dict[str, str]:
     found = rows(report)
     over_seeds = spreads(found)
     return {
-        "results.csv": _table(ROW, _rows(found)),
-        "rechecks.csv": _table(ROW, _rows(rows(report, rechecks=True))),
-        "seeds.csv": _table(SPREAD, map(spread_facts, over_seeds)),
-        "differences.csv": _table(DIFFERENCE, map(difference_facts, differences(over_seeds))),
+        "results.csv": table(ROW, _rows(found)),
+        "rechecks.csv": table(ROW, _rows(rows(report, rechecks=True))),
+        "seeds.csv": table(SPREAD, map(spread_facts, over_seeds)),
+        "differences.csv": table(DIFFERENCE, map(difference_facts, differences(over_seeds))),
     }
 
 
@@ -61,7 +61,8 @@ def _rows(found: Mapping[Row, Result]) -> list[dict[str, Any]]:
     return [{**asdict(row), "result": str(result.task.ref)} for row, result in found.items()]
 
 
-def _table(columns: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:
+def table(columns: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines as CSV, with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()

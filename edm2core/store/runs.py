@@ -22,7 +22,6 @@ from edm2core.store.base import Store
 from edm2core.store.summary import change, summarise, write
 
 SHARE_S = 15.0  # between two uploads of what a run writes locally
-
 NOTES = "notes.md"  # the user's own words about a run, which only the user writes
 
 

@@ -4,29 +4,73 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from string import ascii_uppercase
 from typing import BinaryIO
 
 import click
 
 from components.report.write import recorded_outcomes, write_report
-from edm2core.store import open_store
+from edm2core.errors import InputError
+from edm2core.report import RunInfo, collect
+from edm2core.report.compare import Side, compare
+from edm2core.report.compared import write
+from edm2core.store import Store, find_store
 from edm2core.store.runs import NOTES, Run, load_plan
 from pipelines.cli.options import store_option
 
 
-@click.command(short_help="Write the report of a run again.")
-@click.argument("run")
+@click.command(short_help="Write the report of a run again, or compare runs.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @store_option
 @click.option("--notes", type=click.File("rb"), help="A Markdown file that becomes the run's notes; - reads them.")
-def command(run: str, store: str, notes: BinaryIO | None) -> None:
-    """Write the report of RUN again, from what is in the store now.
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for a comparison (default: ./comparison).")
+def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path | None) -> None:
+    """Write the report of RUN again, from what is in the store now; or compare several, which need not be of one store.
 
-    The page shows the run's notes, runs/RUN/notes.md in the store, which nothing but --notes or your editor changes.
+    RUN is a run's id in --store, or STORE/runs/ID, as `edm2 run` prints it. The page shows the run's notes, runs/RUN/notes.md in the store,
+    which nothing but --notes or your editor changes. A comparison shows what differs between the experiments, best and last values, and
+    their curves over each other.
     """
-    where = open_store(store)
-    name, tasks = load_plan(where, run)
-    record = Run(run, where)
+    found = [_find(run, store) for run in runs]
+    if len(found) > 1:
+        if notes:
+            raise InputError("Notes belong to one run, and several are compared.", where="--notes")
+        _compare(found, out or Path("comparison"))
+        return
+    if out:
+        raise InputError("The report of one run goes into the run's folder.", where="--out", do_next="Name several runs to compare them.")
+    (record,) = found
+    name, tasks = load_plan(record.store, record.id)
     if notes:
-        where.write(f"{record.folder}/{NOTES}", notes.read())
+        record.store.write(f"{record.folder}/{NOTES}", notes.read())
     write_report(record, name, tasks, recorded_outcomes(record), shlex.join(["edm2", *sys.argv[1:]]))
-    click.echo(f"report: {where.uri}/{record.folder}/report.html")
+    click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
+
+
+def _compare(found: Sequence[Run], out: Path) -> None:
+    addresses = [f"{record.store.uri}/{record.folder}" for record in found]
+    twice = next((address for address in addresses if addresses.count(address) > 1), None)
+    if twice:
+        raise InputError("A run cannot be compared with itself.", where=twice, do_next="Name every run once.")
+    if len(found) > len(ascii_uppercase):
+        raise InputError(f"More than {len(ascii_uppercase)} runs are too many for one page.", where="RUN")
+    sides = []
+    for mark, record, address in zip(ascii_uppercase, found, addresses, strict=False):
+        name, tasks = load_plan(record.store, record.id)
+        sides.append(Side(mark, address, collect(name, tasks, record.store, RunInfo(recorded_outcomes(record)))))
+    for side in sides:
+        undone = len(side.report.undone)
+        state = f"{undone} of {len(side.report.results)} tasks have no result" if undone else "done"
+        click.echo(f"{side.mark}  {side.address}  ({state})")
+    paths = write(compare(sides), out)
+    click.echo(f"comparison: {next(path for path in paths if path.suffix == '.html')}")
+
+
+def _find(run: str, store: str) -> Run:
+    """The run at an address: an id in the store, or a store's address with /runs/ID behind it."""
+    uri, address, name = run.removesuffix("/report.html").rstrip("/").rpartition("/runs/")
+    where: Store = find_store(uri if address else store)
+    load_plan(where, name)
+    return Run(name, where)

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     """An experiment of which the probes are missing, recorded as a run; beside it what nobody should see."""
     folder = tmp_path_factory.mktemp("served")
     fake = Fake(folder).make(lambda task: task.stage == "probe")
-    record(Run("digits-ceg-1", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks])
+    record(Run("digits-ceg-1", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
     (folder / "secret.txt").write_text("SECRET")
     root = fake.store.root
     for path in ("leases/snapshot/k/000001.json", "sources/abc", "scratch/trajectory/k/state", "work/x", "secret.txt"):
@@ -210,7 +210,7 @@ def test_pages_run_no_script_but_their_own(browser: Browser) -> None:
 def test_what_stands_in_a_store_is_text(tmp_path: Path) -> None:
     fake = Fake(tmp_path)
     tasks = [{**task.to_json(), "title": HOSTILE} for task in fake.tasks]
-    record(Run("hostile", fake.store), HOSTILE, fake.text, tasks)
+    record(Run("hostile", fake.store), HOSTILE, fake.text, tasks, {})
     fake.commit(fake.find("prepare"), {"note": HOSTILE})
     Run("hostile", fake.store).log({"kind": "failed", "task": str(fake.tasks[1].ref), "error": HOSTILE})
     for server in _served(fake.store):
@@ -224,7 +224,7 @@ def test_what_stands_in_a_store_is_text(tmp_path: Path) -> None:
 def test_a_running_task_says_how_far_it_is(tmp_path: Path) -> None:
     fake = Fake(tmp_path)
     run = Run("going", fake.store)
-    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks])
+    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
     first, second = [task for task in fake.tasks if task.stage == "snapshot"][:2]
     assert trajectory_ref(first) == trajectory_ref(second)
     log = run.log_path(first)
