@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from edm2core.errors import IntegrityError
 from edm2core.keys import Key
+
+DIGEST = "manifest_sha256"  # of all the rest, in the stored form
 
 
 class Ref(NamedTuple):
@@ -68,16 +71,32 @@ class Manifest:
         """The store path of one of the files."""
         return f"{self.ref.folder}/{self.attempt}/{name}"
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that it says. It stands in the stored manifest too, so that a changed one is known by itself."""
+        return hashlib.sha256(json.dumps(self._values(), indent=1, sort_keys=True).encode()).hexdigest()
+
     def dumps(self) -> bytes:
-        return json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}, indent=1, sort_keys=True).encode()
+        return json.dumps({**self._values(), DIGEST: self.digest}, indent=1, sort_keys=True).encode()
 
     @classmethod
     def loads(cls, data: bytes, where: str = "") -> Self:
-        """The manifest in `data`; raises IntegrityError if it is not one."""
+        """The manifest in `data`; raises IntegrityError if it is not one, or not what was written."""
         try:
             values = json.loads(data)
-            return cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
+            digest = values.pop(DIGEST, None)  # earlier versions wrote none
+            found = cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(
                 f"This is not a manifest: {error}.", where=where, do_next="Delete it; the task will be done again."
             ) from None
+        if digest is not None and digest != found.digest:
+            raise IntegrityError(
+                "The manifest has been changed since it was written.", where=where, do_next="Delete it; the task will be done again."
+            )
+        return found
+
+    def _values(self) -> dict[str, Any]:
+        """As JSON holds it, whether it was read or has just been made."""
+        values: dict[str, Any] = json.loads(json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}))
+        return values

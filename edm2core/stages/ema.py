@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,7 +38,7 @@ def run(work: Workspace) -> None:
     weights = {**denoiser.state_dict(), **{key: weight.float() for key, weight in mixed.items()}}
     settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=epoch)
     snapshot.save(work.out, {name: weights}, settings, denoiser.affine, epoch=epoch)
-    digests = {str(e): hashlib.sha256(manifest.dumps()).hexdigest() for e, manifest in found.stored.items()}
+    digests = {str(e): manifest.digest for e, manifest in found.stored.items()}
     work.metadata |= {"epoch": epoch, "emas": [name], "error": round(found.mix.error, 6), "averages": digests}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ class Input:
     """A finished result that a task reads."""
 
     manifest: Manifest
-    digest: str  # of the manifest's own bytes
+    digest: str  # of its manifest
     store: Store
     folder: Path  # where a remote store's files are downloaded to
 
@@ -82,5 +81,5 @@ def open_inputs(task: Task, store: Store, folder: Path) -> dict[str, Input]:
                 where=f"{store.uri}/{ref.folder}",
                 do_next="Run the experiment again; it will be made anew.",
             )
-        inputs[name] = Input(manifest, hashlib.sha256(manifest.dumps()).hexdigest(), store, folder / name)
+        inputs[name] = Input(manifest, manifest.digest, store, folder / name)
     return inputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,16 +9,19 @@ from pathlib import Path
 import click
 
 from edm2core.data.source import digest_of
-from edm2core.errors import EdmError, IntegrityError
+from edm2core.errors import EdmError, IntegrityError, MissingError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task, trajectory_ref
-from edm2core.store import open_store
+from edm2core.store import find_store
 from edm2core.store.averages import stored_averages
 from edm2core.store.base import Store
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import take
+from edm2core.store.summary import Summary
 from pipelines.sources import brought
+
+ASKED = ("experiment.yaml", "plan.json")  # what a run's record says from its beginning
 
 
 @click.command(short_help="Check the digests of everything that runs stand on.")
@@ -27,12 +29,21 @@ from pipelines.sources import brought
 @click.option("--run", "only", help="Only what this run stands on.")
 @click.option("--drop", is_flag=True, help="Remove damaged results, so that the next run makes them anew.")
 def command(store: str, only: str | None, drop: bool) -> None:
-    """Read every result that the runs in STORE stand on, and what was brought for them, and compare it with its recorded digest."""
-    where = open_store(store)
-    tasks = [task for run in ([only] if only else list_runs(where)) for task in load_plan(where, run)[1]]
-    checked, damaged = 0, 0
+    """Read every result that the runs in STORE stand on, what was brought for them, and the runs' own records and reports, and compare each
+    with its recorded digest."""
+    where = find_store(store)
+    runs = [only] if only else list_runs(where)
+    changed = [line for run in runs for line in _changed_records(where, run)]
+    tasks: list[Task] = []
+    for run in runs:
+        try:
+            tasks += load_plan(where, run)[1]
+        except IntegrityError as error:
+            changed.append(f"{error.where}: {error.what}")
+    checked, damaged, absent = 0, 0, 0
     for ref in _results(where, tasks):
         manifest, problems = _examined(where, ref)
+        absent += manifest is None and not problems
         checked += manifest is not None or bool(problems)
         if problems:
             damaged += 1
@@ -42,17 +53,39 @@ def command(store: str, only: str | None, drop: bool) -> None:
         elif manifest:
             for name in _made_anew(where, manifest):
                 click.echo(f"· {manifest.title} ({ref}) stands on an earlier {name} ({manifest.inputs[name]}), which is another now.")
-    changed = list(dict.fromkeys(_changed_sources(where, tasks)))
+    changed += dict.fromkeys(_changed_sources(where, tasks))
     for line in changed:
         click.echo(f"✗ {line}")
     if changed or (damaged and not drop):
-        sources = f" {len(changed)} sources have changed." if changed else ""
+        others = f" {len(changed)} records or sources have changed." if changed else ""
         raise EdmError(
-            f"{damaged} of {checked} results are damaged.{sources}",
+            f"{damaged} of {checked} results are damaged.{others}",
             where=where.uri,
-            do_next="`--drop` removes damaged results, so that the next run makes them anew; a source has to be brought again.",
+            do_next="`--drop` removes damaged results, so that the next run makes them anew; a source has to be brought again, and a run's "
+            "experiment run again to record it anew.",
         )
-    click.echo(f"{checked - damaged} of {checked} results are as recorded.")
+    missing = f" {absent} more are planned and not there: not run yet, or removed." if absent else ""
+    click.echo(f"{checked - damaged} of {checked} results are as recorded.{missing}")
+
+
+def _changed_records(store: Store, run: str) -> Iterator[str]:
+    """What is not as it was written of a run's own files; those of a report only once nobody works on the run."""
+    try:
+        summary = Summary.loads(store.read(f"runs/{run}/summary.json"))
+    except MissingError:
+        return  # of an earlier version
+    except IntegrityError as error:
+        yield f"runs/{run}/summary.json: {error.what}"
+        return
+    for name, record in summary.files.items():
+        path = f"runs/{run}/{name}"
+        if summary.ended is None and name not in ASKED:
+            continue
+        try:
+            if store.record(path) != record:
+                yield f"{path} has other contents than those recorded (SHA-256 {record.sha256[:12]}…)."
+        except MissingError:
+            yield f"{path} is missing."
 
 
 def _results(store: Store, tasks: list[Task]) -> list[Ref]:
@@ -77,7 +110,7 @@ def _made_anew(store: Store, manifest: Manifest) -> Iterator[str]:
             found = load(store, Ref.parse(manifest.inputs[name]))
         except IntegrityError:
             continue  # is named itself
-        if found and hashlib.sha256(found.dumps()).hexdigest() != digest:
+        if found and found.digest != digest:
             yield name
 
 

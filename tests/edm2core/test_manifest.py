@@ -76,3 +76,22 @@ def test_a_ref_is_read_as_it_is_written() -> None:
     for text in ("sample", "a/b/c", ""):
         with pytest.raises(ValueError, match="unpack"):
             Ref.parse(text)
+
+
+@given(MANIFESTS)
+def test_a_manifest_that_says_something_else_is_named(manifest: Manifest) -> None:
+    data = json.loads(manifest.dumps())
+    for name, other in {
+        "title": manifest.title + "!",
+        "version": manifest.version + 1,
+        "metadata": {"values": {"fd": 1.0}, "not": "there"},
+    }.items():
+        with pytest.raises(IntegrityError, match="changed"):
+            Manifest.loads(json.dumps({**data, name: other}).encode())
+
+
+def test_a_manifest_is_the_same_read_or_just_made_and_without_its_digest_counts() -> None:
+    plain = Manifest.loads(json.dumps(PLAIN).encode())
+    made = Manifest(**{**plain.__dict__, "metadata": {10: (1, 2), 9: None}})  # type: ignore[arg-type]
+    assert Manifest.loads(made.dumps()).digest == made.digest
+    assert json.loads(made.dumps())["manifest_sha256"] == made.digest
