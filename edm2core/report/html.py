@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from edm2core.manifest import Ref
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
@@ -128,7 +129,7 @@ def environment() -> Environment:
     found = Environment(
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    found.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label}
+    found.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label, "manifest": manifest}
     return found
 
 
@@ -164,6 +165,11 @@ def value(number: float | None, metric: str = "") -> str:
     return f"{number:.2f}" if is_probe(metric) or abs(number) >= 1 else f"{number:.3g}"
 
 
+def manifest(ref: Ref) -> str:
+    """The way from a report in its run's folder to a result's manifest, on disk as through `edm2 serve`."""
+    return f"../../{ref.manifest}"
+
+
 def count(number: float | None) -> str:
     """A large number in short: 39.5 M."""
     if number is None:
@@ -193,7 +199,7 @@ def _data(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "name": result.task.subject.get("dataset", ""),
-            "ref": str(result.task.ref),
+            "ref": result.task.ref,
             "source": result.task.settings.get("source") or "scikit-learn's digits, part of its package",
             "digest": result.task.settings.get("digest"),
             "counts": result.metadata.get("counts") or {},

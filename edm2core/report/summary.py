@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from edm2core.config import Recipe
 from edm2core.config.settings import ReferenceSettings
+from edm2core.manifest import Ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
@@ -44,6 +45,8 @@ class Cell:
     error: float | None = None  # standard error of `best` from the sampling of images alone
     deviation: float | None = None  # of `best` between the probe's seeds
     least: float | None = None  # smallest of the draws at that epoch; none: one draw, or higher is better
+    best_from: tuple[Ref, ...] = ()  # the results that `best` is of, one a draw
+    last_from: tuple[Ref, ...] = ()
 
 
 @dataclass
@@ -187,7 +190,13 @@ def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], 
         _mean_error(errors[best]),
         next((row.deviation for row in found if row.epoch == best), None),
         None if higher or len(values[best]) < 2 else min(values[best]),
+        _results_at(found, best),
+        _results_at(found, last),
     )
+
+
+def _results_at(found: dict[Row, Result], epoch: int) -> tuple[Ref, ...]:
+    return tuple(result.task.ref for row, result in found.items() if row.epoch == epoch)
 
 
 def _mean_error(errors: list[float | None]) -> float | None:

@@ -69,7 +69,7 @@ def test_the_page_loads_nothing(page: Page) -> None:
     for tag, attributes in page.elements:
         for name in ("src", "href", "srcset", "data", "action", "poster"):
             found = attributes.get(name) or ""
-            assert found.startswith(("data:image/png;base64,", "#")) or not found, (tag, name, found[:80])
+            assert found.startswith(("data:image/png;base64,", "#", "../../results/")) or not found, (tag, name, found[:80])
     assert not [tag for tag, _ in page.elements if tag in ("link", "iframe", "object", "embed", "base")]
     (policy,) = [a["content"] for tag, a in page.elements if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in str(policy)
@@ -272,3 +272,20 @@ def test_every_value_of_samples_says_how_many_and_how_sure(demo: Fake) -> None:
 def test_the_smallest_of_draws_has_a_table_of_its_own(another: Callable[..., Fake]) -> None:
     page = Page(render(another({"steps: 18": "steps: 18, draws: 3", "20, 40, 60": "20"}).report()))
     assert "Smallest of 3 draws: FD (digits features)" in page.text
+
+
+def test_every_value_leads_to_its_manifest_beside_the_run(demo: Fake, page: Page) -> None:
+    links = [str(a["href"]) for tag, a in page.elements if tag == "a" and str(a.get("href")).startswith("../")]
+    runs = demo.store.root / "runs" / "demo"
+    assert all((runs / link).resolve().is_file() for link in links)
+    metrics = [task.ref for task in demo.tasks if task.stage in ("metrics", "probe")]
+    assert {f"../../{ref.manifest}" for ref in metrics} <= set(links)
+    cells = [a for tag, a in page.elements if tag == "a" and a.get("class") == "from"]
+    assert len(cells) == 3 * 2 * 2  # best and last of two metrics of three recipes
+
+
+def test_the_mean_of_draws_leads_to_each(another: Callable[..., Fake]) -> None:
+    fake = another({"steps: 18": "steps: 18, draws: 3", "20, 40, 60": "20", "digits/C, digits/E, digits/G": "digits/G"})
+    page = Page(render(fake.report()))
+    linked = {a["href"] for tag, a in page.elements if tag == "a" and a.get("class") == "from"}
+    assert {f"../../{task.ref.manifest}" for task in fake.tasks if task.stage == "metrics"} <= linked
