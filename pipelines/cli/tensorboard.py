@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from edm2core.errors import InputError
-from edm2core.store import open_store
-from pipelines.boards import bring
+from edm2core.errors import InputError, StoreError
+from edm2core.store import find_store
+from pipelines.boards import Boards
 
 POLL_S = 15.0
 
@@ -25,14 +27,16 @@ POLL_S = 15.0
 def command(store: str, host: str, port: int) -> None:
     """Start TensorBoard on the event files of all trainings in STORE, each under its recipe, seed and key, until Ctrl-C.
 
-    What trainings that go on write meanwhile is shown too.
+    Metrics and probes are shown by epoch, in each training's `evaluation`. What goes on meanwhile is shown too.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("TensorBoard is not installed here.", do_next="pip install 'edm2[compute]'")
-    where = open_store(store)
+    where = find_store(store)
+    _must_be_free(host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # TensorBoard ends with this command however that ends
     with tempfile.TemporaryDirectory(prefix="edm2-tensorboard-") as folder:
-        if not bring(where, Path(folder)):
+        boards = Boards(where, Path(folder))
+        if not boards.bring():
             raise InputError("No training has written event files there.", where=where.uri, do_next="`edm2 runs` lists what a store holds.")
         server = subprocess.Popen(
             [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--host", host, "--port", str(port), "--reload_interval", "10"]
@@ -42,7 +46,19 @@ def command(store: str, host: str, port: int) -> None:
                 try:
                     server.wait(POLL_S)
                 except subprocess.TimeoutExpired:
-                    bring(where, Path(folder))
+                    with suppress(StoreError):  # what cannot be read now is shown later
+                        boards.bring()
         finally:
+            boards.close()
             server.terminate()
             server.wait()
+
+
+def _must_be_free(host: str, port: int) -> None:
+    """Raise InputError if TensorBoard could not listen there, which it says in a page of its own words."""
+    if port:
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            what = f"{host}:{port} cannot be listened at: {error.strerror or error}."
+            raise InputError(what, where="--port", do_next="Give another one.") from None
