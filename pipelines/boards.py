@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from edm2core.errors import IntegrityError
 from edm2core.manifest import Manifest, Ref
@@ -27,8 +30,11 @@ class Boards:
 
     def bring(self) -> int:
         """Bring what is new; returns how many event files and results there are."""
-        plans = list(self._all_plans())
-        trainings = {ref: name for tasks in plans for ref, name in self._trainings(tasks).items()}
+        plans, trainings = [], dict[Ref, str]()
+        for tasks in self._all_plans():
+            with suppress(ValidationError):  # of another version, whose settings are not known here
+                trainings |= self._trainings(tasks)
+                plans.append(tasks)
         count = sum(self._bring(ref, name) for ref, name in trainings.items())
         for tasks in plans:
             self._evaluate(tasks)

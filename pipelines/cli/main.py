@@ -85,15 +85,24 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        _show(
-            EdmError(
-                f"This should not have happened: {type(error).__name__}: {error}",
-                where=_place(error),
-                do_next="Run it with --debug for the traceback, and report it.",
-            ),
-            debug,
-        )
-        sys.exit(1)
+        found = _explained(error)
+        _show(found, debug)
+        sys.exit(found.exit_code)
+
+
+def _explained(error: Exception) -> EdmError:
+    """Words for what nobody has words for: settings in a store that this version does not take, else a mistake of ours."""
+    from pydantic import ValidationError
+
+    from edm2core.config.validate import other_version
+
+    if isinstance(error, ValidationError):
+        return other_version(error)
+    return EdmError(
+        f"This should not have happened: {type(error).__name__}: {error}",
+        where=_place(error),
+        do_next="Run it with --debug for the traceback, and report it.",
+    )
 
 
 def _place(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 
 import click
 
@@ -24,8 +25,6 @@ def command(store: str, host: str, port: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not is_for_this_machine_alone(host):
         click.echo(f"Whoever can reach {host} can read the whole store: this page has no passwords and no encryption.", err=True)
-    click.echo(f"{server.store.uri} is at {server.url} (Ctrl-C ends it)")
-    try:
+    with suppress(KeyboardInterrupt):
+        click.echo(f"{server.store.uri} is at {server.url} (Ctrl-C ends it)")
         run(server)
-    except KeyboardInterrupt:
-        click.echo()

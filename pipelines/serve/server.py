@@ -15,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pydantic import ValidationError
+
+from edm2core.config.validate import other_version
 from edm2core.errors import EdmError, InputError, MissingError
 from edm2core.store.base import Store
 from pipelines.serve.look import Look, confined
@@ -122,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(HTTPStatus.NOT_FOUND, error.what, error.do_next)
         except EdmError as error:
             return self._error(HTTPStatus.BAD_GATEWAY, error.what, error.do_next)
+        except ValidationError as error:
+            other = other_version(error)
+            return self._error(HTTPStatus.BAD_GATEWAY, other.what, other.do_next)
         except Exception as error:
             return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"This should not have happened: {type(error).__name__}: {error}")
 

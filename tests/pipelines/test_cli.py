@@ -118,3 +118,41 @@ def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2) -> Non
         code, printed = edm2(*verb)
         assert code == 2
         assert "no run ghost" in printed
+
+
+def test_a_plan_of_another_version_is_named_wherever_it_is_read(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(experiment())
+    tasks = [json.loads(line) for line in edm2("plan", "e.yaml", "--json")[1].splitlines()]
+    for task in tasks:
+        task["settings"]["of_tomorrow"] = 1
+        task["settings"].get("training", {})["of_tomorrow"] = 1
+    folder = tmp_path / "edm2-store" / "runs" / "later"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps({"name": "later", "tasks": tasks}))
+    for verb in (["report", "later"], ["status", "later"], ["logs", "later"], ["verify", "edm2-store"]):
+        code, printed = edm2(*verb)
+        assert "Traceback" not in printed
+        assert "should not have happened" not in printed
+        assert code == 0 or "another version" in printed
+    assert "later" in edm2("runs")[1]
+
+
+def test_a_comparison_needs_different_runs_that_are_there(edm2: Edm2, tmp_path: Path) -> None:
+    from edm2core.store.local import LocalStore
+    from tests.edm2core.store.test_summary import begin
+
+    runs = [begin(LocalStore(tmp_path / name), tmp_path, "one")[0] for name in ("a", "b")]
+    one, other = (f"{name}/runs/{run.id}" for name, run in zip("ab", runs, strict=True))
+    for arguments, words in {
+        (one, one): "cannot be compared with itself",
+        (one, "b/runs/ghost"): "no run ghost",
+        (one, "c/runs/ghost"): "no store here",
+        (one, "--out", "x"): "goes into the run's folder",
+    }.items():
+        code, printed = edm2("report", *arguments)
+        assert code == 2
+        assert words in printed
+    code, printed = edm2("report", one, f"{other}/report.html")
+    assert code == 0, printed
+    assert "tasks have no result" in printed
+    assert (tmp_path / "comparison" / "comparison.html").exists()
