@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from edm2core.errors import IntegrityError
 from edm2core.keys import Key
 
-DIGEST = "manifest_sha256"  # of all the rest, in the stored form
+DIGEST = "manifest_sha256"  # of all the rest, among the provenance in the stored form: earlier versions read it too
 
 
 class Ref(NamedTuple):
@@ -77,14 +77,16 @@ class Manifest:
         return hashlib.sha256(json.dumps(self._values(), indent=1, sort_keys=True).encode()).hexdigest()
 
     def dumps(self) -> bytes:
-        return json.dumps({**self._values(), DIGEST: self.digest}, indent=1, sort_keys=True).encode()
+        values = self._values()
+        values["provenance"][DIGEST] = self.digest
+        return json.dumps(values, indent=1, sort_keys=True).encode()
 
     @classmethod
     def loads(cls, data: bytes, where: str = "") -> Self:
         """The manifest in `data`; raises IntegrityError if it is not one, or not what was written."""
         try:
             values = json.loads(data)
-            digest = values.pop(DIGEST, None)  # earlier versions wrote none
+            digest = values.get("provenance", {}).pop(DIGEST, None)  # earlier versions wrote none
             found = cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(

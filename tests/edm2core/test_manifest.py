@@ -94,4 +94,4 @@ def test_a_manifest_is_the_same_read_or_just_made_and_without_its_digest_counts(
     plain = Manifest.loads(json.dumps(PLAIN).encode())
     made = Manifest(**{**plain.__dict__, "metadata": {10: (1, 2), 9: None}})  # type: ignore[arg-type]
     assert Manifest.loads(made.dumps()).digest == made.digest
-    assert json.loads(made.dumps())["manifest_sha256"] == made.digest
+    assert json.loads(made.dumps())["provenance"]["manifest_sha256"] == made.digest

@@ -199,3 +199,14 @@ def test_leftovers_of_interrupted_writes_go(aged: Aged) -> None:
     (aged.root / ".tmp" / "left").write_bytes(b"123")
     assert apply(aged, [], days=7) == 0
     assert apply(aged, [], days=-1) == 3
+
+
+def test_event_files_stay_as_long_as_a_run_names_their_training(aged: Aged, tmp_path: Path) -> None:
+    tasks = record_run(aged, tmp_path, "one", "digits/C")
+    path = f"{trajectory_ref(next(t for t in tasks if t.stage == 'snapshot')).scratch}/tensorboard/00001-events.out.tfevents.1"
+    aged.write(path, b"events")
+    apply(aged, plan_gc(aged))
+    assert aged.read(path) == b"events"
+    aged.delete("runs/one/plan.json")
+    apply(aged, plan_gc(aged))
+    assert aged.stat(path) is None

@@ -24,6 +24,7 @@ from edm2core.store.runs import Run, record
 from pipelines.serve import listen
 from pipelines.serve.server import Server
 from tests.edm2core.report.conftest import Fake
+from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
 
 HOSTILE = "</td><script>alert(1)</script>\"'&{{ 7*7 }}"
 
@@ -291,3 +292,23 @@ def test_an_address_that_is_open_to_others_is_warned_of_and_a_missing_store_name
     ran = subprocess.run([*command, str(tmp_path / "ghost")], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 2
     assert "no store here" in ran.stderr
+
+
+@pytest.mark.servers
+def test_a_store_in_a_bucket_is_shown_like_a_folder(tmp_path: Path, seaweedfs: Store) -> None:  # noqa: F811
+    fake = Fake(tmp_path)
+    task = fake.find("snapshot")
+    fake.commit(task)
+    for entry in fake.store.list("results/"):
+        seaweedfs.write(entry.path, fake.store.read(entry.path))
+    run = Run("far", seaweedfs)
+    record(run, fake.name, fake.text, [each.to_json() for each in fake.tasks], {})
+    for server in _served(seaweedfs):
+        browser = Browser(server)
+        assert "1 of 40" in browser.text("/")
+        assert f'href="/results/{task.ref}/"' in browser.text("/runs/far/")
+        whole = seaweedfs.read(task.ref.manifest)
+        assert browser.ask(f"/store/{task.ref.manifest}")[2] == whole
+        status, _, body = browser.ask(f"/store/{task.ref.manifest}", Range="bytes=10-19")
+        assert (status, body) == (206, whole[10:20])
+        assert browser.ask("/store/runs/far/../../x")[0] == 404
