@@ -20,6 +20,7 @@ from edm2core.report.statistics import judge, welch
 from edm2core.report.summary import Column, Line, Table, recipes, tables
 
 SECTIONS = ("data", "start", "network", "diffusion", "training", "sample", "reference", "probe")
+NOTHING = "—"
 DRAWN = ("sample", "snapshot", "ema")  # stages of inputs that are what is compared, not what it is held against
 
 
@@ -215,8 +216,8 @@ def _asked(sides: Sequence[Side]) -> list[Setting]:
             "torch": sorted({str(v) for r in done if (v := (r.provenance.get("packages") or {}).get("torch"))}),
         }
         for name, value in values.items():
-            facts.setdefault(name, {})[side.mark] = ", ".join(map(str, value)) or "—"
-    return [Setting(name, name, values) for name, values in facts.items() if len(set(values.values())) > 1]
+            facts.setdefault(name, {})[side.mark] = ", ".join(map(str, value)) or NOTHING
+    return [Setting(name, name, values) for name, values in facts.items() if len(set(values.values()) - {NOTHING}) > 1]
 
 
 def _settings(sides: Sequence[Side]) -> list[Setting]:
@@ -239,7 +240,7 @@ def _in_each(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     words = {recipe: in_words(name, values.get(name)) for recipe, values in found.items()}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
-    return "; ".join(f"{recipe}: {value}" for recipe, value in words.items()) or "—"
+    return "; ".join(f"{recipe}: {value}" for recipe, value in words.items()) or NOTHING
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
