@@ -186,45 +186,54 @@ def training_figures(report: Report, styles: Styles) -> list[Figure]:
 
 
 def probe_maps(report: Report, styles: Styles) -> list[Figure]:
-    """A heat map of probe accuracy over noise level and block for each training whose probes tried more than one cell.
+    """The probes' accuracy over noise level, block and epoch as one heat map, where probes tried more than one cell.
 
-    It holds all epochs, in one colour scale, with only the last one visible; `meta.epoch` says which trace is whose.
+    It holds all trainings and epochs in one colour scale, with only the last epoch of the first visible; `meta` says which trace is whose.
     """
-    trainings: dict[tuple[str, int, str], dict[int, Result]] = {}
+    found: dict[tuple[str, int], Result] = {}
     for result in report.of_stage("probe"):
         subject = result.task.subject
         if "recipe" in subject and len(result.metadata.get("cells") or []) > 1:
-            who = (subject["recipe"], subject["seed"], subject["ema"])
-            trainings.setdefault(who, {})[subject["epoch"]] = result
-    return [_heat_map(f"map-{number}", styles.name(*who), found) for number, (who, found) in enumerate(trainings.items())]
+            found[styles.name(subject["recipe"], subject["seed"], subject["ema"]), subject["epoch"]] = result
+    return [_surface(found)] if found else []
 
 
-def _heat_map(name: str, title: str, found: dict[int, Result]) -> Figure:
+def _surface(found: Mapping[tuple[str, int], Result]) -> Figure:
     all_cells = [cell for result in found.values() for cell in result.metadata["cells"]]
     levels = sorted({cell["t"] for cell in all_cells})
     blocks = sorted({cell["block"] for cell in all_cells}, key=lambda block: (len(block), block))
-    values = [v for cell in all_cells if (v := clean(cell["validation_accuracy"])) is not None]
+    held_out = all(cell.get("validation_accuracy") is not None for cell in all_cells)
+    shown = "validation_accuracy" if held_out else "test_accuracy"
+    values = [v for cell in all_cells if (v := clean(cell.get(shown))) is not None]
     scale = {"colorscale": "Cividis", "zmin": min(values, default=0.0), "zmax": max(values, default=100.0)}
+    first = next(iter(found))[0]
+    last = max(epoch for who, epoch in found if who == first)
+    hover = "%{y}, %{x}: %{z:.2f} %" + (" held out, %{customdata} % test" if held_out else " test") + "<extra></extra>"
     traces: list[dict[str, Any]] = []
-    for epoch, result in sorted(found.items()):
-        accuracy = {(cell["t"], cell["block"]): clean(cell["validation_accuracy"]) for cell in result.metadata["cells"]}
-        shown = {"meta": {"epoch": epoch}, "visible": epoch == max(found)}
+    for (who, epoch), result in sorted(found.items(), key=lambda item: item[0][1]):
+        cells = {(cell["t"], cell["block"]): cell for cell in result.metadata["cells"]}
+        held, test = (
+            [[clean(cells.get((t, block), {}).get(name)) for block in blocks] for t in levels] for name in (shown, "test_accuracy")
+        )
+        mine = {"meta": {"epoch": epoch, "variant": who}, "visible": (who, epoch) == (first, last)}
         traces.append(
-            {"type": "heatmap", "x": blocks, "y": [f"t = {t}" for t in levels]}
-            | {"z": [[accuracy.get((t, block)) for block in blocks] for t in levels]}
-            | {"hovertemplate": "%{y}, %{x}: %{z:.2f} %<extra></extra>", "texttemplate": "%{z:.1f}" if len(blocks) <= 8 else ""}
+            {"type": "heatmap", "x": blocks, "y": [f"t = {t}" for t in levels], "z": held, "customdata": test}
+            | {"hovertemplate": hover, "texttemplate": "%{z:.1f}" if len(blocks) <= 8 else ""}
             | {"colorbar": {"title": {"text": "%"}, "thickness": 12}}
             | scale
-            | shown
+            | mine
         )
-        chosen = result.metadata.get("chosen")
-        if chosen:
+        if chosen := result.metadata.get("chosen"):
             marker = {"symbol": "square-open", "size": 30, "color": "#d1006c", "line": {"width": 3}}
             place = {"x": [chosen["block"]], "y": [f"t = {chosen['t']}"]}
-            traces.append({"type": "scatter", "mode": "markers", "marker": marker, "hoverinfo": "skip"} | place | shown)
+            traces.append({"type": "scatter", "mode": "markers", "marker": marker, "hoverinfo": "skip"} | place | mine)
     layout = plot([], "decoder block")["layout"] | {"hovermode": "closest"}
-    caption = "Accuracy on images held out of the training set. The square marks the cell chosen; its test accuracy is in the table."
-    return Figure(name, title, caption, {"data": traces, "layout": layout})
+    caption = (
+        "Accuracy on images held out of the training set. The square marks the cell chosen on them; its test accuracy is in the table."
+        if held_out
+        else "Accuracy on the test images, on which the square's cell was chosen: the protocol holds nothing out."
+    )
+    return Figure("map", "Probe accuracy", caption, {"data": traces, "layout": layout})
 
 
 def _restarts(lines: list[dict[str, Any]], x: list[float], y: list[float], trace: dict[str, Any]) -> list[dict[str, Any]]:

@@ -88,6 +88,7 @@ def render(report: Report) -> str:
         training=training,
         maps=maps,
         map_epochs=_epochs(maps),
+        map_variants=list(dict.fromkeys(trace["meta"]["variant"] for figure in maps for trace in figure.plot["data"])),
         magnitudes=magnitudes,
         noise=noise,
         noise_epochs=_epochs(noise),

@@ -99,18 +99,21 @@
   document.querySelectorAll(".epochs").forEach((block) => {
     const slider = block.querySelector("input[type=range]");
     if (!slider) return;
-    const epochs = slider.dataset.epochs.split(","), output = block.querySelector("output");
+    const epochs = slider.dataset.epochs.split(","), output = block.querySelector("output"), select = block.querySelector("select");
     const maps = [...block.querySelectorAll(".canvas")].map((canvas) => canvas.id);
     const show = () => {
       const epoch = epochs[slider.value];
       output.textContent = epoch;
       slider.setAttribute("aria-valuetext", `epoch ${epoch}`);
       maps.forEach((id) => {
-        plots[id].data.forEach((trace) => { trace.visible = String(trace.meta.epoch) === epoch; });
+        plots[id].data.forEach((trace) => {
+          trace.visible = String(trace.meta.epoch) === epoch && (!trace.meta.variant || !select || trace.meta.variant === select.value);
+        });
         if (drawn.includes(id)) draw(id);
       });
     };
     slider.addEventListener("input", show);
+    if (select) select.addEventListener("change", show);
     show();
   });
 })();

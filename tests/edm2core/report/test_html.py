@@ -113,16 +113,21 @@ def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
 def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]) -> None:
     fake = another({"t: [4], blocks: [out_3]": "t: [3, 4, 5], blocks: [out_1, out_2, out_3]"})
     plots = Page(render(fake.report())).plots
-    assert {"map-0", "map-1", "map-2"} <= plots.keys()
+    assert {"map"} <= plots.keys()
     for plot in plots.values():
         go.Figure(plot)
 
 
-def test_a_probe_grid_shows_one_epoch_at_a_time_in_one_colour_scale(another: Callable[..., Fake]) -> None:
-    plots = Page(render(another({"t: [4], blocks: [out_3]": "t: [3, 4], blocks: [out_1, out_2]"}).report())).plots
-    maps = [trace for trace in plots["map-0"]["data"] if trace["type"] == "heatmap"]
-    assert [(trace["meta"]["epoch"], trace["visible"]) for trace in maps] == [(20, False), (40, False), (60, True)]
+def test_a_probe_grid_is_one_surface_of_level_block_and_epoch_in_one_colour_scale(another: Callable[..., Fake]) -> None:
+    page = Page(render(another({"t: [4], blocks: [out_3]": "t: [3, 4], blocks: [out_1, out_2]"}).report()))
+    maps = [trace for trace in page.plots["map"]["data"] if trace["type"] == "heatmap"]
+    assert sorted((trace["meta"]["variant"], trace["meta"]["epoch"]) for trace in maps) == [
+        (f"digits/{letter}", epoch) for letter in "CEG" for epoch in (20, 40, 60)
+    ]
+    assert [trace["meta"] for trace in maps if trace["visible"]] == [{"epoch": 60, "variant": "digits/C"}]
     assert len({(trace["zmin"], trace["zmax"]) for trace in maps}) == 1
+    assert [len(row) for row in maps[0]["z"]] == [2, 2]
+    assert [tag for tag, _ in page.elements if tag == "select"] == ["select"]
 
 
 def test_the_slider_steps_through_the_epochs_and_each_has_one_picture_a_recipe(page: Page) -> None:
