@@ -9,13 +9,23 @@ from pathlib import Path
 
 import torch
 
-from bench import choices, dag, evaluation, gpu, listing, network, scaling, training
+from bench import choices, dag, evaluation, gpu, listing, network, probe, scaling, training
 from bench.machine import commit, load, machine
 from bench.rows import Options, Row
 from bench.table import render
 
 RESULTS, TABLE = Path(__file__).parent / "results.json", Path(__file__).parent / "RESULTS.md"
-ROWS: list[Row] = [*network.ROWS, *training.ROWS, *scaling.ROWS, *evaluation.ROWS, *dag.ROWS, *choices.ROWS, *listing.ROWS, *gpu.ROWS]
+ROWS: list[Row] = [
+    *network.ROWS,
+    *training.ROWS,
+    *scaling.ROWS,
+    *evaluation.ROWS,
+    *probe.ROWS,
+    *dag.ROWS,
+    *choices.ROWS,
+    *listing.ROWS,
+    *gpu.ROWS,
+]
 
 
 def main() -> None:

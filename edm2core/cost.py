@@ -26,6 +26,13 @@ def network_cost(network: NetworkSettings, diffusion: DiffusionSettings) -> Cost
     return Cost(sum(cost.flops for cost in costs), sum(cost.parameters for cost in costs))
 
 
+def block_widths(network: NetworkSettings) -> dict[str, int]:
+    """Output channels of each decoder block: what the probe sees of it."""
+    levels = reversed(range(len(network.multipliers)))
+    widths = [network.channels * network.multipliers[level] for level in levels for _ in range(network.blocks + (level > 0))]
+    return dict(zip(network.block_names, widths, strict=True))
+
+
 def _map(inputs: int, outputs: int, network: NetworkSettings, *, kernel: int = 1, pixels: int = 1, bias: bool = True) -> Cost:
     weights = inputs * outputs * kernel**2
     return Cost(2 * weights * pixels, weights + (outputs if bias and network.biases else 0))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edm2core.config.settings import TRAINING_IMAGES, DiffusionSettings, NetworkSettings, TrainingSettings
-from edm2core.cost import Cost, network_cost
+from edm2core.config.settings import TRAINING_IMAGES, DiffusionSettings, NetworkSettings, ProbeSettings, TrainingSettings
+from edm2core.cost import Cost, block_widths, network_cost
 from edm2core.manifest import Manifest, Ref
 from edm2core.metrics.names import EXTRACTORS
 from edm2core.plan import Task, trajectory_ref
@@ -54,6 +54,7 @@ class Estimate:
     stored: float | None = 0.0
     half: bool = False
     averages: float = 0.0  # of what is stored, the averages from which others are mixed
+    scratch: float | None = 0.0  # bytes in the task's working folder while it runs, beyond its inputs and results
 
     def seconds(self, gpu: Gpu) -> float | None:
         """On one GPU."""
@@ -126,9 +127,18 @@ class _Planner:
         images = self._images(self.tasks[task.inputs["data"]])
         if "snapshot" not in task.inputs:
             return Estimate()
-        settings = task.settings
-        passes = len(settings["t"]) * (images.train * settings["epochs"] + images.test) if images else None
-        return Estimate(_network(self._snapshot_below(task)).flops * passes if passes else None, 0.0, _half(settings))
+        settings, network = ProbeSettings.model_validate(task.settings), self._snapshot_below(task)
+        if images is None:
+            return Estimate(None, 0.0, _half(task.settings), scratch=None)
+        looks = settings.cached_draws * images.train + images.test
+        widths = block_widths(NetworkSettings.model_validate(network.settings["network"]))
+        chosen = widths if settings.blocks == ("all",) else {name: widths[name] for name in set(settings.blocks)}
+        extra = looks if (settings.knn or settings.few_shot) and not settings.cached else 0  # at the chosen cell
+        fresh = len(settings.seeds) * (images.train * settings.epochs + images.test)
+        levels, again = len(set(settings.t)), settings.holds_out  # whose chosen cell is trained again on all images
+        passes = levels * (looks if settings.cached else fresh) + (0 if settings.cached else again * fresh) + extra
+        kept = looks * 2.0 * (levels * sum(chosen.values()) if settings.cached else max(chosen.values()) if extra else 0)
+        return Estimate(_network(network).flops * passes, 0.0, _half(task.settings), scratch=kept)
 
     def _diagnostics(self, task: Task) -> Estimate:
         images, settings = self._images(self.tasks[task.inputs["data"]]), task.settings

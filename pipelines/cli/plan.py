@@ -47,6 +47,8 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
             f"Of what is kept, {_size(averages)} are averages in half precision, from which those of any width can be mixed.",
             soft_wrap=True,
         )
+    if scratch := max((cost.scratch or 0.0 for cost in costs.values()), default=0.0):
+        console.print(f"A probe keeps up to {_size(scratch)} of features in its working folder while it runs.", soft_wrap=True)
     console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
     console.print(
         f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."

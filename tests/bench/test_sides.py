@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import choices, evaluation, gpu, limit, network, scaling, training
+from bench import choices, evaluation, gpu, limit, network, probe, scaling, training
 from bench.worker import Work
 
 TINY = "digits/G"
@@ -33,6 +33,10 @@ SIDES = {
     "product metrics": lambda: evaluation.product_pass(8, 8),
     "product extractor": lambda: evaluation.product_extract(8),
     "bare extractor": lambda: evaluation.bare_extractor(8),
+    "plain probe": lambda: probe.plain_cell(1, 1),
+    "shared probe": lambda: probe.shared_passes(1, 1),
+    "product probe": lambda: probe.product_grid(1, 1),
+    "cached and fresh": lambda: probe.cached_and_fresh(1, 1, 1),
     "processes": lambda: scaling.several(TINY, 4, 2),
 }
 

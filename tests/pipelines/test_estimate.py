@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from edm2core.config import load_experiment
-from edm2core.cost import network_cost
+from edm2core.config import load_experiment, load_recipe
+from edm2core.cost import block_widths, network_cost
 from edm2core.manifest import Manifest, Ref
+from edm2core.nets import build_network
 from edm2core.plan import Task, plan
 from pipelines.estimate import GPUS, UTILISATION, Estimate, estimates
 
@@ -88,3 +90,26 @@ def test_own_images_are_counted_once_they_are_prepared(tmp_path: Path) -> None:
     costs = by_stage(tasks, estimates(tasks, prepared))
     assert costs["snapshot"][0].flops is not None
     assert costs["prepare"][0].stored == 100 * 3 * 32 * 32
+
+
+def test_a_grid_looks_twice_at_each_image_and_keeps_what_it_saw(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, "cifar10/E", epochs=[2000], probe={"t": [3, 4, 5], "blocks": ["all"]})
+    grid = by_stage(tasks, estimates(tasks, lambda ref: None))["probe"][-1]
+    recipe = load_experiment(tmp_path / "e.yaml").recipes[0]
+    forward = network_cost(recipe.network, recipe.diffusion).flops
+    assert grid.flops == 3 * forward * (2 * 50_000 + 10_000)
+    assert grid.scratch == 2 * (2 * 50_000 + 10_000) * 3 * (12 * 256 + 3 * 128)  # half precision
+    tasks = planned(tmp_path, "cifar10/E", epochs=[2000], probe={"seeds": [0, 1]})
+    one = by_stage(tasks, estimates(tasks, lambda ref: None))["probe"][-1]
+    assert (one.flops, one.scratch) == (2 * forward * (15 * 50_000 + 10_000), 0)
+    tasks = planned(tmp_path, "cifar10/E", epochs=[2000], probe={"knn": 20})
+    near = by_stage(tasks, estimates(tasks, lambda ref: None))["probe"][-1]
+    assert near.scratch == 2 * (2 * 50_000 + 10_000) * 256
+
+
+@pytest.mark.parametrize("recipe", ["cifar10/C", "tinyimagenet/E", "digits/G", "paper/cifar10/B"])
+def test_the_widths_of_the_decoders_blocks_are_the_networks(recipe: str) -> None:
+    network = load_recipe(recipe).network
+    with torch.device("meta"):
+        decoder = build_network(network).decoder
+    assert block_widths(network) == {name: block.conv2.weight.shape[0] for name, block in decoder.items()}

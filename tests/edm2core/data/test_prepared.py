@@ -43,3 +43,13 @@ def test_files_that_do_not_fit_together_are_named(folder: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(IntegrityError, match=r"test_images\.npy"):
         load_prepared(folder)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_no_class_has_are_refused(folder: Path, label: int) -> None:
+    labels = np.load(folder / "test_labels.npy")
+    labels[3] = label
+    np.save(folder / "test_labels.npy", labels)
+    with pytest.raises(IntegrityError, match=r"has labels from -?\d to \d+, and there are 10 classes") as caught:
+        load_prepared(folder)
+    assert caught.value.where.endswith("test_labels.npy")
