@@ -1,6 +1,8 @@
-"""Which device a process works on, and in which precision."""
+"""Which device a process works on, in which precision, and how strictly."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -17,3 +19,17 @@ def pick_device() -> torch.device:
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
     """The context in which a network runs in this precision; fp32 changes nothing."""
     return torch.autocast(device_type, DTYPES[precision], enabled=precision != "fp32")
+
+
+def compute(*, tf32: bool, deterministic: bool = False) -> None:
+    """How this process computes from here on: each stage says so before it uses a network, and nothing else does.
+
+    tf32: a GPU may round what float32 convolutions and matrix products multiply to 10 bits. deterministic: every kernel adds in the same
+    order each time, or refuses to; else the fastest kernel that cuDNN finds is taken.
+    """
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic

@@ -47,7 +47,7 @@ class FixedEma(Average):
         self.count += 1
         # In single precision on the CPU, because the library's is: the same bits, and no device is waited for.
         warmup = 1 - torch.tensor(float(self.count), device="cpu") ** (-2 / 3)
-        self._blend(weights, warmup.clamp(max=self.beta).item())
+        self._blend(weights, float(warmup.clamp(max=self.beta).numpy()))
 
 
 class PowerEma(Average):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from edm2core.affine import Affine
-from edm2core.config.settings import TrainingSettings
-from edm2core.devices import autocast
+from edm2core.compiling import Outcome, adopt
+from edm2core.devices import autocast, compute
 from edm2core.diffusion import Denoiser, Objective, noise_levels
 from edm2core.ema import Average, FixedEma, PowerEma
 from edm2core.errors import EdmError, InputError
@@ -27,32 +26,9 @@ from edm2core.keyed_random import seed_of
 from edm2core.nets import build_network
 from edm2core.nets.applied import Applied
 from edm2core.plan import TrajectorySettings
+from edm2core.schedule import epoch_order, learning_rate
 
 WINDOW = 50  # steps between two rows of the curve, and at the end of every epoch
-
-
-def learning_rate(training: TrainingSettings, epoch: float) -> float:
-    """The learning rate of a step taken after `epoch` epochs, a fraction within an epoch.
-
-    every_epoch: FX's, which warms up and falls by whole epochs. every_step: the paper's, α_ref/√max(t/t_ref, 1) times a linear warm-up
-    by the images seen (EDM2, equation 67), 0 at the first step.
-    """
-    if training.lr_changes == "every_epoch":
-        whole = math.floor(epoch)
-        if whole < training.warmup_epochs:
-            return training.lr * (whole + 1) / training.warmup_epochs
-        return training.lr / _decay(training, whole)
-    warmup = min(epoch / training.warmup_epochs, 1.0) if training.warmup_epochs else 1.0
-    return training.lr * warmup / _decay(training, epoch)
-
-
-def _decay(training: TrainingSettings, epoch: float) -> float:
-    return 1.0 if training.t_ref_epochs is None else math.sqrt(max(epoch / training.t_ref_epochs, 1.0))
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of the images in an epoch: a permutation [count], int64, that follows from the seed and the epoch alone."""
-    return torch.from_numpy(np.random.Generator(np.random.Philox(seed_of(seed, epoch, "order"))).permutation(count))
 
 
 @torch.no_grad()
@@ -108,8 +84,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         training, device = self.settings.training, self.images.device
-        torch.use_deterministic_algorithms(training.exact)
-        torch.set_float32_matmul_precision("highest" if training.exact else "high")
+        compute(tf32=not training.exact, deterministic=training.exact)
         torch.manual_seed(seed_of(self.settings.seed, "init"))
         denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine)
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last).train()
@@ -126,7 +101,9 @@ class Trainer:
         self.objective = Objective(self.applied.module)
         self.parallel: DistributedDataParallel | None = None
         if self.world_size > 1:
-            self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+            with warnings.catch_warnings():  # what PyTorch 2.14 offers in its place, 2.11 does not know
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
         self._copier = ThreadPoolExecutor(1, "copy")
         self._copying: list[Future[dict[str, Tensor]]] = []
@@ -171,7 +148,7 @@ class Trainer:
         training, device = self.settings.training, self.images.device
         epoch, position = divmod(self.steps, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = epoch, epoch_order(self.settings.seed, epoch, len(self.images)).to(device)
+            self._order = epoch, _sent(epoch_order(self.settings.seed, epoch, len(self.images)), device)
         index = self._order[1][position * training.batch : (position + 1) * training.batch]
         images = self.affine.to_network(self.images[index].float() / 255)
         if training.flip:
@@ -187,30 +164,64 @@ class Trainer:
 
     def step(self) -> None:
         """One optimiser step over the global batch; nothing in it waits for the device."""
-        training, device = self.settings.training, self.images.device
         batch = self.batch()
         total = len(batch.sigma)
-        share = batch.part(self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
         self.applied.refresh()
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.zero_grad(set_to_none=True)
-        held = training.micro_batch or max(len(share.sigma), 1)
-        # a process without images in a short batch still takes part in the reduction, with weight 0
-        parts = [share.part(i, i + held) for i in range(0, len(share.sigma), held)] or [batch.part(0, 1)]
-        weight = 1.0 / total if len(share.sigma) else 0.0
+        parts, weight = self._parts(batch)
         for number, part in enumerate(parts):
-            if self.settings.network.dropout:
-                torch.manual_seed(seed_of(self.settings.seed, self.steps, "dropout", self.rank, number))
             last = number == len(parts) - 1
             with contextlib.nullcontext() if last or self.parallel is None else self.parallel.no_sync():
-                with autocast(device.type, training.precision):
-                    loss = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels).sum() * weight
-                self.scaler.scale(loss * (self.gradient_scale * self.world_size)).backward()  # DDP divides by the world size
-            self.window.loss += loss.detach()
+                self.window.loss += self._differentiate(part, number, weight)
         self.applied.pull_back()
         self._update(total)
         self.steps += 1
         self.window.steps += 1
+
+    def _parts(self, batch: Batch) -> tuple[list[Batch], float]:
+        """This process's micro-batches of a batch, and the weight of an image's loss."""
+        total = len(batch.sigma)
+        share = batch.part(self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
+        held = self.settings.training.micro_batch or max(len(share.sigma), 1)
+        if not len(share.sigma):  # of a short batch: it still takes part in the reduction, with weight 0
+            return [batch.part(0, 1)], 0.0
+        return [share.part(i, i + held) for i in range(0, len(share.sigma), held)], 1.0 / total
+
+    def _differentiate(self, part: Batch, number: int, weight: float) -> Tensor:
+        """Add the gradients of the part's weighted loss to those that are there; the loss, a scalar."""
+        training, device = self.settings.training, self.images.device
+        if self.settings.network.dropout:
+            torch.manual_seed(seed_of(self.settings.seed, self.steps, "dropout", self.rank, number))
+        with autocast(device.type, training.precision):
+            loss: Tensor = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels).sum() * weight
+        torch.autograd.backward(self.scaler.scale(loss * (self.gradient_scale * self.world_size)))  # DDP divides by the world size
+        return loss.detach()
+
+    def compile(self, **options: Any) -> Outcome:
+        """Compile the network, if loss and gradients of the coming step's first part are the same then; between steps, by all processes.
+
+        `options` are torch.compile's. Parts of other sizes, as in an epoch's last batch, run as before, and dropout's masks stay the same.
+        """
+        parts, weight = self._parts(self.batch())
+
+        def run() -> list[Tensor]:
+            self.objective.zero_grad(set_to_none=True)
+            loss = self._differentiate(parts[0], 0, weight)
+            gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+            return [loss, torch.cat([gradient.flatten() for gradient in gradients])]
+
+        network, training = self.applied.module.network, self.settings.training
+        options = options or {"options": {"fallback_random": True}}  # PyTorch's own random numbers
+        outcome = adopt(network, len(parts[0].sigma), run, training.precision, **options)
+        self.objective.zero_grad(set_to_none=True)
+        if self.world_size > 1:
+            all_adopted = torch.tensor(float(outcome.adopted), device=self.images.device)
+            dist.all_reduce(all_adopted, dist.ReduceOp.MIN)
+            if outcome.adopted and not bool(all_adopted):
+                network.fast = None
+                return Outcome(False, "The network runs as it is, since compiling it failed in another process.")
+        return outcome
 
     def _update(self, images: int) -> None:
         self._settle()
@@ -379,6 +390,11 @@ def _stream_after(event: torch.cuda.Event) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     stream.synchronize()
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _as_tensor(numbers: dict[str, Any]) -> Tensor:

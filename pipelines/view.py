@@ -78,7 +78,7 @@ class View:
                     self._said[task.ref] = time.monotonic()
             if due:
                 self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
-        elif event["kind"] in ("warning", "waiting", "busy", "restart"):
+        elif event["kind"] in ("warning", "waiting", "busy", "restart", "compiled"):
             message = event.get("message") or f"resumes from the state at step {event.get('step')}"
             self.say(f"  {task.title}: {message}")
 

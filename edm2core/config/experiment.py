@@ -21,6 +21,7 @@ from edm2core.posthoc import MOST_ERROR, mix_at
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
+PRECISE = ("training", "sample", "probe")  # sections that have a precision
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
 
 
@@ -38,6 +39,7 @@ class ExperimentFile(Settings):
     ] = ()  # left out, and said so, where their extractor's weights are absent
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
+    exact: bool = False  # float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
     recheck: Annotated[int, Field(ge=0)] = 0  # fresh draws that each training's best snapshot is evaluated with again
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
@@ -196,6 +198,13 @@ def _blocks_exist(document: Document, recipe: Recipe) -> None:
         )
 
 
+def _exactly(file: ExperimentFile) -> dict[str, Any]:
+    """What `exact` lays over every recipe; a precision that the experiment itself asks for stays, and is refused where it is another."""
+    own = {**_fixed(file), **file.sweep}
+    precise = {f"{section}.precision": "fp32" for section in PRECISE if f"{section}.precision" not in own}
+    return {f"{section}.exact": True for section in PRECISE} | precise if file.exact else {}
+
+
 def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Recipe:
     recipe = (
         recipe_document(file.recipes[index], base)
@@ -208,6 +217,8 @@ def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[st
             recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))
     for setting, value in file.overrides.items():
         recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
+    for setting, value in _exactly(file).items():
+        recipe = lay(recipe, setting, value, document.origin(("exact",)))
     return complete(lay_point(recipe, document, file.sweep, point))
 
 

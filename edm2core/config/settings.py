@@ -28,6 +28,7 @@ Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
 STORED_AVERAGES = 64  # of a training, where it does not say how often
+Compile = Literal["auto", "always", "never"]
 Weights = Literal["plain", "normalized", "forced"]
 Init = Literal["he", "adm"]
 GroupNormKind = Literal["group", "group_affine", "group_rms"]
@@ -58,6 +59,12 @@ def is_keyed(field: FieldInfo) -> bool:
     """Whether a setting decides what comes out, and so is part of a key."""
     extra = field.json_schema_extra
     return not (isinstance(extra, dict) and extra.get("keyed") is False)
+
+
+def check_exact(exact: bool, precision: Precision) -> None:
+    """Raises ValueError where `exact` does not have the precision that it needs."""
+    if exact and precision != "fp32":
+        raise ValueError(f"precision: exact means fp32, it is {precision}")
 
 
 class Settings(BaseModel):
@@ -165,9 +172,15 @@ class TrainingSettings(Settings):
     ema_sigma_rel: Annotated[tuple[Positive, ...], Field(strict=False)] = (0.05, 0.10)  # power-function averages (EDM2, section 3)
     average_every: Count | None = unkeyed(None)  # epochs between those stored for mixing others post hoc; none: 64 over `epochs`
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
-    exact: bool = False  # float32 without TF32, deterministic kernels
+    exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
+    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, where it saves more than it takes
     micro_batch: Count | None = unkeyed(None)  # images a process holds at once; none: its whole share of the batch
     grad_checkpoint: bool = unkeyed(False)  # each block's activations are computed again in the backward instead of being kept
+
+    @model_validator(mode="after")
+    def _exact(self) -> Self:
+        check_exact(self.exact, self.precision)
+        return self
 
     def stored_epochs(self, last: int) -> list[int]:
         """The epochs up to `last` at whose end averages are stored for mixing others: evenly over the training, at most one an epoch."""
@@ -193,6 +206,8 @@ class SampleSettings(Settings):
     draws: Count = 1  # independent sets of `count` images
     ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from; several widths: a sweep
     precision: Precision = "fp32"
+    exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
+    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, where it saves more than it takes
     batch: Count = unkeyed(400)  # images at once on one process
     shard: Count = unkeyed(2000)  # images in one stored file
 
@@ -200,6 +215,7 @@ class SampleSettings(Settings):
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min: {self.sigma_min} is not below sigma_max {self.sigma_max}")
+        check_exact(self.exact, self.precision)
         return self
 
 
@@ -234,6 +250,7 @@ class ProbeSettings(Settings):
     seeds: Seeds = (0,)  # of heads, order and noise; results are means over them
     ema: Ema = "fixed"
     precision: Precision = "fp32"
+    exact: bool = False  # float32 without TF32, deterministic kernels
     knn: Annotated[int, Field(ge=0)] = 0  # neighbours of a k-NN classifier on the same features, 20 as DINO's; 0: none
     few_shot: Shares = ()  # shares of the training labels that further probes know alone
 
@@ -271,6 +288,7 @@ class ProbeSettings(Settings):
                 raise ValueError(
                     f"protocol '{self.protocol}' has {has}, and here stands {set_to}; leave one of them out (it is {protocol.what})"
                 )
+        check_exact(self.exact, self.precision)
         return self
 
 

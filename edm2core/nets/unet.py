@@ -30,6 +30,8 @@ from edm2core.nets.layers import (
     up,
 )
 
+Evaluation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
 
 def operations(settings: NetworkSettings) -> Operations:
     return MAGNITUDE_PRESERVING if settings.magnitude_preserving else PLAIN
@@ -244,6 +246,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleDict({f"out_{number}": block for number, block in enumerate(decoder, start=1)})
         self.head = Head(settings)
         self.checkpointed = False  # in training, compute each block's activations again in the backward instead of keeping them
+        self.fast: tuple[int, Evaluation] | None = None  # `evaluate` compiled, and for batches of which size
 
     def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         """A block's output; the last skip is taken off the list and joined to the input of a block that takes one."""
@@ -278,6 +281,11 @@ class UNet(nn.Module):
             yield name, x
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        size, fast = self.fast or (0, self.evaluate)
+        return fast(x, c_noise.contiguous(), labels) if len(x) == size else self.evaluate(x, c_noise, labels)
+
+    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `forward` gives, without anything compiled."""
         for _, last in self.decode(x, c_noise, labels):  # noqa: B007
             pass
         y: Tensor = self.head(last)

@@ -69,7 +69,7 @@ def _extractor(result: Result | None) -> str | None:
 def _probe(report: Report, result: Result, metric: str) -> dict[str, Any]:
     settings = ProbeSettings.model_validate(result.task.settings)
     pixels = report.snapshot(result) is None
-    names = ("precision", *(("validation_share",) if settings.holds_out else ()))
+    names = ("precision", "exact", *(("validation_share",) if settings.holds_out else ()))
     others = {k: v for k, v in keyed(settings).items() if k in names}
     cell = {} if pixels else {"t": _list(settings.t), "block": _list(settings.blocks)}
     if settings.grid:

@@ -14,7 +14,7 @@ from torch import Tensor
 from edm2core import snapshot
 from edm2core.config.settings import DiagnosticsSettings
 from edm2core.data import load_prepared
-from edm2core.devices import pick_device
+from edm2core.devices import compute, pick_device
 from edm2core.diagnostics import activation_magnitudes, diagnostic_levels, log_variances, losses, weight_magnitudes
 from edm2core.diffusion import Denoiser
 from edm2core.keyed_random import seed_of
@@ -27,6 +27,7 @@ def run(work: Workspace) -> None:
     if work.rank:
         return
     settings, device = DiagnosticsSettings.model_validate(work.settings), pick_device()
+    compute(tf32=False)
     data = load_prepared(work.inputs["data"].all())
     denoiser = snapshot.load(work.inputs["snapshot"].all(), work.settings["ema"]).to(device)
     train = _some(data.train_images, data.train_labels, settings.images, denoiser, device)

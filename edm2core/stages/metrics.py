@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.devices import pick_device
+from edm2core.devices import compute, pick_device
 from edm2core.errors import IntegrityError
 from edm2core.metrics.extractors import INCEPTION, PYTORCH_FID, WEIGHTS, class_logits, extract, load_extractor
 from edm2core.metrics.images import checked
@@ -28,6 +28,7 @@ def run(work: Workspace) -> None:
     """Result: metrics.json; with memorisation also neighbours.png: rows of samples, and beneath each its nearest training image."""
     if work.rank:
         return
+    compute(tf32=False)  # features are compared with others' of the same network
     samples, extractor = work.inputs["samples"], work.inputs["extractor"]
     info, module = load_extractor(extractor.all())
     metrics = [Metric(name, info.name) for name in work.settings["metrics"]]

@@ -18,7 +18,7 @@ from edm2core import snapshot
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
-from edm2core.devices import pick_device
+from edm2core.devices import compute, pick_device
 from edm2core.errors import InputError
 from edm2core.inference import prepare
 from edm2core.probe import (
@@ -61,6 +61,7 @@ def run(work: Workspace) -> None:
     if work.rank:
         return
     settings, device = ProbeSettings.model_validate(work.settings), pick_device()
+    compute(tf32=not settings.exact, deterministic=settings.exact)
     prepared = load_prepared(work.inputs["data"].all())
     check(prepared, settings, work.inputs["data"].manifest.title)
     train, test = (

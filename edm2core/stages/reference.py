@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edm2core.config.settings import ReferenceSettings
 from edm2core.data import load_prepared
-from edm2core.devices import pick_device
+from edm2core.devices import compute, pick_device
 from edm2core.errors import InputError
 from edm2core.events import emit
 from edm2core.metrics.extractors import WEIGHTS, Extractor, extract, load_extractor
@@ -20,6 +20,7 @@ def run(work: Workspace) -> None:
     """Result: reference.safetensors (mean, covariance), reference.json; features.npy unless imported. All training images, unflipped."""
     if work.rank:
         return
+    compute(tf32=False)  # features are compared with others' of the same network
     info, module = load_extractor(work.inputs["extractor"].all())
     if "origin" in work.settings:
         _import(work, info)

@@ -9,16 +9,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from edm2core import snapshot
+from edm2core.compiling import adopt, wanted
 from edm2core.config.settings import SampleSettings
-from edm2core.devices import DTYPES, autocast, pick_device
+from edm2core.devices import DTYPES, autocast, compute, pick_device
 from edm2core.diffusion import Denoiser
+from edm2core.events import emit
 from edm2core.inference import prepare
 from edm2core.sample import between, drawn_labels, heun, latents, to_uint8
 from edm2core.stages import signals
@@ -110,6 +114,7 @@ def _images(
 
 
 def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
+    compute(tf32=not settings.exact, deterministic=settings.exact)
     denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
     # a batch can take minutes on a CPU: look between network evaluations
     denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())
@@ -120,6 +125,7 @@ def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], d
     """Draw and keep this process's unfinished shards; images a second over all processes."""
     parts = {shard: range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count)) for shard in shards}
     total, done, started, rate = sum(map(len, parts.values())), 0, time.monotonic(), 0.0
+    decided = settings.exact  # on compiling
     for shard, indices in parts.items():
         batches = []
         for begin in range(0, len(indices), settings.batch):
@@ -128,10 +134,27 @@ def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], d
             seconds = time.monotonic() - started
             rate = round(done * work.world_size / seconds, 2)
             work.progress(done, total, unit="images", images_per_s=rate, eta_s=round((total - done) * seconds / done))
+            if not decided and wanted(settings.compile, pick_device(), (total - done) * seconds / done, "sampling"):
+                decided = True
+                compile_network(denoiser, settings, min(settings.batch, total - done))
         path = work.out / shard_name(shard)
         np.save(path, np.concatenate(batches))
         work.scratch.put(path.name, path)
     return rate
+
+
+def compile_network(denoiser: Denoiser, settings: SampleSettings, size: int, **options: Any) -> None:
+    """Compile the network for batches of `size`, on a GPU into a CUDA graph, if it then denoises the same at all noise levels."""
+    network, device = denoiser.network.settings, next(denoiser.parameters()).device
+    noise = latents(settings.seed, 0, range(size), (network.image_channels, network.resolution, network.resolution)).to(device)
+    labels = drawn_labels(settings.seed, 0, range(size), network.classes).to(device) if network.classes else None
+
+    def run() -> list[Tensor]:
+        with torch.no_grad(), autocast(device.type, settings.precision):
+            return [denoiser(noise * sigma, sigma, labels) for sigma in (settings.sigma_max, 1.0, settings.sigma_min)]
+
+    outcome = adopt(denoiser.network, size, run, settings.precision, **(options or {"mode": "reduce-overhead"}))
+    emit("compiled" if outcome.adopted else "warning", message=outcome.words)
 
 
 def _restore(work: Workspace, shard: int) -> bool:

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from edm2core import snapshot
 from edm2core.affine import Affine
+from edm2core.compiling import wanted
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
 from edm2core.errors import InputError, Interrupted
@@ -63,6 +64,9 @@ class Training:
         self.stalled_s = 0.0  # by the last copying of the state
         self.committed: set[int] = set()  # epochs that have their snapshot, or will once the background has written it
         self.clock = time.monotonic(), 0, 0  # at the last row: time, images seen, step
+        self.pace: float | None = None  # seconds a step, over the last row's steps; none: they do not tell
+        self.positioned_at = 0  # the step that training goes on from here
+        self.compiled: Trainer | None = None  # for which compiling was tried
 
     def run(self) -> None:
         signals.stop_if_asked()
@@ -150,6 +154,7 @@ class Training:
                 )
         if self.trainer.steps != here or self.board is None:
             self._open_board()
+            self.positioned_at = self.trainer.steps
             self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
 
     def _open_board(self) -> None:
@@ -166,6 +171,7 @@ class Training:
             trainer.step()
             if trainer.at_window_end:
                 self._log(trainer.close_window(), last)
+                self._compile((last - trainer.steps) * (self.pace or 0.0))
             stop, save = self._agree(signals.asked(), self.states.due())
             state = self._state() if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted) else None
             if trainer.at_epoch_end:
@@ -184,6 +190,24 @@ class Training:
             if trainer.at_epoch_end:
                 self.beat.pause()
                 return
+
+    def _compile(self, seconds_left: float) -> None:
+        """Compile the network, in all processes, as soon as that pays for what is left."""
+        training = self.settings.training
+        if self.compiled is self.trainer or training.exact or training.grad_checkpoint:
+            return
+        answer = [wanted(training.compile, self.trainer.images.device, seconds_left, "training")]
+        if self.group is not None:
+            dist.broadcast_object_list(answer, src=0, group=self.group)
+        if not answer[0]:
+            return
+        self.beat.pause()
+        self.compiled, begun = self.trainer, time.monotonic()
+        outcome = self.trainer.compile()
+        self._row({"compiled": outcome.adopted, "step": self.trainer.steps, "seconds": round(time.monotonic() - begun, 3)})
+        if self.rank == 0:
+            emit("compiled" if outcome.adopted else "warning", task=self.task.title, message=outcome.words)
+        self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
 
     def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
         """What any process wants, all do at the same step."""
@@ -288,6 +312,8 @@ class Training:
     def _log(self, row: dict[str, Any], last: int) -> None:
         now, seen = time.monotonic(), self.trainer.images_seen()
         seconds = now - self.clock[0]
+        warm = self.clock[2] > self.positioned_at  # the first row's steps have more to do than those that follow
+        self.pace = seconds / max(row["step"] - self.clock[2], 1) if warm else None
         row["images_per_s"] = round((seen - self.clock[1]) / max(seconds, 1e-9), 1)
         row["seconds"] = round(seconds, 3)
         row["peak_memory"] = _peak_memory(self.trainer.images.device)

@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from edm2core.compiling import adopt
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion import Denoiser, Objective, training_loss
 from edm2core.ema import FixedEma
@@ -34,12 +35,25 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "G": {"weights": "forced", "norm": "pixel", "magnitude_preserving": True, "clip": 256.0},
 }
 LOSS, THREE_STEPS, SCHEDULE = 5e-6, 1e-4, 1e-6
+EVALUATED = 4  # images of the reference that are denoised and sampled
 
 # Every way to run the network must give the same numbers; a path returns what is called in place of the denoiser.
 PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "as loaded": lambda denoiser: denoiser,
     "prepared": lambda denoiser: prepare(copy.deepcopy(denoiser), torch.device("cpu")),
+    "compiled": lambda denoiser: compiled(denoiser, "aot_eager"),
+    "compiled by inductor": lambda denoiser: compiled(denoiser, "inductor"),
 }
+SLOW = {"compiled by inductor"}
+
+
+def compiled(denoiser: Denoiser, backend: str) -> Denoiser:
+    """As the sampler compiles it, for batches of the reference's size."""
+    fast = prepare(copy.deepcopy(denoiser), torch.device("cpu"))
+    x = torch.randn(EVALUATED, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    outcome = adopt(fast.network, EVALUATED, lambda: [fast(x, 0.5)], "fp32", backend=backend)
+    assert outcome.adopted, outcome.words
+    return fast
 
 
 def settings_of(config: str, arguments: dict[str, Any]) -> NetworkSettings:
@@ -106,7 +120,7 @@ def trained(request: pytest.FixtureRequest) -> Trained:
     return train(config, fast=fast)
 
 
-@pytest.fixture(params=list(PATHS))
+@pytest.fixture(params=[pytest.param(path, marks=pytest.mark.slow if path in SLOW else ()) for path in PATHS])
 def denoiser(request: pytest.FixtureRequest, trained: Trained) -> Denoiser:
     return PATHS[request.param](trained.average)
 

@@ -18,7 +18,8 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import TrainingSettings
 from edm2core.errors import EdmError
 from edm2core.plan import TrajectorySettings
-from edm2core.train import Trainer, epoch_order, learning_rate
+from edm2core.schedule import epoch_order, learning_rate
+from edm2core.train import Trainer
 
 IMAGES = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
 

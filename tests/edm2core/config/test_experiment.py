@@ -121,6 +121,21 @@ def test_a_swept_setting_cannot_stand_in_a_section_too(tmp_path: Path) -> None:
         load_experiment(write(tmp_path, GOOD + "sample: {steps: 9}\nsweep: {sample.steps: [9, 18]}\n"))
 
 
+def test_exact_is_float32_everywhere_whatever_the_recipe_says(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [cifar10/E]\nmetrics: []\nexact: true\n"
+    (recipe,) = load_experiment(write(tmp_path, text)).recipes
+    for section in (recipe.training, recipe.sample, recipe.probe):
+        assert (section.exact, section.precision) == (True, "fp32")
+
+
+@pytest.mark.parametrize(
+    "asked", ["overrides: {training.precision: bf16}", "probe: {precision: bf16}", "sweep: {sample.precision: [fp32, bf16]}"]
+)
+def test_exact_and_half_precision_contradict_each_other(tmp_path: Path, asked: str) -> None:
+    with pytest.raises(InputError, match="exact means fp32, it is bf16"):
+        load_experiment(write(tmp_path, f"{GOOD}exact: true\n{asked}\n"))
+
+
 def test_kid_needs_as_many_samples_as_a_subset_has(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="999 samples are too few for 'kid', which needs at least 1000"):
         load_experiment(write(tmp_path, "name: x\nrecipes: [digits/C]\nmetrics: [kid]\nsample: {count: 999}\n"))

@@ -14,6 +14,7 @@ from edm2core.nets.layers import (
     GroupNorm,
     Learned,
     Linear,
+    averaged,
     down,
     mp_cat,
     normalize,
@@ -126,3 +127,11 @@ def test_the_group_norm_of_gpus_is_torchs() -> None:
     y = standardized(x, 32)
     assert y.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(y, F.group_norm(x, 32))
+
+
+def test_the_deterministic_average_of_gpus_is_torchs_pooling() -> None:
+    x = normal(0, 2, 8, 6, 4).to(memory_format=torch.channels_last).requires_grad_()
+    y = averaged(x)
+    torch.testing.assert_close(y, F.avg_pool2d(x, 2))
+    gradient = normal(1, *y.shape)
+    torch.testing.assert_close(*(torch.autograd.grad(z, x, gradient)[0] for z in (y, F.avg_pool2d(x, 2))))

@@ -239,3 +239,18 @@ def test_signals_save_and_kills_lose_little_in_the_real_process(
     assert list(stored_averages(store, trajectory_ref(task), 2)) == [1, 2]
     whole, resumed = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
     assert all(torch.allclose(resumed[name], whole[name], atol=1e-5) for name in whole)
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_compiled_training_goes_on_as_it_is(
+    store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path
+) -> None:
+    asked = {**task.settings, "training": {**task.settings["training"], "compile": "always"}}
+    command = [sys.executable, "-m", "edm2core.stages.train", json.dumps(Task(**{**vars(task), "settings": asked}).to_json())]
+    without_compiler = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "none")}
+    done = subprocess.run([*command, "--store", store.uri], env=without_compiler, capture_output=True, text=True, check=True)
+    said = [event["message"] for line in done.stdout.splitlines() if (event := parse(line)) and event["kind"] == "warning"]
+    assert len(said) == 1
+    assert said[0].startswith("The network runs as it is, since compiling it failed after")
+    assert [row["compiled"] for row in curve(store, task, 2) if "compiled" in row] == [False]
+    assert losses(curve(store, task, 2)) == losses(curve(*undisturbed, 2))
