@@ -35,25 +35,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "G": {"weights": "forced", "norm": "pixel", "magnitude_preserving": True, "clip": 256.0},
 }
 LOSS, THREE_STEPS, SCHEDULE = 5e-6, 1e-4, 1e-6
-EVALUATED = 4  # images of the reference that are denoised and sampled
 
 # Every way to run the network must give the same numbers; a path returns what is called in place of the denoiser.
 PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "as loaded": lambda denoiser: denoiser,
     "prepared": lambda denoiser: prepare(copy.deepcopy(denoiser), torch.device("cpu")),
-    "compiled": lambda denoiser: compiled(denoiser, "aot_eager"),
-    "compiled by inductor": lambda denoiser: compiled(denoiser, "inductor"),
 }
-SLOW = {"compiled by inductor"}
-
-
-def compiled(denoiser: Denoiser, backend: str) -> Denoiser:
-    """As the sampler compiles it, for batches of the reference's size."""
-    fast = prepare(copy.deepcopy(denoiser), torch.device("cpu"))
-    x = torch.randn(EVALUATED, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    outcome = adopt(fast.network, EVALUATED, lambda: [fast(x, 0.5)], "fp32", backend=backend)
-    assert outcome.adopted, outcome.words
-    return fast
 
 
 def settings_of(config: str, arguments: dict[str, Any]) -> NetworkSettings:
@@ -120,7 +107,7 @@ def trained(request: pytest.FixtureRequest) -> Trained:
     return train(config, fast=fast)
 
 
-@pytest.fixture(params=[pytest.param(path, marks=pytest.mark.slow if path in SLOW else ()) for path in PATHS])
+@pytest.fixture(params=list(PATHS))
 def denoiser(request: pytest.FixtureRequest, trained: Trained) -> Denoiser:
     return PATHS[request.param](trained.average)
 
@@ -159,6 +146,18 @@ def test_the_pooled_features_of_every_block(trained: Trained, denoiser: Denoiser
 def test_the_images_of_six_sampler_steps(trained: Trained, denoiser: Denoiser) -> None:
     images = heun(denoiser, trained.tensors["sample/latents"], steps=6)
     assert_same(images, trained.tensors["sample/images"], THREE_STEPS)
+
+
+@pytest.mark.parametrize("trained", [(config, True) for config in CONFIGS], indirect=True, ids=str)
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, backend: str) -> None:
+    tensors, fast = trained.tensors, prepare(copy.deepcopy(trained.average), torch.device("cpu"))
+    x = noised(trained)
+    with torch.no_grad():
+        outcome = adopt(fast.network, len(x), lambda: [fast(x, 0.5)], "fp32", backend=backend)
+        assert outcome.adopted, outcome.words
+        assert_same(fast(x, tensors["eval/sigma"]), tensors["eval/denoised"], THREE_STEPS)
+        assert_same(heun(fast, tensors["sample/latents"], steps=6), tensors["sample/images"], THREE_STEPS)
 
 
 def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> None:

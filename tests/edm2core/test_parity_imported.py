@@ -80,6 +80,17 @@ def trained(config: str) -> Given:
     return trainer
 
 
+@pytest.mark.parametrize("config", ["C", "E", "G"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_training_takes_the_references_steps(config: str, backend: str) -> None:
+    trainer = given(config)
+    load_fx_tensors(trainer.denoiser, {k.removeprefix("init/"): v for k, v in trainer.tensors.items() if k.startswith("init/")}, config)
+    trainer.applied.refresh()
+    outcome = trainer.compile(backend=backend)
+    assert outcome.adopted, outcome.words
+    assert trainer.train(3) == pytest.approx(trainer.tensors["train/loss"].tolist(), rel=LOSS)
+
+
 def fx_order(names: list[str], config: str) -> list[str]:
     """As the reference's modules hold them, which the names of its real networks tell: block by block, in each in the same order."""
     real = list(json.loads((DATA / "seed_state_dicts.json").read_text())[f"cifar10/{config}"]["shapes"])
