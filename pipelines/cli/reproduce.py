@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 
 import click
 
-from edm2core.errors import InputError
+from edm2core.errors import InputError, IntegrityError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
-from edm2core.store import open_store
+from edm2core.store import find_store
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import list_runs, load_plan
@@ -47,7 +48,7 @@ def command(result: str, experiment: bool, store: str) -> None:
 
 def _find(result: str, store: str) -> tuple[Store, Manifest]:
     uri, found, address = result.removesuffix("/manifest.json").rstrip("/").rpartition("/results/")
-    where = open_store(uri if found else store)
+    where = find_store(uri if found else store)
     manifest = load(where, Ref.parse(address)) if address.count("/") == 1 else None
     if manifest is None:
         raise InputError(
@@ -60,9 +61,10 @@ def _find(result: str, store: str) -> tuple[Store, Manifest]:
 
 def _run_of(store: Store, ref: Ref) -> tuple[str, Task]:
     for run in list_runs(store):
-        for task in load_plan(store, run)[1]:
-            if task.ref == ref:
-                return run, task
+        with suppress(IntegrityError):  # another run's plan that cannot be read is no obstacle
+            for task in load_plan(store, run)[1]:
+                if task.ref == ref:
+                    return run, task
     raise InputError(
         f"No run in {store.uri} stands on {ref}, so what it was asked for is not known.",
         where=ref.manifest,

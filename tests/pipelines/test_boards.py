@@ -15,8 +15,10 @@ from urllib.parse import quote
 
 import pytest
 
+from edm2core.store import Store
 from edm2core.store.local import LocalStore
 from pipelines.boards import Boards
+from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
 
 TINY = """
 name: tiny
@@ -103,3 +105,16 @@ def test_a_port_in_use_is_named(folder: Path) -> None:
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 2
     assert "cannot be listened at" in ran.stderr
+
+
+@pytest.mark.servers
+def test_a_bucket_is_brought_like_a_folder(folder: Path, tmp_path: Path, seaweedfs: Store) -> None:  # noqa: F811
+    store = LocalStore(folder / "store")
+    for prefix in ("runs/", "results/metrics/", "scratch/trajectory/"):
+        for entry in store.list(prefix):
+            seaweedfs.write(entry.path, store.read(entry.path))
+    boards = Boards(seaweedfs, tmp_path)
+    assert boards.bring() == 2
+    boards.close()
+    assert len(list(tmp_path.glob("digits-G-seed0-*/*tfevents*"))) == 1
+    assert len(list(tmp_path.glob("digits-G-seed0-*/evaluation/*tfevents*"))) == 1
