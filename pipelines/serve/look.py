@@ -28,6 +28,7 @@ from edm2core.store.summary import Listed, each, list_one, listing
 
 T = TypeVar("T")
 LOCAL_S, REMOTE_S = 1.0, 5.0  # how old what is shown may be
+RESTS = 5  # times as long as reading took, so that a slow store is not asked all the time
 TAIL = 64 * 1024  # bytes of a log that are looked through for how far a task is
 SHOWN = 256 * 1024  # bytes of a log that its page shows
 ORDER = ("running", "failed", "damaged", "interrupted", "skipped", "waiting", "done")
@@ -230,12 +231,14 @@ class Look:
     def _recent(self, what: Hashable, read: Callable[[], T]) -> T:
         """What was read a moment ago, or is read now: once, however many ask."""
         with self._locks.setdefault(what, threading.Lock()):
-            at, value = self._kept.get(what, (float("-inf"), None))
-            if time.monotonic() - at > self._keep_s:
+            until, value = self._kept.get(what, (float("-inf"), None))
+            if time.monotonic() > until:
+                begun = time.monotonic()
                 value = read()
+                ended = time.monotonic()
                 if len(self._kept) > 5000:
                     self._kept.clear()
-                self._kept[what] = (time.monotonic(), value)
+                self._kept[what] = (ended + max(self._keep_s, RESTS * (ended - begun)), value)
             found: T = value
             return found
 
