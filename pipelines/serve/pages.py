@@ -137,10 +137,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _yaml(values: Any) -> str:
-    return yaml.safe_dump(
-        json.loads(json.dumps(values, default=str)), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110
-    )
+def _yaml(values: dict[str, Any]) -> str:
+    """A line for each name; what a value holds stands in one line where it can."""
+    plain = json.loads(json.dumps(values, default=str))
+    nested = any(isinstance(value, dict | list) for value in plain.values())
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None if nested else False, allow_unicode=True, width=110)
 
 
 def _url(path: Any) -> str:
