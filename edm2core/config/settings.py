@@ -292,8 +292,8 @@ class ProbeSettings(Settings):
         return self
 
 
-def _in_yaml(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, f"{value:g}") if not isinstance(value, str) else value
+def _in_yaml(value: float | str) -> str:
+    return str(value).lower() if isinstance(value, bool | str) else f"{value:g}"
 
 
 class DiagnosticsSettings(Settings):

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from edm2core.config import load_experiment
@@ -186,14 +187,17 @@ def test_a_protocol_brings_its_crops_and_refuses_what_contradicts_it(tmp_path: P
     assert caught.value.where.endswith("digits/C.yaml, line 22")
     assert ProbeSettings.model_validate({"protocol": "ddae"}).crop == 4
     assert ProbeSettings.model_validate({"protocol": "fx", "seeds": [0, 1], "knn": 20, "features": "fresh"}).crop == 0
-    for protocol, contradiction in (
-        ("fx", {"crop": 4}),
-        ("ddae", {"crop": 0}),
-        ("fx", {"features": "cached"}),
-        ("fx", {"validation_share": 0.2}),
-    ):
-        with pytest.raises(ValidationError, match="and here stands " + next(iter(contradiction))):
-            ProbeSettings.model_validate({"protocol": protocol, **contradiction})
+    contradictions = (
+        ("fx", "crop 4"),
+        ("ddae", "crop 0"),
+        ("fx", "features cached"),
+        ("fx", "validation_share 0.2"),
+        ("ddae", "flip false"),
+    )
+    for protocol, contradiction in contradictions:
+        setting, value = contradiction.split()
+        with pytest.raises(ValidationError, match=f"and here stands {contradiction};"):
+            ProbeSettings.model_validate({"protocol": protocol, setting: yaml.safe_load(value)})
 
 
 @pytest.mark.parametrize(
