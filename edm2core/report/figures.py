@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from edm2core.report.collect import Report, Result
-from edm2core.report.results import Row, clean, higher_is_better, is_probe, label
+from edm2core.report.results import Row, clean, higher_is_better, label, rank
 from edm2core.report.seeds import SeedTable
 from edm2core.report.sweep import Sweep
 
@@ -106,7 +106,7 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
         lines.setdefault((row.recipe, row.seed, row.ema or ""), {}).setdefault(row.epoch, []).append(row.value)
     datasets = {dataset for dataset, _, _ in groups}
     figures = []
-    for number, ((dataset, metric, protocol), lines) in enumerate(sorted(groups.items(), key=lambda g: (is_probe(g[0][1]), g[0]))):
+    for number, ((dataset, metric, protocol), lines) in enumerate(sorted(groups.items(), key=lambda g: (rank(g[0][1]), g[0]))):
         traces = [
             styles.trace(*who)
             | {"mode": "lines+markers", "x": sorted(points), "y": [fmean(points[epoch]) for epoch in sorted(points)]}

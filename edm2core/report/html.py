@@ -22,11 +22,11 @@ from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, 
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
-from edm2core.report.results import distinct, is_probe, label, rows
+from edm2core.report.results import distinct, is_probe, label, rank, rows
 from edm2core.report.samples import neighbours, samples
 from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, recipes, tables
-from edm2core.report.sweep import sweeps
+from edm2core.report.sweep import Sweep, sweeps
 
 STAGES = {
     "prepare": "data",
@@ -60,9 +60,10 @@ def render(report: Report) -> str:
     styles = Styles.of(report)
     known = recipes(report)
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
-    by_width = sweeps(found)
+    by_width = sorted(sweeps(found), key=lambda sweep: rank(sweep.metric))
     widths = sweep_figures(by_width, styles)
     by_seeds = seed_tables(spreads(found)) if len(styles.seeds) > 1 else {}
+    by_seeds = dict(sorted(by_seeds.items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
     over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
     settings = setting_figures(report, found, styles)
@@ -83,7 +84,7 @@ def render(report: Report) -> str:
         over_seeds=over_seeds,
         settings=settings,
         same_snapshots=same_snapshots(report, found, styles),
-        sweeps=by_width,
+        sweeps=_by_measure(by_width),
         widths=widths,
         training=training,
         maps=maps,
@@ -132,6 +133,14 @@ def environment() -> Environment:
     )
     found.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label, "manifest": manifest}
     return found
+
+
+def _by_measure(found: list[Sweep]) -> list[list[Sweep]]:
+    """The sweeps that each figure of `sweep_figures` is of, in their order."""
+    groups: dict[tuple[str, str, str], list[Sweep]] = {}
+    for sweep in sorted(found, key=lambda sweep: sweep.epoch):
+        groups.setdefault((sweep.dataset, sweep.metric, sweep.protocol), []).append(sweep)
+    return list(groups.values())
 
 
 @cache

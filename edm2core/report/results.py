@@ -63,6 +63,12 @@ def label(metric: str) -> str:
     return PROBES.get(metric) or names.label(metric) or metric.replace("_", " ")
 
 
+def rank(metric: str) -> tuple[Any, ...]:
+    """Where a metric stands among others: of samples first, in the order in which `METRICS` has them, then of probes."""
+    name = names.split(metric)[0]
+    return is_probe(metric), names.METRICS.index(name) if name in names.METRICS else len(names.METRICS), metric
+
+
 def is_probe(metric: str) -> bool:
     """Whether it is an accuracy of the probe stage, in percent."""
     return metric in PROBES or FEW.fullmatch(metric) is not None

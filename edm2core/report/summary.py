@@ -15,7 +15,9 @@ from edm2core.manifest import Ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
-from edm2core.report.results import Row, higher_is_better, is_probe, label
+from edm2core.report.results import Row, higher_is_better, is_probe, label, rank
+
+MOST_NARROW = 3  # metrics side by side with all that is to be said of each value
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,17 @@ class Table:
     lines: list[Line]
     pixels: list[Row]  # the classifier on raw pixels
     leaders: dict[Column, tuple[str, int, str]]  # who holds the best value
+
+    def shared(self, column: Column) -> Cell | None:
+        """Any of a column's cells, where all were had in the same way, so that it can be said once; only where there are many columns."""
+        cells = [cell for line in self.lines if (cell := line.cells.get(column)) and cell.best]
+        same = len({(cell.count, cell.wanted, cell.draws) for cell in cells}) == 1
+        return cells[0] if same and len(self.columns) > MOST_NARROW else None
+
+    @property
+    def wide(self) -> bool:
+        """Whether it has more columns than a page is wide."""
+        return len(self.columns) > MOST_NARROW
 
 
 def recipes(report: Report) -> dict[str, Recipe]:
@@ -231,7 +244,7 @@ def _cost(report: Report, line: Line) -> None:
 
 
 def _table(dataset: str, lines: list[Line], rows: dict[Row, Result]) -> Table:
-    columns = sorted({column for line in lines for column in line.cells}, key=lambda c: (is_probe(c.metric), c.metric, c.protocol))
+    columns = sorted({column for line in lines for column in line.cells}, key=lambda c: (rank(c.metric), c.protocol))
     leaders = {}
     for column in columns:
         bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}

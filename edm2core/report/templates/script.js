@@ -44,9 +44,11 @@
 
   // One after the other, so that the page can be read and scrolled meanwhile.
   const waiting = Object.keys(plots);
+  const seen = (id) => document.getElementById(id).checkVisibility();
   const drawNext = () => {
-    if (!waiting.length) return;
-    draw(waiting.shift());
+    const next = waiting.findIndex(seen); // what is hidden is drawn when it is shown
+    if (next < 0) return;
+    draw(waiting.splice(next, 1)[0]);
     setTimeout(drawNext);
   };
   // plotly.js is in the page, compressed: a third of its size.
@@ -63,6 +65,11 @@
       drawNext();
     }, () => document.querySelectorAll(".canvas").forEach((canvas) => { canvas.textContent = "This browser is too old to draw figures."; }));
   }
+
+  document.querySelectorAll("[data-pick]").forEach((choice) => choice.addEventListener("change", () => {
+    choice.closest("section").querySelectorAll("[data-picked]").forEach((part) => { part.hidden = part.dataset.picked !== choice.value; });
+    if (window.Plotly) drawNext();
+  }));
 
   document.querySelectorAll("[data-log]").forEach((box) => box.addEventListener("change", () => {
     plots[box.dataset.log].layout[box.dataset.axis].type = box.checked ? "log" : "linear";

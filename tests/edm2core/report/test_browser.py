@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 NOTES = "# Why\n\n*Lower* is better; see [the paper](https://arxiv.org/abs/2312.02696).\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
-DRAWN = "[...document.querySelectorAll('.canvas')].every((canvas) => canvas.querySelector('.main-svg'))"
+DRAWN = "[...document.querySelectorAll('.canvas')].every((canvas) => !canvas.checkVisibility() || canvas.querySelector('.main-svg'))"
 CONTRAST = """() => {
   const numbers = (text) => text.match(/[\\d.]+/g).map(Number).map((n, i) => (text.startsWith('color(') && i < 3 ? 255 * n : n));
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
