@@ -37,6 +37,7 @@ STAGES = {
     "extractor": "feature extractor",
     "reference": "reference statistics",
 }
+MOST_ROWS = 3000  # of the table of every value: half a kilobyte each
 SECTIONS = {
     "notes": "Notes",
     "results": "Results",
@@ -111,6 +112,7 @@ def render(report: Report) -> str:
             missing=report.undone or report.unreadable,
         ),
         best_again=best_again(report),
+        most_rows=MOST_ROWS,
         rows=found | rows(report, rechecks=True),
         recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},
         data=_data(report),

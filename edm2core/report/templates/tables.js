@@ -35,6 +35,10 @@
     "Δ": "$\\Delta$", "‖": "$\\|$", "²": "$^2$", "≤": "$\\le$", "≥": "$\\ge$", "→": "$\\to$", "—": "---", "–": "--", "“": "``", "”": "''", "…": "\\dots{}",
   };
   const escaped = (text) => text.replace(/[\\{}&%$#_~^<>±−×·σλΔ‖²≤≥→—–“”…]/g, (sign) => signs[sign]);
+  const comment = (line) => { // so that no value loses its conditions
+    const notes = line.filter((cell) => cell.small.length).map((cell) => cell.small.join(", "));
+    return notes.length ? [`  % ${notes.join(" | ")}`] : [];
+  };
   const latex = (table) => {
     const { head, body } = grid(table), columns = head[0] || body[0];
     const right = columns.map((_, c) => body.some((line) => line[c] && line[c].right));
@@ -46,14 +50,13 @@
         cells.push(wide > 1 ? `\\multicolumn{${wide}}{c}{${escaped(line[c].text)}}` : escaped(line[c].text));
         if (wide > 1) rules.push(`\\cmidrule(lr){${c + 1}-${c + wide}}`);
       }
-      out.push(`${cells.join(" & ")} \\\\`);
+      out.push(`${cells.join(" & ")} \\\\`, ...comment(line));
       if (rules.length && r + 1 < head.length) out.push(rules.join(" "));
     });
     out.push("\\midrule");
     body.forEach((line) => {
       out.push(`${line.map((cell) => (cell.best ? `\\textbf{${escaped(cell.text)}}` : escaped(cell.text))).join(" & ")} \\\\`);
-      const notes = line.map((cell) => cell.small.join(", ")).filter(Boolean);
-      if (notes.length) out.push(`  % ${notes.join(" | ")}`); // as comments, so that no value loses its conditions
+      out.push(...comment(line));
     });
     return [...out, "\\bottomrule", "\\end{tabular}", ""].join("\n");
   };
@@ -64,7 +67,8 @@
       let over = c; // a title above several columns belongs to each of them
       while (over > 0 && head[0] && head[0][over].covered) over--;
       const parts = head.map((line, r) => (r === 0 ? line[over].text : line[c].text)).filter(Boolean);
-      return plain([...new Set(parts)].join(": ")) || " ";
+      const small = head.length && head[0][over].small.length ? ` (${head[0][over].small.join(", ")})` : "";
+      return plain([...new Set(parts)].join(": ") + small) || " ";
     });
     const cell = ({ text, small, best }) => {
       const main = plain(text) && (best ? `**${plain(text)}**` : plain(text));

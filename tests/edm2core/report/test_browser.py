@@ -213,11 +213,11 @@ def test_a_table_is_copied_for_a_paper(show: Callable[..., Page], html: str) -> 
         "digits/C & ",
     ):
         assert part in latex
-    assert "best of 3" in latex.split("% ", 2)[2]  # conditions stand in comments
+    assert "  % best of 3 · mean of 2 draws · n = 2000 | " in latex  # conditions stand in comments
     rows = [line for line in latex.splitlines() if line.endswith("\\\\")]
     assert {line.count(" & ") for line in rows[1:]} == {rows[1].count(" & ")}
     markdown = copied(page, "Results on digits", "Markdown").splitlines()
-    assert "FD (digits features): best @ epoch" in markdown[0]
+    assert "FD (digits features): best @ epoch (best of 3 · mean of 2 draws · n = 2000)" in markdown[0]
     assert {line.replace("\\|", "").count("|") for line in markdown} == {markdown[0].count("|")}
     assert len(markdown) == 2 + page.locator("#results table").first.locator("tbody tr").count()
     assert page.locator("dialog[open]").count() == 0  # the clipboard took it

@@ -238,6 +238,23 @@ def test_trainings_are_left_out_before_the_last_few_epochs_are(another: Callable
     assert "seed 1 are left out" in page.text
 
 
+def test_a_large_experiment_stays_below_15_megabytes(full: Fake) -> None:
+    report = full.report()
+    fat = {ref: png + bytes(600_000 - len(png)) for ref, png in report.grids.items()}
+    text = render(replace(report, grids=fat, interpolations=fat, neighbours={ref: fat[next(iter(fat))] for ref in report.neighbours}))
+    page = Page(text)
+    assert sum(map(len, fat.values())) * 2 > 60_000_000
+    assert 6_000_000 < len(text.encode()) < 15_000_000
+    assert {a["data-epoch"] for _, a in page.elements if a.get("class") == "frame"} == {"60"}
+    assert "epochs 20, 40 and seed 0 · EMA 0.050" in page.text
+
+
+def test_of_very_many_values_the_rest_is_in_the_table_beside_the_page(demo: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edm2core.report.html.MOST_ROWS", 5)
+    page = Page(render(demo.report()))
+    assert "the other 14 are in results.csv beside it alone" in page.text
+
+
 def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[..., Fake]) -> None:
     fake = another({"digits/G": "cifar10/C", "[fd]": "[fid]", "count: 2000": "count: 3000"}, "inception_weights: weights.pth\n")
     page = Page(render(fake.report()))
