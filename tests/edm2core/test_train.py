@@ -83,30 +83,48 @@ def test_micro_batches_change_rounding_only(micro_batch: int) -> None:
             torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", ["E", "G"])
+@pytest.mark.parametrize("config", ["C", "E", "G"])
+def test_both_ways_to_save_memory_together_change_rounding_only(config: str) -> None:
+    whole = trained(Trainer(settings(config), Affine(), IMAGES), 3)
+    saving = {"training.micro_batch": 5, "training.grad_checkpoint": True}
+    less = trained(Trainer(settings(config, **saving), Affine(), IMAGES), 3)
+    for name in whole:
+        if name.startswith("weights/"):
+            torch.testing.assert_close(less[name], whole[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", ["C", "E", "G"])
 def test_activations_computed_again_change_nothing(config: str) -> None:
     kept = trained(Trainer(settings(config, **{"network.dropout": 0.13}), Affine(), IMAGES), 3)
     again = trained(Trainer(settings(config, **{"network.dropout": 0.13, "training.grad_checkpoint": True}), Affine(), IMAGES), 3)
     assert same_bits(kept, again)
 
 
-def _process(rank: int, world_size: int, folder: str) -> None:
+def _process(rank: int, world_size: int, folder: str, backend: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     trainer = Trainer(settings(), Affine(), IMAGES, rank, world_size)
-    state = trained(trainer, 20)
+    trainer.step()
+    if backend:
+        outcome = trainer.compile(backend=backend)
+        assert outcome.adopted, outcome.words
+    state = trained(trainer, 19)
     row = trainer.close_window()
     if rank == 0:
         torch.save({"state": {k: v for k, v in state.items() if k.startswith("weights/")}, "loss": row["loss"]}, f"{folder}/result.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_several_processes_agree_with_one(tmp_path: Path, world_size: int) -> None:
+@pytest.mark.parametrize(
+    ("world_size", "backend"), [(2, ""), pytest.param(3, "", marks=pytest.mark.slow), pytest.param(2, "aot_eager", marks=pytest.mark.slow)]
+)
+def test_several_processes_agree_with_one(tmp_path: Path, world_size: int, backend: str) -> None:
     """40 images in batches of 16, 16 and 8: the shares are unequal."""
     alone = Trainer(settings(), Affine(), IMAGES)
     one = trained(alone, 20)
-    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(world_size), str(tmp_path)]) for rank in range(world_size)]
+    processes = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(world_size), str(tmp_path), backend]) for rank in range(world_size)
+    ]
     assert [process.wait(120) for process in processes] == [0] * world_size
     together = torch.load(tmp_path / "result.pt", weights_only=True)
     assert together["loss"] == pytest.approx(alone.close_window()["loss"], abs=1e-4)
@@ -252,4 +270,4 @@ def test_the_numbers_of_a_training_are_what_they_were() -> None:
 
 
 if __name__ == "__main__":
-    _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    _process(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
