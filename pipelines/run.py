@@ -29,6 +29,7 @@ from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
 from edm2core.store.runs import record as record_plan
+from pipelines.gone import gone
 from pipelines.live import LiveReport
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
@@ -86,6 +87,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
 
     live = LiveReport(write_so_far)
     console.print(f"report, while it runs: {store.uri}/{record.folder}/report.html", soft_wrap=True, markup=False)
+    for line in gone(tasks, store):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     with _interruptible(stop, backend, place.grace_s, view), live:
         try:
             with view:

@@ -19,6 +19,8 @@ from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put
 
+TORCH_FILES = (b"PK", b"\x80\x02")  # how they begin: as a zip, the older ones as a pickle
+
 
 def resolve(experiment: Experiment) -> dict[str, str]:
     """The digests that `plan` asks for.
@@ -87,7 +89,8 @@ def _fetch(task: Task, cache: Path) -> Path | None:
 def weights_digest(kind: str, source: str | None) -> str:
     """The digest of an extractor's weights, a path or URL; of the published Inception's its beginning, wherever it comes from.
 
-    Raises InputError where there are none, and where the file's name ends with another digest than its own.
+    Raises InputError where there are none, where the file is none of torch's (a page that says 404), and where its name ends with another
+    digest than its own.
     """
     where, do_next = f"{kind}_weights", GET_WEIGHTS[kind]
     if source is None:
@@ -101,6 +104,9 @@ def weights_digest(kind: str, source: str | None) -> str:
         return f"sha256:{named[1]}"
     if not Path(source).is_file():
         raise InputError(f"There is no file {source}.", where=where, do_next=do_next)
+    with Path(source).open("rb") as file:
+        if file.read(2) not in TORCH_FILES:
+            raise InputError(f"{source} is no file of weights: it does not begin as torch's do.", where=where, do_next=do_next)
     digest = digest_of(Path(source))
     if named and not digest.startswith(f"sha256:{named[1]}"):
         raise InputError(f"{source} is not what its name says: its digest is {digest}.", where=where, do_next=do_next)

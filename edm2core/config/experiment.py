@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from edm2core.config.recipes import lay, recipe_document
-from edm2core.config.settings import Counts, Name, Recipe, Seeds, Settings, once
+from edm2core.config.settings import Counts, Name, Recipe, Seeds, Settings, most_training_images, once
 from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, load
@@ -132,6 +132,13 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
                 f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
                 where=str(document.origin(("sample", "count"))),
                 do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`.",
+            )
+        count = None if recipe.reference else most_training_images(recipe.data)
+        if count is not None and count < asked.least_images:
+            raise InputError(
+                f"{recipe.data.format} has {count} images for training, and '{text}' needs at least {asked.least_images} to compare with.",
+                where=where,
+                do_next="Ask for metrics in features of fewer dimensions, such as the data set's own.",
             )
         if recipe.reference and asked.extractor == recipe.reference.extractor and asked.name not in (*FRECHET, "is"):
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -319,6 +320,14 @@ class StartSettings(Settings):
 
 
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000}  # of published data sets
+
+
+DIGITS = 1797  # scikit-learn's, for training and test together
+
+
+def most_training_images(data: DataSettings) -> int | None:
+    """How many images for training a data set has at most; None where only looking at them tells."""
+    return math.ceil(DIGITS * (1 - data.test_share)) if data.format == "digits" else TRAINING_IMAGES.get(data.format)
 
 
 class ReferenceSettings(Settings):

@@ -117,7 +117,7 @@ def describe(facts: dict[str, Any]) -> str:
         against = f"{reference} training images" if reference else "the training images"
         if origin := rest.pop("origin", None):
             against += f" by imported statistics ({origin})"
-        line = f"{steps} steps, eta {_text(eta)}, {samples} samples vs {against}, {extractor} features"
+        line = f"{steps} steps, eta {_text(eta)}, {samples} samples vs {against}, {extractor} features, by torch-fidelity"
     else:
         line = _probe_in_words(rest)
     return ", ".join([line, *(f"{WORDS.get(k, k)} {_text(v)}" for k, v in sorted(rest.items()))])

@@ -40,8 +40,8 @@ class Other:
     source: str
 
 
-def beside(recipe: Recipe, metric: str, facts: Mapping[str, Any]) -> Published | None:
-    """The published value nearest to a value of this recipe and protocol: the one with the fewest differences; None if there is none."""
+def beside(recipe: Recipe, metric: str, epoch: int, facts: Mapping[str, Any]) -> Published | None:
+    """The published value nearest to one of this recipe, after so many epochs, by this protocol: with the fewest differences, if any."""
     document = _document()
     candidates = []
     for entry in document["values"]:
@@ -49,6 +49,7 @@ def beside(recipe: Recipe, metric: str, facts: Mapping[str, Any]) -> Published |
             protocol = document["protocols"][entry["protocol"]]
             differs = [*_recipe_differences(recipe, entry["recipe"]), *differences(dict(facts), protocol["facts"])]
             differs += [f"imported reference statistics ({facts['origin']})"] if facts.get("origin") else []
+            differs += [f"{epoch} epochs instead of {entry['epoch']}"] if epoch != entry["epoch"] else []
             source = document["sources"][entry["source"]]
             candidates.append(
                 Published(

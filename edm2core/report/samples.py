@@ -149,6 +149,8 @@ def _embedded(png: bytes, epoch: int) -> Picture:
 
 def _fitting(report: Report, styles: Styles, results: list[Result]) -> set[Ref]:
     """The samples whose pictures fit: evenly spaced epochs, the last among them; where few are left, of fewer seeds and averages."""
+    if not results:
+        return set()
     epochs = sorted({result.task.subject["epoch"] for result in results}, reverse=True)
     variants = list(dict.fromkeys(styles.variant(result.task.subject["seed"], result.task.subject["ema"]) for result in results))
     size = {r.task.ref: len(report.grids.get(r.task.ref, b"")) + len(report.interpolations.get(r.task.ref, b"")) for r in results}

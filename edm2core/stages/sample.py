@@ -22,6 +22,7 @@ from edm2core.compiling import adopt, wanted
 from edm2core.config.settings import SampleSettings
 from edm2core.devices import DTYPES, autocast, compute, pick_device
 from edm2core.diffusion import Denoiser
+from edm2core.errors import EdmError
 from edm2core.events import emit
 from edm2core.inference import prepare
 from edm2core.sample import between, drawn_labels, heun, latents, to_uint8
@@ -77,7 +78,10 @@ def shard_names(files: Iterable[str]) -> list[str]:
 
 
 def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """The images with these indices, uint8 [n, C, H, W]; each follows from (seed, draw, its index), whatever is drawn beside it."""
+    """The images with these indices, uint8 [n, C, H, W]; each follows from (seed, draw, its index), whatever is drawn beside it.
+
+    Raises EdmError where a value is not finite, which would be black in uint8.
+    """
     network = denoiser.network.settings
     shape = (network.image_channels, network.resolution, network.resolution)
     start = latents(settings.seed, draw, indices, shape)
@@ -109,6 +113,12 @@ def _images(
     labels = None if labels is None else labels.to(device)
     with autocast(device.type, settings.precision):
         images = heun(denoiser, start.to(device), **sampler, state=DTYPES[settings.state], noise=noise, labels=labels)
+    if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
+        raise EdmError(
+            f"{bad} of {len(images)} images drawn together are not finite: the network gives no numbers.",
+            where=f"sample.precision: {settings.precision}, sample.ema: {settings.ema[0]}",
+            do_next="Sample in fp32, as fp16 overflows first. If it stays, the training has diverged: look at its loss.",
+        )
     found: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
     return found
 

@@ -143,12 +143,12 @@ def test_a_setting_that_only_evaluates_is_swept_over_one_training(tmp_path: Path
 
 
 def test_all_metrics_of_an_extractor_are_one_task(tmp_path: Path) -> None:
-    text = "epochs: [10]\nmetrics: [fd, fid, precision, kid_inception, recall]\nsample: {count: 3000}\n"
+    text = "epochs: [10]\nmetrics: [fd, precision_inception, precision, kid_inception, recall]\nsample: {count: 3000}\n"
     (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\n{text}inception_weights: w\n")
     tasks = plan(load_experiment(tmp_path / "e.yaml"), {**DIGITS, "inception": "sha256:6726825d"})
     found = {task.title: task.settings["metrics"] for task in tasks if task.stage == "metrics"}
     assert found == {
-        "C · seed 0 · FID, KID (Inception features) at epoch 10": ["fid", "kid"],
+        "C · seed 0 · KID, Precision (Inception features) at epoch 10": ["kid", "precision"],
         "C · seed 0 · FD, Precision, Recall (digits features) at epoch 10": ["fd", "precision", "recall"],
     }
 

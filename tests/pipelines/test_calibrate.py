@@ -121,7 +121,7 @@ def test_with_inception_and_images_in_the_formats_that_are_published(tmp_path: P
             Image.fromarray(image).save(path)
     np.savez(tmp_path / "theirs.npz", mu=np.ones(2048), sigma=np.eye(2048))
     (tmp_path / "mine.yaml").write_text(
-        "name: mine/C\nextends: cifar10/C\ndata: {format: images, source: images, resolution: 8}\n"
+        "name: mine/C\nextends: cifar10/C\ndata: {format: images, source: images, resolution: 8, digest: null}\n"
         "network: {resolution: 8, multipliers: [1, 2], attention_resolutions: [4]}\n"
     )
     options = ("--weights", "weights.pth", "--statistics", "theirs.npz", "--origin", "a page")

@@ -50,7 +50,7 @@ def experiment(**changes: str) -> str:
         (experiment(sample="{count: -1}"), "greater than or equal to 1"),
         (experiment(name="../../etc/passwd"), "'name'"),
         (experiment(recipes="[cifar10/C]", metrics="[]", overrides="{data.source: no/such/file.tar.gz}"), "no/such/file.tar.gz"),
-        (experiment(metrics="[fid]", sample="{count: 3000}"), "Inception"),
+        (experiment(metrics="[kid_inception]", sample="{count: 3000}"), "Inception"),
     ],
 )
 @pytest.mark.parametrize("verb", ["plan", "run"])

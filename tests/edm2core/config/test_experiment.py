@@ -214,3 +214,10 @@ def test_a_protocol_brings_its_crops_and_refuses_what_contradicts_it(tmp_path: P
 def test_a_grid_caches_and_holds_out_unless_told_otherwise(settings: dict[str, Any], grid: bool, cached: bool, holds_out: bool) -> None:
     probe = ProbeSettings.model_validate(settings)
     assert (probe.grid, probe.cached, probe.holds_out) == (grid, cached, holds_out)
+
+
+def test_data_of_fewer_images_than_a_metrics_features_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [digits/C]\nmetrics: [fd, fid]\nsample: {count: 3000}\n"
+    with pytest.raises(InputError, match="digits has 1438 images for training, and 'fid' needs at least 2049") as caught:
+        load_experiment(write(tmp_path, text))
+    assert caught.value.where.endswith("line 3")

@@ -256,10 +256,13 @@ def test_of_very_many_values_the_rest_is_in_the_table_beside_the_page(demo: Fake
 
 
 def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[..., Fake]) -> None:
-    fake = another({"digits/G": "cifar10/C", "[fd]": "[fid]", "count: 2000": "count: 3000"}, "inception_weights: weights.pth\n")
+    fake = another(
+        {"digits/C, digits/E, digits/G": "cifar100/C, cifar100/E, cifar10/C", "[fd]": "[fid]", "count: 2000": "count: 3000"},
+        "inception_weights: weights.pth\n",
+    )
     page = Page(render(fake.report()))
     labels = [a["aria-label"] for tag, a in page.elements if tag == "div" and str(a.get("aria-label")).startswith("Results on")]
-    assert labels == ["Results on digits", "Results on cifar10"]
+    assert labels == ["Results on cifar100", "Results on cifar10"]
     assert "samples 3000 instead of 50000" in page.text
 
 

@@ -15,7 +15,7 @@ PROBE |= {"crop": 0, "features": "fresh"}
 
 
 def test_the_same_protocol_has_no_differences_and_says_what_is_unknown() -> None:
-    published = beside(load_recipe("cifar10/E"), "fid", FID)
+    published = beside(load_recipe("cifar10/E"), "fid", 2000, FID)
     assert published is not None
     assert (published.value, published.epoch, published.differs) == (2.72, 2000, ())
     assert "FID tool" in published.not_stated
@@ -30,13 +30,13 @@ def test_the_same_protocol_has_no_differences_and_says_what_is_unknown() -> None
     ],
 )
 def test_a_difference_in_sampling_is_named(changed: dict[str, Any], words: str) -> None:
-    published = beside(load_recipe("cifar100/C"), "fid", FID | changed)
+    published = beside(load_recipe("cifar100/C"), "fid", 1000, FID | changed)
     assert published is not None
     assert published.differs == (words,)
 
 
 def test_a_difference_in_the_recipe_is_named() -> None:
-    published = beside(load_recipe("cifar10/C", {"network.dropout": 0.0}), "probe_accuracy", PROBE)
+    published = beside(load_recipe("cifar10/C", {"network.dropout": 0.0}), "probe_accuracy", 500, PROBE)
     assert published is not None
     assert published.differs == ("network.dropout 0.0 instead of 0.13",)
 
@@ -51,33 +51,39 @@ def test_a_difference_in_the_recipe_is_named() -> None:
     ],
 )
 def test_a_difference_in_the_probe_is_named(changed: dict[str, Any], words: str) -> None:
-    published = beside(load_recipe("cifar10/C"), "probe_accuracy", PROBE | changed)
+    published = beside(load_recipe("cifar10/C"), "probe_accuracy", 500, PROBE | changed)
     assert published is not None
     assert words in published.differs
 
 
+def test_other_epochs_are_named() -> None:
+    published = beside(load_recipe("cifar10/E"), "fid", 1600, FID)
+    assert published is not None
+    assert published.differs == ("1600 epochs instead of 2000",)
+
+
 def test_a_recipe_nobody_published_stands_beside_its_nearest_with_the_differences() -> None:
-    published = beside(load_recipe("cifar10/G"), "fid", FID)
+    published = beside(load_recipe("cifar10/G"), "fid", 2000, FID)
     assert published is not None
     assert published.recipe == "cifar10/E"
     assert published.differs == ("network.magnitude_preserving true instead of false", "network.norm pixel instead of group")
 
 
 def test_an_imported_reference_is_named_as_a_difference() -> None:
-    published = beside(load_recipe("cifar10/E"), "fid_imported", FID | {"origin": "a page"})
+    published = beside(load_recipe("cifar10/E"), "fid_imported", 2000, FID | {"origin": "a page"})
     assert published is not None
     assert published.differs == ("imported reference statistics (a page)",)
 
 
 def test_nothing_is_published_for_other_data_or_features() -> None:
-    assert beside(load_recipe("digits/C"), "probe_accuracy", PROBE) is None
-    assert beside(load_recipe("cifar10/C"), "fd_digits", FID) is None
+    assert beside(load_recipe("digits/C"), "probe_accuracy", 500, PROBE) is None
+    assert beside(load_recipe("cifar10/C"), "fd_digits", 500, FID) is None
     assert others("digits") == []
 
 
 def test_an_own_recipe_on_the_same_data_is_compared_too() -> None:
     own = load_recipe("cifar100/E").model_copy(update={"name": "own/mine"})
-    published = beside(own, "fid", FID)
+    published = beside(own, "fid", 2000, FID)
     assert published is not None
     assert (published.value, published.differs) == (4.33, ())
 
@@ -85,6 +91,6 @@ def test_an_own_recipe_on_the_same_data_is_compared_too() -> None:
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name[-1] in "CE" and not name.startswith(("digits", "paper"))])
 @pytest.mark.parametrize("metric", ["fid", "probe_accuracy"])
 def test_each_published_recipe_has_its_own_values(name: str, metric: str) -> None:
-    published = beside(load_recipe(name), metric, {})
+    published = beside(load_recipe(name), metric, 1, {})
     assert published is not None
-    assert (published.recipe, published.differs) == (name, ())
+    assert (published.recipe, published.differs) == (name, (f"1 epochs instead of {published.epoch}",))

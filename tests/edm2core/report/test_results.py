@@ -39,7 +39,7 @@ def test_a_row_carries_what_its_value_means(demo: Fake) -> None:
         "ema": "fixed",
         "draw": 0,
         "n": 2000,
-        "protocol": "18 steps, eta 0, 2000 samples vs 1437 training images, digits features",
+        "protocol": "18 steps, eta 0, 2000 samples vs 1437 training images, digits features, by torch-fidelity",
         "metric": "fd_digits",
         "error": 0.25,
         "deviation": None,
@@ -92,7 +92,9 @@ def test_the_run_says_who_made_what(demo: Fake) -> None:
 def test_a_settings_change_shows_in_the_protocol(another: Callable[..., Fake]) -> None:
     changed = another({"steps: 18": "steps: 18, eta: 0.5, sigma_max: 40.0, clip: false", "batch: 512": "batch: 512, flip: false"})
     protocols = {row["metric"]: row["protocol"] for row in _results(changed)}
-    assert protocols["fd_digits"] == ("18 steps, eta 0.5, 2000 samples vs 1437 training images, digits features, clip False, sigma_max 40")
+    assert protocols["fd_digits"] == (
+        "18 steps, eta 0.5, 2000 samples vs 1437 training images, digits features, by torch-fidelity, clip False, sigma_max 40"
+    )
     assert protocols["probe_accuracy"] == "linear probe t=4 out_3, 15 epochs, batch 512, lr 0.004, no flip, EMA fixed"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edm2core.config.settings import SampleSettings
 from edm2core.diffusion import Denoiser
-from edm2core.errors import InputError
+from edm2core.errors import EdmError, InputError
 from edm2core.manifest import Ref
 from edm2core.plan import Task
 from edm2core.stages import sample
@@ -175,3 +175,17 @@ def test_torchrun_on_two_processes_commits_the_images_of_one(bench: Any, network
     assert together is not None
     assert together.provenance["world_size"] == 2
     assert differ(images_of(alone), images_of(together)) <= 1
+
+
+def test_images_that_are_not_finite_are_refused_and_never_black(bench: Any, network: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Denoiser.forward
+
+    def one_diverges(self: Denoiser, noised: torch.Tensor, sigma: Any, labels: torch.Tensor | None) -> torch.Tensor:
+        found = forward(self, noised, sigma, labels)
+        found[0, 0, 3, 3] = float("nan")
+        return found
+
+    monkeypatch.setattr(Denoiser, "forward", one_diverges)
+    with pytest.raises(EdmError, match="1 of 20 images drawn together are not finite") as caught:
+        bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    assert "fp32" in caught.value.do_next
