@@ -18,7 +18,7 @@ from edm2core.store.results import load
 from pipelines.cli.options import experiment_argument, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.gone import gone
-from pipelines.sources import resolve
+from pipelines.sources import absent, resolve
 
 UNKNOWN = "?"
 
@@ -50,6 +50,8 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
         )
     if scratch := max((cost.scratch or 0.0 for cost in costs.values()), default=0.0):
         console.print(f"A probe keeps up to {_size(scratch)} of features in its working folder while it runs.", soft_wrap=True)
+    for metric, why in absent(read).items():
+        console.print(f"Left out: {metric}. {why}", markup=False, soft_wrap=True)
     console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
     for line in gone(tasks, where):
         console.print(line, style="yellow", markup=False, soft_wrap=True)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import InputError
 from edm2core.plan import plan
 from edm2core.store import open_store
 from edm2core.store.runs import load_absent, open_run
+from pipelines.cli.plan import command
 from pipelines.sources import absent, resolve
 
 TEXT = """\
@@ -38,6 +40,12 @@ def test_what_has_no_weights_is_left_out_with_the_reason_and_recorded(tmp_path: 
     assert f"There is no file {tmp_path / 'dinov2.pth'}" in left_out["fd_dinov2"]
     run = open_run(open_store(str(tmp_path / "store")), experiment, tasks, left_out)
     assert load_absent(run) == left_out
+
+
+def test_the_plan_says_what_is_left_out(tmp_path: Path) -> None:
+    said = CliRunner().invoke(command, [str(write(tmp_path)), "--store", str(tmp_path / "store")])
+    assert said.exit_code == 0, said.output
+    assert "Left out: is. The experiment names no weights of Inception." in said.output
 
 
 def test_what_has_weights_is_measured(tmp_path: Path) -> None:
