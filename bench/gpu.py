@@ -21,10 +21,11 @@ from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings
+from edm2core.devices import compute
 from edm2core.diffusion import Denoiser
 from edm2core.inference import prepare
 from edm2core.nets import build_network
-from edm2core.stages.sample import draw_images
+from edm2core.stages.sample import compile_network, draw_images
 from pipelines.estimate import GPUS
 
 BATCH, STEPS, IMAGES = 512, 20, 50_000
@@ -83,9 +84,14 @@ def plain_train(recipe: str, batch: int, steps: int, images: int, device: str) -
     return _repeated(fitting, steps, device, lambda: {"micro_batch": held[0]})
 
 
-def product_train(recipe: str, batch: int, steps: int, images: int, device: str) -> Work:
-    """The trainer in bf16, its data on the device, and a row of the curve where one is due; `waits` are a step's host synchronisations."""
+def product_train(recipe: str, batch: int, steps: int, images: int, device: str, compiled: bool = False) -> Work:
+    """The trainer in bf16, its data on the device, and a row of the curve where one is due; `waits` are a step's host synchronisations.
+
+    `compiled` as long trainings are. Raises RuntimeError where the compiled network's numbers are not those of the eager one.
+    """
     trained = trainer(recipe, batch, {"training.precision": "bf16"}, images, device)
+    if compiled and not (outcome := trained.compile()).adopted:
+        raise RuntimeError(outcome.words)
 
     def step() -> None:
         trained.step()
@@ -101,13 +107,18 @@ def plain_draw(recipe: str, count: int, noise_levels: int, device: str) -> Work:
     return _repeated(lambda: (plain_network.sample(denoiser, x.to(device), noise_levels) * 255).byte().cpu(), 1, device)
 
 
-def product_draw(recipe: str, count: int, noise_levels: int, device: str, precision: str = "bf16") -> Work:
+def product_draw(recipe: str, count: int, noise_levels: int, device: str, compiled: bool = False) -> Work:
     """The stage's own way from keyed noise to uint8 images on the host."""
     settings = load_recipe(recipe)
     torch.manual_seed(0)
+    compute(tf32=True)
     made = Denoiser(build_network(settings.network), settings.diffusion).requires_grad_(False).eval()
     denoiser = prepare(made, torch.device(device))
-    sampler = SampleSettings.model_validate({"steps": noise_levels, "precision": precision})
+    sampler = SampleSettings.model_validate({"steps": noise_levels, "precision": "bf16"})
+    if compiled:
+        compile_network(denoiser, sampler, count)
+        if denoiser.network.fast is None:
+            raise RuntimeError("the compiled network's numbers are not those of the eager one")
     return _repeated(lambda: draw_images(denoiser, sampler, 0, range(count)), 1, device)
 
 
@@ -164,7 +175,7 @@ def _result(found: Measurements, images: int, work: float) -> Result:
     used = utilisation(work * speed["product"].median / images, torch.cuda.get_device_name())
     waits = [f"; {run['waits']:.0f} host synchronisations a step" for run in found["product"] if "waits" in run][-1:]
     return Result(
-        f"{ratio(found, 'plain', 'product').text()}×, {used}{''.join(waits)}",
+        f"{ratio(found, 'plain', 'product').text()}×, {used}{''.join(waits)}; not compiled {ratio(found, 'plain', 'eager').text()}×",
         f"{speed['plain'].text(0)} images/s",
         f"{speed['product'].text(0)} images/s",
         f"{share(found, 'plain', work).text()} → {share(found, 'product', work).text()}",
@@ -175,7 +186,8 @@ def _row(name: str, what: str, target: str, sides: tuple[str, str], given: dict[
     def measure(options: Options) -> Result:
         made = {
             "plain": Side(f"bench.gpu:{sides[0]}", {**given, "device": "cuda"}),
-            "product": Side(f"bench.gpu:{sides[1]}", {**given, "device": "cuda"}),
+            "eager": Side(f"bench.gpu:{sides[1]}", {**given, "device": "cuda"}),
+            "product": Side(f"bench.gpu:{sides[1]}", {**given, "device": "cuda", "compiled": True}),
             "limit": Side("bench.limit:bf16"),
         }
         return _result(in_turn(made, options.repeats, warmup=2), images, work())

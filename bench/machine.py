@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+WRITTEN = ("results.json", "RESULTS.md")
+
 
 def machine() -> dict[str, str]:
     """The machine and the versions, for people."""
@@ -38,8 +40,12 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """What was measured."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    """What was measured; what a run of the benchmarks writes itself is no change of it."""
+    described = _git("describe", "--always", "--abbrev=10")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "..", *(f":!{name}" for name in WRITTEN))
+    return f"{described}-dirty" if changed else described or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return done.stdout.strip()
