@@ -113,11 +113,15 @@ def test_a_difference_of_recipes_is_said_in_words(edm2: Edm2) -> None:
         assert f"  {line}\n" in printed
 
 
-def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2) -> None:
+def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2, tmp_path: Path) -> None:
+    there = tmp_path / "edm2-store" / "runs" / "there"
+    there.mkdir(parents=True)
+    (there / "plan.json").write_text('{"name": "there", "tasks": []}')
     for verb in (["report", "ghost"], ["status", "ghost"], ["logs", "ghost"], ["runs", "rm", "ghost"]):
         code, printed = edm2(*verb)
         assert code == 2
         assert "no run ghost" in printed
+        assert "Runs there: there" in printed
 
 
 def test_a_plan_of_another_version_is_named_wherever_it_is_read(edm2: Edm2, tmp_path: Path) -> None:
