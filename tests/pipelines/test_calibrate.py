@@ -52,6 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MODEL = ("--images", "model.npz", "--model", "noise", "--expected", "3", "--tolerance", "0.1")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_what_is_given_is_measured_once_and_shown_in_reports(folder: Path) -> None:
     statistics = ("--statistics", "theirs.npz", "--origin", "a page")
     code, printed = edm2(folder, "calibrate", "digits/C", *statistics, *MODEL)

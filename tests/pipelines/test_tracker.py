@@ -44,6 +44,8 @@ def steps(uri: str, run: Run) -> dict[str, list[int]]:
     return {name: [point.step for point in MlflowClient(uri).get_metric_history(run.info.run_id, name)] for name in run.data.metrics}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_trainings_are_followed_gone_on_with_and_caught_up_on(tmp_path: Path, mlflow_uri: str) -> None:
     printed = run(tmp_path, mlflow_uri, "followed", "[1]")
     assert f"logging to MLflow at {mlflow_uri}, experiment followed" in printed
