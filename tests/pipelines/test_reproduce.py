@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from edm2core.manifest import Manifest
+
 TINY = """
 name: tiny
 recipes: [digits/G]
@@ -69,7 +71,7 @@ def test_verify_names_what_has_changed(made: Path, tmp_path: Path) -> None:
     reference = next(tmp_path.glob("store/results/reference/*/manifest.json"))
     values = json.loads(reference.read_text())
     os.remove(reference)
-    reference.write_text(json.dumps({**values, "title": "another"}))
+    reference.write_bytes(Manifest.loads(json.dumps({**values, "title": "another", "provenance": {}}).encode()).dumps())
     code, printed = edm2(tmp_path, "verify", "store")
     assert code == 0
     assert f"stands on an earlier reference (reference/{reference.parent.name})" in printed
