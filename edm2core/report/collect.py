@@ -17,6 +17,7 @@ from edm2core.store.base import Store
 from edm2core.store.results import load
 
 CURVE, GRID, INTERPOLATIONS, NEIGHBOURS = "curve.jsonl", "grid.png", "interpolations.png", "neighbours.png"
+PROBE = "probe.json"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -73,6 +74,7 @@ class Report:
     unreadable: tuple[str, ...]  # files that should be there and are not as recorded
     run: RunInfo
     calibrations: tuple[Manifest, ...] = ()  # the store's, of the plan's extractors
+    confusions: Mapping[Ref, dict[str, Any]] = field(default_factory=dict)  # of each finished probe: its `classes` and `confusion`
 
     def of_stage(self, stage: str) -> list[Result]:
         return [result for result in self.results.values() if result.task.stage == stage]
@@ -123,8 +125,14 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
                 data = read(result, file, Path(temporary) / f"{number}-{file}")
                 if data is not None and data.startswith(PNG):
                     shown[file][result.task.ref] = data
+        probes = [result for result in results.values() if result.task.stage == "probe"] if pictures else []
+        confusions: dict[Ref, dict[str, Any]] = {}
+        for number, result in enumerate(probes):
+            lines = _lines((read(result, PROBE, Path(temporary) / f"{number}-{PROBE}") or b"").replace(b"\n", b""))
+            if lines and {"classes", "confusion"} <= lines[0].keys():
+                confusions[result.task.ref] = {name: lines[0][name] for name in ("classes", "confusion")}
     found = shown[GRID], shown[INTERPOLATIONS], shown[NEIGHBOURS]
-    return Report(name, store.uri, results, curves, *found, tuple(unreadable), run, _calibrations(store, results))
+    return Report(name, store.uri, results, curves, *found, tuple(unreadable), run, _calibrations(store, results), confusions)
 
 
 def _calibrations(store: Store, results: Mapping[Ref, Result]) -> tuple[Manifest, ...]:

@@ -17,6 +17,7 @@ from edm2core.manifest import Ref
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
+from edm2core.report.confusion import confusion_figures
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
 from edm2core.report.notes import as_html
@@ -48,6 +49,7 @@ SECTIONS = {
     "samples": "Samples",
     "neighbours": "Nearest",
     "maps": "Probe",
+    "confusion": "Confusion",
     "training": "Training",
     "inside": "Inside",
     "missing": "Missing",
@@ -68,7 +70,8 @@ def render(report: Report) -> str:
     over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
     settings = setting_figures(report, found, styles)
-    figures = [*curves, *over_seeds, *settings, *widths, *training, *magnitudes, *noise, *maps]
+    confusion = confusion_figures(report, styles)
+    figures = [*curves, *over_seeds, *settings, *widths, *training, *magnitudes, *noise, *maps, *confusion]
     done = [result for result in report.results.values() if result.manifest]
     now = datetime.now(UTC)
     grids, nearest = samples(report, styles), neighbours(report, styles)
@@ -89,8 +92,7 @@ def render(report: Report) -> str:
         widths=widths,
         training=training,
         maps=maps,
-        map_epochs=_epochs(maps),
-        map_variants=list(dict.fromkeys(trace["meta"]["variant"] for figure in maps for trace in figure.plot["data"])),
+        confusion=confusion,
         magnitudes=magnitudes,
         noise=noise,
         noise_epochs=_epochs(noise),
@@ -107,6 +109,7 @@ def render(report: Report) -> str:
             samples=grids,
             neighbours=nearest,
             maps=maps,
+            confusion=confusion,
             training=training,
             inside=magnitudes,
             missing=report.undone or report.unreadable,

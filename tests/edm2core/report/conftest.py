@@ -208,6 +208,9 @@ def _files(task: Task, tasks: list[Task]) -> dict[str, bytes]:
         return {name: _grid(_quality(task), task.settings["seed"]) for name in ("grid.png", "interpolations.png")}
     if task.stage == "metrics" and "memorisation" in task.settings["metrics"]:
         return {"metrics.json": b"{}", "neighbours.png": _grid(0.1, 0)}
+    if task.stage == "probe":
+        classes = ["one", "two", "<three>"]
+        return {"probe.json": json.dumps({"classes": classes, "confusion": [[8, 2, 0], [1, 9, 0], [0, 0, 10]]}, indent=1).encode()}
     if task.stage == "prepare":
         return {"train_images.npy": b"images", "train_labels.npy": b"labels"}
     return {"values.json": b"{}"}

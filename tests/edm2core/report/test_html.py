@@ -107,7 +107,7 @@ def test_every_section_is_there(page: Page) -> None:
 def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
     assert len(page.ids()) == len(set(page.ids()))
     assert page.plots.keys() <= set(page.ids())
-    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update"}
+    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update", "confusion-matrix"}
 
 
 def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]) -> None:
@@ -132,7 +132,7 @@ def test_a_probe_grid_is_one_surface_of_level_block_and_epoch_in_one_colour_scal
 
 
 def test_the_slider_steps_through_the_epochs_and_each_has_one_picture_a_recipe(page: Page) -> None:
-    (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range"]
+    (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range" and a.get("id") != "confusion-slider"]
     assert slider["data-epochs"] == "20,40,60"
     pictures = [a for tag, a in page.elements if tag == "img"]
     assert sorted(str(a["alt"]) for a in pictures) == [
@@ -157,7 +157,7 @@ def test_samples_drawn_before_there_were_interpolations_are_shown_without(demo: 
 def test_while_a_run_goes_on_the_slider_starts_where_pictures_are(fake: Fake) -> None:
     fake.make(lambda task: task.subject.get("epoch") == 60)
     page = Page(render(fake.report(RunInfo(running=True))))
-    (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range"]
+    (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range" and a.get("id") != "confusion-slider"]
     assert slider["value"] == "1"
     assert "tasks are done. This page refreshes by itself." in page.text
     assert "Still to come" in page.text
@@ -203,7 +203,7 @@ def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake:
     assert "what was typed here: edm2 run experiment.yaml" in page.text
     for words in ("2 of 40 tasks have no result", bad.title, "No space left.", "runs/x/logs/7", "best of 2 (of 3 wanted)"):
         assert words in page.text
-    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update"}
+    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update", "confusion-matrix"}
 
 
 def test_what_a_reader_must_know_about_data_and_training_is_said(fake: Fake) -> None:

@@ -1,0 +1,64 @@
+"""Which classes a probe takes for which: its confusion matrices as one figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edm2core.report.collect import Report, Result
+from edm2core.report.figures import Figure, Styles, plot
+
+MOST_CELLS = 200_000  # on a page, later epochs first: a megabyte
+NUMBERED = 12  # classes up to which every cell shows its count
+
+
+def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
+    """Counts of test images by true and predicted class at every probe's chosen cell, of all trainings and epochs in one figure.
+
+    Only the last epoch of the first training is visible; `meta` says which trace is whose. None where no probe has a matrix.
+    """
+    kept: list[tuple[str, int, Result]] = []
+    cells = 0
+    for epoch, result in sorted(_probes(report), key=lambda found: -found[0]):
+        cells += len(report.confusions[result.task.ref]["classes"]) ** 2
+        if cells <= MOST_CELLS:
+            subject = result.task.subject
+            kept.append((styles.name(subject["recipe"], subject["seed"], subject["ema"]), epoch, result))
+    if not kept:
+        return []
+    order = {result.task.ref: number for number, (_, result) in enumerate(_probes(report))}
+    kept.sort(key=lambda found: order[found[2].task.ref])
+    first = kept[0][0]
+    last = max(epoch for who, epoch, _ in kept if who == first)
+    traces = [
+        _trace(report.confusions[result.task.ref]) | {"meta": {"epoch": epoch, "variant": who}, "visible": (who, epoch) == (first, last)}
+        for who, epoch, result in kept
+    ]
+    layout = plot([], "predicted class")["layout"] | {"hovermode": "closest"}
+    layout["xaxis"] |= {"type": "category"}  # classes may be called 0, 1, 2
+    layout["yaxis"] |= {"type": "category", "title": {"text": "true class"}, "autorange": "reversed"}
+    caption = "Share of each true class's test images by the class that the probe predicts; the diagonal is what it gets right."
+    return [Figure("confusion-matrix", "Confusion of classes", caption, {"data": traces, "layout": layout})]
+
+
+def _probes(report: Report) -> list[tuple[int, Result]]:
+    """The snapshots' probes that have a matrix, by epoch and in the plan's order."""
+    probes = (result for result in report.of_stage("probe") if result.task.ref in report.confusions)
+    return [(result.task.subject["epoch"], result) for result in probes if "recipe" in result.task.subject]
+
+
+def _trace(found: dict[str, Any]) -> dict[str, Any]:
+    names, counts = [str(name) for name in found["classes"]], found["confusion"]
+    shares = [[round(100 * count / (sum(row) or 1), 2) for count in row] for row in counts]
+    return {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        "z": shares,
+        "text": counts,
+        "zmin": 0,
+        "zmax": 100,
+        "colorscale": "Cividis",
+        "colorbar": {"title": {"text": "%"}, "thickness": 12},
+        "texttemplate": "%{text}" if len(names) <= NUMBERED else "",
+        "hovertemplate": "%{y} taken for %{x}: %{z} %, %{text} images<extra></extra>",
+    }
