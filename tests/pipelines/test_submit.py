@@ -199,16 +199,16 @@ def test_submit_compiles_starts_and_waits(fake: FakeKubeflow, tmp_path: Path) ->
 def test_submit_uploads_what_the_user_brings_before_it_starts_anything(
     fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"weights")
+    (tmp_path / "weights.pth").write_bytes(b"PK weights")
     (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
-    some = {"name": "some", "recipes": ["digits/C"], "epochs": [1], "sample": {"count": 2049}, "inception_weights": "weights.pth"}
+    some = {"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": ["is"], "inception_weights": "weights.pth"}
     (tmp_path / "some.yaml").write_text(yaml.safe_dump(some))
     monkeypatch.setenv("EDM2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("pipelines.cli.submit.open_store", lambda uri: open_store(str(tmp_path / "store")))
     arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml")]
     first = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
     [stored] = open_store(str(tmp_path / "store")).list("")
-    assert stored.path == f"sources/{hashlib.sha256(b'weights').hexdigest()}"
+    assert stored.path == f"sources/{hashlib.sha256(b'PK weights').hexdigest()}"
     again = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
     assert ("uploading" in first, "uploading" in again) == (True, False)
     assert len(fake.runs) == 2

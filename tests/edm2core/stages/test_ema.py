@@ -28,7 +28,7 @@ name: short
 recipes: [digits/E]
 epochs: [24]
 metrics: []
-probe: {ema: 0.075}
+probe: {ema: 0.075, blocks: [out_2]}
 overrides:
   {network.multipliers: [1], network.attention_resolutions: [], data.test_share: 0.95, training.batch: 32, training.epochs: 24,
    training.average_every: 1, training.warmup_epochs: 1}

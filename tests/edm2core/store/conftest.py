@@ -112,7 +112,7 @@ def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     folder = tmp_path_factory.mktemp("seaweedfs")
     identity = {"name": "tests", "credentials": [{"accessKey": Server.user, "secretKey": Server.password}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = free_ports(8)
+    ports = free_ports(10)
     names = [
         "s3.port",
         "s3.port.grpc",
@@ -122,6 +122,8 @@ def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
         "volume.port.grpc",
         "filer.port",
         "filer.port.grpc",
+        "s3.port.iceberg",
+        "s3.port.lance",
     ]
     command = [binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-filer", "-s3", f"-s3.config={folder / 's3.json'}"]
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=20", *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))]
