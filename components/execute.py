@@ -23,6 +23,7 @@ from edm2core.store.results import load, verify
 RESTARTS = 3  # in a row, without a newer state
 POLL_S = 0.1
 LOOK_S = 2.0  # between two looks at the store for what another process commits
+HEAR_S = 10.0  # that a result's own lines may come after it: a pod that is quick has committed before its log is read
 
 
 class TaskFailedError(EdmError):
@@ -113,6 +114,7 @@ class _Follower:
                 looked = time.monotonic()
                 manifest = committed(self.store, self.task)
                 if manifest is not None:
+                    self._hear_out(news)
                     return manifest
             if status.over:
                 self._read()
@@ -124,6 +126,14 @@ class _Follower:
             elif status.reason:
                 self._wait(status.reason)
             self._pause(POLL_S)
+
+    def _hear_out(self, heard: bool) -> None:
+        """Read on until the job has said that the result is committed or has ended, for a while: its log may lag behind the store."""
+        end = time.monotonic() + HEAR_S
+        while not heard and not self.backend.poll(self.spec.name).over and time.monotonic() < end:
+            self._pause(POLL_S)
+            heard = self._read()
+        self._read()
 
     def _read(self) -> bool:
         """Pass on what the job printed; True if it says that this task's result is committed."""

@@ -35,6 +35,11 @@ def describe(started: float) -> dict[str, Any]:
     }
 
 
+def place() -> str:
+    """This process's host and device, for a person."""
+    return f"{socket.gethostname()} ({_device()})"
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

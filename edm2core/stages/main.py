@@ -23,7 +23,7 @@ from edm2core.events import emit
 from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
-from edm2core.provenance import describe
+from edm2core.provenance import describe, place
 from edm2core.stages import signals
 from edm2core.stages.workspace import Input, Workspace, open_inputs
 from edm2core.store import open_store
@@ -147,6 +147,8 @@ def processes() -> Iterator[tuple[int, int]]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     together = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    sys.stdout.write(f"process {dist.get_rank() + 1} of {world_size} works on {place()}\n")
+    sys.stdout.flush()
     try:
         yield dist.get_rank(), world_size
         dist.barrier(group=together)  # type: ignore[arg-type]  # the first process that ends well may end the job: none does before all is written

@@ -62,6 +62,23 @@ def test_a_task_is_done_once(place: Place, prepare: Task) -> None:
     assert (again, reused) == (first, True)
 
 
+class Late(LocalBackend):
+    """Has what a job printed only some time after the job's result, as a cluster may."""
+
+    asked = 0
+
+    def logs(self, name: str) -> list[str]:
+        self.asked += 1
+        return super().logs(name) if self.asked > 80 else []
+
+
+def test_lines_that_come_after_the_result_are_not_lost(place: Place, prepare: Task) -> None:
+    place.backend = Late(lambda spec: place.folder / f"{spec.name}.log", 1)
+    place.execute(prepare, "import atexit, time\natexit.register(time.sleep, 60)\nrun()")
+    place.backend.kill_all()
+    assert "commit" in [event["kind"] for event in place.events]
+
+
 def test_a_killed_process_is_started_again(place: Place, prepare: Task) -> None:
     manifest, _ = place.execute(prepare, "if not mark.exists():\n    mark.touch(); os.kill(os.getpid(), signal.SIGKILL)\nrun()")
     assert manifest.key == prepare.key
