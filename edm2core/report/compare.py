@@ -14,7 +14,7 @@ from edm2core.config.settings import is_keyed
 from edm2core.config.words import WHAT, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures
-from edm2core.report.results import Row, distinct, higher_is_better, rows
+from edm2core.report.results import Row, distinct, higher_is_better, rank, rows
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
 from edm2core.report.summary import Column, Line, Table, recipes, tables
@@ -125,7 +125,7 @@ def _tables(sides: Sequence[Side], columns: Mapping[tuple[str, Column], Column])
 
 
 def _table(dataset: str, lines: list[Line], pixels: list[Row]) -> Table:
-    columns = sorted({c for line in lines for c in line.cells}, key=lambda c: (c.metric == "probe_accuracy", c.metric, c.protocol))
+    columns = sorted({c for line in lines for c in line.cells}, key=lambda c: (rank(c.metric), c.protocol))
     leaders = {}
     for column in columns:
         cells = [cell for line in lines if (cell := line.cells.get(column)) and cell.best]
