@@ -8,6 +8,9 @@ from urllib.parse import unquote, urlsplit
 from edm2core.errors import InputError
 from edm2core.store.base import Store
 
+PARTS = {"runs", "results", "sources", "scratch"}  # folders of a store, of which it has at least one
+MOST_LOOKED_INTO = 20  # folders, where a store may be in one of them
+
 __all__ = ["Store", "find_store", "open_store"]
 
 
@@ -36,9 +39,11 @@ def find_store(uri: str) -> Store:
     """The store at an address like `open_store`, for who only wants to read; raises InputError where there is none yet."""
     store = open_store(uri)
     found = set(store.folders(""))
-    if not found & {"runs", "results", "sources", "scratch"}:
+    if not found & PARTS:
         what = "This is not a store: it has neither runs nor results." if found else "There is no store here: nothing was ever run into it."
-        raise InputError(what, where=store.uri, do_next="Give the address that `edm2 run --store` was given.")
+        within = next((name for name in sorted(found)[:MOST_LOOKED_INTO] if PARTS & set(store.folders(f"{name}/"))), None)
+        hint = f"Did you mean {store.uri.rstrip('/')}/{within}? " if within else ""
+        raise InputError(what, where=store.uri, do_next=f"{hint}Give the address that `edm2 run --store` was given.")
     return store
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +19,12 @@ from edm2core.config.experiment import Experiment
 from edm2core.errors import EdmError, InputError, IntegrityError
 from edm2core.keys import key_of
 from edm2core.plan import Task
+from edm2core.store import find_store
 from edm2core.store.base import Store
 from edm2core.store.summary import change, summarise, write
 
 SHARE_S = 15.0  # between two uploads of what a run writes locally
+LISTED = 20  # runs that a message names at most
 NOTES = "notes.md"  # the user's own words about a run, which only the user writes
 
 
@@ -111,11 +114,21 @@ def run_id(experiment: Experiment, tasks: list[Task]) -> str:
     return f"{experiment.name}-{key_of('run', 1, {}, {str(t.ref): '' for t in tasks})[:6]}"
 
 
+def find_run(address: str, store: str) -> Run:
+    """The run at an address: an id in `store`, or a store's address with /runs/ID behind it.
+
+    Raises InputError where there is no store, or no such run in it.
+    """
+    uri, found, name = address.removesuffix("/report.html").rstrip("/").rpartition("/runs/")
+    run = Run(name, find_store(uri if found else store))
+    _must_exist(run)
+    return run
+
+
 def load_plan(store: Store, run: str) -> tuple[str, list[Task]]:
     """The name and the tasks of a recorded run; raises InputError naming the runs there are."""
     path = f"runs/{run}/plan.json"
-    if "/" in run or run in ("", ".", "..") or store.stat(path) is None:
-        raise InputError(f"There is no run {run} in {store.uri}.", where=path, do_next=f"Runs there: {_some(list_runs(store)) or 'none'}.")
+    _must_exist(Run(run, store))
     try:
         values = json.loads(store.read(path))
         return str(values["name"]), [Task.from_json(task) for task in values["tasks"]]
@@ -139,6 +152,15 @@ def list_runs(store: Store) -> list[str]:
     return [name for name in store.folders("runs/") if store.stat(f"runs/{name}/plan.json")]
 
 
-def _some(names: Iterable[str], most: int = 20) -> str:
-    known = list(names)
-    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
+def _must_exist(run: Run) -> None:
+    path = f"{run.folder}/plan.json"
+    if "/" not in run.id and run.id not in ("", ".", "..") and run.store.stat(path) is not None:
+        return
+    known = list_runs(run.store)
+    called = {part: name for name in known for part in (name, name.rpartition("-")[0])}  # with and without the hash that it ends with
+    near = [name for name in known if run.id and name.startswith(run.id)] or [
+        called[close] for close in difflib.get_close_matches(run.id, called, n=3)
+    ]
+    hint = f"Did you mean {' or '.join(dict.fromkeys(near[:3]))}? " if near else ""
+    there = f"{hint}Runs there: {', '.join(known[:LISTED]) or 'none'}{f' and {len(known) - LISTED} more' if len(known) > LISTED else ''}."
+    raise InputError(f"There is no run {run.id} in {run.store.uri}.", where=path, do_next=there)

@@ -12,11 +12,11 @@ from edm2core.errors import InputError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import ema_task
 from edm2core.posthoc import MOST_ERROR
-from edm2core.store import open_store
+from edm2core.store import find_store
 from edm2core.store.averages import mixture
 from edm2core.store.base import Store
 from edm2core.store.results import load
-from edm2core.store.runs import load_plan
+from edm2core.store.runs import find_run, load_plan
 from pipelines.cli.options import store_option
 from pipelines.single import do_task
 
@@ -29,8 +29,8 @@ from pipelines.single import do_task
 def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, store: str) -> None:
     """Mix, at the epochs of SNAPSHOTS, power-function averages of the relative widths asked for (EDM2, section 3).
 
-    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store; a run's name stands for all that it has. Each average becomes
-    a result, which `edm2core.snapshot.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
+    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store; a run, by its id or as STORE/runs/ID, stands for all that it
+    has. Each average becomes a result, which `edm2core.snapshot.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
     """
     names = [_width(width) for width in widths]
     console = Console(highlight=False)
@@ -61,9 +61,12 @@ def _width(text: str) -> str:
 def _snapshots(address: str, store: str) -> list[tuple[Store, Manifest]]:
     """The snapshots at an address, or those that a run has."""
     uri, found, result = address.rstrip("/").rpartition("/results/")
-    where = open_store(uri if found else store)
-    refs = [Ref.parse(result)] if result.count("/") == 1 else [task.ref for task in load_plan(where, result)[1] if task.stage == "snapshot"]
-    manifests = [manifest for ref in refs if ref.stage == "snapshot" and (manifest := load(where, ref)) is not None]
+    if result.startswith("snapshot/"):
+        where, refs = find_store(uri if found else store), [Ref.parse(result)]
+    else:
+        where = (run := find_run(address, store)).store
+        refs = [task.ref for task in load_plan(where, run.id)[1] if task.stage == "snapshot"]
+    manifests = [manifest for ref in refs if (manifest := load(where, ref)) is not None]
     if not manifests:
         raise InputError("There is no finished snapshot.", where=address, do_next="`edm2 plan EXPERIMENT` lists snapshots and their keys.")
     return [(where, manifest) for manifest in manifests]

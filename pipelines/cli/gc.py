@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edm2core.store import open_store
+from edm2core.store import find_store
 from edm2core.store.gc import apply, plan_gc
 from pipelines.cli.options import store_option
 
@@ -15,7 +15,7 @@ from pipelines.cli.options import store_option
 @click.option("--apply", "remove", is_flag=True, help="Remove it. Without this nothing is removed.")
 def command(store: str, days: int, remove: bool) -> None:
     """List everything in the store that no run needs (`edm2 runs` lists them, `edm2 runs rm` forgets one), and with --apply remove it."""
-    where = open_store(store)
+    where = find_store(store)
     removals = plan_gc(where, days)
     for removal in removals:
         click.echo(f"{removal.size / 1e6:10.1f} MB  {removal.path}  {removal.why}")

@@ -16,8 +16,7 @@ from edm2core.errors import InputError
 from edm2core.report import RunInfo, collect
 from edm2core.report.compare import Side, compare
 from edm2core.report.compared import write
-from edm2core.store import Store, find_store
-from edm2core.store.runs import NOTES, Run, load_plan
+from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from pipelines.cli.options import store_option
 
 
@@ -33,7 +32,7 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
     which nothing but --notes or your editor changes. A comparison shows what differs between the experiments, best and last values, and
     their curves over each other.
     """
-    found = [_find(run, store) for run in runs]
+    found = [find_run(run, store) for run in runs]
     if len(found) > 1:
         if notes:
             raise InputError("Notes belong to one run, and several are compared.", where="--notes")
@@ -66,11 +65,3 @@ def _compare(found: Sequence[Run], out: Path) -> None:
         click.echo(f"{side.mark}  {side.address}  ({state})")
     paths = write(compare(sides), out)
     click.echo(f"comparison: {next(path for path in paths if path.suffix == '.html')}")
-
-
-def _find(run: str, store: str) -> Run:
-    """The run at an address: an id in the store, or a store's address with /runs/ID behind it."""
-    uri, address, name = run.removesuffix("/report.html").rstrip("/").rpartition("/runs/")
-    where: Store = find_store(uri if address else store)
-    load_plan(where, name)
-    return Run(name, where)

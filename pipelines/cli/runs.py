@@ -8,9 +8,8 @@ from dataclasses import asdict
 
 import click
 
-from edm2core.errors import InputError
-from edm2core.store import find_store, open_store
-from edm2core.store.runs import list_runs
+from edm2core.store import find_store
+from edm2core.store.runs import find_run
 from edm2core.store.summary import Listed, listing
 from pipelines.cli.options import store_option
 
@@ -36,14 +35,11 @@ def command(context: click.Context, store: str, as_json: bool) -> None:
 @click.argument("run")
 @store_option
 def rm(run: str, store: str) -> None:
-    """Forget RUN: its record goes now, what only it needed at the next `edm2 gc`."""
-    where = open_store(store)
-    known = list_runs(where)
-    if run not in known:
-        raise InputError(f"There is no run {run} in {where.uri}.", where="RUN", do_next=f"Runs there: {', '.join(known) or 'none'}.")
-    for entry in list(where.list(f"runs/{run}/")):
-        where.delete(entry.path)
-    click.echo(f"{run} is forgotten; `edm2 gc` removes what only it needed.")
+    """Forget RUN: its record goes now, what only it needed at the next `edm2 gc`. RUN is a run's id in --store, or STORE/runs/ID."""
+    record = find_run(run, store)
+    for entry in list(record.store.list(f"{record.folder}/")):
+        record.store.delete(entry.path)
+    click.echo(f"{record.id} is forgotten; `edm2 gc` removes what only it needed.")
 
 
 def _line(listed: Listed, width: int) -> str:

@@ -6,10 +6,9 @@ import click
 
 from components.launcher.profile import load_profile
 from components.launcher.spec import work_ref
-from edm2core.store import open_store
 from edm2core.store.leases import holder
 from edm2core.store.results import load
-from edm2core.store.runs import load_plan
+from edm2core.store.runs import find_run, load_plan
 from pipelines.cli.options import cluster_option, store_option
 from pipelines.submit import Kubeflow, must_find
 
@@ -21,15 +20,17 @@ from pipelines.submit import Kubeflow, must_find
 def command(run: str, store: str, cluster: str | None) -> None:
     """Say how far RUN is: what is in the store, what is being worked on and by whom.
 
-    With --cluster, the store is the profile's, and Kubeflow Pipelines says how it sees the run.
+    RUN is a run's id in --store, or STORE/runs/ID. With --cluster, the store is the profile's, and Kubeflow Pipelines says how it sees
+    the run.
     """
     if cluster:
         profile = load_profile(cluster)
         store = profile.store.uri
         found = must_find(Kubeflow(profile), run)
         click.echo(f"Kubeflow Pipelines: {found.state.lower()} {found.reason}".rstrip())
-    where = open_store(store)
-    _, tasks = load_plan(where, run)
+    record = find_run(run, store)
+    where = record.store
+    _, tasks = load_plan(where, record.id)
     done = [task for task in tasks if load(where, task.ref) is not None]
     click.echo(f"{len(done)} of {len(tasks)} tasks are done.")
     for ref in dict.fromkeys(work_ref(task) for task in tasks if task not in done):

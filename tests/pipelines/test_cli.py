@@ -113,15 +113,53 @@ def test_a_difference_of_recipes_is_said_in_words(edm2: Edm2) -> None:
         assert f"  {line}\n" in printed
 
 
-def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2, tmp_path: Path) -> None:
-    there = tmp_path / "edm2-store" / "runs" / "there"
-    there.mkdir(parents=True)
-    (there / "plan.json").write_text('{"name": "there", "tasks": []}')
-    for verb in (["report", "ghost"], ["status", "ghost"], ["logs", "ghost"], ["runs", "rm", "ghost"]):
-        code, printed = edm2(*verb)
+RUN_VERBS = (("status",), ("logs",), ("report",), ("runs", "rm"), ("ema", "--sigma-rel", "0.1"))
+STORE_VERBS = (*(("runs", "--store"), ("gc", "--store")), *((verb,) for verb in ("serve", "verify", "tensorboard")))
+
+
+def begun(store: Path, *runs: str) -> None:
+    for run in runs:
+        (store / "runs" / run).mkdir(parents=True)
+        (store / "runs" / run / "plan.json").write_text(f'{{"name": "{run}", "tasks": []}}')
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS, ids=" ".join)
+def test_a_run_that_is_not_there_is_named_with_those_that_are(edm2: Edm2, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    begun(tmp_path / "edm2-store", "digits-ceg-12ab34", "sweep-56cd78")
+    for mistyped, near in {
+        "digits-ceg": "digits-ceg-12ab34",
+        "digits-cge-12ab34": "digits-ceg-12ab34",
+        "edm2-store/runs/swep": "sweep-56cd78",
+    }.items():
+        code, printed = edm2(*verb, mistyped)
         assert code == 2
-        assert "no run ghost" in printed
-        assert "Runs there: there" in printed
+        assert f"There is no run {mistyped.rpartition('/')[2]} in" in printed
+        assert f"Did you mean {near}? Runs there: digits-ceg-12ab34, sweep-56cd78." in printed
+    assert "Did you mean" not in edm2(*verb, "ghost")[1]
+
+
+@pytest.mark.parametrize(
+    "verb", [*((*verb, "ghost", "--store") for verb in RUN_VERBS), *STORE_VERBS, ("reproduce", "sample/0", "--store")], ids=" ".join
+)
+def test_where_there_is_no_store_that_is_said(edm2: Edm2, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pictures" / "2026").mkdir(parents=True)
+    begun(tmp_path / "work" / "edm2-store", "there")
+    for store, words in {"absent": "There is no store here", "empty": "There is no store here", "pictures": "This is not a store"}.items():
+        code, printed = edm2(*verb, store)
+        assert code == 2
+        assert words in printed
+        assert f"where: {tmp_path / store}\n" in printed
+    assert f"Did you mean {tmp_path}/work/edm2-store?" in edm2(*verb, "work")[1]
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_runs_address_serves_wherever_its_name_does(edm2: Edm2, tmp_path: Path) -> None:
+    begun(tmp_path / "store", "there")
+    assert edm2("status", "store/runs/there") == (0, "0 of 0 tasks are done.\n")
+    assert edm2("logs", "store/runs/there/") == (0, "")
+    assert edm2("runs", "rm", "store/runs/there")[0] == 0
+    assert not list((tmp_path / "store" / "runs").glob("*"))
 
 
 def test_a_plan_of_another_version_is_named_wherever_it_is_read(edm2: Edm2, tmp_path: Path) -> None:
