@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from components.body import wisher
 from components.launcher.cluster import Cluster
-from components.launcher.diagnose import active
+from components.launcher.diagnose import active, finished
 from components.launcher.job import run_label
 from components.launcher.profile import Profile
 from edm2core.errors import InputError
@@ -22,9 +22,10 @@ LOOK_S = 1.0
 
 
 def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str], None]) -> list[str]:
-    """Suspend the run's jobs, which save what they have; the names of those that had been running. Returns when their pods are gone.
+    """Suspend the run's jobs, which save what they have; the names of all that are stopped now. Returns when their pods are gone.
 
-    A job that another run wants too goes on. One that waits in a queue of Kueue's is deleted, since suspending is Kueue's there.
+    A job that another run wants too goes on. Kubeflow's tasks, which are told to end a moment before, may have suspended theirs already.
+    One that waits in a queue of Kueue's is deleted, since suspending is Kueue's there.
     """
     label = run_label(run)
     stopped = []
@@ -34,12 +35,12 @@ def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str],
         if others:
             cluster.patch_job(name, {"metadata": {"labels": {label: None}}})
             say(f"{name} goes on for {', '.join(other.removeprefix(run_label('')) for other in others)}")
-        elif active(job):
+        elif not finished(job):
             if profile.queue:
                 cluster.delete_job(name)
-            else:
+            elif active(job):
                 cluster.patch_job(name, {"spec": {"runPolicy": {"suspend": True}}})
-            say(f"{name} is stopping")
+            say(f"{name} is stopping" if active(job) else f"{name} is suspended")
             stopped.append(name)
     end = time.monotonic() + profile.grace_s + LOOK_S
     while (left := [name for name in stopped if cluster.pods(name)]) and time.monotonic() < end:

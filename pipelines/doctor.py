@@ -32,7 +32,7 @@ def _each(*rules: tuple[str, str, tuple[str, ...], str]) -> tuple[Right, ...]:
 
 RIGHTS = _each(  # of the control pods' ServiceAccount, as k8s/base/role.yaml grants them
     ("kubeflow.org", PLURAL, ("get", "list", "create", "patch", "delete"), ""),
-    ("", "pods", ("get", "list"), ""),
+    ("", "pods", ("get", "list", "delete"), ""),
     ("", "pods/log", ("get",), ""),
     ("", "events", ("list",), ""),
 )

@@ -122,6 +122,12 @@ class Cluster:
                 raise
             return found
 
+    def remove_pod(self, name: str, uid: str) -> bool:
+        """Forget the pod of that name and uid at once, whether its node says that it has ended or not; False if there is none."""
+        body = client.V1DeleteOptions(grace_period_seconds=0, preconditions=client.V1Preconditions(uid=uid))
+        with self._words("delete", "pods", name):
+            return _there(lambda: self._core.delete_namespaced_pod(name, self.namespace, body=body, _request_timeout=TIMEOUT))
+
     def events(self, uids: set[str]) -> list[Object]:
         """Events about these objects."""
         with self._words("list", "events"):

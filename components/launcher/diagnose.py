@@ -8,16 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.launcher.job import CONTAINER
-from edm2core.exit_codes import FAILED
+from edm2core.exit_codes import FAILED, INTERRUPTED
 
 Object = dict[str, Any]
-Kind = Literal["", "suspended", "room", "turn", "place", "broken"]
-"""Why a job does not run: somebody or a queue holds it; no room; no room while others of ours work; no node is right for it; what
-waiting rarely mends."""
+Kind = Literal["", "suspended", "room", "turn", "place", "refused", "broken"]
+"""Why a job does not run: somebody or a queue holds it; no room; no room while others of ours work; no node is right for it; its node
+turned it away, so that it is made again; what waiting rarely mends."""
 
 PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 SETTING_UP = ("FailedMount", "FailedCreatePodSandBox", "FailedAttachVolume")
+DISRUPTIONS = {  # reason of a pod's condition DisruptionTarget → what was done to the pod
+    "DeletionByTaintManager": "was taken from its node, which does not answer or is not to be used",
+    "DeletionByPodGC": "was lost with its node",
+    "EvictionByEvictionAPI": "was evicted, as when a node is drained",
+    "PreemptionByScheduler": "made way for a pod of higher priority",
+    "TerminationByKubelet": "was evicted by its node",
+}
 
 
 @dataclass(frozen=True)
@@ -40,49 +47,78 @@ def diagnose(job: Object | None, pods: list[Object], events: Iterable[Object] = 
         return Diagnosis("done", code=0)
     if condition.get("type") == "Failed":
         death = first_death(pods)
-        code = death.code if death is not None and 0 < death.code < 128 else FAILED
-        return Diagnosis("failed", death.words if death else str(condition.get("message", "the job failed")), code=code)
+        if death is not None and death.code < 128:
+            return Diagnosis("failed", death.words, code=death.code)
+        return Diagnosis("failed", str(condition.get("message", "the job failed")), code=FAILED)  # such as a deadline: no pod's own doing
     if suspended(job):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
         return Diagnosis("queued", f"waits in the queue {queue}" if queue else "suspended", "suspended")
     wanted, events = replicas(job), list(events)
     current = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    running = [pod for pod in current if pod["status"].get("phase") == "Running"]
+    running = [pod for pod in current if pod["status"].get("phase") == "Running" and not out_of_reach(pod)]
     missing = wanted - len(running)
     if missing <= 0:
         return Diagnosis("running")
+    for pod in pods:
+        if out_of_reach(pod):
+            return Diagnosis("queued", f"{pod['metadata']['name']}: its node {_node(pod)} does not answer", missing=missing)
     for pod in current:
         if trouble := _trouble(pod, events):
             return Diagnosis("queued", trouble[1], trouble[0], missing=missing)
     if len(current) < wanted and (refused := _refused(job, events)):
         return Diagnosis("queued", refused[1], refused[0], missing=missing)
-    return Diagnosis("queued", f"{len(running)} of {wanted} pods run", missing=missing)
+    ending = "".join(f"; {pod['metadata']['name']} is ending on {_node(pod)}" for pod in pods if pod not in current)
+    return Diagnosis("queued", f"{len(running)} of {wanted} pods run{ending}", missing=missing)
+
+
+def out_of_reach(pod: Object) -> bool:
+    """Whether the pod's node has stopped answering: the pod is then declared not ready, while all that is known of its containers is."""
+    states = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions") or []}
+    return pod["status"].get("phase") == "Running" and states.get("ContainersReady") == "True" and states.get("Ready") == "False"
+
+
+def turned_away(pod: Object) -> bool:
+    """Whether the pod's node refused it before any of its containers began (full, under pressure, a device that is gone)."""
+    return pod["status"].get("phase") == "Failed" and not has_begun(pod)
+
+
+def has_begun(pod: Object) -> bool:
+    """Whether any of the pod's containers runs or has run."""
+    states = [status.get("state", {}) for status in _container_statuses(pod)]
+    return pod["status"].get("phase") in ("Running", "Succeeded") or any("terminated" in state or "running" in state for state in states)
 
 
 @dataclass(frozen=True)
 class Death:
-    """How a pod's container ended."""
+    """How a pod's container ended, or, of a pod that was told to leave, that it will."""
 
     pod: str
     uid: str
     code: int
     words: str
     time: str
+    disrupted: bool = False  # by the cluster, whatever its code
+
+    @property
+    def first_cause(self) -> bool:
+        """Whether it ended by itself or by the cluster's doing, not because it was asked to or lost another."""
+        return self.disrupted or self.code != INTERRUPTED
 
 
 def deaths(pods: Iterable[Object]) -> list[Death]:
-    """Containers that have ended, the first one first."""
+    """Containers that have ended, the first one first; a pod that the cluster takes away is among them as soon as that is known."""
     found = []
     for pod in pods:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
-        for status in _container_statuses(pod):
-            ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
-            if ended:
-                code = int(ended.get("exitCode", 0))
-                words = _death(name, pod, code, str(ended.get("reason", "")))
-                found.append(Death(name, uid, code, words, str(ended.get("finishedAt", ""))))
-        if pod["status"].get("reason") == "Evicted":
-            found.append(Death(name, uid, 137, f"{name} was evicted: {pod['status'].get('message', '')}", ""))
+        taken = _disruption(pod)
+        states = [(status.get("state", {}), status.get("lastState", {})) for status in _container_statuses(pod)]
+        ends = [end for now, before in states if (end := now.get("terminated") or before.get("terminated"))]
+        for end in ends:
+            code = int(end.get("exitCode", 0))
+            words = taken or _death(name, pod, code, str(end.get("reason", "")))
+            found.append(Death(name, uid, code, words, str(end.get("finishedAt", "")), bool(taken)))
+        if taken and not ends:
+            found.append(Death(name, uid, INTERRUPTED, taken, "", True))
     return sorted(found, key=lambda death: death.time)
 
 
@@ -91,6 +127,18 @@ def first_death(pods: Iterable[Object]) -> Death | None:
     failed = [death for death in deaths(pods) if death.code]
     own = [death for death in failed if death.code < 128]
     return next(iter(own or failed), None)
+
+
+def _disruption(pod: Object) -> str:
+    """What the cluster did to the pod, in words; nothing if it left it alone."""
+    name, status = pod["metadata"]["name"], pod["status"]
+    told = next((c for c in status.get("conditions") or [] if c["type"] == "DisruptionTarget" and c["status"] == "True"), None)
+    if status.get("reason") == "Evicted":
+        return f"{name} was evicted by its node: {_line(status.get('message', ''))}"
+    if told is None:
+        return ""
+    message = _line(told.get("message", ""))
+    return f"{name} {DISRUPTIONS.get(told.get('reason', ''), 'was taken away')}{f': {message}' if message else ''}"
 
 
 def _death(name: str, pod: Object, code: int, reason: str) -> str:
@@ -139,6 +187,9 @@ def replicas(job: Object) -> int:
 def _trouble(pod: Object, events: list[Object]) -> tuple[Kind, str] | None:
     """Why a pod does not run."""
     name = pod["metadata"]["name"]
+    if turned_away(pod):
+        reason, message = pod["status"].get("reason", "Failed"), _line(pod["status"].get("message", ""))
+        return "refused", f"{name} was turned away by the node {_node(pod)} ({reason}): {message}"
     for condition in pod["status"].get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             message = _line(condition.get("message") or condition.get("reason") or "")
@@ -167,6 +218,10 @@ def _refused(job: Object, events: list[Object]) -> tuple[Kind, str] | None:
     if "violates PodSecurity" in message:
         return "broken", f"the namespace's PodSecurity refuses the pods: {message.partition('violates ')[2]}"
     return "broken", f"the pods are refused: {message}"
+
+
+def _node(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName", "that it was to have"))
 
 
 def _container_statuses(pod: Object) -> list[Object]:

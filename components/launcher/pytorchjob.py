@@ -17,13 +17,25 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from components.launcher.cluster import Cluster, ClusterError
-from components.launcher.diagnose import Death, Diagnosis, Kind, active, age, deaths, diagnose, finished, suspended
+from components.launcher.diagnose import (
+    Death,
+    Diagnosis,
+    Kind,
+    active,
+    age,
+    deaths,
+    diagnose,
+    finished,
+    has_begun,
+    out_of_reach,
+    suspended,
+)
 from components.launcher.job import DIGEST, run_label, to_manifest
 from components.launcher.log_record import LogRecord, log_folder
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec, Status
-from edm2core.exit_codes import FAILED, INTERRUPTED
+from edm2core.exit_codes import FAILED
 from edm2core.store.runs import Run
 
 __all__ = ["PyTorchJobBackend", "backend_of", "to_manifest"]
@@ -36,6 +48,7 @@ SILENT_S = 45.0  # without one, a follower is taken for gone
 BROKEN_S = 40.0  # that something which waiting rarely mends may last: an image's registry may be back in a moment
 ROOM_S = 20.0  # that a job without room for all of its pods keeps what it has, while an older one waits or works
 MAKE_WAY_S = 60.0  # that it then keeps nothing
+LEAVE_S = 30.0  # beyond its grace that a pod may take to end, until its node is taken for gone
 AWAY_S = 60.0  # that an API server may not answer when a job is to be started; one that is followed is followed on
 DRAIN_S = 5.0
 FOLLOWER = "follower.edm2/"
@@ -55,6 +68,7 @@ class PyTorchJobBackend:
         self._profile, self._cluster, self._record, self._owner = profile, cluster, record, owner
         self._me = FOLLOWER + secrets.token_hex(4)
         self._jobs: dict[str, _Followed] = {}
+        self._stopped: set[str] = set()  # while they were being started, perhaps
 
     def start(self, spec: JobSpec) -> None:
         """Create the job, resume the suspended one, or adopt the running one of that name; one that has ended is replaced."""
@@ -62,10 +76,14 @@ class PyTorchJobBackend:
         wanted = to_manifest(spec, self._profile, run=run, owner=self._owner)
         wanted["metadata"]["annotations"][self._me] = _now()
         mark = {"metadata": {"annotations": {self._me: _now(), MADE_WAY: None}, "labels": {run_label(run): "yes"} if run else {}}}
+        self._stopped.discard(spec.name)
         while not _patiently(lambda: self._try_to_start(spec, wanted, mark)):
             pass
         before = self._jobs.get(spec.name)
-        self._jobs[spec.name] = _Followed(spec.name, before.logs if before and not before.logs.closed else self._logs_of(spec))
+        followed = _Followed(spec.name, before.logs if before and not before.logs.closed else self._logs_of(spec))
+        self._jobs[spec.name] = followed
+        if spec.name in self._stopped:
+            self._let_go(followed)
 
     def _try_to_start(self, spec: JobSpec, wanted: Object, mark: Object) -> bool:
         """One step towards a job that works; True if it does, False if what was found has changed."""
@@ -105,6 +123,7 @@ class PyTorchJobBackend:
 
     def stop(self, name: str, grace_s: float) -> None:
         """First of all one request that makes the job save and end, unless another process follows it; then wait for its pods' end."""
+        self._stopped.add(name)
         followed = self._jobs.get(name)
         if followed is None or followed.status.over:
             return
@@ -150,8 +169,8 @@ class PyTorchJobBackend:
             followed.logs.drain(DRAIN_S)
             return Status(found.state, found.reason, found.code, followed.restarts)
         self._beat(followed, job)
-        reason = self._wait(followed, job, found)
-        patience = {"broken": BROKEN_S, "room": self._profile.patience_s, "place": self._profile.patience_s}.get(followed.kind)
+        reason = self._wait(followed, job, found) + self._free(followed, pods)
+        patience = {"broken": BROKEN_S, **dict.fromkeys(("room", "place", "refused"), self._profile.patience_s)}.get(followed.kind)
         if patience is not None and followed.lasted > patience:
             self._let_go(followed)
             return Status("failed", f"{reason} (for {followed.lasted:.0f} s)", FAILED, followed.restarts)
@@ -161,11 +180,10 @@ class PyTorchJobBackend:
         """What the job waits for. One that lacks room makes way for an older one: two that are half there would wait for ever."""
         kind, way = found.kind, job["metadata"].get("annotations", {}).get(MADE_WAY, "")
         if self._profile.queue or not (kind == "room" or (kind == "suspended" and way)):
-            followed.note(kind)
-            return found.reason
+            return followed.note(kind, found.reason, bool(found.missing))
         others = [other for other in self._cluster.jobs() if other["metadata"]["name"] != followed.name and active(other)]
         older = [other["metadata"]["name"] for other in sorted(others, key=age) if age(other) < age(job)]
-        followed.note("turn" if kind == "room" and others else kind)
+        followed.note("turn" if kind == "room" and others else kind, found.reason, bool(found.missing))
         if kind == "suspended":
             if not older or followed.lasted > MAKE_WAY_S:
                 self._hold(followed.name, False, {MADE_WAY: None})
@@ -173,6 +191,20 @@ class PyTorchJobBackend:
         if older and followed.lasted > ROOM_S:
             self._hold(followed.name, True, {MADE_WAY: older[0]})
         return found.reason + (f"; waits for {len(others)} other jobs" if others else "")
+
+    def _free(self, followed: _Followed, pods: list[Object]) -> str:
+        """Remove pods that ought to have ended long ago, whose node does not say so: their names are needed for new ones. In words.
+
+        One that runs on unseen does no harm: whoever writes for a job says which generation of it he is.
+        """
+        stuck = followed.overdue(pods)
+        for pod in stuck:
+            name = pod["metadata"]["name"]
+            try:
+                self._cluster.remove_pod(name, pod["metadata"]["uid"])
+            except ClusterError as error:
+                return f"; {name} cannot be removed from its lost node ({error.what}); remove it with kubectl delete pod {name} --force"
+        return f"; {', '.join(pod['metadata']['name'] for pod in stuck)} removed, since the node does not end it" if stuck else ""
 
     def _beat(self, followed: _Followed, job: Object) -> None:
         """Say that this process follows the job, and remember who else does."""
@@ -247,6 +279,7 @@ class _Followed:
     beaten: float = field(default_factory=time.monotonic)
     kind: Kind = ""
     since: float = 0.0
+    why: str = ""
     restarts: int = 0
     others: _Others = field(default_factory=_Others)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -254,11 +287,26 @@ class _Followed:
     _before: int = 0  # restarts until then
     _deaths: dict[str, Death] = field(default_factory=dict)  # pod's uid → how it ended
     _told: set[str] = field(default_factory=set)
+    _leaving: dict[str, float] = field(default_factory=dict)  # uid → when it was first seen to be told to end
 
-    def note(self, kind: Kind) -> None:
-        """Why the job does not run, at this look."""
+    def note(self, kind: Kind, why: str, missing: bool) -> str:
+        """Why the job does not run, at this look; the words for it.
+
+        A pod that its node turned away is made again at once: what is seen in between is no sign of that being over.
+        """
+        if self.kind == "refused" and kind == "" and missing:
+            return self.why
         if kind != self.kind:
             self.kind, self.since = kind, time.monotonic()
+        self.why = why
+        return why
+
+    def overdue(self, pods: list[Object]) -> list[Object]:
+        """Pods that should have ended by now, by this process's clock."""
+        ending = {pod["metadata"]["uid"]: pod for pod in pods if "deletionTimestamp" in pod["metadata"]}
+        self._leaving = {uid: self._leaving.get(uid, time.monotonic()) for uid in ending}
+        longest = {uid: pod["metadata"].get("deletionGracePeriodSeconds", 0) + LEAVE_S for uid, pod in ending.items()}
+        return [pod for uid, pod in ending.items() if time.monotonic() - self._leaving[uid] > longest[uid]]
 
     @property
     def lasted(self) -> float:
@@ -266,10 +314,13 @@ class _Followed:
         return time.monotonic() - self.since
 
     def count(self, pods: list[Object], held: bool) -> str:
-        """Count how often the pods were created again, an incident that takes them all as one; how the last ones died, if they just did."""
+        """Count how often pods began again, an incident that takes them all as one; how the last ones died, if they just did."""
         before = self.restarts
+        if any(out_of_reach(pod) for pod in pods):  # others that begin again for want of it can get nowhere
+            self._uids, self._before = {}, self.restarts
         for pod in pods:
-            self._uids.setdefault(pod["metadata"]["name"], set()).add(pod["metadata"]["uid"])
+            if has_begun(pod):
+                self._uids.setdefault(pod["metadata"]["name"], set()).add(pod["metadata"]["uid"])
         self.restarts = self._before + max((len(uids) - 1 for uids in self._uids.values()), default=0)
         if held:
             self._uids, self._before = {}, self.restarts
@@ -278,7 +329,7 @@ class _Followed:
             return ""
         new = [death for uid, death in self._deaths.items() if uid not in self._told]
         self._told |= set(self._deaths)
-        own = [death for death in new if death.code != INTERRUPTED]  # not only because another one was lost
+        own = [death for death in new if death.first_cause]
         return next((death.words for death in own or new), "pods were lost")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -111,7 +110,11 @@ def test_job_pods_reach_only_each_other_names_and_the_store() -> None:
     assert policies["edm2-control"]["podSelector"]["matchLabels"] == CONTROL
     both = policies["edm2-store"]["egress"]
     assert [sorted({port["port"] for port in rule["ports"]}) for rule in both] == [[53], [9000], [8333, 9000]]
-    assert "443" in json.dumps(policies["edm2-control"])
+    api_server, *machinery = policies["edm2-control"]["egress"]
+    assert {port["port"] for port in api_server["ports"]} == {443, 6443}
+    labels = [rule["to"][0]["podSelector"]["matchLabels"] for rule in machinery]
+    assert labels == [{"component": "metadata-grpc-server"}, {"app": "ml-pipeline"}]  # as Kubeflow Pipelines' manifests label them
+    assert [{port["port"] for port in rule["ports"]} for rule in machinery] == [{8080}, {8887, 8888}]
     assert all("ingress" not in policies[name] for name in ("edm2-control", "edm2-store"))
 
 

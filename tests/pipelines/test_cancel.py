@@ -107,6 +107,17 @@ def test_a_runs_jobs_are_suspended_unless_another_run_wants_them(fake: FakeClust
     assert fake.looks == 2  # it waited for the pod's end
 
 
+def test_a_job_that_its_task_has_suspended_already_is_waited_for_and_told_of(fake: FakeCluster, cluster: Cluster) -> None:
+    fake.jobs["edm2-trajectory-a"]["spec"]["runPolicy"]["suspend"] = True
+    fake.jobs["edm2-probe-a"] = job("edm2-probe-a", "mine-1", suspend=True)
+    fake.jobs["edm2-probe-a"]["status"] = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    said: list[str] = []
+    assert stop_jobs(cluster, Profile.model_validate(PROFILE), "mine-1", said.append) == ["edm2-trajectory-a"]
+    assert "edm2-trajectory-a is suspended" in said
+    assert ("PATCH", "edm2-trajectory-a") not in fake.requests
+    assert fake.looks == 2
+
+
 def test_a_job_in_a_queue_is_deleted_since_suspending_is_the_queues(fake: FakeCluster, cluster: Cluster) -> None:
     stop_jobs(cluster, Profile.model_validate({**PROFILE, "queue": "gpus"}), "mine-1", lambda _: None)
     assert "edm2-trajectory-a" not in fake.jobs

@@ -136,10 +136,61 @@ def test_out_of_memory_names_the_limit() -> None:
     assert "ran out of memory (OOMKilled; its limit is 200Mi)" in death.words
 
 
-def test_an_evicted_pod_is_named() -> None:
-    evicted = pod(0, "Failed")
-    evicted["status"] |= {"reason": "Evicted", "message": "The node was low on memory."}
-    assert "low on memory" in deaths([evicted])[0].words
+def test_a_pod_that_its_node_evicted_is_named_with_the_nodes_words_whatever_its_exit_code() -> None:
+    for code in (137, 143):
+        evicted = ended(0, code)
+        evicted["status"] |= {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage. "}
+        (death,) = deaths([evicted])
+        assert death.words == "j-worker-0 was evicted by its node: The node was low on resource: ephemeral-storage."
+        assert death.first_cause
+    assert not deaths([ended(1, 143)])[0].first_cause  # which only lost the other
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("EvictionByEvictionAPI", "was evicted, as when a node is drained: Eviction API: evicting"),
+        ("DeletionByTaintManager", "was taken from its node, which does not answer"),
+        ("PreemptionByScheduler", "made way for a pod of higher priority"),
+        ("SomethingNew", "was taken away"),
+    ],
+)
+def test_a_pod_that_the_cluster_takes_away_is_known_before_it_has_ended(reason: str, words: str) -> None:
+    taken = running(0)
+    taken["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "Eviction API: evicting"}]
+    (death,) = deaths([taken, running(1)])
+    assert death.first_cause
+    assert words in death.words
+
+
+def test_a_pod_that_its_node_turned_away_says_which_and_why() -> None:
+    refused = pod(0, "Failed")
+    refused["spec"]["nodeName"] = "node-7"
+    refused["status"] |= {"reason": "UnexpectedAdmissionError", "message": "Allocate failed: no devices"}
+    found = diagnose(job(["Created", "Restarting"]), [refused, running(1)])
+    assert (found.state, found.kind) == ("queued", "refused")
+    assert found.reason == "j-worker-0 was turned away by the node node-7 (UnexpectedAdmissionError): Allocate failed: no devices"
+
+
+def test_a_pod_whose_node_does_not_answer_does_not_run() -> None:
+    lost = running(0)
+    lost["spec"]["nodeName"] = "node-7"
+    lost["status"]["conditions"] = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    found = diagnose(job(), [lost, running(1)])
+    assert (found.state, found.reason) == ("queued", "j-worker-0: its node node-7 does not answer")
+
+
+def test_a_pod_that_is_ending_is_named_with_its_node() -> None:
+    leaving = running(0)
+    leaving["spec"]["nodeName"] = "node-7"
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert diagnose(job(), [leaving, running(1)]).reason == "1 of 2 pods run; j-worker-0 is ending on node-7"
+
+
+def test_a_job_that_its_deadline_ended_says_so_and_not_how_its_pods_died() -> None:
+    late = job(["Created", "Running", "Failed"])
+    late["status"]["conditions"][-1]["message"] = "Job j has failed because it was active longer than specified deadline"
+    assert "longer than specified deadline" in diagnose(late, [ended(0, 143), ended(1, 137)]).reason
 
 
 def test_jobs_of_one_second_are_ordered_by_name() -> None:

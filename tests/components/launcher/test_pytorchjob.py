@@ -31,6 +31,7 @@ class Memory:
         self.pod_states: dict[str, Object] = {}
         self.found: list[Object] = []
         self.made = 0
+        self.refusal: ClusterError | None = None
 
     def job(self, name: str) -> Object | None:
         return copy.deepcopy(self.objects.get(name))
@@ -68,6 +69,13 @@ class Memory:
 
     def pod(self, name: str) -> Object | None:
         return None
+
+    def remove_pod(self, name: str, uid: str) -> bool:
+        self.requests.append(("remove", name, uid))
+        if self.refusal:
+            raise self.refusal
+        self.pod_states[name] = {"metadata": {"uid": f"{uid}-next"}}
+        return True
 
     def events(self, uids: set[str]) -> list[Object]:
         return [event for event in self.found if event["involvedObject"]["uid"] in uids]
@@ -282,6 +290,92 @@ def test_pods_of_a_resumed_job_are_no_restart(memory: Memory, spec: JobSpec, pro
     for index in range(2):
         memory.pod_states[f"{spec.name}-worker-{index}"] = {"metadata": {"uid": f"new-{index}"}}
     assert here.poll(spec.name).restarts == 0
+
+
+def test_pods_that_their_node_turns_away_are_no_restarts_and_fail_after_the_configured_patience(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = backend(memory, profile(patience_s=1))
+    here.start(spec)
+    name = f"{spec.name}-worker-0"
+    here.poll(spec.name)
+    began = time.monotonic()
+    for attempt in range(100):
+        turned_away = {"phase": "Failed", "reason": "OutOfpods", "message": "Node didn't have enough resource"}
+        between = {"phase": "Pending"}
+        memory.pod_states[name] = {"metadata": {"uid": f"try-{attempt}"}, "status": turned_away if attempt % 2 == 0 else between}
+        status = here.poll(spec.name)
+        assert status.restarts == 0
+        if status.over:
+            break
+        assert "OutOfpods" in status.reason
+        time.sleep(0.02)
+    assert 1 < time.monotonic() - began < 5
+    assert (status.state, status.code) == ("failed", 1)
+    assert "OutOfpods" in status.reason
+
+
+def test_a_pod_on_a_node_that_does_not_answer_is_one_restart_however_often_others_begin(
+    memory: Memory, spec: JobSpec, profile: Profiles
+) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.poll(spec.name)
+    lost = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    memory.pod_states[f"{spec.name}-worker-0"] = {"status": {"conditions": lost}, "spec": {"nodeName": "far"}}
+    for attempt in range(6):
+        memory.pod_states[f"{spec.name}-worker-1"] = {"metadata": {"uid": f"again-{attempt}"}}
+        status = here.poll(spec.name)
+        assert (status.state, status.restarts) == ("queued", 0)
+        assert "node far does not answer" in status.reason
+    memory.pod_states = {f"{spec.name}-worker-{index}": {"metadata": {"uid": f"new-{index}"}} for index in range(2)}
+    assert (here.poll(spec.name).state, here.poll(spec.name).restarts) == ("running", 1)  # the loss itself
+
+
+def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytorchjob, "LEAVE_S", 0.1)
+    here = backend(memory, profile())
+    here.start(spec)
+    name = f"{spec.name}-worker-1"
+    leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0, "uid": "old"}
+    memory.pod_states[name] = {"metadata": leaving, "spec": {"nodeName": "far"}}
+    assert "ending on far" in here.poll(spec.name).reason
+    assert "remove" not in verbs(memory)
+    time.sleep(0.15)
+    assert f"{name} removed" in here.poll(spec.name).reason
+    assert ("remove", name, "old") in memory.requests
+    assert here.poll(spec.name).state == "running"
+
+
+def test_a_follower_that_may_not_remove_a_pod_says_what_does(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytorchjob, "LEAVE_S", 0.0)
+    memory.refusal = refusal(403, 'pods "x" is forbidden: User "y" cannot delete resource', "delete", "pods", "here")
+    here = backend(memory, profile())
+    here.start(spec)
+    leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}
+    memory.pod_states[f"{spec.name}-worker-1"] = {"metadata": leaving}
+    here.poll(spec.name)
+    status = here.poll(spec.name)
+    assert status.state == "queued"
+    assert f"kubectl delete pod {spec.name}-worker-1 --force" in status.reason
+
+
+def test_a_job_that_is_stopped_while_it_is_started_does_not_go_on(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, create = backend(memory, profile()), memory.create_job
+
+    def signalled(job: Object) -> bool:
+        here.stop(spec.name, 5)
+        return create(job)
+
+    monkeypatch.setattr(memory, "create_job", signalled)
+    here.start(spec)
+    assert suspended(memory, spec)
 
 
 def test_an_api_server_that_is_away_for_a_while_is_no_failure(
