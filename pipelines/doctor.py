@@ -160,6 +160,7 @@ def check_cluster(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
     yield from _operator(api)
     if profile is not None:
         yield from _namespace(api, profile)
+        yield from _named(api, profile)
         yield from _rights(api, profile, RIGHTS, "k8s/base")
     yield from _nodes(api, profile)
     yield from _pipelines(api, profile)
@@ -218,6 +219,35 @@ def _namespace(api: ClusterApi, profile: Profile) -> Iterator[Check]:
             yield Check(
                 "problem", f"the Secret {name} has no key {' and no key '.join(missing)}", "Add it, or name its keys in the profile."
             )
+        else:
+            yield Check("ok", f"{kind} {name} is there")
+
+
+def _named(api: ClusterApi, profile: Profile) -> Iterator[Check]:
+    """What else the profile names that has to be there, or no pod is made: it would be said by every job in turn."""
+    namespace, classes = profile.namespace, profile.priority_classes
+    wanted = [
+        ("PriorityClass", f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}", name) for name in (classes.training, classes.evaluation)
+    ]
+    wanted += [
+        ("Secret for pulling images", f"/api/v1/namespaces/{namespace}/secrets/{name}", name) for name in profile.images.pull_secrets
+    ]
+    queue = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/localqueues/{profile.queue}"
+    for kind, path, name in [*wanted, ("LocalQueue of Kueue", queue, profile.queue)]:
+        if name is None:
+            continue
+        try:
+            api("GET", path)
+        except ApiException as error:
+            if error.status == 404:
+                advice = (
+                    "k8s/overlays/gpu makes edm2-training and edm2-evaluation."
+                    if "priority" in path
+                    else "Make it, or take it out of the profile."
+                )
+                yield Check("problem", f"the profile names the {kind} {name}, which is not there", advice)
+            else:
+                yield Check("note", f"{kind} {name}: {words(error)}")
         else:
             yield Check("ok", f"{kind} {name} is there")
 

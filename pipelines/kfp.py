@@ -54,6 +54,13 @@ RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need
     "sample": ("samples", dsl.Dataset),
 }
 MOST_TASKS = 240  # the largest plan whose package was measured; Argo keeps it twice in one object, of which etcd takes 1.5 MiB
+LARGEST_PART = (
+    2**17 - 2**10
+)  # bytes of a DAG's or a component's JSON: Kubeflow's driver gets it as one argument, of which Linux takes 128 KiB
+ADVICE = (
+    "Ask for fewer epochs, seeds or recipes in one experiment (several share what they have in common in one store), "
+    "or let this machine drive the cluster with `edm2 run --cluster`."
+)
 LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
 SHM = "/dev/shm"  # noqa: S108
 CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # what k8s/base lets through the network
@@ -66,19 +73,19 @@ def compile(
     """Write the package (YAML) of a plan to `out`.
 
     Without a profile every task does its work in its own pod, or under kfp.local in its own process.
-    Raises InputError for a plan larger than what is known to fit.
+    Raises InputError for a plan, or a training in it, larger than what is known to fit.
     """
     if len(tasks) > max_tasks:
         raise InputError(
             f"The plan has {len(tasks)} tasks; more than {max_tasks} in one package were never tested, and may not fit into etcd.",
             where=experiment.name,
-            do_next="Ask for fewer epochs, seeds or recipes in one experiment (several share what they have in common in one store), "
-            "or let this machine drive the cluster with `edm2 run --cluster`.",
+            do_next=ADVICE,
         )
     pipeline = _Compiler(tasks, experiment, run_id, profile, store_uri).pipeline()
     spec = MessageToDict(pipeline.pipeline_spec)
     platforms = MessageToDict(pipeline.platform_spec)
     _merge_equal(spec, platforms)
+    _refuse_too_large(spec, experiment.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(yaml.safe_dump_all([spec, platforms] if platforms else [spec], allow_unicode=True))
 
@@ -219,6 +226,20 @@ def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
         kept = {labels[label]: value for label, value in kind.items() if label in labels}
         kind.clear()
         kind.update(kept)
+
+
+def _refuse_too_large(spec: dict[str, Any], where: str) -> None:
+    """Raise InputError if a DAG has more in it than can be handed to what starts it."""
+    for name, component in (("root", spec["root"]), *spec["components"].items()):
+        size = len(json.dumps(component, separators=(",", ":"), ensure_ascii=False).encode())
+        if size > LARGEST_PART:
+            tasks = component.get("dag", {}).get("tasks", {})
+            raise InputError(
+                f"{len(tasks)} tasks of one training ({name.removeprefix('comp-')}) take {size >> 10} KiB in the package, of which "
+                f"Kubeflow's driver can be given {LARGEST_PART >> 10}.",
+                where=where,
+                do_next=ADVICE,
+            )
 
 
 def _settle(task: PipelineTask, profile: Profile) -> None:

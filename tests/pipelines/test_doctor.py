@@ -138,6 +138,16 @@ def test_a_secret_without_the_keys_that_the_profile_names_is_a_problem(answers: 
     assert any("secretkey" in what for what in problems(check_cluster(answers.api, gpu)))
 
 
+def test_what_a_profile_names_and_is_not_there_is_a_problem(answers: Answers, gpu: Profile) -> None:
+    answers.of["/apis/scheduling.k8s.io/v1/priorityclasses/edm2-training"] = (200, {})
+    profile = Profile.loads(json.dumps({**json.loads(gpu.dumps()), "queue": "gpus"}))
+    missing = [what for what in problems(check_cluster(answers.api, profile)) if what.startswith("the profile names")]
+    assert missing == [
+        "the profile names the PriorityClass edm2-evaluation, which is not there",
+        "the profile names the LocalQueue of Kueue gpus, which is not there",
+    ]
+
+
 def test_more_gpus_than_a_node_has_are_a_problem(answers: Answers, gpu: Profile) -> None:
     answers.of["/api/v1/nodes"] = (200, {"items": [node("small", 2), node("closed", 8, unschedulable=True)]})
     assert any("asks for 4 GPUs" in what and "has 2" in what for what in problems(check_cluster(answers.api, gpu)))

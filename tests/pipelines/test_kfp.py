@@ -287,9 +287,22 @@ def test_the_largest_plan_fits_into_etcd_and_a_larger_one_is_refused(tmp_path: P
     read, tasks = experiment(tmp_path, **settings)
     assert MOST_TASKS * 0.9 < len(tasks) <= MOST_TASKS
     compile(tasks, read, run_id(read, tasks), profile(), "s3://bucket/edm2", tmp_path / "package.yaml")
-    assert len(json.dumps(Package(tmp_path / "package.yaml").spec)) < 2**19
+    package = Package(tmp_path / "package.yaml")
+    assert len(json.dumps(package.spec)) < 2**19
+    arguments = [constant for task in package.all_tasks() if (constant := task["inputs"]["parameters"].get("plan"))]
+    assert [len(json.dumps(argument)) < 2**16 for argument in arguments] == [True]
     read, tasks = experiment(tmp_path, **{**settings, "seeds": [0, 1, 2]})
     with pytest.raises(InputError, match="never tested") as refused:
+        compile(tasks, read, run_id(read, tasks), profile(), "s3://bucket/edm2", tmp_path / "large.yaml")
+    assert "edm2 run --cluster" in refused.value.do_next
+    assert not (tmp_path / "large.yaml").exists()
+
+
+def test_a_training_with_more_tasks_than_one_argument_holds_is_refused(tmp_path: Path) -> None:
+    """Kubeflow's driver gets a DAG as one argument of a program, for which Linux has a limit."""
+    read, tasks = experiment(tmp_path, recipes=["cifar10/C"], seeds=[0], metrics=[], epochs=list(range(10, 600, 10)))
+    assert len(tasks) <= MOST_TASKS
+    with pytest.raises(InputError, match=r"of one training \(c-seed-0\) take \d+ KiB") as refused:
         compile(tasks, read, run_id(read, tasks), profile(), "s3://bucket/edm2", tmp_path / "large.yaml")
     assert "edm2 run --cluster" in refused.value.do_next
     assert not (tmp_path / "large.yaml").exists()
