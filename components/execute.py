@@ -21,6 +21,7 @@ from edm2core.store.leases import holder
 from edm2core.store.results import load, verify
 
 RESTARTS = 3  # in a row, without a newer state
+LOSSES = 12  # the same, if all that is known is that processes were taken away: preempted, drained, killed
 POLL_S = 0.1
 LOOK_S = 2.0  # between two looks at the store for what another process commits
 HEAR_S = 10.0  # that a result's own lines may come after it: a pod that is quick has committed before its log is read
@@ -90,7 +91,7 @@ class _Follower:
         self.task, self.store, self.backend, self.spec, self.show, self.stop = task, store, backend, spec, show, stop
         self.lines: dict[str, deque[str]] = {}  # the last ones of each rank
         self.failure: dict[str, Any] | None = None  # of the rank that failed first
-        self.restarts, self.restart_step = 0, -1
+        self.restarts, self.losses, self.restart_step = 0, 0, -1
         self.place_restarts, self.said = 0, ""
 
     def wait_for_others(self) -> None:
@@ -150,7 +151,7 @@ class _Follower:
             if event["kind"] == "failed" and (self.failure is None or event.get("time", 0) < self.failure.get("time", 0)):
                 self.failure = {**event, "rank": rank}
             elif event["kind"] == "restart" and event.get("step", 0) > self.restart_step:
-                self.restart_step, self.restarts = event["step"], 0
+                self.restart_step, self.restarts, self.losses = event["step"], 0, 0
         return news
 
     def _over(self, status: Status) -> None:
@@ -167,11 +168,11 @@ class _Follower:
 
     def _again(self, status: Status, how: str) -> None:
         """Count a restart; raise if there were too many since the last one that had a newer state to start from."""
-        self.restarts += 1
+        self.restarts, self.losses = self.restarts + (not status.lost), self.losses + status.lost
         reason = status.reason or "ended without its result"
-        if self.restarts > RESTARTS:
+        if self.restarts > RESTARTS or self.losses > LOSSES:
             self.backend.stop(self.spec.name, 0)
-            raise self._failed(status, f"{reason}, {self.restarts} times without a newer state")
+            raise self._failed(status, f"{reason}, {self.restarts + self.losses} times without a newer state")
         self.show(self.task, {"kind": "warning", "message": f"{reason}; {how}"})
         self.said = reason
 

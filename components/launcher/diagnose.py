@@ -98,11 +98,17 @@ class Death:
     words: str
     time: str
     disrupted: bool = False  # by the cluster, whatever its code
+    taken: bool = False  # so, and for no fault of its own: drained, preempted, its node lost
 
     @property
     def first_cause(self) -> bool:
         """Whether it ended by itself or by the cluster's doing, not because it was asked to or lost another."""
         return self.disrupted or self.code != INTERRUPTED
+
+    @property
+    def own_fault(self) -> bool:
+        """Whether it ended by itself, or by using more than its node has."""
+        return self.first_cause and not self.taken
 
 
 def deaths(pods: Iterable[Object]) -> list[Death]:
@@ -110,15 +116,15 @@ def deaths(pods: Iterable[Object]) -> list[Death]:
     found = []
     for pod in pods:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
-        taken = _disruption(pod)
+        taken, fault = _disruption(pod), pod["status"].get("reason") == "Evicted"
         states = [(status.get("state", {}), status.get("lastState", {})) for status in _container_statuses(pod)]
         ends = [end for now, before in states if (end := now.get("terminated") or before.get("terminated"))]
         for end in ends:
             code = int(end.get("exitCode", 0))
             words = taken or _death(name, pod, code, str(end.get("reason", "")))
-            found.append(Death(name, uid, code, words, str(end.get("finishedAt", "")), bool(taken)))
+            found.append(Death(name, uid, code, words, str(end.get("finishedAt", "")), bool(taken), bool(taken) and not fault))
         if taken and not ends:
-            found.append(Death(name, uid, INTERRUPTED, taken, "", True))
+            found.append(Death(name, uid, INTERRUPTED, taken, "", True, not fault))
     return sorted(found, key=lambda death: death.time)
 
 

@@ -113,7 +113,7 @@ class PyTorchJobBackend:
                 except ClusterError as error:
                     if error.permanent:
                         raise
-                    followed.status = Status(followed.status.state, error.what, None, followed.restarts)
+                    followed.status = Status(followed.status.state, error.what, None, followed.restarts, followed.lost)
                 followed.looked = time.monotonic()
             return followed.status
 
@@ -174,7 +174,7 @@ class PyTorchJobBackend:
         if patience is not None and followed.lasted > patience:
             self._let_go(followed)
             return Status("failed", f"{reason} (for {followed.lasted:.0f} s)", FAILED, followed.restarts)
-        return Status(found.state, death or reason, None, followed.restarts)
+        return Status(found.state, death or reason, None, followed.restarts, followed.lost)
 
     def _wait(self, followed: _Followed, job: Object, found: Diagnosis) -> str:
         """What the job waits for. One that lacks room makes way for an older one: two that are half there would wait for ever."""
@@ -281,6 +281,7 @@ class _Followed:
     since: float = 0.0
     why: str = ""
     restarts: int = 0
+    lost: bool = False  # the last restart was for no fault of the job's that is known
     others: _Others = field(default_factory=_Others)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _uids: dict[str, set[str]] = field(default_factory=dict)  # pod's name → uids it has had since the job was last suspended
@@ -329,8 +330,9 @@ class _Followed:
             return ""
         new = [death for uid, death in self._deaths.items() if uid not in self._told]
         self._told |= set(self._deaths)
-        own = [death for death in new if death.first_cause]
-        return next((death.words for death in own or new), "pods were lost")
+        self.lost = not any(death.own_fault for death in new)
+        causes = [death for death in new if death.first_cause]
+        return next((death.words for death in causes or new), "pods were lost")
 
 
 def _patiently(request: Callable[[], Answer]) -> Answer:

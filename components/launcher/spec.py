@@ -39,6 +39,7 @@ class Status:
     reason: str = ""
     code: int | None = None
     restarts: int = 0  # that the place itself has made of this job's processes
+    lost: bool = False  # whether the last of them was for want of processes that others took away, not by the job's own failing
 
     @property
     def over(self) -> bool:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from components.execute import TaskFailedError, execute
+from components.execute import LOSSES, RESTARTS, TaskFailedError, execute
 from components.launcher.local import LocalBackend
-from components.launcher.spec import JobSpec, spec_of
+from components.launcher.spec import JobSpec, Status, spec_of
 from edm2core.config import load_experiment
 from edm2core.errors import EdmError, Interrupted
 from edm2core.plan import Task, plan
@@ -83,6 +83,28 @@ def test_a_killed_process_is_started_again(place: Place, prepare: Task) -> None:
     manifest, _ = place.execute(prepare, "if not mark.exists():\n    mark.touch(); os.kill(os.getpid(), signal.SIGKILL)\nrun()")
     assert manifest.key == prepare.key
     assert any("SIGKILL" in event.get("message", "") for event in place.events)
+
+
+class Unsteady(LocalBackend):
+    """A place that takes a job's processes away again and again, as it says, and says so once at each look."""
+
+    taken, lost = 0, True
+
+    def poll(self, name: str) -> Status:
+        self.taken += 1
+        return Status("running", "pods were lost", None, self.taken, self.lost)
+
+
+@pytest.mark.parametrize(("lost", "times"), [(True, LOSSES), (False, RESTARTS)])
+def test_what_is_taken_away_may_be_started_more_often_than_what_fails_by_itself(
+    place: Place, prepare: Task, lost: bool, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.execute.POLL_S", 0.0)
+    place.backend = unsteady = Unsteady(lambda spec: place.folder / f"{spec.name}.log", 1)
+    unsteady.lost = lost
+    with pytest.raises(TaskFailedError, match=f"{times + 1} times without a newer state"):
+        place.execute(prepare, "import time; time.sleep(60)")
+    unsteady.kill_all()
 
 
 def test_a_process_that_keeps_dying_fails_the_task_with_its_last_lines(place: Place, prepare: Task) -> None:

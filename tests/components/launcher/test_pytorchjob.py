@@ -280,6 +280,29 @@ def test_pods_made_again_are_counted_once_for_all_of_them_with_the_first_ones_re
     assert "OOMKilled" in status.reason
 
 
+@pytest.mark.parametrize(
+    ("status", "lost"),
+    [
+        ({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory"}, False),
+        ({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}, True),
+        ({}, True),  # it is only gone
+    ],
+)
+def test_a_restart_for_want_of_a_pod_that_was_taken_away_is_no_fault_of_the_jobs(
+    memory: Memory, spec: JobSpec, profile: Profiles, status: Object, lost: bool
+) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.poll(spec.name)
+    first, second = f"{spec.name}-worker-0", f"{spec.name}-worker-1"
+    peer = {"name": "pytorch", "state": {"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": "2"}}}
+    memory.pod_states = {first: {"status": status}, second: {"status": {"phase": "Failed", "containerStatuses": [peer]}}}
+    here.poll(spec.name)
+    memory.pod_states = {name: {"metadata": {"uid": f"new-{name}"}} for name in (first, second)}
+    found = here.poll(spec.name)
+    assert (found.restarts, found.lost) == (1, lost)
+
+
 def test_pods_of_a_resumed_job_are_no_restart(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
     here = backend(memory, profile())
     here.start(spec)
