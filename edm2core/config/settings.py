@@ -65,7 +65,7 @@ def is_keyed(field: FieldInfo) -> bool:
 def check_exact(exact: bool, precision: Precision) -> None:
     """Raises ValueError where `exact` does not have the precision that it needs."""
     if exact and precision != "fp32":
-        raise ValueError(f"precision: exact means fp32, it is {precision}")
+        raise ValueError(f"exact, precision: exact means fp32, it is {precision}; leave one of them out")
 
 
 class Settings(BaseModel):
@@ -129,21 +129,23 @@ class NetworkSettings(Settings):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.resolution % 2 ** (len(self.multipliers) - 1):
-            raise ValueError(f"resolution: {self.resolution} cannot be halved {len(self.multipliers) - 1} times")
+            raise ValueError(f"resolution, multipliers: {self.resolution} cannot be halved {len(self.multipliers) - 1} times")
         if self.norm != "pixel" and self.channels % 32:
-            raise ValueError(f"channels: {self.channels} is not a multiple of 32, which GroupNorm needs")
+            raise ValueError(f"channels, norm: {self.channels} is not a multiple of 32, which GroupNorm needs")
         sides = [self.resolution >> level for level in range(len(self.multipliers))]
         for side in self.attention_resolutions:
             if side not in sides:
-                raise ValueError(f"attention_resolutions: no level has side {side}; the levels have {sides}")
+                raise ValueError(f"attention_resolutions, resolution: no level has side {side}; the levels have {sides}")
         widths = [self.channels * self.multipliers[sides.index(side)] for side in (*self.attention_resolutions, sides[-1])]
         for width in widths:  # the lowest level attends in the middle
             if width % (self.attention_head_channels or width):
-                raise ValueError(f"attention_head_channels: {width} channels cannot be cut into heads of {self.attention_head_channels}")
+                raise ValueError(
+                    f"attention_head_channels, channels: {width} channels cannot be cut into heads of {self.attention_head_channels}"
+                )
         if self.init is not None and self.weights != "plain":
-            raise ValueError(f"init: {self.weights} weights start as N(0, 1); leave it out, or say null")
+            raise ValueError(f"init, weights: {self.weights} weights start as N(0, 1); leave init out, or say null")
         if self.attention_norm == "group" and self.norm == "pixel":
-            raise ValueError("attention_norm: with norm 'pixel' it must be 'pixel' too")
+            raise ValueError("attention_norm, norm: where the norm is 'pixel', that of attention must be 'pixel' too")
         return self
 
 
@@ -215,7 +217,7 @@ class SampleSettings(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min: {self.sigma_min} is not below sigma_max {self.sigma_max}")
+            raise ValueError(f"sigma_min, sigma_max: {self.sigma_min} is not below {self.sigma_max}")
         check_exact(self.exact, self.precision)
         return self
 
@@ -378,24 +380,27 @@ class Recipe(Settings):
             emas = {"sample": self.sample.ema, "probe": (self.probe.ema,), "diagnostics": (self.diagnosed_ema,)}
             for section, names in emas.items():
                 if "fixed" in names:
-                    raise ValueError(f"{section}.ema: there is no fixed EMA where training.ema_beta is none; name a width, such as '0.050'")
+                    raise ValueError(
+                        f"{section}.ema, training.ema_beta: there is no fixed EMA where its beta is none; name a width, such as '0.050'"
+                    )
         return self
 
     @model_validator(mode="after")
     def _startable(self) -> Self:
         if self.start and self.data.standardize:
-            raise ValueError("start: such a checkpoint was trained on images in [-1, 1], which data.standardize changes")
+            raise ValueError("start, data.standardize: such a checkpoint was trained on images in [-1, 1], which standardising changes")
         if self.start and self.training.ema_beta is None:
-            raise ValueError("start: such a checkpoint's average is the fixed EMA, which training.ema_beta leaves out")
+            raise ValueError("start, training.ema_beta: such a checkpoint's average is the fixed EMA, which a beta of none leaves out")
         return self
 
     @model_validator(mode="after")
     def _same_images(self) -> Self:
         if self.reference and self.reference.resolution != self.network.resolution:
-            raise ValueError(f"reference: it is of images of {self.reference.resolution} pixels, the network of {self.network.resolution}")
+            sizes = f"of {self.reference.resolution} pixels, the network of {self.network.resolution}"
+            raise ValueError(f"reference.resolution, network.resolution: the statistics are of images {sizes}")
         images = TRAINING_IMAGES.get(self.data.format)
         if self.reference and images and self.reference.count != images:
-            raise ValueError(f"reference: it is of {self.reference.count} images, {self.data.format} has {images} for training")
+            raise ValueError(f"reference.count: it is of {self.reference.count} images, {self.data.format} has {images} for training")
         return self
 
     @property

@@ -137,6 +137,31 @@ def test_exact_and_half_precision_contradict_each_other(tmp_path: Path, asked: s
         load_experiment(write(tmp_path, f"{GOOD}exact: true\n{asked}\n"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "section"),
+    [
+        ("overrides: {training.precision: bf16}", "training"),
+        ("probe:\n  precision: bf16", "probe"),
+        ("sweep:\n  sample.precision: [fp32, bf16]", "sample"),
+    ],
+)
+def test_what_exact_contradicts_is_named_by_its_line_in_the_experiment(tmp_path: Path, asked: str, section: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_experiment(write(tmp_path, f"{GOOD}exact: true\n{asked}\n"))
+    first, last = (f"{tmp_path / 'e.yaml'}, line {number}" for number in (5, 5 + len(asked.splitlines())))
+    assert caught.value.what.startswith(f"{section}.exact, {section}.precision: ")
+    assert caught.value.where == f"{first}; {last}"
+
+
+def test_what_a_recipe_contradicts_is_named_by_its_line_in_both_files(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [cifar10/C]\nmetrics: []\noverrides: {training.exact: true}\n"
+    with pytest.raises(InputError, match=r"training\.exact, training\.precision: exact means fp32, it is fp16") as caught:
+        load_experiment(write(tmp_path, text))
+    mine, theirs = caught.value.where.split("; ")
+    assert mine == f"{tmp_path / 'e.yaml'}, line 4"
+    assert theirs.startswith("recipes/cifar10/C.yaml, line ")
+
+
 def test_kid_needs_as_many_samples_as_a_subset_has(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="999 samples are too few for 'kid', which needs at least 1000"):
         load_experiment(write(tmp_path, "name: x\nrecipes: [digits/C]\nmetrics: [kid]\nsample: {count: 999}\n"))
