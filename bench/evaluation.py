@@ -19,10 +19,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from bench.compare import Side, Spread, in_turn, ratio
 from bench.rows import Options, Result, Row
 from bench.worker import Work
+from edm2core.data.varied import checked
 from edm2core.devices import pick_device
 from edm2core.metrics.extractors import IMAGES_AT_ONCE, INCEPTION, build_inception, extract
 from edm2core.metrics.gaussian import Statistics
-from edm2core.metrics.images import checked
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo
 from edm2core.metrics.values import Compared, metric_values

@@ -23,6 +23,7 @@ from edm2core.store.results import load, verify
 RESTARTS = 3  # in a row, without a newer state
 LOSSES = 12  # the same, if all that is known is that processes were taken away: preempted, drained, killed
 POLL_S = 0.1
+SHOWN_LINES = 8  # of what a failed job printed
 LOOK_S = 2.0  # between two looks at the store for what another process commits
 HEAR_S = 10.0  # that a result's own lines may come after it: a pod that is quick has committed before its log is read
 
@@ -32,8 +33,13 @@ class TaskFailedError(EdmError):
 
     def __init__(self, task: Task, reason: str, do_next: str, lines: list[str], exit_code: int = FAILED) -> None:
         super().__init__(f"{task.title} failed: {reason}", do_next=do_next)
-        self.reason, self.lines = reason, lines
+        self.task, self.reason, self.lines = task, reason, lines
         self.exit_code = exit_code
+
+    @property
+    def tail(self) -> str:
+        """The end of what the job printed, a line each, to stand below what happened."""
+        return "".join(f"\n    {line}" for line in self.lines[-SHOWN_LINES:])
 
 
 def committed(store: Store, task: Task) -> Manifest | None:

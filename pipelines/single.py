@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from components.execute import execute
+from components.execute import TaskFailedError, execute
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
 from edm2core.store.base import Store
@@ -47,6 +47,9 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
 
     try:
         return [execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())[0] for task in tasks]
+    except TaskFailedError as error:
+        error.what, error.where = f"{error.what}{error.tail}", str(run.log_path(error.task))
+        raise
     finally:
         backend.stop_all(GRACE_S)
         run.close()

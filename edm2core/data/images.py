@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +14,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
+from edm2core.data.folders import Groups, class_folders
 from edm2core.data.split import Blocks, Images, Split, stratified_test
 from edm2core.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 MAX_PIXELS = 64_000_000  # below Pillow's own warning
 _BLOCK = 256  # images decoded together
 _THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
 
-Groups = dict[str, list[str]]  # class name -> its images' names, both sorted
 Labelled = list[tuple[str, int]]  # an image's name and label
 
 
@@ -86,22 +83,13 @@ def read_image_folder(files: Files, settings: DataSettings) -> Images:
     """
     if settings.resolution is None:
         raise InputError("images of many sizes need one to be brought to", where="data.resolution", do_next="give the side in pixels")
-    if files.kind == "tar":
-        raise InputError(
-            "images are read from a folder or a zip, not from a tar", where=str(files.path), do_next="unpack it, or pack it as a zip"
-        )
-    root = _root(files)
-    top = _subfolders(files, root)
-    skipped = [name for name in files.sizes if not is_image(name)]
-    notes = [f"{len(skipped)} files without an image's suffix were left out, such as {skipped[0]!r}."] if skipped else []
-    if "train" in top and _split_names(files, root, top):
-        train_groups, test_groups, note = _two_splits(files, root, top)
-        classes, notes = tuple(train_groups), notes + note
-        train, test = _labelled(train_groups), _labelled(test_groups)
+    train_groups, test_groups, notes = class_folders(files)
+    classes = tuple(train_groups)
+    train = _labelled(train_groups)
+    if test_groups is None:
+        train, test = _by_content(files, train, classes, settings.test_share)
     else:
-        groups = class_groups(files, root)
-        classes = tuple(groups)
-        train, test = _by_content(files, _labelled(groups), classes, settings.test_share)
+        test = _labelled(test_groups)
     shape = (3, settings.resolution, settings.resolution)
     train_split, test_split = (
         Split(
@@ -118,84 +106,6 @@ def _by_content(files: Files, labelled: Labelled, classes: tuple[str, ...], shar
     chosen = stratified_test(digests, [label for _, label in labelled], classes, share, str(files.path))
     pairs = list(zip(labelled, chosen, strict=True))
     return [image for image, is_test in pairs if not is_test], [image for image, is_test in pairs if is_test]
-
-
-def is_image(name: str) -> bool:
-    """Whether the name has an image's suffix."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
-
-
-def class_groups(files: Files, root: str) -> Groups:
-    """The images below each sub-folder of `root` ("" or "…/"). Raises InputError for an empty class and an image in no class."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in files.sizes:
-        if name.startswith(root) and is_image(name):
-            first, slash, _ = name[len(root) :].partition("/")
-            if not slash:
-                raise InputError(
-                    "the image is in no class folder", where=files.where(name), do_next="put every image into its class's folder"
-                )
-            groups[first].append(name)
-    if not groups:
-        raise InputError("the folder holds no images", where=files.where(root), do_next=f"images end in {', '.join(sorted(SUFFIXES))}")
-    for folder in sorted(_subfolders(files, root)):
-        if folder not in groups:
-            raise InputError(
-                "the class folder holds no image", where=files.where(root + folder), do_next="add its images, or remove the folder"
-            )
-    return {name: sorted(groups[name]) for name in sorted(groups)}
-
-
-def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups, list[str]]:
-    named = _split_names(files, root, top)
-    other = sorted(
-        {name[len(root) :].split("/")[0] for name in files.sizes if name.startswith(root) and is_image(name)} - {"train", "test", "val"}
-    )
-    if other:
-        raise InputError(
-            "holds images but is neither train/, test/ nor val/", where=files.where(root + other[0]), do_next="move it out of the data set"
-        )
-    train, test = class_groups(files, f"{root}train/"), class_groups(files, f"{root}{named[0]}/")
-    for name in sorted(train.keys() ^ test.keys()):
-        has, lacks = ("train", named[0]) if name in train else (named[0], "train")
-        raise InputError(
-            f"class {name!r} is in {has}/ and missing here",
-            where=files.where(f"{root}{lacks}/{name}"),
-            do_next="give both splits the same class folders",
-        )
-    return train, test, [f"{root}val/ was left out: {root}test/ is the test split."] if len(named) == 2 else []
-
-
-def _split_names(files: Files, root: str, top: set[str]) -> list[str]:
-    """The test split's folder first; empty where there is none. Refuses train/ with classes inside that stands beside something else."""
-    named: list[str] = [name for name in ("test", "val") if name in top]
-    if "train" in top and not named and _subfolders(files, f"{root}train/"):
-        raise InputError(
-            "train/ has class folders, but no test/ or val/ stands beside it",
-            where=files.where(root),
-            do_next="name the test split's folder test or val",
-        )
-    return named
-
-
-def _root(files: Files) -> str:
-    """Where the class or split folders lie, "" or "…/": below a single folder that packs everything, as archives often have."""
-    root = ""
-    while True:
-        folders = _subfolders(files, root)
-        loose = any(name.startswith(root) and "/" not in name[len(root) :] and is_image(name) for name in files.sizes)
-        if loose or len(folders) != 1:
-            return root
-        below = f"{root}{next(iter(folders))}/"
-        if not _subfolders(files, below) or any(
-            "/" not in name[len(below) :] and name.startswith(below) and is_image(name) for name in files.sizes
-        ):
-            return root
-        root = below
-
-
-def _subfolders(files: Files, root: str) -> set[str]:
-    return {name[len(root) :] for name in files.folders if name.startswith(root) and "/" not in name[len(root) :]} - {""}
 
 
 def _labelled(groups: Groups) -> Labelled:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edm2core.data.files import open_files
-from edm2core.data.images import image_blocks, is_image
+from edm2core.data.folders import is_image
+from edm2core.data.images import image_blocks
 from edm2core.errors import InputError
 
 AT_ONCE = 2000

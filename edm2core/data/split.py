@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,14 @@ from numpy.typing import NDArray
 from edm2core.errors import InputError
 
 Blocks = Iterator[NDArray[np.uint8]]
+
+
+class ClassCount(NamedTuple):
+    """How many images a class has."""
+
+    name: str
+    train: int
+    test: int
 
 
 @dataclass(frozen=True)
@@ -49,14 +58,38 @@ def stratified_test(digests: Sequence[bytes], labels: Sequence[int], classes: Se
         members[label].append(index)
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for name, indices in zip(classes, members, strict=True):
-        if share == 0:
-            continue
-        if len(indices) < 2:
-            raise InputError(
-                f"class {name!r} has {len(indices)} image, and a training and a test split need one each",
-                where=where,
-                do_next="add images, or set data.test_share: 0",
-            )
-        count = min(max(round(share * len(indices)), 1), len(indices) - 1)
+        count = test_images(len(indices), share, name, where)
         chosen[sorted(indices, key=lambda index: (digests[index], index))[:count]] = True
     return chosen
+
+
+def test_images(count: int, share: float, name: str, where: str) -> int:
+    """How many of the class's images are for test. Raises InputError for a class too small to have both splits."""
+    if share == 0:
+        return 0
+    if count < 2:
+        raise InputError(
+            f"class {name!r} has {count} image, and a training and a test split need one each",
+            where=where,
+            do_next="add images, or set data.test_share: 0",
+        )
+    return min(max(round(share * count), 1), count - 1)
+
+
+def enough_to_probe(counts: Sequence[ClassCount], holds_out: bool, where: str) -> None:
+    """That every class can be learned, chosen on and tested; raises InputError naming the classes that cannot."""
+    if not any(own.test for own in counts):
+        raise InputError(
+            "The probe needs test images, and the data set has none.",
+            where=where,
+            do_next="Give data with a test folder, or set data.test_share above 0.",
+        )
+    for what, needed in (("training", 2 if holds_out else 1), ("test", 1)):
+        if few := [own.name for own in counts if (own.test if what == "test" else own.train) < needed]:
+            named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+            why = "; a grid holds some out to choose its cell on" if needed > 1 else ""
+            raise InputError(
+                f"The probe needs {needed} {what} image{'s' if needed > 1 else ''} of every class, and has fewer of {named}{why}.",
+                where=where,
+                do_next="Add images of those classes or leave the classes out of the data, or set `probe: false`.",
+            )

@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from edm2core.data.files import Files
-from edm2core.data.images import class_groups, decode, image_blocks, is_image
+from edm2core.data.folders import class_groups, is_image
+from edm2core.data.images import decode, image_blocks
 from edm2core.data.split import Images, Split
 from edm2core.errors import InputError
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from edm2core.config.settings import CalibrationSettings
 from edm2core.data import load_prepared
 from edm2core.data.loose import loose_images
+from edm2core.data.varied import checked
 from edm2core.devices import pick_device
 from edm2core.metrics.extractors import extract, load_extractor
 from edm2core.metrics.gaussian import Statistics
-from edm2core.metrics.images import checked
 from edm2core.metrics.imported import read_npz
 from edm2core.metrics.names import INCEPTIONS, Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edm2core.data.varied import checked
 from edm2core.devices import compute, pick_device
 from edm2core.errors import IntegrityError
 from edm2core.metrics.extractors import INCEPTION, PYTORCH_FID, WEIGHTS, class_logits, extract, load_extractor
-from edm2core.metrics.images import checked
 from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
 from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, read_reference

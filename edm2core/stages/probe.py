@@ -18,8 +18,8 @@ from edm2core import snapshot
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
+from edm2core.data.split import ClassCount, enough_to_probe
 from edm2core.devices import compute, pick_device
-from edm2core.errors import InputError
 from edm2core.inference import prepare
 from edm2core.probe import (
     PIXELS,
@@ -246,24 +246,12 @@ class _Study:
                 self._saved = time.monotonic()
 
 
-_TEST = "Give data with a test folder, or set data.test_share above 0."
-
-
 def check(data: Prepared, settings: ProbeSettings, where: str) -> None:
     """That every class can be learned, chosen on and tested; raises InputError naming the classes that cannot."""
-    if not len(data.test_labels):
-        raise InputError("The probe needs test images, and the data set has none.", where=where, do_next=_TEST)
-    least = 2 if settings.holds_out else 1
-    for what, labels, needed in (("training", data.train_labels, least), ("test", data.test_labels, 1)):
-        counts = torch.bincount(torch.tensor(labels), minlength=len(data.classes)).tolist()
-        if few := [name for name, count in zip(data.classes, counts, strict=True) if count < needed]:
-            named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-            why = "; a grid holds some out to choose its cell on" if needed > 1 else ""
-            raise InputError(
-                f"The probe needs {needed} {what} image{'s' if needed > 1 else ''} of every class, and has fewer of {named}{why}.",
-                where=where,
-                do_next="Add images of those classes or leave the classes out of the data, or set `probe: false`.",
-            )
+    splits = (
+        torch.bincount(torch.tensor(labels), minlength=len(data.classes)).tolist() for labels in (data.train_labels, data.test_labels)
+    )
+    enough_to_probe([ClassCount(*own) for own in zip(data.classes, *splits, strict=True)], settings.holds_out, where)
 
 
 def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[Features_, list[Cell]]:

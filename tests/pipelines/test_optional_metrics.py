@@ -13,6 +13,7 @@ from edm2core.store import open_store
 from edm2core.store.runs import load_absent, open_run
 from pipelines.cli.plan import command
 from pipelines.sources import absent, resolve
+from pipelines.weights import NAMES
 
 TEXT = """\
 name: some
@@ -49,7 +50,7 @@ def test_the_plan_says_what_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_has_weights_is_measured(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, tmp_path / "dinov2.pth")
+    torch.save(dict.fromkeys(NAMES["dinov2"][0], torch.zeros(1)), tmp_path / "dinov2.pth")
     experiment = load_experiment(write(tmp_path))
     tasks = plan(experiment, resolve(experiment))
     assert [task.settings["metrics"] for task in tasks if task.stage == "metrics"] == [["fd"], ["fd", "kid"]]

@@ -90,7 +90,7 @@ def test_verify_names_a_source_that_has_changed(tmp_path: Path) -> None:
     for number in range(20):
         folder = tmp_path / "images" / "train" / str(number % 2)
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8, 3), number * 9, np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3) + number).save(folder / f"{number}.png")
     (tmp_path / "mine.yaml").write_text(
         "extends: digits/G\nname: mine/G\ndata: {format: images, source: images, resolution: 8}\nnetwork: {image_channels: 3}\n"
     )

@@ -58,8 +58,8 @@ def test_digits_features_of_other_data_are_refused(bench: Any, tmp_path: Path) -
         for name in ("cat", "dog"):
             (folder / part / name).mkdir(parents=True)
             for number in range(2):
-                colour = np.full((8, 8, 3), 40 * number + (100 if name == "cat" else 0), np.uint8)
-                _picture(colour).save(folder / part / name / f"{number}.png")
+                pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3) // 4 + 40 * number + (100 if name == "cat" else 0)
+                _picture(pixels).save(folder / part / name / f"{number}.png")
     settings = DataSettings(format="images", source=str(folder), resolution=8).model_dump(mode="json")
     _, data = bench.run(prepare.run, "prepare", settings)
     with pytest.raises(InputError, match="digits features are for 10 classes"):

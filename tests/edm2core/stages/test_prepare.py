@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
@@ -24,6 +26,19 @@ def test_a_source_that_is_not_there_is_named(bench: Any, tmp_path: Path) -> None
     with pytest.raises(InputError, match="does not exist"):
         prepare.run(work)
     assert not list(work.out.iterdir())
+
+
+@pytest.mark.parametrize(("shades", "words"), [((10, 90), "all of one colour each"), ((10, 10), "all the same image")])
+def test_images_that_nothing_can_be_learned_from_are_refused_before_anything_is(
+    bench: Any, tmp_path: Path, shades: tuple[int, ...], words: str
+) -> None:
+    for number, shade in enumerate(shades):
+        (tmp_path / "images" / f"class{number}").mkdir(parents=True)
+        for copy in range(2):
+            Image.fromarray(np.full((8, 8, 3), shade, np.uint8)).save(tmp_path / "images" / f"class{number}" / f"{copy}.png")
+    settings = DataSettings(format="images", source=str(tmp_path / "images"), resolution=8, test_share=0)
+    with pytest.raises(InputError, match=f"The training images are {words}"):
+        prepare.run(bench.workspace("prepare", settings.model_dump(mode="json"), {}))
 
 
 def test_downloads_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

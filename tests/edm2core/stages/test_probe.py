@@ -188,7 +188,8 @@ def test_data_without_test_images_are_refused(bench: Any, tmp_path: Any) -> None
     for name in ("cat", "dog"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in range(2):
-            Image.fromarray(np.full((8, 8, 3), 40 * number + len(name), np.uint8)).save(tmp_path / "pictures" / name / f"{number}.png")
+            pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3) + 20 * number
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
     data_settings = DataSettings(format="images", source=str(tmp_path / "pictures"), resolution=8, test_share=0.0)
     _, data = bench.run(prepare.run, "prepare", data_settings.model_dump(mode="json"))
     with pytest.raises(InputError, match="needs test images"):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edm2core.data.varied import checked
 from edm2core.errors import InputError
-from edm2core.metrics.images import checked
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
 

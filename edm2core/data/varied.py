@@ -1,4 +1,4 @@
-"""Images that no metric means anything for."""
+"""Images that nothing can be learned from, and no metric means anything for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checked(shards: Iterable[NDArray[np.uint8]], what: str) -> Iterator[NDArray[
         yield shard
     if first is not None and (all_flat or all_same):
         raise InputError(
-            f"The {what} are all {'the same image' if all_same else 'of one colour each'}, so comparing them means nothing.",
+            f"The {what} are all {'the same image' if all_same else 'of one colour each'}, which says nothing about anything.",
             where=what,
             do_next="Look at them: the training diverged, the sampler's settings are wrong, or the data are not what they should be.",
         )

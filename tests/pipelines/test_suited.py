@@ -1,0 +1,110 @@
+"""Data that are too few for what an experiment measures: refused when it is read, by names alone."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from edm2core.config.experiment import load_experiment
+from edm2core.errors import InputError
+from pipelines.sources import resolve
+from pipelines.weights import NAMES
+
+
+def folder(path: Path, **counts: int) -> Path:
+    """Empty files, so that one that is opened as an image fails; `train_cat=3` makes three."""
+    for name, count in counts.items():
+        for number in range(count):
+            file = path.joinpath(*name.split("_"), f"{number}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    return path
+
+
+def read(tmp_path: Path, source: Path, network: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **settings: Any) -> None:
+    recipe = {
+        "extends": "digits/C",
+        "name": "mine/C",
+        "data": {"format": "images", "source": str(source), "resolution": 8, **(data or {})},
+        "network": {"image_channels": 3, **(network or {})},
+    }
+    torch.save(dict.fromkeys(NAMES["inception"][0], torch.zeros(1)), tmp_path / "weights.pth")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    asked = {"name": "mine", "recipes": ["mine.yaml"], "epochs": [1], "inception_weights": "weights.pth", "sample": {"count": 3000}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**asked, **settings}))
+    resolve(load_experiment(tmp_path / "e.yaml"))
+
+
+def test_too_few_training_images_for_a_covariance_are_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path / "images", train_cat=1024, train_dog=1024, test_cat=1, test_dog=1)
+    with pytest.raises(
+        InputError, match="have 2048 images for training, and 'fid' needs at least 2049, since a covariance of 2048"
+    ) as caught:
+        read(tmp_path, source, metrics=["fid"])
+    assert str(source) in caught.value.where
+    folder(source, train_cat=1025)
+    read(tmp_path, source, metrics=["fid"])
+
+
+def test_images_that_become_the_test_split_do_not_count(tmp_path: Path) -> None:
+    source = folder(tmp_path / "images", cat=600, dog=600)
+    with pytest.raises(InputError, match="have 960 images for training, and 'kid' needs at least 1000"):
+        read(tmp_path, source, metrics=["kid"])
+    read(tmp_path, source, data={"test_share": 0.1}, metrics=["kid"])
+
+
+def test_what_is_left_out_needs_no_images(tmp_path: Path) -> None:
+    source = folder(tmp_path / "images", cat=600, dog=600)
+    read(tmp_path, source, metrics=["precision"], optional_metrics=["fd_dinov2"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "settings", "words"),
+    [
+        ({"train_cat": 9, "train_dog": 9, "test_cat": 9}, {}, "class 'dog' is in train/ and missing here"),
+        ({"cat": 9, "dog": 1}, {}, "class 'dog' has 1 image, and a training and a test split need one each"),
+        ({"cat": 9, "dog": 9}, {"data": {"test_share": 0}}, "needs test images, and the data set has none"),
+        (
+            {"cat": 9, "dog": 2},
+            {"probe": {"t": [3, 4]}},
+            "needs 2 training images of every class, and has fewer of dog; a grid holds some out",
+        ),
+    ],
+)
+def test_a_class_that_the_probe_cannot_learn_or_test_is_refused(
+    tmp_path: Path, counts: dict[str, int], settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, folder(tmp_path / "images", **counts), metrics=[], **settings)
+    assert words in caught.value.what
+
+
+def test_without_a_probe_classes_may_lack_test_images(tmp_path: Path) -> None:
+    read(tmp_path, folder(tmp_path / "images", cat=9, dog=9), data={"test_share": 0}, metrics=[], probe=False)
+
+
+def test_a_network_of_other_classes_than_the_datas_is_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path / "images", cat=9, dog=9)
+    with pytest.raises(InputError, match=r"network\.classes of mine/C is 3; the data set has 2 classes"):
+        read(tmp_path, source, network={"classes": 3}, metrics=[])
+    read(tmp_path, source, network={"classes": 2}, metrics=[])
+
+
+def test_a_zip_is_counted_as_a_folder_is(tmp_path: Path) -> None:
+    source = folder(tmp_path / "images", cat=9, dog=9)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
+        for path in source.rglob("*.png"):
+            packed.write(path, path.relative_to(source))
+    with pytest.raises(InputError, match="have 14 images for training, and 'kid' needs"):
+        read(tmp_path, tmp_path / "images.zip", metrics=["kid"])
+
+
+def test_digits_without_test_images_cannot_be_probed(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [1]\nmetrics: [fd]\noverrides: {data.test_share: 0}\n")
+    with pytest.raises(InputError, match="needs test images"):
+        resolve(load_experiment(tmp_path / "e.yaml"))
