@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from edm2core.config.recipes import lay, recipe_document
-from edm2core.config.settings import Counts, Name, Recipe, Seeds, Settings, most_training_images, once
+from edm2core.config.settings import SHAPES, Counts, Name, Recipe, Seeds, Settings, most_training_images, once
 from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, load
@@ -22,6 +22,7 @@ from edm2core.posthoc import MOST_ERROR, mix_at
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
+MOST_SNAPSHOTS = 10_000  # of a training, where the experiment does not name its epochs
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
 
 
@@ -40,7 +41,7 @@ class ExperimentFile(Settings):
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
     exact: bool = False  # float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
-    recheck: Annotated[int, Field(ge=0)] = 0  # fresh draws that each training's best snapshot is evaluated with again
+    recheck: Annotated[int, Field(ge=0, le=1000)] = 0  # fresh draws that each training's best snapshot is evaluated with again
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
@@ -131,7 +132,9 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
             raise InputError(
                 f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
                 where=str(document.origin(("sample", "count"))),
-                do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`.",
+                do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`."
+                if setting in document.values
+                else f"Raise sample.count of {recipe.name}, or say `metrics: [fd]`; without it the experiment asks for FID.",
             )
         count = None if recipe.reference else most_training_images(recipe.data)
         if count is not None and count < asked.least_images:
@@ -213,11 +216,7 @@ def _exactly(file: ExperimentFile) -> dict[str, Any]:
 
 
 def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Recipe:
-    recipe = (
-        recipe_document(file.recipes[index], base)
-        if file.recipes[index].endswith((".yaml", ".yml"))
-        else _published(document, file.recipes[index], index)
-    )
+    recipe = recipe_document(file.recipes[index], base, str(document.origin(("recipes", index))))
     for section in LAID:
         chosen = getattr(file, section)
         for setting, value in (chosen if isinstance(chosen, dict) else {}).items():
@@ -232,6 +231,7 @@ def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[st
 def complete(recipe: Document) -> Recipe:
     """The recipe of a document, its paths made whole: each is relative to the file that names it. Raises InputError for a wrong setting."""
     built = build(Recipe, recipe)
+    _fits_data(recipe, built)
     source = _located(built.data.source, Path(recipe.origin(("data", "source")).file).parent)
     located: dict[str, Any] = {"data": built.data.model_copy(update={"source": source})}
     if built.start:
@@ -243,11 +243,20 @@ def complete(recipe: Document) -> Recipe:
     return built.model_copy(update=located)
 
 
-def _published(document: Document, name: str, index: int) -> Document:
-    try:
-        return recipe_document(name)
-    except InputError as error:
-        raise InputError(error.what, where=str(document.origin(("recipes", index))), do_next=error.do_next) from None
+def _fits_data(document: Document, recipe: Recipe) -> None:
+    """The network is of images as the data set has them."""
+    network, (channels, side, classes) = recipe.network, SHAPES.get(recipe.data.format, (None, recipe.data.resolution, None))
+    for setting, given, has in (
+        ("image_channels", network.image_channels, channels),
+        ("resolution", network.resolution, side),
+        ("classes", network.classes or classes, classes),
+    ):
+        if has is not None and given != has:
+            raise InputError(
+                f"network.{setting} is {given}; {recipe.data.format} has {has}.",
+                where=str(document.origin(("network", setting))),
+                do_next=f"Set network.{setting} to {has}" + (", or to 0 for an unconditional network." if setting == "classes" else "."),
+            )
 
 
 def _located(source: str | None, base: Path) -> str | None:
@@ -260,6 +269,12 @@ def _located(source: str | None, base: Path) -> str | None:
 def _epochs(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[int, ...]:
     last, first = recipe.training.epochs, (recipe.start.completed if recipe.start else None) or 1
     if file.epochs is None:
+        if last // recipe.training.snapshot_every > MOST_SNAPSHOTS:
+            raise InputError(
+                f"{recipe.name} would have {last // recipe.training.snapshot_every:,} snapshots, and each is looked at.",
+                where=str(document.origin(())),
+                do_next="Name the `epochs:` to look at, or raise training.snapshot_every.",
+            )
         every = {*range(recipe.training.snapshot_every, last + 1, recipe.training.snapshot_every), last}
         return tuple(sorted(epoch for epoch in every if epoch >= first))
     for index, epoch in enumerate(file.epochs):

@@ -46,22 +46,31 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     return build(Recipe, document)
 
 
-def recipe_document(name: str, base: Path = Path()) -> Document:
-    """The settings of a recipe over those that it extends, a later one over an earlier; a name ending in .yaml is a path from `base`."""
-    return _document(name, base, ())
+def recipe_document(name: str, base: Path = Path(), named_in: str = "") -> Document:
+    """The settings of a recipe over those that it extends, a later one over an earlier; a name ending in .yaml is a path from `base`.
+
+    Raises InputError for a recipe that is not there, saying that it is named in `named_in`, and as load for a file that is none.
+    """
+    return _document(name, base, (), named_in or name)
 
 
-def _document(name: str, base: Path, seen: tuple[str, ...]) -> Document:
+def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Document:
     if name in seen:
-        raise InputError(f"The recipe extends itself: {' → '.join((*seen, name))}.", where=name, do_next="Remove one `extends`.")
+        raise InputError(f"The recipe extends itself: {' → '.join((*seen, name))}.", where=named_in, do_next="Remove one `extends`.")
     if name.endswith((".yaml", ".yml")):
         path = base / name
+        if not path.exists():
+            raise InputError(
+                f"There is no recipe file {path}.",
+                where=named_in,
+                do_next="Check the path, which is relative to the file that names it; `edm2 recipes` lists what is built in.",
+            )
         document, base, title = load(path), path.parent, f"own/{path.stem}"
     else:
         if name not in (rung_names() if seen and name.startswith(LADDER) else recipe_names()):
             raise InputError(
                 unknown("recipe", name, name, recipe_names()),
-                where=name,
+                where=named_in,
                 do_next="`edm2 recipes` lists them; a path to your own must end in .yaml.",
             )
         file = name if name.startswith(LADDER) else f"recipes/{name}"
@@ -72,7 +81,8 @@ def _document(name: str, base: Path, seen: tuple[str, ...]) -> Document:
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise InputError("'extends' must name a recipe, or a list of them.", where=str(document.origin(("extends",))))
     own = Document({k: v for k, v in document.values.items() if k != "extends"}, document.origins)
-    below = [_document(parent, base, (*seen, name)) for parent in parents]
+    line = str(document.origin(("extends",)))
+    below = [_document(parent, base, (*seen, name), line) for parent in parents]
     merged = reduce(_merge, [*below, own])
     if "name" not in own.values:
         merged = Document({**merged.values, "name": title}, {**merged.origins, ("name",): own.origin(())})

@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Draws = Annotated[int, Field(ge=1, le=1000)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 
 
@@ -26,7 +28,9 @@ def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), AfterValidator(once)]
 Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=18)], ...], Field(strict=False, min_length=1)]
 Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(once)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+DIGEST = r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$"
+Name = Annotated[str, Field(pattern=NAME)]
 Precision = Literal["fp32", "bf16", "fp16"]
 STORED_AVERAGES = 64  # of a training, where it does not say how often
 Compile = Literal["auto", "always", "never"]
@@ -71,7 +75,7 @@ def check_exact(exact: bool, precision: Precision) -> None:
 class Settings(BaseModel):
     """Immutable, strict: unknown names and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSettings(Settings):
@@ -79,7 +83,7 @@ class DataSettings(Settings):
 
     format: Literal["cifar10", "cifar100", "tinyimagenet", "images", "digits"]
     source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
-    digest: Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None = None
+    digest: Annotated[str, Field(pattern=DIGEST)] | None = None
     resolution: Count | None = None  # images: side after centre crop and resize
     test_share: Share = 0.2  # images without a test folder, digits: stratified share kept for test
     standardize: bool = False  # affine map to mean 0, standard deviation sigma_data, not to [-1, 1]
@@ -161,7 +165,7 @@ class DiffusionSettings(Settings):
 class TrainingSettings(Settings):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
 
-    epochs: Count = unkeyed(...)  # length; an experiment may look at any epoch up to it
+    epochs: Epochs = unkeyed(...)  # length; an experiment may look at any epoch up to it
     snapshot_every: Count = unkeyed(100)  # epochs, where an experiment names none
     batch: Count  # images in one optimiser step, over all processes
     lr: Positive
@@ -206,7 +210,7 @@ class SampleSettings(Settings):
     clip: bool = True  # denoised images clipped to the data's range in every evaluation
     state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
     seed: Annotated[int, Field(ge=0)] = 0  # of the latents; never the training seed
-    draws: Count = 1  # independent sets of `count` images
+    draws: Draws = 1  # independent sets of `count` images
     ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from; several widths: a sweep
     precision: Precision = "fp32"
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
@@ -321,6 +325,7 @@ class StartSettings(Settings):
         return self.epoch or (int(name[1]) + 1 if name else None)
 
 
+SHAPES = {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "tinyimagenet": (3, 64, 200), "digits": (1, 8, 10)}  # channels, side, classes
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000}  # of published data sets
 
 

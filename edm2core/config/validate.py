@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edm2core.config.settings import DIGEST, NAME
 from edm2core.config.yaml_file import Document, Place
 from edm2core.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_SHOWN = 80  # characters of a wrong value
+BY_TYPE = {
+    "tuple_type": "must be a list, such as [a, b]",
+    "dict_type": "must be names with values, such as {name: value}",
+    "model_type": "must be names with values, such as {name: value}",
+    "string_type": "must be text (in quotes, if it looks like a number)",
+    "finite_number": "must be a finite number",
+}
+IN_WORDS = {
+    NAME: "must be up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
+    DIGEST: "must be sha256: or md5: and the digest in hexadecimal",
+}
 
 
 def build(model: type[Model], document: Document) -> Model:
@@ -24,7 +38,7 @@ def build(model: type[Model], document: Document) -> Model:
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
-        faults = [_fault(model, details) for details in error.errors(include_url=False)]
+        faults = [_fault(model, details) for details in _told_once(error.errors(include_url=False))]
         where = [_where(document, places) for places, _ in faults]
         if len(faults) == 1:
             raise InputError(faults[0][1], where=where[0]) from None
@@ -41,8 +55,21 @@ def other_version(error: ValidationError) -> InputError:
     )
 
 
+def _told_once(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without a list's being too short for want of the items that are wrong themselves, and with one of a choice of types."""
+    places = [_place(details) for details in errors]
+
+    def echoes(index: int) -> bool:
+        place = places[index]
+        inside = any(other[: len(place)] == place and len(other) > len(place) for other in places)
+        return (errors[index]["type"] == "too_short" and inside) or place in places[:index]
+
+    return [details for index, details in enumerate(errors) if not echoes(index)]
+
+
 def _place(details: ErrorDetails) -> Place:
-    return tuple(part for part in details["loc"] if part not in ("function-after", "str", "int", "bool", "dict"))
+    of_types = ("function-after", "str", "int", "bool", "dict", "dict[str,any]", "[key]")
+    return tuple(part for part in details["loc"] if part not in of_types)
 
 
 def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[Place], str]:
@@ -55,8 +82,7 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[Place], 
     if kind == "value_error":
         places, words = _named(place, details["msg"].removeprefix("Value error, "), _fields(model, place))
         return places, f"{', '.join(map(_dotted, places))}: {words}"
-    allowed = details["msg"].replace("Input should be", "must be").replace("Tuple should have", "must have")
-    return [place], f"'{_dotted(place)}' {allowed[0].lower() + allowed[1:]}; it is {given!r}."
+    return [place], f"'{_dotted(place)}' {_allowed(details)}; it is {_as_written(given)}."
 
 
 def _where(document: Document, places: list[Place]) -> str:
@@ -78,12 +104,28 @@ def _dotted(place: Place) -> str:
     return ".".join(map(str, place))
 
 
+def _allowed(details: ErrorDetails) -> str:
+    """What a setting must be, in the words of who writes YAML."""
+    if details["type"] == "string_pattern_mismatch":
+        pattern = str(details.get("ctx", {}).get("pattern"))
+        return IN_WORDS.get(pattern, f"must match {pattern}")
+    if details["type"] in BY_TYPE:
+        return BY_TYPE[details["type"]]
+    message = details["msg"].replace("Input should be", "must be").replace("Tuple should have", "must have")
+    return (message[0].lower() + message[1:]).replace(" after validation", "")
+
+
+def _as_written(value: Any) -> str:
+    """The value as in YAML, cut where it is long."""
+    text = "empty" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def unknown(kind: str, name: str, last: str, known: list[str]) -> str:
     """Words for an unknown name: the nearest known one, else all of them."""
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(last.lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"Did you mean '{by_lower[near[0]]}'?" if near else ""
-    return f"There is no {kind} '{name}'. {hint} Known here: {', '.join(known)}.".replace("  ", " ")
+    return f"There is no {kind} '{name}'. " + (f"Did you mean '{by_lower[near[0]]}'?" if near else f"Known here: {', '.join(known)}.")
 
 
 def _fields(model: type[BaseModel], place: Place) -> list[str]:
@@ -92,5 +134,5 @@ def _fields(model: type[BaseModel], place: Place) -> list[str]:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return []
-        current = field.annotation
+        current = next((one for one in get_args(field.annotation) if hasattr(one, "model_fields")), field.annotation)
     return sorted(getattr(current, "model_fields", {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ from edm2core.errors import InputError
 Place = tuple[str | int, ...]  # where a value stands: ("training", "betas", 0)
 
 
+MOST_VALUES = 100_000  # of a file, each counted as often as aliases repeat it
+
+
 class _Loader(yaml.SafeLoader):
-    """Reads 5e-3 as the number that it is in YAML 1.2; YAML 1.1 asks for 5.0e-3."""
+    """Reads 5e-3 as the number and 2024-01-01 as the text that they are in YAML 1.2; YAML 1.1 sees text and a date."""
+
+    yaml_implicit_resolvers = {  # as PyYAML has it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
@@ -82,7 +91,11 @@ def parse(text: str, file: str) -> Document:
     """Like load, from text; `file` is what errors call it."""
     try:
         node = yaml.compose(text, Loader=_Loader)
-        origins = dict(_origins(node, (), file)) if node is not None else {}
+        places = list(islice(_origins(node, (), file), MOST_VALUES)) if node is not None else []
+        if len(places) == MOST_VALUES:
+            raise InputError(
+                f"The file has more than {MOST_VALUES:,} values.", where=file, do_next="Write them out instead of repeating aliases."
+            )
         values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -94,13 +107,17 @@ def parse(text: str, file: str) -> Document:
         raise InputError(
             f"The YAML is malformed: {error.problem or error}.", where=str(Origin(file, line)), do_next="Mend the syntax there."
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InputError(
+            "The YAML is nested too deeply, or an alias stands inside itself.", where=file, do_next="Write plain values."
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"The YAML is malformed: {error}.", where=file, do_next="Give a YAML file in UTF-8.") from None
     if node is None or values is None:
         raise InputError("The file is empty.", where=file, do_next="Start from experiments/demo.yaml.")
     if not isinstance(values, dict):
         raise InputError("The file must hold names with values (`name: …`) at the top.", where=str(Origin(file, node.start_mark.line + 1)))
-    return Document(values, origins)
+    return Document(values, dict(places))
 
 
 def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, Origin]]:

@@ -89,6 +89,22 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("overrides: {netwrk.dropout: 0.1}", "Did you mean 'network'", 5),
         ("seeds: [-1]", "greater than or equal to 0", 5),
         ("epoch: [1]", "Did you mean 'epochs'", 5),
+        ("recipes: digits/C", "must be a list", 2),
+        ("recipes: [absent.yaml]", "no recipe file .*absent.yaml", 2),
+        ("name: 5", "must be text", 1),
+        ("name: a b", "up to 63 letters", 1),
+        ("overrides: {training.lr: .inf}", "'training.lr' must be a finite number", 5),
+        ("overrides: {diffusion.p_mean: .nan}", "must be a finite number", 5),
+        ("sweep: {training.lr: [.inf]}", "must be a finite number", 5),
+        ("overrides: {network.channels: 7}", "network.channels.*: 7 is not a multiple of 32", 5),
+        ("overrides: {network.resolution: 16, network.attention_resolutions: []}", "network.resolution is 16; digits has 8", 5),
+        ("overrides: {network.image_channels: 3}", "network.image_channels is 3; digits has 1", 5),
+        ("overrides: {network.classes: 3}", "network.classes is 3; digits has 10", 5),
+        ("overrides: {network: 5}", "'network' must be names with values", 5),
+        ("overrides: {5: 1}", "'overrides.5' must be text", 5),
+        ("overrides: [1]", "'overrides' must be names with values", 5),
+        ("sample: {draws: 1001}", "less than or equal to 1000", 5),
+        ("overrides: {training.epochs: 1000001}", "less than or equal to 1000000", 5),
     ],
 )
 def test_what_an_experiment_cannot_say_is_refused_with_its_line(tmp_path: Path, change: str, words: str, line: int) -> None:
@@ -246,3 +262,36 @@ def test_data_of_fewer_images_than_a_metrics_features_are_refused_before_anythin
     with pytest.raises(InputError, match="digits has 1438 images for training, and 'fid' needs at least 2049") as caught:
         load_experiment(write(tmp_path, text))
     assert caught.value.where.endswith("line 3")
+
+
+@pytest.mark.parametrize("change", ["seeds: [-1]", "seeds: [true]", "sample: {ema: [wide]}", "probe: yes please"])
+def test_one_fault_is_told_once(tmp_path: Path, change: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_experiment(write(tmp_path, f"{GOOD}{change}\n"))
+    assert "settings are wrong" not in caught.value.what
+    assert "at least 1 item" not in caught.value.what
+
+
+def test_a_long_wrong_value_is_cut(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_experiment(write(tmp_path, GOOD.replace("demo", "x" * 5000)))
+    assert len(caught.value.what) < 300
+
+
+def test_an_unknown_recipe_of_a_recipe_is_named_with_the_line_that_extends_it(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: own/r\nextends: digits/X\n")
+    with pytest.raises(InputError, match="Did you mean 'digits/") as caught:
+        load_experiment(write(tmp_path, GOOD.replace("digits/C", "r.yaml")))
+    assert caught.value.where == f"{tmp_path / 'r.yaml'}, line 2"
+
+
+def test_more_snapshots_than_anybody_looks_at_are_refused(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [digits/C]\nmetrics: [fd]\noverrides: {training.epochs: 500000, training.snapshot_every: 10}\n"
+    with pytest.raises(InputError, match="50,000 snapshots"):
+        load_experiment(write(tmp_path, text))
+
+
+def test_who_names_no_metrics_hears_of_the_default(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too few for 'fid'") as caught:
+        load_experiment(write(tmp_path, "name: x\nrecipes: [digits/C]\n"))
+    assert "metrics: [fd]" in caught.value.do_next

@@ -48,3 +48,21 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         load(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="is a folder"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 2000,
+        "a: &a [*a]",
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)),
+    ],
+)
+def test_what_never_ends_is_refused_at_once(text: str) -> None:
+    with pytest.raises(InputError, match=r"nested too deeply|more than 100,000 values"):
+        parse(text, "e.yaml")
+
+
+def test_a_date_is_text_as_a_run_may_be_called() -> None:
+    assert parse("name: 2024-13-45\nday: 2024-01-01", "e.yaml").values == {"name": "2024-13-45", "day": "2024-01-01"}
