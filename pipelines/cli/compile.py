@@ -19,8 +19,8 @@ from pipelines.sources import brought, resolve
 @experiment_argument
 @cluster_option
 @store_option
-@click.option("--output", type=click.Path(path_type=Path), help="The package's file (default: RUN.yaml).")
-def command(experiment: Path, cluster: str | None, store: str, output: Path | None) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="The package's file (default: RUN.yaml).")
+def command(experiment: Path, cluster: str | None, store: str, out: Path | None) -> None:
     """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
 
     With --cluster, store, images and resources are the profile's, and heavy tasks are jobs of their own. Without, every task works in
@@ -30,7 +30,7 @@ def command(experiment: Path, cluster: str | None, store: str, output: Path | No
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
     run = run_id(read, tasks)
-    out = output or Path(f"{run}.yaml")
+    out = out or Path(f"{run}.yaml")
     compile(tasks, read, run, profile, profile.store.uri if profile else store, out)
     click.echo(f"{out}: run {run}, {len(tasks)} tasks.")
     if profile and (reading := brought(tasks)):

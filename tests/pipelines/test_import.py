@@ -47,8 +47,11 @@ def test_a_checkpoint_is_imported_once_and_kept(folder: Path) -> None:
 
 def test_the_experiment_that_goes_on_from_it_finds_it(folder: Path) -> None:
     edm2(folder, "import", "fx", "model_2.pth", "--recipe", "tiny.yaml", "--store", "store")
+    (folder / "pictures" / "one").mkdir(parents=True)
+    (folder / "pictures" / "one" / "1.png").touch()
     (folder / "e.yaml").write_text(
-        "name: theirs\nrecipes: [tiny.yaml]\nepochs: [3, 4]\nmetrics: []\nprobe: false\noverrides: {start.checkpoint: model_2.pth}\n"
+        "name: theirs\nrecipes: [tiny.yaml]\nepochs: [3, 4]\nmetrics: []\nprobe: false\noverrides: {start.checkpoint: model_2.pth, "
+        "data.format: images, data.source: pictures, data.digest: null, data.resolution: 16, data.test_share: 0}\n"
     )
     code, printed = edm2(folder, "plan", "e.yaml", "--json")
     assert code == 0, printed

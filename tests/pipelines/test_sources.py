@@ -148,7 +148,7 @@ def test_a_run_here_copies_nothing(pictures: Path, tmp_path: Path) -> None:
 
 def test_compile_says_what_it_does_not_upload(pictures: Path, tmp_path: Path) -> None:
     [task] = brought(planned(tmp_path, pictures))
-    arguments = [str(tmp_path / "e.yaml"), "--cluster", "lab", "--output", str(tmp_path / "package.yaml")]
+    arguments = [str(tmp_path / "e.yaml"), "--cluster", "lab", "--out", str(tmp_path / "package.yaml")]
     printed = CliRunner().invoke(compile, arguments, catch_exceptions=False).output
     assert f"Not uploaded, as `edm2 submit` does: {task.settings['digest']}" in printed
 
