@@ -23,7 +23,7 @@ from edm2core.manifest import Ref
 from edm2core.metrics.names import IN_WORDS, WEIGHTS, Metric, in_words
 
 VERSIONS = {
-    **{"prepare": 1, "start": 1, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 2},
+    **{"prepare": 1, "start": 2, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 2},
     **{"diagnostics": 1, "calibration": 1},
 }
 """Raised when a stage's numbers change; golden tests hold them."""

@@ -364,7 +364,8 @@ class Trainer:
         """Begin where another implementation's training ended: weights and moments in `tensors` as in a state, its fixed EMA in `ema`.
 
         It had completed `epoch` epochs, or if that is not known as many steps as its EMA has `updates`. Power-function averages begin
-        as its EMA, as if those had been the weights from the first step on. Raises InputError where neither number is known.
+        as its EMA, as if those had been the weights from the first step on. Without `tensors` the averages can be looked at and no step
+        can follow. Raises InputError where neither number is known.
         """
         if epoch is None and updates is None:
             raise InputError("The checkpoint does not say how long it was trained.", do_next="Set start.epoch to its completed epochs.")
@@ -373,7 +374,8 @@ class Trainer:
         counts = {label: self.images_seen() for label in self.averages} | {"fixed": self.steps if updates is None else updates}
         numbers = json.loads(bytes(begun["numbers"].numpy())) | {"counts": counts}
         averages = {f"average/{label}/{name}": ema[name] for label in self.averages for name in self.parameters}
-        self.load_state({**begun, **tensors, **averages, "numbers": _as_tensor(numbers)})
+        fixed = {f"weights/{name}": tensor for name, tensor in ema.items() if name not in self.parameters}
+        self.load_state({**begun, **fixed, **tensors, **averages, "numbers": _as_tensor(numbers)})
 
 
 def averaged_weights(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -23,11 +23,14 @@ def nearest(queries: Tensor, points: Tensor, k: int, *, among_themselves: bool =
     points, skip = points.double(), int(among_themselves)
     found = []
     for begin in range(0, len(queries), BLOCK):
-        distances = torch.cdist(queries[begin : begin + BLOCK].double(), points)
+        block = queries[begin : begin + BLOCK].double()
+        distances = torch.cdist(block, points)
         if among_themselves:
             distances.diagonal(begin).fill_(-1)  # first, even among copies
-        found.append(distances.topk(k + skip, largest=False))
-    return Nearest(torch.cat([f.values[:, skip:] for f in found]), torch.cat([f.indices[:, skip:] for f in found]))
+        indices = distances.topk(k + skip, largest=False).indices[:, skip:]
+        exact, order = (points[indices] - block[:, None]).norm(dim=2).sort(stable=True)  # a matrix product gives copies a distance
+        found.append((exact, indices.gather(1, order)))
+    return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def density_and_coverage(samples: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:

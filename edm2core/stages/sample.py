@@ -42,7 +42,7 @@ def run(work: Workspace) -> None:
     """
     settings = SampleSettings.model_validate({name: value for name, value in work.settings.items() if name != "draw"})
     shards = math.ceil(settings.count / settings.shard)
-    missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, shard)]
+    missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, settings, shard)]
     interpolating = work.rank == 0 and work.settings["draw"] == 0
     denoiser = _denoiser(work, settings) if missing or interpolating else None
     rate = _draw_shards(work, settings, missing, denoiser) if denoiser and missing else None
@@ -51,7 +51,7 @@ def run(work: Workspace) -> None:
     if denoiser and interpolating:
         write_grid(work.out / INTERPOLATIONS, interpolations(denoiser, settings))
     others = [shard for shard in range(shards) if shard % work.world_size]
-    while others := [shard for shard in others if not _restore(work, shard)]:
+    while others := [shard for shard in others if not _restore(work, settings, shard)]:
         work.progress(shards - len(others), shards, unit="shards")
         time.sleep(POLL_S)
     paths = [work.out / shard_name(shard) for shard in range(shards)]
@@ -70,6 +70,17 @@ def run(work: Workspace) -> None:
 def shard_name(shard: int) -> str:
     """The file of a shard."""
     return f"samples-{shard:05d}.npy"
+
+
+def indices_of(settings: SampleSettings, shard: int) -> range:
+    """Which images a shard holds."""
+    return range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count))
+
+
+def piece_name(settings: SampleSettings, shard: int) -> str:
+    """A finished shard in the scratch, by the images that it holds: how many those are is in no key."""
+    indices = indices_of(settings, shard)
+    return f"images-{indices.start}-{indices.stop}"
 
 
 def shard_names(files: Iterable[str]) -> list[str]:
@@ -133,7 +144,7 @@ def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
 
 def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser) -> float:
     """Draw and keep this process's unfinished shards; images a second over all processes."""
-    parts = {shard: range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count)) for shard in shards}
+    parts = {shard: indices_of(settings, shard) for shard in shards}
     total, done, started, rate = sum(map(len, parts.values())), 0, time.monotonic(), 0.0
     decided = settings.exact  # on compiling
     for shard, indices in parts.items():
@@ -149,7 +160,7 @@ def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], d
                 compile_network(denoiser, settings, min(settings.batch, total - done))
         path = work.out / shard_name(shard)
         np.save(path, np.concatenate(batches))
-        work.scratch.put(path.name, path)
+        work.scratch.put(piece_name(settings, shard), path)
     return rate
 
 
@@ -167,17 +178,16 @@ def compile_network(denoiser: Denoiser, settings: SampleSettings, size: int, **o
     emit("compiled" if outcome.adopted else "warning", message=outcome.words)
 
 
-def _restore(work: Workspace, shard: int) -> bool:
+def _restore(work: Workspace, settings: SampleSettings, shard: int) -> bool:
     """Whether a shard is finished; rank 0 then has it among its results."""
-    name = shard_name(shard)
-    folder = work.out.parent / "shards"
+    folder, target = work.out.parent / "shards", work.out / shard_name(shard)
     folder.mkdir(exist_ok=True)
-    found = work.scratch.get(name, folder)
+    found = work.scratch.get(piece_name(settings, shard), folder)
     if found is not None and work.rank == 0:
         try:
-            os.link(found, work.out / name)
+            os.link(found, target)
         except OSError:  # another file system
-            shutil.copyfile(found, work.out / name)
+            shutil.copyfile(found, target)
     return found is not None
 
 

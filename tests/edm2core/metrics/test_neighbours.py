@@ -66,6 +66,6 @@ def test_copies_are_found_with_what_they_are_copies_of() -> None:
 
 
 def test_an_exact_copy_of_an_image_that_occurs_twice_counts() -> None:
-    training = normal(50, 4, 0)
-    training[1] = training[0]
-    assert memorised(training[:1], training).share == 1
+    training = normal(50, 2048, 0)
+    training[25:] = training[:25]
+    assert memorised(training[:25], training).share == 1

@@ -156,7 +156,12 @@ def test_without_an_optimisers_state_there_is_a_snapshot_and_no_training(
     assert "state.safetensors" not in made(store, tasks["digits/E · read model_3.pth"]).files
     with pytest.raises(InputError, match="no optimiser state"):
         train.work(tasks["E · seed 0 · train to epoch 5"], store)
-    assert made(store, tasks["E · seed 0 · train to epoch 4"]).metadata["emas"] == ["fixed"]
+    first = made(store, tasks["E · seed 0 · train to epoch 4"])
+    assert first.metadata["emas"] == ["fixed"]
+    ema = load_file(store.fetch(first.path("ema-fixed.safetensors"), tmp_path))
+    denoiser = snapshot.load(f"{store.uri}/{first.ref.folder}")
+    for ours, theirs in fx_names(denoiser).items():  # the fixed Fourier features too, which are in no average
+        assert torch.equal(ema[ours], content["EMA"][f"ema_model.{theirs}"]), ours
 
 
 def test_where_the_users_disk_is_not_seen_the_stores_copy_is_read(tmp_path: Path, checkpoint: Path) -> None:
