@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edm2core.config.settings import TRAINING_IMAGES, DiffusionSettings, NetworkSettings, ProbeSettings, TrainingSettings
+from edm2core.config.datasets import DIGITS, TRAINING_IMAGES
+from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, TrainingSettings
 from edm2core.cost import Cost, block_widths, network_cost
 from edm2core.manifest import Manifest, Ref
 from edm2core.metrics.names import EXTRACTORS
@@ -43,7 +44,6 @@ class Images(NamedTuple):
 
 
 PUBLISHED = {name: Images(count, 10_000) for name, count in TRAINING_IMAGES.items()}
-DIGITS = 1797  # scikit-learn's
 
 
 @dataclass(frozen=True)

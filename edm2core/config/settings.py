@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
+
+from edm2core.config.datasets import TRAINING_IMAGES
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -46,13 +47,25 @@ def average_name(value: Any) -> str:
         width = float(value)
     except (TypeError, ValueError):
         width = -1.0
-    name = f"{width:.3f}"
-    if value != "fixed" and (isinstance(value, bool) or not 0 < width < 12**-0.5 or abs(float(name) - width) > 1e-9):
+    if value != "fixed" and (isinstance(value, bool) or not _has_name(width)):
         raise ValueError(f"must be fixed, or a relative width below 0.288 with at most three decimals; it is {value!r}")
-    return "fixed" if value == "fixed" else name
+    return "fixed" if value == "fixed" else f"{width:.3f}"
+
+
+def _has_name(width: float) -> bool:
+    """Whether there is a power-function average of this width, and three decimals name it."""
+    return 0 < width < 12**-0.5 and abs(round(width, 3) - width) <= 1e-9
+
+
+def check_width(width: float) -> float:
+    """Raises ValueError for the width of an average that could not be called by its name, as averages are in files and mixes."""
+    if not _has_name(width):
+        raise ValueError(f"must be a relative width below 0.288 with at most three decimals; it is {width}")
+    return width
 
 
 Ema = Annotated[str, BeforeValidator(average_name)]  # an average: fixed, or the relative width of a power-function one
+Widths = Annotated[tuple[Annotated[float, AfterValidator(check_width)], ...], Field(strict=False), AfterValidator(once)]
 
 
 def unkeyed(default: Any, **constraints: Any) -> Any:
@@ -73,7 +86,7 @@ def check_exact(exact: bool, precision: Precision) -> None:
 
 
 class Settings(BaseModel):
-    """Immutable, strict: unknown names and wrong types are refused."""
+    """Immutable, strict: unknown names, wrong types and numbers that are not finite are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -169,14 +182,14 @@ class TrainingSettings(Settings):
     snapshot_every: Count = unkeyed(100)  # epochs, where an experiment names none
     batch: Count  # images in one optimiser step, over all processes
     lr: Positive
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # whole where the rate changes every epoch
     t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
     lr_changes: Literal["every_epoch", "every_step"] = "every_epoch"  # every_step: the schedule follows the images seen
     loss_reduction: Literal["mean", "sum"] = "mean"  # over an image's elements; sum: larger gradients, so fp16 needs no loss scaling
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
     flip: bool = False  # random horizontal flips
     ema_beta: Share | None = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included); none: no such average
-    ema_sigma_rel: Annotated[tuple[Positive, ...], Field(strict=False)] = (0.05, 0.10)  # power-function averages (EDM2, section 3)
+    ema_sigma_rel: Widths = (0.05, 0.10)  # power-function averages (EDM2, section 3)
     average_every: Count | None = unkeyed(None)  # epochs between those stored for mixing others post hoc; none: 64 over `epochs`
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
@@ -185,8 +198,10 @@ class TrainingSettings(Settings):
     grad_checkpoint: bool = unkeyed(False)  # each block's activations are computed again in the backward instead of being kept
 
     @model_validator(mode="after")
-    def _exact(self) -> Self:
+    def _possible(self) -> Self:
         check_exact(self.exact, self.precision)
+        if self.lr_changes == "every_epoch" and self.warmup_epochs % 1:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs:g} is not whole; choose a whole number, or lr_changes: every_step")
         return self
 
     def stored_epochs(self, last: int) -> list[int]:
@@ -323,18 +338,6 @@ class StartSettings(Settings):
         """The completed epochs, where they are known without opening the file."""
         name = re.search(r"(?:^|/)model_(\d+)\.pth$", self.checkpoint)
         return self.epoch or (int(name[1]) + 1 if name else None)
-
-
-SHAPES = {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "tinyimagenet": (3, 64, 200), "digits": (1, 8, 10)}  # channels, side, classes
-TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000}  # of published data sets
-
-
-DIGITS = 1797  # scikit-learn's, for training and test together
-
-
-def most_training_images(data: DataSettings) -> int | None:
-    """How many images for training a data set has at most; None where only looking at them tells."""
-    return math.ceil(DIGITS * (1 - data.test_share)) if data.format == "digits" else TRAINING_IMAGES.get(data.format)
 
 
 class ReferenceSettings(Settings):

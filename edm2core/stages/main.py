@@ -97,7 +97,7 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
     if load(store, task.ref) is not None:
         return
     started = time.time()
-    with claim(store, task.ref, rank, world_size) as generation, work_folder(store, task.ref, rank) as folder:
+    with claim(store, task.ref, rank, world_size) as generation, work_folder(store, task.ref, rank, generation) as folder:
         emit("start", task=task.title, generation=generation)
         inputs = open_inputs(task, store, folder / "inputs")
         out = folder / "out"
@@ -186,12 +186,19 @@ def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
 
 
 @contextmanager
-def work_folder(store: Store, ref: Ref, rank: int) -> Iterator[Path]:
-    """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in the system's."""
+def work_folder(store: Store, ref: Ref, rank: int, generation: int) -> Iterator[Path]:
+    """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in the system's.
+
+    It is its lease's generation's own: a process that lost the lease and lives on writes and removes nothing of its successor's. What
+    earlier ones left behind goes.
+    """
     local = getattr(store, "root", None)
     base = Path(local) / "work" if local else Path(os.environ.get("EDM2_WORK", tempfile.gettempdir()))
-    folder = base / f"{ref.stage}-{ref.key}-{rank}"
-    shutil.rmtree(folder, ignore_errors=True)
+    name = f"{ref.stage}-{ref.key}-{rank}"
+    folder = base / f"{name}-{generation}"
+    for left in base.glob(f"{name}-*"):
+        if int(left.name.rpartition("-")[2]) < generation:
+            shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield folder

@@ -44,7 +44,7 @@ def work(task: Task, store: Store) -> None:
     started = time.time()
     with processes() as (rank, world_size):
         ref = trajectory_ref(task)
-        with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank) as folder:
+        with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank, generation) as folder:
             Training(task, store, folder, generation, rank, world_size, started).run()
 
 
@@ -78,6 +78,14 @@ class Training:
                 f"network.classes is {self.settings.network.classes}; the data set has {len(data.classes)} classes.",
                 where=self.task.title,
                 do_next=f"Set network.classes to {len(data.classes)}, or to 0 for an unconditional network.",
+            )
+        network = self.settings.network
+        shape = (network.image_channels, network.resolution, network.resolution)
+        if data.train_images.shape[1:] != shape:
+            raise InputError(
+                f"The network is for images of shape {list(shape)}, the data's are {list(data.train_images.shape[1:])}.",
+                where=self.task.title,
+                do_next="Set network.resolution and network.image_channels to the data's, or data.resolution to the network's.",
             )
         images, labels = (torch.from_numpy(np.array(array)).to(pick_device()) for array in (data.train_images, data.train_labels))
         self.trainer = self._begin(data.affine, images, labels)
@@ -133,7 +141,7 @@ class Training:
         """Be where training for the snapshot at `epoch` goes on best: here, at a saved state nearer to it, or at the beginning."""
         target, here = epoch * self.trainer.steps_per_epoch, self.trainer.steps
         message: list[Any] = [None]
-        if self.rank == 0 and (state := self.states.load(at_least=here + 1 if here < target else 1, at_most=target)):
+        if self.rank == 0 and (state := self.states.load(at_least=here + 1 if here <= target else 1, at_most=target)):
             message[0] = state.tensors, state.curve
         if self.group is not None:
             dist.broadcast_object_list(message, src=0, group=self.group)
@@ -143,7 +151,7 @@ class Training:
             self._row({"restart": True, "step": self.trainer.steps, "generation": self.generation})
             if self.rank == 0:
                 emit("restart", task=self.task.title, step=self.trainer.steps, epoch=self.trainer.epoch, generation=self.generation)
-        elif here >= target:
+        elif here > target:
             self.trainer = self._begin(self.trainer.affine, self.trainer.images, self.trainer.labels)
             self.curve = []
             if self.trainer.steps > target:
@@ -238,15 +246,15 @@ class Training:
         epoch, training = self.trainer.epoch, self.settings.training
         names = list(self.trainer.averages) if self.trainer.steps > self.trainer.began_at else ["fixed"]  # a checkpoint has no others
         if epoch in wanted and state is not None:
-            curve, seen = list(self.curve), self.trainer.images_seen()
+            curve, counts = list(self.curve), {"images_seen": self.trainer.images_seen(), "nonfinite_steps": self.trainer.nonfinite_steps}
             self.committed.add(epoch)
-            self.background.run(lambda: self._commit_snapshot(epoch, state, names, curve, seen))
+            self.background.run(lambda: self._commit_snapshot(epoch, state, names, curve, counts))
         widths = [name for name in names if name != "fixed"]
         if widths and epoch in training.stored_epochs(epoch):
-            averages = state or self.trainer.copies("average/")
-            self.background.run(lambda: self._commit_average(epoch, averages, widths))
+            averages, seconds = state or self.trainer.copies("average/"), _seconds(self.curve)
+            self.background.run(lambda: self._commit_average(epoch, averages, widths, seconds))
 
-    def _commit_snapshot(self, epoch: int, state: Copies, names: list[str], curve: list[dict[str, Any]], images_seen: int) -> None:
+    def _commit_snapshot(self, epoch: int, state: Copies, names: list[str], curve: list[dict[str, Any]], counts: dict[str, int]) -> None:
         weights = {name: averaged_weights(state.result(), name) for name in names}
         out = self.folder / f"snapshot-{epoch}"
         snapshot.save(out, weights, self.settings, self.trainer.affine, epoch=epoch)
@@ -261,17 +269,12 @@ class Training:
             f"{who} · train to epoch {epoch}",
             {**self.task.subject, "epoch": epoch},
         )
-        numbers = {
-            "trajectory": self.trajectory.key,
-            "parameters": self._parameters(),
-            "images_seen": images_seen,
-            "nonfinite_steps": self.trainer.nonfinite_steps,
-        }
+        numbers = {"trajectory": self.trajectory.key, "parameters": self._parameters(), **counts}
         if start := self.inputs.get("start"):
             numbers["start"] = start.manifest.metadata
-        self._commit(task, out, {**numbers, "emas": list(weights)})
+        self._commit(task, out, {**numbers, "emas": list(weights)}, _seconds(curve))
 
-    def _commit_average(self, epoch: int, averages: Copies, names: list[str]) -> None:
+    def _commit_average(self, epoch: int, averages: Copies, names: list[str], seconds: float) -> None:
         """Averages in half precision, as they are stored for mixing; what is not averaged stands in the snapshot, in full."""
         out = self.folder / f"average-{epoch}"
         out.mkdir(parents=True, exist_ok=True)
@@ -288,23 +291,19 @@ class Training:
             key,
             f"{who} · stored averages at epoch {epoch}",
         )
-        self._commit(task, out, {"trajectory": self.trajectory.key})
+        self._commit(task, out, {"trajectory": self.trajectory.key}, seconds)
 
-    def _commit(self, task: Task, out: Path, metadata: dict[str, Any]) -> None:
+    def _commit(self, task: Task, out: Path, metadata: dict[str, Any], seconds: float) -> None:
         if load(self.store, task.ref) is None:
             provenance = {
                 **describe(self.started),
                 "world_size": self.world_size,
                 "generation": self.generation,
-                "seconds": self._seconds(),
+                "seconds": seconds,
             }
             commit(self.store, manifest_of(task, self.store, self.inputs, out, metadata, provenance))
             emit("commit", task=task.title, ref=str(Ref(task.stage, task.key)))
         shutil.rmtree(out)
-
-    def _seconds(self) -> float:
-        """Seconds of training up to now, over all restarts, from the curve."""
-        return float(round(sum(row.get("seconds", 0.0) for row in self.curve), 1))
 
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.trainer.denoiser.parameters() if p.requires_grad)
@@ -336,6 +335,11 @@ class Training:
         self.board.flush()
         for file in sorted((self.folder / "tensorboard").glob("events*")):
             self.store.write(f"{self.trajectory.scratch}/tensorboard/{self.generation:05d}-{file.name}", file.read_bytes())
+
+
+def _seconds(curve: list[dict[str, Any]]) -> float:
+    """Seconds of training up to the curve's end, over all restarts."""
+    return float(round(sum(row.get("seconds", 0.0) for row in curve), 1))
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -47,6 +47,8 @@ def plan_gc(store: Store, days: float = 7) -> list[Removal]:
         elif area == "leases" and ref:  # generations must not start anew beside pieces of old ones
             scratch = f"{ref.scratch}/"
             found = [(prefix, "nobody holds it, and there is no unfinished work" if scratch in going or scratch not in folders else "")]
+        elif area == "work":
+            found = [(prefix, "left behind by a process that was killed")]
         elif area == "sources":
             name = prefix.split("/")[1].partition(".")[0]
             found = [(prefix, "" if name in kept.digests else "no run names this source")]
@@ -79,11 +81,15 @@ class _Kept:
     digests: set[str] = field(default_factory=set)
 
     def has(self, store: Store, ref: Ref) -> bool:
-        """Whether a result is named, or is an average of a training that is."""
+        """Whether a result is named, or belongs to what is: a training's averages, and what an extractor was held to."""
         if ref in self.results:
             return True
-        manifest = _load(store, ref) if ref.stage == "average" else None
-        return manifest is not None and Ref("trajectory", str(manifest.metadata.get("trajectory"))) in self.trajectories
+        manifest = _load(store, ref) if ref.stage in ("average", "calibration") else None
+        if manifest is None:
+            return False
+        if ref.stage == "calibration":
+            return Ref.parse(manifest.inputs["extractor"]) in self.results
+        return Ref("trajectory", str(manifest.metadata.get("trajectory"))) in self.trajectories
 
     def why_not_scratch(self, store: Store, ref: Ref) -> str:
         if ref in self.trajectories:
@@ -115,9 +121,9 @@ def _kept(store: Store) -> _Kept:
 
 
 def _folders(store: Store) -> dict[str, list[Entry]]:
-    """What lies at each address: `<area>/<stage>/<key>/`, `sources/<digest>/` or `sources/<digest>`."""
+    """What lies at each address: `<area>/<stage>/<key>/`, `work/<stage>-<key>-…/`, `sources/<digest>/` or `sources/<digest>`."""
     folders: dict[str, list[Entry]] = defaultdict(list)
-    for area, depth in (("results", 3), ("scratch", 3), ("leases", 3), ("sources", 2)):
+    for area, depth in (("results", 3), ("scratch", 3), ("leases", 3), ("sources", 2), ("work", 2)):
         for entry in store.list(f"{area}/"):
             parts = entry.path.split("/")
             folders["/".join(parts[:depth]) + ("/" if len(parts) > depth else "")].append(entry)
@@ -125,7 +131,10 @@ def _folders(store: Store) -> dict[str, list[Entry]]:
 
 
 def _ref(prefix: str) -> Ref | None:
+    """Whose it is, a working folder being its process's; None of a source."""
     parts = prefix.split("/")
+    if parts[0] == "work":
+        return Ref(*parts[1].split("-")[:2]) if parts[1].count("-") >= 2 else None
     return Ref(parts[1], parts[2]) if len(parts) == 4 else None
 
 

@@ -194,6 +194,17 @@ def test_the_learning_rate_warms_up_then_falls_with_the_root_of_the_epoch() -> N
     assert learning_rate(constant, 1999) == 0.02
 
 
+@given(st.integers(0, 300), st.none() | st.floats(0.1, 500), st.booleans(), st.floats(0, 3000), st.floats(0, 3000))
+def test_the_learning_rate_never_exceeds_its_own_and_falls_after_the_warm_up(
+    warmup: int, t_ref: float | None, by_step: bool, one: float, other: float
+) -> None:
+    changes = "every_step" if by_step else "every_epoch"
+    training = TrainingSettings(epochs=1, batch=1, lr=0.5, warmup_epochs=warmup, t_ref_epochs=t_ref, lr_changes=changes)
+    early, late = sorted((one, other))
+    assert 0 <= learning_rate(training, early) <= 0.5
+    assert learning_rate(training, warmup + early) >= learning_rate(training, warmup + late)
+
+
 def test_the_papers_learning_rate_follows_every_image() -> None:
     training = TrainingSettings(epochs=2000, batch=512, lr=0.01, warmup_epochs=200, t_ref_epochs=400, lr_changes="every_step")
     assert learning_rate(training, 0) == 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edm2core.config.settings import StartSettings, TrainingSettings, average_name
+from edm2core.config.settings import DiffusionSettings, StartSettings, TrainingSettings, average_name
 
 
 def training(epochs: int, average_every: int | None = None) -> TrainingSettings:
@@ -56,3 +56,22 @@ def test_what_names_no_average_is_refused(given: object) -> None:
 )
 def test_a_checkpoints_name_counts_epochs_from_nought(path: str, epoch: int | None, completed: int | None) -> None:
     assert StartSettings(checkpoint=path, epoch=epoch).completed == completed
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_refused(number: float) -> None:
+    """It would have no key."""
+    with pytest.raises(ValueError, match="finite"):
+        DiffusionSettings(p_mean=number)
+
+
+@pytest.mark.parametrize("widths", [(0.0505,), (0.05, 0.3), (0.0004,), (0.05, 0.05)])
+def test_an_average_that_its_name_would_not_tell_is_refused(widths: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"at most three decimals|more than once"):
+        TrainingSettings(epochs=1, batch=1, lr=1.0, ema_sigma_rel=widths)
+
+
+def test_a_warm_up_by_whole_epochs_is_of_whole_epochs() -> None:
+    with pytest.raises(ValueError, match=r"1\.5 is not whole"):
+        TrainingSettings(epochs=1, batch=1, lr=1.0, warmup_epochs=1.5)
+    assert TrainingSettings(epochs=1, batch=1, lr=1.0, warmup_epochs=1.5, lr_changes="every_step").warmup_epochs == 1.5

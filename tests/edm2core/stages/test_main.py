@@ -5,7 +5,10 @@ from pathlib import Path
 
 from edm2core.config import load_experiment
 from edm2core.exit_codes import BAD_INPUT
+from edm2core.manifest import Ref
 from edm2core.plan import plan
+from edm2core.stages.main import work_folder
+from edm2core.store import open_store
 
 
 def test_a_task_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
@@ -18,3 +21,17 @@ def test_a_task_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
     assert "another version of this program: from_next_year" in done.stderr
     assert "make images" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_process_that_lost_its_lease_removes_nothing_of_its_successors(tmp_path: Path) -> None:
+    store, ref = open_store(str(tmp_path)), Ref("probe", "k")
+    with work_folder(store, ref, 0, 1) as lost:
+        (lost / "features").write_text("old")
+        with work_folder(store, ref, 0, 2) as mine, work_folder(store, ref, 1, 2) as other_rank:
+            assert list(mine.iterdir()) == []
+            assert not lost.exists()  # what an earlier one left goes
+            (mine / "features").write_text("new")
+            with work_folder(store, ref, 0, 1):  # it wakes up, and ends
+                pass
+            assert (mine / "features").read_text() == "new"
+            assert other_rank.exists()

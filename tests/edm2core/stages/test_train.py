@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from edm2core.config import load_experiment
-from edm2core.errors import Interrupted
+from edm2core.errors import InputError, Interrupted
 from edm2core.events import parse
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
@@ -209,6 +209,33 @@ def test_an_earlier_epoch_than_the_state_is_trained_again_and_the_state_ahead_us
     assert [event["step"] for event in events if event["kind"] == "restart"] == [18]
     assert torch.equal(weights(store, task, 1, tmp_path)["network.stem.weight"], weights(*undisturbed, 1, tmp_path)["network.stem.weight"])
     assert snapshot(store, task, 4)
+
+
+def test_an_epoch_that_is_wanted_only_as_it_ends_is_not_trained_again(
+    store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, steps = Trainer.step, list[int]()
+
+    def counted(trainer: Trainer) -> None:
+        original(trainer)
+        steps.append(trainer.steps)
+        if trainer.steps == 8:
+            want(store, trajectory_ref(task), "late", (2,))
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    third = Task(
+        **{**vars(task), "settings": {**task.settings, "epoch": 3}, "wanted": (1, 3), "key": snapshot_ref(trajectory_ref(task), 3).key}
+    )
+    train.work(third, store)
+    assert steps == list(range(1, 19))
+    whole, late = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
+    assert all(torch.equal(late[name], whole[name]) for name in whole)
+
+
+def test_images_of_another_size_than_the_networks_are_refused(store: Store, task: Task) -> None:
+    settings = {**task.settings, "network": {**task.settings["network"], "resolution": 16}}
+    with pytest.raises(InputError, match=r"of shape \[1, 16, 16\], the data's are \[1, 8, 8\]"):
+        train.work(Task(**{**vars(task), "settings": settings}), store)
 
 
 def test_epochs_that_another_run_wants_are_made_too(store: Store, task: Task) -> None:

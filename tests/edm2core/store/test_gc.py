@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from edm2core.config.experiment import load_experiment
 from edm2core.errors import IntegrityError
 from edm2core.manifest import FileRecord, Manifest, Ref
 from edm2core.plan import Task, plan, trajectory_ref
+from edm2core.stages.main import work_folder
 from edm2core.store.base import Entry
 from edm2core.store.gc import DAY_S, apply, plan_gc
 from edm2core.store.leases import acquire
@@ -112,6 +114,31 @@ def test_a_lease_that_is_held_protects(aged: Aged) -> None:
     assert removed == ["results/trajectory/k/", "scratch/trajectory/k/"]
     aged.young.clear()
     assert [removal.path for removal in plan_gc(aged)] == ["leases/trajectory/k/", *removed]
+
+
+def test_what_an_extractor_was_held_to_stays_as_long_as_the_extractor(aged: Aged, tmp_path: Path) -> None:
+    tasks = record_run(aged, tmp_path, "kept", "digits/C")
+    extractor = next(task.ref for task in tasks if task.stage == "extractor")
+    for key, held in (("ours", extractor), ("others", Ref("extractor", "gone"))):
+        ref = Ref("calibration", key)
+        aged.write(f"{ref.folder}/a/calibration.json", b"{}")
+        commit(aged, Manifest("calibration", 1, key, "", {}, {"extractor": str(held)}, {}, "a", {}))
+    assert [removal.path for removal in plan_gc(aged)] == ["results/calibration/others/"]
+
+
+def test_what_a_killed_process_had_in_its_folder_goes_unless_it_is_at_work(aged: Aged) -> None:
+    ref = Ref("probe", "0a1b")
+    with acquire(aged, ref) as lease, work_folder(aged, ref, 0, lease.generation) as folder:
+        (folder / "features.f16").write_bytes(b"12345")
+        aged.young.add("leases/probe/0a1b/")
+        assert plan_gc(aged) == []
+        killed = folder.with_name("probe-0c1d-0-1")
+        shutil.copytree(folder, killed)
+        (removal,) = plan_gc(aged)
+        assert (removal.path, removal.size) == (f"work/{killed.name}/", 5)
+        apply(aged, [removal])
+        assert (folder / "features.f16").exists()
+        assert not killed.exists()
 
 
 def test_the_count_of_generations_stays_as_long_as_pieces_of_theirs(aged: Aged, tmp_path: Path) -> None:
