@@ -207,7 +207,8 @@ class Trainer:
 
         def run() -> list[Tensor]:
             self.objective.zero_grad(set_to_none=True)
-            loss = self._differentiate(parts[0], 0, weight)
+            with contextlib.nullcontext() if self.parallel is None else self.parallel.no_sync():  # it may fail in one process alone
+                loss = self._differentiate(parts[0], 0, weight)
             gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
             return [loss, torch.cat([gradient.flatten() for gradient in gradients])]
 
