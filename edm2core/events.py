@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 MARK = "@edm2 "
@@ -32,6 +33,20 @@ def parse(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return event if isinstance(event, dict) and "kind" in event else None
+
+
+def readable(text: str) -> str:
+    """A line of a log for a person: events as their time, and message or numbers, without the marks of ranks and pods."""
+    event = parse(text[text.find(MARK) :]) if MARK in text else None
+    if event is None:
+        return text
+    when = time.strftime("%H:%M:%S  ", time.localtime(event["time"])) if isinstance(event.get("time"), int | float) else ""
+    if event["kind"] == "progress":
+        with suppress(TypeError, ValueError, KeyError, ZeroDivisionError):
+            return f"{when}{float(event['done']) / float(event['total']):4.0%}  {numbers(event)}".rstrip()
+    rest = {k: v for k, v in event.items() if k not in ("kind", "time", "task") and v is not None}
+    message = rest.pop("message", None) or ", ".join(f"{k} {v}" for k, v in rest.items())
+    return f"{when}{event['kind']}: {message}"
 
 
 def numbers(event: dict[str, Any]) -> str:

@@ -40,6 +40,9 @@ class Ref(NamedTuple):
         return f"scratch/{self.stage}/{self.key}"
 
 
+ACCURACIES = ("probe_accuracy", "knn_accuracy", "pixel_accuracy")
+
+
 class FileRecord(NamedTuple):
     """Size in bytes and SHA-256 (hex) of a stored file."""
 
@@ -70,6 +73,17 @@ class Manifest:
     def path(self, name: str) -> str:
         """The store path of one of the files."""
         return f"{self.ref.folder}/{self.attempt}/{name}"
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The numbers that an evaluation found, by their names in results; none of what only prepares or trains."""
+        values = self.metadata.get("values") or {name: value for name, value in self.metadata.items() if name in ACCURACIES}
+        return {name: value for name, value in values.items() if isinstance(value, int | float)} if isinstance(values, dict) else {}
+
+    @property
+    def in_words(self) -> str:
+        """What was measured, in a line."""
+        return " · ".join(f"{name} {value:.4g}" for name, value in self.measured.items())
 
     @property
     def digest(self) -> str:

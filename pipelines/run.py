@@ -66,7 +66,9 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
             record.share()
 
     def work(task: Task) -> bool:
-        return execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)[1]
+        manifest, reused = execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)
+        view.made(task, manifest)
+        return reused
 
     def changed(task: Task, outcome: Outcome) -> None:
         view.changed(task, outcome)
@@ -103,6 +105,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)
             unwant(store, tasks, record.id)
+    console.print(view.summary(), style="bold", markup=False, soft_wrap=True)
     reported = _reported(record, tasks, outcomes)
     write_report(record, experiment.name, tasks, reported, command)
     if tracker:

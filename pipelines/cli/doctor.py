@@ -15,7 +15,7 @@ from pipelines.doctor_pod import check_from_pod
 @click.command(short_help="Look whether a machine, a store and a cluster are ready for work.")
 @click.option("--context", help="A context of the kubeconfig (default: the profile's).")
 @cluster_option
-@click.option("--store", help="A store to look at from here: a folder, minio://bucket/prefix or s3://bucket/prefix.")
+@click.option("--store", metavar="STORE", help="A store to look at from here: a folder, minio://bucket/prefix or s3://bucket/prefix.")
 @click.option("--patience", default=600.0, show_default=True, help="Seconds for the probe pod, which may have to pull images.")
 def command(context: str | None, cluster: str | None, store: str | None, patience: float) -> int:
     """Look whether this machine is ready for work, and with --store, --context or --cluster a store and a cluster.

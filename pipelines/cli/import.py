@@ -21,7 +21,7 @@ def command() -> None:
     """Bring another implementation's checkpoint into a store. Nothing in such a file is ever executed."""
 
 
-@command.command()
+@command.command(short_help="Of FutureXiang/edm2.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--recipe", required=True, help="The recipe that it was trained with: a name that `edm2 recipes` lists, or a path.")
 @click.option("--epoch", type=click.IntRange(1), help="Its completed epochs (default: e + 1 of model_<e>.pth).")

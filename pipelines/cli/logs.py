@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from components.launcher.log_record import log_folder, read_record
+from edm2core.events import readable
 from edm2core.store.runs import find_run, load_plan
 from pipelines.cli.options import store_option
 
@@ -26,8 +27,8 @@ def command(run: str, task: str, store: str) -> None:
         for entry in where.list(f"{record.folder}/logs/{one.stage}-{one.key}/"):
             if not entry.path.startswith(f"{pods}/"):
                 for line in where.read(entry.path).decode(errors="replace").splitlines():
-                    click.echo(f"[{one.title}] {line}")
+                    click.echo(f"[{one.title}] {readable(line)}")
         if pods not in printed:  # all snapshots of a training have one job
             printed.add(pods)
             for kept in read_record(where, pods):
-                click.echo(f"[{one.title}] {kept.text}")
+                click.echo(f"[{one.title}] {readable(kept.text)}")

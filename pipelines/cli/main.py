@@ -6,34 +6,51 @@ import importlib
 import signal
 import sys
 import traceback
+from io import TextIOWrapper
 
 import click
 from rich.console import Console
 
 from edm2core.errors import EdmError
 
-VERBS = {
-    "run": "Run an experiment and write its report.",
-    "plan": "List an experiment's tasks and what is in the store already.",
-    "compile": "Write the Kubeflow Pipelines package of an experiment.",
-    "render": "Write ready training jobs for kubectl.",
-    "doctor": "Look whether a machine, a store and a cluster are ready for work.",
-    "submit": "Run an experiment on Kubeflow Pipelines.",
-    "cancel": "Stop a run in a cluster; what it has is kept.",
-    "ema": "Mix averages of any width from those that training stored.",
-    "import": "Bring another implementation's checkpoint into a store.",
-    "stats": "Bring others' reference statistics into a store.",
-    "calibrate": "Hold distances to what others have measured.",
-    "recipes": "List the recipes, show one in full, or compare two.",
-    "report": "Write the report of a run again, or compare runs.",
-    "serve": "Show a store in the browser.",
-    "runs": "List the runs in a store, or forget one.",
-    "status": "Say how far a run is.",
-    "logs": "Print what a run's tasks printed.",
-    "tensorboard": "Show the training curves of a store in TensorBoard.",
-    "reproduce": "Print the command that computes a result again.",
-    "verify": "Check the digests of everything that runs stand on.",
-    "gc": "List what no kept run needs, and remove it.",
+GROUPS = {
+    "An experiment": {
+        "plan": "List an experiment's tasks, their cost, and what is in the store already.",
+        "run": "Run an experiment and write its report.",
+        "recipes": "List the recipes, show one in full, or compare two.",
+    },
+    "Its results": {
+        "report": "Write the report of a run again, or compare runs.",
+        "serve": "Show a store in the browser.",
+        "tensorboard": "Show the training curves of a store in TensorBoard.",
+        "reproduce": "Print the command that computes a result again.",
+        "ema": "Mix averages of any width from those that training stored.",
+    },
+    "Others' work": {
+        "import": "Bring another implementation's checkpoint into a store.",
+        "stats": "Bring others' reference statistics into a store.",
+        "calibrate": "Hold distances to what others have measured.",
+    },
+    "The store": {
+        "runs": "List the runs in a store, or forget one.",
+        "status": "Say how far a run is.",
+        "logs": "Print what a run's tasks printed.",
+        "verify": "Check the digests of everything that runs stand on.",
+        "gc": "List what no run needs, and remove it.",
+    },
+    "On a cluster": {
+        "doctor": "Look whether a machine, a store and a cluster are ready.",
+        "render": "Write ready training jobs for kubectl.",
+        "compile": "Write the Kubeflow Pipelines package of an experiment.",
+        "submit": "Run an experiment on Kubeflow Pipelines.",
+        "cancel": "Stop a run in a cluster; what it has is kept.",
+    },
+}
+VERBS = {verb: what for verbs in GROUPS.values() for verb, what in verbs.items()}
+EXAMPLES = {
+    "edm2 plan experiments/demo.yaml": "what would run",
+    "edm2 run experiments/demo.yaml": "run it; again, after Ctrl-C: go on",
+    "edm2 serve edm2-store": "look at it in the browser",
 }
 
 
@@ -50,8 +67,12 @@ class _Verbs(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+        widest = max(map(len, VERBS))  # so that all groups have one column
+        for group, verbs in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{verb:{widest}}", what) for verb, what in verbs.items()])
+        with formatter.section("Examples"):
+            formatter.write_dl(list(EXAMPLES.items()), col_max=36)
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,6 +86,9 @@ def main() -> None:
     """Run the command and exit: 0 done, 1 a task failed, 2 bad input, 130 interrupted."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ and σ gets ?, not an error
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

@@ -21,6 +21,7 @@ from pipelines.gone import gone
 from pipelines.sources import absent, resolve
 
 UNKNOWN = "?"
+WIDE = 1000  # columns of a file or pipe: a task stays in its line
 
 
 @click.command(short_help="List an experiment's tasks, their cost, and what is in the store already.")
@@ -40,6 +41,8 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     there = {task.ref for task in tasks if load(where, task.ref) is not None}
     costs = estimates(tasks, lambda ref: load(where, ref))
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
     console.print(_tasks(tasks, there))
     console.print()
     console.print(_costs(tasks, there, costs, GPUS[gpu]))

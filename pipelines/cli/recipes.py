@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 import yaml
-from rich.console import Console
-from rich.table import Column, Table
 
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.words import differences
@@ -16,28 +14,20 @@ from edm2core.config.words import differences
 def command(context: click.Context) -> None:
     """List the published recipes."""
     if context.invoked_subcommand is None:
-        table = Table(
-            Column("recipe", no_wrap=True),
-            "resolution",
-            "epochs",
-            "batch",
-            "weights",
-            "norm",
-            "magnitude-preserving",
-            box=None,
-            pad_edge=False,
-        )
+        rows = [("recipe", "side", "epochs", "batch", "weights", "norm", "magnitude-preserving")]
         for name in recipe_names():
             recipe = load_recipe(name)
             network, training = recipe.network, recipe.training
             preserving = "yes" if network.magnitude_preserving else "no"
-            table.add_row(
-                name, str(network.resolution), str(training.epochs), str(training.batch), network.weights, network.norm, preserving
+            rows.append(
+                (name, str(network.resolution), str(training.epochs), str(training.batch), network.weights, network.norm, preserving)
             )
-        Console(highlight=False).print(table)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            click.echo("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
-@command.command()
+@command.command(short_help="Print a recipe in full.")
 @click.argument("name")
 def show(name: str) -> None:
     """Print the recipe NAME (or a path to one) in full, defaults included."""
@@ -46,13 +36,14 @@ def show(name: str) -> None:
     )
 
 
-@command.command()
+@command.command(short_help="Say in words how two recipes differ.")
 @click.argument("one")
 @click.argument("other")
 def diff(one: str, other: str) -> None:
     """Say in words how recipe OTHER differs from ONE."""
     found = differences(load_recipe(one), load_recipe(other))
-    click.echo(f"{one} → {other}: {len(found)} settings differ" if found else f"{one} and {other} have the same settings")
+    count = f"{len(found)} settings differ" if len(found) > 1 else "1 setting differs"
+    click.echo(f"{one} → {other}: {count}" if found else f"{one} and {other} have the same settings")
     section = ""
     for each in found:
         if (here := each.name.partition(".")[0]) != section:

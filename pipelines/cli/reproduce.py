@@ -32,9 +32,8 @@ def command(result: str, experiment: bool, store: str) -> None:
         click.echo(where.read(f"runs/{run}/experiment.yaml").decode(), nl=False)
         return
     text = where.read(f"runs/{run}/experiment.yaml").decode()
-    values = manifest.metadata.get("values") or {k: v for k, v in manifest.metadata.items() if k.endswith("_accuracy")}
     made = manifest.provenance
-    click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in values.items()))
+    click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in manifest.measured.items()))
     click.echo(f"# recorded in {where.uri}/{manifest.ref.manifest}, made on {made.get('device', 'an unknown device')}")
     if text.startswith("# edm2 "):  # not an experiment's: of a command
         click.echo("\n".join([_checkout(made.get("code_version", "")), f".venv/bin/{text[2:].strip()}"]))

@@ -31,7 +31,7 @@ def command(context: click.Context, store: str, as_json: bool) -> None:
             click.echo(_line(listed, width))
 
 
-@command.command()
+@command.command(short_help="Forget a run.")
 @click.argument("run")
 @store_option
 def rm(run: str, store: str) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import click
 
 from edm2core.store import find_store
+from pipelines.cli.options import store_argument
 from pipelines.serve import listen
 from pipelines.serve.server import is_for_this_machine_alone, run
 
@@ -16,7 +17,7 @@ PORT = 8765
 
 
 @click.command(short_help="Show a store in the browser.")
-@click.argument("store")
+@store_argument
 @click.option("--host", default="localhost", show_default=True, help="Address to listen at; another is open to others.")
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Port to listen at (default: {PORT}, or the next free).")
 def command(store: str, host: str, port: int | None) -> None:

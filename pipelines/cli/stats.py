@@ -28,7 +28,7 @@ def command() -> None:
     """Bring others' reference statistics into a store. Our own are taken of the prepared data by whichever experiment needs them first."""
 
 
-@command.command("import")
+@command.command("import", short_help="Make a reference of an .npz.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--recipe", required=True, help="A recipe of the data that they are of: a name that `edm2 recipes` lists, or a path.")
 @click.option("--origin", required=True, help="Where they come from, in words; it stands in every table that they are used for.")

@@ -16,14 +16,15 @@ import click
 from edm2core.errors import InputError, StoreError
 from edm2core.store import find_store
 from pipelines.boards import Boards
+from pipelines.cli.options import store_argument
 
 POLL_S = 15.0
 
 
 @click.command(short_help="Show the training curves of a store in TensorBoard.")
-@click.argument("store")
+@store_argument
 @click.option("--host", default="localhost", show_default=True, help="Address to listen at.")
-@click.option("--port", default=6006, show_default=True, help="Port to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="Port to listen at.")
 def command(store: str, host: str, port: int) -> None:
     """Start TensorBoard on the event files of all trainings in STORE, each under its recipe, seed and key, until Ctrl-C.
 

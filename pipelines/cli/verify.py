@@ -19,13 +19,14 @@ from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import take
 from edm2core.store.summary import Summary
+from pipelines.cli.options import store_argument
 from pipelines.sources import brought
 
 ASKED = ("experiment.yaml", "plan.json")  # what a run's record says from its beginning
 
 
 @click.command(short_help="Check the digests of everything that runs stand on.")
-@click.argument("store")
+@store_argument
 @click.option("--run", "only", help="Only what this run stands on.")
 @click.option("--drop", is_flag=True, help="Remove damaged results, so that the next run makes them anew.")
 def command(store: str, only: str | None, drop: bool) -> None:

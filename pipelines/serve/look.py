@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from components.launcher.log_record import log_folder
 from components.launcher.spec import work_ref
 from components.report.write import recorded_outcomes
 from edm2core.errors import EdmError, MissingError
-from edm2core.events import MARK, numbers, parse
+from edm2core.events import MARK, numbers, parse, readable
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
 from edm2core.report import Outcome
@@ -58,11 +57,7 @@ class TaskView:
         """What a finished one found, or how far a running one is."""
         if self.progress:
             return self.progress.words
-        metadata = self.manifest.metadata if self.manifest else {}
-        values = metadata.get("values") or {k: v for k, v in metadata.items() if k in ("probe_accuracy", "pixel_accuracy")}
-        if not isinstance(values, dict):
-            return ""
-        return " · ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float))
+        return self.manifest.in_words if self.manifest else ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class RunView:
 
     listed: Listed
     tasks: list[TaskView]
-    files: list[Entry]  # of its folder, without logs and events
+    files: list[Entry]  # of its folder, the report first, without logs and events
     counts: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -127,7 +122,7 @@ class Look:
         works = {work_ref(view.task)}
         logs = self._logs(run, [v.task for v in self.run(run).tasks], self._entries(run), works)
         text = self._tail(logs[view.task.ref], SHOWN) if logs.get(view.task.ref) else ""
-        lines = (_without_mark(line) for line in text.splitlines())
+        lines = (readable(line) for line in text.splitlines())
         return view.task, "\n".join(line for line in lines if line), view.state == "running"
 
     def _run(self, run: str) -> RunView:
@@ -158,6 +153,7 @@ class Look:
         if listed is None:
             raise MissingError(f"There is no run {run} any more.", where=f"runs/{run}")
         files = [entry for entry in entries if entry.path.count("/") == 2]
+        files.sort(key=lambda entry: (not entry.path.endswith("/report.html"), entry.path))
         return RunView(listed, views, files, dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0]))))
 
     def _running(self, task: Task, worker: Holder | None, logs: list[Entry]) -> TaskView:
@@ -249,19 +245,3 @@ def confined(store: Store, path: str) -> bool:
     if root is None:
         return True
     return (Path(root) / path).resolve().is_relative_to(Path(root).resolve())
-
-
-def _without_mark(line: str) -> str:
-    """A line of a log for a person: events as their message or numbers, without the marks of ranks and pods."""
-    if MARK not in line:
-        return line
-    event = parse(line[line.find(MARK) :])
-    if event is None:
-        return line
-    when = time.strftime("%H:%M:%S", time.localtime(event["time"])) if isinstance(event.get("time"), int | float) else ""
-    if event["kind"] == "progress":
-        with suppress(TypeError, ValueError, KeyError, ZeroDivisionError):
-            return f"{when}  {float(event['done']) / float(event['total']):4.0%}  {numbers(event)}"
-    rest = {k: v for k, v in event.items() if k not in ("kind", "time", "task") and v is not None}
-    message = rest.pop("message", None) or ", ".join(f"{k} {v}" for k, v in rest.items())
-    return re.sub(r"\s+", " ", f"{when}  {event['kind']}: {message}").strip() if not when else f"{when}  {event['kind']}: {message}"

@@ -95,3 +95,16 @@ def test_a_manifest_is_the_same_read_or_just_made_and_without_its_digest_counts(
     made = Manifest(**{**plain.__dict__, "metadata": {10: (1, 2), 9: None}})  # type: ignore[arg-type]
     assert Manifest.loads(made.dumps()).digest == made.digest
     assert json.loads(made.dumps())["provenance"]["manifest_sha256"] == made.digest
+
+
+@pytest.mark.parametrize(
+    ("metadata", "measured"),
+    [
+        ({"values": {"fd_digits": 1.5, "kid": None}, "n": 5}, {"fd_digits": 1.5}),
+        ({"probe_accuracy": 90.0, "cells": [1], "epoch": 3}, {"probe_accuracy": 90.0}),
+        ({"epoch": 3}, {}),
+        ({"values": "of another version"}, {}),
+    ],
+)
+def test_what_was_measured_is_told_from_the_rest(metadata: dict[str, object], measured: dict[str, float]) -> None:
+    assert Manifest("metrics", 1, "k", "t", {}, {}, {}, "a", {}, metadata).measured == measured

@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipelines.cli import main as main_module
 from pipelines.cli.main import main
 
 Edm2 = Callable[..., tuple[int, str]]
@@ -198,3 +200,45 @@ def test_a_comparison_needs_different_runs_that_are_there(edm2: Edm2, tmp_path: 
     assert code == 0, printed
     assert "tasks have no result" in printed
     assert (tmp_path / "comparison" / "comparison.html").exists()
+
+
+def test_help_names_every_verb_once_in_its_group(edm2: Edm2) -> None:
+    code, printed = edm2("--help")
+    assert code == 0
+    verbs = {path.stem for path in Path(main_module.__file__).parent.glob("*.py")} - {"__init__", "main", "options"}
+    assert verbs == set(main_module.VERBS)
+    for verb in verbs:
+        assert sum(line.startswith(f"  {verb} ") for line in printed.splitlines()) == 1
+        code, own = edm2(verb, "--help")
+        assert code == 0
+        assert "..." not in own.partition("Commands:")[2]  # no line of a sub-command is cut
+        assert "TEXT" not in [word for line in own.splitlines() if "--store" in line or "--cluster" in line for word in line.split()]
+
+
+def test_recipes_are_listed_whole_however_narrow_the_terminal(edm2: Edm2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    printed = edm2("recipes")[1]
+    assert "…" not in printed
+    assert "magnitude-preserving" in printed.splitlines()[0]
+
+
+def test_a_planned_task_stays_in_its_line_where_grep_looks_for_it(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(experiment(sweep="{training.lr: [1e-3], network.dropout: [0.1], training.warmup_epochs: [1, 2]}"))
+    printed = edm2("plan", "e.yaml")[1]
+    assert (
+        len([line for line in printed.splitlines() if "train to epoch 1" in line and "warmup_epochs=" in line and "snapshot/" in line]) == 2
+    )
+
+
+def test_a_terminal_without_the_letters_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(experiment())
+    command = [sys.executable, "-m", "pipelines.cli.main", "plan", "e.yaml"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "train to epoch 1" in ran.stdout
+
+
+def test_the_store_of_verify_is_the_one_that_run_fills(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "edm2-store" / "runs").mkdir(parents=True)
+    assert edm2("verify") == (0, "0 of 0 results are as recorded.\n")

@@ -1,0 +1,20 @@
+import time
+
+from edm2core.events import line, readable
+
+
+def test_a_line_of_a_log_is_readable_whoever_printed_it() -> None:
+    assert readable("Traceback of somebody's") == "Traceback of somebody's"
+    assert readable('[rank 0] @edm2 {"kind":"progress","done":1,"total":4,"loss":0.5}') == " 25%  loss 0.5"
+    assert readable('@edm2 {"kind":"warning","message":"hot"}') == "warning: hot"
+    assert readable('@edm2 {"kind":"commit","ref":"sample/abc","task":"t"}') == "commit: ref sample/abc"
+
+
+def test_it_says_when() -> None:
+    now = time.time()
+    assert readable(line("warning", message="hot")).split("  ")[0] in {time.strftime("%H:%M:%S", time.localtime(now + s)) for s in (0, 1)}
+
+
+def test_a_damaged_or_endless_line_stays_as_it_is() -> None:
+    assert readable('@edm2 {"kind":"prog') == '@edm2 {"kind":"prog'
+    assert readable('@edm2 {"kind":"progress","done":1,"total":0}') == "progress: done 1, total 0"

@@ -1,0 +1,49 @@
+import io
+
+from rich.console import Console
+
+from edm2core.errors import EdmError
+from edm2core.manifest import Manifest
+from edm2core.plan import Task
+from pipelines.schedule import Outcome
+from pipelines.view import View
+
+TASK = Task("metrics", 1, {}, {}, "k", "C · FD at epoch 1")
+PROGRESS = {"kind": "progress", "done": 1, "total": 4, "loss": 0.5, "images_per_s": 100.0, "eta_s": 7}
+
+
+def printed(*outcomes: Outcome, **metadata: object) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    view = View([TASK], console)
+    view.changed(TASK, Outcome("running"))
+    view.event(TASK, PROGRESS)
+    if metadata:
+        view.made(TASK, Manifest("metrics", 1, "k", "t", {}, {}, {}, "a", {}, metadata))
+    for outcome in outcomes:
+        view.changed(TASK, outcome)
+    console.print(view.summary())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_without_a_terminal_a_task_says_how_far_it_is() -> None:
+    assert "  C · FD at epoch 1: 25% · loss 0.5 · 100 images/s · 7 s left\n" in printed()
+
+
+def test_a_finished_task_says_what_it_found() -> None:
+    assert "✓ C · FD at epoch 1 · 3 s · fd_digits 76.36\n" in printed(Outcome("done", None, 3.0), values={"fd_digits": 76.3567})
+
+
+def test_one_that_measures_nothing_says_how_it_went_and_of_no_time_left() -> None:
+    assert "✓ C · FD at epoch 1 · 3 s · loss 0.5 · 100 images/s\n" in printed(Outcome("done", None, 3.0))
+
+
+def test_a_failed_task_says_why_and_the_summary_counts_it() -> None:
+    text = printed(Outcome("failed", EdmError("The disk is full."), 2.0))
+    assert "✗ C · FD at epoch 1 · 2 s\n  The disk is full.\n" in text
+    assert "1 of 1 tasks ended (1 failed) · 0 s" in text
+
+
+def test_what_was_there_already_only_counts() -> None:
+    lines = printed(Outcome("reused")).splitlines()
+    assert lines[1:] == ["1 of 1 tasks ended (1 reused) · 0 s"]
