@@ -193,7 +193,9 @@ class _Follower:
             every = [line for lines in self.lines.values() for line in lines]
             return TaskFailedError(self.task, reason or status.reason, "Its log says more.", every[-20:])
         where = f" ({self.failure['where']})" if self.failure.get("where") else ""
-        lines = list(self.lines.get(self.failure["rank"], ()))
+        error = EdmError(self.failure["what"], where=self.failure.get("where") or "", do_next=self.failure.get("do_next") or "")
+        printed = {line.strip() for line in str(error).splitlines()}  # by the stage, in these very words
+        lines = [line for line in self.lines.get(self.failure["rank"], ()) if line.strip() not in printed]
         code = BAD_INPUT if status.code == BAD_INPUT else FAILED
         return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", lines, code)
 

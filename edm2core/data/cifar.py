@@ -40,9 +40,9 @@ def _members(files: Files, wanted: tuple[str, ...]) -> dict[str, str]:
         count = list(found.values()).count(basename)
         if count != 1:
             raise InputError(
-                f"{count or 'no'} member named {basename!r}, which this format has once",
+                f"There is {count or 'no'} member named {basename!r}, which this format has once.",
                 where=str(files.path),
-                do_next="check that data.format names this archive's format, or get the archive again",
+                do_next="Check that data.format names this archive's format, or get the archive again.",
             )
     return found
 
@@ -71,7 +71,9 @@ def _join(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> Split:
 
 
 def _odd(where: str, what: str) -> InputError:
-    return InputError(f"is not a batch of the published form: it {what}", where=where, do_next="get the archive again from its publisher")
+    return InputError(
+        f"It is not a batch of the published form: it {what}.", where=where, do_next="Get the archive again from its publisher."
+    )
 
 
 class _Dtype:
@@ -95,7 +97,9 @@ class _Array:
     def value(self, where: str) -> NDArray[np.uint8]:
         """The array, a view of the pickle's bytes."""
         match self.state:
-            case (int(), tuple(shape), _Dtype(name=b"u1"), bool(fortran), bytes(data)) if all(type(n) is int and n >= 0 for n in shape):
+            case (int(), tuple(shape), _Dtype(name=b"u1" | "u1"), bool(fortran), bytes(data)) if all(
+                type(n) is int and n >= 0 for n in shape
+            ):
                 array = np.frombuffer(data, np.uint8)
                 if array.size == np.prod(shape, dtype=object):
                     return array.reshape(shape, order="F" if fortran else "C")
@@ -119,6 +123,7 @@ class _MakeDtype:
 # Instances with empty __slots__: a pickle can call them and can set nothing on them.
 _ALLOWED: dict[tuple[str, str], object] = {
     ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),  # as NumPy 2 writes it, which whoever makes such an archive today has
     ("numpy", "ndarray"): object(),
     ("numpy", "dtype"): _MakeDtype(),
 }
@@ -143,9 +148,9 @@ def _load(files: Files, name: str) -> dict[bytes, Any]:
         raise
     except _Refused as error:
         raise InputError(
-            f"the pickle asks for {str(error)!r}, which could run code; it was not run",
+            f"The pickle asks for {str(error)!r}, which could run code; it was not run.",
             where=files.where(name),
-            do_next="do not trust this file; get the archive from its publisher",
+            do_next="Do not trust this file; get the archive from its publisher.",
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
         raise _odd(files.where(name), f"cannot be unpickled ({type(error).__name__}: {error})") from error

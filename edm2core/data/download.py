@@ -19,7 +19,7 @@ ATTEMPTS = 8
 WAIT = wait_exponential(multiplier=0.5, max=10)  # seconds
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
-_BY_HAND = "check the network, or download the file by hand and set data.source to its path"
+_BY_HAND = "Check the network, or download the file by hand and set data.source to its path."
 
 
 class _Unfinished(Exception):
@@ -39,9 +39,9 @@ def download(url: str, target: Path, check: Callable[[Path], None], progress: Ca
             return _download(url, target, check, progress)
     except OSError as error:
         raise EdmError(
-            f"the download cannot be written: {error.strerror}",
+            f"The download cannot be written: {error.strerror}.",
             where=str(error.filename or target),
-            do_next="free space, or check the permissions",
+            do_next="Free some space, or check the permissions.",
         ) from error
 
 
@@ -74,7 +74,7 @@ def _transfer(url: str, part: Path, progress: Callable[[int, int], None] | None)
         attempts(_continue, url, part, progress)
     except _Unfinished as error:
         raise EdmError(
-            f"the download failed {ATTEMPTS} times: {error}", where=without_secrets(url), do_next=_BY_HAND, permanent=False
+            f"The download failed {ATTEMPTS} times: {error}.", where=without_secrets(url), do_next=_BY_HAND, permanent=False
         ) from error
 
 
@@ -90,7 +90,7 @@ def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None)
         if error.code in (408, 425, 429) or error.code >= 500:
             raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
         raise InputError(
-            f"the server answered {error.code} {error.reason}", where=f"data.source: {without_secrets(url)}", do_next="correct the URL"
+            f"The server answered {error.code} {error.reason}.", where=f"data.source: {without_secrets(url)}", do_next="Correct the URL."
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _Unfinished(str(getattr(error, "reason", error))) from error

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from edm2core.errors import InputError
 
 MAX_MEMBER = 512 * 2**20  # bytes; the largest published member (CIFAR-100's train) has 155 MB
-_AGAIN = "the file is incomplete or altered: get it again from where it came"
+_AGAIN = "The file is incomplete or altered: get it again from where it came."
 _UNREADABLE = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 Archive = TypeVar("Archive", zipfile.ZipFile, tarfile.TarFile)
@@ -43,16 +43,16 @@ class Files:
         size = self.sizes[name]
         if size > MAX_MEMBER:
             raise InputError(
-                f"a file of {size:,} bytes is more than any image data needs",
+                f"A file of {size:,} bytes is more than any image data needs.",
                 where=self.where(name),
-                do_next=f"the limit is {MAX_MEMBER:,}",
+                do_next=f"The limit is {MAX_MEMBER:,}.",
             )
         try:
             data = self._read(name)
         except _UNREADABLE as error:
-            raise InputError(f"cannot be read: {error}", where=self.where(name), do_next=_AGAIN) from error
+            raise InputError(f"It cannot be read: {error}.", where=self.where(name), do_next=_AGAIN) from error
         if len(data) != size:
-            raise InputError(f"has {len(data):,} bytes where {size:,} were announced", where=self.where(name), do_next=_AGAIN)
+            raise InputError(f"It has {len(data):,} bytes where {size:,} were announced.", where=self.where(name), do_next=_AGAIN)
         return data
 
 
@@ -67,7 +67,9 @@ def open_files(path: Path) -> Iterator[Files]:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), do_next="give an archive or a folder that exists") from error
+        raise InputError(
+            f"It cannot be read: {error.strerror}.", where=str(path), do_next="Give an archive or a folder that exists."
+        ) from error
     if start in (b"PK\x03\x04", b"PK\x05\x06"):
         with _opened(path, lambda: zipfile.ZipFile(path)) as archive:
             yield _zip_files(path, archive)
@@ -83,12 +85,14 @@ def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
     visited: set[str] = set()
 
     def fail(error: OSError) -> None:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(error.filename), do_next="check its permissions")
+        raise InputError(f"It cannot be read: {error.strerror}.", where=str(error.filename), do_next="Check its permissions.")
 
     for root, subfolders, names in os.walk(path, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
         if real in visited:
-            raise InputError("links lead to this folder more than once", where=root, do_next="remove the link, or give a folder without it")
+            raise InputError(
+                "Links lead to this folder more than once.", where=root, do_next="Remove the link, or give a folder without it."
+            )
         visited.add(real)
         subfolders[:] = [name for name in subfolders if not _hidden(name)]
         relative = PurePosixPath(Path(root).relative_to(path).as_posix())
@@ -102,7 +106,7 @@ def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
                 fail(error)
                 raise
             if not stat.S_ISREG(found.st_mode):
-                raise InputError("is neither a file nor a folder", where=os.path.join(root, name), do_next="remove it from the folder")
+                raise InputError("It is neither a file nor a folder.", where=os.path.join(root, name), do_next="Remove it from the folder.")
             sizes[str(relative / name)] = found.st_size
     return dict(sorted(sizes.items())), frozenset(folders)
 
@@ -112,7 +116,7 @@ def _opened(path: Path, opener: Callable[[], Archive]) -> Iterator[Archive]:
     try:
         archive = opener()
     except _UNREADABLE as error:
-        raise InputError("is not a readable zip or tar archive", where=str(path), do_next=_AGAIN) from error
+        raise InputError("It is not a readable zip or tar archive.", where=str(path), do_next=_AGAIN) from error
     with archive:
         yield archive
 
@@ -142,7 +146,7 @@ def _tar_files(path: Path, archive: tarfile.TarFile) -> Files:
     try:
         infos = archive.getmembers()
     except _UNREADABLE as error:
-        raise InputError(f"is not a whole archive: {error}", where=str(path), do_next=_AGAIN) from error
+        raise InputError(f"It is not a whole archive: {error}.", where=str(path), do_next=_AGAIN) from error
     for info in infos:
         name = _inside(info.name, path)
         if info.isdir():
@@ -166,24 +170,24 @@ def _inside(name: str, path: Path) -> str:
     parsed = PureWindowsPath(name)
     if parsed.anchor or ".." in parsed.parts:
         raise InputError(
-            f"the archive holds a path that leads out of it: {name!r}",
+            f"The archive holds a path that leads out of it: {name!r}.",
             where=str(path),
-            do_next="do not trust this archive; get it from its publisher",
+            do_next="Do not trust this archive; get it from its publisher.",
         )
     return parsed.as_posix()
 
 
 def _link(path: Path, name: str) -> InputError:
     return InputError(
-        f"the archive holds a link or a special file: {name!r}",
+        f"The archive holds a link or a special file: {name!r}.",
         where=str(path),
-        do_next="pack the files themselves (tar: with --dereference)",
+        do_next="Pack the files themselves (tar: with --dereference).",
     )
 
 
 def _add(members: dict[str, Info], name: str, info: Info, path: Path) -> None:
     if name in members:
-        raise InputError(f"the archive holds {name!r} twice", where=str(path), do_next="pack it again with each file once")
+        raise InputError(f"The archive holds {name!r} twice.", where=str(path), do_next="Pack it again with each file once.")
     if not any(_hidden(part) for part in name.split("/")):
         members[name] = info
 

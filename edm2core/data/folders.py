@@ -27,12 +27,12 @@ def class_folders(files: Files) -> Folders:
     """Class folders inside train/ and test/ (or val/), or at the top. Raises InputError naming the folder or image that is wrong."""
     if files.kind == "tar":
         raise InputError(
-            "images are read from a folder or a zip, not from a tar", where=str(files.path), do_next="unpack it, or pack it as a zip"
+            "Images are read from a folder or a zip, not from a tar.", where=str(files.path), do_next="Unpack it, or pack it as a zip."
         )
     root = _root(files)
     top = _subfolders(files, root)
     skipped = [name for name in files.sizes if not is_image(name)]
-    notes = [f"{len(skipped)} files without an image's suffix were left out, such as {skipped[0]!r}."] if skipped else []
+    notes = [f"Without an image's suffix and left out: {len(skipped)}, such as {skipped[0]!r}."] if skipped else []
     if "train" in top and _split_names(files, root, top):
         train, test, note = _two_splits(files, root, top)
         return Folders(train, test, notes + note)
@@ -65,15 +65,15 @@ def class_groups(files: Files, root: str) -> Groups:
             first, slash, _ = name[len(root) :].partition("/")
             if not slash:
                 raise InputError(
-                    "the image is in no class folder", where=files.where(name), do_next="put every image into its class's folder"
+                    "The image is in no class folder.", where=files.where(name), do_next="Put every image into its class's folder."
                 )
             groups[first].append(name)
     if not groups:
-        raise InputError("the folder holds no images", where=files.where(root), do_next=f"images end in {', '.join(sorted(SUFFIXES))}")
+        raise InputError("The folder holds no images.", where=files.where(root), do_next=f"Images end in {', '.join(sorted(SUFFIXES))}.")
     for folder in sorted(_subfolders(files, root)):
         if folder not in groups:
             raise InputError(
-                "the class folder holds no image", where=files.where(root + folder), do_next="add its images, or remove the folder"
+                "The class folder holds no image.", where=files.where(root + folder), do_next="Add its images, or remove the folder."
             )
     return {name: sorted(groups[name]) for name in sorted(groups)}
 
@@ -85,15 +85,17 @@ def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups,
     )
     if other:
         raise InputError(
-            "holds images but is neither train/, test/ nor val/", where=files.where(root + other[0]), do_next="move it out of the data set"
+            "It holds images but is neither train/, test/ nor val/.",
+            where=files.where(root + other[0]),
+            do_next="Move it out of the data set.",
         )
     train, test = class_groups(files, f"{root}train/"), class_groups(files, f"{root}{named[0]}/")
     for name in sorted(train.keys() ^ test.keys()):
         has, lacks = ("train", named[0]) if name in train else (named[0], "train")
         raise InputError(
-            f"class {name!r} is in {has}/ and missing here",
+            f"Class {name!r} is in {has}/ and missing here.",
             where=files.where(f"{root}{lacks}/{name}"),
-            do_next="give both splits the same class folders",
+            do_next="Give both splits the same class folders.",
         )
     return train, test, [f"{root}val/ was left out: {root}test/ is the test split."] if len(named) == 2 else []
 
@@ -103,9 +105,9 @@ def _split_names(files: Files, root: str, top: set[str]) -> list[str]:
     named: list[str] = [name for name in ("test", "val") if name in top]
     if "train" in top and not named and _subfolders(files, f"{root}train/"):
         raise InputError(
-            "train/ has class folders, but no test/ or val/ stands beside it",
+            "train/ has class folders, but no test/ or val/ stands beside it.",
             where=files.where(root),
-            do_next="name the test split's folder test or val",
+            do_next="Name the test split's folder test or val.",
         )
     return named
 

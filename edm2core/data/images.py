@@ -36,19 +36,19 @@ def decode(data: bytes, resolution: int | None, where: str) -> NDArray[np.uint8]
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _bad(
-                    where, f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}", "make the image smaller"
+                    where, f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}", "Make the image smaller."
                 )
             if image.mode[0] in "IF":
-                raise _bad(where, f"its pixels ({image.mode}) are deeper than 8 bits", "convert it to 8 bits a channel")
+                raise _bad(where, f"its pixels ({image.mode}) are deeper than 8 bits", "Convert it to 8 bits a channel.")
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise _bad(where, f"its size is absurd ({error})", "make the image smaller") from error
+        raise _bad(where, f"its size is absurd ({error})", "Make the image smaller.") from error
     except UnidentifiedImageError as error:
-        raise _bad(where, "it is not an image of a known kind", f"known are {', '.join(FORMATS)}") from error
+        raise _bad(where, "it is not an image of a known kind", f"Known are {', '.join(FORMATS)}.") from error
     except Exception as error:  # a damaged file can raise anything
-        raise _bad(where, f"it is truncated or damaged ({error})", "get the file again, or remove it") from error
+        raise _bad(where, f"it is truncated or damaged ({error})", "Get the file again, or remove it.") from error
     if resolution is not None:
         side = min(upright.size)
         left, top = (upright.width - side) // 2, (upright.height - side) // 2
@@ -67,7 +67,7 @@ def image_blocks(files: Files, names: Sequence[str], shape: tuple[int, int, int]
             raise _bad(
                 files.where(name),
                 f"{pixels.shape[2]} x {pixels.shape[1]} pixels where others have {shape[2]} x {shape[1]}",
-                "set data.resolution",
+                "Set data.resolution.",
             )
         return pixels
 
@@ -82,7 +82,7 @@ def read_image_folder(files: Files, settings: DataSettings) -> Images:
     Classes by sorted name. Raises InputError naming the folder or image that is wrong.
     """
     if settings.resolution is None:
-        raise InputError("images of many sizes need one to be brought to", where="data.resolution", do_next="give the side in pixels")
+        raise InputError("Images of many sizes need one to be brought to.", where="data.resolution", do_next="Give the side in pixels.")
     train_groups, test_groups, notes = class_folders(files)
     classes = tuple(train_groups)
     train = _labelled(train_groups)
@@ -113,4 +113,4 @@ def _labelled(groups: Groups) -> Labelled:
 
 
 def _bad(where: str, what: str, do_next: str) -> InputError:
-    return InputError(f"the image cannot be used: {what}", where=where, do_next=do_next)
+    return InputError(f"The image cannot be used: {what}.", where=where, do_next=do_next)

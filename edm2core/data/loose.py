@@ -50,7 +50,7 @@ def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
                 arrays = [array for name in loaded.files if (array := loaded[name]).ndim == 4]  # others hold labels beside the images
             loaded = arrays[0] if len(arrays) == 1 else np.empty(0)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"It cannot be read as an array: {error}", where=str(path), do_next=ADVICE) from error
+        raise InputError(f"It cannot be read as an array: {error}.", where=str(path), do_next=ADVICE) from error
     channels_last = (*shape[1:], shape[0])
     if loaded.dtype != np.uint8 or loaded.shape[1:] not in (shape, channels_last):
         raise InputError(

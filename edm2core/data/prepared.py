@@ -37,9 +37,9 @@ def load_prepared(folder: Path) -> Prepared:
         classes, affine = tuple(info["classes"]), Affine(**info["affine"])
         expected = {part: int(counts[part]) for part in ("train", "test")}
     except OSError as error:
-        raise InputError("holds no prepared data set", where=str(folder), do_next="prepare it first") from error
+        raise InputError("It holds no prepared data set.", where=str(folder), do_next="Prepare it first.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"is damaged: {error!r}", where=str(folder / INFO), do_next="prepare the data set again") from error
+        raise IntegrityError(f"It is damaged: {error!r}.", where=str(folder / INFO), do_next="Prepare the data set again.") from error
     arrays = {
         f"{part}_{what}": _array(folder / f"{part}_{what}.npy", dtype, (count, *tail))
         for part, count in expected.items()
@@ -49,9 +49,9 @@ def load_prepared(folder: Path) -> Prepared:
         labels = arrays[f"{part}_labels"]
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             raise IntegrityError(
-                f"has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0",
+                f"It has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0.",
                 where=str(folder / f"{part}_labels.npy"),
-                do_next="prepare the data set again",
+                do_next="Prepare the data set again.",
             )
     return Prepared(**arrays, classes=classes, affine=affine, info=info)
 
@@ -60,11 +60,11 @@ def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArr
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise IntegrityError(f"cannot be read: {error}", where=str(path), do_next="prepare the data set again") from error
+        raise IntegrityError(f"It cannot be read: {error}.", where=str(path), do_next="Prepare the data set again.") from error
     if array.dtype != dtype or array.shape != shape:
         raise IntegrityError(
-            f"holds {array.dtype} {array.shape} where {INFO} says {np.dtype(dtype)} {shape}",
+            f"It holds {array.dtype} {array.shape} where {INFO} says {np.dtype(dtype)} {shape}.",
             where=str(path),
-            do_next="prepare the data set again",
+            do_next="Prepare the data set again.",
         )
     return array

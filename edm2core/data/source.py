@@ -36,7 +36,7 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
             with path.open("rb") as file:
                 return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), do_next="check the path and its permissions") from error
+        raise InputError(f"It cannot be read: {error.strerror}.", where=str(path), do_next="Check the path and its permissions.") from error
     return digest_of_entries({name: digest_of(path / name, algorithm) for name in list_folder(path)[0]}, algorithm)
 
 
@@ -57,7 +57,7 @@ def fetch(settings: DataSettings, cache: Path, progress: Progress | None = None)
         path = _local(settings)
         if settings.digest and (found := digest_of(path, settings.digest.partition(":")[0])) != settings.digest:
             raise wrong_digest(
-                str(path), settings.digest, found, "replace the file, or correct data.digest if this file is the one you mean"
+                str(path), settings.digest, found, "Replace the file, or correct data.digest if this file is the one you mean."
             )
         return path
     url, digest = str(settings.source), _declared(settings)
@@ -69,13 +69,16 @@ def _check_download(path: Path, url: str, digest: str) -> None:
     found = digest_of(path, digest.partition(":")[0])
     if found != digest:
         raise wrong_digest(
-            without_secrets(url), digest, found, "the publisher's file changed or data.digest is wrong: compare with the published digest"
+            without_secrets(url),
+            digest,
+            found,
+            "The publisher's file has changed or data.digest is wrong: compare with the published digest.",
         )
 
 
 def wrong_digest(where: str, expected: str, found: str, do_next: str) -> InputError:
     """The error for bytes that are not the declared ones."""
-    return InputError(f"wrong checksum: expected {expected}, found {found}", where=where, do_next=do_next)
+    return InputError(f"The digest is wrong: expected {expected}, found {found}.", where=where, do_next=do_next)
 
 
 def _is_url(settings: DataSettings) -> bool:
@@ -86,9 +89,9 @@ def _declared(settings: DataSettings) -> str:
     source = str(settings.source)
     if not source.startswith(("http://", "https://")) or not settings.digest:
         raise InputError(
-            "a source is a local path, or an http(s) URL with its digest beside it",
+            "A source is a local path, or an http(s) URL with its digest beside it.",
             where=f"data.source: {without_secrets(source)}",
-            do_next="download it first and give its path",
+            do_next="Download it first and give its path.",
         )
     return settings.digest
 
@@ -97,6 +100,6 @@ def _local(settings: DataSettings) -> Path:
     path = Path(str(settings.source)).expanduser()
     if not path.exists():
         raise InputError(
-            "the data's path does not exist", where=f"data.source: {path}", do_next="correct the path, or give a URL and its digest"
+            "The data's path does not exist.", where=f"data.source: {path}", do_next="Correct the path, or give a URL and its digest."
         )
     return path

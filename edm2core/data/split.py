@@ -69,9 +69,9 @@ def test_images(count: int, share: float, name: str, where: str) -> int:
         return 0
     if count < 2:
         raise InputError(
-            f"class {name!r} has {count} image, and a training and a test split need one each",
+            f"Class {name!r} has {count} image, and a training and a test split need one each.",
             where=where,
-            do_next="add images, or set data.test_share: 0",
+            do_next="Add images, or set data.test_share: 0.",
         )
     return min(max(round(share * count), 1), count - 1)
 

@@ -12,7 +12,7 @@ from edm2core.data.images import decode, image_blocks
 from edm2core.data.split import Images, Split
 from edm2core.errors import InputError
 
-_AGAIN = "get the archive again from its publisher"
+_AGAIN = "Get the archive again from its publisher."
 
 
 def read_tinyimagenet(files: Files, resolution: int | None) -> Images:
@@ -21,11 +21,11 @@ def read_tinyimagenet(files: Files, resolution: int | None) -> Images:
     test/ has no labels and is left out. Raises InputError naming the class folder, annotation or image that is missing or unknown.
     """
     if files.kind == "tar":
-        raise InputError("is a tar where the published archive is a zip", where=str(files.path), do_next=_AGAIN)
+        raise InputError("It is a tar where the published archive is a zip.", where=str(files.path), do_next=_AGAIN)
     root = _root(files)
     wnids = sorted(_text(files, f"{root}wnids.txt").split())
     if len(set(wnids)) != len(wnids) or not wnids:
-        raise InputError("lists no class, or one twice", where=files.where(f"{root}wnids.txt"), do_next=_AGAIN)
+        raise InputError("It lists no class, or one twice.", where=files.where(f"{root}wnids.txt"), do_next=_AGAIN)
     train_names, train_labels = _train(files, root, wnids)
     test_names, test_labels = _validation(files, root, wnids)
     shape = decode(files.read(train_names[0]), resolution, files.where(train_names[0])).shape
@@ -40,9 +40,9 @@ def _root(files: Files) -> str:
     found = [name for name in files.sizes if PurePosixPath(name).name == "wnids.txt"]
     if len(found) != 1:
         raise InputError(
-            f"has {len(found)} files wnids.txt where Tiny-ImageNet has one",
+            f"It has {len(found)} files wnids.txt where Tiny-ImageNet has one.",
             where=str(files.path),
-            do_next="check data.format and data.source",
+            do_next="Check data.format and data.source.",
         )
     return found[0].removesuffix("wnids.txt")
 
@@ -51,10 +51,10 @@ def _train(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[i
     groups = class_groups(files, f"{root}train/")
     for wnid in wnids:
         if wnid not in groups:
-            raise InputError(f"class {wnid!r} of wnids.txt has no folder", where=files.where(f"{root}train/{wnid}"), do_next=_AGAIN)
+            raise InputError(f"Class {wnid!r} of wnids.txt has no folder.", where=files.where(f"{root}train/{wnid}"), do_next=_AGAIN)
     for folder in groups:
         if folder not in wnids:
-            raise InputError("the class folder is not in wnids.txt", where=files.where(f"{root}train/{folder}"), do_next=_AGAIN)
+            raise InputError("The class folder is not in wnids.txt.", where=files.where(f"{root}train/{folder}"), do_next=_AGAIN)
     return [name for wnid in wnids for name in groups[wnid]], [label for label, wnid in enumerate(wnids) for _ in groups[wnid]]
 
 
@@ -66,18 +66,20 @@ def _validation(files: Files, root: str, wnids: list[str]) -> tuple[list[str], l
     for number, line in enumerate(_text(files, annotations).splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2:
-            raise InputError("is no 'file, class, box' with tabs between", where=f"{where}, line {number}", do_next=_AGAIN)
+            raise InputError("It is no 'file, class, box' with tabs between.", where=f"{where}, line {number}", do_next=_AGAIN)
         name = folder + fields[0]
         if fields[1] not in wnids:
-            raise InputError(f"names the class {fields[1]!r}, which is not in wnids.txt", where=f"{where}, line {number}", do_next=_AGAIN)
+            raise InputError(
+                f"It names the class {fields[1]!r}, which is not in wnids.txt.", where=f"{where}, line {number}", do_next=_AGAIN
+            )
         if name not in files.sizes:
-            raise InputError(f"names the image {fields[0]!r}, which is missing", where=f"{where}, line {number}", do_next=_AGAIN)
+            raise InputError(f"It names the image {fields[0]!r}, which is missing.", where=f"{where}, line {number}", do_next=_AGAIN)
         if name in labels:
-            raise InputError(f"names the image {fields[0]!r} twice", where=f"{where}, line {number}", do_next=_AGAIN)
+            raise InputError(f"It names the image {fields[0]!r} twice.", where=f"{where}, line {number}", do_next=_AGAIN)
         labels[name] = wnids.index(fields[1])
     for name in files.sizes:
         if name.startswith(folder) and is_image(name) and name not in labels:
-            raise InputError("the image has no annotation", where=files.where(name), do_next=_AGAIN)
+            raise InputError("The image has no annotation.", where=files.where(name), do_next=_AGAIN)
     names = sorted(labels)
     return names, [labels[name] for name in names]
 
@@ -90,5 +92,5 @@ def _class_names(files: Files, root: str, wnids: list[str]) -> tuple[str, ...]:
 
 def _text(files: Files, name: str) -> str:
     if name not in files.sizes:
-        raise InputError("the file is missing", where=files.where(name), do_next=_AGAIN)
+        raise InputError("The file is missing.", where=files.where(name), do_next=_AGAIN)
     return files.read(name).decode(errors="replace")

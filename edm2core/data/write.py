@@ -35,7 +35,7 @@ def prepare(settings: DataSettings, source: Path | None, out: Path, progress: Pr
     `out` appears whole or not at all. Raises InputError naming the file that is wrong, EdmError where `out` cannot be written.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError("the folder for the prepared data is not empty", where=str(out), do_next="give a new folder, or remove this one")
+        raise InputError("The folder for the prepared data is not empty.", where=str(out), do_next="Give a new folder, or remove this one.")
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
@@ -44,9 +44,9 @@ def prepare(settings: DataSettings, source: Path | None, out: Path, progress: Pr
         part.rename(out)
     except OSError as error:
         raise EdmError(
-            f"the prepared data cannot be written: {error.strerror or error}",
+            f"The prepared data cannot be written: {error.strerror or error}.",
             where=str(out),
-            do_next="free space, or check the folder's permissions",
+            do_next="Free some space, or check the folder's permissions.",
             permanent=False,
         ) from error
     finally:
@@ -63,7 +63,7 @@ def _reader(settings: DataSettings, source: Path | None) -> Iterator[Images]:
         yield _at_resolution(settings, read_digits(settings))
         return
     if source is None:
-        raise InputError(f"the format {settings.format!r} needs a source", where="data.source", do_next="give a path or URL")
+        raise InputError(f"The format {settings.format!r} needs a source.", where="data.source", do_next="Give a path or URL.")
     with open_files(source) as files:
         if settings.format in ("cifar10", "cifar100"):
             from edm2core.data.cifar import read_cifar
@@ -83,9 +83,9 @@ def _reader(settings: DataSettings, source: Path | None) -> Iterator[Images]:
 def _at_resolution(settings: DataSettings, images: Images) -> Images:
     if settings.resolution not in (None, images.shape[-1]):
         raise InputError(
-            f"{settings.format} has images of side {images.shape[-1]}",
+            f"{settings.format} has images of side {images.shape[-1]}.",
             where=f"data.resolution: {settings.resolution}",
-            do_next="remove the setting",
+            do_next="Remove the setting.",
         )
     return images
 
@@ -94,7 +94,7 @@ def _write(settings: DataSettings, images: Images, folder: Path, progress: Progr
     counts = {"train": len(images.train.labels), "test": len(images.test.labels)}
     total = sum(counts.values())
     if not counts["train"]:
-        raise InputError("has no training images", where=f"data.source: {settings.source}", do_next="check the source and data.format")
+        raise InputError("It has no training images.", where=f"data.source: {settings.source}", do_next="Check the source and data.format.")
     seen = progress or (lambda done, total: None)
     histogram = _write_split(folder, "train", images.train, images.shape, lambda done: seen(done, total))
     _write_split(folder, "test", images.test, images.shape, lambda done: seen(counts["train"] + done, total))
@@ -103,7 +103,7 @@ def _write(settings: DataSettings, images: Images, folder: Path, progress: Progr
     mean, std = _moments(histogram.sum(axis=0))
     if settings.standardize and std == 0:
         raise InputError(
-            "all pixels are equal and cannot be standardised", where=f"data.source: {settings.source}", do_next="check the images"
+            "All pixels are equal and cannot be standardised.", where=f"data.source: {settings.source}", do_next="Check the images."
         )
     scale, offset = (SIGMA_DATA / std, -mean * SIGMA_DATA / std) if settings.standardize else (2.0, -1.0)
     notes = list(images.notes)

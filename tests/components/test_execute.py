@@ -119,6 +119,7 @@ def test_an_error_of_its_own_fails_the_task_at_once_with_the_reason(place: Place
         place.execute(damaged)
     assert prepare.title in caught.value.what
     assert "test_share" in caught.value.what
+    assert not [line for line in caught.value.lines if "test_share" in line]  # said once
 
 
 def test_exit_code_0_without_a_manifest_is_no_success(place: Place, prepare: Task) -> None:

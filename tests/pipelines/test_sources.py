@@ -121,7 +121,7 @@ def test_a_source_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for(
 def test_another_folder_at_the_same_path_on_the_pod_is_refused(pictures: Path, tmp_path: Path) -> None:
     [task] = brought(planned(tmp_path, pictures))
     (pictures / "train" / "cat" / "0.png").unlink()
-    with pytest.raises(InputError, match="wrong checksum"):
+    with pytest.raises(InputError, match="digest is wrong"):
         make(task, open_store(str(tmp_path / "store")), prepare.run)
 
 

@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import struct
 import tarfile
 from pathlib import Path
@@ -180,3 +181,13 @@ def test_nothing_remains_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         prepared(tmp_path, cifar10(test_batch=b"rubbish"))
     assert sorted(os.listdir(tmp_path)) == ["cifar.tar.gz"]
+
+
+def test_an_archive_that_was_pickled_today_is_read(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    batch = pickle.dumps({b"data": images, b"labels": [3, 7]})
+    meta = pickle.dumps({b"label_names": [f"class{number}".encode() for number in range(10)]})
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    data = prepared(tmp_path, {f"b/{name}": batch for name in names} | {"b/batches.meta": meta})
+    assert np.array_equal(data.train_images[:2], images.reshape(2, 3, 32, 32))
+    assert list(data.train_labels[:2]) == [3, 7]

@@ -130,7 +130,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew(server: Server, tmp_path: P
 
 def test_a_wrong_checksum_names_the_url_without_its_secrets_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     wrong = "md5:" + "0" * 32
-    with pytest.raises(InputError, match="wrong checksum") as caught:
+    with pytest.raises(InputError, match="digest is wrong") as caught:
         get(server, tmp_path, wrong, "?token=secret")
     for text in (server.url, wrong, DIGEST):
         assert text in str(caught.value)

@@ -88,7 +88,7 @@ def test_both_test_and_val_says_which_was_left_out(tmp_path: Path) -> None:
 
 def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
     data = prepared(write(tmp_path / "data", TWO_SPLITS | {"train/cat/notes.txt": b"x"}))
-    assert "1 files without an image's suffix were left out, such as 'train/cat/notes.txt'" in data.info["warning"]
+    assert "Without an image's suffix and left out: 1, such as 'train/cat/notes.txt'" in data.info["warning"]
 
 
 def without(*names: str) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ def without(*names: str) -> dict[str, bytes]:
         ({"train/a/x.png": colour(0), "valid/a/x.png": colour(0)}, r"no test/ or val/"),
         ({"readme.txt": b"nothing"}, "holds no images"),
         ({}, "holds no images"),
-        ({"a/1.png": colour(0)}, "class 'a' has 1 image"),
+        ({"a/1.png": colour(0)}, "Class 'a' has 1 image"),
     ],
 )
 def test_a_layout_that_is_wrong_names_the_place(tmp_path: Path, members: dict[str, bytes], message: str) -> None:

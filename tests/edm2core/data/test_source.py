@@ -68,7 +68,7 @@ def test_a_local_source_stays_where_it_is(archive: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("wrong", ["sha256:" + "0" * 64, "md5:" + "0" * 32])
 def test_a_wrong_checksum_names_file_expected_and_found(archive: Path, tmp_path: Path, wrong: str) -> None:
-    with pytest.raises(InputError, match="wrong checksum") as caught:
+    with pytest.raises(InputError, match="digest is wrong") as caught:
         fetch(settings(archive, wrong), tmp_path)
     found = SHA if wrong.startswith("sha256") else MD5
     for text in (str(archive), wrong, found, "what to do"):

@@ -40,5 +40,5 @@ def test_a_share_of_zero_keeps_everything_for_training() -> None:
 
 
 def test_a_class_of_one_image_is_named() -> None:
-    with pytest.raises(InputError, match="class 'b' has 1 image"):
+    with pytest.raises(InputError, match="Class 'b' has 1 image"):
         stratified_test(digests(5), [0, 0, 1, 2, 2], CLASSES, 0.2, "")

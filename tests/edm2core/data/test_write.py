@@ -34,7 +34,7 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
 
 def test_equal_pixels_cannot_be_standardised(tmp_path: Path) -> None:
     settings = image_folder(tmp_path / "data", {"a/1.png": np.full((4, 4, 3), 9, np.uint8)})
-    with pytest.raises(InputError, match="all pixels are equal"):
+    with pytest.raises(InputError, match="All pixels are equal"):
         prepare(settings, tmp_path / "data", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -68,7 +68,7 @@ def test_a_disk_that_cannot_hold_it_is_an_error_with_words(tmp_path: Path) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(EdmError, match=r"cannot be written(.|\n)*out(.|\n)*free space"):
+        with pytest.raises(EdmError, match=r"cannot be written(.|\n)*out(.|\n)*Free some space"):
             prepare(DIGITS, None, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -77,7 +77,7 @@ def test_samples_in_the_store_are_a_models_images(bench: Any, inputs: dict[str, 
 def test_images_that_changed_since_are_refused(bench: Any, inputs: dict[str, Ref]) -> None:
     np.save(bench.folder / "model.npy", np.zeros((100, 8, 8, 1), np.uint8))
     changed = settings("images", bench.folder / "model.npy", digest=f"sha256:{hashlib.sha256(b'').hexdigest()}")
-    with pytest.raises(InputError, match="wrong checksum"):
+    with pytest.raises(InputError, match="digest is wrong"):
         bench.run(calibration.run, "calibration", changed, inputs)
     with pytest.raises(InputError, match="someone's are all"):
         bench.run(calibration.run, "calibration", settings("images", bench.folder / "model.npy"), inputs)

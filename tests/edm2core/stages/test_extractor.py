@@ -101,7 +101,7 @@ def test_absent_weights_say_where_to_get_them(bench: Any, source: str | None) ->
 
 
 def test_other_bytes_than_declared_are_refused(bench: Any, weights_file: Path) -> None:
-    with pytest.raises(InputError, match="wrong checksum"):
+    with pytest.raises(InputError, match="digest is wrong"):
         bench.run(extractor.run, "extractor", inception(weights_file, "sha256:6726825d"))
 
 

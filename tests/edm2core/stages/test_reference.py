@@ -83,5 +83,5 @@ def test_statistics_of_other_images_or_features_are_refused(
 
 def test_a_file_that_changed_since_it_was_planned_is_refused(bench: Any, digits: Ref, extractor: Ref, theirs: Path) -> None:
     given = settings(theirs, count=count(bench, digits), digest=f"sha256:{0:064x}")
-    with pytest.raises(InputError, match="wrong checksum"):
+    with pytest.raises(InputError, match="digest is wrong"):
         bench.run(reference.run, "reference", given, {"data": digits, "extractor": extractor})

@@ -177,5 +177,5 @@ def test_where_the_users_disk_is_not_seen_the_stores_copy_is_read(tmp_path: Path
 def test_a_checkpoint_that_changed_since_the_plan_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     tasks = tasks_of(tmp_path, "5", **{"start.checkpoint": "model_3.pth"})
     checkpoint.write_bytes(checkpoint.read_bytes() + b"more")
-    with pytest.raises(InputError, match="wrong checksum"):
+    with pytest.raises(InputError, match="digest is wrong"):
         _work(tasks["digits/E · read model_3.pth"], open_store(str(tmp_path / "store")), start.run)
