@@ -124,11 +124,18 @@ def _sections(path: str | Path) -> dict[str, Any]:
             raise TypeError("its parts are no dictionaries")
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
-            f"This is not a checkpoint of FutureXiang/edm2: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"This is not a checkpoint of FutureXiang/edm2: {_reason(error)}.",
             where=str(path),
             do_next="Give a model_<epoch>.pth as its training script writes it: a dictionary of MODEL, EMA and opt.",
         ) from error
     return dict(sections)
+
+
+def _reason(error: Exception) -> str:
+    """The error's first sentence: what PyTorch goes on to say is advice to load the file in a way that runs code."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of weights alone"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 class _Comparison:

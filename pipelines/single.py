@@ -16,6 +16,7 @@ from edm2core.manifest import Manifest
 from edm2core.plan import Task
 from edm2core.store.base import Store
 from edm2core.store.runs import Run, record
+from edm2core.store.summary import change
 from pipelines.places import GRACE_S, Here
 from pipelines.view import QUIET_S
 
@@ -48,6 +49,8 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
     try:
         return [execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())[0] for task in tasks]
     except TaskFailedError as error:
+        run.log({"kind": "failed", "task": str(error.task.ref), "title": error.task.title, "error": error.what})
+        change(store, run_id, states={"failed": 1})
         error.what, error.where = f"{error.what}{error.tail}", str(run.log_path(error.task))
         raise
     finally:

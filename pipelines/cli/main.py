@@ -11,7 +11,8 @@ from io import TextIOWrapper
 import click
 from rich.console import Console
 
-from edm2core.errors import EdmError
+from edm2core.config.validate import unknown
+from edm2core.errors import EdmError, InputError
 
 GROUPS = {
     "An experiment": {
@@ -66,6 +67,11 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"pipelines.cli.{cmd_name}").command
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise InputError(unknown("command", args[0], args[0], list(VERBS)), do_next="`edm2 --help` lists the commands.")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         widest = max(map(len, VERBS))  # so that all groups have one column
         for group, verbs in GROUPS.items():
@@ -96,8 +102,13 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        help_at = f"`{context.command_path} --help` says what it takes." if context else ""
+        _show(InputError(error.format_message(), do_next=help_at), debug)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -72,6 +72,27 @@ def test_a_missing_experiment_and_an_unknown_verb_are_bad_input(edm2: Edm2) -> N
     assert edm2("run")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words", "do_next"),
+    [
+        (["recpies"], "no command 'recpies'. Did you mean 'recipes'?", "`edm2 --help`"),
+        (["run"], "Missing argument 'EXPERIMENT'", "`edm2 run --help`"),
+        (["run", "e.yaml", "--jobs", "0"], "0 is not in the range", "`edm2 run --help`"),
+        (["runs", "mr"], "No such command 'mr'", "`edm2 runs --help`"),
+        (["import", "fx", "absent.pth", "--recipe", "cifar10/C"], "There is no file absent.pth", "model_<e>.pth"),
+        (["import", "fx", ".", "--recipe", "cifar10/C"], "There is no file .", "model_<e>.pth"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_told_as_any_bad_input(edm2: Edm2, arguments: list[str], words: str, do_next: str) -> None:
+    code, printed = edm2(*arguments)
+    assert code == 2
+    what, *_, last = printed.splitlines()
+    assert what.startswith("edm2: ")
+    assert words in what
+    assert last.startswith("  what to do: ")
+    assert do_next in last
+
+
 def test_debug_shows_the_traceback(edm2: Edm2) -> None:
     assert "Traceback" in edm2("--debug", "run", "absent.yaml")[1]
 

@@ -59,6 +59,13 @@ def test_the_experiment_that_goes_on_from_it_finds_it(folder: Path) -> None:
     assert (folder / "store" / "results" / "start" / start["key"] / "manifest.json").exists()
 
 
+def test_a_failed_import_is_listed_as_failed_and_advises_nothing_unsafe(folder: Path) -> None:
+    printed = edm2(folder, "import", "fx", "tiny.yaml", "--recipe", "tiny.yaml", "--store", "store")[1]
+    assert "weights_only" not in printed
+    listed = edm2(folder, "runs", "--store", "store")[1]
+    assert listed.split()[3] == "failed"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
