@@ -19,7 +19,7 @@ from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
 from pipelines.schedule import Outcome
 
-QUIET_S = 10.0  # between two progress lines of a task where there is no terminal
+QUIET_S = 10.0  # before a task's first progress line and between two, where there is no terminal
 SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]", "interrupted": "[yellow]■[/]"}
 
 
@@ -62,6 +62,7 @@ class View:
         with self._lock:
             if outcome.state == "running":
                 self._running[task.ref] = task
+                self._said[task.ref] = time.monotonic()  # one that soon ends says only that
                 return
             self._running.pop(task.ref, None)
             event, found = self._events.pop(task.ref, {}), self._found.pop(task.ref, "")
@@ -80,7 +81,7 @@ class View:
         if event["kind"] == "progress":
             with self._lock:
                 self._events[task.ref] = event
-                due = self._live is None and time.monotonic() - self._said.get(task.ref, 0.0) > QUIET_S
+                due = self._live is None and time.monotonic() - self._said.get(task.ref, 0.0) >= QUIET_S
                 if due:
                     self._said[task.ref] = time.monotonic()
             if due:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,10 +9,11 @@ from typing import NamedTuple
 
 from edm2core.errors import IntegrityError
 from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task, trajectory_ref
+from edm2core.plan import trajectory_ref
 from edm2core.store.base import Entry, Store
 from edm2core.store.leases import holder
 from edm2core.store.results import discard, load
+from edm2core.store.runs import list_runs, load_plan
 
 DAY_S = 86_400.0
 
@@ -101,19 +100,16 @@ class _Kept:
 
 def _kept(store: Store) -> _Kept:
     kept = _Kept()
-    for entry in store.list("runs/"):
-        if not re.fullmatch(r"runs/[^/]+/plan\.json", entry.path):
-            continue
-        data = store.read(entry.path)
+    for run in list_runs(store):
         try:
-            tasks = [Task.from_json(values) for values in json.loads(data)["tasks"]]
-            kept.trajectories |= {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _, tasks = load_plan(store, run)
+        except IntegrityError as error:
             raise IntegrityError(
-                f"The plan of a run cannot be read, so what it needs is unknown: {error}.",
-                where=f"{store.uri}/{entry.path}",
+                f"{error.what} So what it needs is unknown, and nothing is removed.",
+                where=error.where,
                 do_next="Remove that run (edm2 runs rm), or run its experiment again.",
             ) from None
+        kept.trajectories |= {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
         for task in tasks:
             kept.results |= {task.ref, *task.needs}
             kept.digests.add(str(task.settings.get("digest")).rpartition(":")[2])

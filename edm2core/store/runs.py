@@ -126,7 +126,10 @@ def find_run(address: str, store: str) -> Run:
 
 
 def load_plan(store: Store, run: str) -> tuple[str, list[Task]]:
-    """The name and the tasks of a recorded run; raises InputError naming the runs there are."""
+    """The name and the tasks of a recorded run.
+
+    Raises InputError naming the runs there are, IntegrityError for a plan that cannot be read.
+    """
     path = f"runs/{run}/plan.json"
     _must_exist(Run(run, store))
     try:

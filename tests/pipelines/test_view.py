@@ -1,10 +1,12 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from edm2core.errors import EdmError
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
+from pipelines import view
 from pipelines.schedule import Outcome
 from pipelines.view import View
 
@@ -14,19 +16,21 @@ PROGRESS = {"kind": "progress", "done": 1, "total": 4, "loss": 0.5, "images_per_
 
 def printed(*outcomes: Outcome, **metadata: object) -> str:
     console = Console(file=io.StringIO(), width=200)
-    view = View([TASK], console)
-    view.changed(TASK, Outcome("running"))
-    view.event(TASK, PROGRESS)
+    shown = View([TASK], console)
+    shown.changed(TASK, Outcome("running"))
+    shown.event(TASK, PROGRESS)
     if metadata:
-        view.made(TASK, Manifest("metrics", 1, "k", "t", {}, {}, {}, "a", {}, metadata))
+        shown.made(TASK, Manifest("metrics", 1, "k", "t", {}, {}, {}, "a", {}, metadata))
     for outcome in outcomes:
-        view.changed(TASK, outcome)
-    console.print(view.summary())
+        shown.changed(TASK, outcome)
+    console.print(shown.summary())
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_without_a_terminal_a_task_says_how_far_it_is() -> None:
+def test_without_a_terminal_a_task_that_takes_its_time_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "25%" not in printed()
+    monkeypatch.setattr(view, "QUIET_S", 0.0)
     assert "  C · FD at epoch 1: 25% · loss 0.5 · 100 images/s · 7 s left\n" in printed()
 
 
@@ -46,4 +50,4 @@ def test_a_failed_task_says_why_and_the_summary_counts_it() -> None:
 
 def test_what_was_there_already_only_counts() -> None:
     lines = printed(Outcome("reused")).splitlines()
-    assert lines[1:] == ["1 of 1 tasks ended (1 reused) · 0 s"]
+    assert lines == ["1 of 1 tasks ended (1 reused) · 0 s"]
