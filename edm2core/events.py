@@ -64,6 +64,12 @@ def numbers(event: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
+def size(count: float) -> str:
+    """Bytes in words: 1.5 kB, 2.2 MB, 10.0 GB."""
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e5 else (1e3, "kB")
+    return f"{count / unit:,.1f} {name}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: 2 min 05 s."""
     seconds = round(seconds)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from edm2core.events import size
 from edm2core.store import find_store
 from edm2core.store.gc import apply, plan_gc
 from pipelines.cli.options import store_option
 
 
-@click.command(short_help="List what no kept run needs, and remove it.")
+@click.command(short_help="List what no run needs, and remove it.")
 @store_option
 @click.option("--days", default=7, show_default=True, type=click.IntRange(0), help="Leave alone what is younger.")
 @click.option("--apply", "remove", is_flag=True, help="Remove it. Without this nothing is removed.")
@@ -17,12 +18,16 @@ def command(store: str, days: int, remove: bool) -> None:
     """List everything in the store that no run needs (`edm2 runs` lists them, `edm2 runs rm` forgets one), and with --apply remove it."""
     where = find_store(store)
     removals = plan_gc(where, days)
+    leases = [removal for removal in removals if removal.path.startswith("leases/")]  # tiny, and as many as tasks
     for removal in removals:
-        click.echo(f"{removal.size / 1e6:10.1f} MB  {removal.path}  {removal.why}")
+        if removal not in leases:
+            click.echo(f"{size(removal.size):>12}  {removal.path}  {removal.why}")
+    if leases:
+        click.echo(f"{size(sum(lease.size for lease in leases)):>12}  {len(leases)} of leases/  {leases[0].why}")
     total = sum(removal.size for removal in removals)
     if remove:
-        click.echo(f"{apply(where, removals, days) / 1e6:.1f} MB removed from {where.uri}.")
+        click.echo(f"{size(apply(where, removals, days))} removed from {where.uri}.")
     elif removals:
-        click.echo(f"{total / 1e6:.1f} MB could go; `edm2 gc --apply` removes it.")
+        click.echo(f"{size(total)} could go; `edm2 gc --apply` removes it.")
     else:
         click.echo(f"Nothing in {where.uri} is older than {days} days and needed by no run.")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edm2core.config.experiment import load_experiment
+from edm2core.events import size
 from edm2core.manifest import Ref
 from edm2core.plan import Task, plan
 from edm2core.store import open_store
@@ -48,11 +49,11 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     console.print(_costs(tasks, there, costs, GPUS[gpu]))
     if averages := sum(cost.averages for cost in costs.values()):
         console.print(
-            f"Of what is kept, {_size(averages)} are averages in half precision, from which those of any width can be mixed.",
+            f"Of what is kept, {size(averages)} are averages in half precision, from which those of any width can be mixed.",
             soft_wrap=True,
         )
     if scratch := max((cost.scratch or 0.0 for cost in costs.values()), default=0.0):
-        console.print(f"A probe keeps up to {_size(scratch)} of features in its working folder while it runs.", soft_wrap=True)
+        console.print(f"A probe keeps up to {size(scratch)} of features in its working folder while it runs.", soft_wrap=True)
     for metric, why in absent(read).items():
         console.print(f"Left out: {metric}. {why}", markup=False, soft_wrap=True)
     console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
@@ -90,7 +91,7 @@ def _costs(tasks: list[Task], there: set[Ref], costs: dict[Ref, Estimate], gpu: 
             str(len(own)),
             str(len(left)),
             UNKNOWN if row[0] is None else f"{row[0] / 1e15:,.3g}",
-            UNKNOWN if row[1] is None else _size(row[1]),
+            UNKNOWN if row[1] is None else size(row[1]),
             *(UNKNOWN if value is None else f"{value / 3600:,.2f}" for value in hours),
             style="bold" if stage == "all" else "",
         )
@@ -100,7 +101,3 @@ def _costs(tasks: list[Task], there: set[Ref], costs: dict[Ref, Estimate], gpu: 
 def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
     return None if any(value is None for value in known) else sum(value for value in known if value is not None)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -14,8 +14,9 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from edm2core.errors import MissingError
+from edm2core.events import size
 from edm2core.manifest import Manifest, Ref
-from edm2core.report.html import STAGES, duration, size
+from edm2core.report.html import STAGES, duration
 from pipelines.serve.look import Look, RunView
 
 PAGE = 100  # results on one page

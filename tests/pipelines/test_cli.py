@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,3 +264,18 @@ def test_a_terminal_without_the_letters_is_no_error(tmp_path: Path) -> None:
 def test_the_store_of_verify_is_the_one_that_run_fills(edm2: Edm2, tmp_path: Path) -> None:
     (tmp_path / "edm2-store" / "runs").mkdir(parents=True)
     assert edm2("verify") == (0, "0 of 0 results are as recorded.\n")
+
+
+def test_leases_that_can_go_are_one_line_of_gc(edm2: Edm2, tmp_path: Path) -> None:
+    store = tmp_path / "edm2-store"
+    (store / "runs").mkdir(parents=True)
+    for path in ("leases/sample/a/1.json", "leases/sample/b/1.json", "results/sample/c/x/grid.png"):
+        (store / path).parent.mkdir(parents=True)
+        (store / path).write_bytes(b"x" * 500)
+    time.sleep(0.05)  # a file system's clock is coarse, and what has no age stays
+    code, printed = edm2("gc", "--days", "0")
+    assert code == 0
+    assert [line.split("  ")[-2].strip() for line in printed.splitlines()[:-1]] == ["results/sample/c/", "2 of leases/"]
+    assert printed.splitlines()[-1] == "1.5 kB could go; `edm2 gc --apply` removes it."
+    assert "1.5 kB removed" in edm2("gc", "--days", "0", "--apply")[1]
+    assert not list(store.glob("leases/*/*"))

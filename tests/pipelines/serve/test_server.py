@@ -26,7 +26,7 @@ from pipelines.serve.server import Server
 from tests.edm2core.report.conftest import Fake
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
 
-HOSTILE = "</td><script>alert(1)</script>\"'&{{ 7*7 }}"
+HOSTILE = "</td><script>alert(1)</script>\"'&{{ 7777*7777 }}"
 
 
 class Browser:
@@ -219,7 +219,7 @@ def test_what_stands_in_a_store_is_text(tmp_path: Path) -> None:
         for page in ("/", "/runs/hostile/", f"/results/{fake.find('prepare').ref}/"):
             text = browser.text(page)
             assert "<script>alert" not in text
-            assert "49" not in text or "{{ 7*7 }}" in text or "hostile" not in text
+            assert "60481729" not in text
 
 
 def test_a_running_task_says_how_far_it_is(tmp_path: Path) -> None:
