@@ -49,8 +49,10 @@ class LocalBackend:
                 return
             log = self._log_path(spec)
             log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+            read = running.read if running and running.log == log else log.stat().st_size  # not again what an earlier run printed
             process = self._forked(spec, log) or self._started(spec, log)
-            self._jobs[spec.name] = _Running(process, log, running.read if running and running.log == log else 0)
+            self._jobs[spec.name] = _Running(process, log, read)
 
     def _started(self, spec: JobSpec, log: Path) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:

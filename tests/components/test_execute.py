@@ -122,6 +122,19 @@ def test_an_error_of_its_own_fails_the_task_at_once_with_the_reason(place: Place
     assert not [line for line in caught.value.lines if "test_share" in line]  # said once
 
 
+def test_a_later_run_neither_repeats_what_an_earlier_one_printed_nor_blames_its_failure(place: Place, prepare: Task) -> None:
+    """Both append to the log of the task's one run."""
+    program = "from edm2core.events import emit\nemit('failed', what='the {} reason')\nprint('{} lines')\nsys.exit(1)"
+    with pytest.raises(TaskFailedError, match="the first reason"):
+        place.execute(prepare, program.format("first", "first"))
+    later = Place(place.folder, place.store)
+    with pytest.raises(TaskFailedError, match="the second reason"):
+        later.execute(prepare, program.format("second", "second"))
+    assert [event["line"] for event in later.events if event["kind"] == "line"] == ["second lines"]
+    (log,) = place.folder.glob("*.log")
+    assert "first lines" in log.read_text()
+
+
 def test_exit_code_0_without_a_manifest_is_no_success(place: Place, prepare: Task) -> None:
     with pytest.raises(TaskFailedError, match="without"):
         place.execute(prepare, "sys.exit(0)")
