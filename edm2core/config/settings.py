@@ -224,7 +224,7 @@ class SampleSettings(Settings):
     s_noise: Positive = 1.007
     clip: bool = True  # denoised images clipped to the data's range in every evaluation
     state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
-    seed: Annotated[int, Field(ge=0)] = 0  # of the latents; never the training seed
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of the latents; never the training seed
     draws: Draws = 1  # independent sets of `count` images
     ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from; several widths: a sweep
     precision: Precision = "fp32"

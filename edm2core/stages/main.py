@@ -94,20 +94,21 @@ def _work(task: Task, store: Store, run: Callable[[Workspace], None]) -> None:
 
 def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int = 0, world_size: int = 1) -> None:
     """Make one task's result, if it is not in the store, as one of `world_size` processes that do so together. Raises Busy."""
-    if load(store, task.ref) is not None:
-        return
     started = time.time()
-    with claim(store, task.ref, rank, world_size) as generation, work_folder(store, task.ref, rank, generation) as folder:
-        emit("start", task=task.title, generation=generation)
-        inputs = open_inputs(task, store, folder / "inputs")
-        out = folder / "out"
-        out.mkdir()
-        work = Workspace(task, store, out, Scratch(store, task.ref.scratch, generation), inputs, rank, world_size)
-        run(work)
-        if rank == 0:
-            commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
-            work.scratch.clear()
-            emit("commit", task=task.title, ref=str(task.ref))
+    with claim(store, task.ref, rank, world_size) as generation:
+        if load(store, task.ref) is not None:  # asked once nobody else can be about to commit it, so that all processes see the same
+            return
+        with work_folder(store, task.ref, rank, generation) as folder:
+            emit("start", task=task.title, generation=generation)
+            inputs = open_inputs(task, store, folder / "inputs")
+            out = folder / "out"
+            out.mkdir()
+            work = Workspace(task, store, out, Scratch(store, task.ref.scratch, generation), inputs, rank, world_size)
+            run(work)
+            if rank == 0:
+                commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
+                work.scratch.clear()
+                emit("commit", task=task.title, ref=str(task.ref))
 
 
 def manifest_of(

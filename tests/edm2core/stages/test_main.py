@@ -1,13 +1,20 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from edm2core.config import load_experiment
 from edm2core.exit_codes import BAD_INPUT
 from edm2core.manifest import Ref
 from edm2core.plan import plan
-from edm2core.stages.main import work_folder
+from edm2core.stages import main, prepare
+from edm2core.stages.main import make, work_folder
+from edm2core.stages.workspace import Workspace
 from edm2core.store import open_store
 
 
@@ -35,3 +42,20 @@ def test_a_process_that_lost_its_lease_removes_nothing_of_its_successors(tmp_pat
                 pass
             assert (mine / "features").read_text() == "new"
             assert other_rank.exists()
+
+
+def test_what_another_process_commits_while_the_lease_is_taken_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "e.yaml").write_text("{name: x, recipes: [digits/C], epochs: [1], metrics: [], probe: false}")
+    task = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits"})[0]
+    store, claim, done = open_store(str(tmp_path / "store")), main.claim, list[Workspace]()
+
+    @contextmanager
+    def after_the_other(*arguments: Any) -> Iterator[int]:
+        monkeypatch.setattr(main, "claim", claim)
+        make(task, store, prepare.run)
+        with claim(*arguments) as generation:
+            yield generation
+
+    monkeypatch.setattr(main, "claim", after_the_other)
+    make(task, store, done.append)
+    assert done == []
