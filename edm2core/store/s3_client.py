@@ -23,13 +23,13 @@ from minio import Minio
 from minio.credentials import AWSConfigProvider, ChainedProvider, Credentials, EnvAWSProvider, IamAwsProvider, Provider
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import md5sum_hash
-from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, ReadTimeoutError, SSLError
 from urllib3.util import Retry
 
 from edm2core.errors import InputError, MissingError, StoreError
 
 AWS = "https://s3.amazonaws.com"
-LOOK_RETRIES, WORK_RETRIES = 4, 14  # 7 s until an address is called wrong; 105 s for a server that worked and comes back
+LOOK_RETRIES, WORK_RETRIES, SILENT_RETRIES = 4, 14, 6  # 7 s until an address is called wrong; 105 s for a server that worked and comes back
 BACKOFF_S = 0.5
 PASSING = {  # errors of a service that the same request may not meet again
     "BadDigest",
@@ -94,9 +94,11 @@ class _Client(Minio):  # type: ignore[misc]
 
 
 class _Retry(Retry):
-    """Says once that it has to wait."""
+    """Says once that it has to wait; of answers that never came, each of which took its whole time-out, it bears fewer."""
 
     def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Any = None, *rest: Any, **named: Any) -> Self:
+        if isinstance(error, ReadTimeoutError) and sum(isinstance(p.error, ReadTimeoutError) for p in self.history) >= SILENT_RETRIES:
+            raise MaxRetryError(named.get("_pool"), url, error) from error  # type: ignore[arg-type]
         if len(self.history) == 2 and self.total and self.total > LOOK_RETRIES:
             log.warning("The store does not answer as it should (%s); trying again for some minutes.", error or response.status)
         return super().increment(method, url, response, error, *rest, **named)
@@ -132,7 +134,6 @@ def connect(uri: str, retries: int = WORK_RETRIES) -> Connection:
         ca_certs=os.environ.get("SSL_CERT_FILE") or os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
         retries=_Retry(
             total=retries,
-            read=min(retries, 6),  # each may have waited for its whole time-out
             other=0,  # a certificate does not get better
             allowed_methods=None,  # all that is asked of a store may be asked again
             status_forcelist=(429, 500, 502, 503, 504),

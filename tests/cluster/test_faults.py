@@ -39,7 +39,7 @@ def test_a_killed_pod_is_replaced_and_training_goes_on_from_the_last_state(
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_cost_only_time(lab: Lab, tmp_path: Path) -> None:
-    epochs = 40  # so many that it cannot end between kills
+    epochs = 60  # so many that it cannot end between kills
     here = open_store(str(tmp_path / "here"))
     lab.here(lab.tasks([epochs])[0], here)
     profile, (training,) = lab.fresh([epochs])

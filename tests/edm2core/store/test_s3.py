@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
+from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
 from edm2core.errors import InputError, IntegrityError, MissingError, StoreError
 from edm2core.store import Store, open_store, s3, s3_client
@@ -86,6 +87,29 @@ def test_every_operation_survives_a_server_that_fails_twice(far: Store, proxy: A
     again()
     far.delete("a/b")
     assert far.stat("a/b") is None
+
+
+def test_a_way_to_the_store_that_is_broken_for_long_is_waited_for_as_one_that_refuses(far: Store, proxy: Any, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"12345678")
+    for operation in (lambda: far.upload(source, "a/b"), lambda: far.read("a/b"), lambda: list(far.list("a/"))):
+        proxy.fault("dropped", times=10)  # as a proxy before a store that is away does at once
+        assert operation()
+        assert len(proxy.happened) == 10
+        proxy.happened.clear()
+
+
+def test_a_server_that_never_answers_is_given_up_before_its_time_outs_add_up_to_a_quarter_of_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDM2_S3_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(s3_client, "BACKOFF_S", 0)
+    retries: Any = s3_client.connect("s3://bucket/x").http.connection_pool_kw["retries"]
+    pool: Any = None
+    for _ in range(s3_client.SILENT_RETRIES):
+        retries = retries.increment("GET", "/x", error=ReadTimeoutError(pool, "/x", "no answer"), _pool=pool)
+    with pytest.raises(MaxRetryError):
+        retries.increment("GET", "/x", error=ReadTimeoutError(pool, "/x", "no answer"), _pool=pool)
 
 
 def test_the_winner_of_a_create_whose_answer_is_lost_still_wins(far: Store, proxy: Any) -> None:
