@@ -153,7 +153,7 @@ def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]
     task, error = failed[0]
     skipped = sum(outcome.state == "skipped" for outcome in outcomes.values())
     lines = error.tail if isinstance(error, TaskFailedError) else ""
-    others = f" ({len(failed)} tasks failed, {skipped} could not start)" if len(failed) + skipped > 1 else ""
+    others = f" ({len(failed)} task{'s' * (len(failed) > 1)} failed, {skipped} could not start)" if len(failed) + skipped > 1 else ""
     raise EdmError(f"{error.what}{others}{lines}", where=_log_of(record, task), do_next=error.do_next)
 
 

@@ -245,7 +245,7 @@ def complete(recipe: Document) -> Recipe:
 
 
 def _fits_data(document: Document, recipe: Recipe) -> None:
-    """The network is of images as the data set has them."""
+    """The network is of images as the data set has them, and a batch is of no more than it has."""
     network, (channels, side, classes) = recipe.network, SHAPES.get(recipe.data.format, (None, recipe.data.resolution, None))
     for setting, given, has in (
         ("image_channels", network.image_channels, channels),
@@ -258,6 +258,13 @@ def _fits_data(document: Document, recipe: Recipe) -> None:
                 where=str(document.origin(("network", setting))),
                 do_next=f"Set network.{setting} to {has}" + (", or to 0 for an unconditional network." if setting == "classes" else "."),
             )
+    count = most_training_images(recipe.data)
+    if count is not None and recipe.training.batch > count:
+        raise InputError(
+            f"training.batch is {recipe.training.batch:,}; {recipe.data.format} has {count:,} images for training.",
+            where=str(document.origin(("training", "batch"))),
+            do_next=f"Set training.batch to {count} or less.",
+        )
 
 
 def _located(source: str | None, base: Path) -> str | None:

@@ -216,7 +216,7 @@ class SampleSettings(Settings):
     count: Count = 50_000
     steps: Annotated[int, Field(ge=2)] = 18  # noise levels; network evaluations = 2 * steps - 1
     sigma_min: Positive = 0.002
-    sigma_max: Positive = 80.0
+    sigma_max: Annotated[float, Field(gt=0, le=1e6)] = 80.0
     rho: Positive = 7.0
     eta: Annotated[float, Field(ge=0)] = 0.0  # share of the stochastic churn; 0 is deterministic
     s_min: Annotated[float, Field(ge=0)] = 0.01

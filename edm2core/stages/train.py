@@ -87,6 +87,11 @@ class Training:
                 where=self.task.title,
                 do_next="Set network.resolution and network.image_channels to the data's, or data.resolution to the network's.",
             )
+        if self.settings.training.batch > len(data.train_images):
+            emit(
+                "warning",
+                message=f"training.batch is {self.settings.training.batch}; a step has all {len(data.train_images)} images there are.",
+            )
         images, labels = (torch.from_numpy(np.array(array)).to(pick_device()) for array in (data.train_images, data.train_labels))
         self.trainer = self._begin(data.affine, images, labels)
         self.board: SummaryWriter | None = None

@@ -100,6 +100,8 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("overrides: {network.resolution: 16, network.attention_resolutions: []}", "network.resolution is 16; digits has 8", 5),
         ("overrides: {network.image_channels: 3}", "network.image_channels is 3; digits has 1", 5),
         ("overrides: {network.classes: 3}", "network.classes is 3; digits has 10", 5),
+        ("overrides: {training.batch: 1439}", "training.batch is 1,439; digits has 1,438 images", 5),
+        ("sample: {sigma_max: 1e300}", "less than or equal to 1000000", 5),
         ("overrides: {network: 5}", "'network' must be names with values", 5),
         ("overrides: {5: 1}", "'overrides.5' must be text", 5),
         ("overrides: [1]", "'overrides' must be names with values", 5),

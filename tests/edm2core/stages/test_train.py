@@ -238,6 +238,13 @@ def test_images_of_another_size_than_the_networks_are_refused(store: Store, task
         train.work(Task(**{**vars(task), "settings": settings}), store)
 
 
+def test_a_batch_of_more_images_than_there_are_is_warned_of(store: Store, task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = {**task.settings, "training": {**task.settings["training"], "batch": 5000}}
+    train.work(Task(**{**vars(task), "settings": settings, "wanted": (1,)}), store)
+    said = [event["message"] for line in capfd.readouterr().out.splitlines() if (event := parse(line)) and event["kind"] == "warning"]
+    assert said == ["training.batch is 5000; a step has all 1438 images there are."]
+
+
 def test_epochs_that_another_run_wants_are_made_too(store: Store, task: Task) -> None:
     want(store, trajectory_ref(task), "other-run", (3,))
     train.work(Task(**{**vars(task), "wanted": (1,)}), store)
