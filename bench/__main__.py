@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,8 +49,17 @@ def main() -> None:
     if arguments.table:
         TABLE.write_text(render(ROWS, json.loads(RESULTS.read_text())))
         return
-    options = Options(arguments.repeats, arguments.batch, arguments.threads)
-    for row in wanted:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it leaves as little behind as Ctrl-C does
+    with tempfile.TemporaryDirectory(prefix="edm2-bench-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder  # of the processes that are timed too
+        try:
+            _measure(wanted, Options(arguments.repeats, arguments.batch, arguments.threads))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _measure(rows: Sequence[Row], options: Options) -> None:
+    for row in rows:
         if row.needs == "cuda" and not torch.cuda.is_available():
             continue
         begun, before = time.monotonic(), load()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,11 +45,18 @@ class Spread:
 Measurements = dict[str, list[dict[str, float]]]
 
 
+def ended(code: int | None) -> str:
+    """Words for how a process ended that should not have."""
+    if code != -signal.SIGKILL:
+        return f"ended with code {code}"
+    return "was killed, most likely since the machine ran out of memory: try a smaller --batch"
+
+
 def in_turn(sides: Mapping[str, Side], repeats: int, warmup: int = 1) -> Measurements:
     """Run every side once, `repeats` times over, after `warmup` runs that do not count; what each run reported, by side."""
     found: Measurements = {name: [] for name in sides}
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(side)) for name, side in sides.items()}
+        workers = {name: stack.enter_context(Worker(side)).ready() for name, side in sides.items()}
         for repeat in range(warmup + repeats):
             order = list(workers) if repeat % 2 else list(workers)[::-1]  # neither always follows the other
             for name in order:
@@ -69,27 +77,41 @@ def share(measurements: Measurements, name: str, work: float, limit: str = "limi
 
 
 class Worker:
-    """A side's process, as a context."""
+    """A side's process, as a context: the leader of a session, with which whatever it started ends.
+
+    Raises RuntimeError where the process is gone.
+    """
 
     def __init__(self, side: Side) -> None:
         self.name = f"{side.make} {json.dumps(dict(side.arguments))}"
         command = [sys.executable, "-m", "bench.worker", side.make, json.dumps(dict(side.arguments))]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **side.environment}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **side.environment},
+            start_new_session=True,
         )
+
+    def ready(self) -> Worker:
+        """Itself, once it has made what it times."""
         self._answer()
+        return self
 
     def run(self) -> dict[str, float]:
         assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # no answer comes either, which says how it ended
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended with code {self.process.wait()}")
+            code = self.process.wait()
+            raise RuntimeError(f"{self.name} {ended(code)}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -97,5 +119,6 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -4,55 +4,75 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
+import time
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import torch.distributed as dist
 
-from bench.compare import Measurements, Side, Spread, in_turn, ratio
+from bench.compare import Measurements, Side, Spread, ended, in_turn, ratio
 from bench.network import trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
+from edm2core.train import Trainer
 
 RECIPE, PROCESSES = "cifar10/E", 2
 
 
-def several(recipe: str, batch: int, processes: int, reduced: bool = True) -> Work:
-    """A step of a training as so many processes, of which this one is the first; without `reduced` each keeps its gradients."""
+def several(recipe: str, batch: int, processes: int) -> Work:
+    """Two steps of a training as so many processes, of which this one is the first: one whose gradients each keeps, then one with all.
+
+    The same processes do both, as a pair of its own for each would not fit into the memory of a small machine.
+    """
     meeting = Path(tempfile.mkdtemp()) / "meeting"
     context = multiprocessing.get_context("spawn")
-    others: list[Connection] = []
+    others: list[tuple[BaseProcess, Connection]] = []
     for rank in range(1, processes):
         here, there = context.Pipe()
-        context.Process(target=_follow, args=(there, meeting, recipe, batch, rank, processes, reduced), daemon=True).start()
-        others.append(here)
-    step = _step(meeting, recipe, batch, 0, processes, reduced)
+        process = context.Process(target=_follow, args=(there, meeting, recipe, batch, rank, processes), daemon=True)
+        process.start()
+        there.close()  # so that its end is noticed
+        others.append((process, here))
+    trained = _joined(meeting, recipe, batch, 0, processes)
 
-    def work() -> None:
-        for other in others:
-            other.send("step")
-        step()
-        for other in others:
-            other.recv()
+    def timed(reduced: bool) -> float:
+        begun = time.perf_counter()
+        for process, orders in others:
+            try:
+                orders.send(reduced)
+            except BrokenPipeError:
+                process.join()
+                raise RuntimeError(f"another process of the training {ended(process.exitcode)}") from None
+        _step(trained, reduced)
+        for _, orders in others:
+            orders.recv()
+        return time.perf_counter() - begun
+
+    def work() -> dict[str, float]:
+        return {"apart_seconds": timed(reduced=False), "seconds": timed(reduced=True)}
 
     return work
 
 
-def _follow(orders: Connection, meeting: Path, recipe: str, batch: int, rank: int, processes: int, reduced: bool) -> None:
-    step = _step(meeting, recipe, batch, rank, processes, reduced)
+def _follow(orders: Connection, meeting: Path, recipe: str, batch: int, rank: int, processes: int) -> None:
+    trained = _joined(meeting, recipe, batch, rank, processes)
     while True:
-        orders.recv()
-        step()
+        _step(trained, orders.recv())
         orders.send("done")
 
 
-def _step(meeting: Path, recipe: str, batch: int, rank: int, processes: int, reduced: bool) -> Work:
+def _joined(meeting: Path, recipe: str, batch: int, rank: int, processes: int) -> Trainer:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
-    trained = trainer(recipe, batch, rank=rank, world_size=processes)
-    if not reduced:
-        trained.parallel = None
-    return trained.step
+    return trainer(recipe, batch, rank=rank, world_size=processes)
+
+
+def _step(trained: Trainer, reduced: bool) -> None:
+    assert trained.parallel is not None
+    with nullcontext() if reduced else trained.parallel.no_sync():
+        trained.step()
 
 
 class Modelled(NamedTuple):
@@ -107,7 +127,6 @@ def _processes(options: Options) -> Result:
     given = {"recipe": RECIPE, "batch": options.batch}
     sides = {
         "one": Side("bench.network:product_step", given, options.tuned),
-        "apart": Side("bench.scaling:several", {**given, "processes": PROCESSES, "reduced": False}, {**options.tuned, **part}),
         "together": Side("bench.scaling:several", {**given, "processes": PROCESSES}, {**options.tuned, **part}),
     }
     return scaled(in_turn(sides, options.repeats), options.batch)
@@ -115,7 +134,7 @@ def _processes(options: Options) -> Result:
 
 def scaled(found: Measurements, batch: int) -> Result:
     """The overhead of bringing gradients together, and several processes against one."""
-    overhead = Spread.of([100 * (a["seconds"] / b["seconds"] - 1) for a, b in zip(found["together"], found["apart"], strict=True)])
+    overhead = Spread.of([100 * (run["seconds"] / run["apart_seconds"] - 1) for run in found["together"]])
     one, together = (Spread.of([batch / run["seconds"] for run in found[side]]) for side in ("one", "together"))
     return Result(
         f"reduction costs {overhead.text(1)} %; {ratio(found, 'one', 'together').text()}× one process",

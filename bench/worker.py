@@ -1,6 +1,7 @@
 """A process that makes one thing to time and runs it whenever a line on stdin says so: `python -m bench.worker MODULE:FUNCTION ARGUMENTS`.
 
-Plain and product have a process each, so that each has its own allocator, caches and settings, as it would have in use.
+Plain and product have a process each, so that each has its own allocator, caches and settings, as it would have in use. What it
+writes lies in TMPDIR, which its starter removes; it ends when its stdin does, so that it outlives no starter.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from bench import choices, evaluation, gpu, limit, network, probe, scaling, training
@@ -45,7 +48,8 @@ SLOW = ("plain metrics", "product metrics", "product extractor", "bare extractor
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SIDES])
-def test_a_side_runs_and_reports_numbers(name: str) -> None:
+def test_a_side_runs_and_reports_numbers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     work: Work = SIDES[name]()
     for _ in range(2):
         assert all(isinstance(value, int | float) for value in (work() or {}).values())

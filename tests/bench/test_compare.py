@@ -1,0 +1,56 @@
+"""What a measurement leaves behind when it is given up, and what it says of a side that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.compare import Side, in_turn
+from bench.worker import Work
+
+PATIENCE_S = 120.0
+
+
+def dying() -> Work:
+    """A side that dies as one that the kernel ends for its memory."""
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return work
+
+
+def test_a_side_that_is_killed_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path.cwd())]))
+    with pytest.raises(RuntimeError, match=r"test_compare:dying .* was killed, most likely since the machine ran out of memory"):
+        in_turn({"dying": Side("test_compare:dying")}, 1)
+
+
+def below(process: int) -> set[int]:
+    """The processes that a process started, those that they started among them."""
+    children = {int(child) for path in Path(f"/proc/{process}/task").glob("*/children") for child in path.read_text().split()}
+    return children.union(*(below(child) for child in children))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_row_that_is_given_up_leaves_no_process_and_no_file(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-m", "bench", "processes", "--repeats", "1000", "--batch", "2", "--threads", "1"]
+    bench = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while not list(tmp_path.glob("edm2-bench-*/*/meeting")):  # a side and the process that it starts are at work
+        assert time.monotonic() < deadline
+        assert bench.poll() is None
+        time.sleep(0.1)
+    started = below(bench.pid)
+    bench.send_signal(how)
+    assert bench.wait(PATIENCE_S) == 128 + how
+    assert not list(tmp_path.glob("edm2-bench-*"))
+    while any(Path(f"/proc/{process}").exists() for process in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
