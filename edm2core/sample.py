@@ -18,7 +18,12 @@ LABEL_STEP = 2**63  # where no sampler's step is: an image's class comes from ot
 
 
 def sigma_schedule(steps: int = 18, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
-    """Noise levels σ_0 = sigma_max … σ_{steps-1} = sigma_min, σ_steps = 0: float64 [steps + 1] (EDM, equation 5)."""
+    """Noise levels σ_0 = sigma_max … σ_{steps-1} = sigma_min, σ_steps = 0: float64 [steps + 1] (EDM, equation 5).
+
+    Raises InputError for fewer than two steps, which would be both ends at once.
+    """
+    if steps < 2:
+        raise InputError(f"A schedule from sigma_max to sigma_min has at least 2 steps, not {steps}.", do_next="Raise sample.steps.")
     share = torch.arange(steps, dtype=torch.float64) / (steps - 1)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return torch.cat([(high + share * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])

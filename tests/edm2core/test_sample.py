@@ -154,6 +154,12 @@ def test_the_probes_level_counts_from_the_smallest() -> None:
             probe_sigma(t)
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_schedule_of_one_step_is_refused(steps: int) -> None:
+    with pytest.raises(InputError, match=f"at least 2 steps, not {steps}"):
+        sigma_schedule(steps)
+
+
 def test_uint8_is_rounded_to_the_nearest() -> None:
     images = torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0, 254.4 / 255], dtype=torch.float64)
     assert to_uint8(images).tolist() == [0, 0, 1, 255, 254]

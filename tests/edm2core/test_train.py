@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from edm2core.config.settings import TrainingSettings
 from edm2core.errors import EdmError
 from edm2core.plan import TrajectorySettings
 from edm2core.schedule import epoch_order, learning_rate
-from edm2core.train import Trainer
+from edm2core.train import Batch, Trainer
 
 IMAGES = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
 
@@ -140,6 +141,21 @@ def test_several_processes_agree_with_one(tmp_path: Path, world_size: int, backe
     assert together["loss"] == pytest.approx(alone.close_window()["loss"], abs=1e-4)
     for name, value in together["state"].items():
         torch.testing.assert_close(value, one[name], atol=1e-4, rtol=1e-4)
+
+
+@given(st.integers(1, 70), st.integers(1, 9), st.none() | st.integers(1, 20))
+def test_however_a_batch_is_cut_every_image_counts_once(total: int, world_size: int, micro_batch: int | None) -> None:
+    each = torch.arange(total)
+    cut = settings(**{"training.micro_batch": micro_batch})
+    counted: list[int] = []
+    for rank in range(world_size):
+        process: Any = SimpleNamespace(rank=rank, world_size=world_size, settings=cut)
+        parts, weight = Trainer._parts(process, Batch(each, each, each, each))
+        assert parts  # a process without images takes part in the reduction too
+        assert weight in (0.0, 1 / total)
+        assert all(len(part.sigma) <= (micro_batch or total) for part in parts)
+        counted += [int(image) for part in parts if weight for image in part.images]
+    assert counted == each.tolist()
 
 
 def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted() -> None:
