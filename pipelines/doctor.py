@@ -68,7 +68,7 @@ class ClusterApi:
             return cls(config.new_client_from_config(context=context))
         except config.ConfigException as error:
             raise InputError(
-                f"There is no way to a cluster: {error}.",
+                f"There is no way to a cluster: {str(error).rstrip('.')}.",
                 where=f"context {context or 'current'}",
                 do_next="Set KUBECONFIG, or name another context; `kubectl config get-contexts` lists them.",
             ) from None

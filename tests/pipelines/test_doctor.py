@@ -91,8 +91,8 @@ def test_this_machine_is_looked_at_without_any_cluster() -> None:
 
 
 def test_an_unknown_context_is_an_error_of_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(InputError):
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"There is no way to a cluster: .*found\.\n"):  # one full stop
         ClusterApi.connect("nowhere")
 
 
