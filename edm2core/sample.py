@@ -92,7 +92,7 @@ def heun(
 
     The schedule is float64, the network's input float32. `eta` times √2 - 1 is γ of the steps whose σ is in [s_min, s_max];
     `noise(i)` then gives step i's unit normal churn. `clip` keeps every D within the values that an image's 0 and 1 map to.
-    `labels`, int64 [N], are the images' classes where the network knows any.
+    `labels`, int64 [N], are the images' classes where the network knows any. An image for which the network gave no finite number is NaN.
     Raises InputError where eta asks for noise that was not given.
     """
     if eta > 0 and noise is None:
@@ -103,6 +103,7 @@ def heun(
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         y: Tensor = denoiser(x.float(), sigma, labels).to(state)
+        y = y.masked_fill(y.isinf(), math.nan)  # which no clamp makes a black or white of
         return y.clamp(affine.low, affine.high) if clip else y
 
     sigmas = sigma_schedule(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).tolist()
