@@ -117,18 +117,25 @@ def test_the_noise_is_standard_normal_and_stays_what_it_is() -> None:
     assert latents(7, 1, [3], (4,), 2)[0].tolist() == pytest.approx([-1.94032907, 1.40173006, -0.926292, 0.32647619])
 
 
-def test_churn_does_not_depend_on_the_batch_and_changes_the_images() -> None:
-    def images(indices: list[int], eta: float) -> Tensor:
-        return heun(
-            Gaussian(0.3),  # type: ignore[arg-type]
-            latents(0, 0, indices, SHAPE),
-            eta=eta,
-            noise=lambda i: latents(0, 0, indices, SHAPE, i + 1),
-        )
+@settings(deadline=None, max_examples=20)
+@given(cut=st.integers(0, 6), eta=st.sampled_from([0.0, 0.5, 1.0]), state=st.sampled_from([torch.float64, torch.float32]))
+def test_an_images_bits_do_not_depend_on_its_batch_where_the_denoisers_do_not(cut: int, eta: float, state: torch.dtype) -> None:
+    def images(indices: list[int]) -> Tensor:
+        def churn(step: int) -> Tensor:
+            return latents(0, 0, indices, SHAPE, step + 1)
 
-    whole = images([0, 1, 2, 3], eta=1.0)
-    torch.testing.assert_close(torch.cat([images([0], 1.0), images([1, 2, 3], 1.0)]), whole, rtol=0, atol=1e-6)
-    assert not torch.equal(whole, images([0, 1, 2, 3], eta=0.0))
+        return heun(Gaussian(0.3), latents(0, 0, indices, SHAPE), steps=6, eta=eta, noise=churn, state=state)  # type: ignore[arg-type]
+
+    indices = [5, 0, 49_999, 3, 17, 4]
+    assert torch.equal(torch.cat([images(indices[:cut]), images(indices[cut:])]), images(indices))
+
+
+def test_churn_changes_the_images() -> None:
+    still, churned = (
+        heun(Gaussian(0.3), latents(0, 0, [0], SHAPE), eta=eta, noise=lambda i: latents(0, 0, [0], SHAPE, i + 1))  # type: ignore[arg-type]
+        for eta in (0.0, 1.0)
+    )
+    assert not torch.equal(still, churned)
 
 
 def test_churn_raises_sigma_only_within_its_range() -> None:
