@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edm2core.config.settings import Compile, Precision
+from edm2core.config.fields import Compile, Precision
 from edm2core.nets import UNet
 
 COST_S = {"sampling": 60.0, "training": 150.0}  # what compiling is taken to cost, with a backward in training

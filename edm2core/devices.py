@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from edm2core.config.settings import Precision
+from edm2core.config.fields import Precision
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

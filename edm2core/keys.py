@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from edm2core.config.settings import is_keyed
+from edm2core.config.fields import is_keyed
 
 Key = str
 LENGTH = 20  # hex digits: 80 bits, short enough for a Kubernetes name

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from edm2core.config.experiment import Experiment
+from edm2core.config.fields import Settings
 from edm2core.config.settings import (
     CalibrationSettings,
     DiffusionSettings,
@@ -14,7 +15,6 @@ from edm2core.config.settings import (
     ProbeSettings,
     Recipe,
     SampleSettings,
-    Settings,
     StartSettings,
     TrainingSettings,
 )

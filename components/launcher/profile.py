@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edm2core.config.settings import Count, Name, Settings
+from edm2core.config.fields import Count, Name, Settings
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
 from edm2core.errors import InputError

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from edm2core.config.datasets import SHAPES, most_training_images
+from edm2core.config.fields import Counts, Name, Seeds, Settings, once
 from edm2core.config.recipes import lay, recipe_document
-from edm2core.config.settings import Counts, Name, Recipe, Seeds, Settings, once
+from edm2core.config.settings import Recipe
 from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, load

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from edm2core.config.fields import Settings, is_keyed
 from edm2core.config.recipes import lay
-from edm2core.config.settings import (
-    DiffusionSettings,
-    NetworkSettings,
-    ProbeSettings,
-    SampleSettings,
-    Settings,
-    TrainingSettings,
-    is_keyed,
-)
+from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, SampleSettings, TrainingSettings
 from edm2core.config.validate import unknown
 from edm2core.config.words import in_words
 from edm2core.config.yaml_file import Document

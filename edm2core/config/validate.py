@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from edm2core.config.settings import DIGEST, NAME
+from edm2core.config.fields import DIGEST, NAME
 from edm2core.config.yaml_file import Document, Place
 from edm2core.errors import InputError
 

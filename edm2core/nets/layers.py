@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edm2core.config.settings import GroupNormKind, Init, PixelEpsilon, Weights
+from edm2core.config.fields import GroupNormKind, Init, PixelEpsilon, Weights
 
 
 def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edm2core.config.settings import Precision, ProbeSettings
+from edm2core.config.fields import Precision
+from edm2core.config.settings import ProbeSettings
 from edm2core.devices import autocast
 from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError

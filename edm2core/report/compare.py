@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from edm2core.config import Recipe
-from edm2core.config.settings import is_keyed
+from edm2core.config.fields import is_keyed
 from edm2core.config.words import WHAT, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures

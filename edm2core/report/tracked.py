@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from edm2core.config import Recipe
-from edm2core.config.settings import is_keyed
+from edm2core.config.fields import is_keyed
 from edm2core.data.download import without_secrets
 from edm2core.keys import key_of
 from edm2core.manifest import Ref

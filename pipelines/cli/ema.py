@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from edm2core.config.settings import average_name
+from edm2core.config.fields import average_name
 from edm2core.errors import InputError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import ema_task

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from edm2core.config.settings import DataSettings, ProbeSettings, SampleSettings, Settings, TrainingSettings, unkeyed
+from edm2core.config.fields import Settings, unkeyed
+from edm2core.config.settings import DataSettings, ProbeSettings, SampleSettings, TrainingSettings
 from edm2core.keys import LENGTH, canonical, key_of, keyed
 
 JSON = st.recursive(

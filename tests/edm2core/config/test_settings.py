@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edm2core.config.settings import DiffusionSettings, StartSettings, TrainingSettings, average_name
+from edm2core.config.fields import average_name
+from edm2core.config.settings import DiffusionSettings, StartSettings, TrainingSettings
 
 
 def training(epochs: int, average_every: int | None = None) -> TrainingSettings:

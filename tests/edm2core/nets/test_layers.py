@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edm2core.config.settings import GroupNormKind
+from edm2core.config.fields import GroupNormKind
 from edm2core.nets.layers import (
     MAGNITUDE_PRESERVING,
     Conv,
