@@ -118,8 +118,10 @@ def _save(options: Options) -> Result:
     }
     found = in_turn(sides, options.repeats)
     plain, product = (Spread.of([1e3 * run["seconds"] for run in found[side]]) for side in ("plain", "product"))
-    share = Spread.of([100 * run["cost"] / run["interval"] for run in found["product"]])
-    return Result(f"{product.text(1)} ms, {share.text()} % of the time", f"{plain.text(0)} ms", f"{product.text(1)} ms")
+    waits, core = (Spread.of([100 * run[what] / run["interval"] for run in found["product"]]) for what in ("seconds", "cost"))
+    words = f"{product.text(1)} ms; with a state every {max(run['interval'] for run in found['product']):.0f} s"
+    words += f" {waits.text(3)} % of the loop's time, and writing takes {core.text()} % of one core's"
+    return Result(words, f"{plain.text(0)} ms", f"{product.text(1)} ms")
 
 
 def _memory(options: Options) -> Result:
@@ -145,6 +147,6 @@ ROWS = [
         "≤ 3 % of the step",
         _update,
     ),
-    Row("save", f"saving a state, {RECIPE}: the loop waits", "< 50 ms, < 0.5 %", _save),
+    Row("save", f"saving a state, {RECIPE}, on {{threads}} cores: how long the loop waits", "< 50 ms, < 0.5 %", _save),
     Row("memory", f"peak of a training step, {RECIPE}, batch {{batch}}", "settings that halve it, and their cost", _memory),
 ]
