@@ -24,6 +24,7 @@ from edm2core.store.runs import NOTES, Run, load_absent, load_plan
 from edm2core.store.summary import change
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
+STANDS = ("waiting", "running")
 
 
 def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str, *, running: bool = False) -> None:
@@ -50,14 +51,15 @@ def _text(run: Run, file: str) -> str:
         return ""
 
 
-def recorded_outcomes(run: Run) -> dict[Ref, Outcome]:
-    """How each task ended when it was last tried, by the run's own record; what was never tried is left out."""
+def recorded_outcomes(run: Run, *, running: bool = False) -> dict[Ref, Outcome]:
+    """How each task ended when it was last tried, by the run's own record, or stands where it goes on; what was never tried is left out."""
+    states = (*ENDS, *STANDS) if running else ENDS
     found: dict[Ref, Outcome] = {}
     for entry in run.store.list(f"{run.folder}/events/"):
         for line in run.store.read(entry.path).decode(errors="replace").splitlines():
             with suppress(ValueError, KeyError, TypeError):
                 event = json.loads(line)
-                if event["kind"] in ENDS and "error" in event:
+                if event["kind"] in states and "error" in event:
                     ref = Ref.parse(event["task"])
                     found[ref] = Outcome(event["kind"], event["error"], f"{run.store.uri}/{run.folder}/logs/{ref.stage}-{ref.key}")
     return found

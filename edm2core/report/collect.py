@@ -74,7 +74,7 @@ class Report:
     unreadable: tuple[str, ...]  # files that should be there and are not as recorded
     run: RunInfo
     calibrations: tuple[Manifest, ...] = ()  # the store's, of the plan's extractors
-    confusions: Mapping[Ref, dict[str, Any]] = field(default_factory=dict)  # of each finished probe: its `classes` and `confusion`
+    confusions: Mapping[Ref, dict[str, Any]] = field(default_factory=dict)  # of finished probes: see confusion_of
 
     def of_stage(self, stage: str) -> list[Result]:
         return [result for result in self.results.values() if result.task.stage == stage]
@@ -130,9 +130,17 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
         for number, result in enumerate(probes):
             lines = _lines((read(result, PROBE, Path(temporary) / f"{number}-{PROBE}") or b"").replace(b"\n", b""))
             if lines and {"classes", "confusion"} <= lines[0].keys():
-                confusions[result.task.ref] = {name: lines[0][name] for name in ("classes", "confusion")}
+                confusions[result.task.ref] = confusion_of(lines[0])
     found = shown[GRID], shown[INTERPOLATIONS], shown[NEIGHBOURS]
     return Report(name, store.uri, results, curves, *found, tuple(unreadable), run, _calibrations(store, results), confusions)
+
+
+def confusion_of(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """A probe's `classes`, and its `confusion` summed over `seeds` of the `asked` ones: the first alone where no sum is recorded."""
+    asked = len(probe.get("settings", {}).get("seeds", (0,)))
+    summed = probe.get("confusion_over_seeds")
+    matrix, seeds = (summed, asked) if summed else (probe["confusion"], 1)
+    return {"classes": probe["classes"], "confusion": matrix, "seeds": seeds, "asked": asked}
 
 
 def _calibrations(store: Store, results: Mapping[Ref, Result]) -> tuple[Manifest, ...]:

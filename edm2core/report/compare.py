@@ -15,7 +15,7 @@ from edm2core.config.words import WHAT, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures
 from edm2core.report.results import Row, distinct, higher_is_better, rank, rows
-from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, seed_tables, spreads
+from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
 from edm2core.report.summary import Column, Line, Table, recipes, tables
 
@@ -166,7 +166,7 @@ def _by_seeds(sides: Sequence[Side], found: Mapping[Row, tuple[Side, Result]]) -
     results: dict[tuple[Measure, str, int], set[Any]] = {}
     for row, (_, result) in found.items():
         if row.recipe and row.epoch is not None and result.manifest:
-            who = (Measure(row.dataset, row.metric, row.protocol, row.ema or ""), row.recipe, row.epoch)
+            who = (measure_of(row), row.recipe, row.epoch)
             results.setdefault(who, set()).add((result.task.ref, result.manifest.attempt))
     pairs = set(_pairs(sides))
 

@@ -12,7 +12,7 @@ NUMBERED = 12  # classes up to which every cell shows its count
 
 
 def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
-    """Counts of test images by true and predicted class at every probe's chosen cell, of all trainings and epochs in one figure.
+    """Test images by true and predicted class at every probe's chosen cell, mean over its seeds, of all trainings and epochs in one figure.
 
     Only the last epoch of the first training is visible; `meta` says which trace is whose. None where no probe has a matrix.
     """
@@ -37,6 +37,8 @@ def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
     layout["xaxis"] |= {"type": "category"}  # classes may be called 0, 1, 2
     layout["yaxis"] |= {"type": "category", "title": {"text": "true class"}, "autorange": "reversed"}
     caption = "Share of each true class's test images by the class that the probe predicts; the diagonal is what it gets right."
+    found = [report.confusions[result.task.ref] for _, _, result in kept]
+    caption += f" {_of_seeds(min(each['seeds'] for each in found), max(each['asked'] for each in found))}"
     return [Figure("confusion-matrix", "Confusion of classes", caption, {"data": traces, "layout": layout})]
 
 
@@ -47,8 +49,9 @@ def _probes(report: Report) -> list[tuple[int, Result]]:
 
 
 def _trace(found: dict[str, Any]) -> dict[str, Any]:
-    names, counts = [str(name) for name in found["classes"]], found["confusion"]
-    shares = [[round(100 * count / (sum(row) or 1), 2) for count in row] for row in counts]
+    names, seeds = _told_apart([str(name) for name in found["classes"]]), found["seeds"]
+    shares = [[round(100 * count / (sum(row) or 1), 2) for count in row] for row in found["confusion"]]
+    counts = [[count if seeds == 1 else round(count / seeds, 1) for count in row] for row in found["confusion"]]
     return {
         "type": "heatmap",
         "x": names,
@@ -62,3 +65,15 @@ def _trace(found: dict[str, Any]) -> dict[str, Any]:
         "texttemplate": "%{text}" if len(names) <= NUMBERED else "",
         "hovertemplate": "%{y} taken for %{x}: %{z} %, %{text} images<extra></extra>",
     }
+
+
+def _of_seeds(seeds: int, asked: int) -> str:
+    """Which of the probe's seeds the matrices are of."""
+    if asked == 1:
+        return "Of one probe seed."
+    return f"Mean over {asked} probe seeds." if seeds == asked else "Of the first probe seed, where no more is recorded."
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """Names of which none is there twice: an axis of categories would lay the two over each other."""
+    return [name if names.count(name) == 1 else f"{name} ({names[:number].count(name) + 1})" for number, name in enumerate(names)]

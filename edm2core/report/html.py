@@ -66,7 +66,7 @@ def render(report: Report) -> str:
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
     by_width = sorted(sweeps(found), key=lambda sweep: rank(sweep.metric))
     widths = sweep_figures(by_width, styles)
-    by_seeds = seed_tables(spreads(found)) if len(styles.seeds) > 1 else {}
+    by_seeds = seed_tables(spreads(found, found)) if len(styles.seeds) > 1 else {}
     by_seeds = dict(sorted(by_seeds.items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
     over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from edm2core.manifest import Ref
 from edm2core.plan import Task, redrawn
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, higher_is_better, rows
@@ -25,6 +26,8 @@ class Best:
     value: float  # the mean of its draws, for which it was chosen
     among: int  # epochs: the k of best-of-k
     again: tuple[float, ...]  # values with fresh draws
+    again_from: tuple[Ref, ...]  # the results that these are of
+    chosen_from: tuple[Ref, ...]  # those that `value` is of, one a draw
 
     @property
     def mean(self) -> float:
@@ -37,15 +40,16 @@ class Best:
 
 def best_again(report: Report) -> list[Best]:
     """Every choice that was evaluated again."""
-    fresh: dict[tuple[Choice, int], list[float]] = {}
-    for row in rows(report, rechecks=True):
+    fresh: dict[tuple[Choice, int], dict[Ref, float]] = {}
+    for row, result in rows(report, rechecks=True).items():
         if row.value is not None and row.epoch is not None:
-            fresh.setdefault((_choice(row), row.epoch), []).append(row.value)
+            fresh.setdefault((_choice(row), row.epoch), {})[result.task.ref] = row.value
     found = []
     for choice, epochs in _choices(rows(report)).items():
         epoch, value = _best(choice, epochs)
         if again := fresh.get((choice, epoch)):
-            found.append(Best(*choice[:5], epoch, value, len(epochs), tuple(again)))
+            chosen = tuple(result.task.ref for result in epochs[epoch].values())
+            found.append(Best(*choice[:5], epoch, value, len(epochs), tuple(again.values()), tuple(again), chosen))
     return found
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev, variance
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from edm2core.manifest import Ref
+from edm2core.report.collect import Result
 from edm2core.report.results import Row, higher_is_better, label
 from edm2core.report.statistics import Verdict, Welch, judge, welch
 
-SPREAD = ("dataset", "metric", "protocol", "ema", "recipe", "epoch", "n", "mean", "deviation", "draws_deviation")
-DIFFERENCE = ("dataset", "metric", "protocol", "ema", "epoch", "one", "other", "difference", "low", "high", "p", "smallest", "verdict")
+SPREAD = ("dataset", "metric", "protocol", "ema", "n", "recipe", "epoch", "seeds", "mean", "deviation", "draws_deviation")
+DIFFERENCE = ("dataset", "metric", "protocol", "ema", "n", "epoch", "one", "other", "difference", "low", "high", "p", "smallest", "verdict")
+
+NAMED = {"dataset": "", "ema": "EMA ", "protocol": "", "n": "n = "}  # what stands before a field in a title
 
 
 class Measure(NamedTuple):
-    """What is compared with nothing but itself: a metric under one protocol, with one average."""
+    """What is compared with nothing but itself: a metric under one protocol, with one average, of so many images."""
 
     dataset: str
     metric: str
     protocol: str
     ema: str
+    n: int | None
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Spread:
     epoch: int
     values: tuple[float, ...]  # of each seed, the mean of its draws
     draws_deviation: float | None  # between draws of the same training, pooled; none: one draw each
+    results: tuple[tuple[int, float, Ref], ...] = ()  # that the values are of: seed, value of one draw, address
 
     @property
     def mean(self) -> float:
@@ -89,8 +96,8 @@ def seed_tables(found: Sequence[Spread]) -> dict[str, SeedTable]:
     tables = {}
     for measure, members in sorted(families.items(), key=lambda family: family[0].metric.endswith("accuracy")):
         others = [other for other in families if other.metric == measure.metric]
-        telling = [field for field in ("dataset", "ema", "protocol") if len({getattr(other, field) for other in others}) > 1]
-        words = [f"EMA {measure.ema}" if field == "ema" else getattr(measure, field) for field in telling]
+        telling = [field for field in ("dataset", "ema", "protocol", "n") if len({getattr(other, field) for other in others}) > 1]
+        words = [f"{NAMED[field]}{getattr(measure, field)}" for field in telling]
         lines: dict[str, dict[int, Spread]] = {}
         for spread in members:
             lines.setdefault(spread.recipe, {})[spread.epoch] = spread
@@ -99,18 +106,26 @@ def seed_tables(found: Sequence[Spread]) -> dict[str, SeedTable]:
     return tables
 
 
-def spreads(rows: Iterable[Row]) -> list[Spread]:
-    """Every recipe's values by epoch, in the rows' order."""
+def spreads(rows: Iterable[Row], of: Mapping[Row, Result] = MappingProxyType({})) -> list[Spread]:
+    """Every recipe's values by epoch, in the rows' order; `of` says which results they are of."""
     found: dict[tuple[Measure, str, int], dict[int, list[float]]] = {}
+    results: dict[tuple[Measure, str, int], list[tuple[int, float, Ref]]] = {}
     for row in rows:
         if row.recipe is None or row.seed is None or row.epoch is None or row.value is None:
             continue
-        measure = Measure(row.dataset, row.metric, row.protocol, row.ema or "")
-        found.setdefault((measure, row.recipe, row.epoch), {}).setdefault(row.seed, []).append(row.value)
+        who = (measure_of(row), row.recipe, row.epoch)
+        found.setdefault(who, {}).setdefault(row.seed, []).append(row.value)
+        if row in of:
+            results.setdefault(who, []).append((row.seed, row.value, of[row].task.ref))
     return [
-        Spread(measure, recipe, epoch, tuple(fmean(values) for values in seeds.values()), _between_draws(list(seeds.values())))
-        for (measure, recipe, epoch), seeds in found.items()
+        Spread(*who, tuple(fmean(values) for values in seeds.values()), _between_draws(list(seeds.values())), tuple(results.get(who, ())))
+        for who, seeds in found.items()
     ]
+
+
+def measure_of(row: Row) -> Measure:
+    """What a value may be held against."""
+    return Measure(row.dataset, row.metric, row.protocol, row.ema or "", row.n)
 
 
 def differences(found: Iterable[Spread]) -> list[Difference]:
@@ -122,7 +137,7 @@ def differences(found: Iterable[Spread]) -> list[Difference]:
 
 
 def spread_facts(spread: Spread) -> dict[str, Any]:
-    """SPREAD by name; `n` counts seeds, and both deviations are of one value, not of the mean."""
+    """SPREAD by name; `n` counts images, `seeds` trainings, and both deviations are of one value, not of the mean."""
     here = (spread.recipe, spread.epoch, len(spread.values), spread.mean, spread.deviation, spread.draws_deviation)
     return dict(zip(SPREAD, (*spread.measure, *here), strict=True))
 

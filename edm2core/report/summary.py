@@ -49,6 +49,7 @@ class Cell:
     least: float | None = None  # smallest of the draws at that epoch; none: one draw, or higher is better
     best_from: tuple[Ref, ...] = ()  # the results that `best` is of, one a draw
     last_from: tuple[Ref, ...] = ()
+    least_from: tuple[Ref, ...] = ()
 
 
 @dataclass
@@ -205,6 +206,7 @@ def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], 
         None if higher or len(values[best]) < 2 else min(values[best]),
         _results_at(found, best),
         _results_at(found, last),
+        tuple(result.task.ref for row, result in found.items() if row.epoch == best and row.value == min(values[best])),
     )
 
 

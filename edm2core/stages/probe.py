@@ -174,8 +174,9 @@ def _write(study: _Study, found: _Found, extras: dict[str, list[float]], classes
         **counts,
         "features": "cached" if settings.cached else "fresh",
     }
-    matrix = confusion(found.best[0][:, 0], labels, study.data.classes).tolist()
-    by_seed = {"by_seed": several, "confusion": matrix, "classes": list(classes), "settings": settings.model_dump(mode="json")}
+    matrices = [confusion(best[:, 0], labels, study.data.classes) for best in found.best]
+    counted = {"confusion": matrices[0].tolist(), "confusion_over_seeds": torch.stack(matrices).sum(0).tolist()}
+    by_seed = {"by_seed": several, **counted, "classes": list(classes), "settings": settings.model_dump(mode="json")}
     (work.out / "probe.json").write_text(json.dumps({**facts, **by_seed}, indent=1, allow_nan=False))
     work.metadata |= facts
 

@@ -17,6 +17,7 @@ from edm2core.report import RunInfo, collect
 from edm2core.report.compare import Side, compare
 from edm2core.report.compared import write
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
+from edm2core.store.summary import list_one
 from pipelines.cli.options import store_option
 
 
@@ -29,8 +30,8 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
     """Write the report of RUN again, from what is in the store now; or compare several, which need not be of one store.
 
     RUN is a run's id in --store, or STORE/runs/ID, as `edm2 run` prints it. The page shows the run's notes, runs/RUN/notes.md in the store,
-    which nothing but --notes or your editor changes. A comparison shows what differs between the experiments, best and last values, and
-    their curves over each other.
+    which nothing but --notes or your editor changes; while the run goes on it refreshes, as the run's own does. A comparison shows what
+    differs between the experiments, best and last values, and their curves over each other.
     """
     found = [find_run(run, store) for run in runs]
     if len(found) > 1:
@@ -44,8 +45,18 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
     name, tasks = load_plan(record.store, record.id)
     if notes:
         record.store.write(f"{record.folder}/{NOTES}", notes.read())
-    write_report(record, name, tasks, recorded_outcomes(record), shlex.join(["edm2", *sys.argv[1:]]))
+    command = shlex.join(["edm2", *sys.argv[1:]])
+    if running := _goes_on(record):
+        write_report(record, name, tasks, recorded_outcomes(record, running=True), command, running=True)
+    if not running or not _goes_on(record):  # a run that ended meanwhile has written its last page, maybe before this one
+        write_report(record, name, tasks, recorded_outcomes(record), command)
     click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
+
+
+def _goes_on(run: Run) -> bool:
+    """Whether somebody works on the run, who will write its report again: such a page refreshes."""
+    listed = list_one(run.store, run.id)
+    return listed is not None and listed.state == "running"
 
 
 def _compare(found: Sequence[Run], out: Path) -> None:

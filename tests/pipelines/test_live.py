@@ -72,9 +72,13 @@ def test_a_page_is_there_while_the_run_goes_on_and_notes_outlast_it(tmp_path: Pa
         for _ in process.stdout:
             if not seen and page.exists():
                 seen = page.read_text()
+                now = CliRunner().invoke(command, [page.parent.name, "--store", str(tmp_path / "store")])
+                assert now.exit_code == 0, now.output
+                asked = page.read_text()
                 (page.parent / "notes.md").write_text("*Lower* is better.")
     assert process.returncode == 0
     assert 'id="running"' in seen
+    assert 'id="running"' in asked
     ended = page.read_text()
     assert 'id="running"' not in ended
     assert "<em>Lower</em> is better." in ended

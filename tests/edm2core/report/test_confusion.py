@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from plotly import graph_objects as go
 
 from edm2core.report import confusion
+from edm2core.report.collect import confusion_of
 from edm2core.report.confusion import confusion_figures
 from edm2core.report.figures import Styles
 
@@ -42,3 +44,24 @@ def test_of_many_classes_only_the_last_epochs_are_on_the_page(demo: Fake, monkey
 def test_without_a_matrix_there_is_no_figure(demo: Fake) -> None:
     report = demo.report()
     assert confusion_figures(replace(report, confusions={}), Styles.of(report)) == []
+
+
+def test_counts_are_means_over_the_probes_seeds(another: Callable[..., Fake]) -> None:
+    fake = another({"probe: {": "probe: {seeds: [0, 1], "})
+    report, probe = fake.report(), fake.find("probe", recipe="digits/C", epoch=60)
+    summed = {
+        "classes": ["cat", "cat"],
+        "confusion": [[3, 1], [0, 4]],
+        "confusion_over_seeds": [[7, 1], [1, 7]],
+        "settings": {"seeds": [0, 1]},
+    }
+    report = replace(report, confusions={probe.ref: confusion_of(summed)})
+    (figure,) = confusion_figures(report, Styles.of(report))
+    (trace,) = figure.plot["data"]
+    assert (trace["z"], trace["text"]) == ([[87.5, 12.5], [12.5, 87.5]], [[3.5, 0.5], [0.5, 3.5]])
+    assert trace["x"] == ["cat (1)", "cat (2)"]
+    assert "Mean over 2 probe seeds." in figure.caption
+    report = replace(report, confusions={probe.ref: confusion_of({**summed, "confusion_over_seeds": None})})
+    (figure,) = confusion_figures(report, Styles.of(report))
+    assert figure.plot["data"][0]["text"] == [[3, 1], [0, 4]]
+    assert "Of the first probe seed" in figure.caption

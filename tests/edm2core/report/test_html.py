@@ -307,7 +307,7 @@ def test_every_value_leads_to_its_manifest_beside_the_run(demo: Fake, page: Page
     metrics = [task.ref for task in demo.tasks if task.stage in ("metrics", "probe")]
     assert {f"../../{ref.manifest}" for ref in metrics} <= set(links)
     cells = [a for tag, a in page.elements if tag == "a" and a.get("class") == "from"]
-    assert len(cells) == 3 * 2 * 2  # best and last of two metrics of three recipes
+    assert len(cells) == 3 * 2 * 2 + 3  # best and last of two metrics of three recipes, and raw pixels beside each
 
 
 def test_the_mean_of_draws_leads_to_each(another: Callable[..., Fake]) -> None:

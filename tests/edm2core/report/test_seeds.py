@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edm2core.report.html import render
 from edm2core.report.results import Row
-from edm2core.report.seeds import differences, spreads
+from edm2core.report.seeds import differences, seed_tables, spreads
 from edm2core.report.write import as_csv, as_json
 
 if TYPE_CHECKING:
@@ -82,11 +83,29 @@ def test_values_of_different_protocols_or_averages_are_never_compared() -> None:
     assert not differences(spreads(_rows(mine) + _rows(theirs, ema="0.050")))
 
 
+def test_values_of_different_numbers_of_images_are_never_compared() -> None:
+    fewer = [replace(row, n=10_000) for row in _rows({"E": FAR["E"]})]
+    found = spreads(_rows({"C": FAR["C"]}) + fewer)
+    assert not differences(found)
+    assert list(seed_tables(found)) == ["FID · n = 50000", "FID · n = 10000"]
+
+
+def test_every_mean_and_difference_leads_to_the_results_it_is_of(another: Callable[..., Fake]) -> None:
+    fake = another({"seeds: [0]": "seeds: [0, 1]", "steps: 18": "steps: 18, draws: 2", "20, 40, 60": "20"})
+    page = render(fake.report())
+    section = page[page.index("Over training seeds</h2>") : page.index('<section id="samples"')]
+    for task in fake.tasks:
+        if task.stage in ("metrics", "probe") and task.subject.get("recipe"):
+            assert section.count(f'href="../../{task.ref.manifest}"') == 1 + 2  # its recipe's mean, and two differences
+    assert "2 seeds (" in section
+    assert "· n = 2000" in section
+
+
 def test_every_file_has_every_spread_and_difference(another: Callable[..., Fake]) -> None:
     report = another({"seeds: [0]": "seeds: [0, 1, 2]"}).report()
     found, tables = json.loads(as_json(report)), as_csv(report)
     one = next(s for s in found["seeds"] if (s["recipe"], s["epoch"], s["metric"]) == ("digits/C", 20, "fd_digits"))
-    assert one["n"] == 3
+    assert (one["seeds"], one["n"]) == (3, 2000)
     assert one["deviation"] > 0
     assert len(found["differences"]) == 2 * 3 * 3  # metrics, epochs, pairs
     for name in ("seeds", "differences"):

@@ -71,6 +71,8 @@ def test_a_grid_has_every_cell_and_holds_validation_images_out(bench: Any, digit
     assert (facts["features"], len(found["by_seed"]["probe_accuracy"])) == ("cached", 2)
     assert facts["probe_accuracy"] == pytest.approx(np.mean(found["by_seed"]["probe_accuracy"]), abs=1e-3)
     assert facts["deviations"]["probe_accuracy"] == pytest.approx(np.std(found["by_seed"]["probe_accuracy"], ddof=1), abs=1e-3)
+    summed = found["confusion_over_seeds"]
+    assert sum(summed[i][i] for i in range(10)) / (2 * 359) * 100 == pytest.approx(facts["probe_accuracy"], abs=1e-3)
     # the chosen cell's accuracy is that of a probe of its own, on all training images and with the same features
     alone = settings(t=(chosen["t"],), blocks=(chosen["block"],), epochs=2, seeds=(0, 1), features="cached")
     _, single = bench.run(probe.run, "probe", alone, inputs)
