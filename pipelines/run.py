@@ -100,7 +100,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
                 again = rechecks(collect(experiment.name, done, store, RunInfo()), experiment.recheck)
                 tasks = [*tasks, *again]
                 record_plan(record, experiment.name, experiment.text, [task.to_json() for task in tasks], left_out)
-                with (view := View([*done, *again], console)):
+                view.add(again)
+                with view:
                     run_tasks([*done, *again], work, place.jobs, stop, changed)
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,11 +28,11 @@ class View:
     """Shows tasks as they start, go on and end."""
 
     def __init__(self, tasks: list[Task], console: Console) -> None:
-        self._console, self._total = console, len(tasks)
+        self._console, self._tasks = console, {task.ref for task in tasks}
         self._lock = threading.Lock()
         self._running: dict[Ref, Task] = {}
         self._events: dict[Ref, dict[str, Any]] = {}
-        self._counts: dict[str, int] = {}
+        self._ended: dict[Ref, str] = {}
         self._said: dict[Ref, float] = {}
         self._found: dict[Ref, str] = {}
         self._begun = time.monotonic()
@@ -47,6 +48,11 @@ class View:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if self._live:
             self._live.stop()
+
+    def add(self, tasks: list[Task]) -> None:
+        """More tasks than it began with."""
+        with self._lock:
+            self._tasks |= {task.ref for task in tasks}
 
     def say(self, message: str) -> None:
         """Print a line above the table."""
@@ -66,7 +72,10 @@ class View:
                 return
             self._running.pop(task.ref, None)
             event, found = self._events.pop(task.ref, {}), self._found.pop(task.ref, "")
-            self._counts[outcome.state] = self._counts.get(outcome.state, 0) + 1
+            if outcome.state != "reused":
+                self._ended[task.ref] = outcome.state
+            else:
+                self._ended.setdefault(task.ref, "reused")  # it may have been done for this view before
         if outcome.state == "reused":
             return
         said = found or numbers({**event, "eta_s": 0}) if outcome.state == "done" else ""
@@ -94,9 +103,9 @@ class View:
     def summary(self) -> str:
         """How many tasks ended how, and how long it all took: 28 of 28 tasks ended (20 done, 8 reused) · 2 min 05 s."""
         with self._lock:
-            states = ", ".join(f"{count} {state}" for state, count in sorted(self._counts.items()))
-            ended = sum(self._counts.values())
-        return f"{ended} of {self._total} tasks ended{f' ({states})' if states else ''} · {duration(time.monotonic() - self._begun)}"
+            states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(self._ended.values()).items()))
+            ended, total = len(self._ended), len(self._tasks)
+        return f"{ended} of {total} tasks ended{f' ({states})' if states else ''} · {duration(time.monotonic() - self._begun)}"
 
     def _table(self) -> Group:
         table = Table.grid(padding=(0, 2))

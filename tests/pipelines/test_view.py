@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -51,3 +52,13 @@ def test_a_failed_task_says_why_and_the_summary_counts_it() -> None:
 def test_what_was_there_already_only_counts() -> None:
     lines = printed(Outcome("reused")).splitlines()
     assert lines == ["1 of 1 tasks ended (1 reused) · 0 s"]
+
+
+def test_what_it_did_itself_and_then_found_again_is_done_and_counts_once() -> None:
+    assert "1 of 1 tasks ended (1 done) · 0 s" in printed(Outcome("done", None, 3.0), Outcome("reused"))
+
+
+def test_tasks_that_come_later_count_too() -> None:
+    shown = View([TASK], Console(file=io.StringIO()))
+    shown.add([replace(TASK, key="other")])
+    assert "0 of 2 tasks ended" in shown.summary()
