@@ -133,6 +133,7 @@ def _environment(spec: JobSpec, profile: Profile, resources: Resources) -> list[
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, int(cores(resources.cpu_limit or resources.cpu) // spec.processes))),
         "EDM2_OWNER": f"{profile.namespace}/{spec.name}",  # a recreated pod takes over its job's lease at once
+        "EDM2_GRACE_S": str(profile.grace_s),  # a training says if its states take longer
         **profile.store.env,
         **spec.env,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from edm2core.events import emit
 from edm2core.store.scratch import Scratch
 
 Copies = Future[dict[str, Tensor]]
@@ -66,6 +68,7 @@ class States:
         self._steps: dict[str, int] | None = None  # by slot, once looked at
         self.interval, self.cost = 5.0, 0.0  # seconds between two states; seconds that the last one took from training
         self._last = time.monotonic()
+        self._grace_s = float(os.environ.get("EDM2_GRACE_S", "inf"))  # what a pod that is told to end has for all of that
 
     def load(self, at_least: int, at_most: int) -> State | None:
         """The latest whole state of these steps; a damaged one is passed over, saying so."""
@@ -108,7 +111,7 @@ class States:
 
     def _write(self, slot: str, step: int, state: Copies, curve: Tensor, stalled_s: float) -> None:
         tensors = {**state.result(), "curve": curve}
-        begun = time.thread_time()
+        begun, clock = time.thread_time(), time.monotonic()
         path = self._folder / f"{slot}.safetensors"
         turned = [name for name, tensor in tensors.items() if not tensor.is_contiguous()]
         for name in turned:  # channels_last: stored as they lie, which costs no copy
@@ -119,6 +122,14 @@ class States:
         self.cost = stalled_s + (0 if torch.cuda.is_available() else time.thread_time() - begun)  # a CPU's cores are taken from training
         self.interval = min(max(self.cost / COST, 5.0), MAX_INTERVAL_S)
         self._last = time.monotonic()
+        self._compare_with_grace(self._last - clock)
+
+    def _compare_with_grace(self, took_s: float) -> None:
+        """Say, once, that a pod's grace may be too short: it may be told to end just as a state begins to be written."""
+        if 2 * took_s > self._grace_s:
+            words = f"writing a state takes {took_s:.0f} s, and a pod that is told to end has {self._grace_s:.0f} s for one or two"
+            emit("warning", message=f"{words}: set grace_s in the cluster profile to {4 * took_s:.0f} or more")
+            self._grace_s = float("inf")
 
 
 def _bytes(data: bytes) -> Tensor:
