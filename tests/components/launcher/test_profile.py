@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.launcher.profile import Profile, load_profile
 from edm2core.errors import InputError
@@ -76,3 +77,16 @@ def test_a_quantity_that_kubernetes_would_refuse_is_refused(path: Path, wrong: s
 def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="lab"):
         load_profile("labb")
+
+
+def test_the_operations_page_shows_every_setting_at_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    lines = page[page.index("    name: mine ") : page.index("`grace_s` has to be longer")].splitlines()
+    shown = yaml.safe_load("\n".join(line.removeprefix("    ") for line in lines))
+    written = Profile.model_validate(shown).model_dump()
+    least = {name: shown[name] for name in ("name", "namespace", "images")} | {"store": {"uri": shown["store"]["uri"]}}
+    default = Profile.model_validate(least).model_dump()
+    different = {name for name in default if written[name] != default[name]}
+    assert different == {"store", "resources"}  # which have examples
+    assert set(Profile.model_fields) - set(shown) == {"mlflow"}  # which has its own section
+    assert set(written["resources"]["default"]) == set(shown["resources"]["default"])
