@@ -29,7 +29,7 @@ from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
 from edm2core.store.runs import record as record_plan
-from pipelines.gone import gone
+from pipelines.gone import gone, refuse
 from pipelines.live import LiveReport
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
@@ -38,9 +38,10 @@ from pipelines.tracker import Tracker
 from pipelines.view import View
 
 
-def run(path: Path, place: Place, console: Console, only: str | None = None) -> Run:
+def run(path: Path, place: Place, console: Console, only: str | None = None, train_again: bool = False) -> Run:
     """Run an experiment, or `only` one of its results (stage/key) and what that stands on; returns its run, with the report written.
 
+    Snapshots that the store has lost are made again only if `train_again`; else they raise InputError.
     Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
     """
     experiment, server = load_experiment(path), MlflowServer.named()
@@ -48,6 +49,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
     if only:
         tasks = _standing_on(tasks, only, path)
     store = open_store(place.store)
+    if not train_again:
+        refuse(gone(tasks, store), store)
     record = open_run(store, experiment, tasks, left_out)
     if not place.shares_disk:
         upload(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
@@ -89,8 +92,6 @@ def run(path: Path, place: Place, console: Console, only: str | None = None) -> 
 
     live = LiveReport(write_so_far)
     console.print(f"report, while it runs: {store.uri}/{record.folder}/report.html", soft_wrap=True, markup=False)
-    for line in gone(tasks, store):
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
     with _interruptible(stop, backend, place.grace_s, view), live:
         try:
             with view:

@@ -57,7 +57,8 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     for metric, why in absent(read).items():
         console.print(f"Left out: {metric}. {why}", markup=False, soft_wrap=True)
     console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
-    for line in gone(tasks, where):
+    for task in gone(tasks, where):
+        line = f"{task.title}: its snapshot is gone, though results made of it are there; `edm2 run --train-again` makes it again."
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."

@@ -20,12 +20,15 @@ from pipelines.run import run
 @click.option("--jobs", type=click.IntRange(1, 64), help="Tasks side by side (default: as many as cores allow, at most 4; 1 on GPUs).")
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes of one training (default: one for each GPU, else 1).")
 @click.option("--only", metavar="STAGE/KEY", help="Only this result and what it stands on.")
-def command(experiment: Path, store: str, cluster: str | None, jobs: int | None, processes: int | None, only: str | None) -> None:
+@click.option("--train-again", is_flag=True, help="Make snapshots again that the store has lost though results of them are there.")
+def command(
+    experiment: Path, store: str, cluster: str | None, jobs: int | None, processes: int | None, only: str | None, train_again: bool
+) -> None:
     """Run EXPERIMENT: prepare, train, sample, measure, report. On this machine, or with --cluster as PyTorchJobs that it drives.
 
     Whatever interrupts it, the same command goes on where it stopped; a second run of a finished experiment takes seconds.
     """
     console = Console(highlight=False)
     place = OnCluster(load_profile(cluster)) if cluster else Here.detect(store, jobs, processes)
-    done = run(experiment, place, console, only)
+    done = run(experiment, place, console, only, train_again)
     console.print(f"report: {done.store.uri}/{done.folder}/report.html", soft_wrap=True)

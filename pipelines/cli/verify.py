@@ -62,8 +62,8 @@ def command(store: str, only: str | None, drop: bool) -> None:
         raise EdmError(
             f"{damaged} of {checked} results are damaged.{others}",
             where=where.uri,
-            do_next="`--drop` removes damaged results, so that the next run makes them anew; a source has to be brought again, and a run's "
-            "experiment run again to record it anew.",
+            do_next="`--drop` removes damaged results, so that the next run makes them anew, snapshots with --train-again; a source has "
+            "to be brought again, and a run's experiment run again to record it anew.",
         )
     missing = f" {absent} more are planned and not there: not run yet, or removed." if absent else ""
     click.echo(f"{checked - damaged} of {checked} results are as recorded.{missing}")

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edm2core.config import load_experiment
+from edm2core.errors import InputError
 from edm2core.plan import Task, plan
 from edm2core.store.local import LocalStore
-from pipelines.gone import gone
+from pipelines.gone import gone, refuse
 
 TEXT = "name: x\nrecipes: [digits/G]\nepochs: [10, 20]\nmetrics: [fd]\nsample: {count: 100}\n"
 
@@ -24,5 +27,8 @@ def test_a_snapshot_that_something_was_made_of_and_is_not_there_is_named(tmp_pat
     assert gone(tasks, store) == []
     store.delete(find("snapshot", 10).ref.manifest)
     store.write(find("snapshot", 20).ref.manifest, b"{}")
-    (line,) = gone(tasks, store)
-    assert line.startswith("G · seed 0 · train to epoch 10: its snapshot is gone")
+    assert gone(tasks, store) == [find("snapshot", 10)]
+    with pytest.raises(InputError, match="train to epoch 10") as caught:
+        refuse(gone(tasks, store), store)
+    assert "--train-again" in str(caught.value)
+    refuse([], store)

@@ -32,12 +32,12 @@ class Place:
     def write(self, recipes: str = "G", epochs: str = "1, 2") -> None:
         (self.folder / "e.yaml").write_text(TINY.format(recipes=recipes, epochs=epochs))
 
-    def start(self, **options: Any) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store"]
+    def start(self, *more: str, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store", *more]
         return subprocess.Popen(command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
-    def run(self, code: int = 0) -> str:
-        process = self.start()
+    def run(self, *more: str, code: int = 0) -> str:
+        process = self.start(*more)
         printed, _ = process.communicate(timeout=240)
         assert process.returncode == code, printed
         return printed
@@ -75,7 +75,7 @@ def place(finished: Place, tmp_path: Path) -> Place:
 @pytest.fixture
 def begun(place: Place) -> Place:
     """The experiment with everything that comes before training done."""
-    for name in ("results/snapshot", "results/average", "results/sample", "results/metrics", "scratch", "leases", "runs"):
+    for name in ("results/snapshot", "results/average", "results/sample", "results/metrics", "results/probe", "scratch", "leases", "runs"):
         shutil.rmtree(place.folder / "store" / name, ignore_errors=True)
     return place
 
@@ -148,8 +148,20 @@ def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: 
     assert "ema-fixed.safetensors" in place.run(code=1)
     verify = [sys.executable, "-m", "pipelines.cli.main", "verify", "store", "--drop"]
     subprocess.run(verify, cwd=place.folder, check=True, stdout=subprocess.DEVNULL)
-    place.run()
+    place.run("--train-again")
     assert place.results() == results
+
+
+def test_a_lost_snapshot_costs_no_hours_unless_that_is_asked_for(place: Place) -> None:
+    before = place.manifests()
+    lost = next(place.folder.glob("store/results/snapshot/*/manifest.json"))
+    lost.unlink()
+    printed = place.run(code=2)
+    assert "Snapshots are gone from the store" in printed
+    assert "--train-again" in printed
+    assert not lost.exists()
+    place.run("--train-again")
+    assert place.manifests().keys() == before.keys()
 
 
 def test_two_runs_at_once_share_the_work(begun: Place, finished: Place) -> None:
