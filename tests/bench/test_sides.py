@@ -47,9 +47,15 @@ SIDES = {
 SLOW = ("plain metrics", "product metrics", "product extractor", "bare extractor", "processes")  # Inception; a second process
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all sides, since several share what one has made."""
+    return tmp_path_factory.mktemp("sides")
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SIDES])
-def test_a_side_runs_and_reports_numbers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_a_side_runs_and_reports_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     work: Work = SIDES[name]()
     for _ in range(2):
         assert all(isinstance(value, int | float) for value in (work() or {}).values())

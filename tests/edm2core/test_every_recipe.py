@@ -22,7 +22,7 @@ TINY = {
     "network.blocks": 2,
     "network.attention_resolutions": [4],
     "training.batch": 4,
-    "training.warmup_epochs": 0.5,
+    "training.warmup_epochs": 1,
     "training.precision": "fp32",
     "sample.steps": 2,
     "probe.blocks": ["out_3"],

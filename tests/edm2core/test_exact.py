@@ -101,7 +101,9 @@ def test_two_processes_train_to_the_same_bits_however_often_they_are_stopped(tmp
         processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path / name)]) for rank in (0, 1)]
         assert [process.wait(120) for process in processes] == [0, 0]
     once, stopped = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("once", "stopped"))
+    losses = [state.pop("window/loss") for state in (once, stopped)]  # a sum for the curve: every stop adds up both processes' part
     assert same_bits(once, stopped)
+    torch.testing.assert_close(*losses)
 
 
 def _process(rank: int, folder: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_is_given_is_measured_once_and_shown_in_reports(folder: Path) -> No
     [
         (("cifar10/C",), "The weights of Inception are not given"),
         (("cifar10/C", "--weights", "absent.pth"), "There is no file"),
-        (("cifar10/C", "--weights", "model.npz", "--data", "absent.tar.gz"), "the data's path does not exist"),
+        (("cifar10/C", "--weights", "model.npz", "--data", "absent.tar.gz"), "The data's path does not exist"),
         (("digits/C", "--images", "model.npz"), "--model and --expected and --tolerance are missing beside --images"),
         (("digits/C", "--statistics", "theirs.npz"), "--origin is missing beside --statistics"),
         (("digits/C", "--statistics", "narrow.npz", "--origin", "a page"), "these features have 64 dimensions"),

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -19,6 +20,7 @@ from edm2core.store import open_store
 from pipelines.cli.status import command as status
 from pipelines.cli.submit import command as submit
 from pipelines.submit import Kubeflow, Submitted, must_find
+from pipelines.weights import NAMES
 
 API = "/apis/v2beta1"
 
@@ -199,7 +201,7 @@ def test_submit_compiles_starts_and_waits(fake: FakeKubeflow, tmp_path: Path) ->
 def test_submit_uploads_what_the_user_brings_before_it_starts_anything(
     fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"PK weights")
+    torch.save(dict.fromkeys(NAMES["inception"][0], torch.zeros(1)), tmp_path / "weights.pth")
     (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
     some = {"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": ["is"], "inception_weights": "weights.pth"}
     (tmp_path / "some.yaml").write_text(yaml.safe_dump(some))
@@ -208,7 +210,7 @@ def test_submit_uploads_what_the_user_brings_before_it_starts_anything(
     arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml")]
     first = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
     [stored] = open_store(str(tmp_path / "store")).list("")
-    assert stored.path == f"sources/{hashlib.sha256(b'PK weights').hexdigest()}"
+    assert stored.path == f"sources/{hashlib.sha256((tmp_path / 'weights.pth').read_bytes()).hexdigest()}"
     again = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
     assert ("uploading" in first, "uploading" in again) == (True, False)
     assert len(fake.runs) == 2

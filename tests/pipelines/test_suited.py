@@ -66,8 +66,8 @@ def test_what_is_left_out_needs_no_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "settings", "words"),
     [
-        ({"train_cat": 9, "train_dog": 9, "test_cat": 9}, {}, "class 'dog' is in train/ and missing here"),
-        ({"cat": 9, "dog": 1}, {}, "class 'dog' has 1 image, and a training and a test split need one each"),
+        ({"train_cat": 9, "train_dog": 9, "test_cat": 9}, {}, "Class 'dog' is in train/ and missing here"),
+        ({"cat": 9, "dog": 1}, {}, "Class 'dog' has 1 image, and a training and a test split need one each"),
         ({"cat": 9, "dog": 9}, {"data": {"test_share": 0}}, "needs test images, and the data set has none"),
         (
             {"cat": 9, "dog": 2},
