@@ -128,6 +128,12 @@ def deaths(pods: Iterable[Object]) -> list[Death]:
     return sorted(found, key=lambda death: death.time)
 
 
+def evictions(events: Iterable[Object]) -> list[Death]:
+    """Pods that a node evicted, from events: the operator may have replaced such a pod before anybody saw how it ended."""
+    about = [(event["involvedObject"], event) for event in events if event.get("reason") == "Evicted"]
+    return [Death(pod["name"], pod["uid"], 137, _evicted(pod["name"], event.get("message", "")), "", True) for pod, event in about]
+
+
 def first_death(pods: Iterable[Object]) -> Death | None:
     """The first container that failed, one with an error of its own before those that only lost it."""
     failed = [death for death in deaths(pods) if death.code]
@@ -140,11 +146,15 @@ def _disruption(pod: Object) -> str:
     name, status = pod["metadata"]["name"], pod["status"]
     told = next((c for c in status.get("conditions") or [] if c["type"] == "DisruptionTarget" and c["status"] == "True"), None)
     if status.get("reason") == "Evicted":
-        return f"{name} was evicted by its node: {_line(status.get('message', ''))}"
+        return _evicted(name, status.get("message", ""))
     if told is None:
         return ""
     message = _line(told.get("message", ""))
     return f"{name} {DISRUPTIONS.get(told.get('reason', ''), 'was taken away')}{f': {message}' if message else ''}"
+
+
+def _evicted(name: str, message: str) -> str:
+    return f"{name} was evicted by its node: {_line(message)}"
 
 
 def _death(name: str, pod: Object, code: int, reason: str) -> str:

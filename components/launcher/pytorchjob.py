@@ -25,6 +25,7 @@ from components.launcher.diagnose import (
     age,
     deaths,
     diagnose,
+    evictions,
     finished,
     has_begun,
     out_of_reach,
@@ -158,13 +159,15 @@ class PyTorchJobBackend:
 
     def _look(self, followed: _Followed) -> Status:
         job, pods = self._cluster.job(followed.name), self._cluster.pods(followed.name)
-        found = diagnose(job, pods)
+        found, events = diagnose(job, pods), list[Object]()
         if job is not None and found.missing:
-            found = diagnose(job, pods, self._cluster.events({job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}))
+            uids = {job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}
+            events = self._cluster.events(uids | followed.seen)
+            found = diagnose(job, pods, events)
         followed.logs.watch(pods)
         if followed.logs.refused:
             raise followed.logs.refused
-        death = followed.count(pods, found.kind == "suspended")
+        death = followed.count(pods, events, found.kind == "suspended")
         if job is None or found.state in ("done", "failed"):
             followed.logs.drain(DRAIN_S)
             return Status(found.state, found.reason, found.code, followed.restarts)
@@ -314,7 +317,12 @@ class _Followed:
         """Seconds for which it has not been running for that kind of reason."""
         return time.monotonic() - self.since
 
-    def count(self, pods: list[Object], held: bool) -> str:
+    @property
+    def seen(self) -> set[str]:
+        """The uids of all pods that have begun since the job was last suspended."""
+        return set().union(*self._uids.values())
+
+    def count(self, pods: list[Object], events: list[Object], held: bool) -> str:
         """Count how often pods began again, an incident that takes them all as one; how the last ones died, if they just did."""
         before = self.restarts
         if any(out_of_reach(pod) for pod in pods):  # others that begin again for want of it can get nowhere
@@ -325,7 +333,7 @@ class _Followed:
         self.restarts = self._before + max((len(uids) - 1 for uids in self._uids.values()), default=0)
         if held:
             self._uids, self._before = {}, self.restarts
-        self._deaths.update({death.uid: death for death in deaths(pods) if death.code})
+        self._deaths.update({death.uid: death for death in (*deaths(pods), *evictions(events)) if death.code})
         if self.restarts == before:
             return ""
         new = [death for uid, death in self._deaths.items() if uid not in self._told]

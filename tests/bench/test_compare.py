@@ -38,10 +38,15 @@ def below(process: int) -> set[int]:
     return children.union(*(below(child) for child in children))
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that starts the tests in the background has them ignore it, and so all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_row_that_is_given_up_leaves_no_process_and_no_file(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "bench", "processes", "--repeats", "1000", "--batch", "2", "--threads", "1"]
-    bench = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True)
+    bench = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True, preexec_fn=_hear_ctrl_c)
     deadline = time.monotonic() + PATIENCE_S
     while not list(tmp_path.glob("edm2-bench-*/*/meeting")):  # a side and the process that it starts are at work
         assert time.monotonic() < deadline

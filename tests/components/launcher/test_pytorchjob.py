@@ -303,6 +303,26 @@ def test_a_restart_for_want_of_a_pod_that_was_taken_away_is_no_fault_of_the_jobs
     assert (found.restarts, found.lost) == (1, lost)
 
 
+def test_an_evicted_pod_that_was_replaced_before_anybody_looked_is_named_all_the_same(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    here.poll(spec.name)
+    first, second = f"{spec.name}-worker-0", f"{spec.name}-worker-1"
+    uid = next(pod["metadata"]["uid"] for pod in memory.pods(spec.name) if pod["metadata"]["name"] == second)
+    event = {"reason": "Evicted", "message": "It used too much.", "involvedObject": {"name": second, "uid": uid}}
+    monkeypatch.setattr(memory, "events", lambda uids: [event] if uid in uids else [])
+    peer = {"name": "pytorch", "state": {"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": "2"}}}
+    new = {"metadata": {"uid": "new-1"}, "status": {"phase": "Pending"}}
+    memory.pod_states = {first: {"status": {"phase": "Failed", "containerStatuses": [peer]}}, second: new}
+    here.poll(spec.name)
+    memory.pod_states = {name: {"metadata": {"uid": f"new-{name}"}} for name in (first, second)}
+    found = here.poll(spec.name)
+    assert found.restarts == 1
+    assert f"{second} was evicted by its node: It used too much." in found.reason
+
+
 def test_pods_of_a_resumed_job_are_no_restart(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
     here = backend(memory, profile())
     here.start(spec)
