@@ -24,9 +24,9 @@ def test_a_pod_that_its_node_evicts_is_replaced_and_training_goes_on(lab: Lab) -
     follower.inside(1, "open('/tmp/much', 'wb').write(bytes(500 << 20))")  # a node measures volumes once a minute
     assert follower.wait_for("restart", 240)["step"] > 0
     said = [event["message"] for event in list(follower.events) if event["kind"] == "warning"]
-    assert any("was evicted by its node: " in words and "ephemeral" in words for words in said), said
     follower.stop.set()
     follower.backend.stop(follower.spec.name, profile.grace_s)
+    assert any("was evicted by its node: " in words and "ephemeral" in words for words in said), said
 
 
 @pytest.fixture
