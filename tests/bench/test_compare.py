@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,15 +48,24 @@ def _hear_ctrl_c() -> None:
 def test_a_row_that_is_given_up_leaves_no_process_and_no_file(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "bench", "processes", "--repeats", "1000", "--batch", "2", "--threads", "1"]
     bench = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True, preexec_fn=_hear_ctrl_c)
+    try:
+        given_up(bench, tmp_path, how)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(bench.pid, signal.SIGKILL)
+
+
+def given_up(bench: subprocess.Popen[bytes], folder: Path, how: signal.Signals) -> None:
+    """Stop a benchmark at work and look for what it leaves."""
     deadline = time.monotonic() + PATIENCE_S
-    while not list(tmp_path.glob("edm2-bench-*/*/meeting")):  # a side and the process that it starts are at work
+    while not list(folder.glob("edm2-bench-*/*/meeting")):  # a side and the process that it starts are at work
         assert time.monotonic() < deadline
         assert bench.poll() is None
         time.sleep(0.1)
     started = below(bench.pid)
     bench.send_signal(how)
     assert bench.wait(PATIENCE_S) == 128 + how
-    assert not list(tmp_path.glob("edm2-bench-*"))
+    assert not list(folder.glob("edm2-bench-*"))
     while any(Path(f"/proc/{process}").exists() for process in started):
         assert time.monotonic() < deadline
         time.sleep(0.1)
