@@ -226,25 +226,22 @@ def _namespace(api: ClusterApi, profile: Profile) -> Iterator[Check]:
 def _named(api: ClusterApi, profile: Profile) -> Iterator[Check]:
     """What else the profile names that has to be there, or no pod is made: it would be said by every job in turn."""
     namespace, classes = profile.namespace, profile.priority_classes
+    overlay, other = "k8s/overlays/gpu makes edm2-training and edm2-evaluation.", "Make it, or take it out of the profile."
     wanted = [
-        ("PriorityClass", f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}", name) for name in (classes.training, classes.evaluation)
+        *(
+            ("PriorityClass", "/apis/scheduling.k8s.io/v1/priorityclasses", name, overlay)
+            for name in (classes.training, classes.evaluation)
+        ),
+        *(("Secret for pulling images", f"/api/v1/namespaces/{namespace}/secrets", name, other) for name in profile.images.pull_secrets),
+        ("LocalQueue of Kueue", f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/localqueues", profile.queue, other),
     ]
-    wanted += [
-        ("Secret for pulling images", f"/api/v1/namespaces/{namespace}/secrets/{name}", name) for name in profile.images.pull_secrets
-    ]
-    queue = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/localqueues/{profile.queue}"
-    for kind, path, name in [*wanted, ("LocalQueue of Kueue", queue, profile.queue)]:
+    for kind, path, name, advice in wanted:
         if name is None:
             continue
         try:
-            api("GET", path)
+            api("GET", f"{path}/{name}")
         except ApiException as error:
             if error.status == 404:
-                advice = (
-                    "k8s/overlays/gpu makes edm2-training and edm2-evaluation."
-                    if "priority" in path
-                    else "Make it, or take it out of the profile."
-                )
                 yield Check("problem", f"the profile names the {kind} {name}, which is not there", advice)
             else:
                 yield Check("note", f"{kind} {name}: {words(error)}")

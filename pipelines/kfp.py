@@ -54,9 +54,7 @@ RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need
     "sample": ("samples", dsl.Dataset),
 }
 MOST_TASKS = 240  # the largest plan whose package was measured; Argo keeps it twice in one object, of which etcd takes 1.5 MiB
-LARGEST_PART = (
-    2**17 - 2**10
-)  # bytes of a DAG's or a component's JSON: Kubeflow's driver gets it as one argument, of which Linux takes 128 KiB
+LARGEST_PART = 2**17 - 2**10  # bytes of a DAG's or a component's JSON, which Kubeflow's driver gets as one argument; Linux takes 128 KiB
 ADVICE = (
     "Ask for fewer epochs, seeds or recipes in one experiment (several share what they have in common in one store), "
     "or let this machine drive the cluster with `edm2 run --cluster`."
