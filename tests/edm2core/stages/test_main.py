@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 
 from edm2core.config import load_experiment
-from edm2core.exit_codes import BAD_INPUT
+from edm2core.exit_codes import BAD_INPUT, FAILED
 from edm2core.manifest import Ref
-from edm2core.plan import plan
-from edm2core.stages import main, prepare
-from edm2core.stages.main import make, work_folder
+from edm2core.plan import Task, plan
+from edm2core.stages import main, prepare, signals
+from edm2core.stages.main import make, serve, work_folder
 from edm2core.stages.workspace import Workspace
 from edm2core.store import open_store
 
@@ -59,3 +60,20 @@ def test_what_another_process_commits_while_the_lease_is_taken_is_not_made_again
     monkeypatch.setattr(main, "claim", after_the_other)
     make(task, store, done.append)
     assert done == []
+
+
+def test_a_disk_that_is_full_is_said_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    task = Task("metrics", 1, {}, {}, "k", "C · FD at epoch 1")
+    monkeypatch.setattr(sys, "argv", ["stage", json.dumps(task.to_json()), "--store", str(tmp_path)])
+    monkeypatch.setattr(signals, "install", lambda: None)
+    monkeypatch.setattr(signals, "die_with_parent", lambda: None)
+    of_rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    for error in (OSError(errno.ENOSPC, "No space left on device"), of_rust):
+
+        def work(*_: object, error: Exception = error) -> None:
+            raise error
+
+        assert serve(work, "metrics") == FAILED
+        said = capsys.readouterr()
+        assert "The disk is full: " in said.err
+        assert "Traceback" not in said.err + said.out
