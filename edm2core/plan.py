@@ -21,12 +21,8 @@ from edm2core.config.settings import (
 from edm2core.keys import Key, key_of, keyed
 from edm2core.manifest import Ref
 from edm2core.metrics.names import IN_WORDS, WEIGHTS, Metric, in_words
+from edm2core.versions import version_of
 
-VERSIONS = {
-    **{"prepare": 1, "start": 2, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 2},
-    **{"diagnostics": 1, "calibration": 1},
-}
-"""Raised when a stage's numbers change; golden tests hold them."""
 PIXEL_PROBE = {"t": (1,), "blocks": ("pixels",), "ema": "fixed", "features": None, "knn": 0, "few_shot": ()}
 
 
@@ -86,17 +82,17 @@ def trajectory_ref(task: Task) -> Ref:
     """The address of the training that a snapshot task looks at: the same for all its epochs."""
     settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
     inputs = {name: ref.key for name, ref in task.inputs.items()}  # its data, and what it started from if it did not begin anew
-    return Ref("trajectory", key_of("trajectory", VERSIONS["snapshot"], keyed(settings), inputs))
+    return Ref("trajectory", key_of("trajectory", task.version, keyed(settings), inputs))
 
 
 def snapshot_ref(trajectory: Ref, epoch: int) -> Ref:
-    """The address of a trajectory's snapshot after `epoch` completed epochs."""
-    return Ref("snapshot", key_of("snapshot", VERSIONS["snapshot"], {"epoch": epoch}, {"trajectory": trajectory.key}))
+    """The address of a trajectory's snapshot after `epoch` completed epochs; the trajectory's key holds the version of its numbers."""
+    return Ref("snapshot", key_of("snapshot", 1, {"epoch": epoch}, {"trajectory": trajectory.key}))
 
 
 def average_ref(trajectory: Ref, epoch: int) -> Ref:
     """The address of a trajectory's power-function averages as stored after `epoch` completed epochs, for mixing others."""
-    return Ref("average", key_of("average", VERSIONS["snapshot"], {"epoch": epoch}, {"trajectory": trajectory.key}))
+    return Ref("average", key_of("average", 1, {"epoch": epoch}, {"trajectory": trajectory.key}))
 
 
 def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
@@ -170,7 +166,8 @@ def _task(
     values = settings.model_dump(mode="json") if isinstance(settings, Settings) else settings
     identity = keyed(settings) if isinstance(settings, Settings) else settings
     keys = {name: ref.key for name, ref in inputs.items()} | ({"source": leaf} if leaf else {})
-    return Task(stage, VERSIONS[stage], values, inputs, key_of(stage, VERSIONS[stage], identity, keys), title, subject or {})
+    version = version_of(stage, values)
+    return Task(stage, version, values, inputs, key_of(stage, version, identity, keys), title, subject or {})
 
 
 def _prepare(recipe: Recipe, digest: str) -> Task:
@@ -201,7 +198,7 @@ def _snapshot(
 ) -> Task:
     trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=seed)
     settings = {**trajectory.model_dump(mode="json"), "epoch": epoch}
-    task = Task("snapshot", VERSIONS["snapshot"], settings, inputs, "", title, subject, after, wanted)
+    task = Task("snapshot", version_of("snapshot", settings), settings, inputs, "", title, subject, after, wanted)
     return Task(**{**vars(task), "key": snapshot_ref(trajectory_ref(task), epoch).key})
 
 
@@ -232,9 +229,10 @@ def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subje
 
 
 def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: dict[str, Any]) -> Task:
-    key = key_of("sample", VERSIONS["sample"], {**keyed(settings), "draw": draw}, {"snapshot": snapshot.key})
     values = {**settings.model_dump(mode="json"), "draw": draw}
-    return Task("sample", VERSIONS["sample"], values, {"snapshot": snapshot}, key, title, subject)
+    version = version_of("sample", values)
+    key = key_of("sample", version, {**keyed(settings), "draw": draw}, {"snapshot": snapshot.key})
+    return Task("sample", version, values, {"snapshot": snapshot}, key, title, subject)
 
 
 def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:

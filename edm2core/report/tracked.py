@@ -17,13 +17,13 @@ from edm2core.config.fields import is_keyed
 from edm2core.data.download import without_secrets
 from edm2core.keys import key_of
 from edm2core.manifest import Ref
-from edm2core.plan import VERSIONS, trajectory_ref
+from edm2core.plan import trajectory_ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, distinct, rows
 from edm2core.report.summary import recipes
+from edm2core.versions import EVERYWHERE
 
 Curve = list[dict[str, Any]]
-_VERSIONS = " ".join(f"{stage} {VERSIONS[stage]}" for stage in ("sample", "metrics", "probe"))  # of what points are made by
 
 
 class Point(NamedTuple):
@@ -99,7 +99,7 @@ def _tracked(
     tags |= {"edm2.run": run, "edm2.store": report.store, "edm2.report": f"{report.store}/runs/{run}/report.html"}
     tags |= {"edm2.trajectory": trajectory.key, "edm2.code_version": ", ".join(distinct(done, "code_version"))}
     return Tracked(
-        key_of("tracked", 1, parameters, {"store": report.store, "trajectory": trajectory.key, "versions": _VERSIONS}),
+        key_of("tracked", 1, parameters, {"store": report.store, "trajectory": trajectory.key, "versions": _versions(group)}),
         f"{name} · seed {subject['seed']}",
         parameters,
         tags,
@@ -108,6 +108,15 @@ def _tracked(
         [_reference(report, result) for result in done],
         tuple(result.outcome.state for result in group if result.manifest is None),
     )
+
+
+def _versions(group: list[Result]) -> str:
+    """What points are made by: points of different versions are no one curve."""
+    made = {
+        stage: {result.task.version for result in group if result.task.stage == stage} or {EVERYWHERE[stage]}
+        for stage in ("sample", "metrics", "probe")
+    }
+    return " ".join(f"{stage} {', '.join(map(str, sorted(versions)))}" for stage, versions in made.items())
 
 
 def _flat(settings: BaseModel, prefix: str = "", keyed: bool = True) -> Iterator[tuple[str, tuple[Any, bool]]]:

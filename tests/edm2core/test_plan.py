@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from edm2core.config import load_experiment
 from edm2core.config.experiment import Experiment
+from edm2core.config.recipes import recipe_names
 from edm2core.plan import Task, plan, trajectory_ref
 
 DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
+DATA = Path(__file__).parents[1] / "data"
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.yaml"
 
 
@@ -40,8 +42,30 @@ def test_titles_are_for_people() -> None:
 
 def test_keys_are_what_they_were() -> None:
     """If this fails, results that users have would be computed again: a new key needs a new stage version, or a reason."""
-    golden = json.loads((Path(__file__).parents[1] / "data" / "golden_keys.json").read_text())
+    golden = json.loads((DATA / "golden_keys.json").read_text())
     assert {title: str(task.ref) for title, task in by_title(plan(load_experiment(DEMO), DIGITS)).items()} == golden
+
+
+def published(folder: Path, recipe: str, metrics: str) -> dict[str, str]:
+    """The keys of a published recipe's tasks by title, with these metrics, for the published sources."""
+    (folder / "e.yaml").write_text(f"name: x\nrecipes: [{recipe}]\nepochs: [30]\nmetrics: [{metrics}]\ndiagnostics: true\n")
+    read = load_experiment(folder / "e.yaml")
+    source = read.recipes[0].data.digest or "builtin:digits"
+    tasks = plan(read, {f"data:{recipe}": source, "inception": "sha256:6726825d", "dinov2": f"sha256:{0:064x}"})
+    return {title: str(task.ref) for title, task in by_title(tasks).items()}
+
+
+def test_keys_of_the_published_recipes_are_what_they_were(tmp_path: Path) -> None:
+    golden = json.loads((DATA / "golden_keys_published.json").read_text())
+    found = {recipe: published(tmp_path, recipe, "fd" if "digits" in recipe else "fid") for recipe in recipe_names()}
+    assert found == golden["recipes"]
+
+
+def test_keys_of_each_metric_are_what_they_were(tmp_path: Path) -> None:
+    """Each alone, so that an estimator that changes moves its own."""
+    golden = json.loads((DATA / "golden_keys_published.json").read_text())["metrics"]
+    found = {name: published(tmp_path, "paper/cifar10/G", name) for name in golden}
+    assert {name: next(ref for ref in refs.values() if ref.startswith("metrics/")) for name, refs in found.items()} == golden
 
 
 def test_snapshots_of_a_trajectory_are_chained_and_share_its_key() -> None:

@@ -1,0 +1,40 @@
+"""Which version of a stage makes a task's numbers: the one place where a version depends on settings.
+
+A change of numbers re-keys the tasks whose numbers it can change, and with them what stands on those. So where only some settings are
+concerned, it is a line of `CHANGES` that says which; where all are, it raises the stage's number in `EVERYWHERE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+TaskSettings = Mapping[str, Any]  # as a task carries them, in JSON
+
+EVERYWHERE = {
+    **{"prepare": 1, "start": 2, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 2},
+    **{"diagnostics": 1, "calibration": 1},
+}
+"""Every stage's version where no line of `CHANGES` concerns the settings."""
+
+
+class Change(NamedTuple):
+    """What changed of a stage's numbers, and of which tasks: those whose settings it concerns."""
+
+    stage: str
+    what: str
+    concerns: Callable[[TaskSettings], bool]
+
+
+CHANGES: tuple[Change, ...] = ()
+"""In the order they were made; none is taken away, since versions count them."""
+
+
+def measures(*metrics: str) -> Callable[[TaskSettings], bool]:
+    """Whether a task of stage `metrics` measures one of these."""
+    return lambda settings: not set(metrics).isdisjoint(settings["metrics"])
+
+
+def version_of(stage: str, settings: TaskSettings) -> int:
+    """The version of a task's numbers: it rises with every change that concerns the task's settings, and with no other."""
+    return EVERYWHERE[stage] + sum(change.stage == stage and change.concerns(settings) for change in CHANGES)
