@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from edm2core.addresses import redacted
+
 
 class EdmError(Exception):
     """A failure with words for the person who has to act on it.
 
     `what` is one sentence; `where` a file, line, setting, key or URI; `do_next` the next thing to try.
-    `permanent` says that trying again without a change cannot help.
+    `permanent` says that trying again without a change cannot help. Addresses in the words are shown without their secrets.
     """
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", do_next: str = "", permanent: bool = True) -> None:
+        what, where, do_next = redacted(what), redacted(where), redacted(do_next)
         super().__init__(what, where, do_next, permanent)
         self.what, self.where, self.do_next, self.permanent = what, where, do_next, permanent
 

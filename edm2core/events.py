@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from edm2core.addresses import redacted
+
 MARK = "@edm2 "
 
 
@@ -19,9 +21,12 @@ def emit(kind: str, **fields: Any) -> None:
 
 
 def line(kind: str, **fields: Any) -> str:
-    """A structured event as a line of output: progress, start, restart, commit, warning, …; non-finite numbers become null."""
+    """A structured event as a line of output: progress, start, restart, commit, warning, …; non-finite numbers become null.
+
+    Addresses in it are shown without their secrets.
+    """
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-    return MARK + json.dumps({"kind": kind, "time": round(time.time(), 3), **clean}, separators=(",", ":"))
+    return MARK + redacted(json.dumps({"kind": kind, "time": round(time.time(), 3), **clean}, separators=(",", ":")))
 
 
 def parse(line: str) -> dict[str, Any] | None:

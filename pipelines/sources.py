@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from edm2core.addresses import shown
 from edm2core.config.experiment import Experiment
 from edm2core.config.settings import DataSettings
-from edm2core.data.download import without_secrets
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.metrics.imported import arrays_of
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS
@@ -73,7 +73,7 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
         digest, source = task.settings["digest"], task.settings["source"]
         if load(store, task.ref) is not None or is_stored(store, digest):
             continue
-        say(f"uploading {without_secrets(source) if '://' in source else source} to {store.uri}")
+        say(f"uploading {shown(source)} to {store.uri}")
         found = _fetch(task, cache)
         if found is not None:
             put(store, digest, found, cache)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from edm2core.data.download import without_secrets
+from edm2core.addresses import redacted, shown
 from edm2core.errors import EdmError, InputError
 from edm2core.report.tracked import Tracked
 
@@ -44,7 +44,7 @@ class MlflowServer:
         if importlib.util.find_spec("mlflow") is None:
             raise InputError(
                 f"{URI} is set, and MLflow's client is not installed.",
-                where=f"{URI}={_shown(uri)}",
+                where=f"{URI}={shown(uri)}",
                 do_next="Install it (`.venv/bin/pip install mlflow-skinny`; it is the extra `mlflow`), or unset the variable.",
             )
         for name, value in BOUNDS.items():
@@ -52,7 +52,7 @@ class MlflowServer:
         from mlflow import MlflowClient  # takes a second, and is not everywhere
 
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry; what comes of it is said here
-        self.uri, self._uri = _shown(uri), uri
+        self.uri = shown(uri)
         self._known: dict[str, _Known] = {}
         try:
             self._client = MlflowClient(uri)
@@ -169,7 +169,7 @@ class MlflowServer:
             if {kind.__name__ for kind in type(cause).__mro__} & {"ConnectionError", "Timeout"}:
                 return "it does not answer."
             cause = cause.__cause__ or cause.__context__
-        return (str(error).splitlines() or [type(error).__name__])[0].replace(self._uri, self.uri)[:300]
+        return redacted((str(error).splitlines() or [type(error).__name__])[0])[:300]
 
 
 def _status(training: Tracked, ended: bool) -> str:
@@ -183,7 +183,3 @@ def _status(training: Tracked, ended: bool) -> str:
 def _parts(many: Sequence[Each], most: int) -> Iterator[Sequence[Each]]:
     for begin in range(0, len(many), most):
         yield many[begin : begin + most]
-
-
-def _shown(uri: str) -> str:
-    return without_secrets(uri) if uri.startswith(("http://", "https://")) else uri

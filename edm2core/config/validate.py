@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edm2core.addresses import redacted
 from edm2core.config.fields import DIGEST, NAME
 from edm2core.config.yaml_file import Document, Place
 from edm2core.errors import InputError
@@ -117,7 +118,7 @@ def _allowed(details: ErrorDetails) -> str:
 
 def _as_written(value: Any) -> str:
     """The value as in YAML, cut where it is long."""
-    text = "empty" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = "empty" if value is None else str(value).lower() if isinstance(value, bool) else redacted(repr(value))
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 

@@ -8,11 +8,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from edm2core.addresses import shown
 from edm2core.errors import EdmError, InputError
 
 ATTEMPTS = 8
@@ -73,9 +73,7 @@ def _transfer(url: str, part: Path, progress: Callable[[int, int], None] | None)
     try:
         attempts(_continue, url, part, progress)
     except _Unfinished as error:
-        raise EdmError(
-            f"The download failed {ATTEMPTS} times: {error}.", where=without_secrets(url), do_next=_BY_HAND, permanent=False
-        ) from error
+        raise EdmError(f"The download failed {ATTEMPTS} times: {error}.", where=shown(url), do_next=_BY_HAND, permanent=False) from error
 
 
 def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -90,7 +88,7 @@ def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None)
         if error.code in (408, 425, 429) or error.code >= 500:
             raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
         raise InputError(
-            f"The server answered {error.code} {error.reason}.", where=f"data.source: {without_secrets(url)}", do_next="Correct the URL."
+            f"The server answered {error.code} {error.reason}.", where=f"data.source: {shown(url)}", do_next="Correct the URL."
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _Unfinished(str(getattr(error, "reason", error))) from error
@@ -117,9 +115,3 @@ def _chunk(response: http.client.HTTPResponse) -> bytes:
         return response.read(CHUNK)
     except (OSError, http.client.HTTPException) as error:
         raise _Unfinished(str(error) or type(error).__name__) from error
-
-
-def without_secrets(url: str) -> str:
-    """The URL as messages show it: without user, password, query and fragment, which may hold tokens."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

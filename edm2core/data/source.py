@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from edm2core.addresses import shown
 from edm2core.config.settings import DataSettings
-from edm2core.data.download import download, without_secrets
+from edm2core.data.download import download
 from edm2core.data.files import list_folder
 from edm2core.errors import InputError
 
@@ -69,7 +70,7 @@ def _check_download(path: Path, url: str, digest: str) -> None:
     found = digest_of(path, digest.partition(":")[0])
     if found != digest:
         raise wrong_digest(
-            without_secrets(url),
+            shown(url),
             digest,
             found,
             "The publisher's file has changed or data.digest is wrong: compare with the published digest.",
@@ -90,7 +91,7 @@ def _declared(settings: DataSettings) -> str:
     if not source.startswith(("http://", "https://")) or not settings.digest:
         raise InputError(
             "A source is a local path, or an http(s) URL with its digest beside it.",
-            where=f"data.source: {without_secrets(source)}",
+            where=f"data.source: {shown(source)}",
             do_next="Download it first and give its path.",
         )
     return settings.digest

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from edm2core.addresses import shown
 from edm2core.config import Recipe
 from edm2core.config.fields import is_keyed
-from edm2core.data.download import without_secrets
 from edm2core.keys import key_of
 from edm2core.manifest import Ref
 from edm2core.plan import trajectory_ref
@@ -131,7 +131,7 @@ def _flat(settings: BaseModel, prefix: str = "", keyed: bool = True) -> Iterator
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return without_secrets(value) if "://" in value else value
+        return shown(value)
     return json.dumps(value)
 
 

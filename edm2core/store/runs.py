@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from edm2core.addresses import redacted
 from edm2core.config.experiment import Experiment
 from edm2core.errors import EdmError, InputError, IntegrityError
 from edm2core.keys import key_of
@@ -48,7 +49,7 @@ class Run:
         path = self._local / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
+            file.write(redacted(json.dumps({"time": round(time.time(), 3), **event}, default=str)) + "\n")
         self.share()
 
     def share(self) -> None:
