@@ -15,6 +15,7 @@ from edm2core.events import parse
 from edm2core.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, trajectory_ref
+from edm2core.stages.faults import GET_MEMORY, lacks_memory
 from edm2core.stages.wanted import want
 from edm2core.store.base import Store
 from edm2core.store.leases import holder
@@ -191,6 +192,9 @@ class _Follower:
     def _failed(self, status: Status, reason: str = "") -> TaskFailedError:
         if self.failure is None:
             every = [line for lines in self.lines.values() for line in lines]
+            signs = [line for line in dict.fromkeys(every) if lacks_memory([line])]
+            if signs:
+                return TaskFailedError(self.task, "there was not enough memory", GET_MEMORY, signs)
             return TaskFailedError(self.task, reason or status.reason, "Its log says more.", every[-20:])
         where = f" ({self.failure['where']})" if self.failure.get("where") else ""
         error = EdmError(self.failure["what"], where=self.failure.get("where") or "", do_next=self.failure.get("do_next") or "")

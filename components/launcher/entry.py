@@ -8,6 +8,7 @@ later) is passed on; in a pod, where every code below 128 ends the job for good,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ from types import FrameType
 from typing import IO
 
 from components.launcher.rank import ALIVE, STOP, supervise
+from components.launcher.stopped import Stopped
+from edm2core.events import emit
 from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 
 POLL_S = 0.1
@@ -80,8 +83,17 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
     listen = threading.Thread(target=_listen, args=(torchrun.stderr, words), daemon=True)
     listen.start()
     failed_at: float | None = None
+    stopped = Stopped()
     while torchrun.poll() is None:
         codes = _codes(folder)
+        for pid in [torchrun.pid, *_supervisors(folder)]:
+            if stopped.seconds(pid) > options.hang_s:
+                emit(
+                    "warning",
+                    message=f"process {pid} of this job has been stopped from outside (SIGSTOP); ended, to go on from the last state",
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if asked.is_set():
             (folder / STOP).touch()
         saving = asked.is_set() and len(codes) < len(list(folder.glob("began-*")))
@@ -122,6 +134,11 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
 def _codes(folder: Path) -> list[int]:
     found = (file.read_text() for file in sorted(folder.glob("code-*")))
     return [int(text) for text in found if text]
+
+
+def _supervisors(folder: Path) -> list[int]:
+    """The processes around those of the stage that torchrun has started last."""
+    return [int(text) for file in folder.glob("began-*") if (text := file.read_text())]
 
 
 def _listen(source: IO[bytes], words: deque[str]) -> None:

@@ -1,8 +1,8 @@
 """Tasks as forks of one process that has imported what they import, which saves each of them one to three seconds of a core.
 
 For machines without a GPU: CUDA survives no fork, and where there is one, tasks take longer. The process reads orders on its standard
-input and answers on its standard output: `began PID`, later `ended PID CODE`. It ends with its input, so with whoever started it, and its
-forks end with it, since they are told to die with their parent.
+input. It answers each on its standard output, `began PID` or `refused`, and says later `ended PID CODE`. It ends with its input, so with
+whoever started it, and its forks end with it, since they are told to die with their parent.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Forks:
             start_new_session=True,
             env=environment,
         )
-        self._lock, self._heard, self._codes, self._began = threading.Lock(), b"", dict[int, int](), list[int]()
+        self._lock, self._heard, self._codes, self._answers = threading.Lock(), b"", dict[int, int](), list[int | None]()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
-        """A fork that is `python ARGUMENTS`, in a process group of its own; none where the process that forks has ended."""
+        """A fork that is `python ARGUMENTS`, in a process group of its own; none where the process that forks has ended or may not fork."""
         assert self._server.stdin is not None  # noqa: S101
         with self._lock:
             try:
@@ -70,10 +70,11 @@ class Forks:
                 self._server.stdin.flush()
             except OSError:
                 return None
-            while not self._began:
+            while not self._answers:
                 if not self._listen(None):
                     return None
-            return Fork(self, self._began.pop())
+            pid = self._answers.pop()
+            return None if pid is None else Fork(self, pid)
 
     def code(self, pid: int) -> int | None:
         """How a fork ended; None while it runs. The end of the process that forks is theirs too."""
@@ -93,11 +94,11 @@ class Forks:
         if not select.select([pipe], [], [], timeout)[0] or not (data := os.read(pipe, 1 << 16)):
             return False
         *lines, self._heard = (self._heard + data).split(b"\n")
-        for word, pid, *code in map(bytes.split, lines):
-            if word == b"began":
-                self._began.append(int(pid))
+        for word, *numbers in map(bytes.split, lines):
+            if word == b"ended":
+                self._codes[int(numbers[0])] = int(numbers[1])
             else:
-                self._codes[int(pid)] = int(code[0])
+                self._answers.append(int(numbers[0]) if word == b"began" else None)
         return True
 
 
@@ -109,22 +110,34 @@ def main() -> None:
     signal.set_wakeup_fd(wake)
     waiting, heard, server = list(IMPORTED), b"", os.getpid()
     while True:
-        ready, _, _ = select.select([0, woken], [], [], 0 if waiting else None)
-        if not ready:
+        readable, _, _ = select.select([0, woken], [], [], 0 if waiting else None)
+        if not readable:
             importlib.import_module(waiting.pop(0))
             gc.freeze()  # so that a fork's collector leaves the pages shared
-        if woken in ready:
+        if woken in readable:
             os.read(woken, 1 << 16)
             _reap()
-        if 0 in ready:
+        if 0 in readable:
             data = os.read(0, 1 << 16)
             if not data:
                 return
             *orders, heard = (heard + data).split(b"\n")
             for order in orders:
-                if os.fork() == 0:
+                ready, say_ready = os.pipe()
+                try:
+                    pid = os.fork()
+                except OSError:
+                    os.write(1, b"refused\n")
+                    pid = -1
+                if pid == 0:
+                    os.close(ready)
                     arguments, environment, log = json.loads(order)
-                    return _become(arguments, environment, log, server)
+                    return _become(arguments, environment, log, server, say_ready)
+                os.close(say_ready)
+                if pid > 0:
+                    os.read(ready, 1)  # ends when the fork is ready, and when it has died before that
+                    os.write(1, f"began {pid}\n".encode())
+                os.close(ready)
 
 
 def _reap() -> None:
@@ -135,13 +148,13 @@ def _reap() -> None:
         pass
 
 
-def _become(arguments: list[str], environment: dict[str, str], log: str, server: int) -> None:
+def _become(arguments: list[str], environment: dict[str, str], log: str, server: int, say_ready: int) -> None:
     """Be `python -m MODULE ARGUMENT…` in a session of its own, with its output in the log."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(1, f"began {os.getpid()}\n".encode())  # only now can its group be signalled and its log be read
+    os.close(say_ready)  # only now can its group be signalled and its log be read
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -16,6 +16,8 @@ from pathlib import Path
 from components.launcher.forks import Fork, Forks
 from components.launcher.memory import MALLOC
 from components.launcher.spec import JobSpec, Status
+from components.launcher.stopped import is_stopped
+from edm2core.errors import EdmError
 
 IMPORT_LITTLE = ("prepare",)
 
@@ -56,14 +58,21 @@ class LocalBackend:
 
     def _started(self, spec: JobSpec, log: Path) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
-            return subprocess.Popen(
-                _command(spec),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=self._environment(spec),
-            )
+            try:
+                return subprocess.Popen(
+                    _command(spec),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=self._environment(spec),
+                )
+            except OSError as error:
+                raise EdmError(
+                    f"This machine starts no further process: {error.strerror or error}.",
+                    where=spec.task.title,
+                    do_next="Raise its limits (`ulimit -u`, memory), or run fewer tasks at once (--jobs).",
+                ) from error
 
     def _forked(self, spec: JobSpec, log: Path) -> Fork | None:
         """None where it is better a process of its own: for several processes, another environment, or a stage that imports little."""
@@ -84,10 +93,11 @@ class LocalBackend:
             return Status("absent")
         code = running.process.poll()
         if code is None:
-            return Status("running")
+            pid = running.process.pid
+            return Status("running", f"stopped from outside (SIGSTOP); `kill -CONT {pid}` lets it go on" if is_stopped(pid) else "")
         if code == 0:
             return Status("done", code=0)
-        return Status("failed", f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}", code)
+        return Status("failed", _ending(code), code)
 
     def logs(self, name: str) -> list[str]:
         running = self._jobs.get(name)
@@ -148,6 +158,14 @@ def _command(spec: JobSpec) -> list[str]:
     if spec.processes == 1:
         return [sys.executable, *spec.arguments]
     return [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(spec.processes), *spec.arguments]
+
+
+def _ending(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    by_kernel = " (as the system does when memory runs out)" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{by_kernel}"
 
 
 def _signal(process: subprocess.Popen[bytes] | Fork, number: int) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO
 
 from components.launcher.memory import MALLOC
+from components.launcher.stopped import Stopped
 from edm2core.events import emit
 from edm2core.exit_codes import INTERRUPTED
 from edm2core.stages.beat import silence
@@ -44,7 +45,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
     assert child.stdout is not None  # noqa: S101
     pump = threading.Thread(target=_pump, args=(child.stdout, f"[rank {rank}] ".encode() if rank else b""), daemon=True)
     pump.start()
-    told, kill_at, why = False, float("inf"), ""
+    told, kill_at, why, stopped = False, float("inf"), "", Stopped()
     while child.poll() is None:
         if ended() and kill_at == float("inf"):
             child.terminate()
@@ -55,6 +56,9 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
         quiet = silence(beat)
         if quiet > hang_s and not why:
             why = f"made no step for {quiet:.0f} s more than usual, so it hangs; ended, to go on from the last state"
+            kill_at = 0.0
+        elif (still := stopped.seconds(child.pid)) > hang_s and not why:
+            why = f"has been stopped from outside (SIGSTOP) for {still:.0f} s; ended, to go on from the last state"
             kill_at = 0.0
         if time.monotonic() > kill_at:
             child.kill()
@@ -84,7 +88,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, remember)
     verdict = folder / f"code-{os.environ['LOCAL_RANK']}"
     verdict.unlink(missing_ok=True)
-    (folder / f"began-{os.environ['LOCAL_RANK']}").touch()
+    (folder / f"began-{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()))
 
     def ended() -> bool:
         return signalled.is_set() or os.getppid() != parent or _closed(entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import shutil
@@ -26,14 +25,13 @@ from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
 from edm2core.provenance import describe, place
 from edm2core.stages import signals
+from edm2core.stages.faults import shortage
 from edm2core.stages.workspace import Input, Workspace, open_inputs
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, Lease, acquire
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
-
-ROOM = "Free some space (edm2 gc), then run again; finished work is kept."
 
 
 def main(stage: str, run: Callable[[Workspace], None]) -> None:
@@ -63,10 +61,9 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
     except ValidationError as error:
         return _failed(other_version(error))
     except Exception as error:
-        if _lacks_room(error):
-            return _failed(
-                EdmError(f"The disk is full: {error}.", where=f"stage {stage}, {tempfile.gettempdir()} or the store", do_next=ROOM)
-            )
+        lacking = shortage(error, stage)
+        if lacking is not None:
+            return _failed(lacking)
         traceback.print_exc()
         if _passes(error):
             emit("warning", message=f"rank {_rank()} lost its peers or its device: {str(error).splitlines()[0][:200]}", rank=_rank())
@@ -79,12 +76,6 @@ def _failed(error: EdmError) -> int:
     emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank())
     sys.stderr.write(f"{error}\n")
     return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
-
-
-def _lacks_room(error: Exception) -> bool:
-    """Whether a file could not be written for want of room; libraries in Rust say so in words alone."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
 
 def _passes(error: Exception) -> bool:

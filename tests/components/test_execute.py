@@ -1,6 +1,9 @@
 """A task's path with real processes on this machine."""
 
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,17 @@ def test_a_task_is_done_once(place: Place, prepare: Task) -> None:
     assert not reused
     again, reused = place.execute(prepare)
     assert (again, reused) == (first, True)
+
+
+def test_a_process_that_somebody_has_stopped_is_said_to_be_and_goes_on_when_continued(place: Place, prepare: Task) -> None:
+    def go_on() -> None:
+        while not any("kill -CONT" in str(event.get("message")) for event in place.events):
+            time.sleep(0.05)
+        os.kill(int((place.folder / "mark").read_text()), signal.SIGCONT)
+
+    threading.Thread(target=go_on, daemon=True).start()
+    place.execute(prepare, "mark.write_text(str(os.getpid()))\nos.kill(os.getpid(), signal.SIGSTOP)\nrun()")
+    assert [event for event in place.events if event["kind"] == "waiting"]
 
 
 class Late(LocalBackend):
@@ -138,6 +152,13 @@ def test_a_later_run_neither_repeats_what_an_earlier_one_printed_nor_blames_its_
 def test_exit_code_0_without_a_manifest_is_no_success(place: Place, prepare: Task) -> None:
     with pytest.raises(TaskFailedError, match="without"):
         place.execute(prepare, "sys.exit(0)")
+
+
+def test_a_process_that_a_memory_limit_ends_is_said_to_lack_memory(place: Place, prepare: Task) -> None:
+    limited = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\nimport torch"
+    with pytest.raises(TaskFailedError, match="there was not enough memory") as caught:
+        place.execute(prepare, limited)
+    assert "ulimit -v" in caught.value.do_next
 
 
 def test_a_second_run_waits_for_the_first_and_says_for_whom(place: Place, prepare: Task, store: Store) -> None:

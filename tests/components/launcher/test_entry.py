@@ -114,6 +114,23 @@ def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) ->
     assert any("hangs" in line for line in lines)
 
 
+@pytest.mark.parametrize("where", ["before its first step", "in a pause"])
+def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, where: str) -> None:
+    steps = (
+        "" if where == "before its first step" else "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.01)\nbeat.pause()\n"
+    )
+    code, lines = end(start(f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)", "--hang-s", "1.5"))
+    assert code == 143
+    assert any("rank 1 has been stopped from outside" in line for line in lines)
+
+
+def test_stopping_what_supervises_a_process_ends_the_job_as_well(start: Start, tmp_path: Path) -> None:
+    code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else time.sleep(60)", "--hang-s", "1.5"))
+    assert code == 143
+    assert any("stopped from outside" in line for line in lines)
+    assert all(map(gone, running(tmp_path)))
+
+
 def test_a_pause_between_steps_is_no_silence(start: Start) -> None:
     program = "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.05)\nbeat.pause(); time.sleep(2)"
     assert end(start(program, "--hang-s", "0.5", processes=1))[0] == 0

@@ -123,3 +123,21 @@ def test_modules_that_stages_import_leave_cuda_untouched(place: Place, tmp_path:
     (tmp_path / "program.py").write_text("import sys, torch\nsys.exit(3 if torch.cuda._is_in_bad_fork() else 4)")
     until(lambda: "libtorch_python" in Path(f"/proc/{place.forks._server.pid}/maps").read_text())
     assert place.start("0").wait() == 4
+
+
+@pytest.mark.timeout(60)
+def test_a_fork_that_dies_before_its_first_word_has_ended(place: Place, tmp_path: Path) -> None:
+    fork = place.forks.start(["-m", "program", "0"], place.environment, tmp_path / "missing" / "log")
+    assert fork is not None
+    assert fork.wait() == 1
+    assert place.start("3").wait() == 3
+
+
+@pytest.mark.timeout(60)
+def test_where_the_system_refuses_to_fork_none_is_started(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\ndef fork(): raise BlockingIOError(11, 'no more processes')\nos.fork = fork\n")
+    forks = Forks(place.environment)
+    try:
+        assert forks.start(["-m", "program", "0"], place.environment, place.log) is None
+    finally:
+        forks.kill()

@@ -1,0 +1,68 @@
+"""What a machine lacks, told from an error or from a process's last lines: room on a disk, memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from edm2core.errors import EdmError
+from edm2core.events import size
+
+GET_ROOM = "Free some space (edm2 gc), then run again; finished work is kept."
+GET_MEMORY = (
+    "Raise what limits it (`ulimit -v`, the container's limit, `resources` of the cluster profile), run fewer tasks at once (--jobs), "
+    "or work on fewer images at once (training.micro_batch, sample.batch)."
+)
+# Each library has words of its own, and a C++ one ends the process with them.
+MEMORY_SIGNS = (
+    "memoryerror",
+    "std::bad_alloc",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "failed to map segment from shared object",
+)
+
+
+def shortage(error: BaseException, stage: str) -> EdmError | None:
+    """The error in words where a full disk or too little memory is its cause, else None."""
+    text = f"{type(error).__name__}: {error}"
+    if _lacks_room(error):
+        return EdmError(f"The disk is full: {error}.", where=f"stage {stage}, {tempfile.gettempdir()} or the store", do_next=GET_ROOM)
+    if lacks_memory([text]) or getattr(error, "errno", None) == errno.ENOMEM:
+        limit = "this GPU" if "cuda" in text.lower() else memory_in_words()
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        return EdmError(f"There is not enough memory: {first[:200]}", where=f"stage {stage}; {limit}", do_next=GET_MEMORY)
+    return None
+
+
+def lacks_memory(lines: Iterable[str]) -> bool:
+    """Whether what a process printed last says that it could get no more memory."""
+    return any(sign in line.lower() for line in lines for sign in MEMORY_SIGNS)
+
+
+def memory_in_words() -> str:
+    """The tightest limit of this process's memory: its own, the container's or the machine's."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [(machine, "this machine has {}")]
+    own = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if own != resource.RLIM_INFINITY:
+        limits.append((own, "`ulimit -v` allows {}"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append((int(Path(file).read_text(encoding="utf-8")), "the container may use {}"))
+        except (OSError, ValueError):
+            continue  # no such limit
+    least, words = min(limits)
+    return words.format(size(least))
+
+
+def _lacks_room(error: BaseException) -> bool:
+    """Whether a file could not be written for want of room; libraries in Rust say so in words alone."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
