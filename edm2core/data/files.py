@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from lzma import LZMAError
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, TypeVar
 
+from edm2core.data.bombs import check_expansion, check_zip
+from edm2core.data.kind import EMPTY, ZIP, absent, beginning, kind_of
 from edm2core.errors import InputError
 
 MAX_MEMBER = 512 * 2**20  # bytes; the largest published member (CIFAR-100's train) has 155 MB
+MAX_HEADER = 2**20  # bytes of one name or header in a tar
+MAX_XZ = 256 * 2**20  # bytes of memory that unpacking an .xz may take: `xz -9` takes 65 MiB
+LEFT_BEHIND = frozenset(
+    {
+        *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
+        *(
+            "thumbs.db",
+            "ehthumbs.db",
+            "ehthumbs_vista.db",
+            "desktop.ini",
+            "$recycle.bin",
+            "recycler",
+            "system volume information",
+        ),  # Windows
+        *("@eadir", "@tmp", "@synoeastream", "#recycle", "#snapshot"),  # Synology
+        *("@recycle", "@recently-snapshot", "@transcode"),  # QNAP
+        *("lost+found", "lost-found"),  # file systems
+        *("picasa.ini", "zbthumbnail.info", "__pycache__"),
+    }
+)
+"""What systems leave in folders, lower-case, beside names that begin with a dot: never part of a data set."""
 _AGAIN = "The file is incomplete or altered: get it again from where it came."
-_UNREADABLE = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
+_UNREADABLE = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+_COMPRESSED: dict[bytes, Callable[[Path], BufferedIOBase]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_UTF8, _ENCRYPTED, _UNICODE_PATH = 0x800, 0x1, 0x7075  # flags and extra field of a zip's member (APPNOTE 4.4.4, 4.6.9)
 
 Archive = TypeVar("Archive", zipfile.ZipFile, tarfile.TarFile)
 Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
@@ -26,13 +60,19 @@ Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
 
 @dataclass(frozen=True)
 class Files:
-    """The regular files of a source; names use "/" and never lead out of it. Hidden ones (".…", "__MACOSX") are left out."""
+    """The regular files of a source; names use "/" and never lead out of it.
+
+    Hidden ones (".…") are left out, and what systems leave behind.
+    """
 
     path: Path
     kind: Literal["folder", "zip", "tar"]
     sizes: dict[str, int]  # name -> bytes, in the order in which they are stored: the order in which a tar is quick to read
     folders: frozenset[str]  # empty ones too
     _read: Callable[[str], bytes]
+    left_behind: tuple[str, ...] = ()  # files that systems left there (`LEFT_BEHIND`); those that begin with a dot are not counted
+    renamed: bool = False  # names of a zip that states no encoding were read as UTF-8, or by its Unicode field
+    unstated: tuple[str, ...] = ()  # names that are in some other encoding, which nothing states
 
     def where(self, name: str) -> str:
         """How messages name a member."""
@@ -58,34 +98,77 @@ class Files:
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """Open a folder, zip or tar (also compressed). Raises InputError for anything else, and for archives whose paths lead out of them."""
+    """Open a folder, zip or tar (also compressed).
+
+    Raises InputError for anything else, by its name where it is known, for an encrypted archive, for one that expands beyond measure,
+    and for archives whose paths lead out of them.
+    """
     if path.is_dir():
-        sizes, folders = list_folder(path)
-        yield Files(path, "folder", sizes, folders, lambda name: (path / name).read_bytes())
+        listed, folders = list_folder(path)
+        sizes = {name: size for name, size in listed.items() if not _is_left_behind(name)}
+        shown = frozenset(name for name in folders if not _is_left_behind(name))
+        yield Files(path, "folder", sizes, shown, lambda name: (path / name).read_bytes(), tuple(listed.keys() - sizes.keys()))
         return
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise InputError(
-            f"It cannot be read: {error.strerror}.", where=str(path), do_next="Give an archive or a folder that exists."
-        ) from error
-    if start in (b"PK\x03\x04", b"PK\x05\x06"):
+    start = beginning(path)
+    kind = kind_of(start)
+    if kind is ZIP:
         with _opened(path, lambda: zipfile.ZipFile(path)) as archive:
             yield _zip_files(path, archive)
-    else:
-        with _opened(path, lambda: tarfile.open(path, "r:*")) as archive:
-            yield _tar_files(path, archive)
+        return
+    opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
+    if opener is None and kind and kind.name != "a tar archive":
+        do_next = kind.do_next if kind is not EMPTY else "Get the archive again: a copy or a download broke off."
+        raise InputError(f"It is {kind.name}: neither a zip nor a tar archive.", where=str(path), do_next=do_next)
+    with _stream(path, opener or (lambda path: path.open("rb"))) as stream:
+        bounded = _Bounded(stream)
+        with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no more
+            yield _tar_files(path, tar, bounded)
+
+
+@contextmanager
+def _stream(path: Path, opener: Callable[[Path], BufferedIOBase]) -> Iterator[BufferedIOBase]:
+    """The bytes of a tar. An .xz announces how much memory it wants, which is checked first."""
+    if opener is lzma.LZMAFile:
+        try:
+            with path.open("rb") as file:
+                lzma.LZMADecompressor(memlimit=MAX_XZ).decompress(file.read(2**16), 1)
+        except lzma.LZMAError as error:
+            what = f"To unpack it takes more than {MAX_XZ:,} bytes of memory" if "limit" in str(error) else "It is not a readable .xz"
+            raise InputError(f"{what}.", where=str(path), do_next="Unpack it by hand, or pack it by `xz -9` at most.") from error
+    with opener(path) as stream:
+        yield stream
+
+
+class _Bounded:
+    """A stream that never reads more at once than its `most`: a tar's header may announce a name of gigabytes."""
+
+    def __init__(self, stream: BufferedIOBase) -> None:
+        self.stream, self.most = stream, MAX_HEADER
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most:
+            raise tarfile.ReadError(f"a header of {size:,} bytes, of which {self.most:,} are sensible")
+        return self.stream.read(size)
+
+    def seek(self, position: int) -> int:
+        return self.stream.seek(position)
+
+    def tell(self) -> int:
+        return self.stream.tell()
 
 
 def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
-    """The sizes of a folder's regular files by relative name, sorted, and its sub-folders; links are followed, as the user made them."""
+    """The sizes of a folder's regular files by relative name, sorted, and its sub-folders; links are followed, as the user made them.
+
+    What systems leave behind is listed too, since a folder's digest is of all that this lists; where it is nothing to read, it is not.
+    """
     sizes: dict[str, int] = {}
     folders: set[str] = set()
     visited: set[str] = set()
 
     def fail(error: OSError) -> None:
-        raise InputError(f"It cannot be read: {error.strerror}.", where=str(error.filename), do_next="Check its permissions.")
+        if not _is_left_behind(str(Path(error.filename).relative_to(path))):
+            raise InputError(f"It cannot be read: {error.strerror}.", where=str(error.filename), do_next="Check its permissions.")
 
     for root, subfolders, names in os.walk(path, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
@@ -100,14 +183,17 @@ def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
         for name in names:
             if _hidden(name):
                 continue
+            file = Path(root) / name
             try:
-                found = os.stat(os.path.join(root, name))
+                found = file.stat()
             except OSError as error:
-                fail(error)
-                raise
-            if not stat.S_ISREG(found.st_mode):
-                raise InputError("It is neither a file nor a folder.", where=os.path.join(root, name), do_next="Remove it from the folder.")
-            sizes[str(relative / name)] = found.st_size
+                if _is_left_behind(str(relative / name)):
+                    continue
+                raise absent(file, error) from error
+            if stat.S_ISREG(found.st_mode):
+                sizes[str(relative / name)] = found.st_size
+            elif not _is_left_behind(str(relative / name)):
+                raise InputError("It is neither a file nor a folder.", where=str(file), do_next="Remove it from the folder.")
     return dict(sorted(sizes.items())), frozenset(folders)
 
 
@@ -116,7 +202,9 @@ def _opened(path: Path, opener: Callable[[], Archive]) -> Iterator[Archive]:
     try:
         archive = opener()
     except _UNREADABLE as error:
-        raise InputError("It is not a readable zip or tar archive.", where=str(path), do_next=_AGAIN) from error
+        kind = kind_of(beginning(path))
+        what = f"It is {kind.name}, and no readable zip or tar archive" if kind else "It is not a readable zip or tar archive"
+        raise InputError(f"{what}.", where=str(path), do_next=_AGAIN) from error
     with archive:
         yield archive
 
@@ -124,37 +212,84 @@ def _opened(path: Path, opener: Callable[[], Archive]) -> Iterator[Archive]:
 def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
     members: dict[str, zipfile.ZipInfo] = {}
     empty: list[str] = []
+    left: list[str] = []
+    unstated: list[str] = []
+    renamed = False
+    check_zip(archive.infolist(), path)
     for info in archive.infolist():
-        name = _inside(info.filename, path)
+        if not info.is_dir():
+            _readable(info, path)
+        own = _zip_name(info)
+        renamed |= own not in (None, info.filename)
+        if own is None:
+            unstated.append(info.filename)
+        name = _inside(own or info.filename, path)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise _link(path, info.filename)
         if info.is_dir():
             empty.append(name)
         else:
-            _add(members, name, info, path)
+            _add(members, left, name, info, path)
 
     def read(name: str) -> bytes:
         with archive.open(members[name]) as member:
             return member.read(members[name].file_size)  # with a bound, so that a false size cannot fill the memory
 
-    return Files(path, "zip", {name: info.file_size for name, info in members.items()}, _all_folders(empty, members), read)
+    sizes = {name: info.file_size for name, info in members.items()}
+    return Files(path, "zip", sizes, _all_folders(empty, members), read, tuple(left), renamed, tuple(unstated))
 
 
-def _tar_files(path: Path, archive: tarfile.TarFile) -> Files:
+def _readable(info: zipfile.ZipInfo, path: Path) -> None:
+    """Raises InputError for a member that needs a password, or is packed in a way that is not read."""
+    where = f"{path}, in it {info.filename!r}"
+    if info.flag_bits & _ENCRYPTED:
+        raise InputError(
+            "The zip is encrypted.", where=where, do_next="Unpack it with its password, and give the folder or a zip without one."
+        )
+    if info.compress_type not in _METHODS:
+        raise InputError(
+            f"It is packed by a method (number {info.compress_type}) that is not read.",
+            where=where,
+            do_next="Unpack it, and give the folder or a zip packed by deflate, the usual method.",
+        )
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str | None:
+    """A member's name. Where the zip states no encoding: by its Unicode field, else as UTF-8; None where it is neither."""
+    if info.flag_bits & _UTF8 or info.filename.isascii():
+        return info.filename
+    raw = info.filename.encode("cp437")  # how zipfile decoded it
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5 and int.from_bytes(field[1:5], "little") == zlib.crc32(raw):
+            raw = field[5:]
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:
     members: dict[str, tarfile.TarInfo] = {}
     empty: list[str] = []
+    left: list[str] = []
+    packed, unpacked = path.stat().st_size, 0
     try:
-        infos = archive.getmembers()
+        for info in archive:
+            unpacked += info.size
+            check_expansion(packed, unpacked, f"{path}, in it {info.name!r}")
+            name = _inside(info.name, path)
+            if info.isdir():
+                empty.append(name)
+            elif info.isreg():
+                _add(members, left, name, info, path)
+            else:
+                raise _link(path, info.name)
     except _UNREADABLE as error:
         raise InputError(f"It is not a whole archive: {error}.", where=str(path), do_next=_AGAIN) from error
-    for info in infos:
-        name = _inside(info.name, path)
-        if info.isdir():
-            empty.append(name)
-        elif info.isreg():
-            _add(members, name, info, path)
-        else:
-            raise _link(path, info.name)
+    stream.most = MAX_MEMBER
 
     def read(name: str) -> bytes:
         member = archive.extractfile(members[name])
@@ -162,7 +297,8 @@ def _tar_files(path: Path, archive: tarfile.TarFile) -> Files:
             raise _link(path, members[name].name)
         return member.read()
 
-    return Files(path, "tar", {name: info.size for name, info in members.items()}, _all_folders(empty, members), read)
+    sizes = {name: info.size for name, info in members.items()}
+    return Files(path, "tar", sizes, _all_folders(empty, members), read, tuple(left))
 
 
 def _inside(name: str, path: Path) -> str:
@@ -185,18 +321,27 @@ def _link(path: Path, name: str) -> InputError:
     )
 
 
-def _add(members: dict[str, Info], name: str, info: Info, path: Path) -> None:
+def _add(members: dict[str, Info], left: list[str], name: str, info: Info, path: Path) -> None:
     if name in members:
         raise InputError(f"The archive holds {name!r} twice.", where=str(path), do_next="Pack it again with each file once.")
-    if not any(_hidden(part) for part in name.split("/")):
+    if any(_hidden(part) for part in name.split("/")):
+        return
+    if _is_left_behind(name):
+        left.append(name)
+    else:
         members[name] = info
 
 
 def _all_folders(empty: Iterable[str], names: Iterable[str]) -> frozenset[str]:
     parents = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    visible = {name for name in empty if not any(_hidden(part) for part in name.split("/"))}
+    visible = {name for name in empty if not any(_hidden(part) for part in name.split("/")) and not _is_left_behind(name)}
     return frozenset((parents | visible) - {"."})
 
 
 def _hidden(part: str) -> bool:
     return part.startswith(".") or part == "__MACOSX"
+
+
+def _is_left_behind(name: str) -> bool:
+    """Whether a file or folder, by its path, is one that systems leave behind, or lies in one."""
+    return any(part.lower() in LEFT_BEHIND or part.startswith("SYNOFILE_THUMB") for part in name.split("/"))

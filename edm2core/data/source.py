@@ -12,6 +12,7 @@ from edm2core.addresses import shown
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import download
 from edm2core.data.files import list_folder
+from edm2core.data.kind import absent, regular
 from edm2core.errors import InputError
 
 Progress = Callable[[int, int], None]  # done, total
@@ -31,13 +32,17 @@ def source_digest(settings: DataSettings) -> str:
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """`<algorithm>:<hex>` of a file's bytes; of a folder: over the JSON of its sorted [relative path, file digest] pairs."""
-    try:
-        if not path.is_dir():
+    """`<algorithm>:<hex>` of a file's bytes; of a folder: over the JSON of its sorted [relative path, file digest] pairs.
+
+    Raises InputError for what cannot be read, such as a broken link or a pipe.
+    """
+    if not path.is_dir():
+        regular(path)
+        try:
             with path.open("rb") as file:
                 return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
-    except OSError as error:
-        raise InputError(f"It cannot be read: {error.strerror}.", where=str(path), do_next="Check the path and its permissions.") from error
+        except OSError as error:
+            raise absent(path, error) from error
     return digest_of_entries({name: digest_of(path / name, algorithm) for name in list_folder(path)[0]}, algorithm)
 
 
@@ -99,8 +104,10 @@ def _declared(settings: DataSettings) -> str:
 
 def _local(settings: DataSettings) -> Path:
     path = Path(str(settings.source)).expanduser()
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise InputError(
             "The data's path does not exist.", where=f"data.source: {path}", do_next="Correct the path, or give a URL and its digest."
         )
+    if not path.is_dir():
+        regular(path)
     return path

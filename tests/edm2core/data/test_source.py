@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,15 @@ def test_a_wrong_checksum_names_file_expected_and_found(archive: Path, tmp_path:
     for text in (str(archive), wrong, found, "what to do"):
         assert text in str(caught.value)
     assert archive.read_bytes() == b"content"
+
+
+def test_a_pipe_or_a_broken_link_as_a_source_is_called_so_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    os.symlink("/nowhere", tmp_path / "link.zip")
+    for name, words in (("pipe.zip", "a pipe"), ("link.zip", "a link to '/nowhere'")):
+        for digest in (None, "sha256:" + "0" * 64):
+            given = settings(tmp_path / name, digest)
+            with pytest.raises(InputError, match=words):
+                source_digest(given)
+            with pytest.raises(InputError, match=words):
+                fetch(given, tmp_path)

@@ -1,0 +1,129 @@
+"""What a file is by how it begins: so that what was brought in place of something else is called by its name. Nothing is unpacked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from edm2core.errors import InputError
+
+BEGINNING = 512  # bytes that tell what a file is
+
+
+class Kind(NamedTuple):
+    """What a file is, after "It is …", and what to do where another was expected."""
+
+    name: str
+    do_next: str
+
+
+_AGAIN = "Get the file again: a copy or a download broke off."
+_UNPACK = "Unpack it, and give what was in it."
+EMPTY = Kind("an empty file, of zero bytes", _AGAIN)
+_LFS = Kind("a Git LFS pointer, not the file that it stands for", "Run `git lfs pull` where it was cloned, or download the file itself.")
+_ANNEX = Kind("a git-annex pointer, not the file that it stands for", "Run `git annex get` where it was cloned.")
+_PAGE = Kind("a web page, not the file itself", "Open it in a browser: it may ask to log in, or hold the address of the file itself.")
+_ANSWER = Kind("a server's answer in XML, not the file itself", "Read it: it says why the server refused.")
+_JSON = Kind("a text in JSON", "Read it: it may be a server's answer that says why it refused.")
+ZIP, TAR = Kind("a zip archive", _UNPACK), Kind("a tar archive", _UNPACK)
+PICKLE = Kind("a Python pickle", "Save its tensors or arrays in the expected form.")
+
+_MAGIC: tuple[tuple[bytes, Kind], ...] = (
+    (b"version https://git-lfs", _LFS),
+    (b"/annex/objects/", _ANNEX),
+    (b"PK\x03\x04", ZIP),
+    (b"PK\x05\x06", ZIP),
+    (b"\x1f\x8b", Kind("compressed by gzip", "Unpack it with `gunzip`.")),
+    (b"BZh", Kind("compressed by bzip2", "Unpack it with `bunzip2`.")),
+    (b"\xfd7zXZ\0", Kind("compressed by xz", "Unpack it with `unxz`.")),
+    (b"\x28\xb5\x2f\xfd", Kind("compressed by zstd", "Unpack it with `unzstd`.")),
+    (b"Rar!\x1a\x07", Kind("a RAR archive", "Unpack it with `unrar x`, and give the folder or a zip of it.")),
+    (b"7z\xbc\xaf\x27\x1c", Kind("a 7z archive", "Unpack it with `7z x`, and give the folder or a zip of it.")),
+    (b"\x93NUMPY", Kind("an array in .npy", _UNPACK)),
+    (b"\x89HDF\r\n", Kind("an HDF5 file", "Save what it holds in the expected form.")),
+    (b"PAR1", Kind("a Parquet file", "Save what it holds in the expected form.")),
+    (b"SQLite format 3\0", Kind("an SQLite database", "Save what it holds in the expected form.")),
+    (b"%PDF-", Kind("a PDF", "Give the file itself.")),
+    (b"\x00\x05\x16\x07", Kind("what macOS writes beside a file on other disks (AppleDouble)", "Give the file whose name lacks the ._")),
+    (b"\x89PNG", Kind("a PNG image", "Give the file or folder that was meant.")),
+    (b"\xff\xd8\xff", Kind("a JPEG image", "Give the file or folder that was meant.")),
+    (b"GIF8", Kind("a GIF image", "Give the file or folder that was meant.")),
+    (b"\xed\xab\xee\xdb", Kind("an RPM package", _UNPACK)),
+    (b"\x7fELF", Kind("a program", "Give the file that was meant.")),
+    (b"<?xml", _ANSWER),
+    (b"<error>", _ANSWER),
+    *((b"\x80%c" % protocol, PICKLE) for protocol in range(2, 6)),
+)
+_PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<meta", b"<title")
+_HEIF = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"heim", b"heis", b"hevc")
+
+
+def kind_of(start: bytes) -> Kind | None:
+    """What begins with these bytes; None for anything that is not known."""
+    if not start:
+        return EMPTY
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    lower = text[:64].lower()
+    if lower.startswith(_PAGES) or (lower.startswith((b"<?xml", b"<!--")) and b"<html" in text.lower()):
+        return _PAGE
+    for magic, kind in _MAGIC:
+        if start.startswith(magic) or (magic[:1] == b"<" and lower.startswith(magic)):
+            return kind
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF:
+        return Kind("an image in HEIF or AVIF, which is not read", "Convert it to PNG or JPEG, such as by `mogrify -format png`.")
+    if start[257:262] == b"ustar":
+        return TAR
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000:
+        return Kind("weights in safetensors", "Save its tensors in the expected form.")
+    if text[:1] in (b"{", b"["):
+        return _JSON
+    if not start.strip(b"\0"):
+        return Kind("nothing but zero bytes, as a broken copy leaves", _AGAIN)
+    return None
+
+
+def beginning(path: Path) -> bytes:
+    """The first bytes of a file, which tell what it is. Raises InputError as `regular` does, and where it cannot be read."""
+    regular(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(BEGINNING)
+    except OSError as error:
+        raise InputError(f"It cannot be read: {error.strerror}.", where=str(path), do_next="Check its permissions.") from error
+
+
+def named(path: Path, otherwise: str, expected: str) -> tuple[str, str]:
+    """The words for a file that is not `expected`, and what to do; `otherwise` where it is not recognised."""
+    kind = kind_of(beginning(path))
+    return (f"It is {kind.name}, and {expected} was expected.", kind.do_next) if kind else (otherwise, "")
+
+
+def regular(path: Path) -> None:
+    """Raises InputError for what is no file that can be read twice: missing, a broken link, a folder, a pipe, a device."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise absent(path, error) from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"It is {_special(mode)}, not a file.", where=str(path), do_next="Give the path of a file on disk.")
+
+
+def absent(path: Path, error: OSError) -> InputError:
+    """The error for a path that cannot be looked at: a link that leads nowhere is called so."""
+    if path.is_symlink():
+        return InputError(
+            f"It is a link to {os.readlink(path)!r}, which cannot be reached: {error.strerror}.",
+            where=str(path),
+            do_next="Correct or remove the link, or bring its target back.",
+        )
+    return InputError(f"It cannot be read: {error.strerror}.", where=str(path), do_next="Check the path and its permissions.")
+
+
+def _special(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a pipe (FIFO), which can be read only once"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
