@@ -11,7 +11,7 @@ import click
 from edm2core.store import find_store
 from pipelines.cli.options import store_argument
 from pipelines.serve import listen
-from pipelines.serve.server import is_for_this_machine_alone, run
+from pipelines.serve.server import is_for_this_machine_alone
 
 PORT = 8765
 
@@ -28,4 +28,4 @@ def command(store: str, host: str, port: int | None) -> None:
         click.echo(f"Whoever can reach {host} can read the whole store: this page has no passwords and no encryption.", err=True)
     with suppress(KeyboardInterrupt):
         click.echo(f"{server.store.uri} is at {server.url} (Ctrl-C ends it)")
-        run(server)
+        server.run()

@@ -1,4 +1,7 @@
-"""The web server: GET and HEAD alone, for this machine unless told otherwise, and nothing outside a store's runs and results."""
+"""The web server: GET and HEAD alone, for this machine unless told otherwise, and nothing outside a store's runs and results.
+
+Starlette finds the page and uvicorn speaks HTTP; here stands what is asked for, and what may be.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,20 @@ import ipaddress
 import re
 import socket
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import quote, unquote
 
+import uvicorn
 from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edm2core.config.validate import other_version
 from edm2core.errors import EdmError, InputError, MissingError
@@ -25,6 +34,9 @@ from pipelines.serve.pages import Pages
 
 BLOCK = 2**20
 TRIES = 20  # ports after the wanted one that are tried
+WAITING = 1024  # clients that may wait to be accepted
+GRACE_S = 1  # for what is being sent when the server is told to end
+DIGITS = 15  # of a number in an address or a header; longer ones mean nothing here
 TYPES = {
     "html": "text/html; charset=utf-8",
     "json": "application/json",
@@ -37,46 +49,50 @@ PAGE_POLICY = (
 )
 # A report's own scripts run, in an origin of their own: whatever stands in a store cannot read the rest of it through this server.
 FILE_POLICY = "sandbox allow-scripts allow-downloads allow-modals; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:"  # noqa: E501
+EVERYWHERE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
+
+View = Callable[[Request], Response]
 
 
-@dataclass
-class Answer:
-    """What goes back; `file` is a path of the store whose bytes from `start` on, `size` of them, are the body."""
+class Server:
+    """Serves one store at a socket that listens already."""
 
-    body: bytes = b""
-    kind: str = "text/html; charset=utf-8"
-    status: HTTPStatus = HTTPStatus.OK
-    headers: dict[str, str] = field(default_factory=dict)
-    file: str = ""
-    start: int = 0
-    size: int = 0
+    def __init__(self, store: Store, host: str, listener: socket.socket) -> None:
+        self.store, self.port, self._listener = store, listener.getsockname()[1], listener
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        config = uvicorn.Config(
+            _Application(store, host).app,
+            lifespan="off",
+            log_config=None,
+            log_level="critical",  # a browser that went away is no news, and a page that is live asks every few seconds
+            access_log=False,
+            server_header=False,
+            backlog=WAITING,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self._server = uvicorn.Server(config)
 
+    def run(self) -> None:
+        """Serve until `stop`, or until a signal's handler raises here."""
+        serving = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
+        serving.start()
+        try:
+            serving.join()
+        finally:
+            self.stop()
+            serving.join(GRACE_S + 1)
 
-class Server(ThreadingHTTPServer):
-    """Serves one store."""
-
-    daemon_threads = True
-
-    def __init__(self, store: Store, host: str, port: int) -> None:
-        self.store, self.host = store, host
-        self.look = Look(store)
-        self.pages = Pages(self.look)
-        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        super().__init__((host, port), _Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.server_port}/"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no news."""
+    def stop(self) -> None:
+        """End soon, from whatever thread."""
+        self._server.should_exit = True
 
 
 def listen(store: Store, host: str, port: int, *, exactly: bool) -> Server:
     """A server for the store at that port, or unless `exactly` at the next free one; raises InputError where none can be had."""
     for number in range(port, port + (1 if exactly or port == 0 else TRIES)):
         try:
-            return Server(store, host, number)
+            family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+            return Server(store, host, socket.create_server(address, family=family, backlog=WAITING))
         except socket.gaierror:
             raise InputError(f"{host} is no address of this machine.", where="--host", do_next="Leave it out for localhost.") from None
         except OSError as error:
@@ -92,201 +108,199 @@ def listen(store: Store, host: str, port: int, *, exactly: bool) -> Server:
     )
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "edm2", ""
-    timeout = 30
+class _Application:
+    """What the addresses of a store's server answer with."""
 
-    def do_GET(self) -> None:
-        self._send(self._answer())
+    def __init__(self, store: Store, host: str) -> None:
+        self._store = store
+        self._pages = Pages(Look(store))
+        views: dict[str, View] = {
+            "/": lambda ask: self._page(ask, self._pages.runs(_is_live(ask))),
+            "/assets/{name}": self._asset,
+            "/api/runs": lambda ask: self._json(ask, self._pages.runs_json()),
+            "/api/runs/{run}": lambda ask: self._json(ask, self._pages.run_json(ask.path_params["run"])),
+            "/runs/{run}/": lambda ask: self._page(ask, self._pages.run(ask.path_params["run"], _is_live(ask))),
+            "/runs/{run}/logs/{stage}/{key}": lambda ask: self._page(ask, self._pages.log(**ask.path_params, live=_is_live(ask))),
+            "/results/": lambda ask: self._page(ask, self._pages.stages()),
+            "/results/{stage}/": lambda ask: self._page(ask, self._pages.stage(ask.path_params["stage"], _number(ask, "page", 1))),
+            "/results/{stage}/{key}/": lambda ask: self._page(ask, self._pages.result(**ask.path_params)),
+            "/store/{top}/{path:path}": self._file,
+            "/{folder:path}": self._folder,
+        }
+        routes = [Route(path, self._in_words(view), methods=["GET"]) for path, view in views.items()]
+        self.app = Starlette(routes=routes, middleware=[Middleware(_Guard, host=host, refuse=self._error)])
+        self.app.router.redirect_slashes = False
 
-    do_HEAD = do_GET  # noqa: N815
+    def _in_words(self, view: View) -> View:
+        """The view, with what it raises told as a page."""
 
-    def _refuse(self) -> None:
-        self.close_connection = True  # its body is not read
-        self._send(self._error(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", headers={"Allow": "GET, HEAD"}))
+        def answer(request: Request) -> Response:
+            try:
+                return view(request)
+            except HTTPException as error:
+                return self._error(HTTPStatus(error.status_code), error.detail, headers=dict(error.headers or {}))
+            except (MissingError, InputError) as error:
+                return self._error(HTTPStatus.NOT_FOUND, error.what, error.do_next)
+            except EdmError as error:
+                return self._error(HTTPStatus.BAD_GATEWAY, error.what, error.do_next)
+            except ValidationError as error:
+                other = other_version(error)
+                return self._error(HTTPStatus.BAD_GATEWAY, other.what, other.do_next)
+            except Exception as error:
+                return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"This should not have happened: {type(error).__name__}: {error}")
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _refuse  # noqa: N815
+        return answer
 
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: a page that is live asks every few seconds."""
+    def _page(self, request: Request, text: str) -> Response:
+        return _fresh(request, text, "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
 
-    def _answer(self) -> Answer:
-        if not self._is_meant():
-            return self._error(
-                HTTPStatus.MISDIRECTED_REQUEST,
-                "This server does not answer to that name.",
-                "Ask by its IP address or as localhost: other names are refused, so that no web page can reach it by one.",
-            )
-        try:
-            return self._route()
-        except (MissingError, InputError) as error:
-            return self._error(HTTPStatus.NOT_FOUND, error.what, error.do_next)
-        except EdmError as error:
-            return self._error(HTTPStatus.BAD_GATEWAY, error.what, error.do_next)
-        except ValidationError as error:
-            other = other_version(error)
-            return self._error(HTTPStatus.BAD_GATEWAY, other.what, other.do_next)
-        except Exception as error:
-            return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"This should not have happened: {type(error).__name__}: {error}")
+    def _json(self, request: Request, text: str) -> Response:
+        return _fresh(request, text, "application/json")
 
-    def _is_meant(self) -> bool:
-        """Whether the name that was asked for is this server's: a web page that had its own name point here would ask for that one."""
-        name = re.sub(r":\d+$", "", self.headers.get("Host", "").strip()).strip("[]").lower()
-        if name in {"localhost", self.server.host.lower()}:
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return not _is_loopback(self.server.host) and name in {socket.gethostname().lower(), socket.getfqdn().lower()}
-        return True  # an address cannot be pointed elsewhere
+    def _asset(self, request: Request) -> Response:
+        text, kind = self._pages.asset(request.path_params["name"])
+        return _fresh(request, text, f"{kind}; charset=utf-8")
 
-    def _route(self) -> Answer:
-        target = urlsplit(self.path)
-        parts = _segments(target.path)
-        query = {name: values[-1] for name, values in parse_qs(target.query).items()}
-        live = query.get("part") == "live"
-        pages = self.server.pages
-        match parts:
-            case [""]:
-                return self._page(pages.runs(live))
-            case ["assets", name]:
-                return self._asset(name)
-            case ["api", "runs"]:
-                return self._json(pages.runs_json())
-            case ["api", "runs", run]:
-                return self._json(pages.run_json(run))
-            case ["runs", run, ""]:
-                return self._page(pages.run(run, live))
-            case ["runs", run, "logs", stage, key]:
-                return self._page(pages.log(run, stage, key, live))
-            case ["results", ""]:
-                return self._page(pages.stages())
-            case ["results", stage, ""]:
-                return self._page(pages.stage(stage, int(query["page"]) if query.get("page", "").isdecimal() else 1))
-            case ["results", stage, key, ""]:
-                return self._page(pages.result(stage, key))
-            case ["store", *path] if len(path) > 2 and path[0] in ("runs", "results"):
-                return self._file("/".join(path))
-            case [*path] if path and path[-1] and path[0] in ("runs", "results"):
-                return Answer(status=HTTPStatus.MOVED_PERMANENTLY, headers={"Location": f"{target.path}/"})
-        raise MissingError("There is no such page.")
+    def _folder(self, request: Request) -> Response:
+        """The page of a run or of results whose address lacks the last slash."""
+        folder = request.path_params["folder"]
+        if folder.partition("/")[0] not in ("runs", "results") or folder.endswith("/"):
+            raise MissingError("There is no such page.")
+        return RedirectResponse(f"/{quote(folder)}/", HTTPStatus.MOVED_PERMANENTLY)
 
-    def _page(self, text: str) -> Answer:
-        return self._fresh(text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
-
-    def _json(self, text: str) -> Answer:
-        return self._fresh(text.encode(), "application/json")
-
-    def _asset(self, name: str) -> Answer:
-        text, kind = self.server.pages.asset(name)
-        return self._fresh(text.encode(), kind)
-
-    def _fresh(self, body: bytes, kind: str, headers: dict[str, str] | None = None) -> Answer:
-        """An answer that a browser keeps and asks about each time."""
-        tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-        headers = {"ETag": tag, "Cache-Control": "no-cache", **(headers or {})}
-        if tag in self.headers.get("If-None-Match", ""):
-            return Answer(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Answer(body, kind, headers=headers)
-
-    def _file(self, path: str) -> Answer:
-        entry = self.server.store.stat(path) if confined(self.server.store, path) else None
+    def _file(self, request: Request) -> Response:
+        top, path = request.path_params["top"], f"{request.path_params['top']}/{request.path_params['path']}"
+        entry = (
+            self._store.stat(path)
+            if top in ("runs", "results") and "/" in request.path_params["path"] and confined(self._store, path)
+            else None
+        )
         if entry is None:
             raise MissingError("There is no such file in this store.")
-        name = path.rsplit("/", 1)[1]
+        name = path.rpartition("/")[2]
         kind = TYPES.get(name.rpartition(".")[2].lower(), "application/octet-stream")
         headers = {"Accept-Ranges": "bytes", "Content-Security-Policy": FILE_POLICY, "Cache-Control": "no-cache"}
         if kind == "application/octet-stream":
-            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{_quoted(name)}"
-        start, end = 0, entry.size
-        if found := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):
-            first, last = found.groups()
-            start = int(first) if first else max(0, entry.size - int(last or 0))
-            end = min(entry.size, int(last) + 1) if first and last else entry.size
-            if start >= end:
-                return self._error(
-                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-                    "The file has no such bytes.",
-                    headers={"Content-Range": f"bytes */{entry.size}"},
-                )
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+        part = _part(request.headers.get("Range", ""), entry.size)
+        start, end = part or (0, entry.size)
+        if part:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
-        status = HTTPStatus.PARTIAL_CONTENT if found else HTTPStatus.OK
-        return Answer(b"", kind, status, headers, path, start, end - start)
+        headers |= {"Content-Type": kind, "Content-Length": str(end - start)}
+        status = HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK
+        if request.method == "HEAD":
+            return Response(None, status, headers)
+        return StreamingResponse(self._blocks(path, start, end), status, headers)
 
-    def _error(self, status: HTTPStatus, what: str, do_next: str = "", headers: dict[str, str] | None = None) -> Answer:
-        page = self.server.pages.error(f"{status.value} {status.phrase}", what, do_next).encode()
-        return Answer(page, status=status, headers={"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", **(headers or {})})
-
-    def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        headers = {
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            **answer.headers,
-        }
-        if answer.status != HTTPStatus.NOT_MODIFIED:
-            headers |= {"Content-Type": answer.kind, "Content-Length": str(answer.size if answer.file else len(answer.body))}
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD" or answer.status == HTTPStatus.NOT_MODIFIED:
-            return
-        for block in self._blocks(answer):
-            self.wfile.write(block)
-
-    def _blocks(self, answer: Answer) -> Iterator[bytes]:
-        if not answer.file:
-            yield answer.body
-            return
-        at, end = answer.start, answer.start + answer.size
+    def _blocks(self, path: str, at: int, end: int) -> Iterator[bytes]:
         while at < end:
-            block = self.server.store.read_part(answer.file, at, min(BLOCK, end - at))
+            block = self._store.read_part(path, at, min(BLOCK, end - at))
             if not block:  # it has shrunk: the browser notices that bytes are missing
-                self.close_connection = True
                 return
             yield block
             at += len(block)
 
+    def _error(self, status: HTTPStatus, what: str, do_next: str = "", headers: dict[str, str] | None = None) -> Response:
+        page = self._pages.error(f"{status.value} {status.phrase}", what, do_next)
+        headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", **(headers or {})}
+        return Response(page, status, headers, "text/html")
 
-def run(server: Server) -> None:
-    """Serve until a Ctrl-C or SIGTERM's exit comes."""
-    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-    try:
-        threading.Event().wait()
-    finally:
-        server.shutdown()
-        server.server_close()
+
+class _Guard:
+    """Refuses what is no reading of a page by its own name and path, before anything looks at it."""
+
+    def __init__(self, app: ASGIApp, host: str, refuse: Callable[..., Response]) -> None:
+        self._app, self._host, self._refuse = app, host, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(EVERYWHERE)
+            await send(message)
+
+        await (self._refusal(scope) or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        if scope["method"] not in ("GET", "HEAD"):
+            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", headers={"Allow": "GET, HEAD"})
+        if not self._is_meant(Headers(scope=scope).get("Host", "")):
+            return self._refuse(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "This server does not answer to that name.",
+                "Ask by its IP address or as localhost: other names are refused, so that no web page can reach it by one.",
+            )
+        if not _leads_nowhere_else(scope["raw_path"].partition(b"?")[0]):
+            return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+        return None
+
+    def _is_meant(self, asked: str) -> bool:
+        """Whether the name that was asked for is this server's: a web page that had its own name point here would ask for that one."""
+        name = re.sub(r":\d+$", "", asked.strip()).strip("[]").lower()
+        if name in {"localhost", self._host.lower()}:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return not is_for_this_machine_alone(self._host) and name in {socket.gethostname().lower(), socket.getfqdn().lower()}
+        return True  # an address cannot be pointed elsewhere
 
 
 def is_for_this_machine_alone(host: str) -> bool:
     """Whether only programs of this machine reach what listens there."""
-    return _is_loopback(host)
-
-
-def _segments(path: str) -> list[str]:
-    """The decoded parts of a path after its first slash; raises MissingError for one that could lead elsewhere."""
-    try:
-        parts = [unquote(part, errors="strict") for part in path.removeprefix("/").split("/")]
-    except UnicodeDecodeError:
-        raise MissingError("There is no such page.") from None
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if part in (".", "..") or "/" in part or "\\" in part or not part.isprintable() or (not part and not last):
-            raise MissingError("There is no such page.")
-    return parts
-
-
-def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _quoted(name: str) -> str:
-    from urllib.parse import quote
+def _leads_nowhere_else(path: bytes) -> bool:
+    """Whether every part of a path, decoded, is the plain name of something below what stands before it."""
+    try:
+        first, *parts = [unquote(part, errors="strict") for part in path.decode("ascii").split("/")]
+    except UnicodeDecodeError:
+        return False
+    names = parts[:-1] if parts and not parts[-1] else parts
+    return not first and all(name not in ("", ".", "..") and name.isprintable() and not {"/", "\\"} & set(name) for name in names)
 
-    return quote(name, safe="")
+
+def _is_live(request: Request) -> bool:
+    return request.query_params.get("part") == "live"
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(rf"[0-9]{{1,{DIGITS}}}", text):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is no number of a page.")
+    return int(text)
+
+
+def _part(asked: str, size: int) -> tuple[int, int] | None:
+    """Where the part of a file begins and ends that a Range header asks for; none where it asks for all, or for several parts."""
+    found = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked)
+    if not found or not any(found.groups()):
+        return None
+    if max(map(len, found.groups())) > DIGITS:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The part that is asked for is no part of a file.")
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(size, int(last) + 1) if first and last else size
+    if start >= end:
+        raise HTTPException(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The file has no such bytes.", headers={"Content-Range": f"bytes */{size}"}
+        )
+    return start, end
+
+
+def _fresh(request: Request, text: str, kind: str, headers: dict[str, str] | None = None) -> Response:
+    """An answer that a browser keeps and asks about each time."""
+    body = text.encode(errors="replace")
+    tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", **(headers or {})}
+    if tag in request.headers.get("If-None-Match", ""):
+        return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+    return Response(body, HTTPStatus.OK, {**headers, "Content-Type": kind})

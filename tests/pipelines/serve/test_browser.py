@@ -41,10 +41,9 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
 @pytest.fixture(scope="module")
 def server(fake: Fake) -> Iterator[Server]:
     server = listen(fake.store, "localhost", 0, exactly=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    threading.Thread(target=server.run, daemon=True).start()
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 def opened(chromium: Browser, url: str, width: int = 1600, scheme: str = "light") -> tuple[Page, list[str]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ class Browser:
     """Asks a server, sending just what it is told to."""
 
     def __init__(self, server: Server) -> None:
-        self.port = server.server_port
+        self.port = server.port
 
     def ask(self, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -75,10 +76,9 @@ def served(made: Fake) -> Iterator[Server]:
 
 def _served(store: Store) -> Iterator[Server]:
     server = listen(store, "localhost", 0, exactly=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    threading.Thread(target=server.run, daemon=True).start()
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 @pytest.fixture
@@ -194,6 +194,42 @@ def test_a_name_that_points_here_is_not_answered(browser: Browser) -> None:
         assert browser.ask("/", Host=host)[0] == 200
 
 
+def test_absurd_numbers_are_bad_requests(browser: Browser, made: Fake) -> None:
+    huge = "9" * 5000
+    assert browser.ask(f"/results/metrics/?page={huge}")[0] == 400
+    assert browser.ask("/results/metrics/?page=-1")[0] == 400
+    assert browser.ask("/results/metrics/?page=two")[0] == 400
+    assert browser.ask("/results/metrics/?page=999999")[0] == 200  # the last there is
+    path = f"/store/{made.find('snapshot').ref.manifest}"
+    for asked in (f"bytes={huge[:100]}-", f"bytes=0-{huge[:100]}", f"bytes=-{huge[:100]}"):
+        assert browser.ask(path, Range=asked)[0] == 400
+    assert browser.ask(path, Range="bytes=²-³")[0] == 200  # no range at all, which is to be ignored
+    assert browser.ask(f"/{huge}")[0] == 404
+
+
+def test_many_at_once_are_all_answered(served: Server) -> None:
+    """All connect before any is answered, and each gets its page."""
+    clients = [socket.create_connection(("127.0.0.1", served.port), timeout=60) for _ in range(200)]
+    for client in clients:
+        client.sendall(b"GET /results/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answers = [b"".join(iter(partial(client.recv, 65536), b"")) for client in clients]
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    assert len({answer.partition(b"\r\n\r\n")[2] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_requests_body_is_never_read_as_the_next_request(served: Server, method: str) -> None:
+    inner = b"GET /assets/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    outer = f"{method} /results/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(inner)}\r\n\r\n".encode()
+    last = b"GET /api/runs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as client:
+        client.sendall(outer + inner + last)
+        answers = b"".join(iter(partial(client.recv, 65536), b""))
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert b"text/css" not in answers
+    assert b"application/json" in answers
+
+
 def test_what_is_the_same_is_not_sent_again(browser: Browser) -> None:
     _, headers, _ = browser.ask("/results/")
     status, _, body = browser.ask("/results/", If_None_Match=headers["etag"])
@@ -263,8 +299,7 @@ def test_a_port_in_use_is_named_or_the_next_one_taken(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="already"):
             listen(store, "127.0.0.1", port, exactly=True)
         server = listen(store, "127.0.0.1", port, exactly=False)
-        assert server.server_port > port
-        server.server_close()
+        assert server.port > port
     with pytest.raises(InputError, match="no address of this machine"):
         listen(store, "192.0.2.1", 0, exactly=True)
     with pytest.raises(InputError, match="no address of this machine"):
