@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from edm2core.addresses import redacted, shown
 from edm2core.config.experiment import Experiment
 from edm2core.config.fields import Settings
 from edm2core.config.settings import (
@@ -39,6 +40,7 @@ class Task:
     subject: dict[str, Any] = field(default_factory=dict)  # whose result it is: recipe, dataset, seed, epoch, ema, draw
     after: tuple[Ref, ...] = ()  # must be done before, though nothing of it is read: a trajectory's earlier snapshot
     wanted: tuple[int, ...] = ()  # snapshot: all epochs that the plan wants of this trajectory
+    address: str = field(default="", repr=False)  # the whole of settings["source"], user and token included: it never leaves this process
 
     @property
     def ref(self) -> Ref:
@@ -49,7 +51,10 @@ class Task:
         return (*self.inputs.values(), *self.after)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
+        """The task as others get it: without `address`."""
+        values = {**asdict(self), "inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
+        del values["address"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -171,11 +176,11 @@ def _task(
 
 
 def _prepare(recipe: Recipe, digest: str) -> Task:
-    settings = recipe.data.model_copy(update={"digest": None})
+    source = recipe.data.source or ""
+    settings = recipe.data.model_copy(update={"digest": None, "source": shown(source) or None})
     task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, leaf=digest)
-    return Task(
-        **{**vars(task), "settings": {**task.settings, "digest": digest if ":" in digest and not digest.startswith("builtin") else None}}
-    )
+    known = {"digest": digest if ":" in digest and not digest.startswith("builtin") else None}
+    return replace(task, settings={**task.settings, **known}, address=source)
 
 
 def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
@@ -255,7 +260,7 @@ def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[s
     if name in WEIGHTS:
         digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
         task = _task("extractor", {"extractor": name}, {}, IN_WORDS[name], {"extractor": name}, leaf=digest)
-        return Task(**{**vars(task), "settings": {**task.settings, "source": source, "digest": digest}})
+        return replace(task, settings={**task.settings, "source": source and shown(source), "digest": digest}, address=source or "")
     return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{name} · feature extractor", {"extractor": name})
 
 
@@ -264,7 +269,8 @@ def _reference(recipe: Recipe, name: str, data: Task, extractor: Task, digests: 
     if recipe.reference is None or recipe.reference.extractor != name:
         return _task("reference", {"split": "train"}, inputs, f"{recipe.dataset} · reference statistics ({name})", subject)
     digest = digests[f"reference:{recipe.name}"]
-    task = _task("reference", recipe.reference, inputs, f"{recipe.dataset} · imported reference ({name})", subject, leaf=digest)
+    asked = recipe.reference.model_copy(update={"origin": redacted(recipe.reference.origin)})
+    task = _task("reference", asked, inputs, f"{recipe.dataset} · imported reference ({name})", subject, leaf=digest)
     return Task(**{**vars(task), "settings": {**task.settings, "digest": digest}})
 
 

@@ -13,6 +13,7 @@ from edm2core.errors import InputError
 from edm2core.manifest import Ref
 from edm2core.metrics.imported import arrays_of
 from edm2core.metrics.names import EXTRACTORS, INCEPTIONS, WEIGHTS, Metric
+from edm2core.paths import local_path
 from edm2core.plan import Task, calibration_task, plan
 from edm2core.store.base import Store
 from edm2core.store.results import load
@@ -72,7 +73,7 @@ def by_model(made: list[Task], model: Model, recipe: Recipe, store: Store) -> Ta
             raise InputError(f"{samples.title}: not of {recipe.name}'s data.", where="--images", do_next="Name a recipe of its data.")
         count, inputs = samples.metadata["n"], {**inputs, "samples": samples.ref}
     else:
-        path, network = Path(model.images).expanduser().resolve(), recipe.network
+        path, network = local_path(model.images, "--images").resolve(), recipe.network
         source, digest = str(path), digest_of(path)
         count, _ = loose_images(path, (network.image_channels, network.resolution, network.resolution))
     if count <= (dimensions := EXTRACTORS[_extractor(made)]):

@@ -18,6 +18,7 @@ from components.launcher.log_record import log_folder
 from components.launcher.spec import Backend
 from components.report.mlflow_server import MlflowServer
 from components.report.write import write_report
+from edm2core.addresses import redacted
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.manifest import Ref
@@ -33,7 +34,7 @@ from pipelines.gone import gone, refuse
 from pipelines.live import LiveReport
 from pipelines.places import Place
 from pipelines.schedule import Outcome, run_tasks
-from pipelines.sources import absent, resolve, upload
+from pipelines.sources import absent, bring_here, resolve, upload
 from pipelines.tracker import Tracker
 from pipelines.view import View
 
@@ -52,8 +53,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     if not train_again:
         refuse(gone(tasks, store), store)
     record = open_run(store, experiment, tasks, left_out)
-    if not place.shares_disk:
-        upload(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
+    (bring_here if place.shares_disk else upload)(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
     backend = place.backend(record)
     stop = threading.Event()
     view = View(tasks, console)
@@ -82,7 +82,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
             live.news()
         record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
 
-    command = shlex.join(["edm2", *sys.argv[1:]])
+    command = redacted(shlex.join(["edm2", *sys.argv[1:]]))
     outcomes: dict[Ref, Outcome] = {}
 
     def write_so_far() -> None:

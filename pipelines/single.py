@@ -18,6 +18,7 @@ from edm2core.store.base import Store
 from edm2core.store.runs import Run, record
 from edm2core.store.summary import change
 from pipelines.places import GRACE_S, Here
+from pipelines.sources import bring_here
 from pipelines.view import QUIET_S
 
 
@@ -34,6 +35,7 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
     run = Run(run_id, store)
     record(run, run_id, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", [task.to_json() for task in tasks], {})
     place = Here(store.uri, 1, 1)
+    bring_here(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
     backend = place.backend(run)
 
     said = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edm2core.addresses import shown
+from edm2core.addresses import is_url, shown
 from edm2core.config.experiment import Experiment
 from edm2core.config.settings import DataSettings
 from edm2core.data.source import digest_of, fetch, source_digest
@@ -52,7 +52,7 @@ def absent(experiment: Experiment) -> dict[str, str]:
         source = experiment.weights[kind]
         if source is None:
             found[metric.result] = f"The experiment names no weights of {WHAT[kind]}. {GET_WEIGHTS[kind]}"
-        elif "://" not in source and not Path(source).exists():
+        elif not is_url(source) and not Path(source).exists():
             found[metric.result] = f"There is no file {source}. {GET_WEIGHTS[kind]}"
     return found
 
@@ -60,6 +60,17 @@ def absent(experiment: Experiment) -> dict[str, str]:
 def brought(tasks: Iterable[Task]) -> list[Task]:
     """The tasks that read something which the user brings."""
     return [task for task in tasks if task.stage in ("prepare", "start", "extractor", "reference") and task.settings.get("digest")]
+
+
+def bring_here(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
+    """Download what this machine's tasks could not by themselves, since of a URL with a user or a token they know only the rest.
+
+    They find it where downloads are kept. Raises as `upload`.
+    """
+    for task in brought(tasks):
+        if shown(task.address) != task.address and load(store, task.ref) is None and not is_stored(store, task.settings["digest"]):
+            say(f"downloading {shown(task.address)}")
+            _fetch(task, download_folder())
 
 
 def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
@@ -81,6 +92,7 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
 
 def _fetch(task: Task, cache: Path) -> Path | None:
     """What a task reads that the user brings, on this machine."""
+    settings = task.settings | ({"source": task.address} if task.address else {})
     if task.stage == "prepare":
-        return fetch(DataSettings.model_validate(task.settings), cache)
-    return fetch_weights(task.settings, cache) if task.stage == "extractor" else fetch_file(task.settings)
+        return fetch(DataSettings.model_validate(settings), cache)
+    return fetch_weights(settings, cache) if task.stage == "extractor" else fetch_file(settings)

@@ -7,6 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from edm2core.addresses import is_url, shown
 from edm2core.data.source import digest_of
 from edm2core.errors import InputError
 from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, WHAT
@@ -35,8 +36,8 @@ def weights_digest(kind: str, source: str | None) -> str:
     where, do_next = f"{kind}_weights", GET_WEIGHTS[kind]
     if source is None:
         raise InputError(f"The metrics need the weights of {WHAT[kind]}, and the experiment names none.", where=where, do_next=do_next)
-    named = re.search(r"-([0-9a-f]{8,64})\.pth$", source)  # torch hub's habit: the file's name ends with its SHA-256's beginning
-    if "://" in source:
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", shown(source))  # torch hub's habit: the file's name ends with its SHA-256's beginning
+    if is_url(source):
         if not named:
             raise InputError(
                 f"The name of {source} does not end with its digest, so it could not be checked.", where=where, do_next=do_next

@@ -12,6 +12,7 @@ from edm2core.config.fields import Count, Name, Settings
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
 from edm2core.errors import InputError
+from edm2core.paths import local_path
 
 FOLDER = Path(__file__).parents[2] / "k8s"
 Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics"]
@@ -162,7 +163,7 @@ def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
     Raises InputError for an unknown name or anything wrong in the file, with the line.
     """
     if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
+        path = local_path(name_or_path, "--cluster")
     else:
         path = folder / "profiles" / f"{name_or_path}.yaml"
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))

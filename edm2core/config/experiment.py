@@ -16,9 +16,10 @@ from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
 from edm2core.config.sweep import Swept, lay_point, points
 from edm2core.config.validate import build, unknown
-from edm2core.config.yaml_file import Document, load
+from edm2core.config.yaml_file import Document, Place, load, read_text, without_secrets
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, FRECHET, IN_WORDS, METRICS, Metric, metric, split
+from edm2core.paths import located
 from edm2core.posthoc import MOST_ERROR, mix_at
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
@@ -64,7 +65,7 @@ class Experiment:
     probe: bool
     diagnostics: bool
     weights: dict[str, str | None]  # inception, dinov2 → path or URL of the weights, if named
-    text: str  # the file as written
+    text: str  # the file as written, addresses without their secrets
     swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
     recheck: int = 0  # fresh draws
     optional: frozenset[Metric] = frozenset()  # of the metrics, those that are left out where their extractor's weights are absent
@@ -110,8 +111,8 @@ def load_experiment(path: Path) -> Experiment:
         {name: _ordered({*metrics, *optional[name]}) for name, metrics in required.items()},
         file.probe is not False,
         file.diagnostics is not False,
-        {"inception": _located(file.inception_weights, path.parent), "dinov2": _located(file.dinov2_weights, path.parent)},
-        path.read_text(),
+        _weights(document, file),
+        without_secrets(read_text(path)),
         swept,
         file.recheck,
         frozenset({m for found in optional.values() for m in found} - {m for found in required.values() for m in found}),
@@ -234,15 +235,16 @@ def complete(recipe: Document) -> Recipe:
     """The recipe of a document, its paths made whole: each is relative to the file that names it. Raises InputError for a wrong setting."""
     built = build(Recipe, recipe)
     _fits_data(recipe, built)
-    source = _located(built.data.source, Path(recipe.origin(("data", "source")).file).parent)
-    located: dict[str, Any] = {"data": built.data.model_copy(update={"source": source})}
+    found: dict[str, Any] = {}
+    if built.data.source is not None:
+        found["data"] = built.data.model_copy(update={"source": _located(recipe, ("data", "source"), built.data.source, urls=True)})
     if built.start:
-        checkpoint = _located(built.start.checkpoint, Path(recipe.origin(("start", "checkpoint")).file).parent)
-        located["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
+        checkpoint = _located(recipe, ("start", "checkpoint"), built.start.checkpoint)
+        found["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
     if built.reference:
-        statistics = _located(built.reference.source, Path(recipe.origin(("reference", "source")).file).parent)
-        located["reference"] = built.reference.model_copy(update={"source": statistics})
-    return built.model_copy(update=located)
+        statistics = _located(recipe, ("reference", "source"), built.reference.source)
+        found["reference"] = built.reference.model_copy(update={"source": statistics})
+    return built.model_copy(update=found)
 
 
 def _fits_data(document: Document, recipe: Recipe) -> None:
@@ -268,11 +270,15 @@ def _fits_data(document: Document, recipe: Recipe) -> None:
         )
 
 
-def _located(source: str | None, base: Path) -> str | None:
-    """A path written in a file is relative to that file; a URL stays as it is."""
-    if source is None or "://" in source:
-        return source
-    return str((base / Path(source).expanduser()).resolve())
+def _located(document: Document, place: Place, address: str, urls: bool = False) -> str:
+    """A path written in a file is relative to that file."""
+    origin = document.origin(place)
+    return located(address, Path(origin.file).parent, str(origin), urls=urls)
+
+
+def _weights(document: Document, file: ExperimentFile) -> dict[str, str | None]:
+    named = {kind: getattr(file, f"{kind}_weights") for kind in ("inception", "dinov2")}
+    return {kind: source and _located(document, (f"{kind}_weights",), source, urls=True) for kind, source in named.items()}
 
 
 def _epochs(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[int, ...]:

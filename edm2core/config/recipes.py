@@ -13,6 +13,7 @@ from edm2core.config.settings import Recipe
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, Origin, Place, load, parse
 from edm2core.errors import InputError
+from edm2core.paths import local_path
 
 LADDER = "ladder/"  # what one rung of the paper's ladder changes: no recipe, but something that a recipe extends
 
@@ -58,7 +59,7 @@ def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Do
     if name in seen:
         raise InputError(f"The recipe extends itself: {' → '.join((*seen, name))}.", where=named_in, do_next="Remove one `extends`.")
     if name.endswith((".yaml", ".yml")):
-        path = base / name
+        path = base / local_path(name, named_in)
         if not path.exists():
             raise InputError(
                 f"There is no recipe file {path}.",

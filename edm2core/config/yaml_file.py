@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from edm2core.addresses import redacted
 from edm2core.errors import InputError
 
 Place = tuple[str | int, ...]  # where a value stands: ("training", "betas", 0)
@@ -118,6 +120,23 @@ def parse(text: str, file: str) -> Document:
     if not isinstance(values, dict):
         raise InputError("The file must hold names with values (`name: …`) at the top.", where=str(Origin(file, node.start_mark.line + 1)))
     return Document(values, dict(places))
+
+
+def without_secrets(text: str) -> str:
+    """The text of a YAML file with its addresses as they may be stored; whoever reads it finds the same values otherwise."""
+    scalars = {node.start_mark.index: node for node in _scalars(yaml.compose(text, Loader=_Loader)) if redacted(node.value) != node.value}
+    for start, node in sorted(scalars.items(), reverse=True):  # however a value is quoted, folded or escaped
+        end = "\n" if node.style in ("|", ">") else ""
+        text = text[:start] + json.dumps(redacted(node.value), ensure_ascii=False) + end + text[node.end_mark.index :]
+    return redacted(text)  # comments too
+
+
+def _scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in child if isinstance(child, tuple) else (child,):
+            yield from _scalars(part)
 
 
 def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, Origin]]:

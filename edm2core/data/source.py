@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from edm2core.addresses import shown
+from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import download
 from edm2core.data.files import list_folder
 from edm2core.data.kind import absent, regular
 from edm2core.errors import InputError
+from edm2core.paths import local_path
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -88,7 +89,7 @@ def wrong_digest(where: str, expected: str, found: str, do_next: str) -> InputEr
 
 
 def _is_url(settings: DataSettings) -> bool:
-    return "://" in str(settings.source)
+    return is_url(str(settings.source))
 
 
 def _declared(settings: DataSettings) -> str:
@@ -103,7 +104,7 @@ def _declared(settings: DataSettings) -> str:
 
 
 def _local(settings: DataSettings) -> Path:
-    path = Path(str(settings.source)).expanduser()
+    path = local_path(str(settings.source))
     if not path.exists() and not path.is_symlink():
         raise InputError(
             "The data's path does not exist.", where=f"data.source: {path}", do_next="Correct the path, or give a URL and its digest."

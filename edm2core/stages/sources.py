@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from edm2core.addresses import is_url
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import download
 from edm2core.data.source import Progress, digest_of, fetch, wrong_digest
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.metrics.names import WEIGHTS
+from edm2core.paths import local_path
 from edm2core.stages.workspace import Workspace
 from edm2core.store.sources import stored_path, take
 
@@ -70,7 +72,7 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress |
 
     if not source:
         raise InputError(f"The weights of {WHAT[kind]} do not come with this program.", where=where, do_next=do_next)
-    if "://" in source:
+    if is_url(source):
         target = cache / Path(urlsplit(source).path).name
         try:
             return download(source, target, check, progress)
@@ -84,8 +86,8 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress |
 
 def download_folder() -> Path:
     """Where downloads are kept between tasks, and unfinished ones continued: `EDM2_CACHE`, else edm2 in the user's cache."""
-    cache = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edm2"
-    return Path(cache).expanduser()
+    cache = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edm2"
+    return local_path(str(cache), "EDM2_CACHE")
 
 
 def _stored_or(work: Workspace, digest: str, get: Callable[[Progress], T]) -> Path | T:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from edm2core.addresses import is_url
 from edm2core.errors import InputError
+from edm2core.paths import local_path
 from edm2core.store.base import Store
 
 PARTS = {"runs", "results", "sources", "scratch"}  # folders of a store, of which it has at least one
@@ -21,13 +23,9 @@ def open_store(uri: str) -> Store:
     """
     if not uri.strip():
         raise InputError("The store's address is empty.", do_next="Give a folder, or minio://bucket/prefix.")
-    if "://" not in uri:
-        return _local(Path(uri))
+    if not is_url(uri):
+        return _local(local_path(uri))
     parts = urlsplit(uri)
-    if parts.scheme == "file":
-        if parts.netloc not in ("", "localhost"):
-            raise InputError("A file:// address names no host.", where=uri, do_next="Write file:///folder, with three slashes.")
-        return _local(Path(unquote(parts.path)))
     if parts.scheme in ("s3", "minio"):
         from edm2core.store.s3 import S3Store
 

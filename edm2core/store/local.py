@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.manifest import FileRecord
+from edm2core.paths import local_path
 from edm2core.store.base import Entry, check_path, check_prefix, file_record
 
 TEMPORARY = ".tmp"  # beside everything else, so that a rename never crosses file systems
@@ -39,7 +40,7 @@ class LocalStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root.expanduser()))
+        self.root = Path(os.path.abspath(local_path(str(root))))
         self.uri = str(self.root)
         self._verified: dict[str, tuple[tuple[int, int, int], str]] = {}
         if self.root.exists() and not self.root.is_dir():

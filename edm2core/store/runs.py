@@ -104,7 +104,7 @@ def record(run: Run, name: str, experiment: str, tasks: list[dict[str, Any]], ab
     """Write what was asked into the run's folder: the experiment file's text, the plan and which metrics it leaves out for what reason, and
     a summary of it."""
     plan = json.dumps({"name": name, "absent": dict(absent), "tasks": tasks}, indent=1).encode()
-    files = {"experiment.yaml": experiment.encode(), "plan.json": plan}
+    files = {"experiment.yaml": redacted(experiment).encode(), "plan.json": plan}
     for file, data in files.items():
         run.store.write(f"{run.folder}/{file}", data)
     write(run.store, summarise(run.id, name, tasks, time.time(), files))

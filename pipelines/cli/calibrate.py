@@ -13,11 +13,12 @@ from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS
+from edm2core.paths import located
 from edm2core.report.calibrations import calibration
 from edm2core.stages.sources import GET_WEIGHTS, WHAT
 from edm2core.store import open_store
 from pipelines.calibrate import Model, by_model, by_statistics, by_test_images, reference_tasks
-from pipelines.cli.options import store_option
+from pipelines.cli.options import PATH, store_option
 from pipelines.single import do_tasks
 
 SIGNS = {True: "✓", False: "✗", None: "·"}
@@ -28,7 +29,7 @@ SIGNS = {True: "✓", False: "✗", None: "·"}
 @click.option("--data", help="Path or URL of the recipe's data, where they are not where it says.")
 @click.option("--extractor", type=click.Choice(list(EXTRACTORS)), help="Whose features (default: digits for digits, else inception).")
 @click.option("--weights", help="Path or URL of the extractor's weights.")
-@click.option("--statistics", type=click.Path(path_type=Path), help="Others' statistics of the training images: .npz with mu and sigma.")
+@click.option("--statistics", type=PATH, help="Others' statistics of the training images: .npz with mu and sigma.")
 @click.option("--origin", help="Where --statistics come from, in words.")
 @click.option("--images", help="Images of a model whose distance is known: .npy, .npz, a folder, a zip, or sample/KEY in the store.")
 @click.option("--model", help="What made --images, and who published its distance, in words.")
@@ -59,7 +60,7 @@ def command(
     _all_or_none({"--statistics": statistics, "--origin": origin})
     document = recipe_document(recipe)
     if data:
-        document = lay(document, "data.source", _located(data), Origin("the command", 1))
+        document = lay(document, "data.source", located(data, Path(), "--data", urls=True), Origin("the command", 1))
     read, where = complete(document), open_store(store)
     features = extractor or ("digits" if read.data.format == "digits" else "inception")
     if features in WEIGHTS and weights is None:
@@ -67,7 +68,7 @@ def command(
         raise InputError(
             f"The weights of {WHAT[kind]} are not given.", where="--weights", do_next=f"Give a path or URL. {GET_WEIGHTS[kind]}"
         )
-    made = reference_tasks(read, features, _located(weights))
+    made = reference_tasks(read, features, weights and located(weights, Path(), "--weights", urls=True))
     asked = []
     if statistics and origin:
         asked.append(by_statistics(made, statistics, origin, read.dataset))
@@ -90,10 +91,6 @@ def command(
     for what in (what for what, missing in absent.items() if missing):
         console.print(f"- not held to {what}", markup=False, soft_wrap=True)
     return int(any(each.agrees is False for each in found))
-
-
-def _located(source: str | None) -> str | None:
-    return source if source is None or "://" in source else str(Path(source).expanduser().resolve())
 
 
 def _all_or_none(options: Mapping[str, object]) -> None:

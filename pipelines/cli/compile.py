@@ -10,7 +10,7 @@ from components.launcher.profile import load_profile
 from edm2core.config.experiment import load_experiment
 from edm2core.plan import plan
 from edm2core.store.runs import run_id
-from pipelines.cli.options import cluster_option, experiment_argument, store_option
+from pipelines.cli.options import PATH, cluster_option, experiment_argument, store_option
 from pipelines.kfp import compile
 from pipelines.sources import brought, resolve
 
@@ -19,7 +19,7 @@ from pipelines.sources import brought, resolve
 @experiment_argument
 @cluster_option
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), help="The package's file (default: RUN.yaml).")
+@click.option("--out", type=PATH, help="The package's file (default: RUN.yaml).")
 def command(experiment: Path, cluster: str | None, store: str, out: Path | None) -> None:
     """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
 

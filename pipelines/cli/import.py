@@ -13,7 +13,7 @@ from edm2core.data.source import digest_of
 from edm2core.errors import InputError
 from edm2core.plan import start_task
 from edm2core.store import open_store
-from pipelines.cli.options import store_option
+from pipelines.cli.options import PATH, store_option
 from pipelines.single import do_task
 
 
@@ -23,7 +23,7 @@ def command() -> None:
 
 
 @command.command(short_help="Of FutureXiang/edm2.")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PATH)
 @click.option("--recipe", required=True, help="The recipe that it was trained with: a name that `edm2 recipes` lists, or a path.")
 @click.option("--epoch", type=click.IntRange(1), help="Its completed epochs (default: e + 1 of model_<e>.pth).")
 @store_option

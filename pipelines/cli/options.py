@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-experiment_argument = click.argument("experiment", type=click.Path(path_type=Path))
+from edm2core.paths import local_path
+
+
+class UserPath(click.Path):
+    """A path, also as ~/… or file:///…"""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(local_path(str(value)), param, ctx)
+
+
+PATH, FOLDER = UserPath(path_type=Path), UserPath(path_type=Path, file_okay=False)
+experiment_argument = click.argument("experiment", type=PATH)
 STORE = "./edm2-store"
 store_argument = click.argument("store", default=STORE, metavar=f"[STORE={STORE}]")
 store_option = click.option(

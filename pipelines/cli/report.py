@@ -18,14 +18,14 @@ from edm2core.report.compare import Side, compare
 from edm2core.report.compared import write
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from edm2core.store.summary import list_one
-from pipelines.cli.options import store_option
+from pipelines.cli.options import FOLDER, store_option
 
 
 @click.command(short_help="Write the report of a run again, or compare runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @store_option
 @click.option("--notes", type=click.File("rb"), help="A Markdown file that becomes the run's notes; - reads them.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for a comparison (default: ./comparison).")
+@click.option("--out", type=FOLDER, help="Folder for a comparison (default: ./comparison).")
 def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path | None) -> None:
     """Write the report of RUN again, from what is in the store now; or compare several, which need not be of one store.
 

@@ -14,9 +14,10 @@ from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS, Metric
+from edm2core.paths import located
 from edm2core.plan import plan
 from edm2core.store import open_store
-from pipelines.cli.options import store_option
+from pipelines.cli.options import PATH, store_option
 from pipelines.single import do_task
 from pipelines.sources import resolve
 
@@ -29,7 +30,7 @@ def command() -> None:
 
 
 @command.command("import", short_help="Make a reference of an .npz.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--recipe", required=True, help="A recipe of the data that they are of: a name that `edm2 recipes` lists, or a path.")
 @click.option("--origin", required=True, help="Where they come from, in words; it stands in every table that they are used for.")
 @click.option("--extractor", type=click.Choice(BROUGHT), default="inception", show_default=True, help="Whose features they are of.")
@@ -48,7 +49,7 @@ def import_(file: Path, recipe: str, origin: str, extractor: str, weights: str, 
     read = complete(lay(recipe_document(recipe), "reference", chosen, Origin("the command", 1)))
     if not file.is_file():
         raise InputError("There is no such file.", where=str(file), do_next="Give the path of an .npz.")
-    source = weights if "://" in weights else str(Path(weights).resolve())
+    source = located(weights, Path(), "--weights", urls=True)
     metric = Metric("fid" if extractor != "dinov2" else "fd", extractor)
     experiment = Experiment(
         "import", (read,), (0,), {read.name: ()}, {read.name: (metric,)}, False, False, {WEIGHTS[extractor]: source}, ""

@@ -26,6 +26,7 @@ class Server(ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.breaks: list[int] = []
         self.failures: list[int] = []
+        self.pages = 0  # to log in, before the file comes
         self.resumable = True
         self.url = f"http://127.0.0.1:{self.server_address[1]}/cifar.tar.gz"
 
@@ -35,6 +36,12 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Server)
         server.ranges.append(self.headers["Range"])
+        if server.pages:
+            server.pages -= 1
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"\n<!DOCTYPE html><html><title>Log in</title></html>")
+            return
         if server.failures:
             self.send_error(server.failures.pop(0))
             return
@@ -156,3 +163,20 @@ def test_an_unreachable_server_is_an_error_with_words(server: Server, tmp_path: 
     with pytest.raises(EdmError, match="download the file by hand") as caught:
         fetch(settings, tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_a_page_to_log_in_is_not_taken_for_the_file(server: Server, tmp_path: Path) -> None:
+    server.pages = 8
+    with pytest.raises(InputError, match="sent a web page, not the file"):
+        get(server, tmp_path)
+    assert len(server.ranges) == 1
+    assert files(tmp_path) == []
+
+
+def test_a_token_that_has_expired_is_said_at_once(server: Server, tmp_path: Path) -> None:
+    server.failures = [403]
+    with pytest.raises(InputError, match="answered 403") as caught:
+        get(server, tmp_path, query="?token=secret")
+    assert "expired" in caught.value.do_next
+    assert "secret" not in str(caught.value)
+    assert len(server.ranges) == 1

@@ -1,0 +1,50 @@
+"""Paths and URLs as users write them, checked when they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from edm2core.addresses import is_url
+from edm2core.errors import InputError
+
+
+def local_path(address: str, where: str = "") -> Path:
+    """The path that an address is: as it stands, with ~ for the user's home, or as a file:// URL.
+
+    Raises InputError, naming `where` it stands, for a file:// URL of another host, and for ~ where no home is known.
+    """
+    if address.lower().startswith("file:"):
+        parts = urlsplit(address.replace("?", "%3F").replace("#", "%23"))
+        if parts.netloc not in ("", "localhost"):
+            raise InputError(
+                "A file:// address names no host.", where=where or address, do_next="Write file:///folder/file, with three slashes."
+            )
+        address = unquote(parts.path)
+    try:
+        return Path(address).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"Nobody knows the home folder that ~ stands for in {address}.",
+            where=where or address,
+            do_next="Set the variable HOME, or write the whole path.",
+        ) from None
+
+
+def located(address: str, base: Path, where: str, *, urls: bool) -> str:
+    """An absolute path, of a path relative to `base`; or a URL as it is, where `urls` are taken.
+
+    Raises InputError, naming `where` it stands, for what no task could read wherever it runs: a URL of another kind than http(s), or one
+    without a host.
+    """
+    if not is_url(address):
+        return str((base / local_path(address, where)).resolve())
+    kinds = "a local path, or an http(s) URL" if urls else "a local path"
+    try:
+        parts = urlsplit(address)
+        usable = urls and parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or not address.isprintable() or " " in address:
+        raise InputError(f"This must be {kinds}: {address}", where=where, do_next="Download it first and give its path.")
+    return address
