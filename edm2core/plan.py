@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -11,10 +11,13 @@ from edm2core.config.experiment import Experiment
 from edm2core.config.fields import Settings
 from edm2core.config.settings import (
     CalibrationSettings,
+    DataSettings,
+    DiagnosticsSettings,
     DiffusionSettings,
     NetworkSettings,
     ProbeSettings,
     Recipe,
+    ReferenceSettings,
     SampleSettings,
     StartSettings,
     TrainingSettings,
@@ -100,6 +103,59 @@ def average_ref(trajectory: Ref, epoch: int) -> Ref:
     return Ref("average", key_of("average", 1, {"epoch": epoch}, {"trajectory": trajectory.key}))
 
 
+KEYED: dict[str, type[Settings]] = {
+    "prepare": DataSettings,
+    "start": CheckpointSettings,
+    "sample": SampleSettings,
+    "reference": ReferenceSettings,
+    "probe": ProbeSettings,
+    "diagnostics": DiagnosticsSettings,
+    "calibration": CalibrationSettings,
+}
+"""Whose fields say what of a stage's settings is keyed; of other stages all is."""
+STAGES_OF = {
+    **{"data": ("prepare",), "start": ("start",), "snapshot": ("snapshot", "ema"), "samples": ("sample",)},
+    **{"extractor": ("extractor",), "reference": ("reference",)},
+}
+"""The stages whose results an input of that name can be."""
+BUILTIN = "builtin:digits"  # the source that is not brought, and whose digest stands in no settings
+
+
+def own_key(task: Task) -> Key:
+    """The key that a task's own record makes: its stage, the version that it records, its settings and its inputs.
+
+    Raises ValueError, TypeError or KeyError where the settings are none of its stage.
+    """
+    if task.stage == "snapshot":
+        return snapshot_ref(trajectory_ref(task), task.settings["epoch"]).key
+    settings = task.settings
+    model = None if settings.keys() == {"split"} else KEYED.get(task.stage)  # our own reference has no settings but that
+    fields = model.model_fields if model else {}
+    values = {name: value for name, value in settings.items() if name not in fields and name not in ("source", "digest")}
+    if model:
+        read = model.model_validate({name: value for name, value in settings.items() if name in fields})
+        values |= keyed(read.model_copy(update={"digest": None}) if "digest" in fields else read)
+    keys = {name: ref.key for name, ref in task.inputs.items()}
+    brought = settings.get("digest") or (BUILTIN if task.stage == "prepare" else "")
+    return key_of(task.stage, task.version, values, keys | ({"source": brought} if brought else {}))
+
+
+def unverified(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks whose key is not the one that their own record makes: what they say they are or need is not to be trusted.
+
+    It needs nothing but the tasks, so it holds for the plans of every earlier version too: each task records the version of its numbers.
+    Titles, subjects, and what is in no key (how work is done, which epochs are wanted) are not verified by it.
+    """
+    return [task for task in tasks if not _verifies(task)]
+
+
+def _verifies(task: Task) -> bool:
+    try:
+        return task.key == own_key(task) and all(ref.stage in STAGES_OF[name] for name, ref in task.inputs.items())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
 def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
@@ -161,34 +217,27 @@ def _by_extractor(metrics: tuple[Metric, ...]) -> list[tuple[Metric, ...]]:
 
 
 def _task(
-    stage: str,
-    settings: Settings | dict[str, Any],
-    inputs: dict[str, Ref],
-    title: str,
-    subject: dict[str, Any] | None = None,
-    leaf: str = "",
+    stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref], title: str, subject: dict[str, Any], **more: Any
 ) -> Task:
-    values = settings.model_dump(mode="json") if isinstance(settings, Settings) else settings
-    identity = keyed(settings) if isinstance(settings, Settings) else settings
-    keys = {name: ref.key for name, ref in inputs.items()} | ({"source": leaf} if leaf else {})
-    version = version_of(stage, values)
-    return Task(stage, version, values, inputs, key_of(stage, version, identity, keys), title, subject or {})
+    """A task by its settings, with `more` that is in no section: which draw, and what the user brought by path and digest."""
+    values = (settings.model_dump(mode="json") if isinstance(settings, Settings) else settings) | more
+    task = Task(stage, version_of(stage, values), values, inputs, "", title, subject)
+    return replace(task, key=own_key(task))
 
 
 def _prepare(recipe: Recipe, digest: str) -> Task:
-    source = recipe.data.source or ""
-    settings = recipe.data.model_copy(update={"digest": None, "source": shown(source) or None})
-    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, leaf=digest)
-    known = {"digest": digest if ":" in digest and not digest.startswith("builtin") else None}
-    return replace(task, settings={**task.settings, **known}, address=source)
+    source, known = recipe.data.source or "", None if digest == BUILTIN else digest
+    settings = recipe.data.model_copy(update={"source": shown(source) or None})
+    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, digest=known)
+    return replace(task, address=source)
 
 
 def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
     """The task that reads a checkpoint, named by content, for the recipe that starts from it."""
     settings = CheckpointSettings(network=recipe.network, diffusion=recipe.diffusion, epoch=start.completed)
     name = start.checkpoint.rpartition("/")[2]
-    task = _task("start", settings, {}, f"{recipe.name} · read {name}", {"dataset": recipe.dataset}, leaf=digest)
-    return Task(**{**vars(task), "settings": {**task.settings, "source": start.checkpoint, "digest": digest}})
+    title, subject = f"{recipe.name} · read {name}", {"dataset": recipe.dataset}
+    return _task("start", settings, {}, title, subject, source=start.checkpoint, digest=digest)
 
 
 def _snapshot(
@@ -204,7 +253,7 @@ def _snapshot(
     trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=seed)
     settings = {**trajectory.model_dump(mode="json"), "epoch": epoch}
     task = Task("snapshot", version_of("snapshot", settings), settings, inputs, "", title, subject, after, wanted)
-    return Task(**{**vars(task), "key": snapshot_ref(trajectory_ref(task), epoch).key})
+    return replace(task, key=own_key(task))
 
 
 def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: dict[str, Any], force: bool = False) -> Task:
@@ -219,8 +268,8 @@ def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], data
     `source` and `digest` are of the file or folder with what others have; a model's images may be a result of `samples` instead.
     """
     what = {"statistics": f"statistics of {settings.name}", "test": "the test images", "images": settings.name}[settings.against]
-    task = _task("calibration", settings, inputs, f"{dataset} · calibration by {what}", {"dataset": dataset}, leaf=digest)
-    return Task(**{**vars(task), "settings": {**task.settings, "source": source, "digest": digest}})
+    title, subject = f"{dataset} · calibration by {what}", {"dataset": dataset}
+    return _task("calibration", settings, inputs, title, subject, source=source, digest=digest)
 
 
 def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subject: dict[str, Any]) -> list[Task]:
@@ -234,10 +283,7 @@ def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subje
 
 
 def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: dict[str, Any]) -> Task:
-    values = {**settings.model_dump(mode="json"), "draw": draw}
-    version = version_of("sample", values)
-    key = key_of("sample", version, {**keyed(settings), "draw": draw}, {"snapshot": snapshot.key})
-    return Task("sample", version, values, {"snapshot": snapshot}, key, title, subject)
+    return _task("sample", settings, {"snapshot": snapshot}, title, subject, draw=draw)
 
 
 def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
@@ -246,9 +292,7 @@ def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
     subject, which = {**samples.subject, "draw": draw, "recheck": True}, f" · again, draw {draw}"
     again = _sample(settings, draw, samples.inputs["snapshot"], samples.title + which, subject)
     inputs = {**measured.inputs, "samples": again.ref}
-    key = key_of(measured.stage, measured.version, measured.settings, {name: ref.key for name, ref in inputs.items()})
-    changed = {"inputs": inputs, "key": key, "title": measured.title + which, "subject": subject}
-    return [again, Task(**{**vars(measured), **changed})]
+    return [again, _task(measured.stage, measured.settings, inputs, measured.title + which, subject)]
 
 
 def _which(recipe: Recipe, ema: str, draw: int) -> str:
@@ -259,8 +303,8 @@ def _which(recipe: Recipe, ema: str, draw: int) -> str:
 def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[str, str]) -> Task:
     if name in WEIGHTS:
         digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
-        task = _task("extractor", {"extractor": name}, {}, IN_WORDS[name], {"extractor": name}, leaf=digest)
-        return replace(task, settings={**task.settings, "source": source and shown(source), "digest": digest}, address=source or "")
+        known = {"source": source and shown(source), "digest": digest}
+        return replace(_task("extractor", {"extractor": name}, {}, IN_WORDS[name], {"extractor": name}, **known), address=source or "")
     return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{name} · feature extractor", {"extractor": name})
 
 
@@ -268,10 +312,9 @@ def _reference(recipe: Recipe, name: str, data: Task, extractor: Task, digests: 
     inputs, subject = {"data": data.ref, "extractor": extractor.ref}, {"dataset": recipe.dataset}
     if recipe.reference is None or recipe.reference.extractor != name:
         return _task("reference", {"split": "train"}, inputs, f"{recipe.dataset} · reference statistics ({name})", subject)
-    digest = digests[f"reference:{recipe.name}"]
+    title, digest = f"{recipe.dataset} · imported reference ({name})", digests[f"reference:{recipe.name}"]
     asked = recipe.reference.model_copy(update={"origin": redacted(recipe.reference.origin)})
-    task = _task("reference", asked, inputs, f"{recipe.dataset} · imported reference ({name})", subject, leaf=digest)
-    return Task(**{**vars(task), "settings": {**task.settings, "digest": digest}})
+    return _task("reference", asked, inputs, title, subject, digest=digest)
 
 
 def _metrics(metrics: tuple[Metric, ...], samples: Task, data: Task, reference: Task, extractor: Task, title: str) -> Task:

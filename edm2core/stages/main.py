@@ -32,6 +32,7 @@ from edm2core.store.base import Store
 from edm2core.store.leases import Busy, Lease, acquire
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
+from edm2core.versions import version_of
 
 
 def main(stage: str, run: Callable[[Workspace], None]) -> None:
@@ -102,6 +103,7 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
     with claim(store, task.ref, rank, world_size) as generation:
         if load(store, task.ref) is not None:  # asked once nobody else can be about to commit it, so that all processes see the same
             return
+        must_be_of_this_version(task)
         with work_folder(store, task.ref, rank, generation) as folder:
             emit("start", task=task.title, generation=generation)
             inputs = open_inputs(task, store, folder / "inputs")
@@ -113,6 +115,16 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
                 commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
                 work.scratch.clear()
                 emit("commit", task=task.title, ref=str(task.ref))
+
+
+def must_be_of_this_version(task: Task) -> None:
+    """Raise InputError where this code would put other numbers under the task's key than the version that it was planned for."""
+    if (made := version_of(task.stage, task.settings)) != task.version:
+        raise InputError(
+            f"The task asks for version {task.version} of the numbers of '{task.stage}'; this program makes version {made}.",
+            where=task.title,
+            do_next="Run or submit its experiment again, which plans it for this version; results that are there stay.",
+        )
 
 
 def manifest_of(

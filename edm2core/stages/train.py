@@ -28,7 +28,7 @@ from edm2core.plan import Task, TrajectorySettings, average_ref, snapshot_ref, t
 from edm2core.provenance import describe
 from edm2core.stages import signals
 from edm2core.stages.beat import Beat
-from edm2core.stages.main import claim, manifest_of, processes, serve, work_folder
+from edm2core.stages.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
 from edm2core.stages.start import STATE
 from edm2core.stages.states import Background, Copies, States
 from edm2core.stages.wanted import wanted_epochs
@@ -42,6 +42,7 @@ from edm2core.train import Trainer, averaged_weights
 def work(task: Task, store: Store) -> None:
     """Train until every wanted epoch of the task's trajectory has its snapshot in the store."""
     started = time.time()
+    must_be_of_this_version(task)
     with processes() as (rank, world_size):
         ref = trajectory_ref(task)
         with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank, generation) as folder:

@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,10 @@ from hypothesis import strategies as st
 from edm2core.config import load_experiment
 from edm2core.config.experiment import Experiment
 from edm2core.config.recipes import recipe_names
-from edm2core.plan import Task, plan, trajectory_ref
+from edm2core.config.settings import CalibrationSettings
+from edm2core.manifest import Ref
+from edm2core.plan import Task, calibration_task, ema_task, own_key, plan, redrawn, trajectory_ref, unverified
+from edm2core.versions import EVERYWHERE
 
 DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
 DATA = Path(__file__).parents[1] / "data"
@@ -181,7 +186,7 @@ def test_imported_statistics_are_keyed_by_content_and_replace_our_own(tmp_path: 
     theirs = "{source: theirs.npz, extractor: inception, count: 50000, resolution: 32, origin: a page}"
     (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [cifar10/C]\nepochs: [10]\noverrides: {{reference: {theirs}}}\n")
     read = load_experiment(tmp_path / "e.yaml")
-    digests = {"data:cifar10/C": "md5:0", "inception": "sha256:6726825d"}
+    digests = {"data:cifar10/C": f"md5:{0:032x}", "inception": "sha256:6726825d"}
     refs = []
     for digit in "ab":
         tasks = plan(read, {**digests, "reference:cifar10/C": f"sha256:{digit * 64}"})
@@ -199,3 +204,61 @@ def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:
     changed = Experiment(**{**vars(read), "seeds": (seed,), "epochs": {name: tuple(sorted(epochs)) for name in read.epochs}})
     for task in plan(changed, DIGITS):
         assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def every_kind(folder: Path) -> list[Task]:
+    """Tasks of every stage, of every shape that they have."""
+    theirs = "{source: theirs.npz, extractor: inception, count: 50000, resolution: 32, origin: a page}"
+    (folder / "e.yaml").write_text(
+        "name: x\nrecipes: [cifar10/C, cifar10/G]\nepochs: [400, 800]\nmetrics: [fid, is, fid_pytorch_fid, recall_dinov2]\n"
+        "diagnostics: {ema: 0.075}\nsample: {ema: [fixed, 0.05, 0.075], draws: 2}\nprobe: {knn: 20, protocol: ddae}\n"
+        f"overrides: {{reference: {theirs}, start.checkpoint: runs/model_4.pth, data.source: 'https://host/x.tgz'}}\n"
+    )
+    read = load_experiment(folder / "e.yaml")
+    digests = {f"{what}:{recipe.name}": f"sha256:{7:064x}" for what in ("data", "start", "reference") for recipe in read.recipes}
+    tasks = plan(read, {**digests, "inception": "sha256:6726825d", "dinov2": f"sha256:{8:064x}"})
+    measured = next(task for task in tasks if task.stage == "metrics")
+    tasks += redrawn(next(task for task in tasks if task.ref == measured.inputs["samples"]), measured, draw=7)
+    made = {task.stage: task.ref for task in tasks if task.stage in ("extractor", "reference")}
+    inputs = {**made, "data": tasks[0].ref}
+    for held_to, source in ((CalibrationSettings(against="test"), ""), (CalibrationSettings(against="images", name="a"), "images.zip")):
+        tasks.append(calibration_task(held_to, inputs, "cifar10", source, source and f"sha256:{9:064x}"))
+    snapshot = next(task for task in tasks if task.stage == "snapshot")
+    return [*tasks, ema_task(snapshot.ref, 0.02, "an average", {}, force=True), *plan(load_experiment(DEMO), DIGITS)]
+
+
+def test_every_task_verifies_by_its_own_record(tmp_path: Path) -> None:
+    tasks = every_kind(tmp_path)
+    assert {task.stage for task in tasks} == set(EVERYWHERE)
+    assert not unverified(Task.from_json(json.loads(json.dumps(task.to_json()))) for task in tasks)
+
+
+def test_a_task_of_an_earlier_version_verifies_by_the_version_that_it_records(tmp_path: Path) -> None:
+    for task in every_kind(tmp_path):
+        older = replace(task, version=task.version - 1)
+        assert unverified([older]) == [older]
+        assert not unverified([replace(older, key=own_key(older))])
+
+
+def test_no_flipped_bit_of_a_plan_hides_what_it_needs(tmp_path: Path) -> None:
+    tasks = [task for task in every_kind(tmp_path) if task.stage in ("prepare", "snapshot", "metrics", "calibration", "extractor")][-60:]
+    written, random = json.dumps([task.to_json() for task in tasks]).encode(), Random(0)
+    found = 0
+    for _ in range(1200):
+        flipped = bytearray(written)
+        flipped[random.randrange(len(flipped))] ^= 1 << random.randrange(8)
+        try:
+            read = [Task.from_json(values) for values in json.loads(flipped)]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        if not unverified(read):
+            found += 1
+            assert needed(tasks) <= needed(read)
+    assert found  # titles, and what is in no key
+
+
+def needed(tasks: list[Task]) -> set[Ref | str]:
+    """What must stay in the store for these tasks."""
+    inputs = {ref for task in tasks for ref in (task.ref, *task.inputs.values())}
+    trajectories = {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
+    return inputs | trajectories | {str(task.settings.get("digest")) for task in tasks}

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from edm2core.config import load_experiment
 from edm2core.exit_codes import BAD_INPUT, FAILED
 from edm2core.manifest import Ref
-from edm2core.plan import Task, plan
+from edm2core.plan import Task, own_key, plan
 from edm2core.stages import main, prepare, signals
 from edm2core.stages.main import make, serve, work_folder
 from edm2core.stages.workspace import Workspace
@@ -28,6 +29,18 @@ def test_a_task_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
     assert done.returncode == BAD_INPUT
     assert "another version of this program: from_next_year" in done.stderr
     assert "make images" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("stage", "number"), [("prepare", 0), ("train", 1)])
+def test_numbers_of_another_version_are_not_made_under_its_key(stage: str, number: int, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("{name: x, recipes: [digits/C], epochs: [1], metrics: [], probe: false}")
+    task = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits"})[number]
+    older = replace(task, version=0, key=own_key(replace(task, version=0)))
+    command = [sys.executable, "-m", f"edm2core.stages.{stage}", json.dumps(older.to_json()), "--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == BAD_INPUT
+    assert f"asks for version 0 of the numbers of '{task.stage}'; this program makes version {task.version}" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
