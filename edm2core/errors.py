@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from edm2core.addresses import redacted
+
+
+def printable(text: str) -> str:
+    r"""Text that can be written as UTF-8: a byte of a file's name that is none stands as \xe9, another lone surrogate as \ud800."""
+    return re.sub(
+        "[\ud800-\udfff]",
+        lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}" if 0xDC80 <= ord(match[0]) <= 0xDCFF else f"\\u{ord(match[0]):04x}",
+        text,
+    )
 
 
 class EdmError(Exception):
@@ -15,7 +26,7 @@ class EdmError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", do_next: str = "", permanent: bool = True) -> None:
-        what, where, do_next = redacted(what), redacted(where), redacted(do_next)
+        what, where, do_next = (redacted(printable(words)) for words in (what, where, do_next))
         super().__init__(what, where, do_next, permanent)
         self.what, self.where, self.do_next, self.permanent = what, where, do_next, permanent
 

@@ -159,7 +159,8 @@ def _verifies(task: Task) -> bool:
 def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
-    `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source, `start:<recipe name>` for the
+    `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source (and `revised:<recipe name>` where
+    the first version of the reader gave, or may have given, other images of it), `start:<recipe name>` for the
     checkpoint that a recipe starts from, `reference:<recipe name>` for its imported statistics, `inception` and `dinov2` for the weights of
     extractors; metrics without theirs are left out.
     """
@@ -170,7 +171,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
 
     short = _short_names(experiment)
     for recipe in experiment.recipes:
-        data = add(_prepare(recipe, digests[f"data:{recipe.name}"]))
+        data = add(_prepare(recipe, digests[f"data:{recipe.name}"], f"revised:{recipe.name}" in digests))
         compared = []
         measurable = tuple(m for m in experiment.metrics[recipe.name] if m.extractor not in WEIGHTS or WEIGHTS[m.extractor] in digests)
         for metrics in _by_extractor(measurable):
@@ -225,10 +226,11 @@ def _task(
     return replace(task, key=own_key(task))
 
 
-def _prepare(recipe: Recipe, digest: str) -> Task:
+def _prepare(recipe: Recipe, digest: str, revised: bool) -> Task:
     source, known = recipe.data.source or "", None if digest == BUILTIN else digest
     settings = recipe.data.model_copy(update={"source": shown(source) or None})
-    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, digest=known)
+    more: dict[str, Any] = {"digest": known} | ({"revised": True} if revised else {})
+    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, **more)
     return replace(task, address=source)
 
 

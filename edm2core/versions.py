@@ -26,7 +26,9 @@ class Change(NamedTuple):
     concerns: Callable[[TaskSettings], bool]
 
 
-CHANGES: tuple[Change, ...] = ()
+CHANGES: tuple[Change, ...] = (
+    Change("prepare", "transparency stands on a colour; splits, NVlabs' archives and leftovers are told", lambda s: "revised" in s),
+)
 """In the order they were made; none is taken away, since versions count them."""
 
 

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from edm2core.addresses import is_url, shown
 from edm2core.config.experiment import Experiment
-from edm2core.config.settings import DataSettings
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.metrics.imported import arrays_of
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.plan import Task
-from edm2core.stages.sources import GET_WEIGHTS, WHAT, download_folder, fetch_file, fetch_weights
+from edm2core.stages.sources import GET_WEIGHTS, WHAT, data_settings, download_folder, fetch_file, fetch_weights
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put
-from pipelines.suited import check_data
+from pipelines.suited import check_data, is_revised, survey_data
 from pipelines.weights import weights_digest
 
 
@@ -35,7 +34,9 @@ def resolve(experiment: Experiment) -> dict[str, str]:
         arrays_of(Path(reference.source), EXTRACTORS[reference.extractor])
     digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
     left_out = absent(experiment)
-    check_data(experiment, left_out)
+    surveys = survey_data(experiment)
+    digests |= {f"revised:{recipe.name}": "" for recipe in experiment.recipes if is_revised(recipe.data, surveys)}
+    check_data(experiment, left_out, surveys)
     used = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics if metric.result not in left_out}
     return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in used if e in WEIGHTS}}
 
@@ -94,5 +95,5 @@ def _fetch(task: Task, cache: Path) -> Path | None:
     """What a task reads that the user brings, on this machine."""
     settings = task.settings | ({"source": task.address} if task.address else {})
     if task.stage == "prepare":
-        return fetch(DataSettings.model_validate(settings), cache)
+        return fetch(data_settings(settings), cache)
     return fetch_weights(settings, cache) if task.stage == "extractor" else fetch_file(settings)

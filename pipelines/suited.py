@@ -5,33 +5,47 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from edm2core.addresses import is_url
 from edm2core.config.experiment import Experiment
-from edm2core.config.settings import Recipe
-from edm2core.data.folders import images_per_class
-from edm2core.data.split import ClassCount, enough_to_probe
+from edm2core.config.settings import DataSettings, Recipe
+from edm2core.data.folders import Survey, survey
+from edm2core.data.split import enough_to_probe
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, FRECHET
 
 DIGITS = 10  # classes of scikit-learn's
 
 
-def check_data(experiment: Experiment, left_out: Collection[str]) -> None:
+Surveys = dict[tuple[str, float], Survey]  # source and test share: what is known of it
+
+
+def survey_data(experiment: Experiment) -> Surveys:
+    """What names and headers say of the images that lie on this disk. Raises InputError for a folder or zip that cannot be read so."""
+    asked = {_asked(recipe.data) for recipe in experiment.recipes if recipe.data.format == "images" and not is_url(str(recipe.data.source))}
+    return {(source, share): survey(Path(source), share) for source, share in sorted(asked)}
+
+
+def is_revised(data: DataSettings, surveys: Surveys) -> bool:
+    """Whether the first version of the reader could have given other images: of those behind a URL nobody knows."""
+    return data.format == "images" and (is_url(str(data.source)) or surveys[_asked(data)].revised)
+
+
+def _asked(data: DataSettings) -> tuple[str, float]:
+    return str(data.source), data.test_share
+
+
+def check_data(experiment: Experiment, left_out: Collection[str], surveys: Surveys) -> None:
     """That every recipe's data have images enough for the metrics that are not left out, and for the probe.
 
     What is only known of folders and zips on this disk; a data set behind a URL is judged once it is there. Raises InputError.
     """
-    counted: dict[tuple[str, float], list[ClassCount]] = {}
     for recipe in experiment.recipes:
-        source = str(recipe.data.source)
-        where = f"data.source: {source}"
-        if recipe.data.format == "images" and "://" not in source:
-            asked = (source, recipe.data.test_share)
-            if asked not in counted:
-                counted[asked] = images_per_class(Path(source), recipe.data.test_share)
-            _enough_to_compare(experiment, recipe, left_out, sum(own.train for own in counted[asked]), where)
-            _conditions(recipe, len(counted[asked]))
+        where = f"data.source: {recipe.data.source}"
+        if found := surveys.get(_asked(recipe.data)):
+            _enough_to_compare(experiment, recipe, left_out, sum(own.train for own in found.counts), where)
+            _conditions(recipe, len(found.counts))
             if experiment.probe:
-                enough_to_probe(counted[asked], recipe.probe.holds_out, where)
+                enough_to_probe(found.counts, recipe.probe.holds_out, where)
         elif recipe.data.format == "digits":
             _conditions(recipe, DIGITS)
             if experiment.probe and not recipe.data.test_share:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -235,9 +235,10 @@ def complete(recipe: Document) -> Recipe:
     """The recipe of a document, its paths made whole: each is relative to the file that names it. Raises InputError for a wrong setting."""
     built = build(Recipe, recipe)
     _fits_data(recipe, built)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"data": built.data.model_copy(update={"channels": _channels(built)})}
     if built.data.source is not None:
-        found["data"] = built.data.model_copy(update={"source": _located(recipe, ("data", "source"), built.data.source, urls=True)})
+        source = _located(recipe, ("data", "source"), built.data.source, urls=True)
+        found["data"] = found["data"].model_copy(update={"source": source})
     if built.start:
         checkpoint = _located(recipe, ("start", "checkpoint"), built.start.checkpoint)
         found["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
@@ -247,9 +248,17 @@ def complete(recipe: Document) -> Recipe:
     return built.model_copy(update=found)
 
 
+def _channels(recipe: Recipe) -> Literal[1, 3]:
+    """Own images become grey where the network is of grey ones."""
+    stated = recipe.data.format != "images" or "channels" in recipe.data.model_fields_set
+    return 1 if not stated and recipe.network.image_channels == 1 else recipe.data.channels
+
+
 def _fits_data(document: Document, recipe: Recipe) -> None:
     """The network is of images as the data set has them, and a batch is of no more than it has."""
-    network, (channels, side, classes) = recipe.network, SHAPES.get(recipe.data.format, (None, recipe.data.resolution, None))
+    network, (channels, side, classes) = recipe.network, SHAPES.get(recipe.data.format, (_channels(recipe), recipe.data.resolution, None))
+    if recipe.data.format == "tinyimagenet":
+        side = recipe.data.resolution or side
     for setting, given, has in (
         ("image_channels", network.image_channels, channels),
         ("resolution", network.resolution, side),

@@ -12,7 +12,10 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Draws = Annotated[int, Field(ge=1, le=1000)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]  # red, green and blue, 0 to 255
 
 
 def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:

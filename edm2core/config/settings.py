@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from edm2core.config.datasets import TRAINING_IMAGES
 from edm2core.config.fields import (
     DIGEST,
+    Colour,
     Compile,
     Count,
     Counts,
@@ -48,6 +49,8 @@ class DataSettings(Settings):
     digest: Annotated[str, Field(pattern=DIGEST)] | None = None
     resolution: Count | None = None  # images: side after centre crop and resize
     test_share: Share = 0.2  # images without a test folder, digits: stratified share kept for test
+    background: Colour = (255, 255, 255)  # images: what their transparent pixels stand on
+    channels: Literal[1, 3] = 3  # images: 1 makes them grey; none: what network.image_channels says
     standardize: bool = False  # affine map to mean 0, standard deviation sigma_data, not to [-1, 1]
 
     @model_validator(mode="after")

@@ -70,6 +70,7 @@ class Files:
     sizes: dict[str, int]  # name -> bytes, in the order in which they are stored: the order in which a tar is quick to read
     folders: frozenset[str]  # empty ones too
     _read: Callable[[str], bytes]
+    _head: Callable[[str, int], bytes]
     left_behind: tuple[str, ...] = ()  # files that systems left there (`LEFT_BEHIND`); those that begin with a dot are not counted
     renamed: bool = False  # names of a zip that states no encoding were read as UTF-8, or by its Unicode field
     unstated: tuple[str, ...] = ()  # names that are in some other encoding, which nothing states
@@ -77,6 +78,13 @@ class Files:
     def where(self, name: str) -> str:
         """How messages name a member."""
         return str(self.path / name) if self.kind == "folder" else f"{self.path}, in it {name!r}"
+
+    def head(self, name: str, size: int) -> bytes:
+        """At most `size` bytes of a member's beginning. Raises InputError naming it."""
+        try:
+            return self._head(name, size)
+        except _UNREADABLE as error:
+            raise InputError(f"It cannot be read: {error}.", where=self.where(name), do_next=_AGAIN) from error
 
     def read(self, name: str) -> bytes:
         """The bytes of one member; safe in several threads for folders and zips. Raises InputError naming it."""
@@ -107,7 +115,10 @@ def open_files(path: Path) -> Iterator[Files]:
         listed, folders = list_folder(path)
         sizes = {name: size for name, size in listed.items() if not _is_left_behind(name)}
         shown = frozenset(name for name in folders if not _is_left_behind(name))
-        yield Files(path, "folder", sizes, shown, lambda name: (path / name).read_bytes(), tuple(listed.keys() - sizes.keys()))
+        left = tuple(sorted(listed.keys() - sizes.keys()))
+        yield Files(
+            path, "folder", sizes, shown, lambda name: (path / name).read_bytes(), lambda name, size: _start(path / name, size), left
+        )
         return
     start = beginning(path)
     kind = kind_of(start)
@@ -123,6 +134,11 @@ def open_files(path: Path) -> Iterator[Files]:
         bounded = _Bounded(stream)
         with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no more
             yield _tar_files(path, tar, bounded)
+
+
+def _start(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 @contextmanager
@@ -231,12 +247,13 @@ def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
         else:
             _add(members, left, name, info, path)
 
-    def read(name: str) -> bytes:
+    def head(name: str, size: int) -> bytes:
         with archive.open(members[name]) as member:
-            return member.read(members[name].file_size)  # with a bound, so that a false size cannot fill the memory
+            return member.read(min(size, members[name].file_size))  # with a bound, so that a false size cannot fill the memory
 
     sizes = {name: info.file_size for name, info in members.items()}
-    return Files(path, "zip", sizes, _all_folders(empty, members), read, tuple(left), renamed, tuple(unstated))
+    folders = _all_folders(empty, members)
+    return Files(path, "zip", sizes, folders, lambda name: head(name, sizes[name]), head, tuple(left), renamed, tuple(unstated))
 
 
 def _readable(info: zipfile.ZipInfo, path: Path) -> None:
@@ -291,14 +308,14 @@ def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:
         raise InputError(f"It is not a whole archive: {error}.", where=str(path), do_next=_AGAIN) from error
     stream.most = MAX_MEMBER
 
-    def read(name: str) -> bytes:
+    def head(name: str, size: int) -> bytes:
         member = archive.extractfile(members[name])
         if member is None:
             raise _link(path, members[name].name)
-        return member.read()
+        return member.read(size)
 
     sizes = {name: info.size for name, info in members.items()}
-    return Files(path, "tar", sizes, _all_folders(empty, members), read, tuple(left))
+    return Files(path, "tar", sizes, _all_folders(empty, members), lambda name: head(name, sizes[name]), head, tuple(left))
 
 
 def _inside(name: str, path: Path) -> str:

@@ -1,18 +1,38 @@
-"""Folders of classes: which images a data set has and in which split, by their names alone. Importable without Pillow."""
+"""Folders of classes: which images a data set has and in which split, by names alone. Importable without Pillow."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files, open_files
+from edm2core.data.nvlabs import is_nvlabs, labelled
 from edm2core.data.split import ClassCount, test_images
-from edm2core.errors import InputError
+from edm2core.errors import InputError, printable
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+LATER_SUFFIXES = (".jfif", ".jpe")  # that the first version did not read
+UNREAD = frozenset(
+    {
+        *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr"),
+        *(".dng", ".cr2", ".nef", ".arw"),
+    }
+)
+SPLITS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "holdout"), "val"),
+}
+_BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img", "folder"})  # words that go with a split's name
+_NO_CLASSES = (
+    "Images without classes go into one folder of any name, with network.classes: 0, and `probe: false` in the experiment, "
+    "since there is nothing to tell apart."
+)
 
-Groups = dict[str, list[str]]  # class name -> its images' names, both sorted
+Groups = dict[str, list[str]]  # class name -> its images' names; both sorted, labels of NVlabs' archives as numbers
 
 
 class Folders(NamedTuple):
@@ -21,35 +41,58 @@ class Folders(NamedTuple):
     train: Groups
     test: Groups | None
     notes: list[str]
+    revised: bool  # whether the first version of this reader took the names otherwise
+
+
+class Survey(NamedTuple):
+    """What is known of a source before its images are read."""
+
+    counts: list[ClassCount]
+    revised: bool  # whether the first version of this reader gave other images, classes or colours
 
 
 def class_folders(files: Files) -> Folders:
-    """Class folders inside train/ and test/ (or val/), or at the top. Raises InputError naming the folder or image that is wrong."""
+    """Class folders inside a folder for training and one for test (or validation), or at the top; or an archive of NVlabs' tool.
+
+    Raises InputError naming the folder or image that is wrong.
+    """
     if files.kind == "tar":
         raise InputError(
             "Images are read from a folder or a zip, not from a tar.", where=str(files.path), do_next="Unpack it, or pack it as a zip."
         )
     root = _root(files)
+    notes = _left_out(files)
+    images = [name for name in files.sizes if is_image(name)]
+    later = files.renamed or any(map(is_image, files.left_behind)) or any(name.lower().endswith(LATER_SUFFIXES) for name in images)
+    if is_nvlabs(files, root, images):
+        groups, said = labelled(files, root, images)
+        return Folders(groups, None, notes + said, revised=True)
     top = _subfolders(files, root)
-    skipped = [name for name in files.sizes if not is_image(name)]
-    notes = [f"Without an image's suffix and left out: {len(skipped)}, such as {skipped[0]!r}."] if skipped else []
-    if "train" in top and _split_names(files, root, top):
+    if _are_splits(files, root, top):
         train, test, note = _two_splits(files, root, top)
-        return Folders(train, test, notes + note)
-    return Folders(class_groups(files, root), None, notes)
+        return Folders(train, test, notes + note, later or not ("train" in top and {"test", "val"} & top))
+    return Folders(class_groups(files, root), None, notes, later)
 
 
-def images_per_class(path: Path, test_share: float) -> list[ClassCount]:
-    """How many images for training and for test each class of a folder or zip has, without reading one.
+def survey(path: Path, test_share: float) -> Survey:
+    """How many images for training and for test each class of a folder or zip has, and whether reading changed, by names and headers.
 
     Raises InputError as `class_folders` does, and for a class too small to have both splits.
     """
     with open_files(path) as files:
-        train, test, _ = class_folders(files)
+        train, test, _, revised = class_folders(files)
+        images = (name for groups in (train, test or {}) for names in groups.values() for name in names)
+        revised = revised or any(alpha_of(files, name) for name in images)
     if test is not None:
-        return [ClassCount(name, len(images), len(test[name])) for name, images in train.items()]
-    tested = {name: test_images(len(images), test_share, name, str(path)) for name, images in train.items()}
-    return [ClassCount(name, len(images) - tested[name], tested[name]) for name, images in train.items()]
+        return Survey([ClassCount(printable(name), len(images), len(test[name])) for name, images in train.items()], revised)
+    tested = {name: test_images(len(images), test_share, printable(name), str(path)) for name, images in train.items()}
+    return Survey([ClassCount(printable(name), len(images) - tested[name], tested[name]) for name, images in train.items()], revised)
+
+
+def split_of(folder: str) -> str | None:
+    """The split that a folder's name says: train, test or val, in any case and by its synonyms ("TRAIN", "training_set"); else None."""
+    words = [word for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder).lower()) if word not in _BESIDE]
+    return SPLITS.get(words[0]) if len(words) == 1 else None
 
 
 def is_image(name: str) -> bool:
@@ -65,11 +108,13 @@ def class_groups(files: Files, root: str) -> Groups:
             first, slash, _ = name[len(root) :].partition("/")
             if not slash:
                 raise InputError(
-                    "The image is in no class folder.", where=files.where(name), do_next="Put every image into its class's folder."
+                    "The image is in no class folder.",
+                    where=files.where(name),
+                    do_next=f"Put every image into its class's folder. {_NO_CLASSES}",
                 )
             groups[first].append(name)
     if not groups:
-        raise InputError("The folder holds no images.", where=files.where(root), do_next=f"Images end in {', '.join(sorted(SUFFIXES))}.")
+        raise InputError("The folder holds no images.", where=files.where(root), do_next=_what_it_holds(files, root))
     for folder in sorted(_subfolders(files, root)):
         if folder not in groups:
             raise InputError(
@@ -78,38 +123,94 @@ def class_groups(files: Files, root: str) -> Groups:
     return {name: sorted(groups[name]) for name in sorted(groups)}
 
 
+def _what_it_holds(files: Files, root: str) -> str:
+    suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files.sizes if name.startswith(root))
+    if suffixes.keys() & {".tfrecord", ".tfrecords"}:
+        return "It holds TFRecords, which are not read: unpack the images from them."
+    held = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(3))
+    return f"Images end in {', '.join(sorted(SUFFIXES))}." + (f" It holds {held}." if held else "")
+
+
+def _left_out(files: Files) -> list[str]:
+    """In words, what is not read of a source."""
+    skipped = [name for name in files.sizes if not is_image(name)]
+    unread = [name for name in skipped if PurePosixPath(name).suffix.lower() in UNREAD]
+    found = {
+        "Without an image's suffix and left out": skipped,
+        "Of them, images of kinds that are not read (convert them to PNG or JPEG)": unread,
+        "Left behind by systems and left out": files.left_behind,
+        "Names in an encoding that the zip does not state, read as code page 437 (pack it again with names in UTF-8)": files.unstated,
+    }
+    return [f"{what}: {len(names)}, such as {names[0]!r}." for what, names in found.items() if names]
+
+
+def _are_splits(files: Files, root: str, top: set[str]) -> bool:
+    """Whether the folders are splits and no classes: all are named so, or one for training is and has another or classes inside."""
+    named = {folder: split for folder in top if (split := split_of(folder))}
+    training = [folder for folder, split in named.items() if split == "train"]
+    inside = any(_subfolders(files, f"{root}{folder}/") for folder in training)
+    return bool(named) and (len(named) == len(top) or (bool(training) and (len(named) > len(training) or inside)))
+
+
 def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups, list[str]]:
     named = _split_names(files, root, top)
-    other = sorted(
-        {name[len(root) :].split("/")[0] for name in files.sizes if name.startswith(root) and is_image(name)} - {"train", "test", "val"}
-    )
-    if other:
+    train = class_groups(files, f"{root}{named['train']}/")
+    if "test" not in named and "val" not in named:
+        raise InputError(
+            f"{named['train']}/ has class folders, but no test/ or val/ stands beside it.",
+            where=files.where(root),
+            do_next="Name the test split's folder test or val.",
+        )
+    with_images = {name[len(root) :].split("/")[0] for name in files.sizes if name.startswith(root) and is_image(name)}
+    if other := sorted(with_images - set(named.values())):
         raise InputError(
             "It holds images but is neither train/, test/ nor val/.",
             where=files.where(root + other[0]),
             do_next="Move it out of the data set.",
         )
-    train, test = class_groups(files, f"{root}train/"), class_groups(files, f"{root}{named[0]}/")
+    chosen, notes = _test_split(files, root, named, train)
+    test = class_groups(files, f"{root}{chosen}/")
     for name in sorted(train.keys() ^ test.keys()):
-        has, lacks = ("train", named[0]) if name in train else (named[0], "train")
+        has, lacks = (named["train"], chosen) if name in train else (chosen, named["train"])
         raise InputError(
             f"Class {name!r} is in {has}/ and missing here.",
             where=files.where(f"{root}{lacks}/{name}"),
-            do_next="Give both splits the same class folders.",
+            do_next="Give both splits the same class folders."
+            + (" Tiny-ImageNet as it is published is read by data.format: tinyimagenet." if f"{root}wnids.txt" in files.sizes else ""),
         )
-    return train, test, [f"{root}val/ was left out: {root}test/ is the test split."] if len(named) == 2 else []
+    return train, test, notes
 
 
-def _split_names(files: Files, root: str, top: set[str]) -> list[str]:
-    """The test split's folder first; empty where there is none. Refuses train/ with classes inside that stands beside something else."""
-    named: list[str] = [name for name in ("test", "val") if name in top]
-    if "train" in top and not named and _subfolders(files, f"{root}train/"):
+def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -> tuple[str, list[str]]:
+    """The folder of the test split, and what is said of the one that is left out: that of validation, or a test without classes."""
+    if "test" not in named or "val" not in named:
+        return named.get("test", named.get("val", "")), []
+    test, val = named["test"], named["val"]
+    if not train.keys() & _subfolders(files, f"{root}{test}/") and train.keys() & _subfolders(files, f"{root}{val}/"):
+        return val, [f"{root}{test}/ has no class folders and was left out: {root}{val}/ is the test split."]
+    return test, [f"{root}{val}/ was left out: {root}{test}/ is the test split."]
+
+
+def _split_names(files: Files, root: str, top: set[str]) -> dict[str, str]:
+    """train, test and val, those that are there: the folder. Raises InputError where two folders say the same, or none is for training."""
+    found: dict[str, str] = {}
+    for folder in sorted(top):
+        split = split_of(folder)
+        if split in found:
+            raise InputError(
+                f"{found[split]}/ and {folder}/ both say that they are the split {split!r}.",
+                where=files.where(root),
+                do_next="Keep one of them, or put them into one folder.",
+            )
+        if split:
+            found[split] = folder
+    if "train" not in found:
         raise InputError(
-            "train/ has class folders, but no test/ or val/ stands beside it.",
+            f"{', '.join(f'{folder}/' for folder in sorted(found.values()))} are splits, and none is for training.",
             where=files.where(root),
-            do_next="Name the test split's folder test or val.",
+            do_next="Name the training split's folder train; classes need names that are not a split's.",
         )
-    return named
+    return found
 
 
 def _root(files: Files) -> str:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edm2core.config.fields import Colour
 from edm2core.config.settings import DataSettings
+from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files
 from edm2core.data.folders import Groups, class_folders
+from edm2core.data.kind import BEGINNING, kind_of
 from edm2core.data.split import Blocks, Images, Split, stratified_test
-from edm2core.errors import InputError
+from edm2core.errors import InputError, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000  # below Pillow's own warning
@@ -26,12 +31,33 @@ _THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter
 Labelled = list[tuple[str, int]]  # an image's name and label
 
 
-def decode(data: bytes, resolution: int | None, where: str) -> NDArray[np.uint8]:
-    """RGB uint8 [3, H, W] of one image file, upright (EXIF) and without transparency.
+def decode(data: bytes, resolution: int | None, where: str, background: Colour | None = None, channels: int = 3) -> NDArray[np.uint8]:
+    """RGB uint8 [3, H, W] of one image file, or its luma [1, H, W] (ITU-R 601), upright (EXIF); transparent pixels stand on `background`.
 
     If `resolution` is given, cropped at the centre to a square and resized to that side (Lanczos, antialiased).
-    Raises InputError naming `where` for a damaged, absurdly large or deeper than 8-bit image.
+    Raises InputError naming `where` for a damaged, absurdly large or deeper than 8-bit image, and for transparency without a background.
     """
+    try:
+        upright = _upright(data, where, background)
+    except _Metadata:
+        upright = _upright(_without_metadata(data), where, background)
+    if resolution is not None:
+        side = min(upright.size)
+        left, top = (upright.width - side) // 2, (upright.height - side) // 2
+        upright = upright.crop((left, top, left + side, top + side))
+        if side != resolution:
+            upright = upright.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    if channels == 1:
+        return np.ascontiguousarray(np.asarray(upright.convert("L")))[None]
+    return np.ascontiguousarray(np.asarray(upright).transpose(2, 0, 1))
+
+
+class _Metadata(Exception):
+    """A PNG whose texts or colour profile are more than Pillow expands; its pixels may be sound."""
+
+
+def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
+    """The image in RGB, turned as its EXIF says."""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -40,29 +66,56 @@ def decode(data: bytes, resolution: int | None, where: str) -> NDArray[np.uint8]
                 )
             if image.mode[0] in "IF":
                 raise _bad(where, f"its pixels ({image.mode}) are deeper than 8 bits", "Convert it to 8 bits a channel.")
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            return _on(upright, background, where) if image.has_transparency_data else upright.convert("RGB")
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise _bad(where, f"its size is absurd ({error})", "Make the image smaller.") from error
     except UnidentifiedImageError as error:
-        raise _bad(where, "it is not an image of a known kind", f"Known are {', '.join(FORMATS)}.") from error
+        kind = kind_of(data[:BEGINNING])
+        raise _bad(
+            where,
+            f"it is {kind.name}" if kind else "it is not an image of a known kind",
+            kind.do_next if kind else f"Known are {', '.join(FORMATS)}.",
+        ) from error
     except Exception as error:  # a damaged file can raise anything
+        if any(limit in str(error) for limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")):
+            raise _Metadata from error
         raise _bad(where, f"it is truncated or damaged ({error})", "Get the file again, or remove it.") from error
-    if resolution is not None:
-        side = min(upright.size)
-        left, top = (upright.width - side) // 2, (upright.height - side) // 2
-        upright = upright.crop((left, top, left + side, top + side))
-        if side != resolution:
-            upright = upright.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.ascontiguousarray(np.asarray(upright).transpose(2, 0, 1))
 
 
-def image_blocks(files: Files, names: Sequence[str], shape: tuple[int, int, int], resolution: int | None) -> Blocks:
-    """The named images in order, as blocks uint8 [n, *shape]. Raises InputError naming the one that cannot be read or has another size."""
+def _on(image: Image.Image, background: Colour | None, where: str) -> Image.Image:
+    """A transparent image on a colour. What stands under full transparency is arbitrary and is not seen."""
+    coloured = image.convert("RGBA")
+    if background is None:
+        if cast(tuple[int, int], coloured.getchannel("A").getextrema())[0] < 255:
+            raise _bad(where, "it is transparent in part", "Flatten it onto the colour that it is meant to stand on.")
+        return coloured.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", coloured.size, (*background, 255)), coloured).convert("RGB")
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """A PNG without its texts and colour profile, which do not touch its pixels (PNG specification, section 11.3)."""
+    kept, at = [data[:8]], 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(data[at : at + 12 + length])
+        at += 12 + length
+    return b"".join(kept)
+
+
+def image_blocks(
+    files: Files, names: Sequence[str], shape: tuple[int, int, int], resolution: int | None, background: Colour | None = None
+) -> Blocks:
+    """The named images in order, as blocks uint8 [n, *shape], of 3 channels or 1, transparent pixels on `background`.
+
+    Raises InputError naming the one that cannot be read or has another size.
+    """
 
     def one(name: str) -> NDArray[np.uint8]:
-        pixels = decode(files.read(name), resolution, files.where(name))
+        pixels = decode(files.read(name), resolution, files.where(name), background, shape[0])
         if pixels.shape != shape:
             raise _bad(
                 files.where(name),
@@ -77,28 +130,30 @@ def image_blocks(files: Files, names: Sequence[str], shape: tuple[int, int, int]
 
 
 def read_image_folder(files: Files, settings: DataSettings) -> Images:
-    """Class folders inside train/ and test/ (or val/), or at the top: then a stratified share becomes the test split.
+    """Class folders inside folders of splits, or at the top: then a stratified share becomes the test split; or NVlabs' archives.
 
     Classes by sorted name. Raises InputError naming the folder or image that is wrong.
     """
     if settings.resolution is None:
         raise InputError("Images of many sizes need one to be brought to.", where="data.resolution", do_next="Give the side in pixels.")
-    train_groups, test_groups, notes = class_folders(files)
-    classes = tuple(train_groups)
+    train_groups, test_groups, notes, revised = class_folders(files)
     train = _labelled(train_groups)
     if test_groups is None:
-        train, test = _by_content(files, train, classes, settings.test_share)
+        train, test = _by_content(files, train, tuple(train_groups), settings.test_share)
     else:
         test = _labelled(test_groups)
-    shape = (3, settings.resolution, settings.resolution)
+    if with_alpha := sum(alpha_of(files, name) for name, _ in (*train, *test)):
+        colour = ", ".join(map(str, settings.background))
+        notes.append(f"{with_alpha} of {len(train) + len(test)} images have an alpha channel: transparent pixels stand on RGB {colour}.")
+    shape = (settings.channels, settings.resolution, settings.resolution)
     train_split, test_split = (
         Split(
             np.array([label for _, label in part], dtype=np.int64),
-            image_blocks(files, [name for name, _ in part], shape, settings.resolution),
+            image_blocks(files, [name for name, _ in part], shape, settings.resolution, settings.background),
         )
         for part in (train, test)
     )
-    return Images(classes, shape, train_split, test_split, tuple(notes))
+    return Images(tuple(map(printable, train_groups)), shape, train_split, test_split, tuple(notes), revised or with_alpha > 0)
 
 
 def _by_content(files: Files, labelled: Labelled, classes: tuple[str, ...], share: float) -> tuple[Labelled, Labelled]:

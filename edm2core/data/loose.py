@@ -38,8 +38,7 @@ def loose_images(path: Path, shape: tuple[int, int, int]) -> tuple[int, Iterator
 
 def _decoded(path: Path, names: list[str], shape: tuple[int, int, int]) -> Iterator[NDArray[np.uint8]]:
     with open_files(path) as files:
-        for block in image_blocks(files, names, (3, *shape[1:]), None):
-            yield block[:, : shape[0]]  # grey files are read as three equal channels
+        yield from image_blocks(files, names, shape, None)
 
 
 def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

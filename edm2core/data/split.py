@@ -32,13 +32,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Images:
-    """A data set as a reader delivers it; `notes` say what of the source was left out."""
+    """A data set as a reader delivers it; `notes` say what of the source was left out, or changed."""
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]  # C, H, W
     train: Split
     test: Split
     notes: tuple[str, ...] = ()
+    revised: bool = False  # whether the first version of the reader gave others
 
 
 def blocks_of(images: NDArray[np.uint8], size: int = 1024) -> Blocks:

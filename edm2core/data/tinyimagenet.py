@@ -59,9 +59,11 @@ def _train(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[i
 
 
 def _validation(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
+    folder = f"{root}val/images/"
+    if not any(name.startswith(folder) and is_image(name) for name in files.sizes):
+        return _sorted_into_classes(files, root, wnids)
     annotations = f"{root}val/val_annotations.txt"
     where = files.where(annotations)
-    folder = f"{root}val/images/"
     labels: dict[str, int] = {}
     for number, line in enumerate(_text(files, annotations).splitlines(), 1):
         fields = line.split("\t")
@@ -81,6 +83,17 @@ def _validation(files: Files, root: str, wnids: list[str]) -> tuple[list[str], l
         if name.startswith(folder) and is_image(name) and name not in labels:
             raise InputError("The image has no annotation.", where=files.where(name), do_next=_AGAIN)
     names = sorted(labels)
+    return names, [labels[name] for name in names]
+
+
+def _sorted_into_classes(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
+    """The validation images where somebody has moved them into folders of their classes: by file name, as they were before."""
+    groups = class_groups(files, f"{root}val/")
+    for folder in groups:
+        if folder not in wnids:
+            raise InputError("The class folder is not in wnids.txt.", where=files.where(f"{root}val/{folder}"), do_next=_AGAIN)
+    labels = {name: wnids.index(folder) for folder, names in groups.items() for name in names}
+    names = sorted(labels, key=lambda name: (PurePosixPath(name).name, name))
     return names, [labels[name] for name in names]
 
 

@@ -26,12 +26,15 @@ TOLERANCE = 0.2  # relative, of the standard deviation that the diffusion model 
 Progress = Callable[[int, int], None]  # images done, of all
 
 
-def prepare(settings: DataSettings, source: Path | None, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+def prepare(
+    settings: DataSettings, source: Path | None, out: Path, progress: Progress | None = None, revised: bool = True
+) -> dict[str, Any]:
     """Write the prepared form of `source` (what `fetch` returned) into the folder `out`, which is new or empty; returns dataset.json.
 
     train_images.npy, test_images.npy: uint8 [N, C, H, W]; train_labels.npy, test_labels.npy: int64 [N]. dataset.json: format, classes,
     shape [C, H, W], counts {train, test, per_class {train, test}}, mean and std (per channel, of the training images in [0, 1]),
     affine {scale, offset} to the network's scale, network_std (over all pixels there), warning (text or null).
+    `revised` says whether the plan knows that the first version of the reader gave other images, where it did: else they are refused.
     `out` appears whole or not at all. Raises InputError naming the file that is wrong, EdmError where `out` cannot be written.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -40,6 +43,12 @@ def prepare(settings: DataSettings, source: Path | None, out: Path, progress: Pr
     try:
         part.mkdir(parents=True)
         with _reader(settings, source) as images:
+            if images.revised and not revised:
+                raise InputError(
+                    "These images are read otherwise than when this was planned (their transparency, classes or names).",
+                    where=f"data.source: {settings.source}",
+                    do_next="Run the experiment again by `edm2 run` or `edm2 submit`, which plan it anew.",
+                )
             info = _write(settings, images, part, progress)
         part.rename(out)
     except OSError as error:

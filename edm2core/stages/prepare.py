@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
-from edm2core.config.settings import DataSettings
 from edm2core.data import load_prepared, prepare
 from edm2core.data.split import blocks_of
 from edm2core.data.varied import checked
 from edm2core.events import emit
 from edm2core.stages.main import main
-from edm2core.stages.sources import data_source
+from edm2core.stages.sources import data_settings, data_source
 from edm2core.stages.workspace import Workspace
 
 
@@ -18,8 +17,8 @@ def run(work: Workspace) -> None:
     """Result: the prepared form, and its description as metadata. Training images that nothing can be learned from are refused."""
     if work.rank:
         return
-    settings = DataSettings.model_validate(work.settings)
-    work.metadata |= prepare(settings, data_source(work), work.out, lambda done, total: work.progress(done, total, unit="images"))
+    progress = lambda done, total: work.progress(done, total, unit="images")  # noqa: E731
+    work.metadata |= prepare(data_settings(work.settings), data_source(work), work.out, progress, bool(work.settings.get("revised")))
     deque(checked(blocks_of(load_prepared(work.out).train_images), "training images"), maxlen=0)
     if work.metadata.get("warning"):
         emit("warning", message=work.metadata["warning"])

@@ -30,9 +30,14 @@ GET_WEIGHTS = {
 WHAT = {"inception": "Inception", "dinov2": "DINOv2 ViT-L/14"}
 
 
+def data_settings(settings: Mapping[str, Any]) -> DataSettings:
+    """The settings of a data set among those of the task that prepares it."""
+    return DataSettings.model_validate({name: settings[name] for name in DataSettings.model_fields if name in settings})
+
+
 def data_source(work: Workspace) -> Path | None:
     """The file or folder that a data set is made from, its digest checked; None for digits."""
-    settings = DataSettings.model_validate(work.settings)
+    settings = data_settings(work.settings)
     if settings.format == "digits":
         return None
     return _stored_or(work, settings.digest or "", lambda progress: fetch(settings, download_folder(), progress))

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import InputError
+from edm2core.keys import key_of, keyed
+from edm2core.plan import Task, plan
+from edm2core.stages.sources import data_settings
 from pipelines.sources import resolve
 from pipelines.weights import NAMES
 
@@ -108,3 +112,65 @@ def test_digits_without_test_images_cannot_be_probed(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [1]\nmetrics: [fd]\noverrides: {data.test_share: 0}\n")
     with pytest.raises(InputError, match="needs test images"):
         resolve(load_experiment(tmp_path / "e.yaml"))
+
+
+def grey_and_transparent(path: Path, mode: str) -> Path:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for number in range(3):
+                file = path / split / name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (8, 8), number).save(file)
+    return path
+
+
+def prepared_as(tmp_path: Path, source: str, **settings: Any) -> Task:
+    """The task that prepares this source, as an experiment plans it."""
+    network = settings.pop("network", {})
+    recipe = {"extends": "digits/C", "name": "mine/C", "network": {"image_channels": 3, **network}}
+    recipe["data"] = {"format": "images", "source": source, "resolution": 8, **settings}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "e.yaml").write_text("name: mine\nrecipes: [mine.yaml]\nepochs: [1]\nmetrics: []\nprobe: false\n")
+    experiment = load_experiment(tmp_path / "e.yaml")
+    return plan(experiment, resolve(experiment))[0]
+
+
+def first_key(task: Task) -> str:
+    """The key that the first version gave a task that prepares data."""
+    settings = data_settings({**task.settings, "digest": None})
+    return key_of("prepare", 1, keyed(settings), {"source": task.settings["digest"]})
+
+
+def test_the_key_of_images_moves_only_where_they_have_an_alpha_channel(tmp_path: Path) -> None:
+    opaque = prepared_as(tmp_path, str(grey_and_transparent(tmp_path / "opaque", "RGB")))
+    assert (opaque.version, opaque.key) == (1, first_key(opaque))
+    clear = prepared_as(tmp_path, str(grey_and_transparent(tmp_path / "clear", "RGBA")))
+    assert clear.version == 2
+    assert clear.key != first_key(clear)
+
+
+def test_of_images_behind_a_url_nobody_knows_so_their_key_moves(tmp_path: Path) -> None:
+    task = prepared_as(tmp_path, "https://example.org/images.zip", digest="sha256:" + "0" * 64)
+    assert task.version == 2
+
+
+def test_a_background_of_ones_own_is_another_data_set(tmp_path: Path) -> None:
+    source = str(grey_and_transparent(tmp_path / "clear", "RGBA"))
+    assert prepared_as(tmp_path, source).key != prepared_as(tmp_path, source, background=[0, 0, 0]).key
+
+
+def test_own_images_are_grey_where_the_network_is(tmp_path: Path) -> None:
+    source = str(grey_and_transparent(tmp_path / "images", "RGB"))
+    task = prepared_as(tmp_path, source, network={"image_channels": 1})
+    assert task.settings["channels"] == 1
+    assert task.key != prepared_as(tmp_path, source).key
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "words"), [(2, {}, "images has 3"), (1, {"channels": 3}, "images has 3"), (3, {"channels": 1}, "images has 1")]
+)
+def test_other_channels_than_the_images_have_are_refused_when_the_experiment_is_read(
+    tmp_path: Path, network: int, data: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=rf"network\.image_channels is {network}; {words}"):
+        prepared_as(tmp_path, "nowhere", network={"image_channels": network}, **data)

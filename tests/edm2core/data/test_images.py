@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from edm2core.config.settings import DataSettings
 from edm2core.data import load_prepared, prepare
+from edm2core.data.alpha import alpha_of
+from edm2core.data.files import open_files
+from edm2core.data.folders import survey
 from edm2core.data.images import decode
 from edm2core.errors import InputError
 
@@ -103,7 +107,7 @@ def without(*names: str) -> dict[str, bytes]:
         (TWO_SPLITS | {"extra/x.png": colour(0)}, r"neither train/(.|\n)*extra"),
         (TWO_SPLITS | {"train/loose.png": colour(0)}, r"in no class folder(.|\n)*loose\.png"),
         ({"loose.png": colour(0)}, r"in no class folder(.|\n)*loose\.png"),
-        ({"train/a/x.png": colour(0), "valid/a/x.png": colour(0)}, r"no test/ or val/"),
+        ({"train/a/x.png": colour(0), "other/a/x.png": colour(0)}, r"no test/ or val/"),
         ({"readme.txt": b"nothing"}, "holds no images"),
         ({}, "holds no images"),
         ({"a/1.png": colour(0)}, "Class 'a' has 1 image"),
@@ -137,13 +141,12 @@ def test_a_truncated_image_is_named_and_nothing_remains(tmp_path: Path, make: An
     assert os.listdir(tmp_path) == ["data"]
 
 
-def test_grey_palette_and_transparent_images_become_rgb() -> None:
+def test_grey_and_palette_images_become_rgb() -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert np.array_equal(decode(encoded(grey), None, "x"), np.stack([grey] * 3))
     palette = io.BytesIO()
     Image.fromarray(grey).convert("P").save(palette, "PNG")
     assert decode(palette.getvalue(), None, "x").shape == (3, 8, 8)
-    assert np.array_equal(decode(encoded(np.stack([grey, grey, grey, 255 - grey], axis=-1)), None, "x"), np.stack([grey] * 3))
 
 
 def test_the_centre_is_cropped_and_the_orientation_respected() -> None:
@@ -160,6 +163,243 @@ def test_shrinking_averages_instead_of_picking() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(decode(encoded(stripes), 8, "x").astype(int) - 127).max() <= 8
+
+
+def transparent(hidden: tuple[int, int, int], **options: Any) -> Image.Image:
+    """A red disc of 8 x 8 on transparency, under which another colour stands that nobody sees."""
+    image = Image.new("RGBA", (8, 8), (*hidden, 0))
+    image.paste((200, 0, 0, 255), (2, 2, 6, 6))
+    return image
+
+
+def saved(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("hidden", [(0, 0, 0), (9, 200, 77), (255, 255, 255)])
+def test_what_stands_under_full_transparency_is_not_seen(hidden: tuple[int, int, int]) -> None:
+    white = decode(saved(transparent(hidden)), None, "x", (255, 255, 255))
+    assert (white[:, 0, 0].tolist(), white[:, 3, 3].tolist()) == ([255, 255, 255], [200, 0, 0])
+    assert decode(saved(transparent(hidden)), None, "x", (1, 2, 3))[:, 7, 7].tolist() == [1, 2, 3]
+    assert decode(saved(transparent(hidden)), 4, "x", (255, 255, 255))[2].min() < 60  # composed before it is resized
+
+
+def test_half_transparency_is_mixed() -> None:
+    image = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
+    assert decode(saved(image), None, "x", (255, 255, 255))[:, 0, 0].tolist() == [127, 127, 127]
+
+
+def with_transparency(form: str) -> bytes:
+    colours = Image.new("P", (8, 8), 1)
+    colours.putpalette([0, 0, 0, 200, 0, 0])
+    colours.putpixel((0, 0), 0)
+    match form:
+        case "palette":
+            return saved(colours, transparency=0)
+        case "key":
+            return saved(colours.convert("RGB"), transparency=(0, 0, 0))
+        case "grey":
+            return saved(transparent((0, 0, 0)).convert("LA"))
+        case "GIF":
+            return saved(colours, "GIF", transparency=0)
+        case "late":  # the tRNS chunk stands behind a profile that is longer than what is read first
+            return saved(colours, transparency=0, icc_profile=os.urandom(20_000))
+        case "WEBP" | "TIFF":
+            return saved(transparent((0, 0, 0)), form, **({"lossless": True} if form == "WEBP" else {}))
+    return saved(transparent((0, 0, 0)), "WEBP", quality=80)
+
+
+FORMS = ["palette", "key", "grey", "GIF", "late", "WEBP", "TIFF", "lossy"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_kind_of_transparency_is_known_by_the_header_and_composed(tmp_path: Path, form: str) -> None:
+    data = with_transparency(form)
+    assert decode(data, None, "x", (255, 255, 255))[:, 0, 0].tolist() == [255, 255, 255]
+    with open_files(write(tmp_path, {"a/1.png": data})) as files:
+        assert alpha_of(files, "a/1.png")
+    with pytest.raises(InputError, match="transparent in part"):
+        decode(data, None, "x")
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("RGB", "PNG"),
+        ("L", "PNG"),
+        ("P", "PNG"),
+        ("RGB", "JPEG"),
+        ("RGB", "BMP"),
+        ("RGB", "WEBP"),
+        ("RGB", "TIFF"),
+        ("P", "GIF"),
+        ("RGB", "PPM"),
+    ],
+)
+def test_opaque_images_have_no_alpha(tmp_path: Path, mode: str, form: str) -> None:
+    with open_files(write(tmp_path, {"a/1.png": saved(Image.new(mode, (8, 8), 7), form)})) as files:
+        assert not alpha_of(files, "a/1.png")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 8, 20, 26, 30])
+def test_a_damaged_header_has_no_alpha(tmp_path: Path, cut: int) -> None:
+    for number, form in enumerate(FORMS):
+        write(tmp_path, {f"{number}.png": with_transparency(form)[:cut]})
+    with open_files(tmp_path) as files:
+        assert not any(alpha_of(files, name) for name in files.sizes if cut < 26)
+        assert [alpha_of(files, name) in (True, False) for name in files.sizes]
+
+
+def test_how_many_images_had_alpha_and_their_colour_is_said(tmp_path: Path) -> None:
+    data = prepared(write(tmp_path / "data", TWO_SPLITS | {"train/cat/9.png": saved(transparent((0, 0, 0)))}))
+    assert "1 of 6 images have an alpha channel: transparent pixels stand on RGB 255, 255, 255." in data.info["warning"]
+    assert data.train_images[:, 0, 0, 0].tolist() == [3, 1, 2, 255]
+
+
+def with_metadata(size: int) -> bytes:
+    info = PngInfo()
+    info.add_text("Comment", "x" * size, zip=True)
+    info.add_itxt("XML:com.adobe.xmp", "y" * size, zip=True)
+    return saved(Image.new("RGB", (8, 8), (1, 2, 3)), pnginfo=info, icc_profile=bytes(size))
+
+
+@pytest.mark.parametrize("size", [10, 3 * 2**20])
+def test_metadata_of_any_size_do_not_spoil_a_png(size: int) -> None:
+    assert decode(with_metadata(size), None, "x")[:, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_damaged_png_with_much_metadata_is_called_damaged() -> None:
+    with pytest.raises(InputError, match="truncated or damaged"):
+        decode(with_metadata(3 * 2**20)[:-30], None, "x")
+
+
+def test_images_can_be_read_as_grey(tmp_path: Path) -> None:
+    image = saved(Image.new("RGB", (8, 8), (255, 0, 0)))
+    assert decode(image, 8, "x", channels=1).tolist() == np.full((1, 8, 8), 76).tolist()
+    source = write(tmp_path / "data", dict.fromkeys(TWO_SPLITS, image))
+    settings = DataSettings(format="images", source=str(source), resolution=8, channels=1)
+    assert prepare(settings, source, tmp_path / "out")["shape"] == [1, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "it is an empty file, of zero bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"\0\0\0\x20ftypheic\0\0\0\0", "HEIF"),
+    ],
+)
+def test_what_stands_in_place_of_an_image_is_called_by_its_name(data: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        decode(data, 8, "x.png")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("TRAIN", "TEST"),
+        ("training", "validation"),
+        ("training_set", "test_set"),
+        ("train2017", "val2017"),
+        ("trainingData", "testingData"),
+        ("train", "eval"),
+    ],
+)
+@pytest.mark.parametrize("make", [write, zipped])
+def test_split_folders_are_known_in_any_case_and_by_their_synonyms(tmp_path: Path, make: Any, train: str, test: str) -> None:
+    members = {name.replace("train/", f"{train}/").replace("test/", f"{test}/"): data for name, data in TWO_SPLITS.items()}
+    data = prepared(make(tmp_path / "data", members))
+    assert (data.classes, data.info["counts"]["train"], data.info["counts"]["test"]) == (("ape", "cat"), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (("val", "test"), "none is for training"),
+        (("Train", "train"), "both say that they are the split 'train'"),
+        (("train", "test", "testing"), "both say that they are the split 'test'"),
+    ],
+)
+def test_folders_of_splits_are_never_taken_for_classes(tmp_path: Path, folders: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        prepared(write(tmp_path / "data", {f"{folder}/{name}/{n}.png": colour(n) for folder in folders for name in "ab" for n in range(4)}))
+
+
+@pytest.mark.parametrize("folders", [("Train", "Test"), ("train",), ("training", "val")])
+def test_splits_without_class_folders_are_told_where_images_without_classes_go(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="in no class folder") as caught:
+        prepared(write(tmp_path / "data", {f"{folder}/{n}.png": colour(n) for folder in folders for n in range(4)}))
+    assert "network.classes: 0" in caught.value.do_next
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    data = prepared(write(tmp_path / "data", {f"{name}/{n}.png": colour(n) for name in ("bus", "car", "train") for n in range(4)}))
+    assert data.classes == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize("unlabelled", ["test/1.png", "test/images/1.png", "Test/unknown/1.png"])
+def test_an_unlabelled_test_beside_a_labelled_val_gives_way_and_this_is_said(tmp_path: Path, unlabelled: str) -> None:
+    members = {name.replace("test/", "val/"): data for name, data in TWO_SPLITS.items()}
+    data = prepared(write(tmp_path / "data", members | {unlabelled: colour(77)}))
+    assert data.test_images[:, 0, 0, 0].tolist() == [5, 4]
+    assert f"{unlabelled.split('/')[0]}/ has no class folders and was left out: val/ is the test split" in data.info["warning"]
+
+
+def test_a_jfif_is_a_jpeg(tmp_path: Path) -> None:
+    photo = saved(Image.new("RGB", (8, 8), (60, 60, 60)), "JPEG")
+    data = prepared(write(tmp_path / "data", TWO_SPLITS | {"train/cat/3.jfif": photo, "train/cat/4.JPE": photo}))
+    assert data.train_images[:, 0, 0, 0].tolist() == [3, 1, 2, 60, 60]
+
+
+def test_images_of_kinds_that_are_not_read_are_counted_apart(tmp_path: Path) -> None:
+    data = prepared(write(tmp_path / "data", TWO_SPLITS | {"train/cat/3.heic": b"x", "@eaDir/1.png": b"x"}))
+    assert "convert them to PNG or JPEG): 1, such as 'train/cat/3.heic'" in data.info["warning"]
+    assert "Left behind by systems and left out: 1, such as '@eaDir/1.png'" in data.info["warning"]
+
+
+def test_class_names_that_are_not_utf8_are_shown_by_their_bytes(tmp_path: Path) -> None:
+    names = {b"caf\xe9": 1, b"th\xe9": 2}
+    for folder, value in names.items():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        place = os.path.join(os.fsencode(tmp_path / "data"), folder)
+        os.mkdir(place)
+        for number in range(4):
+            with open(os.path.join(place, b"%d.png" % number), "wb") as file:
+                file.write(colour(value + 10 * number))
+    data = prepared(tmp_path / "data")
+    assert data.classes == ("caf\\xe9", "th\\xe9")
+    with open(os.path.join(os.fsencode(tmp_path / "data"), b"caf\xe9", b"\xff.png"), "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(InputError) as caught:
+        prepare(DataSettings(format="images", source="x", resolution=8), tmp_path / "data", tmp_path / "again")
+    assert "caf\\xe9" in str(caught.value).encode().decode()
+
+
+def test_what_the_first_version_read_otherwise_is_refused_where_the_plan_does_not_know(tmp_path: Path) -> None:
+    source = write(tmp_path / "data", TWO_SPLITS | {"train/cat/9.png": saved(transparent((0, 0, 0)))})
+    settings = DataSettings(format="images", source=str(source), resolution=8)
+    with pytest.raises(InputError, match="read otherwise than when this was planned"):
+        prepare(settings, source, tmp_path / "out", revised=False)
+    assert not (tmp_path / "out").exists()
+
+
+REVISED = {
+    "alpha": TWO_SPLITS | {"test/ape/9.png": saved(transparent((0, 0, 0)))},
+    "splits": {name.replace("train", "Train").replace("test", "Test"): data for name, data in TWO_SPLITS.items()},
+    "jfif": TWO_SPLITS | {"train/cat/1.jfif": colour(1)},
+    "thumbnails": TWO_SPLITS | {"train/cat/@eaDir/1.png": colour(1)},
+}
+
+
+@pytest.mark.parametrize("make", [write, zipped])
+@pytest.mark.parametrize("what", [None, *REVISED])
+def test_whether_the_first_version_read_otherwise_is_known_before_anything_is_read(tmp_path: Path, make: Any, what: str | None) -> None:
+    source = make(tmp_path / "data", REVISED[what] if what else TWO_SPLITS | {"train/cat/Thumbs.db": b"x", "notes.txt": b"x"})
+    assert survey(source, 0.2).revised == (what is not None)
 
 
 def absurd_png(side: int) -> bytes:

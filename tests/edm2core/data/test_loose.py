@@ -38,6 +38,8 @@ def test_files_in_a_folder_by_their_names_also_in_folders_below(tmp_path: Path) 
 def test_grey_data_have_one_channel(tmp_path: Path) -> None:
     Image.fromarray(IMAGES[0, 0]).save(tmp_path / "0.png")
     np.testing.assert_array_equal(read(tmp_path, (1, 6, 4)), IMAGES[:1, :1])
+    Image.new("RGB", (4, 6), (255, 0, 0)).save(tmp_path / "0.png")
+    assert (read(tmp_path, (1, 6, 4)) == 76).all()  # its luma, not its red
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_an_unpacked_folder_serves_as_well(tmp_path: Path) -> None:
     assert info["counts"]["per_class"] == {"train": [2, 1], "test": [1, 1]}
 
 
+@pytest.mark.parametrize("deep", ["", "images/"])
+@pytest.mark.parametrize("annotations", [None, members()[ROOT + "val/val_annotations.txt"]])
+def test_validation_images_in_folders_of_their_classes_are_read(tmp_path: Path, deep: str, annotations: bytes | None) -> None:
+    moved = {f"val/n02/{deep}val_0.JPEG": jpeg(200), f"val/n01/{deep}val_1.JPEG": jpeg(100)}
+    old = {"val/images/val_0.JPEG": None, "val/images/val_1.JPEG": None, "val/val_annotations.txt": annotations}
+    data = prepared(tmp_path, members(**old, **moved))
+    assert data.test_labels.tolist() == [1, 0]
+    assert data.test_images[:, 0, 5, 5].tolist() == [200, 100]
+
+
 def test_another_resolution_can_be_asked_for(tmp_path: Path) -> None:
     assert np.asarray(prepared(tmp_path, members(), resolution=32).train_images).shape == (3, 3, 32, 32)
 
@@ -85,6 +95,7 @@ def test_another_resolution_can_be_asked_for(tmp_path: Path) -> None:
         ({"val/val_annotations.txt": b"val_0.JPEG\tn02\nval_0.JPEG\tn02\nval_1.JPEG\tn01\n"}, r"'val_0\.JPEG' twice"),
         ({"val/val_annotations.txt": b"val_0.JPEG n02\n"}, r"tabs(.|\n)*line 1"),
         ({"val/val_annotations.txt": None}, r"missing(.|\n)*val_annotations\.txt"),
+        ({"val/images/val_0.JPEG": None, "val/images/val_1.JPEG": None, "val/n09/1.JPEG": jpeg(1)}, r"not in wnids\.txt(.|\n)*val/n09"),
         ({"wnids.txt": None}, r"0 files wnids\.txt(.|\n)*tiny\.zip"),
         ({"words.txt": None}, r"missing(.|\n)*words\.txt"),
         ({"train/n01/images/n01_1.JPEG": jpeg(1, side=32)}, r"32 x 32 pixels where others have 64 x 64(.|\n)*n01_1\.JPEG"),

@@ -1,0 +1,77 @@
+"""Whether an image file has an alpha channel, by its header alone: the formats' specifications, without Pillow."""
+
+from __future__ import annotations
+
+import struct
+
+from edm2core.data.files import Files
+from edm2core.errors import InputError
+
+HEAD = 4096  # bytes that are read of a file first; all of it where its header is longer
+_EXTRA_SAMPLES = 338  # TIFF 6.0, section 18
+
+
+def alpha_of(files: Files, name: str) -> bool:
+    """Whether the named file has an alpha channel or a transparent colour; False for what is no whole image, which reading refuses."""
+    try:
+        start = files.head(name, HEAD)
+        found = _has_alpha(start)
+        return _has_alpha(files.read(name)) is True if found is None and files.sizes[name] > len(start) else found is True
+    except (InputError, struct.error, IndexError):
+        return False
+
+
+def _has_alpha(data: bytes) -> bool | None:
+    """None where the header does not end in these bytes."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return _gif(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return (data[12:16] == b"VP8X" and bool(data[20] & 0x10)) or (data[12:16] == b"VP8L" and bool(data[24] & 0x10))
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return _tiff(data)
+    if data.startswith(b"BM"):
+        (size,), (bits, compression) = struct.unpack_from("<I", data, 14), struct.unpack_from("<HI", data, 28)
+        return bool(size >= 56 and bits == 32 and compression == 3 and any(data[66:70]))
+    return False
+
+
+def _png(data: bytes) -> bool | None:
+    """A colour type with alpha, or a tRNS chunk, which stands before the first IDAT."""
+    if data[25] in (4, 6):
+        return True
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind in (b"tRNS", b"IDAT", b"IEND"):
+            return bool(kind == b"tRNS")
+        at += 12 + length
+    return None
+
+
+def _gif(data: bytes) -> bool | None:
+    """A transparent colour in a graphic control extension before the first image."""
+    at = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+    while at + 4 <= len(data):
+        if data[at] != 0x21:  # no extension: the image
+            return False
+        if data[at + 1] == 0xF9 and data[at + 3] & 1:
+            return True
+        at += 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return None
+
+
+def _tiff(data: bytes) -> bool | None:
+    """Extra samples, of which alpha is one kind."""
+    order = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(f"{order}I", data, 4)
+    if at + 2 > len(data):
+        return None
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    if at + 2 + 12 * count > len(data):
+        return None
+    return any(struct.unpack_from(f"{order}H", data, at + 2 + 12 * entry)[0] == _EXTRA_SAMPLES for entry in range(count))
