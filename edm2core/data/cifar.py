@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
+import re
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 
 from edm2core.data.files import Files
 from edm2core.data.split import Images, Split, blocks_of
-from edm2core.errors import InputError
+from edm2core.errors import InputError, printable
 
 SHAPE = (3, 32, 32)
 # train members, test member, member with the class names; keys of labels and names
@@ -49,17 +52,21 @@ def _members(files: Files, wanted: tuple[str, ...]) -> dict[str, str]:
 
 def _class_names(content: dict[bytes, Any], key: bytes, where: str) -> tuple[str, ...]:
     names = content.get(key)
-    if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, bytes | str) for name in names):
         raise _odd(where, f"holds no class names under {key!r}")
-    return tuple(name.decode(errors="replace") for name in names)
+    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else printable(name) for name in names)
 
 
 def _batch(content: dict[bytes, Any], label_key: bytes, classes: int, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     data, labels = content.get(b"data"), content.get(label_key)
-    if not isinstance(data, _Array) or not isinstance(labels, list):
+    if isinstance(labels, _Array):
+        labels = labels.value(where, _INTEGERS).tolist()
+    if not isinstance(data, _Array) or not isinstance(labels, list | tuple):
         raise _odd(where, f"lacks an array b'data' or a list {label_key!r}")
-    images = data.value(where)
-    if images.ndim != 2 or images.shape != (len(labels), np.prod(SHAPE)):
+    images: NDArray[np.uint8] = data.value(where, ("u1",)).astype(np.uint8, copy=False)
+    if images.shape == (len(labels), *SHAPE[1:], SHAPE[0]):
+        images = images.transpose(0, 3, 1, 2)
+    if images.shape not in ((len(labels), np.prod(SHAPE)), (len(labels), *SHAPE)):
         raise _odd(where, f"has an array of shape {images.shape} for {len(labels)} labels")
     if not all(type(label) is int and 0 <= label < classes for label in labels):
         raise _odd(where, f"has a label that is not one of its {classes} classes")
@@ -77,35 +84,48 @@ def _odd(where: str, what: str) -> InputError:
 
 
 class _Dtype:
-    """Stands for numpy.dtype in a pickle: only its name is kept."""
+    """Stands for numpy.dtype in a pickle: only its name and its order of bytes are kept."""
 
     def __init__(self, name: object) -> None:
-        self.name = name
+        self.name, self.order = name.decode("latin1") if isinstance(name, bytes) else name, "|"
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and fields, which uint8 does not have."""
+        match state:
+            case (int(), (bytes() | str()) as order, *_):
+                self.order = order.decode("latin1") if isinstance(order, bytes) else order
+
+    def of(self, kinds: Collection[str], data: bytes | bytearray) -> NDArray[Any]:
+        """The numbers in these bytes. Raises ValueError where they are of no such kind."""
+        if self.name not in kinds or self.order not in ("|", "<", ">", "="):
+            raise ValueError(f"{self.name} is none of {', '.join(kinds)}")
+        return np.frombuffer(data, np.dtype(f"{self.order}{self.name}"))
 
 
 class _Array:
     """Stands for numpy.ndarray in a pickle, so that a false shape allocates nothing."""
 
-    state: object = None
+    def __init__(self, state: object = None) -> None:
+        self.state = state
 
     def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def value(self, where: str) -> NDArray[np.uint8]:
-        """The array, a view of the pickle's bytes."""
+    def value(self, where: str, kinds: tuple[str, ...]) -> NDArray[Any]:
+        """The array, a view of the pickle's bytes, of numbers of one of these kinds."""
         match self.state:
-            case (int(), tuple(shape), _Dtype(name=b"u1" | "u1"), bool(fortran), bytes(data)) if all(
+            case (int(), tuple(shape), _Dtype() as dtype, bool(fortran), (bytes() | bytearray()) as data) if all(
                 type(n) is int and n >= 0 for n in shape
             ):
-                array = np.frombuffer(data, np.uint8)
+                try:
+                    array = dtype.of(kinds, data)
+                except ValueError:
+                    raise _odd(where, f"has an array that is not one of {'bytes' if kinds == ('u1',) else 'integers'}") from None
                 if array.size == np.prod(shape, dtype=object):
                     return array.reshape(shape, order="F" if fortran else "C")
-        raise _odd(where, "has an array that is not one of bytes")
+        raise _odd(where, f"has an array that is not one of {'bytes' if kinds == ('u1',) else 'integers'}")
 
 
+# Instances with empty __slots__: a pickle can call them and can set nothing on them.
 class _Reconstruct:
     __slots__ = ()
 
@@ -120,17 +140,79 @@ class _MakeDtype:
         return _Dtype(name)
 
 
-# Instances with empty __slots__: a pickle can call them and can set nothing on them.
+class _FromBuffer:
+    """numpy's, of protocol 5."""
+
+    __slots__ = ()
+
+    def __call__(self, data: object, dtype: object, shape: object, order: object, *_: object) -> _Array:
+        return _Array((1, shape, dtype, order == "F", data))
+
+
+class _Scalar:
+    """numpy's, of a single number such as np.int64(3)."""
+
+    __slots__ = ()
+
+    def __call__(self, dtype: object, data: object = None) -> int:
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+            raise ValueError("it has a number that is none")
+        return int(dtype.of(_INTEGERS, data)[0])
+
+
+class _Encode:
+    """_codecs.encode, as which protocols below 3 store bytes."""
+
+    __slots__ = ()
+
+    def __call__(self, text: object, encoding: object = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1", "latin-1", b"latin-1"):
+            raise ValueError("it has bytes that are none")
+        return text.encode("latin1")
+
+
+class _Bytes:
+    """bytes and bytearray, of bytes or of latin-1 text alone: of a number they would be so many zeros."""
+
+    __slots__ = ()
+
+    def __call__(self, content: object = b"", encoding: object = "latin1") -> bytes:
+        return bytes(content) if isinstance(content, bytes | bytearray) else _Encode()(content, encoding)
+
+
+class _MakeDict:
+    __slots__ = ()
+
+    def __call__(self) -> dict[Any, Any]:
+        return {}
+
+
+_INTEGERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
 _ALLOWED: dict[tuple[str, str], object] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
-    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),  # as NumPy 2 writes it, which whoever makes such an archive today has
+    **{
+        (f"{package}.{name}", function): stand_in
+        for package in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
+        for name, function, stand_in in (
+            ("multiarray", "_reconstruct", _Reconstruct()),
+            ("multiarray", "scalar", _Scalar()),
+            ("numeric", "_frombuffer", _FromBuffer()),
+        )
+    },
     ("numpy", "ndarray"): object(),
     ("numpy", "dtype"): _MakeDtype(),
+    ("_codecs", "encode"): _Encode(),
+    **{(builtins, name): _Bytes() for builtins in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
+    ("collections", "OrderedDict"): _MakeDict(),
 }
+_HARMLESS = re.compile(
+    r"numpy\.(u?int|float|complex|bool|str|bytes)\w*|collections\.\w+|datetime\.\w+|pathlib\.\w*Path|decimal\.Decimal|"
+    r"torch\._utils\._rebuild_\w+|torch\.\w*Storage|torch\.storage\.\w+|PIL\.\w+\.\w+|pandas\.[\w.]+"
+)
+"""Names that only make data, of kinds that no archive of these needs."""
 
 
 class _Refused(Exception):
-    """The pickle asks for something that the published archives do not need."""
+    """The pickle asks for something that archives of these formats do not need."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -142,18 +224,30 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(files: Files, name: str) -> dict[bytes, Any]:
+    where = files.where(name)
     try:
-        content = _Unpickler(io.BytesIO(files.read(name)), encoding="bytes").load()
+        data = files.read(name)
+        _check_memo(data)
+        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except InputError:
         raise
     except _Refused as error:
+        if _HARMLESS.fullmatch(str(error)):
+            raise _odd(where, f"holds a {str(error)!r}, where numbers, lists and NumPy's arrays of them are read") from error
         raise InputError(
             f"The pickle asks for {str(error)!r}, which could run code; it was not run.",
-            where=files.where(name),
+            where=where,
             do_next="Do not trust this file; get the archive from its publisher.",
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise _odd(files.where(name), f"cannot be unpickled ({type(error).__name__}: {error})") from error
+        raise _odd(where, f"cannot be unpickled ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict):
-        raise _odd(files.where(name), "is no dictionary")
-    return content
+        raise _odd(where, "is no dictionary")
+    return {key.encode(errors="replace") if isinstance(key, str) else key: value for key, value in content.items()}
+
+
+def _check_memo(data: bytes) -> None:
+    """Raises ValueError where a few bytes would make the unpickler's memory of objects a table of gigabytes, or the pickle is cut."""
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > number:
+            raise ValueError(f"it numbers its object {number} as {argument}")

@@ -1,8 +1,10 @@
+import datetime
 import io
 import os
 import pickle
 import struct
 import tarfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +121,8 @@ def test_an_unpacked_folder_serves_as_well(tmp_path: Path) -> None:
         b"c__builtin__\neval\n(U\x011tR",
         b"cnumpy\nload\n(U\x01xtR",
         b"ios\nsystem\n",
-        b"cnumpy.core.multiarray\nscalar\n",
+        b"c__builtin__\ngetattr\n(U\x011tR",
+        b"csubprocess\nPopen\n(U\x011tR",
     ],
 )
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opcodes: bytes) -> None:
@@ -183,11 +186,65 @@ def test_nothing_remains_after_an_error(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["cifar.tar.gz"]
 
 
-def test_an_archive_that_was_pickled_today_is_read(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
-    batch = pickle.dumps({b"data": images, b"labels": [3, 7]})
-    meta = pickle.dumps({b"label_names": [f"class{number}".encode() for number in range(10)]})
-    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    data = prepared(tmp_path, {f"b/{name}": batch for name in names} | {"b/batches.meta": meta})
-    assert np.array_equal(data.train_images[:2], images.reshape(2, 3, 32, 32))
-    assert list(data.train_labels[:2]) == [3, 7]
+def again(protocol: int, batch: Any, names: Any, container: type = dict) -> dict[str, bytes]:
+    members = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    pickled = pickle.dumps(container(batch), protocol)
+    return {f"b/{name}": pickled for name in members} | {"b/batches.meta": pickle.dumps(container(names), protocol)}
+
+
+TODAY = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+NAMES = [f"class{number}" for number in range(10)]
+LABELS = [
+    [3, 7],
+    (3, 7),
+    [np.int64(3), np.int64(7)],
+    [np.uint8(3), np.int32(7)],
+    np.array([3, 7]),
+    np.array([3, 7], np.uint8),
+    np.array([3, 7], ">i4"),
+]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("labels", LABELS, ids=lambda labels: f"{type(labels).__name__} of {np.asarray(labels).dtype}")
+def test_an_archive_that_was_packed_again_is_read(tmp_path: Path, protocol: int, labels: Any) -> None:
+    for number, (content, names) in enumerate(
+        [
+            ({"data": TODAY, "labels": labels, "filenames": ["", "ü"]}, {"label_names": NAMES}),
+            ({b"data": TODAY.reshape(2, 3, 32, 32), b"labels": labels, b"x": b"\xff"}, {b"label_names": [n.encode() for n in NAMES]}),
+            ({"data": np.asfortranarray(TODAY), "labels": labels, "x": b""}, {"label_names": tuple(NAMES)}),
+            (
+                {"data": TODAY.reshape(2, 3, 32, 32).transpose(0, 2, 3, 1).copy(), "labels": labels, "x": bytearray(9)},
+                {"label_names": NAMES},
+            ),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        data = prepared(tmp_path / str(number), again(protocol, content, names, OrderedDict if number == 2 else dict))
+        assert np.array_equal(data.train_images[:2], TODAY.reshape(2, 3, 32, 32))
+        assert (list(data.train_labels[:2]), data.classes) == ([3, 7], tuple(NAMES))
+
+
+@pytest.mark.parametrize("harmless", [np.float64(3), datetime.date(2026, 1, 1), np.array([0.5])])
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_what_only_is_no_label_is_not_said_to_run_code(tmp_path: Path, protocol: int, harmless: object) -> None:
+    batch = {"data": TODAY, "labels": [harmless, 1] if not isinstance(harmless, np.ndarray) else harmless}
+    with pytest.raises(InputError) as caught:
+        prepared(tmp_path, again(protocol, batch, {"label_names": NAMES}))
+    assert "run code" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("size", [2**40, "x" * 10])
+def test_bytes_of_a_number_are_not_so_many_zeros(tmp_path: Path, protocol: int, size: Any) -> None:
+    class Zeros:
+        def __reduce__(self) -> Any:
+            return bytes, (size,) if isinstance(size, int) else (size, "utf-7")
+
+    with pytest.raises(InputError, match="cannot be unpickled"):
+        prepared(tmp_path, again(protocol, {"data": Zeros(), "labels": [1]}, {"label_names": NAMES}))
+
+
+def test_a_few_bytes_do_not_make_the_unpickler_fill_the_memory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="numbers its object"):
+        prepared(tmp_path, cifar10(data_batch_1=b"\x80\x02}r\xff\xff\xff\x7f."))
