@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import urllib3
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from components.launcher.cluster import api_client
 from components.launcher.job import API, PLURAL
 from components.launcher.profile import Profile
-from edm2core.errors import EdmError, InputError
+from edm2core.answers import unlike_json
+from edm2core.errors import EdmError
 from edm2core.store import open_store
 
 Object = dict[str, Any]
@@ -64,14 +66,7 @@ class ClusterApi:
     @classmethod
     def connect(cls, context: str | None) -> ClusterApi:
         """A context of the kubeconfig, the current one if none is named. Raises InputError if there is none."""
-        try:
-            return cls(config.new_client_from_config(context=context))
-        except config.ConfigException as error:
-            raise InputError(
-                f"There is no way to a cluster: {str(error).rstrip('.')}.",
-                where=f"context {context or 'current'}",
-                do_next="Set KUBECONFIG, or name another context; `kubectl config get-contexts` lists them.",
-            ) from None
+        return cls(api_client(context))
 
     @property
     def host(self) -> str:
@@ -323,9 +318,12 @@ def _pipelines(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
     namespace = profile.kfp.namespace if profile else "kubeflow"
     try:
         if host:
-            answer = json.loads(
-                urllib3.PoolManager(retries=False, timeout=10).request("GET", f"{host.rstrip('/')}/apis/v2beta1/healthz").data
-            )
+            found = urllib3.PoolManager(retries=False, timeout=10).request("GET", f"{host.rstrip('/')}/apis/v2beta1/healthz")
+            if unlike := unlike_json(found.data, found.status, found.headers):
+                said = f"what answers at {host} is not the API of Kubeflow Pipelines: it is {unlike} (HTTP {found.status})"
+                yield Check("problem", said, "Log in, if that is what it asks for; or set `kfp.host` in the profile past it.")
+                return
+            answer = json.loads(found.data)
         else:
             answer = api("GET", f"/api/v1/namespaces/{namespace}/services/http:ml-pipeline:8888/proxy/apis/v2beta1/healthz")
     except ApiException as error:
@@ -336,7 +334,11 @@ def _pipelines(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
                 "note", f"Kubeflow Pipelines cannot be looked at: {words(error)}", "Name its URL as `kfp: {host: …}` in the profile."
             )
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        yield Check("problem", f"Kubeflow Pipelines at {host} does not answer ({type(error).__name__})", "Check `kfp.host` in the profile.")
+        yield Check(
+            "problem",
+            f"Kubeflow Pipelines at {host or namespace} does not answer ({type(error).__name__})",
+            "Check `kfp.host` in the profile.",
+        )
     else:
         version = next(
             (str(answer[name]) for name in ("tag_name", "tagName", "apiServerTagName") if answer.get(name)), "of unknown version"

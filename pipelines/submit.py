@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import kfp
 import urllib3
 from kfp_server_api import ApiException, V2beta1Run
 
+from components.launcher.cluster import IN_POD, api_client
 from components.launcher.profile import Profile
+from edm2core.answers import unlike_json
 from edm2core.errors import EdmError, InputError
+from pipelines.kfp_client import AnswerError, Client
 
 OVER = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 POLL_S = 5.0
@@ -46,8 +48,10 @@ class Kubeflow:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        if not profile.kfp.host and not IN_POD.exists():
+            api_client(profile.context)  # through whose API server Kubeflow is reached: its own client would ask localhost without one
         with self._words("connect"):
-            self._client = kfp.Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context)
+            self._client = Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context)
             # An installation for one user refuses a namespace, one for many needs it; the client would send the one it is installed in.
             self._namespace = profile.namespace if self._client.get_kfp_healthz().multi_user else None
             self._client._context_setting["namespace"] = self._namespace or ""
@@ -92,23 +96,26 @@ class Kubeflow:
 
     @contextmanager
     def _words(self, doing: str) -> Iterator[None]:
-        where = f"{doing}: {self._profile.kfp.host or f'namespace {self._profile.kfp.namespace}'}"
+        kfp = self._profile.kfp
+        where = f"{doing}: {kfp.host or f'namespace {kfp.namespace}'}"
+        reached = f"`kubectl port-forward -n {kfp.namespace} service/ml-pipeline 8888` to http://localhost:8888"
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the client prints links of its own
                 warnings.simplefilter("ignore")
                 yield
-        except ApiException as error:
+        except AnswerError as error:
             raise EdmError(
-                f"Kubeflow Pipelines refuses: {_message(error)}.",
+                f"What answers is not the API of Kubeflow Pipelines: it is {error}.",
                 where=where,
-                do_next="Check the profile's `kfp`, `namespace` and `service_accounts`, and that you are logged in.",
+                do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
             ) from None
+        except ApiException as error:
+            raise _refusal(error, where, reached) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EdmError(
-                f"Kubeflow Pipelines cannot be reached: {type(error).__name__}.",
+                f"Kubeflow Pipelines cannot be reached: {_why(error)}.",
                 where=where,
-                do_next="Set the profile's `kfp.host`, for example after "
-                f"`kubectl port-forward -n {self._profile.kfp.namespace} service/ml-pipeline 8888` to http://localhost:8888.",
+                do_next=f"Set the profile's `kfp.host`, for example after {reached}.",
                 permanent=False,
             ) from None
 
@@ -122,12 +129,46 @@ def must_find(kubeflow: Kubeflow, run: str) -> Submitted:
 
 
 def _submitted(run: V2beta1Run) -> Submitted:
+    if not run.run_id:
+        raise AnswerError("JSON without a run's id")
     return Submitted(str(run.run_id), str(run.display_name), str(run.state or "PENDING"), str(run.error.message) if run.error else "")
+
+
+def _refusal(error: ApiException, where: str, reached: str) -> EdmError:
+    """What a status that is no success means, for a person."""
+    status, unlike = error.status or 0, unlike_json(error.body or "", error.status or 0, error.headers or {})
+    said = _message(error)
+    if status == 0:
+        return EdmError(
+            f"Kubeflow Pipelines cannot be reached: its certificate is not trusted ({said}).",
+            where=where,
+            do_next=f"Correct the profile's `kfp.host`, or reach it after {reached}.",
+        )
+    if status == 401 or (status == 403 and unlike):
+        return EdmError(f"Kubeflow Pipelines refuses: log in ({said}).", where=where, do_next=f"Log in again, or reach it after {reached}.")
+    if 300 <= status < 400 or (status == 404 and unlike):
+        return EdmError(
+            f"What answers is not the API of Kubeflow Pipelines: it is {unlike} (HTTP {status}).",
+            where=where,
+            do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
+        )
+    return EdmError(
+        f"Kubeflow Pipelines refuses: {said}.",
+        where=where,
+        do_next="Check the profile's `kfp`, `namespace` and `service_accounts`, and that you are logged in.",
+        permanent=status < 500 and status not in (408, 429),
+    )
 
 
 def _message(error: ApiException) -> str:
     try:
         body: dict[str, Any] = json.loads(error.body)
         return str(body.get("error") or body["message"]).rstrip(".")
-    except (ValueError, TypeError, KeyError):
-        return f"HTTP {error.status} {error.reason}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"HTTP {error.status} {error.reason}".removeprefix("HTTP 0 ").replace("\n", ": ")
+
+
+def _why(error: Exception) -> str:
+    """The cause in a line, without the library's account of its pool and its tries."""
+    reason = getattr(error, "reason", None) or error
+    return str(reason).rpartition(": ")[2] or type(reason).__name__

@@ -47,13 +47,13 @@ class Cluster:
                 configuration = client.Configuration()
                 config.load_incluster_config(client_configuration=configuration)
                 return cls(client.ApiClient(configuration), profile.namespace)
-            return cls(config.new_client_from_config(context=profile.context), profile.namespace)
-        except config.ConfigException as error:
+        except (config.ConfigException, OSError) as error:
             raise InputError(
-                f"There is no way to the cluster: {error}.",
-                where=f"context {profile.context or 'current'} in {os.environ.get('KUBECONFIG', '~/.kube/config')}",
-                do_next="Set KUBECONFIG, or the profile's `context`; `kubectl config get-contexts` lists them.",
+                f"This pod has no account to reach its cluster with: {error}.",
+                where=str(IN_POD),
+                do_next="Give the pod a ServiceAccount with automountServiceAccountToken, or the profile a `context`.",
             ) from None
+        return cls(api_client(profile.context), profile.namespace)
 
     def job(self, name: str) -> Object | None:
         """The PyTorchJob of that name, or None."""
@@ -160,6 +160,13 @@ class Cluster:
             yield
         except ApiException as error:
             raise refusal(error.status or 0, _message(error), verb, resource, where) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ClusterError(
+                f"What answers at {self._api.configuration.host} is not the API server of Kubernetes: its answer is not of its kind.",
+                0,
+                where=where,
+                do_next="Check the server of the profile's `context`: is it behind a page to log in?",
+            ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             host = self._api.configuration.host
             raise ClusterError(
@@ -168,6 +175,22 @@ class Cluster:
                 where=where,
                 do_next="Check the network and the profile's `context`.",
             ) from None
+
+
+def api_client(context: str | None) -> client.ApiClient:
+    """The way to the API server of a context of the kubeconfig, the current one if none is named.
+
+    Raises InputError where there is none: no kubeconfig, one that cannot be read, or one that is wrong.
+    """
+    try:
+        return config.new_client_from_config(context=context)
+    except Exception as error:  # a kubeconfig may be wrong in any way: no YAML, another shape, certificates that are no base64
+        words = f"it cannot be read: {error.strerror}" if isinstance(error, OSError) else " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"There is no way to a cluster: {words or type(error).__name__}.",
+            where=f"context {context or 'current'} in {os.environ.get('KUBECONFIG') or '~/.kube/config'}",
+            do_next="Set KUBECONFIG to a kubeconfig that works, or name another context; `kubectl config get-contexts` lists them.",
+        ) from None
 
 
 def refusal(status: int, message: str, verb: str, resource: str, where: str) -> ClusterError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from components.launcher.cluster import Cluster
 from components.launcher.profile import Profile
 from edm2core.errors import EdmError, InputError
 from edm2core.store import open_store
@@ -221,3 +223,99 @@ def test_status_says_how_kubeflow_sees_the_run(fake: FakeKubeflow, tmp_path: Pat
     asked = CliRunner().invoke(status, ["some-abc123", "--cluster", str(tmp_path / "far.yaml")])
     assert isinstance(asked.exception, InputError)
     assert "knows no run some-abc123" in asked.exception.what
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """What is at an address that is not Kubeflow's: `answers` maps a part of the path to status, headers and body."""
+
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+    asked: list[str] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        part = max((part for part in self.answers if part in self.path), key=len)
+        status, headers, body = self.answers[part]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+LOGIN = b"<!DOCTYPE html>\n<html><head><title>Sign in &amp; go</title></head><body>Dex</body></html>"
+HEALTHY = {"healthz": (200, {}, b'{"multi_user": false, "tag_name": "2.17.0"}')}
+NOT_KUBEFLOW = [
+    ({"": (200, {"Content-Type": "text/html"}, LOGIN)}, r"not the API of Kubeflow Pipelines: it is a web page, “Sign in & go”"),
+    ({"": (302, {"Location": "/login?state=s3cr3t"}, b"")}, r"a redirection to /login"),
+    ({"": (307, {"Location": "https://u:hunter2@dex/auth?x=s3cr3t"}, b"")}, r"a redirection to https://dex/auth \(HTTP 307"),
+    ({"": (200, {}, b"ok")}, r"it is no JSON: ok"),
+    ({"": (200, {}, b"")}, r"it is no JSON: nothing"),
+    ({"": (200, {}, b"[1]")}, r"it is no JSON object"),
+    ({"": (401, {}, b"Unauthorized")}, r"refuses: log in \(HTTP 401 Unauthorized\)"),
+    ({"": (403, {}, LOGIN)}, r"refuses: log in \(HTTP 403 Forbidden\)"),
+    ({"": (403, {}, b'{"error": "RBAC: access denied"}')}, r"refuses: RBAC: access denied"),
+    ({"": (404, {}, b"404 page not found")}, r"not the API of Kubeflow Pipelines"),
+    ({"": (500, {}, LOGIN)}, r"refuses: HTTP 500"),
+    ({"": (200, {}, LOGIN), **HEALTHY}, r"“Sign in & go”"),
+    ({"": (302, {"Location": "/login"}, b""), **HEALTHY}, r"a redirection"),
+    ({"": (200, {}, b'{"status": "up"}'), **HEALTHY}, r"JSON without a run's id|not the API"),
+]
+
+
+@pytest.mark.parametrize(("answers", "words"), NOT_KUBEFLOW, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_not_the_apis_answer_is_said_to_be_so_at_once(
+    answers: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    handler = type("Handler", (Elsewhere,), {"answers": answers, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    there = {"kfp": {"host": f"http://127.0.0.1:{server.server_port}", "namespace": "pipelines"}, "namespace": "team"}
+    there |= {"store": {"uri": "s3://bucket/edm2"}, "images": {"compute": "registry/compute", "control": "registry/control"}}
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(there))
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": ["fd"]}))
+    try:
+        done = CliRunner().invoke(submit, [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml")])
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert isinstance(done.exception, EdmError), done
+    assert re.search(words, done.exception.what)
+    assert not re.search("hunter2|s3cr3t", str(done.exception))
+    assert "Kubeflow's None" not in done.output
+    assert capfd.readouterr().err == ""  # no traceback of a library's
+    assert handler.asked.count("/apis/v2beta1/healthz") == 1
+
+
+def test_without_a_host_and_a_kubeconfig_the_way_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    profile = {"name": "far", "namespace": "team", "store": {"uri": "s3://b/x"}, "images": {"compute": "a", "control": "b"}}
+    broken = {
+        "none": None,
+        "folder": "",
+        "yaml": "a: [b",
+        "text": "words",
+        "list": "- a",
+        "empty": "",
+        "shape": "clusters: 3\ncontexts: x\ncurrent-context: y",
+        "bytes": "a: \x00",
+        "base64": "clusters: [{name: c, cluster: {server: 'https://x', certificate-authority-data: '%%%'}}]\n"
+        "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: c\n",
+    }
+    for name, text in broken.items():
+        file = tmp_path / name
+        if name == "folder":
+            file.mkdir()
+        elif text is not None:
+            file.write_text(text)
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        for connect in (Kubeflow, Cluster.connect):
+            with pytest.raises(InputError, match="There is no way to a cluster: ") as refused:
+                connect(Profile.model_validate(profile))
+            assert str(file) in refused.value.where
