@@ -43,6 +43,11 @@ class Ref(NamedTuple):
 ACCURACIES = ("probe_accuracy", "knn_accuracy", "pixel_accuracy")
 
 
+def diff_path(sha256: str) -> str:
+    """Where a store keeps how the code that made results differed from its revision, by that text's digest (`diff` in a provenance)."""
+    return f"code/{sha256}.diff"
+
+
 class FileRecord(NamedTuple):
     """Size in bytes and SHA-256 (hex) of a stored file."""
 
@@ -64,7 +69,7 @@ class Manifest:
     attempt: str  # folder of the files, beside the manifest
     files: dict[str, FileRecord]  # path inside the attempt's folder → size and digest
     metadata: dict[str, Any] = field(default_factory=dict)  # what a person or a later task asks first: values, counts, epoch
-    provenance: dict[str, Any] = field(default_factory=dict)  # code version, host, devices, seconds, times, packages
+    provenance: dict[str, Any] = field(default_factory=dict)  # code version, science, host, devices, seconds, times, packages
 
     @property
     def ref(self) -> Ref:
@@ -73,6 +78,11 @@ class Manifest:
     def path(self, name: str) -> str:
         """The store path of one of the files."""
         return f"{self.ref.folder}/{self.attempt}/{name}"
+
+    @property
+    def science(self) -> str:
+        """The science that it was made by (edm2core.science); an empty string where that was not recorded yet."""
+        return str(self.provenance.get("science") or "")
 
     @property
     def measured(self) -> dict[str, float]:

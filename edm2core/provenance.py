@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edm2core import science
+from edm2core.addresses import redacted
+
 PACKAGES = ("edm2", "torch", "torchvision", "numpy", "ema-pytorch", "torch-fidelity", "scikit-learn", "kfp", "kubernetes", "minio")
+
+MOST_CHANGES = 256 << 10  # bytes of a diff that are kept
+
+
+def remember_code() -> None:
+    """Take down which science this process is of, before it imports any: its source may be changed while it works."""
+    science.here()
+    _differences()
+
+
+def changes(stage: str) -> str:
+    """How a working tree differs from its revision in what makes a stage's results, as git's diff; nothing where it does not.
+
+    Only files that git knows are in it, at most MOST_CHANGES bytes, and addresses without what may be secret in them.
+    """
+    found = science.here().get(stage)
+    files = found.files if found and _differences() else ()
+    text = redacted("".join(_differences().get(file, "") for file in files)).encode()
+    if len(text) > MOST_CHANGES:
+        text = text[:MOST_CHANGES].rpartition(b"\n")[0] + f"\n# {len(text)} bytes in all; the rest was left out\n".encode()
+    return text.decode(errors="replace")
 
 
 @cache
@@ -57,6 +82,23 @@ def _revision() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ran.stdout.strip()
+
+
+@cache
+def _differences() -> dict[str, str]:
+    """The diff of each of the science's files that is not as in the working tree's revision, by its path in the package."""
+    package = science.PACKAGE
+    files = sorted({file for found in science.here().values() for file in found.files})
+    if not files or not (package.parent / ".git").exists():
+        return {}
+    command = ["git", "-C", str(package), "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--relative", "--src-prefix=a/"]
+    try:
+        ran = subprocess.run([*command, "--dst-prefix=b/", "--", *files], capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    parts = re.split(r"^(?=diff --git )", ran.stdout.decode(errors="replace"), flags=re.MULTILINE)
+    named = {found[1]: part for part in parts if (found := re.match(r"diff --git a/(\S+) b/", part))}
+    return {file: named[file] for file in files if file in named}
 
 
 def _device() -> str:

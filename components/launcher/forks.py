@@ -21,6 +21,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edm2core.provenance import remember_code
+
 IMPORTED = (
     "edm2core.stages.train",
     "edm2core.stages.sample",
@@ -109,6 +111,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
     waiting, heard, server = list(IMPORTED), b"", os.getpid()
+    remember_code()  # forks are of what is imported here, not of what its files become meanwhile
     while True:
         readable, _, _ = select.select([0, woken], [], [], 0 if waiting else None)
         if not readable:

@@ -6,3 +6,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m edm2core.stages.…` is loading this: a
     from edm2core.stages import signals
 
     signals.install()
+
+    from edm2core.provenance import remember_code
+
+    remember_code()  # the source that is imported next may be changed while it works

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -21,9 +22,10 @@ from edm2core.config.validate import other_version
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.events import emit
 from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
-from edm2core.manifest import Manifest, Ref
+from edm2core.manifest import Manifest, Ref, diff_path
 from edm2core.plan import Task
-from edm2core.provenance import describe, place
+from edm2core.provenance import changes, describe, place, remember_code
+from edm2core.science import science_of
 from edm2core.stages import signals
 from edm2core.stages.faults import shortage
 from edm2core.stages.workspace import Input, Workspace, open_inputs
@@ -44,6 +46,7 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
     """Read the command line, call `work`, and turn what it raises into words and an exit code."""
     signals.install()
     signals.die_with_parent()
+    remember_code()
     parser = argparse.ArgumentParser(prog=f"python -m edm2core.stages.{stage}", description=f"Work on one {stage} task of a plan.")
     parser.add_argument("task", help="the task as JSON, or a file that holds it")
     parser.add_argument("--store", required=True, help="URI of the store: a folder, minio://bucket/prefix or s3://bucket/prefix")
@@ -130,7 +133,7 @@ def must_be_of_this_version(task: Task) -> None:
 def manifest_of(
     task: Task, store: Store, inputs: dict[str, Input], out: Path, metadata: dict[str, object], provenance: dict[str, object]
 ) -> Manifest:
-    """Store the files below `out` and describe them."""
+    """Store the files below `out` and describe them, and by which science they were made."""
     attempt = new_attempt()
     files = upload_files(store, task.ref, attempt, out)
     refs, digests = {n: str(i.manifest.ref) for n, i in inputs.items()}, {n: i.digest for n, i in inputs.items()}
@@ -145,8 +148,17 @@ def manifest_of(
         attempt,
         files,
         {**task.subject, **metadata},
-        provenance,
+        {**provenance, **_code(task.stage, store)},
     )
+
+
+def _code(stage: str, store: Store) -> dict[str, object]:
+    """The science that makes a stage's results here, and where it is kept how a working tree differed from its revision."""
+    found: dict[str, object] = {"science": science_of(stage)}
+    if difference := changes(stage).encode():
+        found["diff"] = hashlib.sha256(difference).hexdigest()
+        store.create(diff_path(str(found["diff"])), difference)
+    return found
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""Which science makes a stage's numbers: a digest of the code that its results can depend on, taken without importing any of it.
+
+A stage's science is its own module and the modules of `SCIENCE` that its imports lead to. They are digested as syntax trees, without what
+changes no number: comments, docstrings, formatting, annotations, import statements, words of errors and events, and where a module lies.
+An imported name counts as what it means: `np.exp`, `numpy.exp` and `exp` from `numpy` are the same, `exp` from `math` is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from edm2core.versions import EVERYWHERE
+
+PACKAGE = Path(__file__).parent
+SCIENCE = frozenset(
+    {
+        *("affine", "compiling", "data", "devices", "diagnostics", "diffusion", "ema", "importers", "inference", "keyed_random"),
+        *("metrics", "nets", "posthoc", "probe", "sample", "schedule", "snapshot", "train"),
+    }
+)
+"""The modules and packages of edm2core that make numbers: networks, diffusion, training, sampling, data, metrics, probe."""
+NOT_FOLLOWED = frozenset({"config", "plan", "report", "stages"})
+"""What leads to all of the science and brings a stage none of it: settings are in keys, other stages' results are inputs."""
+STAGES = {stage: stage for stage in EVERYWHERE} | {"snapshot": "train", "average": "train"}  # to the stage's own module
+EQUAL = PACKAGE / "science_equal.yaml"
+UNKNOWN = "unknown"  # the science of what was made before it was recorded
+LENGTH = 20  # hex digits
+
+
+class Science(NamedTuple):
+    """What makes a stage's results: a digest in hex digits, and the files of the package that it was taken from."""
+
+    digest: str
+    files: tuple[str, ...]
+
+
+def science_of(stage: str) -> str:
+    """The science that makes a stage's results in this process: 20 hex digits, or nothing where the package has no source to read.
+
+    It is that of the source when this was first asked, which should be before what makes numbers is imported.
+    """
+    found = here().get(stage)
+    return found.digest if found else ""
+
+
+def same(a: str, b: str) -> bool:
+    """Whether two sciences give the same numbers: they are one, or `science_equal.yaml` says so."""
+    return canonical(a) == canonical(b)
+
+
+def canonical(science: str) -> str:
+    """The first of the sciences that are known to give the same numbers as this one."""
+    before, seen = equal(), {science}
+    while (earlier := before.get(science)) and earlier not in seen:
+        seen.add(earlier)
+        science = earlier
+    return science
+
+
+@cache
+def equal() -> dict[str, str]:
+    """Sciences that golden and parity tests showed to give the numbers of an earlier one, each to that one."""
+    changes = yaml.safe_load(EQUAL.read_text(encoding="utf-8")) or []
+    return {str(now): str(before) for change in changes for before, now in change["same"].items()}
+
+
+def sciences(package: Path = PACKAGE, science: Collection[str] = SCIENCE) -> dict[str, Science]:
+    """The science of every stage, as the source of this or another copy of edm2core has it."""
+    from edm2core.syntax import Package  # not needed where the source is known
+
+    found = Package(package, science, NOT_FOLLOWED)
+    modules = {stage: f"stages/{own}.py" for stage, own in STAGES.items()}
+    return {stage: Science(found.digest(module)[:LENGTH], tuple(found.reached(module))) for stage, module in modules.items()}
+
+
+@cache
+def here() -> dict[str, Science]:
+    """As `sciences`, of this process's package, kept between processes by the source's contents: parsing takes a third of a second."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    if not files:
+        return {}
+    contents = hashlib.sha256()
+    for path in files:
+        contents.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    kept: Path | None = None
+    with suppress(OSError, RuntimeError, ValueError, TypeError):  # no home, nothing kept, or not by this
+        cached = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edm2"
+        kept = Path(cached).expanduser() / "science" / f"{contents.hexdigest()}.json"
+        values = json.loads(kept.read_text(encoding="utf-8"))
+        if values.keys() == STAGES.keys():
+            return {stage: Science(str(digest), tuple(map(str, files))) for stage, (digest, files) in values.items()}
+    found = sciences()
+    if kept:
+        with suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_name(f".{kept.name}.{os.getpid()}")
+            part.write_text(json.dumps(found), encoding="utf-8")
+            part.replace(kept)
+    return found

@@ -1,0 +1,226 @@
+"""Which code counts as a stage's science: what can change its numbers, and nothing else."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edm2core import science
+from edm2core.science import NOT_FOLLOWED, PACKAGE, SCIENCE, STAGES, here, science_of, sciences
+from edm2core.syntax import Package
+
+APART = {
+    *("addresses", "config", "cost", "errors", "events", "exit_codes", "keys", "manifest", "plan", "provenance", "report", "science"),
+    *("stages", "store", "syntax", "versions"),
+}
+"""Modules of edm2core that make no number. A new module belongs here, or into SCIENCE of edm2core/science.py."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package, to be changed."""
+    return Path(shutil.copytree(PACKAGE, tmp_path / "edm2core", ignore=shutil.ignore_patterns("__pycache__", "*.yaml", "templates")))
+
+
+def change(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text, f"{file.name} has no {before!r}"
+    file.write_text(text.replace(before, after))
+
+
+def changed(copy: Path) -> set[str]:
+    """The stages whose science is another in the copy."""
+    there = sciences(copy)
+    return {stage for stage in STAGES if here()[stage].digest != there[stage].digest}
+
+
+def test_every_module_is_said_to_be_science_or_not() -> None:
+    modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+    assert modules == SCIENCE | APART
+    assert not SCIENCE & APART
+
+
+def test_a_changed_loss_is_other_science_of_what_has_it(copy: Path) -> None:
+    text = (copy / "diffusion.py").read_text()
+    found = re.search(r"def loss_weight\(.*\n(?:    .*\n)*?    return (.*)\n", text)
+    assert found
+    (copy / "diffusion.py").write_text(text.replace(found[1], f"2 * ({found[1]})"))
+    assert {"snapshot", "average", "sample", "diagnostics"} <= changed(copy)
+    assert not changed(copy) & {"prepare", "extractor", "reference", "metrics", "calibration"}
+
+
+def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Path) -> None:
+    for file in ("stages/sample.py", "stages/metrics.py", "data/cifar.py", "data/images.py", "data/download.py", "metrics/values.py"):
+        with (copy / file).open("a") as source:
+            source.write("\nEPSILON = 1e-6\n")
+    assert not changed(copy) & {"snapshot", "average", "ema", "diagnostics"}
+    assert {"sample", "metrics", "prepare"} <= changed(copy)
+
+
+def test_the_store_the_worker_and_the_report_are_no_science(copy: Path) -> None:
+    own = {f"stages/{name}.py" for name in STAGES.values()}
+    files = [path for path in copy.rglob("*.py") if path.relative_to(copy).parts[0].removesuffix(".py") in APART]
+    for file in (file for file in files if file.relative_to(copy).as_posix() not in own):
+        with file.open("a") as source:
+            source.write("\nEPSILON = 1e-6\n")
+    assert changed(copy) == set()
+
+
+def test_everything_else_is_science_of_some_stage(copy: Path) -> None:
+    reached = {path for stage in STAGES.values() for path in Package(copy, SCIENCE, NOT_FOLLOWED).reached(f"stages/{stage}.py")}
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*.py") if path.stem != "__init__"}
+    assert {path for path in files if path.split("/")[0].removesuffix(".py") in SCIENCE} <= reached | {"data/source.py", "data/download.py"}
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("diffusion.py", "def loss_weight", "# a comment\n\n\ndef loss_weight"),
+        ("data/prepared.py", "Reading the prepared", "How to read the prepared"),
+        (
+            "train.py",
+            "self.steps % self.steps_per_epoch == 0",
+            "(\n            self.steps  %  self.steps_per_epoch ==\n            0\n        )",
+        ),
+        ("affine.py", "-> ", "-> 'None' or "),
+        ("metrics/names.py", "SUBSET = 1000", "SUBSET: int = 1000"),
+        ("train.py", "denoiser: Denoiser = field(init=False)", "denoiser: 'torch.nn.Module' = field(init=False)"),
+        ("sample.py", "import torch\n", "import contextlib\nimport torch\n"),
+        ("stages/train.py", "hundreds of times slower", "far slower"),
+        ("stages/sample.py", "the network gives no numbers", "no numbers come"),
+        ("stages/sample.py", "Sample in fp32", "Use fp32"),
+        ("stages/sample.py", 'unit="images"', 'unit="pictures"'),
+        ("data/write.py", "The folder for the prepared data is not empty", "It is not empty"),
+        ("data/download.py", "Check the network, or download the file by hand", "Download it"),
+    ],
+)
+def test_what_changes_no_number_changes_no_science(copy: Path, file: str, before: str, after: str) -> None:
+    change(copy / file, before, after)
+    assert changed(copy) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("schedule.py", "import math\n", "import numpy as math\n"),  # another function by the same name
+        ("nets/layers.py", "math.hypot(1 - t, t)", "math.hypot(t, t)"),
+        ("train.py", "steps: int = 0", "steps: int = 1"),
+        ("train.py", "began_at: int = 0", ""),
+        ("train.py", "fused=True", "fused=1"),
+    ],
+)
+def test_what_may_change_a_number_changes_the_science(copy: Path, file: str, before: str, after: str) -> None:
+    change(copy / file, before, after)
+    assert "snapshot" in changed(copy)
+
+
+def test_words_made_beforehand_are_words_until_something_else_reads_them(tmp_path: Path) -> None:
+    def digest(body: str) -> str:
+        folder = tmp_path / "p"
+        folder.mkdir(exist_ok=True)
+        (folder / "stage.py").write_text(f"def run(x, emit, names):\n{body}")
+        return Package(folder, {"stage"}, set()).digest("stage.py")
+
+    raised = "    if x < 0:\n        raise ValueError(words)\n    return x\n"
+    plain = digest("    if x < 0:\n        raise ValueError('negative')\n    return x\n")
+    assert digest(f"    listed = ', '.join(names)\n    words = f'{{x}} of {{listed}}'\n{raised}") == plain
+    assert digest(f"    emit('begin')\n    if x == 3:\n        emit('three')\n    words = 'no'\n{raised}") == plain
+    assert digest(f"    words = f'{{x}}'\n{raised.replace('return x', 'return words')}") != plain
+    assert digest(f"    words = next(names)\n{raised}") != plain
+
+
+def rename(package: Path, before: str, after: str) -> None:
+    """Move a module as a person would: its file, and the import lines of all others."""
+    target = package / f"{after.replace('.', '/')}.py"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (parent for parent in target.parents if package in parent.parents):
+        (folder / "__init__.py").touch()
+    (package / f"{before.replace('.', '/')}.py").rename(target)
+    for file in package.rglob("*.py"):
+        text = re.sub(rf"\bedm2core\.{re.escape(before)}\b", f"edm2core.{after}", file.read_text())
+        if "." not in before:
+            name = after.rpartition(".")[2]
+            text = re.sub(rf"from edm2core import {before}\b", f"from edm2core.{after.rpartition('.')[0]} import {name} as {before}", text)
+        file.write_text(text)
+
+
+def test_a_module_that_is_moved_is_the_same_science(copy: Path) -> None:
+    for before, after in {
+        "nets.layers": "diffusion_room.blocks.layers",
+        "snapshot": "snapshots.files",
+        "sample": "diffusion_room.sampler",
+        "affine": "data.scale",
+        "errors": "words.errors",
+        "store.averages": "store.mixing.averages",
+        "metrics.gaussian": "metrics.distances.normal",
+    }.items():
+        rename(copy, before, after)
+    moved = sciences(copy, SCIENCE | {"diffusion_room", "snapshots"})
+    assert {stage: found.digest for stage, found in moved.items()} == {stage: found.digest for stage, found in here().items()}
+
+
+def test_how_a_name_is_imported_is_no_science(copy: Path) -> None:
+    change(copy / "posthoc.py", "import numpy as np", "import numpy")
+    file = copy / "posthoc.py"
+    file.write_text(re.sub(r"\bnp\.", "numpy.", file.read_text()))
+    change(
+        copy / "stages" / "ema.py",
+        "from edm2core import snapshot",
+        "from edm2core.snapshot import load, save, weights_file\nimport edm2core.snapshot",
+    )
+    file = copy / "stages" / "ema.py"
+    file.write_text(re.sub(r"(?<!\.)\bsnapshot\.(load|save|weights_file)\b", r"edm2core.snapshot.\1", file.read_text()))
+    change(copy / "train.py", "from edm2core.schedule import", "from .schedule import")
+    change(
+        copy / "stages" / "prepare.py",
+        "from edm2core.data import load_prepared, prepare",
+        "from edm2core.data.prepared import load_prepared\nfrom edm2core.data.write import prepare",
+    )
+    assert changed(copy) == set()
+
+
+def test_a_name_from_another_module_of_the_science_is_other_science(tmp_path: Path) -> None:
+    def digest(stage: str) -> str:
+        (tmp_path / "p").mkdir(exist_ok=True)
+        for name, text in {"a": "def f(x):\n    return x\n", "b": "def f(x):\n    return -x\n", "stage": stage}.items():
+            (tmp_path / "p" / f"{name}.py").write_text(text)
+        return Package(tmp_path / "p", {"a", "b", "stage"}, set()).digest("stage.py")
+
+    body = "\n\ndef run(x):\n    return f(x)\n"
+    assert digest(f"from p import a, b\nfrom p.a import f{body}") != digest(f"from p import a, b\nfrom p.b import f{body}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_a_science_of_its_own_module(stage: str, copy: Path) -> None:
+    assert re.fullmatch("[0-9a-f]{20}", science_of(stage))
+    assert f"stages/{STAGES[stage]}.py" in here()[stage].files
+    with (copy / "stages" / f"{STAGES[stage]}.py").open("a") as source:
+        source.write("\nEPSILON = 1e-6\n")
+    assert stage in changed(copy)
+
+
+def test_the_science_is_known_without_importing_it_wherever_the_package_lies(copy: Path, tmp_path: Path) -> None:
+    program = "import sys; from edm2core.science import science_of; print(science_of('snapshot'), 'torch' in sys.modules)"
+    shutil.copy(science.EQUAL, copy)
+    environment = {"PYTHONPATH": str(tmp_path), "EDM2_CACHE": str(tmp_path / "cache"), "PATH": ""}
+    for _ in range(2):  # taken from the source, then kept
+        found = subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert found.stdout.split() == [science_of("snapshot"), "False"]
+    assert len(list((tmp_path / "cache" / "science").iterdir())) == 1
+
+
+def test_sciences_that_the_list_calls_equal_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(science, "equal", lambda: {"b": "a", "c": "b"})
+    assert science.same("c", "a")
+    assert science.same("b", "c")
+    assert science.canonical("c") == "a"
+    assert not science.same("a", "d")
+
+
+def test_the_list_of_equal_sciences_can_be_read() -> None:
+    hexadecimal: Callable[[str], bool] = lambda text: re.fullmatch("[0-9a-f]{20}", text) is not None  # noqa: E731
+    assert all(hexadecimal(now) and hexadecimal(before) for now, before in science.equal().items())
