@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import configparser
 import errno
 import hashlib
 import io
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
 from minio.commonconfig import CopySource
@@ -21,9 +20,10 @@ from minio.error import MinioException, S3Error
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from edm2core.errors import InputError, IntegrityError, MissingError, StoreError
+from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.manifest import FileRecord
 from edm2core.store.base import Entry, check_path, check_prefix, file_record
+from edm2core.store.bucket import bucket_of
 from edm2core.store.s3_client import LOOK_RETRIES, PASSING, Connection, connect, explain
 
 T = TypeVar("T")
@@ -49,16 +49,11 @@ class S3Store:
 
         Raises InputError for an address that cannot be one; StoreError if the bucket cannot be reached, is missing or denied.
         """
-        parts = urlsplit(uri)
-        prefix = parts.path.strip("/")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc) or parts.query or parts.fragment:
-            raise InputError("This is not the address of a bucket.", where=f"{parts.scheme}://…", do_next="Write minio://bucket/prefix.")
-        if prefix:
-            check_path(prefix)
-        uri, prefix = uri.rstrip("/"), f"{prefix}/" if prefix else ""
-        look = cls(uri, parts.netloc, prefix, connect(uri, LOOK_RETRIES))
+        bucket, folder = bucket_of(uri)
+        uri, prefix = uri.rstrip("/"), f"{folder}/" if folder else ""
+        look = cls(uri, bucket, prefix, connect(uri, LOOK_RETRIES))
         look._do(LIST, "", lambda: next(iter(look._client.list_objects(look.bucket, prefix or None)), None))
-        return cls(uri, parts.netloc, prefix, connect(uri))
+        return cls(uri, bucket, prefix, connect(uri, region=look._connection.region))
 
     def read(self, path: str) -> bytes:
         return self._checked(path, None, io.BytesIO).getvalue()
@@ -272,8 +267,8 @@ class S3Store:
             return Retrying(
                 stop=stop_after_attempt(6), wait=wait_random_exponential(PAUSE_S, max=10), retry=retry_if_exception(_passes), reraise=True
             )(work)
-        except (MinioException, HTTPError, ParseError, ValueError) as error:
-            raise explain(error, self._connection.endpoint, self.bucket, f"{self._prefix}{path}", right) from error
+        except (MinioException, HTTPError, ParseError, ValueError, configparser.Error) as error:
+            raise explain(error, self._connection, self.bucket, f"{self._prefix}{path}", right) from error
 
 
 def _passes(error: BaseException) -> bool:
