@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,12 @@ from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError
 from edm2core.nets import build_network
 from edm2core.snapshot import DenoiserSettings
+from edm2core.torch_file import load_torch
 
+WRAPPERS = ("module", "_orig_mod")  # parts of names that DistributedDataParallel and torch.compile add
+AVERAGED, ONLINE = "ema_model.", "online_model."  # of ema-pytorch
+MOST_FAULTS = 12  # of a kind that are told; a file of another network has hundreds
+_WRITTEN = "as its training script writes it: a dictionary of MODEL, EMA and opt."
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam, for each parameter
 
 # Ours → FutureXiang/edm2's, applied in order to a name.
@@ -65,10 +69,10 @@ class FxCheckpoint:
 def load_fx_tensors(denoiser: Denoiser, tensors: Mapping[str, Tensor], where: str) -> None:
     """Fill the denoiser from tensors under FutureXiang/edm2's names (no prefix), all of them and nothing else.
 
-    Raises InputError with every missing, extra and mis-shaped name.
+    Raises InputError with the missing, extra and mis-shaped names.
     """
     comparison = _Comparison(denoiser)
-    found = comparison.weights("", "", tensors)
+    found = comparison.weights("", tensors)
     comparison.must_fit(where)
     denoiser.load_state_dict(found)
 
@@ -92,50 +96,54 @@ def load_fx(path: str | Path, recipe: Recipe | str, weights: Literal["EMA", "MOD
 def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
     """All that a `model_<epoch>.pth` of FutureXiang/edm2 holds, on the CPU; nothing in it is executed.
 
-    Raises InputError with every name that is missing, extra, mis-shaped or not finite, in weights and optimiser alike.
+    Names may carry the prefixes of DistributedDataParallel and torch.compile, or none. Raises InputError with the names that are missing,
+    extra, mis-shaped or not finite, in weights and optimiser alike.
     """
-    sections = _sections(path)
+    sections = _sections(Path(path))
     with torch.device("meta"):
         file = _Comparison(Denoiser(build_network(recipe.network), recipe.diffusion))
     file.only("top level", sections, ("MODEL", "EMA", "opt"))
-    averages = sections["EMA"]
-    groups = {prefix: {n: t for n, t in averages.items() if n.startswith(prefix)} for prefix in ("ema_model.", "online_model.")}
-    file.only("EMA", [n for n in averages if not n.startswith(tuple(groups))], ("initted", "step"))
-    if "step" in averages:
-        file.fits("EMA", "step", averages["step"], torch.Size())
-    ema = file.weights("EMA ema_model", "ema_model.", groups["ema_model."])
+    averages = file.plain("EMA", sections["EMA"])
+    groups = {prefix: {n.removeprefix(prefix): t for n, t in averages.items() if n.startswith(prefix)} for prefix in (AVERAGED, ONLINE)}
+    rest = {n: t for n, t in averages.items() if not n.startswith((AVERAGED, ONLINE))}
+    if not groups[AVERAGED]:  # an average that was saved by itself
+        groups[AVERAGED] = {n: t for n, t in rest.items() if n in file.ours}
+        rest = {n: t for n, t in rest.items() if n not in file.ours}
+    file.only("EMA", rest, ("initted", "step"))
+    if "step" in rest:
+        file.fits("EMA", "step", rest["step"], torch.Size())
+    ema = file.weights("EMA ema_model", groups[AVERAGED])
     weights, order = None, dict[str, Tensor]()  # the file's own order, by which Adam's state is numbered
-    online = ("EMA online_model", "online_model.", groups["online_model."])
-    for place, prefix, tensors in (online, ("MODEL", "module.", sections.get("MODEL", {}))):
+    for place, tensors in (("EMA online_model", groups[ONLINE]), ("MODEL", file.plain("MODEL", sections.get("MODEL", {})))):
         if tensors:
-            weights = file.weights(place, prefix, tensors)
-            order = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+            weights, order = file.weights(place, tensors), dict(tensors)
     adam = file.adam(sections["opt"], order) if order and sections.get("opt", {}).get("state") else None
     file.must_fit(str(path))
-    return FxCheckpoint(ema, int(averages["step"]) if "step" in averages else None, weights, adam)
+    return FxCheckpoint(ema, int(rest["step"]) if "step" in rest else None, weights, adam)
 
 
-def _sections(path: str | Path) -> dict[str, Any]:
-    """The checkpoint's dictionaries. Raises InputError for a file that is none of its kind."""
+def _sections(path: Path) -> dict[str, Any]:
+    """The checkpoint's dictionaries. Raises InputError for a file that is none of its kind, by its name where it is known."""
+    no_checkpoint, do_next = "This is not a checkpoint of FutureXiang/edm2", f"Give a model_<epoch>.pth {_WRITTEN}"
     try:
-        sections = torch.load(path, map_location="cpu", weights_only=True)
-        parts = [sections, sections["EMA"], *(sections[name] for name in ("MODEL", "opt") if name in sections)]
-        if not all(isinstance(part, Mapping) and all(isinstance(name, str) for name in part) for part in parts):
-            raise TypeError("its parts are no dictionaries")
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(
-            f"This is not a checkpoint of FutureXiang/edm2: {_reason(error)}.",
-            where=str(path),
-            do_next="Give a model_<epoch>.pth as its training script writes it: a dictionary of MODEL, EMA and opt.",
-        ) from error
+        sections = load_torch(path)
+    except InputError as error:
+        raise InputError(f"{no_checkpoint}: {error.what}", where=error.where, do_next=f"{error.do_next} {do_next}") from error
+    if not isinstance(sections, Mapping):
+        raise InputError(f"{no_checkpoint}: it holds a {type(sections).__name__}.", where=str(path), do_next=do_next)
+    if "EMA" not in sections:
+        held = ", ".join(str(name) for name in list(sections)[:3])
+        alone = all(isinstance(value, Tensor) for value in sections.values())
+        what = "weights alone, without an EMA" if alone and sections else "no EMA"
+        raise InputError(f"{no_checkpoint}: it has {what}; it begins with {held or 'nothing'}.", where=str(path), do_next=do_next)
+    parts = [sections, *(sections[name] for name in ("EMA", "MODEL", "opt") if name in sections)]
+    if not all(isinstance(part, Mapping) and all(isinstance(name, str) for name in part) for part in parts):
+        raise InputError(f"{no_checkpoint}: its parts are no dictionaries.", where=str(path), do_next=do_next)
     return dict(sections)
 
 
-def _reason(error: Exception) -> str:
-    """The error's first sentence: what PyTorch goes on to say is advice to load the file in a way that runs code."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is no file of weights alone"
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _more(faults: list[str]) -> list[str]:
+    return [f"… and {len(faults) - MOST_FAULTS} more like these"] if len(faults) > MOST_FAULTS else []
 
 
 class _Comparison:
@@ -146,6 +154,7 @@ class _Comparison:
         self.shapes = {theirs: denoiser.state_dict()[ours].shape for theirs, ours in self.ours.items()}
         self.trained = {theirs for theirs, ours in self.ours.items() if ours in dict(denoiser.named_parameters())}
         self.faults: dict[str, list[str]] = {}
+        self.recognised = False  # any name of any part
 
     def fault(self, place: str, words: str) -> None:
         self.faults.setdefault(words, []).append(place)
@@ -153,12 +162,25 @@ class _Comparison:
     def must_fit(self, where: str) -> None:
         """Raise InputError if there is any fault."""
         if self.faults:
-            lines = [f"{words} ({', '.join(places)})" if places[0] else words for words, places in self.faults.items()]
-            raise InputError(
-                "The checkpoint does not fit the recipe's network:\n    " + "\n    ".join(lines),
-                where=where,
-                do_next="Name the recipe that the checkpoint was trained with.",
-            )
+            kinds: dict[str, list[str]] = {}
+            for words, places in self.faults.items():
+                line = f"{words} ({', '.join(places)})" if places[0] else words
+                kinds.setdefault(words.partition(": ")[0] if ": " in words else "", []).append(line)
+            lines = [line for found in kinds.values() for line in found[:MOST_FAULTS] + _more(found)]
+            known = "The checkpoint does not fit the recipe's network", "Name the recipe that the checkpoint was trained with."
+            foreign = "None of the checkpoint's names is one of this network's", f"Give a model_<epoch>.pth {_WRITTEN}"
+            what, do_next = known if self.recognised else foreign
+            raise InputError("\n    ".join([f"{what}:", *lines]), where=where, do_next=do_next)
+
+    def plain(self, place: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors by their names without what wrappers put into them, wherever it stands: DDP's module., torch.compile's _orig_mod."""
+        found: dict[str, Any] = {}
+        for name, tensor in tensors.items():
+            plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+            if plain in found:
+                self.fault(place, f"twice, but for its wrapper: {plain}")
+            found[plain] = tensor
+        return found
 
     def only(self, place: str, names: Iterable[str], known: Collection[str]) -> None:
         """Nothing but known names."""
@@ -180,10 +202,9 @@ class _Comparison:
             return True
         return False
 
-    def weights(self, place: str, prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    def weights(self, place: str, found: Mapping[str, Any]) -> dict[str, Tensor]:
         """The network's weights and buffers under our names, those that fit."""
-        found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        self.only(place, tensors, {prefix + name for name in found})
+        self.recognised |= not found or any(name in self.ours for name in found)
         for name in found:
             if name not in self.ours:
                 self.fault(place, f"not of this network: {name}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from edm2core.addresses import is_url, shown
 from edm2core.config.experiment import Experiment
 from edm2core.data.source import digest_of, fetch, source_digest
+from edm2core.data.torch_headers import check_torch
 from edm2core.metrics.imported import arrays_of
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.plan import Task
@@ -22,13 +23,15 @@ from pipelines.weights import weights_digest
 def resolve(experiment: Experiment) -> dict[str, str]:
     """The digests that `plan` asks for.
 
-    Raises InputError for a path that does not exist, for metrics without their extractor's weights, for weights that are not what
-    their file's name says or plainly of another network, for a reference that holds no statistics in the features that it says, and for
-    data that are too few for what is measured.
+    Raises InputError for a path that does not exist, for a checkpoint that is no file of torch.save, for metrics without their extractor's
+    weights, for weights that are not what their file's name says or plainly of another network, for a reference that holds no statistics
+    in the features that it says, and for data that are too few for what is measured.
     """
     sources = {recipe.data for recipe in experiment.recipes}  # recipes share data, which may be large
     by_source = {data: source_digest(data) for data in sources}
     digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
+    for start in {recipe.start for recipe in experiment.recipes if recipe.start}:
+        check_torch(Path(start.checkpoint))
     digests |= {f"start:{recipe.name}": digest_of(Path(recipe.start.checkpoint)) for recipe in experiment.recipes if recipe.start}
     for reference in {recipe.reference for recipe in experiment.recipes if recipe.reference}:
         arrays_of(Path(reference.source), EXTRACTORS[reference.extractor])

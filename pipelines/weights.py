@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickletools
 import re
-import zipfile
 from pathlib import Path
 
 from edm2core.addresses import is_url, shown
 from edm2core.data.source import digest_of
+from edm2core.data.torch_headers import check_torch, opcodes
 from edm2core.errors import InputError
 from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, WHAT
 
-TORCH_FILES = (b"PK", b"\x80\x02")  # how they begin: as a zip, the older ones as a pickle
-OLD_PICKLES = 4  # in an older file, the weights' the last: magic number, version, machine
 NAMES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "inception": (
         ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight", "fc.weight"),
@@ -43,17 +40,18 @@ def weights_digest(kind: str, source: str | None) -> str:
                 f"The name of {source} does not end with its digest, so it could not be checked.", where=where, do_next=do_next
             )
         return f"sha256:{named[1]}"
-    if not Path(source).is_file():
+    if not Path(source).exists():
         raise InputError(f"There is no file {source}.", where=where, do_next=do_next)
-    with Path(source).open("rb") as file:
-        if file.read(2) not in TORCH_FILES:
-            raise InputError(f"{source} is no file of weights: it does not begin as torch's do.", where=where, do_next=do_next)
+    try:
+        check_torch(Path(source))
+    except InputError as error:
+        raise InputError(f"{source} is no file of weights. {error.what}", where=where, do_next=f"{error.do_next} {do_next}") from error
     digest = digest_of(Path(source))
     if named and not digest.startswith(f"sha256:{named[1]}"):
         raise InputError(f"{source} is not what its name says: its digest is {digest}.", where=where, do_next=do_next)
     if digest.startswith(PUBLISHED):
         return PUBLISHED
-    if unlike := _unlike(kind, _strings(Path(source), do_next)):
+    if unlike := _unlike(kind, frozenset(text for _, text in opcodes(Path(source)) if isinstance(text, str))):
         raise InputError(f"{source} does not hold the weights of {WHAT[kind]}: it has {unlike}.", where=where, do_next=do_next)
     return digest
 
@@ -63,16 +61,3 @@ def _unlike(kind: str, found: frozenset[str]) -> str:
     own, others = NAMES[kind]
     missing = [f"no '{name}'" for name in own if name not in found]
     return (missing or [f"a '{name}', which is {whose}" for name, whose in others.items() if name in found] or [""])[0]
-
-
-def _strings(path: Path, do_next: str) -> frozenset[str]:
-    """All text in the pickles of a torch file, its weights' names among it; nothing is executed."""
-    try:
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                return frozenset(text for _ in range(OLD_PICKLES) for _, text, _ in pickletools.genops(file) if isinstance(text, str))
-        with zipfile.ZipFile(path) as archive:
-            (pickle,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            return frozenset(text for _, text, _ in pickletools.genops(archive.read(pickle)) if isinstance(text, str))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"This file cannot be read as weights: {error}.", where=str(path), do_next=do_next) from error

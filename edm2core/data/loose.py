@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from edm2core.data.files import open_files
 from edm2core.data.folders import is_image
 from edm2core.data.images import image_blocks
+from edm2core.data.kind import beginning, named
+from edm2core.data.npz import Header, headers, load_array
 from edm2core.errors import InputError
 
 AT_ONCE = 2000
@@ -42,20 +43,32 @@ def _decoded(path: Path, names: list[str], shape: tuple[int, int, int]) -> Itera
 
 
 def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                arrays = [array for name in loaded.files if (array := loaded[name]).ndim == 4]  # others hold labels beside the images
-            loaded = arrays[0] if len(arrays) == 1 else np.empty(0)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"It cannot be read as an array: {error}.", where=str(path), do_next=ADVICE) from error
+    name = None
+    if path.suffix == ".npz":
+        found = {name: header for name, header in headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
+        if len(found) != 1:
+            raise InputError(f"It holds {len(found) or 'no'} arrays of four dimensions.", where=str(path), do_next=ADVICE)
+        name, held = next(iter(found.items()))
+    else:
+        mapped = _mapped(path)
+        held = Header(mapped.shape, mapped.dtype)
     channels_last = (*shape[1:], shape[0])
-    if loaded.dtype != np.uint8 or loaded.shape[1:] not in (shape, channels_last):
+    if held.dtype != np.uint8 or held.shape[1:] not in (shape, channels_last):
         raise InputError(
-            f"It holds {loaded.dtype} {list(loaded.shape)}, and the data are uint8 images of shape {list(shape)}.",
+            f"It holds {held.dtype} {list(held.shape)}, and the data are uint8 images of shape {list(shape)}.",
             where=str(path),
             do_next=ADVICE,
         )
-    images: NDArray[np.uint8] = loaded if loaded.shape[1:] == shape else loaded.transpose(0, 3, 1, 2)
-    return images
+    images: NDArray[np.uint8] = load_array(path, name, ADVICE) if name else mapped
+    return images if images.shape[1:] == shape else images.transpose(0, 3, 1, 2)
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    try:
+        if not beginning(path).startswith(b"\x93NUMPY"):
+            what, do_next = named(path, "It is no array in .npy.", "an array in .npy")
+            raise InputError(what, where=str(path), do_next=f"{do_next} {ADVICE}".strip())
+        array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"It cannot be read as an array: {error}.", where=str(path), do_next=ADVICE) from error

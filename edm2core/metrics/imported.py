@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edm2core.data.npz import headers, load_array
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import Statistics
 
@@ -29,17 +29,19 @@ def read_npz(path: Path, n: int, dimensions: int) -> Statistics:
 
 def arrays_of(path: Path, dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """mu and sigma, quickly: raises InputError where they are not there, not finite, or not of so many dimensions."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"These are no statistics: {error}", where=str(path), do_next=ADVICE) from error
-    if mean.shape != (dimensions,) or covariance.shape != (dimensions, dimensions):
+    found = headers(path, ADVICE)
+    if missing := [name for name in ("mu", "sigma") if name not in found]:
+        raise InputError(f"These are no statistics: there is no {' and no '.join(missing)}.", where=str(path), do_next=ADVICE)
+    shapes = [found[name].shape for name in ("mu", "sigma")]
+    if shapes != [(dimensions,), (dimensions, dimensions)]:
         raise InputError(
-            f"The statistics have shapes {list(mean.shape)} and {list(covariance.shape)}; these features have {dimensions} dimensions.",
+            f"The statistics have shapes {list(shapes[0])} and {list(shapes[1])}; these features have {dimensions} dimensions.",
             where=str(path),
             do_next="Correct reference.extractor, or give statistics in its features.",
         )
+    if any(found[name].dtype.kind not in "fiu" for name in ("mu", "sigma")):
+        raise InputError("These are no statistics: mu and sigma are no real numbers.", where=str(path), do_next=ADVICE)
+    mean, covariance = (load_array(path, name, ADVICE).astype(np.float64, copy=False) for name in ("mu", "sigma"))
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise InputError("The statistics are not finite.", where=str(path), do_next=ADVICE)
     return mean, covariance

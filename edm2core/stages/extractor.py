@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from edm2core.data import digest_of, load_prepared
@@ -17,6 +16,7 @@ from edm2core.metrics.names import WEIGHTS
 from edm2core.stages.main import main
 from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, weights_file
 from edm2core.stages.workspace import Workspace
+from edm2core.torch_file import load_torch
 
 
 def run(work: Workspace) -> None:
@@ -84,11 +84,11 @@ def _brought(work: Workspace, info: Extractor, path: Path, build: Callable[[dict
 
 
 def read_weights(path: Path, do_next: str) -> dict[str, Tensor]:
-    """The tensors in a .pth file, of which nothing is executed; raises InputError if it is not a dictionary of tensors."""
+    """The tensors in a .pth file, by name; raises InputError as `load_torch`, and if it is not a dictionary of tensors."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged pickle raises is anything
-        raise InputError(f"This file cannot be read as weights: {type(error).__name__}.", where=str(path), do_next=do_next) from error
+        weights = load_torch(path)
+    except InputError as error:
+        raise InputError(error.what, where=error.where, do_next=f"{error.do_next} {do_next}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError("This file does not hold weights by name.", where=str(path), do_next=do_next)
     return weights

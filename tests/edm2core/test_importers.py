@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,89 @@ def test_another_configs_checkpoint_is_refused(tmp_path: Path) -> None:
     denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
     with pytest.raises(InputError, match="missing"):
         load_fx(checkpoint(tmp_path / "model_2.pth", denoiser, denoiser), recipe_of("C"))
+
+
+WRAPPED = {
+    "no module.": ("", "ema_model.", "online_model."),
+    "of torch.compile": ("_orig_mod.", "ema_model._orig_mod.", "online_model._orig_mod."),
+    "of DDP around torch.compile": ("module._orig_mod.", "ema_model.module._orig_mod.", "online_model.module._orig_mod."),
+    "of torch.compile around DDP": ("_orig_mod.module.", "ema_model._orig_mod.module.", "online_model._orig_mod.module."),
+    "of an average of DDP": ("module.", "ema_model.module.", "online_model.module."),
+    "of a wrapped average": ("module.", "module.ema_model.", "module.online_model."),
+    "none at all": ("", "", None),
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+@pytest.mark.parametrize("inner", [False, True], ids=["", "with the network compiled by itself"])
+def test_the_prefix_of_names_is_told_from_the_names(tmp_path: Path, how: str, inner: bool) -> None:
+    model, averaged, online = WRAPPED[how]
+    content = torch.load(SEED_E, weights_only=True)
+
+    def renamed(tensors: dict[str, Tensor], old: str, new: str | None) -> dict[str, Tensor]:
+        compiled = {"nn_model.": "nn_model._orig_mod."} if inner else {}
+        names = {name: name.removeprefix(old) for name in tensors if name.startswith(old) and new is not None}
+        return {
+            f"{new}{next((name.replace(a, b) for a, b in compiled.items() if name.startswith(a)), name)}": tensors[full]
+            for full, name in names.items()
+        }
+
+    ema = content["EMA"]
+    rest = {name: tensor for name, tensor in ema.items() if name in ("initted", "step")}
+    changed = content | {
+        "MODEL": renamed(content["MODEL"], "module.", model),
+        "EMA": rest | renamed(ema, "ema_model.", averaged) | renamed(ema, "online_model.", online),
+    }
+    found, expected = read_fx(saved(changed, tmp_path), recipe_of("E")), read_fx(SEED_E, recipe_of("E"))
+    assert found.updates == expected.updates
+    for ours, theirs in ((found.ema, expected.ema), (found.weights, expected.weights)):
+        assert ours is not None
+        assert theirs is not None
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert found.adam is not None
+    assert expected.adam is not None
+    assert found.adam.keys() == expected.adam.keys()
+    assert all(torch.equal(found.adam[name]["exp_avg"], expected.adam[name]["exp_avg"]) for name in found.adam)
+
+
+def test_a_name_that_stands_twice_but_for_its_wrapper_is_a_fault(tmp_path: Path) -> None:
+    content = torch.load(SEED_E, weights_only=True)
+    name = next(iter(content["MODEL"])).removeprefix("module.")
+    content["MODEL"][name] = torch.zeros(1)
+    with pytest.raises(InputError, match=f"twice, but for its wrapper: {name}"):
+        read_fx(saved(content, tmp_path), recipe_of("E"))
+
+
+def test_another_networks_checkpoint_is_called_so_in_few_lines(tmp_path: Path) -> None:
+    other = {f"ema_model.backbone.{number}.weight": torch.zeros(1) for number in range(200)}
+    with pytest.raises(InputError, match="None of the checkpoint's names is one of this network's") as caught:
+        read_fx(saved({"EMA": other}, tmp_path), recipe_of("E"))
+    assert "as its training script writes it" in caught.value.do_next
+    assert "more" in caught.value.what
+    assert len(caught.value.what.splitlines()) < 40
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"<!doctype html><title>Sign in</title>", "a web page"),
+        (gzip.compress(b"x" * 100), "compressed by gzip"),
+        (b"", "an empty file"),
+        (b'\x10\0\0\0\0\0\0\0{"a": 1}', "weights in safetensors"),
+    ],
+)
+def test_what_stands_in_place_of_a_checkpoint_is_called_by_its_name(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "model_1.pth").write_bytes(content)
+    with pytest.raises(InputError, match=f"not a checkpoint of FutureXiang/edm2: It is {words}"):
+        read_fx(tmp_path / "model_1.pth", recipe_of("E"))
+
+
+def test_weights_alone_are_called_so(tmp_path: Path) -> None:
+    content = torch.load(SEED_E, weights_only=True)
+    with pytest.raises(InputError, match="weights alone, without an EMA"):
+        read_fx(saved(content["MODEL"], tmp_path), recipe_of("E"))
 
 
 class Attack:

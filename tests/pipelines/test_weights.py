@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -20,10 +21,22 @@ def saved(path: Path, *names: str, zipped: bool = True) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1", b""])
-def test_weights_that_are_something_else_are_refused_when_the_experiment_is_read(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<html>404</html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+        (b"", "an empty file"),
+        (gzip.compress(b"PK"), "compressed by gzip"),
+        (b"{", "JSON"),
+        (b"something", "does not begin as"),
+    ],
+)
+def test_weights_that_are_something_else_are_called_by_their_name_when_the_experiment_is_read(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(InputError, match="is no file of weights: it does not begin as torch's do") as caught:
+    with pytest.raises(InputError, match=f"is no file of weights. It (.*){words}") as caught:
         weights_digest("dinov2", str(tmp_path / "weights.pth"))
     assert "dinov2_vitl14_pretrain.pth" in caught.value.do_next
 
@@ -59,7 +72,7 @@ def test_another_networks_weights_are_refused_when_the_experiment_is_read(
 def test_a_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     whole = Path(saved(tmp_path / "weights.pth", *INCEPTION)).read_bytes()
     (tmp_path / "part.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot be read as weights"):
+    with pytest.raises(InputError, match="cannot be read as a file of torch"):
         weights_digest("inception", str(tmp_path / "part.pth"))
 
 

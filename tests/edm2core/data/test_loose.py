@@ -67,3 +67,11 @@ def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=IMAGES, b=IMAGES)
     with pytest.raises(InputError, match="It holds"):
         loose_images(tmp_path / "two.npz", SHAPE)
+
+
+def test_an_array_that_expands_beyond_measure_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((300_000, *SHAPE), np.uint8))
+    assert (tmp_path / "bomb.npz").stat().st_size < 100_000
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was expanded"))
+    with pytest.raises(InputError, match="would expand"):
+        loose_images(tmp_path / "bomb.npz", SHAPE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,38 @@ def test_what_no_statistics_are_is_refused(tmp_path: Path, change: dict[str, Any
         read_npz(saved(tmp_path, **GOOD | change), 50, 3)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    for content in (b"", b"PK\3\4 nothing", b"\x93NUMPY"):
-        (tmp_path / "file.npz").write_bytes(content)
-        with pytest.raises(InputError, match="no statistics"):
-            read_npz(tmp_path / "file.npz", 50, 3)
-    with pytest.raises(InputError, match="no statistics"):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "an empty file"),
+        (b"PK\3\4 nothing", "cannot be read as an array"),
+        (b"\x93NUMPY", "an array in .npy"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+        (b"<html>", "a web page"),
+        (b"\x80\x04\x95", "a Python pickle"),
+    ],
+)
+def test_other_files_are_called_by_their_names(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "file.npz").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_npz(tmp_path / "file.npz", 50, 3)
+
+
+def test_files_without_statistics_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no statistics: there is no mu and no sigma"):
         read_npz(saved(tmp_path, mean=GOOD["mu"]), 50, 3)
-    with pytest.raises(InputError, match="no statistics"):
+    with pytest.raises(InputError, match="No such file"):
         read_npz(tmp_path / "absent.npz", 50, 3)
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="a pipe"):
+        read_npz(tmp_path / "pipe.npz", 50, 3)
+
+
+def test_arrays_that_expand_beyond_measure_are_refused_by_their_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", mu=np.zeros(3000), sigma=np.zeros((3000, 3000)))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was expanded"))
+    with pytest.raises(InputError, match="would expand"):
+        read_npz(tmp_path / "bomb.npz", 50, 3000)
+    np.savez(tmp_path / "large.npz", mu=np.zeros(3), sigma=np.zeros((300, 300)))
+    with pytest.raises(InputError, match=r"shapes \[3\] and \[300, 300\]"):
+        read_npz(tmp_path / "large.npz", 50, 3)

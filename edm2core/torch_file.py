@@ -1,0 +1,53 @@
+"""Files of torch.save that come from outside: read without executing anything, and never into more memory than they are large."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edm2core.data.torch_headers import EXPECTED, announces, check_torch
+from edm2core.errors import InputError
+
+_DAMAGED = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError, MemoryError)
+
+
+def load_torch(path: Path) -> Any:
+    """What a file holds, on the CPU. Raises InputError, by its name where it is known, for what is none of torch's, damaged or a bomb."""
+    check_torch(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (*_DAMAGED, pickle.UnpicklingError) as error:
+        raise InputError(f"It cannot be read as {EXPECTED}: {_reason(error)}.", where=str(path), do_next="Get the file again.") from error
+    for tensor in _tensors(content):
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise InputError(
+                "It holds a tensor that is sparse, quantised or empty of data.", where=str(path), do_next="Save plain tensors."
+            )
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise announces(path, f"a tensor of {tensor.numel():,} numbers, of which it stores fewer")
+    return content
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """All tensors in nested dictionaries and lists, of which none is walked twice."""
+    waiting, seen = [content], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            parts: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
+            waiting.extend(parts)
+
+
+def _reason(error: Exception) -> str:
+    """The error's first sentence: what PyTorch goes on to say is advice to load the file in a way that runs code."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than weights, and nothing of it was executed"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
