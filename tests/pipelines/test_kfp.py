@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from google.protobuf.json_format import ParseDict
 from kfp.components import load_component_from_file
@@ -233,7 +234,7 @@ def test_only_a_stage_of_one_node_that_the_profile_names_works_in_kfps_own_pod(p
 
 
 def test_a_training_that_starts_from_a_checkpoint_waits_for_its_reading(tmp_path: Path) -> None:
-    (tmp_path / "model_0.pth").write_bytes(b"a checkpoint")
+    torch.save({}, tmp_path / "model_0.pth")
     overrides = {"start.checkpoint": "model_0.pth", "data.standardize": False}
     read, tasks = experiment(tmp_path, recipes=["digits/E"], overrides=overrides)
     compile(tasks, read, "run", profile(), "s3://bucket/edm2", tmp_path / "package.yaml")
