@@ -30,6 +30,7 @@ from edm2core.errors import EdmError
 from edm2core.events import numbers
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
+from edm2core.stages.signals import to_stop
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import Run
@@ -143,7 +144,7 @@ def _follow(
             stop.set()
             backend.stop(spec.name, GRACE_S)
 
-    before = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, terminate) for number in to_stop()}
     try:
         with ThreadPoolExecutor(1, "execute") as pool:
             return pool.submit(execute, task, store, backend, spec, run=who, show=show, stop=stop).result()

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ from edm2core.plan import Task, plan
 from edm2core.report import Outcome as Reported
 from edm2core.report import RunInfo, collect
 from edm2core.report.recheck import rechecks
+from edm2core.stages.signals import to_stop
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.runs import Run, open_run
@@ -160,24 +162,36 @@ def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]
 
 
 class _interruptible:  # noqa: N801
-    """The first SIGINT or SIGTERM stops and saves, the second ends every process at once."""
+    """The first signal to stop (Ctrl-C, SIGTERM, a closed terminal) stops and saves, the second ends every process at once."""
 
     def __init__(self, stop: threading.Event, backend: Backend, grace_s: float, view: View) -> None:
         self._stop, self._backend, self._grace_s, self._view = stop, backend, grace_s, view
         self._before: dict[int, Any] = {}
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in to_stop():
             self._before[number] = signal.signal(number, self._handle)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _print_nowhere(self._terminals)
+            if self._stop.is_set():  # a shell passes on to its jobs what the terminal has told them already
+                return
         if self._stop.is_set():
             self._backend.kill_all()
             os._exit(130)
         self._stop.set()
         threading.Thread(target=self._backend.stop_all, args=(self._grace_s,), daemon=True).start()
         threading.Thread(target=self._view.say, args=("Saving and stopping; once more to stop at once.",), daemon=True).start()
+
+
+def _print_nowhere(streams: Iterable[int]) -> None:
+    """Print no more to a terminal that is gone: every write there is an error, which would end what is being saved."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)

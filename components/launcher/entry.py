@@ -26,6 +26,7 @@ from components.launcher.rank import ALIVE, STOP, supervise
 from components.launcher.stopped import Stopped
 from edm2core.events import emit
 from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
+from edm2core.stages.signals import to_stop
 
 POLL_S = 0.1
 LINGER_S = 15.0  # for torchrun to end after one of its processes has failed
@@ -45,7 +46,7 @@ def main() -> int:
     def remember(_number: int, _frame: FrameType | None) -> None:
         asked.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in to_stop():
         signal.signal(number, remember)
     with tempfile.TemporaryDirectory(prefix="edm2-job-") as name:
         folder = Path(name)

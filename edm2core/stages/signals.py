@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a question asked at safe points, and an end with the parent process."""
+"""SIGTERM, SIGINT and SIGHUP as a question asked at safe points, and an end with the parent process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from edm2core.errors import Interrupted
 _asked: list[int] = []
 
 
+def to_stop() -> tuple[signal.Signals, ...]:
+    """The signals that ask a process to save and stop: SIGHUP, of a terminal that is closed, only where nohup has not said to ignore it."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+
+
 def install() -> None:
-    """Remember the first SIGTERM or SIGINT instead of dying from it; to be called before anything slow."""
+    """Remember the first signal to stop instead of dying from it; to be called before anything slow."""
 
     def remember(number: int, _frame: FrameType | None) -> None:
         _asked.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in to_stop():
         signal.signal(number, remember)
 
 

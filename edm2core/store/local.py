@@ -86,7 +86,10 @@ class LocalStore:
         """
         with self._words("store", path), self._temporary() as temporary:
             record = file_record(_source(source))
+            mode = _usual_mode(temporary)
             _link_or_copy(Path(os.path.realpath(source)), temporary)
+            if modes.S_IMODE(temporary.stat().st_mode) != mode:
+                temporary.chmod(mode)  # what wrote it may have made it the user's alone, and a store is a group's
             _sync(temporary)
             if temporary.stat().st_size != record.size:
                 raise IntegrityError("The file changed while it was being stored.", where=str(source), do_next="Run again.")
@@ -237,6 +240,14 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+
+
+def _usual_mode(free: Path) -> int:
+    """The mode of a file that is made in that folder, by the umask or the folder's own defaults."""
+    free.touch()
+    mode = modes.S_IMODE(free.stat().st_mode)
+    free.unlink()
+    return mode
 
 
 def _source(file: Path) -> Path:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -37,10 +38,14 @@ def put(store: Store, digest: str, source: Path, scratch: Path) -> None:
         path = stored_path(digest)
         if not digest_of(source, _algorithm(digest)).startswith(digest):
             raise _changed(source)
-        store.upload(source, path)
-        return
+        if getattr(store, "root", None) is None:
+            store.upload(source, path)
+            return
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        if not source.is_dir():  # a store that is a folder takes the file itself, which is the user's
+            store.upload(Path(shutil.copyfile(source, Path(folder) / "file")), stored_path(digest))
+            return
         packed = Path(folder) / "folder.tar"
         try:
             _pack(source, packed)

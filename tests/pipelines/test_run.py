@@ -1,11 +1,15 @@
 """A small experiment with the real command: once, again, extended, twice at once, damaged, interrupted."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -34,7 +38,8 @@ class Place:
 
     def start(self, *more: str, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store", *more]
-        return subprocess.Popen(command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
+        return subprocess.Popen(command, cwd=self.folder, text=True, **options)
 
     def run(self, *more: str, code: int = 0) -> str:
         process = self.start(*more)
@@ -199,3 +204,22 @@ def test_kills_at_random_moments_change_no_result(tmp_path: Path, finished: Plac
     command = [sys.executable, str(script), "e.yaml", "--kills", "3", "--within", "15", "--reference", str(reference)]
     ran = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_closed_terminal_stops_it_as_sigterm_does_and_the_same_command_goes_on(begun: Place, finished: Place) -> None:
+    place = begun
+    terminal, end = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), end)
+    process = place.start(start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **streams)
+    os.close(end)
+    os.set_blocking(terminal, False)
+    deadline = time.monotonic() + 100
+    while not list(place.folder.glob("store/leases/trajectory/*/*.json")) and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            os.read(terminal, 65536)
+        time.sleep(0.05)
+    os.close(terminal)
+    assert process.wait(timeout=100) == 130
+    assert list(place.folder.glob("store/scratch/trajectory/*/state-*/*")), "the training's state is saved"
+    place.run()
+    assert place.results() == finished.results()

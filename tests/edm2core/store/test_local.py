@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from edm2core.data.source import digest_of
 from edm2core.errors import InputError, IntegrityError, StoreError
 from edm2core.store import local as module
 from edm2core.store import open_store
 from edm2core.store.local import LocalStore
+from edm2core.store.sources import put
 
 
 def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
@@ -238,3 +241,31 @@ def test_of_many_processes_exactly_one_creates(tmp_path: Path) -> None:
     assert sorted(int(race) for races in won.values() for race in races) == list(range(50))
     for n, races in won.items():
         assert all(LocalStore(tmp_path).read(f"races/{race}") == n.encode() for race in races)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_stored_files_follow_the_umask_whatever_wrote_them(tmp_path: Path, umask: int, mode: int) -> None:
+    """Weights are written by a library whose files are the user's alone."""
+    before = os.umask(umask)
+    try:
+        store = LocalStore(tmp_path / "store")
+        for name, given in (("private", 0o600), ("open", 0o666)):
+            (tmp_path / name).write_bytes(b"x")
+            (tmp_path / name).chmod(given)
+            store.upload(tmp_path / name, f"uploaded/{name}")
+            store.copy(f"uploaded/{name}", f"copied/{name}")
+        store.write("written", b"x")
+        store.create("created", b"x")
+        found = {entry.path: stat.S_IMODE((store.root / entry.path).stat().st_mode) for entry in store.list("")}
+    finally:
+        os.umask(before)
+    assert found == dict.fromkeys(("copied/open", "copied/private", "created", "uploaded/open", "uploaded/private", "written"), mode)
+
+
+def test_a_users_own_file_keeps_its_mode_and_is_not_shared(tmp_path: Path) -> None:
+    store, own = LocalStore(tmp_path / "store"), tmp_path / "own"
+    own.write_bytes(b"x")
+    own.chmod(0o600)
+    put(store, digest_of(own), own, tmp_path / "scratch")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    assert own.stat().st_nlink == 1
