@@ -73,13 +73,13 @@ def product_save(recipe: str, batch: int) -> Work:
     trained.step()
     folder = Path(tempfile.mkdtemp())
     background = Background()
-    states = States(Scratch(open_store(str(folder / "store")), "scratch/trajectory/bench", 1), folder, background)
+    states = States(Scratch(open_store(str(folder / "store")), "scratch/trajectory/bench", 1), folder, background, "")
 
     def work() -> dict[str, float]:
         waited, begun = trained.waited_s, time.perf_counter()
         copies = trained.copies()
         stalled = time.perf_counter() - begun
-        states.save(trained.steps, copies, [], stalled)
+        states.save(trained.steps, trained.epoch, copies, [], stalled)
         trained.step()
         stalled += trained.waited_s - waited
         background.finish()

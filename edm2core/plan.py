@@ -43,6 +43,7 @@ class Task:
     subject: dict[str, Any] = field(default_factory=dict)  # whose result it is: recipe, dataset, seed, epoch, ema, draw
     after: tuple[Ref, ...] = ()  # must be done before, though nothing of it is read: a trajectory's earlier snapshot
     wanted: tuple[int, ...] = ()  # snapshot: all epochs that the plan wants of this trajectory
+    accept_code: bool = False  # snapshot: training may go on from a state that other science made
     address: str = field(default="", repr=False)  # the whole of settings["source"], user and token included: it never leaves this process
 
     @property
@@ -57,6 +58,8 @@ class Task:
         """The task as others get it: without `address`."""
         values = {**asdict(self), "inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
         del values["address"]
+        if not self.accept_code:
+            del values["accept_code"]
         return values
 
     @classmethod

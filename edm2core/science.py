@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -33,7 +33,8 @@ NOT_FOLLOWED = frozenset({"config", "plan", "report", "stages"})
 STAGES = {stage: stage for stage in EVERYWHERE} | {"snapshot": "train", "average": "train"}  # to the stage's own module
 EQUAL = PACKAGE / "science_equal.yaml"
 UNKNOWN = "unknown"  # the science of what was made before it was recorded
-LENGTH = 20  # hex digits
+LENGTH, SHORT = 20, 10  # hex digits, and those that a person is shown
+ACCEPT = "`--accept-code` goes on all the same, with a mark in the curve, in the snapshots and in the report."
 
 
 class Science(NamedTuple):
@@ -50,6 +51,20 @@ def science_of(stage: str) -> str:
     """
     found = here().get(stage)
     return found.digest if found else ""
+
+
+def brief(science: str) -> str:
+    """A science as a person is shown it."""
+    return science[:SHORT] or UNKNOWN
+
+
+def sciences_of(curve: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Which sciences a training was by, each with the step from which on; nothing where it was by one, as is usual."""
+    marks = [row for row in curve if "science" in row]
+    if not marks:
+        return []
+    first = {"from_step": 0, "science": marks[0]["science_before"]}
+    return [first, *({"from_step": row["step"], "science": row["science"]} for row in marks)]
 
 
 def same(a: str, b: str) -> bool:

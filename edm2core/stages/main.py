@@ -25,7 +25,7 @@ from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.manifest import Manifest, Ref, diff_path
 from edm2core.plan import Task
 from edm2core.provenance import changes, describe, place, remember_code
-from edm2core.science import science_of
+from edm2core.science import UNKNOWN, canonical, science_of
 from edm2core.stages import signals
 from edm2core.stages.faults import shortage
 from edm2core.stages.workspace import Input, Workspace, open_inputs
@@ -112,12 +112,20 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
             inputs = open_inputs(task, store, folder / "inputs")
             out = folder / "out"
             out.mkdir()
-            work = Workspace(task, store, out, Scratch(store, task.ref.scratch, generation), inputs, rank, world_size)
+            work = Workspace(task, store, out, unfinished(task, store, generation, rank), inputs, rank, world_size)
             run(work)
             if rank == 0:
                 commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
-                work.scratch.clear()
+                Scratch(store, task.ref.scratch, generation).clear()
                 emit("commit", task=task.title, ref=str(task.ref))
+
+
+def unfinished(task: Task, store: Store, generation: int, rank: int = 0) -> Scratch:
+    """Where a task's finished parts are kept until its end: of each science apart, so that no result is of two."""
+    name = canonical(science_of(task.stage)) or UNKNOWN
+    if rank == 0 and set(store.folders(f"{task.ref.scratch}/")) - {name}:
+        emit("warning", task=task.title, message="parts of it that other science has made are not used; it makes them anew")
+    return Scratch(store, f"{task.ref.scratch}/{name}", generation)
 
 
 def must_be_of_this_version(task: Task) -> None:

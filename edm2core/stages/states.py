@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from edm2core.events import emit
+from edm2core.provenance import code_version
+from edm2core.science import same
 from edm2core.store.scratch import Scratch
 
 Copies = Future[dict[str, Tensor]]
@@ -25,9 +27,11 @@ MAX_INTERVAL_S, COST = 300.0, 0.005  # a kill loses at most five minutes; saving
 
 @dataclass(frozen=True)
 class State:
-    """A saved state: the step it was taken at, its tensors, and the curve up to it."""
+    """A saved state: the step it was taken at, by which science and version of the code, its tensors, and the curve up to it."""
 
     step: int
+    science: str  # empty where it was not recorded yet
+    code: str
     tensors: dict[str, Tensor]
     curve: list[dict[str, Any]]
 
@@ -61,33 +65,37 @@ class Background:
 
 
 class States:
-    """Saves and restores the states of one trajectory."""
+    """Saves and restores the states of one trajectory, which is trained by `science`."""
 
-    def __init__(self, scratch: Scratch, folder: Path, background: Background) -> None:
-        self._scratch, self._folder, self._background = scratch, folder, background
+    def __init__(self, scratch: Scratch, folder: Path, background: Background, science: str) -> None:
+        self._scratch, self._folder, self._background, self._science = scratch, folder, background, science
         self._steps: dict[str, int] | None = None  # by slot, once looked at
+        self._sciences: dict[str, str] = {}  # by slot
         self.interval, self.cost = 5.0, 0.0  # seconds between two states; seconds that the last one took from training
         self._last = time.monotonic()
         self._grace_s = float(os.environ.get("EDM2_GRACE_S", "inf"))  # what a pod that is told to end has for all of that
 
-    def load(self, at_least: int, at_most: int) -> State | None:
-        """The latest whole state of these steps; a damaged one is passed over, saying so."""
+    def load(self, at_least: int, at_most: int, any_science: bool = False) -> State | None:
+        """The latest whole state of these steps, if possible one by the same science; a damaged one is passed over, saying so."""
         if self._steps is None:
             self._steps = {slot: step for slot in SLOTS if (step := self._read_step(slot)) is not None}
         usable = [slot for slot, step in self._steps.items() if at_least <= step <= at_most]
-        for slot in sorted(usable, key=self._steps.__getitem__, reverse=True):
+        steps, sciences = self._steps, self._sciences
+        for slot in sorted(usable, key=lambda slot: (any_science or same(sciences[slot], self._science), steps[slot]), reverse=True):
             self._background.finish()  # it may be being written
             path = self._scratch.get(slot, self._folder)
             if path is None:
                 del self._steps[slot]
                 continue
             with safetensors.safe_open(path, "pt") as file:
-                turned = json.loads(file.metadata().get("channels_last", "[]"))
+                facts = file.metadata()
+                turned = json.loads(facts.get("channels_last", "[]"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             for name in turned:
                 tensors[name] = tensors[name].permute(0, 3, 1, 2)
             curve = bytes(tensors.pop("curve").numpy()).decode().splitlines()
-            return State(self._steps[slot], tensors, [json.loads(line) for line in curve if line])
+            rows = [json.loads(line) for line in curve if line]
+            return State(self._steps[slot], facts.get("science", ""), facts.get("code", ""), tensors, rows)
         return None
 
     def _read_step(self, slot: str) -> int | None:
@@ -95,29 +103,31 @@ class States:
         if path is None:
             return None
         with safetensors.safe_open(path, "pt") as file:
+            self._sciences[slot] = file.metadata().get("science", "")
             return int(file.metadata()["step"])
 
     def due(self) -> bool:
         """Whether it is time for a state, and the last one is written."""
         return time.monotonic() - self._last >= self.interval and self._background.idle
 
-    def save(self, step: int, state: Copies, curve: list[dict[str, Any]], stalled_s: float) -> None:
+    def save(self, step: int, epochs: float, state: Copies, curve: list[dict[str, Any]], stalled_s: float) -> None:
         """Write a state in the background once it is copied; `stalled_s` is how long that held up the loop."""
         steps = self._steps = self._steps or {}
         slot = min(SLOTS, key=lambda name: steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
-        steps[slot] = step
+        steps[slot], self._sciences[slot] = step, self._science
         lines = "".join(json.dumps(row) + "\n" for row in curve).encode()
-        self._background.run(lambda: self._write(slot, step, state, _bytes(lines), stalled_s))
+        self._background.run(lambda: self._write(slot, step, epochs, state, _bytes(lines), stalled_s))
 
-    def _write(self, slot: str, step: int, state: Copies, curve: Tensor, stalled_s: float) -> None:
+    def _write(self, slot: str, step: int, epochs: float, state: Copies, curve: Tensor, stalled_s: float) -> None:
         tensors = {**state.result(), "curve": curve}
         begun, clock = time.thread_time(), time.monotonic()
         path = self._folder / f"{slot}.safetensors"
         turned = [name for name, tensor in tensors.items() if not tensor.is_contiguous()]
         for name in turned:  # channels_last: stored as they lie, which costs no copy
             tensors[name] = tensors[name].permute(0, 2, 3, 1)
-        safetensors.torch.save_file(tensors, path, {"step": str(step), "channels_last": json.dumps(turned)})
-        self._scratch.put(slot, path)
+        by = {"science": self._science, "code": code_version()}
+        safetensors.torch.save_file(tensors, path, {"step": str(step), "channels_last": json.dumps(turned), **by})
+        self._scratch.put(slot, path, about={"epochs": epochs, **by})
         path.unlink(missing_ok=True)
         self.cost = stalled_s + (0 if torch.cuda.is_available() else time.thread_time() - begun)  # a CPU's cores are taken from training
         self.interval = min(max(self.cost / COST, 5.0), MAX_INTERVAL_S)

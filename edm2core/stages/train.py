@@ -25,12 +25,13 @@ from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
 from edm2core.manifest import Ref
 from edm2core.plan import Task, TrajectorySettings, average_ref, snapshot_ref, trajectory_ref
-from edm2core.provenance import describe
+from edm2core.provenance import code_version, describe
+from edm2core.science import ACCEPT, UNKNOWN, brief, same, science_of, sciences_of
 from edm2core.stages import signals
 from edm2core.stages.beat import Beat
 from edm2core.stages.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
 from edm2core.stages.start import STATE
-from edm2core.stages.states import Background, Copies, States
+from edm2core.stages.states import Background, Copies, State, States
 from edm2core.stages.wanted import wanted_epochs
 from edm2core.stages.workspace import open_inputs
 from edm2core.store.base import Store
@@ -58,7 +59,8 @@ class Training:
         self.settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
         self.background, self.beat = Background(), Beat()
         self.scratch = Scratch(store, self.trajectory.scratch, generation)
-        self.states = States(self.scratch, folder, self.background)
+        self.science = science_of("snapshot")
+        self.states = States(self.scratch, folder, self.background, self.science)
         self.inputs = open_inputs(task, store, folder / "inputs")
         self.curve: list[dict[str, Any]] = []
         self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if world_size > 1 else None  # type: ignore[assignment]
@@ -146,15 +148,15 @@ class Training:
     def _position(self, epoch: int) -> None:
         """Be where training for the snapshot at `epoch` goes on best: here, at a saved state nearer to it, or at the beginning."""
         target, here = epoch * self.trainer.steps_per_epoch, self.trainer.steps
-        message: list[Any] = [None]
-        if self.rank == 0 and (state := self.states.load(at_least=here + 1 if here <= target else 1, at_most=target)):
-            message[0] = state.tensors, state.curve
+        message: list[State | None] = [None]
+        if self.rank == 0:
+            message[0] = self.states.load(here + 1 if here <= target else 1, target, any_science=self.task.accept_code)
         if self.group is not None:
             dist.broadcast_object_list(message, src=0, group=self.group)
-        if message[0] is not None:
-            tensors, self.curve = message[0]
-            self.trainer.load_state(tensors)
-            self._row({"restart": True, "step": self.trainer.steps, "generation": self.generation})
+        if (state := message[0]) and self._may_go_on_from(state):
+            self.curve = state.curve
+            self.trainer.load_state(state.tensors)
+            self._row({"restart": True, "step": self.trainer.steps, "generation": self.generation, **self._mark(state)})
             if self.rank == 0:
                 emit("restart", task=self.task.title, step=self.trainer.steps, epoch=self.trainer.epoch, generation=self.generation)
         elif here > target:
@@ -170,6 +172,29 @@ class Training:
             self._open_board()
             self.positioned_at = self.trainer.steps
             self.clock = time.monotonic(), self.trainer.images_seen(), self.trainer.steps
+
+    def _may_go_on_from(self, state: State) -> bool:
+        """Whether its science allows it. Raises InputError where nothing is trained yet and the user has not accepted it."""
+        if self.task.accept_code or not state.science or same(state.science, self.science):
+            return True
+        if self.trainer.steps > self.trainer.began_at:  # what is here is by this science
+            return False
+        raise InputError(
+            f"The state at step {state.step} was trained by other science ({brief(state.science)}, {state.code}) than this code's "
+            f"({brief(self.science)}, {code_version()}): going on would make one curve of two.",
+            where=f"{self.task.title}, {self.store.uri}/{self.trajectory.scratch}",
+            do_next=f"{ACCEPT} Or use the code that began it, or another store, where it begins anew.",
+        )
+
+    def _mark(self, state: State) -> dict[str, str]:
+        """What the curve says where it goes on under other science than before."""
+        if state.science and same(state.science, self.science):
+            return {}
+        if self.rank == 0:
+            known = f"other science, {brief(state.science)}" if state.science else "science that was not recorded"
+            words = f"goes on from step {state.step} of {known}; curve and snapshots say so"
+            emit("warning", task=self.task.title, message=words)
+        return {"science": self.science, "science_before": state.science or UNKNOWN}
 
     def _open_board(self) -> None:
         """A new event file that replaces what older ones say of the steps to come."""
@@ -242,7 +267,8 @@ class Training:
         return copies
 
     def _save(self, state: Copies) -> None:
-        self.states.save(self.trainer.steps, state, list(self.curve), self.stalled_s)
+        epochs = self.trainer.steps / self.trainer.steps_per_epoch
+        self.states.save(self.trainer.steps, epochs, state, list(self.curve), self.stalled_s)
         self.background.run(self._upload_board)
 
     def _keep(self, wanted: list[int], state: Copies | None) -> None:
@@ -257,8 +283,8 @@ class Training:
             self.background.run(lambda: self._commit_snapshot(epoch, state, names, curve, counts))
         widths = [name for name in names if name != "fixed"]
         if widths and epoch in training.stored_epochs(epoch):
-            averages, seconds = state or self.trainer.copies("average/"), _seconds(self.curve)
-            self.background.run(lambda: self._commit_average(epoch, averages, widths, seconds))
+            averages, rows = state or self.trainer.copies("average/"), list(self.curve)
+            self.background.run(lambda: self._commit_average(epoch, averages, widths, rows))
 
     def _commit_snapshot(self, epoch: int, state: Copies, names: list[str], curve: list[dict[str, Any]], counts: dict[str, int]) -> None:
         weights = {name: averaged_weights(state.result(), name) for name in names}
@@ -278,9 +304,9 @@ class Training:
         numbers = {"trajectory": self.trajectory.key, "parameters": self._parameters(), **counts}
         if start := self.inputs.get("start"):
             numbers["start"] = start.manifest.metadata
-        self._commit(task, out, {**numbers, "emas": list(weights)}, _seconds(curve))
+        self._commit(task, out, {**numbers, "emas": list(weights)}, curve)
 
-    def _commit_average(self, epoch: int, averages: Copies, names: list[str], seconds: float) -> None:
+    def _commit_average(self, epoch: int, averages: Copies, names: list[str], curve: list[dict[str, Any]]) -> None:
         """Averages in half precision, as they are stored for mixing; what is not averaged stands in the snapshot, in full."""
         out = self.folder / f"average-{epoch}"
         out.mkdir(parents=True, exist_ok=True)
@@ -297,16 +323,18 @@ class Training:
             key,
             f"{who} · stored averages at epoch {epoch}",
         )
-        self._commit(task, out, {"trajectory": self.trajectory.key}, seconds)
+        self._commit(task, out, {"trajectory": self.trajectory.key}, curve)
 
-    def _commit(self, task: Task, out: Path, metadata: dict[str, Any], seconds: float) -> None:
+    def _commit(self, task: Task, out: Path, metadata: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         if load(self.store, task.ref) is None:
             provenance = {
                 **describe(self.started),
                 "world_size": self.world_size,
                 "generation": self.generation,
-                "seconds": seconds,
+                "seconds": _seconds(curve),
             }
+            if several := sciences_of(curve):
+                metadata = {**metadata, "sciences": several}
             commit(self.store, manifest_of(task, self.store, self.inputs, out, metadata, provenance))
             emit("commit", task=task.title, ref=str(Ref(task.stage, task.key)))
         shutil.rmtree(out)

@@ -6,9 +6,11 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.events import emit
@@ -28,8 +30,11 @@ class Scratch:
     prefix: str
     generation: int
 
-    def put(self, name: str, data: bytes | Path) -> None:
-        """Create or replace a piece; a file may be deleted afterwards, but not written into (Store.upload)."""
+    def put(self, name: str, data: bytes | Path, about: Mapping[str, Any] | None = None) -> None:
+        """Create or replace a piece, with what is to be known `about` it without reading it (JSON).
+
+        A file may be deleted afterwards, but not written into (Store.upload).
+        """
         folder = self._folder(name)
         path = f"{folder}{self.generation:06d}-{secrets.token_hex(6)}.bytes"
         if isinstance(data, Path):
@@ -38,9 +43,8 @@ class Scratch:
             self.store.write(path, data)
             record = FileRecord(len(data), hashlib.sha256(data).hexdigest())
         record_path = f"{folder}{self.generation:06d}.json"
-        self.store.write(
-            record_path, json.dumps({"file": path.removeprefix(folder), "size": record.size, "sha256": record.sha256}).encode()
-        )
+        values = {"file": path.removeprefix(folder), "size": record.size, "sha256": record.sha256, "about": dict(about or {})}
+        self.store.write(record_path, json.dumps(values).encode())
         self._delete(
             [e.path for e in self.store.list(folder) if e.path not in (path, record_path) and e.path.count("/") == path.count("/")]
         )
@@ -61,6 +65,13 @@ class Scratch:
                     emit("warning", message=f"A piece of unfinished work is damaged and will not be used: {path}. {error.what}")
             else:
                 return None
+
+    def about(self, name: str) -> dict[str, Any] | None:
+        """What is known about a piece, of the newest generation that says anything; None where there is none. The piece is not verified."""
+        for _, data in self._records(name):
+            with suppress(ValueError, AttributeError, TypeError):
+                return dict(json.loads(data).get("about", {}))
+        return None
 
     def names(self) -> list[str]:
         """The names of all pieces, verified or not."""

@@ -14,11 +14,11 @@ from edm2core.store.scratch import Scratch
 
 def save_twice(folder: Path) -> None:
     background = Background()
-    states = States(Scratch(LocalStore(folder / "store"), "scratch/trajectory/a", 1), folder, background)
+    states = States(Scratch(LocalStore(folder / "store"), "scratch/trajectory/a", 1), folder, background, "a")
     for step in (1, 2):
         copies: Future[dict[str, torch.Tensor]] = Future()
         copies.set_result({"weight": torch.ones(3)})
-        states.save(step, copies, [], 0.0)
+        states.save(step, 0.5 * step, copies, [], 0.0)
     background.finish()
 
 
