@@ -28,6 +28,7 @@ from components.launcher.spec import Backend, JobSpec, spec_of
 from edm2core.config.validate import other_version
 from edm2core.errors import EdmError
 from edm2core.events import numbers
+from edm2core.made_by import made_by
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
 from edm2core.stages.signals import to_stop
@@ -101,6 +102,8 @@ def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done
         say.ended("failed" if isinstance(error, TaskFailedError) else "interrupted", task, str(error))
         raise
     else:
+        for line in made_by([manifest] * there).lines:
+            say.line(line)
         say.ended("reused" if there else "done", task, "")
     finally:
         backend.close(GRACE_S)  # a training has its snapshot committed before its state is saved to the end

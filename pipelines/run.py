@@ -22,6 +22,7 @@ from components.report.write import write_report
 from edm2core.addresses import redacted
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError, InputError, Interrupted
+from edm2core.made_by import made_by
 from edm2core.manifest import Ref
 from edm2core.plan import Task, plan
 from edm2core.report import Outcome as Reported
@@ -30,8 +31,10 @@ from edm2core.report.recheck import rechecks
 from edm2core.stages.signals import to_stop
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
+from edm2core.store.results import manifests
 from edm2core.store.runs import Run, open_run
 from edm2core.store.runs import record as record_plan
+from pipelines import other_science
 from pipelines.gone import gone, refuse
 from pipelines.live import LiveReport
 from pipelines.places import Place
@@ -41,10 +44,11 @@ from pipelines.tracker import Tracker
 from pipelines.view import View
 
 
-def run(path: Path, place: Place, console: Console, only: str | None = None, train_again: bool = False) -> Run:
+def run(path: Path, place: Place, console: Console, only: str | None = None, train_again: bool = False, accept_code: bool = False) -> Run:
     """Run an experiment, or `only` one of its results (stage/key) and what that stands on; returns its run, with the report written.
 
-    Snapshots that the store has lost are made again only if `train_again`; else they raise InputError.
+    Snapshots that the store has lost are made again only if `train_again`, and trainings go on from states by other science only if
+    `accept_code`; else they raise InputError.
     Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError when a task failed: the report is written all the same.
     """
     experiment, server = load_experiment(path), MlflowServer.named()
@@ -54,6 +58,13 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     store = open_store(place.store)
     if not train_again:
         refuse(gone(tasks, store), store)
+    there = manifests(store, tasks)
+    for line in made_by(there.values()).lines:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    if accept_code:
+        tasks = other_science.accepting(tasks)
+    elif place.shares_disk:  # else it is for the science of the jobs' image to say
+        other_science.refuse(other_science.continued(tasks, there, store), store)
     record = open_run(store, experiment, tasks, left_out)
     (bring_here if place.shares_disk else upload)(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
     backend = place.backend(record)

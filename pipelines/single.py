@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from components.execute import TaskFailedError, execute
+from edm2core.made_by import made_by
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
 from edm2core.store.base import Store
@@ -49,7 +50,14 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
             console.print(f"{task.title}: {event['done'] / max(event['total'], 1):.0%}", markup=False, soft_wrap=True)
 
     try:
-        return [execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())[0] for task in tasks]
+        made, reused = [], []
+        for task in tasks:
+            manifest, there = execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())
+            made.append(manifest)
+            reused += [manifest] * there
+        for line in made_by(reused).lines:
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
+        return made
     except TaskFailedError as error:
         run.log({"kind": "failed", "task": str(error.task.ref), "title": error.task.title, "error": error.what})
         change(store, run_id, states={"failed": 1})

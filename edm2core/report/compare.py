@@ -15,6 +15,7 @@ from edm2core.config.words import WHAT, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures
 from edm2core.report.results import Row, distinct, higher_is_better, rank, rows
+from edm2core.report.sciences import sciences
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
 from edm2core.report.summary import Column, Line, Table, recipes, tables
@@ -212,6 +213,7 @@ def _asked(sides: Sequence[Side]) -> list[Setting]:
             "epochs": sorted({r.task.subject["epoch"] for r in results if "epoch" in r.task.subject}),
             "metrics": sorted({row.metric for row in rows(side.report)}),
             "code version": distinct(done, "code_version"),
+            "science": [f"{one.stage} {one.science}" for one in sciences(side.report)],
             "device": distinct(done, "device"),
             "torch": sorted({str(v) for r in done if (v := (r.provenance.get("packages") or {}).get("torch"))}),
         }

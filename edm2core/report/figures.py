@@ -11,6 +11,7 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, clean, higher_is_better, label, rank
 from edm2core.report.seeds import SeedTable
 from edm2core.report.sweep import Sweep
+from edm2core.science import brief
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "x": "✖", "star": "★", "triangle-down": "▼", "cross": "✚"}
@@ -239,14 +240,16 @@ def _surface(found: Mapping[tuple[str, int], Result]) -> Figure:
 def _restarts(lines: list[dict[str, Any]], x: list[float], y: list[float], trace: dict[str, Any]) -> list[dict[str, Any]]:
     last = next(line for line in reversed(lines) if "epoch" in line)
     per_step = last["epoch"] / last["step"] if last.get("step") else 0.0
-    marks = [line["step"] * per_step for line in lines if line.get("restart")]
-    if not marks:
+    restarts = [line for line in lines if line.get("restart")]
+    if not restarts:
         return []
+    marks = [line["step"] * per_step for line in restarts]
+    words = [f"under other science ({brief(line['science'])}), " if "science" in line else "" for line in restarts]
     heights = [y[min(range(len(x)), key=lambda i: abs(x[i] - mark))] for mark in marks]
-    marker = {"symbol": "line-ns-open", "size": 14, "line": {"width": 2}}
+    marker = {"symbol": ["star" if word else "line-ns-open" for word in words], "size": 14, "line": {"width": 2}}
     return [
         {"type": "scatter", "mode": "markers", "x": marks, "y": heights, "name": trace["name"], "meta": trace["meta"]}
-        | {"marker": marker, "hovertemplate": "continued at epoch %{x:.4~g}"}
+        | {"marker": marker, "customdata": words, "hovertemplate": "%{customdata}continued at epoch %{x:.4~g}"}
     ]
 
 

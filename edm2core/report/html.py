@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from edm2core.events import size
-from edm2core.manifest import Ref
+from edm2core.manifest import Ref, diff_path
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
@@ -26,6 +26,7 @@ from edm2core.report.published import others
 from edm2core.report.recheck import best_again
 from edm2core.report.results import distinct, is_probe, label, rank, rows
 from edm2core.report.samples import neighbours, samples
+from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, recipes, tables
 from edm2core.report.sweep import Sweep, sweeps
@@ -122,6 +123,9 @@ def render(report: Report) -> str:
         data=_data(report),
         stages=_stages(done),
         facts=_facts(done),
+        said_of_sciences=said_of(report),
+        sciences=sciences(report),
+        several_sciences=several(report),
         calibrations=[calibration(manifest) for manifest in report.calibrations],
         packages=_packages(done),
         reproduce=_reproduce(report, done),
@@ -137,7 +141,15 @@ def environment() -> Environment:
     found = Environment(
         loader=PackageLoader("edm2core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    found.filters |= {"value": value, "count": count, "duration": duration, "bytes": size, "label": label, "manifest": manifest}
+    found.filters |= {
+        "value": value,
+        "count": count,
+        "duration": duration,
+        "bytes": size,
+        "label": label,
+        "manifest": manifest,
+        "diff": diff,
+    }
     return found
 
 
@@ -184,6 +196,11 @@ def value(number: float | None, metric: str = "") -> str:
 def manifest(ref: Ref) -> str:
     """The way from a report in its run's folder to a result's manifest, on disk as through `edm2 serve`."""
     return f"../../{ref.manifest}"
+
+
+def diff(sha256: str) -> str:
+    """The way from a report in its run's folder to how a changed working tree differed."""
+    return f"../../{diff_path(sha256)}"
 
 
 def count(number: float | None) -> str:

@@ -12,6 +12,7 @@ from edm2core.metrics import names
 from edm2core.report.calibrations import calibration_facts
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import describe, protocol
+from edm2core.report.sciences import science_facts
 
 PROBES = {
     "probe_accuracy": "Linear probe, %",
@@ -87,6 +88,7 @@ def run_facts(report: Report) -> dict[str, Any]:
         "finished": report.run.finished or None,
         "command": report.run.command or None,
         "code_versions": distinct(done, "code_version"),
+        "science": science_facts(report),
         "hosts": distinct(done, "host"),
         "devices": distinct(done, "device"),
         "calibrations": [calibration_facts(manifest) for manifest in report.calibrations],

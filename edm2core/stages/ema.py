@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edm2core import snapshot
+from edm2core.made_by import several_of
 from edm2core.plan import CheckpointSettings
 from edm2core.stages.main import main
 from edm2core.stages.workspace import Workspace
@@ -40,6 +41,8 @@ def run(work: Workspace) -> None:
     snapshot.save(work.out, {name: weights}, settings, denoiser.affine, epoch=epoch)
     digests = {str(e): manifest.digest for e, manifest in found.stored.items()}
     work.metadata |= {"epoch": epoch, "emas": [name], "error": round(found.mix.error, 6), "averages": digests}
+    if several := several_of([*found.stored.values(), given.manifest]):
+        work.metadata["sciences"] = several
 
 
 def _add(total: dict[str, Tensor], file: Path, share: float) -> None:

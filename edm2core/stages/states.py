@@ -18,10 +18,9 @@ from torch import Tensor
 from edm2core.events import emit
 from edm2core.provenance import code_version
 from edm2core.science import same
-from edm2core.store.scratch import Scratch
+from edm2core.store.scratch import STATE_SLOTS, Scratch
 
 Copies = Future[dict[str, Tensor]]
-SLOTS = ("state-0", "state-1")
 MAX_INTERVAL_S, COST = 300.0, 0.005  # a kill loses at most five minutes; saving takes at most this share of the time
 
 
@@ -78,7 +77,7 @@ class States:
     def load(self, at_least: int, at_most: int, any_science: bool = False) -> State | None:
         """The latest whole state of these steps, if possible one by the same science; a damaged one is passed over, saying so."""
         if self._steps is None:
-            self._steps = {slot: step for slot in SLOTS if (step := self._read_step(slot)) is not None}
+            self._steps = {slot: step for slot in STATE_SLOTS if (step := self._read_step(slot)) is not None}
         usable = [slot for slot, step in self._steps.items() if at_least <= step <= at_most]
         steps, sciences = self._steps, self._sciences
         for slot in sorted(usable, key=lambda slot: (any_science or same(sciences[slot], self._science), steps[slot]), reverse=True):
@@ -113,7 +112,7 @@ class States:
     def save(self, step: int, epochs: float, state: Copies, curve: list[dict[str, Any]], stalled_s: float) -> None:
         """Write a state in the background once it is copied; `stalled_s` is how long that held up the loop."""
         steps = self._steps = self._steps or {}
-        slot = min(SLOTS, key=lambda name: steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
+        slot = min(STATE_SLOTS, key=lambda name: steps.get(name, -1))  # the older; a state far ahead stays until it is reached again
         steps[slot], self._sciences[slot] = step, self._science
         lines = "".join(json.dumps(row) + "\n" for row in curve).encode()
         self._background.run(lambda: self._write(slot, step, epochs, state, _bytes(lines), stalled_s))

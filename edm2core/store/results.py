@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.manifest import FileRecord, Manifest, Ref
+from edm2core.plan import Task
 from edm2core.store.base import Store
+from edm2core.store.summary import each
 
 
 def load(store: Store, ref: Ref) -> Manifest | None:
@@ -22,6 +26,18 @@ def load(store: Store, ref: Ref) -> Manifest | None:
     if manifest.ref != ref:
         raise IntegrityError(f"This is the manifest of {manifest.ref}.", where=where, do_next="Delete it; the task will be done again.")
     return manifest
+
+
+def manifests(store: Store, tasks: Iterable[Task]) -> dict[Ref, Manifest]:
+    """The manifests of those of the tasks that have a result; a damaged one counts as none."""
+
+    def look(ref: Ref) -> Manifest | None:
+        with suppress(IntegrityError):
+            return load(store, ref)
+        return None
+
+    refs = [task.ref for task in tasks]
+    return {ref: manifest for ref, manifest in zip(refs, each(store, look, refs), strict=True) if manifest is not None}
 
 
 def new_attempt() -> str:

@@ -17,6 +17,8 @@ from edm2core.events import emit
 from edm2core.manifest import FileRecord
 from edm2core.store.base import Store, check_path
 
+STATE_SLOTS = ("state-0", "state-1")  # of a training: two, of which one is always whole
+
 
 @dataclass(frozen=True)
 class Scratch:

@@ -10,8 +10,9 @@ from components.launcher.profile import load_profile
 from edm2core.config.experiment import load_experiment
 from edm2core.plan import plan
 from edm2core.store.runs import run_id
-from pipelines.cli.options import PATH, cluster_option, experiment_argument, store_option
+from pipelines.cli.options import PATH, accept_code_option, cluster_option, experiment_argument, store_option
 from pipelines.kfp import compile
+from pipelines.other_science import accepting
 from pipelines.sources import brought, resolve
 
 
@@ -20,7 +21,8 @@ from pipelines.sources import brought, resolve
 @cluster_option
 @store_option
 @click.option("--out", type=PATH, help="The package's file (default: RUN.yaml).")
-def command(experiment: Path, cluster: str | None, store: str, out: Path | None) -> None:
+@accept_code_option
+def command(experiment: Path, cluster: str | None, store: str, out: Path | None, accept_code: bool) -> None:
     """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
 
     With --cluster, store, images and resources are the profile's, and heavy tasks are jobs of their own. Without, every task works in
@@ -29,6 +31,8 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None)
     profile = load_profile(cluster) if cluster else None
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
+    if accept_code:
+        tasks = accepting(tasks)
     run = run_id(read, tasks)
     out = out or Path(f"{run}.yaml")
     compile(tasks, read, run, profile, profile.store.uri if profile else store, out)

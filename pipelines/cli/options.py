@@ -31,3 +31,6 @@ store_option = click.option(
 _PROFILE = "A cluster profile: a name in k8s/profiles, or a path that ends in .yaml."
 cluster_option = click.option("--cluster", metavar="PROFILE", help=_PROFILE)
 needed_cluster_option = click.option("--cluster", metavar="PROFILE", required=True, help=_PROFILE)
+accept_code_option = click.option(
+    "--accept-code", is_flag=True, help="Let trainings go on from states that other science made; curve, snapshots and report say so."
+)

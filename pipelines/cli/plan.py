@@ -12,13 +12,15 @@ from rich.table import Table
 
 from edm2core.config.experiment import load_experiment
 from edm2core.events import size
+from edm2core.made_by import made_by
 from edm2core.manifest import Ref
 from edm2core.plan import Task, plan
 from edm2core.store import open_store
-from edm2core.store.results import load
+from edm2core.store.results import manifests
 from pipelines.cli.options import experiment_argument, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.gone import gone
+from pipelines.other_science import continued
 from pipelines.sources import absent, resolve
 
 UNKNOWN = "?"
@@ -39,8 +41,9 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
             click.echo(json.dumps(task.to_json()))
         return
     where = open_store(store)
-    there = {task.ref for task in tasks if load(where, task.ref) is not None}
-    costs = estimates(tasks, lambda ref: load(where, ref))
+    made = manifests(where, tasks)
+    there = set(made)
+    costs = estimates(tasks, made.get)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDE
@@ -57,6 +60,11 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     for metric, why in absent(read).items():
         console.print(f"Left out: {metric}. {why}", markup=False, soft_wrap=True)
     console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
+    for line in made_by(made.values()).lines:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    for training in continued(tasks, made, where):
+        line = f"{training}: it would go on under other science; `edm2 run --accept-code` lets it, with a mark."
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     for task in gone(tasks, where):
         line = f"{task.title}: its snapshot is gone, though results made of it are there; `edm2 run --train-again` makes it again."
         console.print(line, style="yellow", markup=False, soft_wrap=True)

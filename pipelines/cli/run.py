@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from components.launcher.profile import load_profile
-from pipelines.cli.options import cluster_option, experiment_argument, store_option
+from pipelines.cli.options import accept_code_option, cluster_option, experiment_argument, store_option
 from pipelines.places import Here, OnCluster
 from pipelines.run import run
 
@@ -21,8 +21,16 @@ from pipelines.run import run
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes of one training (default: one for each GPU, else 1).")
 @click.option("--only", metavar="STAGE/KEY", help="Only this result and what it stands on.")
 @click.option("--train-again", is_flag=True, help="Make snapshots again that the store has lost though results of them are there.")
+@accept_code_option
 def command(
-    experiment: Path, store: str, cluster: str | None, jobs: int | None, processes: int | None, only: str | None, train_again: bool
+    experiment: Path,
+    store: str,
+    cluster: str | None,
+    jobs: int | None,
+    processes: int | None,
+    only: str | None,
+    train_again: bool,
+    accept_code: bool,
 ) -> None:
     """Run EXPERIMENT: prepare, train, sample, measure, report. On this machine, or with --cluster as PyTorchJobs that it drives.
 
@@ -30,5 +38,5 @@ def command(
     """
     console = Console(highlight=False)
     place = OnCluster(load_profile(cluster)) if cluster else Here.detect(store, jobs, processes)
-    done = run(experiment, place, console, only, train_again)
+    done = run(experiment, place, console, only, train_again, accept_code)
     console.print(f"report: {done.store.uri}/{done.folder}/report.html", soft_wrap=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -10,20 +13,26 @@ import click
 from components.launcher.profile import load_profile
 from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError
-from edm2core.plan import plan
+from edm2core.made_by import made_by
+from edm2core.plan import Task, plan
 from edm2core.store import open_store
+from edm2core.store.results import manifests
 from edm2core.store.runs import run_id
-from pipelines.cli.options import experiment_argument, needed_cluster_option
+from pipelines.cli.options import accept_code_option, experiment_argument, needed_cluster_option
 from pipelines.kfp import compile
+from pipelines.other_science import accepting
 from pipelines.sources import brought, resolve, upload
 from pipelines.submit import Kubeflow
+
+LOOK_S = 10.0  # for a store that this machine may not reach; what is submitted does not depend on it
 
 
 @click.command(short_help="Run an experiment on Kubeflow Pipelines.")
 @experiment_argument
 @needed_cluster_option
 @click.option("--wait", is_flag=True, help="Wait until the run is over; exit code 1 if it failed.")
-def command(experiment: Path, cluster: str, wait: bool) -> None:
+@accept_code_option
+def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> None:
     """Compile EXPERIMENT and start it on the cluster's Kubeflow Pipelines.
 
     What is in the store already is not done again, so submitting again continues a run that failed or was cancelled.
@@ -31,7 +40,10 @@ def command(experiment: Path, cluster: str, wait: bool) -> None:
     profile = load_profile(cluster)
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
+    if accept_code:
+        tasks = accepting(tasks)
     run = run_id(read, tasks)
+    _say_who_made(tasks, profile.store.uri)
     kubeflow = Kubeflow(profile)
     if brought(tasks):
         upload(tasks, open_store(profile.store.uri), click.echo)
@@ -49,3 +61,18 @@ def command(experiment: Path, cluster: str, wait: bool) -> None:
                 do_next=f"The report says which task failed; `edm2 logs {run} --store {profile.store.uri}` prints what it said. "
                 "Submitting again goes on from there.",
             )
+
+
+def _say_who_made(tasks: Sequence[Task], store: str) -> None:
+    """Say how many results other science has made than this machine's, which is that of the pods where their image is of this code."""
+    said = ["The store cannot be read from here: the report says which results other science has made."]
+
+    def look() -> None:
+        with suppress(EdmError):
+            said[:] = made_by(manifests(open_store(store), tasks).values()).lines
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(LOOK_S)
+    for line in list(said):
+        click.echo(line)

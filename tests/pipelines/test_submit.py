@@ -17,7 +17,10 @@ from click.testing import CliRunner
 
 from components.launcher.cluster import Cluster
 from components.launcher.profile import Profile
+from edm2core.config import load_experiment
 from edm2core.errors import EdmError, InputError
+from edm2core.manifest import Manifest
+from edm2core.plan import plan
 from edm2core.store import open_store
 from pipelines.cli.status import command as status
 from pipelines.cli.submit import command as submit
@@ -319,3 +322,21 @@ def test_without_a_host_and_a_kubeconfig_the_way_is_said_to_be_missing(monkeypat
             with pytest.raises(InputError, match="There is no way to a cluster: ") as refused:
                 connect(Profile.model_validate(profile))
             assert str(file) in refused.value.where
+
+
+def test_submit_says_which_results_other_science_made_and_records_what_is_accepted(
+    fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": ["fd"]}))
+    task = plan(load_experiment(tmp_path / "some.yaml"), {"data:digits/C": "builtin:digits"})[0]
+    provenance = {"science": "0123456789" * 2, "code_version": "0.1.0+old"}
+    made = Manifest(task.stage, task.version, task.key, task.title, task.settings, {}, {}, "a", {}, {}, provenance)
+    open_store(str(tmp_path / "store")).write(task.ref.manifest, made.dumps())
+    arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml")]
+    far = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
+    assert "The store cannot be read from here" in far
+    monkeypatch.setattr("pipelines.cli.submit.open_store", lambda uri: open_store(str(tmp_path / "store")))
+    near = CliRunner().invoke(submit, [*arguments, "--accept-code"], catch_exceptions=False).output
+    assert "1 by 0.1.0+old (prepare 0123456789)." in near
+    assert ["accept_code" in json.dumps(run["pipeline_spec"]) for run in fake.runs] == [False, True]

@@ -17,12 +17,11 @@ from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
 from edm2core.stages import prepare, sample, signals, train
 from edm2core.stages.main import make
-from edm2core.stages.states import SLOTS
 from edm2core.stages.workspace import Workspace
 from edm2core.store import Store, open_store
 from edm2core.store.averages import stored_averages
 from edm2core.store.results import load
-from edm2core.store.scratch import Scratch
+from edm2core.store.scratch import STATE_SLOTS, Scratch
 
 EXPERIMENT = """
 name: tiny
@@ -157,7 +156,7 @@ def test_what_was_trained_anew_is_not_continued_from_a_later_state_of_other_scie
     train.work(snapshots[1], store)
     store.delete(snapshots[1].ref.manifest)
     kept = Scratch(store, trajectory_ref(snapshots[0]).scratch, 10**5)
-    for slot in SLOTS:  # only states from epoch 2 on are left
+    for slot in STATE_SLOTS:  # only states from epoch 2 on are left
         if (about := kept.about(slot)) and about["epochs"] < 2:
             for entry in store.list(f"{kept.prefix}/{slot}/"):
                 store.delete(entry.path)
