@@ -157,6 +157,7 @@ def check_cluster(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:
         yield from _namespace(api, profile)
         yield from _named(api, profile)
         yield from _rights(api, profile, RIGHTS, "k8s/base")
+        yield from _bound(api, profile)
     yield from _nodes(api, profile)
     yield from _pipelines(api, profile)
 
@@ -269,6 +270,31 @@ def _rights(api: ClusterApi, profile: Profile, rights: tuple[Right, ...], grante
         yield Check("problem", f"{account} may not: {', '.join(missing)}", f"Apply {granted_by}, or add them to its Role.")
     else:
         yield Check("ok", f"{account} has all {len(rights)} rights that {granted_by} grants")
+
+
+def _bound(api: ClusterApi, profile: Profile) -> Iterator[Check]:
+    """Whether jobs of the control account are held to the one account and Secret, and to those that the profile names."""
+    policy, allowed, account = "edm2-jobs", "edm2-admission", profile.service_accounts
+    try:
+        api("GET", f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{policy}")
+    except ApiException as error:
+        said = f"no admission policy {policy}: {account.control} could run pods under any account of {profile.namespace}"
+        advice = "Let an administrator of the cluster apply k8s/components/admission (docs/operations.md)."
+        yield Check("note", said, advice) if error.status == 404 else Check("note", f"the admission policy {policy}: {words(error)}")
+        return
+    try:
+        data = api("GET", f"/api/v1/namespaces/{profile.namespace}/configmaps/{allowed}").get("data", {})
+    except ApiException as error:
+        kind: Literal["problem", "note"] = "problem" if error.status == 404 else "note"
+        yield Check(kind, f"ConfigMap {allowed}, without which {policy} admits no job: {words(error)}", "Apply k8s/components/admission.")
+        return
+    secret, secrets = profile.store.secret, data.get("secrets", "").split(",")
+    if data.get("serviceAccount") != account.job or (secret and secret not in secrets):
+        said = f"the admission policy {policy} admits jobs under {data.get('serviceAccount')} with the Secrets {', '.join(secrets)} alone"
+        advice = f"Name {account.job} and {secret} in the ConfigMap {allowed}, or others in the profile."
+        yield Check("problem", said, advice)
+    else:
+        yield Check("ok", f"jobs of {account.control} are held to {account.job} and the store's Secret ({policy})")
 
 
 def _nodes(api: ClusterApi, profile: Profile | None) -> Iterator[Check]:

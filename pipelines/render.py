@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 
 from components.launcher.job import to_manifest
 from components.launcher.profile import Profile
-from components.launcher.spec import JobSpec, job_name
+from components.launcher.spec import spec_of
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.experiment import Experiment
 from edm2core.config.settings import Recipe
@@ -27,26 +27,20 @@ def usual_profile(recipe: str) -> str:
     return LAB if "digits" in recipe.split("/") else GPU
 
 
-def ready_job(recipe: Recipe, profile: Profile) -> dict[str, Any]:
-    """The PyTorchJob that prepares a recipe's data where they are missing and trains to the recipe's end, seed 0.
+def ready_jobs(recipe: Recipe, profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The PyTorchJob that prepares a recipe's data where they are missing, and the one that waits for them and trains to its end, seed 0.
 
-    It has the name and makes the results that an experiment with this recipe wants, so that a later one finds them.
+    They have the names and make the results that an experiment with this recipe wants, so that a later one finds them. They are two so
+    that what downloads need not be what trains: each has the network that its work needs (k8s/components/downloads).
     """
     data, training = _tasks(recipe)
-    resources = profile.resources_of("snapshot")
-    spec = JobSpec(
-        job_name(training, profile.store.uri),
-        "edm2core.stages.prepare_and_train",
-        training,
-        profile.store.uri,
-        resources.nodes,
-        resources.processes_per_node,
-        {"EDM2_PREPARE": json.dumps(data.to_json(), separators=(",", ":"))},
-    )
-    job = to_manifest(spec, profile)
-    template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
-    template["metadata"]["labels"]["edm2/prepares"] = "yes"  # k8s/components/downloads lets it fetch the archive
-    return job
+    return _job(data, profile), _job(training, profile, "edm2core.stages.wait_and_train")
+
+
+def _job(task: Task, profile: Profile, module: str = "") -> dict[str, Any]:
+    resources = profile.resources_of(task.stage)
+    spec = spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
+    return to_manifest(replace(spec, module=module or spec.module), profile)
 
 
 def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path) -> list[Path]:
@@ -62,16 +56,17 @@ def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path)
 
 
 def text(recipe: Recipe, profile: Profile) -> str:
-    """The file of a ready job, with what to do with it at its top."""
-    job = ready_job(recipe, profile)
-    name, namespace = job["metadata"]["name"], profile.namespace
+    """The file of a recipe's ready jobs, with what to do with them at its top."""
+    jobs = ready_jobs(recipe, profile)
+    name, namespace = jobs[1]["metadata"]["name"], profile.namespace
     hold = '{"spec": {"runPolicy": {"suspend": true}}}'
     head = [
-        f"Trains {recipe.name} for {recipe.training.epochs} epochs (profile {profile.name}). Written by `edm2 render`.",
+        f"Prepares the data where they are not in the store, and trains {recipe.name} for {recipe.training.epochs} epochs.",
+        f"Written by `edm2 render` for the profile {profile.name}.",
         f"Follow it: kubectl -n {namespace} logs -f -l training.kubeflow.org/job-name={name} --prefix",
         f"Stop it, its state saved: kubectl -n {namespace} patch pytorchjob {name} --type merge -p '{hold}'",
     ]
-    return "".join(f"# {line}\n" for line in head) + yaml.safe_dump(job, sort_keys=False, width=2**20, allow_unicode=True)
+    return "".join(f"# {line}\n" for line in head) + yaml.safe_dump_all(jobs, sort_keys=False, width=2**20, allow_unicode=True)
 
 
 def _tasks(recipe: Recipe) -> tuple[Task, Task]:

@@ -76,7 +76,7 @@ def test_doctor_names_an_image_that_cannot_be_pulled(profile: str) -> None:
 
 def test_one_apply_trains_without_python_on_the_client(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (K8S / "pytorchjobs" / "digits-C.yaml").read_text().replace("namespace: edm2\n", f"namespace: {installed}\n")
-    job = yaml.safe_load(text)
+    _, job = yaml.safe_load_all(text)
     name = job["metadata"]["name"]
     kubectl("apply", "-f", "-", text=text)
     until(

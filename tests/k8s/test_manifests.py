@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +20,23 @@ from pipelines.kfp import CONTROL
 K8S = Path(__file__).parents[2] / "k8s"
 FOLDERS = [K8S / "base", *sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))]
 
+# What IANA's registries of special-purpose addresses list as not globally reachable, and multicast.
+RESERVED = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24"),
+    *("192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32"),
+    *(
+        "::/128",
+        "::1/128",
+        "::ffff:0:0/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001:2::/48",
+        "2001:db8::/32",
+        "3fff::/20",
+        "fc00::/7",
+        "fe80::/10",
+    ),
+)
 Object = dict[str, Any]
 
 
@@ -55,7 +74,7 @@ def granted(objects: list[Object]) -> set[Right]:
 
 
 def test_everything_is_in_one_namespace(objects: list[Object]) -> None:
-    clusterwide = {"Namespace", "PriorityClass"}
+    clusterwide = {"Namespace", "PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
     assert len({one["metadata"]["namespace"] for one in objects if one["kind"] not in clusterwide}) == 1
 
 
@@ -127,10 +146,46 @@ def test_the_lab_needs_no_storage_class_and_only_its_own_registry() -> None:
     assert of_kind(objects, "PersistentVolumeClaim") == []
     (pod,) = pods(objects)
     assert all(container["image"].startswith("localhost:5000/") for container in [*pod["containers"], *pod["initContainers"]])
-    (secret,) = of_kind(objects, "Secret")
-    profile = load_profile("lab")
-    assert secret["metadata"]["name"] == profile.store.secret
-    assert set(secret["data"]) == set(profile.store.secret_env.values())
+    profile, secrets = load_profile("lab"), {secret["metadata"]["name"]: set(secret["data"]) for secret in of_kind(objects, "Secret")}
+    assert secrets == {profile.store.secret: set(profile.store.secret_env.values()), "edm2-store-root": {"user", "password"}}
+
+
+def test_pods_that_work_never_hold_the_root_users_password() -> None:
+    for name in ("lab", "gpu"):
+        assert load_profile(name).store.secret == "edm2-store"
+    (pod,) = pods(build(K8S / "overlays" / "minio"))
+    root = {"MINIO_ROOT_USER": "edm2-store-root", "MINIO_ROOT_PASSWORD": "edm2-store-root"}
+    for container in pod["containers"]:
+        secrets = {one["name"]: one["valueFrom"]["secretKeyRef"]["name"] for one in container["env"] if "valueFrom" in one}
+        assert secrets.items() >= root.items()
+        assert {secrets[name] for name in secrets if name not in root} <= {"edm2-store"}
+
+
+def test_only_stages_that_read_something_published_may_download_and_only_from_the_internet() -> None:
+    (policy,) = [
+        one["spec"] for one in of_kind(build(K8S / "overlays" / "gpu"), "NetworkPolicy") if one["metadata"]["name"] == "edm2-downloads"
+    ]
+    ((expression,),) = [policy["podSelector"]["matchExpressions"]]
+    reading = {
+        file.stem for file in (K8S.parent / "edm2core" / "stages").glob("*.py") if "from edm2core.stages.sources import" in file.read_text()
+    }
+    assert set(expression["values"]) == reading
+    (rule,) = policy["egress"]
+    for to in rule["to"]:
+        allowed = ipaddress.ip_network(to["ipBlock"]["cidr"])
+        out = [ipaddress.ip_network(block) for block in to["ipBlock"]["except"]]
+        for text in RESERVED:
+            reserved = ipaddress.ip_network(text)
+            if reserved.version == allowed.version and reserved.subnet_of(allowed):
+                assert any(reserved.subnet_of(block) for block in out), text
+        assert not any(ipaddress.ip_address(public) in block for public in ("8.8.8.8", "128.100.3.30") for block in out)
+
+
+def test_base_images_are_named_by_digest() -> None:
+    text = (K8S.parent / "docker" / "Dockerfile").read_text()
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(.+)$", text, re.M)
+    assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", base)
+    assert {line.split()[1] for line in text.splitlines() if line.startswith("FROM")} <= {"${BASE_IMAGE}", "${TARGET}", "base"}
 
 
 def test_the_store_of_the_manifests_is_the_one_of_the_profiles() -> None:

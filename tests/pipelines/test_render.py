@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from components.launcher.profile import load_profile
 from components.launcher.spec import job_name
 from edm2core.config import load_recipe, recipe_names
 from edm2core.plan import Task
-from pipelines.render import ready_job, render, text, usual_profile
+from pipelines.render import ready_jobs, render, text, usual_profile
 
 K8S = Path(__file__).parents[2] / "k8s"
 
@@ -36,27 +37,43 @@ def test_no_file_is_left_of_a_recipe_that_is_gone() -> None:
     assert {file.stem for file in (K8S / "pytorchjobs").glob("*")} == {name.replace("/", "-") for name in recipe_names()}
 
 
-def test_a_job_prepares_the_data_that_it_trains_on_and_ends_at_the_recipes_end() -> None:
-    recipe, profile = load_recipe("cifar10/E"), load_profile("gpu")
-    job = ready_job(recipe, profile)
+def task_of(job: Any) -> Task:
     (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    training = Task.from_json(json.loads(container["args"][2]))
-    environment = {entry["name"]: entry.get("value", "") for entry in container["env"]}
-    data = Task.from_json(json.loads(environment["EDM2_PREPARE"]))
+    return Task.from_json(json.loads(container["args"][2]))
+
+
+def test_one_job_prepares_the_data_that_the_other_trains_on_to_the_recipes_end() -> None:
+    recipe, profile = load_recipe("cifar10/E"), load_profile("gpu")
+    jobs = ready_jobs(recipe, profile)
+    data, training = map(task_of, jobs)
     assert training.inputs["data"] == data.ref
     assert training.wanted[-1] == training.settings["epoch"] == recipe.training.epochs
-    assert job["metadata"]["name"] == job_name(training, profile.store.uri)
+    assert [job["metadata"]["name"] for job in jobs] == [job_name(task, profile.store.uri) for task in (data, training)]
+
+
+def test_only_the_job_that_prepares_may_download() -> None:
+    """By the labels of its pods, which the policies of k8s/components/downloads select."""
+    policies = list(yaml.safe_load_all((K8S / "components" / "downloads" / "networkpolicy.yaml").read_text()))
+    (stages,) = [expression["values"] for policy in policies for expression in policy["spec"]["podSelector"]["matchExpressions"]]
+    prepares, trains = [
+        job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["metadata"]["labels"]["edm2/stage"]
+        for job in ready_jobs(load_recipe("cifar10/E"), load_profile("gpu"))
+    ]
+    assert prepares in stages
+    assert trains not in stages
 
 
 def test_the_top_of_a_file_names_the_job_and_where_it_is() -> None:
     written = text(load_recipe("digits/G"), load_profile("lab"))
-    job = yaml.safe_load(written)
+    _, job = yaml.safe_load_all(written)
     head = [line for line in written.splitlines() if line.startswith("#")]
-    assert all(job["metadata"]["name"] in line and job["metadata"]["namespace"] in line for line in head[1:])
+    assert all(job["metadata"]["name"] in line and job["metadata"]["namespace"] in line for line in head[2:])
 
 
 def test_a_profile_decides_where_and_with_what(tmp_path: Path) -> None:
     (file,) = render(("digits/C",), {"digits/C": load_profile("gpu")}, tmp_path)
-    spec = yaml.safe_load(file.read_text())["spec"]
-    assert spec["nprocPerNode"] == "4"
-    assert spec["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
+    prepare, training = [job["spec"] for job in yaml.safe_load_all(file.read_text())]
+    assert training["nprocPerNode"] == "4"
+    assert training["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
+    (container,) = prepare["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]

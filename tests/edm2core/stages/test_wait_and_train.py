@@ -1,0 +1,62 @@
+"""A training that waits for its data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edm2core.config import load_recipe
+from edm2core.config.experiment import Experiment
+from edm2core.errors import EdmError, Interrupted
+from edm2core.plan import Task, plan
+from edm2core.stages import prepare, signals, wait_and_train
+from edm2core.stages.main import make
+from edm2core.store import open_store
+from edm2core.store.results import load
+
+
+def tasks() -> tuple[Task, Task]:
+    recipe = load_recipe("digits/C")
+    short = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": 1, "average_every": 1})})
+    experiment = Experiment("x", (short,), (0,), {short.name: (1,)}, {short.name: ()}, False, False, {}, "")
+    data, training = plan(experiment, {"data:digits/C": "builtin:digits"})
+    return data, training
+
+
+@pytest.mark.slow
+def test_the_training_begins_when_another_process_has_committed_the_data(tmp_path: Path) -> None:
+    data, training = tasks()
+    command = [sys.executable, "-m", "edm2core.stages.wait_and_train", json.dumps(training.to_json()), "--store", str(tmp_path)]
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert waiting.stdout is not None
+    assert f"for {data.ref}, which another job makes" in waiting.stdout.readline()
+    store = open_store(str(tmp_path))
+    make(data, store, prepare.run)
+    said = waiting.communicate(timeout=240)[0]
+    assert waiting.returncode == 0, said
+    assert load(store, training.ref) is not None
+
+
+def test_one_that_waits_can_be_stopped_and_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, training = tasks()
+    monkeypatch.setattr(wait_and_train, "LOOK_S", 0.01)
+    store = open_store(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(wait_and_train, "PATIENCE_S", 0)
+        with pytest.raises(EdmError, match="is still not in the store") as caught:
+            wait_and_train.work(training, store)
+        assert "the job that prepares the data" in caught.value.do_next
+    looks: list[None] = []
+
+    def asked() -> None:
+        looks.append(None)
+        if len(looks) > 3:
+            raise Interrupted("stop")
+
+    monkeypatch.setattr(signals, "stop_if_asked", asked)
+    with pytest.raises(Interrupted):
+        wait_and_train.work(training, store)
