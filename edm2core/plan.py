@@ -180,6 +180,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
         for metrics in _by_extractor(measurable):
             extractor = add(_extractor(metrics[0].extractor, data, experiment, digests))
             compared.append((metrics, extractor, add(_reference(recipe, metrics[0].extractor, data, extractor, digests))))
+        drawn = _drawn(experiment, recipe, measured=bool(compared))
         if experiment.probe:
             add(_pixel_probe(recipe, data))
         inputs = {"data": data.ref}
@@ -197,13 +198,13 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                 snapshot = add(_snapshot(recipe, seed, epoch, inputs, before, experiment.epochs[recipe.name], training, subject))
                 before = (snapshot.ref,)
                 at = f"at epoch {epoch}"
-                emas = [*(recipe.sample.ema if compared else ())]
+                emas = [*(drawn.sample.ema if drawn else ())]
                 emas += [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
                 averaged = {
                     ema: add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
                     for ema in emas
                 }
-                for samples in _samples(recipe, averaged, who, at, subject) if compared else ():
+                for samples in _samples(drawn, averaged, who, at, subject) if drawn else ():
                     add(samples)
                     for metrics, extractor, reference in compared:
                         extra = _which(recipe, samples.subject["ema"], samples.subject["draw"])
@@ -213,6 +214,13 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                 if experiment.diagnostics:
                     add(_diagnostics(recipe, averaged[recipe.diagnosed_ema], data, f"{who} · diagnostics {at}", subject))
     return list(tasks.values())
+
+
+def _drawn(experiment: Experiment, recipe: Recipe, measured: bool) -> Recipe | None:
+    """The recipe by which samples are drawn: fewer where nothing is measured, and none where none were asked for either."""
+    if measured or recipe.name not in experiment.shown:
+        return recipe if measured else None
+    return recipe.model_copy(update={"sample": recipe.sample.model_copy(update={"count": experiment.shown[recipe.name]})})
 
 
 def _by_extractor(metrics: tuple[Metric, ...]) -> list[tuple[Metric, ...]]:

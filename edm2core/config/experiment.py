@@ -24,6 +24,7 @@ from edm2core.posthoc import MOST_ERROR, mix_at
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
+SHOWN = 64  # samples that are drawn where nothing is measured, unless the experiment says how many: a grid of 8 x 8
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
 MOST_SNAPSHOTS = 10_000  # of a training, where the experiment does not name its epochs
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
@@ -36,7 +37,9 @@ class ExperimentFile(Settings):
     recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     seeds: Seeds = (0,)
     epochs: Counts | None = None  # snapshots to evaluate; none: each recipe's snapshot_every, and its end
-    sample: dict[str, Any] = {}  # over every recipe's sample section
+    sample: (
+        dict[str, Any] | Literal[True]
+    ) = {}  # over every recipe's sample section; where it stands, samples are drawn without metrics too
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ("fid",)  # such as fid, precision_dinov2 (docs/evaluation.md)
     optional_metrics: Annotated[
         tuple[str, ...], Field(strict=False)
@@ -68,6 +71,7 @@ class Experiment:
     text: str  # the file as written, addresses without their secrets
     swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
     recheck: int = 0  # fresh draws
+    shown: dict[str, int] = field(default_factory=dict)  # recipe name → samples where nothing is measured; empty where none are asked for
     optional: frozenset[Metric] = frozenset()  # of the metrics, those that are left out where their extractor's weights are absent
 
 
@@ -115,8 +119,14 @@ def load_experiment(path: Path) -> Experiment:
         without_secrets(read_text(path)),
         swept,
         file.recheck,
+        {recipe.name: _shown(file, recipe) for recipe in recipes if "sample" in document.values},
         frozenset({m for found in optional.values() for m in found} - {m for found in required.values() for m in found}),
     )
+
+
+def _shown(file: ExperimentFile, recipe: Recipe) -> int:
+    """How many samples are drawn where nothing is measured: a recipe's own count is for measuring."""
+    return recipe.sample.count if "sample.count" in {**_fixed(file), **file.sweep} else SHOWN
 
 
 def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: str) -> tuple[Metric, ...]:
@@ -171,9 +181,8 @@ def _reference_is_used(document: Document, file: ExperimentFile, recipe: Recipe,
 
 def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, epochs: tuple[int, ...]) -> None:
     """Every average asked for will be in the snapshot, or can be mixed from those that training stores."""
-    asked = [(ema, "sample") for ema in recipe.sample.ema if file.metrics or file.optional_metrics] + [(recipe.probe.ema, "probe")] * (
-        file.probe is not False
-    )
+    sampled = file.metrics or file.optional_metrics or "sample" in document.values
+    asked = [(ema, "sample") for ema in recipe.sample.ema if sampled] + [(recipe.probe.ema, "probe")] * (file.probe is not False)
     asked += [(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False)
     first = (recipe.start.completed if recipe.start else None) or 0
     for (ema, section), epoch in product(asked, epochs):

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,3 +263,32 @@ def needed(tasks: list[Task]) -> set[Ref | str]:
     inputs = {ref for task in tasks for ref in (task.ref, *task.inputs.values())}
     trajectories = {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
     return inputs | trajectories | {str(task.settings.get("digest")) for task in tasks}
+
+
+def sampled(folder: Path, rest: str, digests: dict[str, str] | None = None) -> list[int]:
+    """How many samples each task of an experiment on digits draws."""
+    (folder / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\nepochs: [10, 20]\nprobe: false\n{rest}\n")
+    tasks = plan(load_experiment(folder / "e.yaml"), digests or {"data:digits/C": "builtin:digits"})
+    return [task.settings["count"] for task in tasks if task.stage == "sample"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "counts"),
+    [
+        ("metrics: []", []),
+        ("metrics: []\nsample: true", [64, 64]),
+        ("metrics: []\nsample: {steps: 12}", [64, 64]),
+        ("metrics: []\nsample: {count: 100}", [100, 100]),
+        ("metrics: []\nsample: true\noverrides: {sample.count: 9}", [9, 9]),
+        ("metrics: []\noptional_metrics: [kid_inception]\nsample: true", [64, 64]),  # whose weights are not there
+        ("metrics: []\noptional_metrics: [kid_inception]", []),
+        ("metrics: [fd]\nsample: true", [1000, 1000]),
+        ("metrics: [fd]", [1000, 1000]),
+    ],
+)
+def test_samples_are_drawn_whenever_sample_is_asked_for(tmp_path: Path, rest: str, counts: list[int]) -> None:
+    assert sampled(tmp_path, rest) == counts
+
+
+def test_every_average_that_is_shown_without_metrics_is_sampled(tmp_path: Path) -> None:
+    assert len(sampled(tmp_path, "metrics: []\nsample: {ema: [fixed, 0.05, 0.06]}")) == 6
