@@ -26,15 +26,22 @@ class Change(NamedTuple):
     concerns: Callable[[TaskSettings], bool]
 
 
-CHANGES: tuple[Change, ...] = (
-    Change("prepare", "transparency stands on a colour; splits, NVlabs' archives and leftovers are told", lambda s: "revised" in s),
-)
-"""In the order they were made; none is taken away, since versions count them."""
-
-
 def measures(*metrics: str) -> Callable[[TaskSettings], bool]:
     """Whether a task of stage `metrics` measures one of these."""
     return lambda settings: not set(metrics).isdisjoint(settings["metrics"])
+
+
+CHANGES: tuple[Change, ...] = (
+    Change("prepare", "transparency stands on a colour; splits, NVlabs' archives and leftovers are told", lambda s: "revised" in s),
+    Change("metrics", "KID's standard error is a jackknife's over samples", measures("kid")),
+    Change("metrics", "the Inception score's standard error has n - 1 below it", measures("is")),
+    Change(
+        "metrics",
+        "balls' radii and what lies in them are measured by the same distances, in double precision about the mean",
+        measures("precision", "recall", "density", "coverage"),
+    ),
+)
+"""In the order they were made; none is taken away, since versions count them."""
 
 
 def version_of(stage: str, settings: TaskSettings) -> int:

@@ -1,13 +1,17 @@
-"""Nearest neighbours among features: density and coverage, and samples that lie suspiciously near a training image."""
+"""Nearest neighbours among features: precision, recall, density, coverage, and samples suspiciously near a training image."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 BLOCK = 512  # rows of a matrix of distances that are held at once
+SPARE = 4  # nearest by rough distances that are looked at beside those asked for
+NUMBERS = 2**22  # in differences of pairs that are held at once
+TIE = 1e-11  # squared distances that differ by this share of themselves are equal: rounding is 2e-13 at most in 2048 features
 SUSPICIOUS = 1 / 3  # of the distance to the second nearest (Yoon et al. 2023)
 
 
@@ -20,29 +24,38 @@ class Nearest(NamedTuple):
 
 def nearest(queries: Tensor, points: Tensor, k: int, *, among_themselves: bool = False) -> Nearest:
     """The k nearest points of each query, by Euclidean distance; `among_themselves`: queries are the points, and none is its own."""
-    points, skip = points.double(), int(among_themselves)
-    found = []
-    for begin in range(0, len(queries), BLOCK):
-        block = queries[begin : begin + BLOCK].double()
-        distances = torch.cdist(block, points)
-        if among_themselves:
-            distances.diagonal(begin).fill_(-1)  # first, even among copies
-        indices = distances.topk(k + skip, largest=False).indices[:, skip:]
-        exact, order = (points[indices] - block[:, None]).norm(dim=2).sort(stable=True)  # a matrix product gives copies a distance
-        found.append((exact, indices.gather(1, order)))
+    looking, looked_at = _centred(queries, points)
+    found = [_nearest(block, looked_at, k, begin if among_themselves else None) for begin, block in looking.blocks()]
     return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
+    """The share of samples in a ball around a real image, of radius to the k-th nearest other, and the other way round; edges belong to it.
+
+    Kynkäänniemi et al., arXiv 1904.06991, equations 1 and 2.
+    """
+
+    limits = [_limits(points, k, edges=True) for points in (samples, real)]
+    queries, centres = _centred(samples, real)
+    precise, recalled = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for begin, block in queries.blocks():
+        rough = _rough(block, centres)
+        precise.append(_within(block, centres, rough, limits[1], edges=True).any(1))
+        recalled |= _within(block, centres, rough, limits[0][begin : begin + BLOCK, None], edges=True).any(0)
+    return float(torch.cat(precise).double().mean()), float(recalled.double().mean())
 
 
 def density_and_coverage(samples: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
     """How many balls around real images, of radius to the k-th nearest other, hold a sample, over k; the share of balls that hold one.
 
-    Naeem et al., arXiv 2002.09797, equations 4 and 5. Of equal distributions the expected density is 1, the expected coverage
-    1 - (N-1)…(N-k) / ((M+N-1)…(M+N-k)) for N real images and M samples.
+    Naeem et al., arXiv 2002.09797, equations 4 and 5; edges do not belong to the balls, so that of identical sets both are 1. Of equal
+    distributions the expected density is 1, the expected coverage 1 - (N-1)…(N-k) / ((M+N-1)…(M+N-k)) for N real images and M samples.
     """
-    radii = nearest(real, real, k, among_themselves=True).distances[:, -1]
-    points, inside, covered = real.double(), 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for begin in range(0, len(samples), BLOCK):
-        within = torch.cdist(samples[begin : begin + BLOCK].double(), points) < radii
+    limits = _limits(real, k, edges=False)
+    queries, centres = _centred(samples, real)
+    inside, covered = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for _, block in queries.blocks():
+        within = _within(block, centres, _rough(block, centres), limits, edges=False)
         inside += int(within.sum())
         covered |= within.any(0)
     return inside / (k * len(samples)), float(covered.double().mean())
@@ -68,3 +81,78 @@ def memorised(samples: Tensor, training: Tensor, pairs: int = 16) -> Memorised:
     ratios = torch.where(second > 0, first / second, 0.0)
     order = ratios.argsort(stable=True)[:pairs]
     return Memorised(float((ratios < SUSPICIOUS).double().mean()), order.tolist(), found.indices[order, 0].tolist(), ratios[order].tolist())
+
+
+class _Set(NamedTuple):
+    """Features [n, d], float64, and their squared norms [n]."""
+
+    points: Tensor
+    norms: Tensor
+
+    def blocks(self) -> Iterator[tuple[int, _Set]]:
+        """Some rows at a time, and which is their first."""
+        return ((begin, _Set(*(part[begin : begin + BLOCK] for part in self))) for begin in range(0, len(self.points), BLOCK))
+
+
+class _Rough(NamedTuple):
+    """Squared distances [n, m] by a matrix product, and how far each row's may be from the exact ones [n, 1]."""
+
+    squares: Tensor
+    error: Tensor
+
+
+def _centred(*sets: Tensor) -> list[_Set]:
+    """About the last set's mean, so that a mean far from 0 takes no digits from what the sets differ in."""
+    mean = sets[-1].double().mean(dim=0)
+    return [_Set(points, points.square().sum(1)) for points in (features.double() - mean for features in sets)]
+
+
+def _rough(x: _Set, y: _Set) -> _Rough:
+    """Higham 2002, "Accuracy and Stability of Numerical Algorithms", equation 3.5, bounds the product's error."""
+    error = (x.norms + y.norms.max()) * ((x.points.shape[1] + 4) * 2.0**-51)
+    return _Rough(torch.addmm(x.norms[:, None] + y.norms, x.points, y.points.T, alpha=-2), error[:, None])
+
+
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances of pairs, [..., d] and [..., d] → [...]: the one measure that decides, wherever distances are compared."""
+    return (x - y).square_().sum(-1)
+
+
+def _limits(centres: Tensor, k: int, *, edges: bool) -> Tensor:
+    """The squared distances [n] to each centre's k-th nearest other, so that what lies on an edge is inside, or is not."""
+    return nearest(centres, centres, k, among_themselves=True).distances[:, -1].square() * (1 + TIE if edges else 1 - TIE)
+
+
+def _within(x: _Set, y: _Set, rough: _Rough, limits: Tensor, *, edges: bool) -> Tensor:
+    """Whether the squared distances [n, m] are below the limits, which broadcast to them: rough ones decide wherever they can."""
+    inside = torch.le if edges else torch.lt
+    over = rough.squares - limits
+    within = inside(over, 0)
+    rows, columns = (over.abs_() <= rough.error).nonzero(as_tuple=True)
+    limits = limits.expand_as(over)
+    for some in torch.split(torch.arange(len(rows), device=rows.device), max(NUMBERS // x.points.shape[1], 1)):
+        i, j = rows[some], columns[some]
+        within[i, j] = inside(_squares(x.points[i], y.points[j]), limits[i, j])
+    return within
+
+
+def _nearest(x: _Set, y: _Set, k: int, begin: int | None) -> Nearest:
+    """Of each of x; the first is `y.points[begin]`, if they are of y themselves."""
+    skip = int(begin is not None)
+    rough = _rough(x, y)
+    if begin is not None:
+        rough.squares.diagonal(begin).fill_(-torch.inf)  # first, even among copies
+    looked = min(k + skip + SPARE, len(y.points))
+    values, candidates = rough.squares.topk(looked, largest=False)
+    candidates = candidates[:, skip:]
+    squares = torch.stack([_squares(x.points, y.points[column]) for column in candidates.T], dim=1)
+    exact, order = squares.sort(dim=1, stable=True)
+    indices = candidates.gather(1, order)
+    if looked < len(y.points):
+        doubtful = exact[:, k - 1] > values[:, -1] - rough.error[:, 0]  # one that was not looked at may be nearer
+        for row in doubtful.nonzero().flatten().tolist():
+            every = torch.cat([_squares(x.points[row], part) for part in torch.split(y.points, max(NUMBERS // y.points.shape[1], 1))])
+            if begin is not None:
+                every[begin + row] = torch.inf
+            exact[row, :k], indices[row, :k] = every.topk(k, largest=False)
+    return Nearest(exact[:, :k].sqrt(), indices[:, :k])

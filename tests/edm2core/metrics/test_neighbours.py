@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edm2core.metrics import neighbours
-from edm2core.metrics.neighbours import density_and_coverage, memorised, nearest
+from edm2core.metrics.neighbours import density_and_coverage, memorised, nearest, precision_and_recall
 
 
 def normal(n: int, dimensions: int, seed: int) -> Tensor:
@@ -69,3 +70,55 @@ def test_an_exact_copy_of_an_image_that_occurs_twice_counts() -> None:
     training = normal(50, 2048, 0)
     training[25:] = training[:25]
     assert memorised(training[:25], training).share == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("copies", [1, 2, 7])
+def test_of_identical_sets_every_share_is_one(offset: float, copies: int) -> None:
+    """Of each image `copies`: where a ball reaches to no other place (more copies than neighbours), its open inside is empty."""
+    x = (normal(210 // copies, 48, 3) + offset).repeat(copies, 1)
+    assert precision_and_recall(x, x) == (1, 1)
+    expected = {1: (1.0, 1.0), 2: (4 / 5, 1.0), 7: (0.0, 0.0)}[copies]  # 2: the fifth nearest is one of a pair, so 4 lie inside
+    assert density_and_coverage(x, x) == expected
+
+
+def test_an_order_of_the_images_changes_nothing() -> None:
+    x, shuffled = normal(300, 64, 4), torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    assert density_and_coverage(x[shuffled], x) == (1, 1)
+
+
+def test_ties_count_in_closed_balls_and_not_in_open_ones() -> None:
+    """On a line of whole numbers with 2 neighbours, the last one's ball has radius 2 and the one before has radius 1."""
+    real = torch.arange(1.0, 41.0)[:, None].repeat(1, 3)
+    inside, edge, outside = (torch.full((1, 3), at) for at in (41.0, 42.0, 43.0))
+    assert [density_and_coverage(x, real, 2)[0] for x in (inside, edge, outside)] == [1 / 2, 0, 0]
+    assert [precision_and_recall(torch.cat([x, real[:9]]), real, 2)[0] for x in (inside, edge, outside)] == [1, 1, 9 / 10]
+
+
+def test_precision_and_recall_are_as_defined() -> None:
+    samples, real = 0.8 * normal(40, 6, 0).double() + 0.5, normal(60, 6, 1).double()
+
+    def share(queries: Tensor, centres: Tensor) -> float:
+        radii = (centres[:, None] - centres[None]).norm(dim=2).sort(dim=1).values[:, 3]
+        return float(((queries[:, None] - centres[None]).norm(dim=2) <= radii).any(1).double().mean())
+
+    expected = share(samples, real), share(real, samples)
+    assert precision_and_recall(samples, real) == expected
+    assert 0 < min(expected) < max(expected) < 1
+
+
+@pytest.mark.parametrize("metric", [precision_and_recall, density_and_coverage])
+def test_a_large_mean_takes_nothing_from_what_sets_differ_in(metric: Callable[[Tensor, Tensor], tuple[float, float]]) -> None:
+    """Features are rounded to multiples of 2⁻¹⁰, which a mean of 1000 leaves exact in single precision."""
+    samples, real = ((normal(300, 64, seed) * 1024).round() / 1024 for seed in (5, 6))
+    assert metric(samples + 1000, real + 1000) == metric(samples, real)
+
+
+def test_the_nearest_are_exact_where_matrix_products_cannot_tell() -> None:
+    """Two heaps of small spread that are far apart, in double precision: a product's rounding is larger than the distances within."""
+    heaps = torch.cat([1e-6 * normal(40, 8, 0).double() + 1e3, 1e-6 * normal(40, 8, 1).double() - 1e3])
+    every = (heaps[:, None] - heaps[None]).norm(dim=2)
+    found = nearest(heaps, heaps, 3, among_themselves=True)
+    torch.testing.assert_close(found.distances, every.sort(dim=1).values[:, 1:4], rtol=1e-6, atol=0)
+    assert density_and_coverage(heaps, heaps) == (1, 1)
+    assert precision_and_recall(heaps, heaps) == (1, 1)

@@ -62,6 +62,29 @@ def test_it_is_torch_fidelitys_but_for_the_rounding_of_its_float32_mean() -> Non
     assert frechet_distance(statistics(x), statistics(y)) == pytest.approx(library, rel=1e-5)
 
 
+@pytest.mark.parametrize("dead", [0, 8, 63])
+def test_the_distance_of_identical_sets_is_zero_whatever_their_rank(dead: int) -> None:
+    """With features that are the same for all images, roots of the eigenvalues of a product of covariances are lost in rounding."""
+    x = 30 * features(500, 64, 0)
+    x[:, :dead] = x[:, 63:] if dead == 63 else 1.0
+    own = statistics(x)
+    assert frechet_distance(own, own) == pytest.approx(0, abs=1e-13 * np.trace(own.covariance))
+    assert frechet_distance(own, own) >= 0
+
+
+@pytest.mark.parametrize("dead", [1, 8, 60])
+def test_features_that_are_zero_everywhere_change_nothing(dead: int) -> None:
+    x, y = features(500, 64, 1), features(500, 64, 2)
+    padded = [np.concatenate([z, np.zeros((500, dead), np.float32)], axis=1) for z in (x, y)]
+    turned = [(z.astype(np.float64) @ rotation(64 + dead)) for z in padded]
+    expected = frechet_distance(statistics(x), statistics(y))
+    assert frechet_distance(*(Statistics(z.mean(0), np.cov(z.T), 500) for z in turned)) == pytest.approx(expected, rel=1e-11)
+
+
+def rotation(dimensions: int) -> np.ndarray:
+    return np.asarray(np.linalg.qr(np.random.default_rng(9).standard_normal((dimensions, dimensions)))[0])
+
+
 def test_too_few_images_for_a_covariance_are_refused() -> None:
     with pytest.raises(InputError, match="64 images are too few") as caught:
         statistics(features(64, 64, 0))

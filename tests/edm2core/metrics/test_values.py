@@ -29,7 +29,6 @@ from edm2core.metrics.values import Compared, metric_values
 
 CPU = torch.device("cpu")
 Blobs = Callable[..., np.ndarray]
-KID = Metric("kid", "inception")
 IMAGES = 2100  # Inception's covariance needs 2049
 
 
@@ -59,7 +58,8 @@ def test_every_metric_is_its_functions_value_of_the_same_features_in_float64() -
     }
     own = prc_features_to_metric(x.float(), y.float(), verbose=False)
     library |= {f"{name}_inception": own[name] for name in ("precision", "recall")}
-    assert ours == pytest.approx(library, rel=1e-9)
+    assert ours == pytest.approx(library, rel=1e-7)  # precision and recall are means of float32 there
+    assert all(ours[name] == pytest.approx(library[name], rel=1e-9) for name in ("fid", "kid", "is"))
 
 
 def test_names_of_results_and_no_more_than_was_asked_for() -> None:
@@ -74,18 +74,31 @@ def test_too_few_images_are_refused() -> None:
         values(["fid"], "inception", features(64, 64, 0), features(100, 64, 1))
 
 
-def test_kids_standard_error_is_that_of_independent_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edm2core.metrics.values.SUBSETS", 20)
-    monkeypatch.setattr("edm2core.metrics.values.SUBSET", 100)
-    real = reference(features(800, 8, 0))
-    found = [metric_values([KID], Compared(features(500, 8, 1) + drawn(seed), real, CPU))["kid"] for seed in range(60)]
-    errors = [value.error for value in found if value.error is not None]
-    assert 0.5 < np.mean(errors) / np.std([value.value for value in found], ddof=1) < 3
+def test_features_that_are_not_finite_are_refused_whatever_is_measured() -> None:
+    found = features(1100, 8, 1)
+    found[17, 3] = np.inf
+    for name in METRICS:
+        with pytest.raises(InputError, match="not finite"):
+            values([name], "inception", found, features(1200, 8, 2))
 
 
-def drawn(seed: int) -> np.ndarray:
-    """What makes sets independent: noise that is as large as the features."""
-    return 3 * np.random.default_rng(seed + 10).standard_normal((500, 8)).astype(np.float32)
+def test_the_inception_scores_standard_error_is_that_of_independent_sets() -> None:
+    real = reference(features(20, 4, 0))
+    sets = [2 * torch.randn(200, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(400)]
+    found = [metric_values([Metric("is", "inception")], Compared(x.numpy(), real, CPU, lambda x=x: x))["is"] for x in sets]
+    spread = np.std([value.value for value in found], ddof=1)
+    assert np.sqrt(np.mean([value.error**2 for value in found if value.error is not None])) == pytest.approx(spread, rel=0.15)
+
+
+def test_the_inception_scores_standard_error_has_one_less_than_n_below_it() -> None:
+    logits = torch.from_numpy(features(100, 6, 3))
+    found = metric_values([Metric("is", "inception")], Compared(features(100, 6, 3), reference(features(20, 6, 0)), CPU, lambda: logits))[
+        "is"
+    ]
+    shuffled = logits[np.random.RandomState(2020).permutation(100)].double()
+    parts = [isc_features_to_metric(part, splits=1, shuffle=False)["inception_score_mean"] for part in shuffled.split(10)]
+    assert found.value == pytest.approx(np.mean(parts), rel=1e-12)
+    assert found.error == pytest.approx(np.std(parts, ddof=1) / np.sqrt(10), rel=1e-12)
 
 
 def png_folder(folder: Path, images: np.ndarray) -> str:
