@@ -65,8 +65,12 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
         tasks = other_science.accepting(tasks)
     elif place.shares_disk:  # else it is for the science of the jobs' image to say
         other_science.refuse(other_science.continued(tasks, there, store), store)
-    record = open_run(store, experiment, tasks, left_out)
-    (bring_here if place.shares_disk else upload)(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    record = open_run(store, experiment, tasks, left_out, say)
+    (bring_here if place.shares_disk else upload)(tasks, store, say)
     backend = place.backend(record)
     stop = threading.Event()
     view = View(tasks, console)

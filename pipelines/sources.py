@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.plan import Task
 from edm2core.stages.sources import GET_WEIGHTS, WHAT, data_settings, download_folder, fetch_file, fetch_weights
 from edm2core.store.base import Store
+from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
-from edm2core.store.sources import is_stored, put
+from edm2core.store.sources import is_stored, put, source_ref
 from pipelines.suited import check_data, is_revised, survey_data
 from pipelines.weights import weights_digest
+
+LOOK_S = 1.0  # between two looks whether another one's upload has ended
 
 
 def resolve(experiment: Experiment) -> dict[str, str]:
@@ -91,7 +95,21 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
         say(f"uploading {shown(source)} to {store.uri}")
         found = _fetch(task, cache)
         if found is not None:
-            put(store, digest, found, cache)
+            _put(store, digest, found, cache, say)
+
+
+def _put(store: Store, digest: str, found: Path, cache: Path, say: Callable[[str], None]) -> None:
+    """Store it under a lease, so that no gc takes it for left behind and nobody uploads it twice at once."""
+    said = False
+    while not is_stored(store, digest):
+        try:
+            with acquire(store, source_ref(digest)):
+                put(store, digest, found, cache)
+        except Busy as busy:
+            if not said:
+                say(f"waiting: {busy.what}")
+            said = True
+            time.sleep(LOOK_S)
 
 
 def _fetch(task: Task, cache: Path) -> Path | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.body import wisher
@@ -51,18 +51,30 @@ def _text(run: Run, file: str) -> str:
         return ""
 
 
-def recorded_outcomes(run: Run, *, running: bool = False) -> dict[Ref, Outcome]:
-    """How each task ended when it was last tried, by the run's own record, or stands where it goes on; what was never tried is left out."""
+@dataclass(frozen=True)
+class Record:
+    """How each task ended when it was last tried, by a run's own events, or stands; and which of the events cannot be read."""
+
+    outcomes: dict[Ref, Outcome]
+    damaged: tuple[str, ...] = ()
+
+
+def read_outcomes(run: Run, *, running: bool = False) -> Record:
+    """What a run's record says of its tasks, or where it goes on how they stand; what was never tried is left out."""
     states = (*ENDS, *STANDS) if running else ENDS
     found: dict[Ref, Outcome] = {}
-    for entry in run.store.list(f"{run.folder}/events/"):
-        for line in run.store.read(entry.path).decode(errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError):
-                event = json.loads(line)
-                if event["kind"] in states and "error" in event:
-                    ref = Ref.parse(event["task"])
-                    found[ref] = Outcome(event["kind"], event["error"], f"{run.store.uri}/{run.folder}/logs/{ref.stage}-{ref.key}")
-    return found
+    events, damaged = run.events()
+    for event in events:
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            if event["kind"] in states and "error" in event:
+                ref = Ref.parse(event["task"])
+                found[ref] = Outcome(event["kind"], event["error"], f"{run.store.uri}/{run.folder}/logs/{ref.stage}-{ref.key}")
+    return Record(found, tuple(damaged))
+
+
+def recorded_outcomes(run: Run, *, running: bool = False) -> dict[Ref, Outcome]:
+    """The outcomes alone."""
+    return read_outcomes(run, running=running).outcomes
 
 
 def finish(run: str, store: str, page: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edm2core.errors import StoreError
 from edm2core.manifest import FileRecord
+
+UNKNOWN_S = 86_400.0  # without a change, until what a process of another machine was writing counts as left behind
 
 
 class Entry(NamedTuple):
@@ -70,8 +72,12 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Remove an object; nothing happens if there is none."""
 
-    def sweep(self, older_than_s: float) -> int:
-        """Delete what interrupted writes left behind (no reader ever sees it); returns the bytes freed."""
+    def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
+        """Delete what interrupted writes left behind (no reader ever sees it); returns the bytes freed.
+
+        What a process that lives is writing stays, however old. Where it cannot be known whether the writer lives, what is younger than a
+        day stays in any case, and what `could_commit` says somebody may be writing, by its path or "" where that is not known.
+        """
 
 
 def check_path(path: str) -> str:

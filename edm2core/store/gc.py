@@ -1,4 +1,10 @@
-"""What no kept run needs any more, and removing it."""
+"""What no kept run needs any more, and removing it.
+
+What is needed follows from the runs' plans, and what may still be committed from the leases; the store is listed once. Removing is safe
+beside work, by two orders. Leases are read before and after the listing, so that whatever was not yet committed when it was listed belongs
+to one that is seen. And the lease on `gc/store` is held from before the plans are read, while a run waits for it after its plan is written:
+so either the plan is seen, or the run looks for results only when all is removed.
+"""
 
 from __future__ import annotations
 
@@ -7,68 +13,155 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from edm2core.errors import IntegrityError
+from edm2core.errors import IntegrityError, MissingError
 from edm2core.manifest import Manifest, Ref
-from edm2core.plan import trajectory_ref
+from edm2core.plan import Task, TrajectorySettings, average_ref, trajectory_ref, unverified
 from edm2core.store.base import Entry, Store
-from edm2core.store.leases import holder
-from edm2core.store.results import discard, load
-from edm2core.store.runs import list_runs, load_plan
+from edm2core.store.leases import GC, Holder, acquire, holder, standing
+from edm2core.store.plans import MEND_PLAN, read_plan
+from edm2core.store.results import load
+from edm2core.store.runs import list_runs
+from edm2core.store.summary import each
 
 DAY_S = 86_400.0
+NAMED = 5  # runs in one message
+OF_TRAININGS = ("snapshot", "average")  # committed under the lease on their trajectory
 
 
 class Removal(NamedTuple):
-    """Something of the store that can go: a folder, with its closing slash, or one object; its bytes, and why."""
+    """Something of the store that can go: a folder, with its closing slash, or one object; its bytes, why, and the objects that it has."""
 
     path: str
     size: int
     why: str
+    objects: tuple[str, ...]
 
 
 def plan_gc(store: Store, days: float = 7) -> list[Removal]:
-    """What can be removed: named by no run in `runs/`, held by nobody, and not written to for `days`.
+    """What can be removed: named by no run in `runs/`, not to be committed by anybody who holds a lease, and not written to for `days`.
 
-    Raises IntegrityError if a run's plan cannot be read, since what it needs is then unknown.
+    Raises IntegrityError if a run's plan is damaged, since what it needs is then unknown.
     """
-    kept, folders = _kept(store), _folders(store)
-    held = {ref for prefix in folders if prefix.startswith("leases/") and (ref := _ref(prefix)) and _is_held(store, ref)}
+    return _look(store, days)[0]
+
+
+def apply(store: Store, days: float = 7) -> tuple[list[Removal], int]:
+    """Remove what can go, and what interrupted writes left; what went, and the bytes freed.
+
+    Raises IntegrityError as `plan_gc` does, and Busy while another process does the same.
+    """
+    with acquire(store, GC):
+        removals, works = _look(store, days)
+        gone: list[Removal] = []
+        for leases in (False, True):  # last, so that a generation never starts anew beside what was made in an old one
+            those = [removal for removal in removals if removal.path.startswith("leases/") == leases]
+            gone += [removal for removal, removed in zip(those, each(store, lambda r: _remove(store, r), those), strict=True) if removed]
+        return gone, sum(removal.size for removal in gone) + store.sweep(days * DAY_S, works.could_commit)
+
+
+def _look(store: Store, days: float) -> tuple[list[Removal], _Works]:
+    before = standing(store)
+    kept, folders = _Kept.of(store), _folders(store)
+    works = _Works.of(before, standing(store))
     going: dict[str, Removal] = {}
-    for prefix in sorted(folders, reverse=True):  # scratch before leases
-        ref = _ref(prefix)
-        if ref in held:
-            continue
-        area = prefix.split("/")[0]
-        if area == "results" and ref:
-            found = _results(store, ref, folders[prefix], kept)
-        elif area == "scratch" and ref:
-            found = [(prefix, kept.why_not_scratch(store, ref))]
-        elif area == "leases" and ref:  # generations must not start anew beside pieces of old ones
-            scratch = f"{ref.scratch}/"
-            found = [(prefix, "nobody holds it, and there is no unfinished work" if scratch in going or scratch not in folders else "")]
-        elif area == "work":
-            found = [(prefix, "left behind by a process that was killed")]
-        elif area == "sources":
-            name = prefix.split("/")[1].partition(".")[0]
-            found = [(prefix, "" if name in kept.digests else "no run names this source")]
-        else:
-            found = []
-        for path, why in found:
+    for prefix in sorted(folders, reverse=True):  # work and scratch before leases
+        for path, why in _unneeded(store, prefix, folders, kept, works, going):
             entries = [entry for entry in folders[prefix] if entry.path.startswith(path)]
-            if why and min(entry.age_s for entry in entries) > days * DAY_S:
-                going[path] = Removal(path, sum(entry.size for entry in entries), why)
-    return sorted(going.values())
+            if min(entry.age_s for entry in entries) > days * DAY_S:
+                size = sum(entry.size for entry in entries)
+                going[path] = Removal(path, size, why, tuple(entry.path for entry in entries))
+    return sorted(going.values()), works
 
 
-def apply(store: Store, removals: list[Removal], days: float = 7) -> int:
-    """Remove those of the removals that still can go, and what interrupted writes left; returns the bytes freed."""
-    still = {removal.path for removal in plan_gc(store, days)}  # a run may have begun since
-    freed = 0
-    for removal in removals:
-        if removal.path in still:
-            discard(store, removal.path)
-            freed += removal.size
-    return freed + store.sweep(days * DAY_S)
+def _unneeded(
+    store: Store, prefix: str, folders: dict[str, list[Entry]], kept: _Kept, works: _Works, going: dict[str, Removal]
+) -> list[tuple[str, str]]:
+    """What below an address is neither needed nor being worked on: paths, and why each can go."""
+    area, ref = prefix.split("/")[0], _ref(prefix)
+    if ref is None or works.holds(ref):
+        return []
+    if area == "results":
+        return _of_result(store, ref, folders[prefix], kept, works)
+    why = ""
+    if area == "scratch":
+        why = kept.why_not_scratch(store, ref, folders)
+    elif area == "leases":  # generations must not start anew beside what was made in old ones
+        made = [f"{ref.scratch}/", *(each for each in folders if each.startswith(f"work/{ref.stage}-{ref.key}-"))]
+        why = "" if any(each in folders and each not in going for each in made) else "nobody holds it, and there is no unfinished work"
+    elif area == "work":
+        why = "left behind by a process that was killed"
+    elif area == "sources" and ref.key not in kept.digests:
+        why = "no run names this source"
+    return [(prefix, why)] if why else []
+
+
+def _of_result(store: Store, ref: Ref, entries: list[Entry], kept: _Kept, works: _Works) -> list[tuple[str, str]]:
+    """What of a result can go: all of it, or the attempts that did not become it."""
+    committed = any(entry.path == ref.manifest for entry in entries)
+    attempts = {entry.path.split("/")[3] for entry in entries if entry.path.count("/") > 3}
+    if not committed and works.train and ref.stage in OF_TRAININGS:
+        return []  # any training may be about to commit it
+    if not kept.names(ref):
+        manifest = None
+        if committed and ref.stage in ("calibration", *(OF_TRAININGS if works.train else ("average",))):
+            try:
+                manifest = load(store, ref)
+            except IntegrityError:
+                return []  # whose it is cannot be known
+        if manifest and (kept.owns(manifest) or works.holds(_trajectory(manifest))):
+            return []
+        return [(f"{ref.folder}/", "no run needs this result")]
+    if committed and len(attempts) > 1:
+        try:
+            manifest = load(store, ref)
+        except IntegrityError:
+            return []  # `edm2 verify` names it
+        attempts -= {manifest.attempt} if manifest else attempts
+    elif committed:
+        attempts = set()
+    return [(f"{ref.folder}/{attempt}/", "an attempt that did not become the result") for attempt in sorted(attempts)]
+
+
+def _remove(store: Store, removal: Removal) -> bool:
+    """Delete what was seen, a manifest first, so that no reader trusts the rest; not what has been taken up since."""
+    ref = _ref(removal.path)
+    if ref and not removal.path.startswith("leases/") and (last := holder(store, ref)) and last.could_commit:
+        return False
+    for path in sorted(removal.objects, key=lambda path: not path.endswith("/manifest.json")):
+        store.delete(path)
+    return True
+
+
+@dataclass
+class _Works:
+    """Who may still commit something."""
+
+    refs: set[Ref] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, before: dict[Ref, Holder], after: dict[Ref, Holder]) -> _Works:
+        """Whoever could at one of two times, or has taken or given back a lease between them."""
+        refs = {ref for last in (before, after) for ref, found in last.items() if found.could_commit}
+        return cls(refs | {ref for ref, found in after.items() if _state(before.get(ref)) != _state(found)} | {GC})
+
+    @property
+    def train(self) -> bool:
+        return any(ref.stage == "trajectory" for ref in self.refs)
+
+    def holds(self, ref: Ref) -> bool:
+        return ref in self.refs
+
+    def could_commit(self, path: str) -> bool:
+        """Whether an object at this path, or of a path that is not known (""), may be being written by one of them."""
+        if not path:
+            return bool(self.refs - {GC})
+        parts = path.split("/")
+        ref = _ref("/".join(parts[:3]) + "/") if parts[0] != "sources" else _ref(path)
+        return ref is not None and (self.holds(ref) or (self.train and parts[0] == "results" and ref.stage in OF_TRAININGS))
+
+
+def _state(last: Holder | None) -> tuple[int, bool] | None:
+    return (last.generation, last.released) if last else None
 
 
 @dataclass
@@ -79,41 +172,84 @@ class _Kept:
     trajectories: set[Ref] = field(default_factory=set)
     digests: set[str] = field(default_factory=set)
 
-    def has(self, store: Store, ref: Ref) -> bool:
-        """Whether a result is named, or belongs to what is: a training's averages, and what an extractor was held to."""
-        if ref in self.results:
-            return True
-        manifest = _load(store, ref) if ref.stage in ("average", "calibration") else None
-        if manifest is None:
-            return False
-        if ref.stage == "calibration":
-            return Ref.parse(manifest.inputs["extractor"]) in self.results
-        return Ref("trajectory", str(manifest.metadata.get("trajectory"))) in self.trajectories
+    @classmethod
+    def of(cls, store: Store) -> _Kept:
+        runs = list_runs(store)
+        plans = each(store, lambda run: _plan(store, run), runs)
+        lost = {run: plan for run, plan in zip(runs, plans, strict=True) if isinstance(plan, IntegrityError)}
+        if lost:
+            _refuse(store, lost)
+        kept, keys = cls(), dict[str, Ref]()
+        for tasks in plans:
+            if not isinstance(tasks, IntegrityError):
+                kept._add(tasks, keys)
+        return kept
 
-    def why_not_scratch(self, store: Store, ref: Ref) -> str:
+    def _add(self, tasks: list[Task], known: dict[str, Ref]) -> None:
+        for task in tasks:
+            self.results |= {task.ref, *task.needs}
+            self.digests.add(str(task.settings.get("digest")).rpartition(":")[2])
+            if task.stage == "snapshot":
+                what = repr([task.version, task.inputs, *(task.settings[name] for name in TrajectorySettings.model_fields)])
+                if what not in known:  # a trajectory's key is slow to find, and all its snapshots have the same
+                    known[what] = trajectory_ref(task)
+                    self.trajectories.add(known[what])
+                    self._add_averages(task, known[what])
+
+    def _add_averages(self, task: Task, trajectory: Ref) -> None:
+        """Those that a training of this length stores; one of another length says in its manifest whose it is."""
+        training = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields}).training
+        last = max(training.epochs, *task.wanted, int(task.settings["epoch"]))
+        self.results |= {average_ref(trajectory, epoch) for epoch in training.stored_epochs(last)}
+
+    def names(self, ref: Ref) -> bool:
+        return ref in self.results
+
+    def owns(self, manifest: Manifest) -> bool:
+        """Whether a result belongs to what is named: a training's averages, and what an extractor was held to."""
+        if manifest.stage == "calibration":
+            return Ref.parse(manifest.inputs["extractor"]) in self.results
+        return manifest.stage == "average" and _trajectory(manifest) in self.trajectories
+
+    def why_not_scratch(self, store: Store, ref: Ref, folders: dict[str, list[Entry]]) -> str:
         if ref in self.trajectories:
             return ""
         if ref not in self.results:
             return "unfinished work that no run needs"
-        return "" if _load(store, ref) is None else "left over from work that is finished"
+        if not any(entry.path == ref.manifest for entry in folders.get(f"{ref.folder}/", ())):
+            return ""
+        with suppress(IntegrityError):  # a damaged result may have to be made again from it
+            return "left over from work that is finished" if load(store, ref) else ""
+        return ""
 
 
-def _kept(store: Store) -> _Kept:
-    kept = _Kept()
-    for run in list_runs(store):
-        try:
-            _, tasks = load_plan(store, run)
-        except IntegrityError as error:
-            raise IntegrityError(
-                f"{error.what} So what it needs is unknown, and nothing is removed.",
-                where=error.where,
-                do_next="Remove that run (edm2 runs rm), or run its experiment again.",
-            ) from None
-        kept.trajectories |= {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
-        for task in tasks:
-            kept.results |= {task.ref, *task.needs}
-            kept.digests.add(str(task.settings.get("digest")).rpartition(":")[2])
-    return kept
+def _plan(store: Store, run: str) -> list[Task] | IntegrityError:
+    """A run's tasks, or why what it needs is not known; a plan without a digest, of an earlier version, verifies by its tasks' keys."""
+    try:
+        plan = read_plan(store, run)
+        tasks = plan.parsed()
+        if plan.sealed or not (changed := unverified(tasks)):
+            return tasks
+        return IntegrityError(f"The plan of {run} has been changed since it was written: {changed[0].ref} is not that task's key.")
+    except MissingError:
+        return IntegrityError(f"The plan of {run} is missing.", where=f"runs/{run}/plan.json")
+    except IntegrityError as error:
+        return error
+
+
+def _refuse(store: Store, lost: dict[str, IntegrityError]) -> None:
+    """Raise IntegrityError naming the runs whose needs are unknown."""
+    named = list(lost.values())[:NAMED]
+    others = f" {len(lost) - NAMED} more runs' plans cannot be read." if len(lost) > NAMED else ""
+    raise IntegrityError(
+        f"{' '.join(error.what for error in named)}{others} What is needed is unknown, so nothing is removed.",
+        where=", ".join(f"{store.uri}/runs/{run}/plan.json" for run in list(lost)[:NAMED]),
+        do_next=MEND_PLAN,
+    )
+
+
+def _trajectory(manifest: Manifest) -> Ref:
+    return Ref("trajectory", str(manifest.metadata.get("trajectory")))
 
 
 def _folders(store: Store) -> dict[str, list[Entry]]:
@@ -127,29 +263,10 @@ def _folders(store: Store) -> dict[str, list[Entry]]:
 
 
 def _ref(prefix: str) -> Ref | None:
-    """Whose it is, a working folder being its process's; None of a source."""
+    """Whose it is: a working folder its process's, a source its own; None of what is not ours to know."""
     parts = prefix.split("/")
     if parts[0] == "work":
         return Ref(*parts[1].split("-")[:2]) if parts[1].count("-") >= 2 else None
-    return Ref(parts[1], parts[2]) if len(parts) == 4 else None
-
-
-def _results(store: Store, ref: Ref, entries: list[Entry], kept: _Kept) -> list[tuple[str, str]]:
-    """What of a result can go: all of it, or the attempts that did not become it."""
-    if not kept.has(store, ref):
-        return [(f"{ref.folder}/", "no run needs this result")]
-    manifest = _load(store, ref)
-    attempts = {entry.path.split("/")[3] for entry in entries if entry.path.count("/") > 3}
-    losers = attempts - ({manifest.attempt} if manifest else set())
-    return [(f"{ref.folder}/{attempt}/", "an attempt that did not become the result") for attempt in sorted(losers)]
-
-
-def _is_held(store: Store, ref: Ref) -> bool:
-    last = holder(store, ref)
-    return last is not None and last.alive
-
-
-def _load(store: Store, ref: Ref) -> Manifest | None:
-    with suppress(IntegrityError):
-        return load(store, ref)
-    return None
+    if parts[0] == "sources":
+        return Ref("source", parts[1].partition(".")[0])
+    return Ref(parts[1], parts[2]) if len(parts) >= 4 else None

@@ -6,48 +6,30 @@ in what it writes (Scratch) and from the conditional commit (results), not from 
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edm2core.errors import EdmError, MissingError, StoreError
+from edm2core.errors import EdmError, IntegrityError, MissingError, StoreError
 from edm2core.events import emit
 from edm2core.manifest import Ref
-from edm2core.store.base import Store
+from edm2core.store.base import Entry, Store
+from edm2core.store.process import Process
+from edm2core.store.sealed import read_sealed, sealed
+from edm2core.store.summary import each
+
+__all__ = ["BEAT_S", "PATIENCE_S", "Busy", "Holder", "Lease", "Process", "acquire", "holder", "standing"]
 
 BEAT_S = 5.0
 PATIENCE_S = 60.0  # without a beat, by the store's clock, until somebody else may take over
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process, told apart from every other one on any machine, now or later; empty strings where the system does not say."""
-
-    host: str
-    boot: str
-    namespace: str  # of process numbers: two containers of one machine have processes with the same number
-    pid: int
-    begun: str
-
-    @classmethod
-    def current(cls) -> Self:
-        return cls(*_machine(), os.getpid(), _begun(os.getpid()) or "")
-
-    @property
-    def gone(self) -> bool:
-        """Whether it certainly runs no more; False where this process cannot know."""
-        here = (self.host, self.boot, self.namespace) == _machine()
-        return here and bool(self.boot and self.begun) and _begun(self.pid) != self.begun
+SILENT_S = 3600.0  # without a beat, until one that was not given back can no longer wake up and commit
+GC = Ref("gc", "store")  # held while what no run needs is removed
+RECORD, BEAT = ("owner", "process", "started", "token"), ("released", "time")  # their fields
 
 
 @dataclass(frozen=True)
@@ -60,6 +42,7 @@ class Holder:
     started: float  # seconds since 1970, by the holder's clock
     released: bool
     beat_age_s: float  # by the store's clock
+    damaged: str = ""  # the file that cannot be read and why: then nothing is known of the holder but whether it is silent
 
     @property
     def alive(self) -> bool:
@@ -67,12 +50,24 @@ class Holder:
         return not self.released and not self.process.gone and self.beat_age_s < PATIENCE_S
 
     @property
+    def could_commit(self) -> bool:
+        """Whether it may still write: it is alive, or has been silent for less than an hour and may have been asleep."""
+        return not self.released and not self.process.gone and self.beat_age_s < SILENT_S
+
+    @property
     def who(self) -> str:
+        if self.damaged:
+            return "a process whose lease is damaged"
         return f"pid {self.process.pid} on host {self.process.host}"
 
     def __str__(self) -> str:
+        if self.damaged:
+            return f"{self.damaged}; last beat {self.beat_age_s:.0f} s ago"
         since = time.strftime("%H:%M", time.localtime(self.started))
         return f"{self.who} since {since}, last beat {self.beat_age_s:.0f} s ago"
+
+
+CLEARED = Holder(-1, "", Process("", "", "", 0, ""), 0.0, True, 0.0)
 
 
 class Busy(StoreError):
@@ -118,7 +113,7 @@ class Lease:
                 self._beat(released=False)
 
     def _beat(self, released: bool) -> None:
-        self._store.write(_path(self._ref, self.generation, "beat"), json.dumps({"released": released, "time": time.time()}).encode())
+        self._store.write(_path(self._ref, self.generation, "beat"), sealed({"released": released, "time": time.time()}, None))
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +135,7 @@ def acquire(store: Store, ref: Ref, owner: str | None = None) -> Lease:
             raise Busy(ref, last)
         generation = last.generation + 1 if last else 1
         record = {"owner": owner or "", "process": asdict(Process.current()), "started": time.time(), "token": secrets.token_hex(8)}
-        won = store.create(_path(ref, generation, "json"), json.dumps(record).encode())
+        won = store.create(_path(ref, generation, "json"), sealed(record, None))
         # A newer one means that this process slept while others came and went, and the generation it then made had been cleared away.
         if won and _newest(store, ref) == generation:
             _delete_before(store, ref, generation)
@@ -150,32 +145,46 @@ def acquire(store: Store, ref: Ref, owner: str | None = None) -> Lease:
 def holder(store: Store, ref: Ref) -> Holder | None:
     """The last one who took the lease, alive or not; None if nobody ever did."""
     while True:
-        ages = {entry.path: entry.age_s for entry in store.list(_folder(ref))}
-        generation = _newest_of(ages)
-        if generation == 0:
-            return None
-        paths = [_path(ref, generation, "json"), _path(ref, generation, "beat")]
-        with suppress(MissingError):  # cleared away in between by a newer one
-            record = _values(store.read(paths[0]))
-            beat = _values(store.read(paths[1])) if paths[1] in ages else {}
-            age = min(ages[path] for path in paths if path in ages)
-            return _holder(generation, record, bool(beat.get("released")), age)
+        found = _holder(store, ref, list(store.list(_folder(ref))))
+        if found != CLEARED:
+            return found
 
 
-def _holder(generation: int, record: dict[str, Any], released: bool, age: float) -> Holder:
+def standing(store: Store) -> dict[Ref, Holder]:
+    """The last holder of every lease that one was heard of within the hour: who may still commit something, or has just done so."""
+    folders: dict[Ref, list[Entry]] = {}
+    for entry in store.list("leases/"):
+        parts = entry.path.split("/")
+        if len(parts) == 4:
+            folders.setdefault(Ref(parts[1], parts[2]), []).append(entry)
+    recent = {ref: entries for ref, entries in folders.items() if min(entry.age_s for entry in entries) < SILENT_S}
+    found = each(store, lambda ref: _holder(store, ref, recent[ref]), recent)
+    return {ref: holder(store, ref) if last == CLEARED else last for ref, last in zip(recent, found, strict=True) if last}  # type: ignore[misc]
+
+
+def _holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:
+    """The newest generation's of what was listed; CLEARED where a newer one has taken its files away since."""
+    ages = {entry.path: entry.age_s for entry in entries}
+    generation = _newest_of(ages)
+    if generation == 0:
+        return None
+    paths = [_path(ref, generation, "json"), _path(ref, generation, "beat")]
+    age, damaged, values = min(ages[path] for path in paths if path in ages), "", [dict[str, Any](), dict[str, Any]()]
+    for number, (path, fields) in enumerate(zip(paths, (RECORD, BEAT), strict=True)):
+        try:
+            values[number] = read_sealed(store, path, fields) if path in ages else {}
+        except MissingError:
+            return CLEARED
+        except IntegrityError as error:
+            damaged = damaged or f"{path}: {error.what}"
+    record, beat = values
+    released = beat.get("released") is True
     try:
         process = Process(**record["process"])
-        return Holder(generation, str(record["owner"]), process, float(record["started"]), released, age)
+        return Holder(generation, str(record["owner"]), process, float(record["started"]), released, age, damaged)
     except (KeyError, TypeError, ValueError):  # not ours to understand: it counts until it is silent
-        return Holder(generation, "", Process("unknown", "", "", 0, ""), time.time() - age, released, age)
-
-
-def _values(data: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(data)
-    except ValueError:
-        return {}
-    return values if isinstance(values, dict) else {}
+        damaged = damaged or f"{paths[0]}: The record is damaged: it names no process."
+        return Holder(generation, "", Process("unknown", "", "", 0, ""), time.time() - age, released, age, damaged)
 
 
 def _folder(ref: Ref) -> str:
@@ -209,21 +218,3 @@ def _only_warned(what: str) -> Iterator[None]:
         yield
     except EdmError as error:
         emit("warning", message=f"{what}: {error.what}")
-
-
-@cache
-def _machine() -> tuple[str, str, str]:
-    """Host, boot and namespace of process numbers."""
-    try:
-        return socket.gethostname(), Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return socket.gethostname(), "", ""
-
-
-def _begun(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None if there is none, or only a dead one nobody has waited for."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]

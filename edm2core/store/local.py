@@ -15,7 +15,8 @@ from pathlib import Path
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.manifest import FileRecord
 from edm2core.paths import local_path
-from edm2core.store.base import Entry, check_path, check_prefix, file_record
+from edm2core.store.base import UNKNOWN_S, Entry, check_path, check_prefix, file_record
+from edm2core.store.process import is_gone, tag
 
 TEMPORARY = ".tmp"  # beside everything else, so that a rename never crosses file systems
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
@@ -155,16 +156,18 @@ class LocalStore:
                 except OSError:
                     break
 
-    def sweep(self, older_than_s: float) -> int:
-        """Delete what interrupted writes left behind; the bytes freed."""
+    def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
+        """Like Store.sweep: temporary files, whose names say which process writes them."""
         freed = 0
         with self._words("clean", TEMPORARY):
             now = self._now()
             for path, size, changed in _walk(self.root / TEMPORARY, "", hidden=True):
-                if now - changed > older_than_s:
-                    with suppress(FileNotFoundError):
-                        (self.root / TEMPORARY / path).unlink()
-                        freed += size
+                gone, age = is_gone(path.rpartition("-")[0]), now - changed
+                if gone is False or age <= older_than_s or (gone is None and (age <= UNKNOWN_S or could_commit(""))):
+                    continue
+                with suppress(FileNotFoundError):
+                    (self.root / TEMPORARY / path).unlink()
+                    freed += size
         return freed
 
     def _file(self, path: str) -> Path:
@@ -201,7 +204,7 @@ class LocalStore:
         """The name of a file that does not exist yet, in the store's file system; nothing of it stays."""
         folder = self.root / TEMPORARY
         _make_folder(folder)
-        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = folder / f"{tag()}-{secrets.token_hex(8)}"
         try:
             yield path
         finally:

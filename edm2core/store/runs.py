@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,14 +17,19 @@ from typing import Any
 
 from edm2core.addresses import redacted
 from edm2core.config.experiment import Experiment
-from edm2core.errors import EdmError, InputError, IntegrityError
+from edm2core.errors import EdmError, InputError, IntegrityError, MissingError, StoreError
+from edm2core.events import emit
 from edm2core.keys import key_of
 from edm2core.plan import Task
 from edm2core.store import find_store
 from edm2core.store.base import Store
-from edm2core.store.summary import change, summarise, write
+from edm2core.store.leases import GC, holder
+from edm2core.store.plans import MEND_PLAN, plan_path, read_plan, write_plan
+from edm2core.store.sealed import sealed, unseal
+from edm2core.store.summary import change, each, summarise, summary_path, write
 
 SHARE_S = 15.0  # between two uploads of what a run writes locally
+WAIT_S = 0.5  # between two looks whether a gc has ended
 LISTED = 20  # runs that a message names at most
 NOTES = "notes.md"  # the user's own words about a run, which only the user writes
 
@@ -49,8 +54,34 @@ class Run:
         path = self._local / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(redacted(json.dumps({"time": round(time.time(), 3), **event}, default=str)) + "\n")
+            text = redacted(json.dumps({"time": round(time.time(), 3), **event}, default=str))
+            file.write(sealed(json.loads(text), None).decode() + "\n")
         self.share()
+
+    def events(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """What was logged, by the processes in the order of their starts; and in words what of it is damaged, which is left out."""
+        found: list[dict[str, Any]] = []
+        damaged: list[str] = []
+        for entry in self.store.list(f"{self.folder}/events/"):
+            try:
+                lines = self.store.read(entry.path).splitlines()
+            except MissingError:
+                continue
+            except (IntegrityError, StoreError) as error:
+                if not error.permanent:
+                    raise
+                damaged.append(f"{entry.path}: {error.what}")
+                continue
+            bad = []
+            for number, line in enumerate(lines, 1):
+                try:
+                    found.append(unseal(line))
+                except ValueError:
+                    bad.append(number)
+            if bad:
+                which = f"line {bad[0]}" if len(bad) == 1 else f"{len(bad)} lines, the first {bad[0]},"
+                damaged.append(f"{entry.path}: {which} cannot be read.")
+        return found, damaged
 
     def share(self) -> None:
         """Let others see what was written locally, now and then; what cannot be uploaded now is tried again later."""
@@ -93,21 +124,41 @@ class Run:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def open_run(store: Store, experiment: Experiment, tasks: list[Task], absent: Mapping[str, str]) -> Run:
-    """The run of this experiment, recorded in the store."""
+def _emit_waiting(message: str) -> None:
+    emit("waiting", message=message)
+
+
+def _wait_for_gc(store: Store, say: Callable[[str], None]) -> None:
+    said = False
+    while (other := holder(store, GC)) is not None and other.alive:
+        if not said:
+            say(f"waiting until `edm2 gc` has removed what no run needed: {other}")
+            said = True
+        time.sleep(WAIT_S)
+
+
+def open_run(
+    store: Store, experiment: Experiment, tasks: list[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
+) -> Run:
+    """The run of this experiment, recorded in the store: see `record`."""
     run = Run(run_id(experiment, tasks), store)
-    record(run, experiment.name, experiment.text, [task.to_json() for task in tasks], absent)
+    record(run, experiment.name, experiment.text, [task.to_json() for task in tasks], absent, say)
     return run
 
 
-def record(run: Run, name: str, experiment: str, tasks: list[dict[str, Any]], absent: Mapping[str, str]) -> None:
+def record(
+    run: Run, name: str, experiment: str, tasks: list[dict[str, Any]], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
+) -> None:
     """Write what was asked into the run's folder: the experiment file's text, the plan and which metrics it leaves out for what reason, and
-    a summary of it."""
-    plan = json.dumps({"name": name, "absent": dict(absent), "tasks": tasks}, indent=1).encode()
-    files = {"experiment.yaml": redacted(experiment).encode(), "plan.json": plan}
-    for file, data in files.items():
-        run.store.write(f"{run.folder}/{file}", data)
+    a summary of it.
+
+    From its return on nothing that the plan needs is removed: an `edm2 gc --apply` that had begun before is waited for, which `say` hears.
+    """
+    text = redacted(experiment).encode()
+    run.store.write(f"{run.folder}/experiment.yaml", text)
+    files = {"experiment.yaml": text, "plan.json": write_plan(run.store, run.id, name, tasks, absent)}
     write(run.store, summarise(run.id, name, tasks, time.time(), files))
+    _wait_for_gc(run.store, say)
 
 
 def run_id(experiment: Experiment, tasks: list[Task]) -> str:
@@ -131,34 +182,32 @@ def load_plan(store: Store, run: str) -> tuple[str, list[Task]]:
 
     Raises InputError naming the runs there are, IntegrityError for a plan that cannot be read.
     """
-    path = f"runs/{run}/plan.json"
     _must_exist(Run(run, store))
     try:
-        values = json.loads(store.read(path))
-        return str(values["name"]), [Task.from_json(task) for task in values["tasks"]]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IntegrityError(
-            f"The plan of {run} cannot be read: it is damaged, or of another version of edm2 ({error}).",
-            where=f"{store.uri}/{path}",
-            do_next="Use the version that made it, or run its experiment again.",
-        ) from None
+        plan = read_plan(store, run)
+    except MissingError as error:
+        raise IntegrityError(f"The plan of {run} is missing.", where=error.where, do_next=MEND_PLAN) from None
+    return plan.name, plan.parsed()
 
 
 def load_absent(run: Run) -> dict[str, str]:
     """The metrics that a recorded run left out, by their name in results, and why."""
-    path = f"{run.folder}/plan.json"
-    found: dict[str, str] = json.loads(run.store.read(path)).get("absent", {}) if run.store.stat(path) else {}
-    return found
+    try:
+        return read_plan(run.store, run.id).absent
+    except MissingError:
+        return {}
 
 
 def list_runs(store: Store) -> list[str]:
-    """The ids of all runs in a store."""
-    return [name for name in store.folders("runs/") if store.stat(f"runs/{name}/plan.json")]
+    """The ids of all runs in a store, those included whose plan is lost."""
+    folders = store.folders("runs/")
+    kept = each(store, lambda name: any(store.stat(path) for path in (plan_path(name), summary_path(name))), folders)
+    return [name for name, is_run in zip(folders, kept, strict=True) if is_run]
 
 
 def _must_exist(run: Run) -> None:
-    path = f"{run.folder}/plan.json"
-    if "/" not in run.id and run.id not in ("", ".", "..") and run.store.stat(path) is not None:
+    path = plan_path(run.id)
+    if "/" not in run.id and run.id not in ("", ".", "..") and any(run.store.stat(p) for p in (path, summary_path(run.id))):
         return
     known = list_runs(run.store)
     called = {part: name for name in known for part in (name, name.rpartition("-")[0])}  # with and without the hash that it ends with

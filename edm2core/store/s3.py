@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.manifest import FileRecord
-from edm2core.store.base import Entry, check_path, check_prefix, file_record
+from edm2core.store.base import UNKNOWN_S, Entry, check_path, check_prefix, file_record
 from edm2core.store.bucket import bucket_of
 from edm2core.store.s3_client import LOOK_RETRIES, PASSING, Connection, connect, explain
 
@@ -183,14 +183,15 @@ class S3Store:
         name = self._name(path)
         self._do(DELETE, path, lambda: self._client.remove_object(self.bucket, name))
 
-    def sweep(self, older_than_s: float) -> int:
+    def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
         """Like Store.sweep: unfinished uploads in parts, which only some servers list and MinIO removes itself after a day."""
         right = "s3:ListBucketMultipartUploads, s3:AbortMultipartUpload"
 
         def abort() -> int:
             freed, begun = 0, self._client._list_multipart_uploads(self.bucket, prefix=self._prefix or None)
             for upload in begun.uploads:
-                if self._age(upload.initiated_time) > older_than_s:
+                path = (upload.object_name or "").removeprefix(self._prefix)
+                if self._age(upload.initiated_time) > max(older_than_s, UNKNOWN_S) and not could_commit(path):
                     parts = self._client._list_parts(self.bucket, upload.object_name, upload.upload_id).parts
                     self._client._abort_multipart_upload(self.bucket, upload.object_name, upload.upload_id)
                     freed += sum(part.size or 0 for part in parts)

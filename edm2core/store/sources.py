@@ -14,6 +14,7 @@ from pathlib import Path
 from edm2core.data.files import list_folder
 from edm2core.data.source import digest_of, digest_of_entries
 from edm2core.errors import IntegrityError, StoreError
+from edm2core.manifest import Ref
 from edm2core.store.base import Store
 
 PACKED = ".tar"
@@ -22,6 +23,11 @@ PACKED = ".tar"
 def stored_path(digest: str) -> str:
     """Where a source of that digest (`<algorithm>:<hex>`) lies in a store; a folder's with `.tar` behind it."""
     return f"sources/{digest.partition(':')[2]}"
+
+
+def source_ref(digest: str) -> Ref:
+    """What a lease is held on while a source is being uploaded."""
+    return Ref("source", digest.partition(":")[2])
 
 
 def is_stored(store: Store, digest: str) -> bool:

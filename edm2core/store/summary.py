@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
-from edm2core.errors import IntegrityError, MissingError
+from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.manifest import FileRecord, Ref
 from edm2core.store.base import Store
+from edm2core.store.plans import plan_path, read_plan
+from edm2core.store.sealed import read_sealed, sealed
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -38,26 +39,28 @@ class Summary:
     files: dict[str, FileRecord] = field(default_factory=dict)  # of its folder, as they were written
 
     def dumps(self) -> bytes:
-        return json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}, indent=1).encode()
+        return sealed({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}})
 
     @classmethod
-    def loads(cls, data: bytes, where: str = "") -> Self:
-        """The summary in `data`; raises IntegrityError if it is none."""
+    def load(cls, store: Store, run: str) -> Self:
+        """A run's summary; raises MissingError where it has none (of an earlier version), IntegrityError where it is damaged."""
+        values = read_sealed(store, summary_path(run), [field.name for field in fields(cls)])
         try:
-            values = json.loads(data)
             lists = {name: tuple(values[name]) for name in ("recipes", "datasets", "seeds", "epochs")}
+            values["asked"], values["tasks"] = float(values["asked"]), int(values["tasks"])
             return cls(**{**values, **lists, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise IntegrityError(f"This is not the summary of a run: {error}.", where=where, do_next="Run its experiment again.") from None
+            raise IntegrityError(f"This is not the summary of a run: {error}.", where=f"{store.uri}/{summary_path(run)}") from None
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A run as a list shows it. `state`: done, running, failed, stopped with something left to do, or unreadable."""
+    """A run as a list shows it. `state`: done, running, failed, stopped with something left to do, or damaged."""
 
     summary: Summary
     state: str
     done: int | None  # tasks with a result; None where its plan cannot be read
+    trouble: str = ""  # which of its records is damaged, and how
 
     @property
     def id(self) -> str:
@@ -78,13 +81,13 @@ def summarise(run: str, name: str, tasks: Iterable[Mapping[str, Any]], asked: fl
 
 def write(store: Store, summary: Summary) -> None:
     """Put it into the run's folder."""
-    store.write(_path(summary.id), summary.dumps())
+    store.write(summary_path(summary.id), summary.dumps())
 
 
 def change(store: Store, run: str, **changes: Any) -> None:
     """Change what a run's summary says; `files` are added. Nothing is done where there is none: a run of an earlier version."""
     with suppress(MissingError, IntegrityError):
-        before = Summary.loads(store.read(_path(run)))
+        before = Summary.load(store, run)
         write(store, replace(before, **{**changes, "files": before.files | changes.get("files", {})}))
 
 
@@ -110,29 +113,52 @@ def present(store: Store, refs: Iterable[Ref]) -> list[bool]:
 
 def list_one(store: Store, run: str) -> Listed | None:
     """One run as the list shows it; None if there is no such run."""
-    summary = None
-    with suppress(MissingError, IntegrityError):
-        summary = Summary.loads(store.read(_path(run)))
-        if summary.ended is not None and summary.states:
-            done = sum(count for state, count in summary.states.items() if state in ("done", "reused"))
-            return Listed(summary, _state(summary, done), done)
+    summary, trouble = None, ""
     try:
-        values = json.loads(store.read(f"runs/{run}/plan.json"))
-        refs = [Ref(task["stage"], task["key"]) for task in values["tasks"]]
-        ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
-        summary = summary or summarise(run, str(values["name"]), values["tasks"], time.time() - max(ages), {})
+        summary = Summary.load(store, run)
     except MissingError:
-        return None  # only logs, or somebody's own folder
-    except (ValueError, TypeError, KeyError):
-        return Listed(summary or Summary(run, run, 0, (), (), (), (), 0.0), "unreadable", None)
-    done = sum(present(store, refs))
-    fresh = summary.ended is None and min(ages) < FRESH_S
-    return Listed(summary, "running" if fresh and done < len(refs) else _state(summary, done), done)
+        pass  # of an earlier version
+    except IntegrityError as error:
+        trouble = f"summary.json: {error.what}"
+    if summary and summary.ended is not None and summary.states:
+        done = sum(count for state, count in summary.states.items() if state in ("done", "reused"))
+        trouble = _changed_plan(store, summary)
+        return Listed(summary, "damaged" if trouble else _state(summary, done), done, trouble)
+    nothing = summary or Summary(run, run, 0, (), (), (), (), 0.0)
+    try:
+        plan = read_plan(store, run)
+    except MissingError:
+        if summary is None and not trouble:
+            return None  # only logs, or somebody's own folder
+        return Listed(nothing, "damaged", None, trouble or "plan.json is missing.")
+    except IntegrityError as error:
+        return Listed(nothing, "damaged", None, error.what)
+    ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
+    summary = summary or summarise(run, plan.name, plan.tasks, time.time() - max(ages, default=0.0), {})
+    done = sum(present(store, [task.ref for task in plan.parsed()]))
+    fresh = summary.ended is None and min(ages, default=0.0) < FRESH_S
+    state = "running" if fresh and done < summary.tasks else _state(summary, done)
+    return Listed(summary, "damaged" if trouble else state, done, trouble)
+
+
+def _changed_plan(store: Store, summary: Summary) -> str:
+    """What is wrong with a finished run's plan. A remote store is not asked, so that a list of many runs costs a small read each."""
+    if getattr(store, "root", None) is None or "plan.json" not in summary.files:
+        return ""
+    try:
+        found = store.record(plan_path(summary.id))
+    except MissingError:
+        return "plan.json is missing."
+    except StoreError as error:
+        if not error.permanent:
+            raise
+        return f"plan.json: {error.what}"
+    return "" if found == summary.files["plan.json"] else "plan.json is damaged: it has been changed since it was written."
 
 
 def _state(summary: Summary, done: int) -> str:
     return "done" if done == summary.tasks else "failed" if summary.states.keys() & {"failed", "damaged"} else "stopped"
 
 
-def _path(run: str) -> str:
+def summary_path(run: str) -> str:
     return f"runs/{run}/summary.json"

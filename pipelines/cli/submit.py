@@ -17,11 +17,11 @@ from edm2core.made_by import made_by
 from edm2core.plan import Task, plan
 from edm2core.store import open_store
 from edm2core.store.results import manifests
-from edm2core.store.runs import run_id
+from edm2core.store.runs import open_run, run_id
 from pipelines.cli.options import accept_code_option, experiment_argument, needed_cluster_option
 from pipelines.kfp import compile
 from pipelines.other_science import accepting
-from pipelines.sources import brought, resolve, upload
+from pipelines.sources import absent, brought, resolve, upload
 from pipelines.submit import Kubeflow
 
 LOOK_S = 10.0  # for a store that this machine may not reach; what is submitted does not depend on it
@@ -46,7 +46,9 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
     _say_who_made(tasks, profile.store.uri)
     kubeflow = Kubeflow(profile)
     if brought(tasks):
-        upload(tasks, open_store(profile.store.uri), click.echo)
+        store = open_store(profile.store.uri)
+        open_run(store, read, tasks, absent(read), click.echo)  # first, so that gc keeps what is uploaded
+        upload(tasks, store, click.echo)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package.yaml"
         compile(tasks, read, run, profile, profile.store.uri, package)

@@ -72,7 +72,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
 def _changed_records(store: Store, run: str) -> Iterator[str]:
     """What is not as it was written of a run's own files; those of a report only once nobody works on the run."""
     try:
-        summary = Summary.loads(store.read(f"runs/{run}/summary.json"))
+        summary = Summary.load(store, run)
     except MissingError:
         return  # of an earlier version
     except IntegrityError as error:

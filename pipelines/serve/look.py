@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from components.launcher.log_record import log_folder
 from components.launcher.spec import work_ref
-from components.report.write import recorded_outcomes
-from edm2core.errors import EdmError, MissingError
+from components.report.write import read_outcomes
+from edm2core.errors import EdmError, IntegrityError, MissingError
 from edm2core.events import MARK, numbers, parse, readable
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
@@ -68,6 +68,7 @@ class RunView:
     tasks: list[TaskView]
     files: list[Entry]  # of its folder, the report first, without logs and events
     counts: dict[str, int] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()  # which of its records are, and how
 
     @property
     def running(self) -> list[TaskView]:
@@ -93,7 +94,7 @@ class Look:
         return self._recent("runs", lambda: listing(self.store))
 
     def run(self, run: str) -> RunView:
-        """One run; raises EdmError if there is none or its plan cannot be read."""
+        """One run, without tasks where its plan is damaged; raises MissingError if there is none."""
         return self._recent(("run", run), lambda: self._run(run))
 
     def stages(self) -> list[tuple[str, int]]:
@@ -126,12 +127,20 @@ class Look:
         return view.task, "\n".join(line for line in lines if line), view.state == "running"
 
     def _run(self, run: str) -> RunView:
-        tasks, works = self._plan(run)
+        self._must_be_within(run)
         entries = self._entries(run)
+        files = [entry for entry in entries if entry.path.count("/") == 2]
+        files.sort(key=lambda entry: (not entry.path.endswith("/report.html"), entry.path))
+        try:
+            tasks, works = self._plan(run)
+        except IntegrityError as error:
+            listed = self._listed(run)
+            return RunView(listed, [], files, damaged=tuple(dict.fromkeys((error.what, *filter(None, [listed.trouble])))))
         manifests = dict(zip([t.ref for t in tasks], each(self.store, lambda task: self._read(task.ref), tasks), strict=True))
         undone = list(dict.fromkeys(works[task.ref] for task in tasks if manifests[task.ref] is None))
         holders = dict(zip(undone, each(self.store, self._holder, undone), strict=True))
-        outcomes = recorded_outcomes(Run(run, self.store))
+        record = read_outcomes(Run(run, self.store))
+        outcomes = record.outcomes
         busy = {ref for ref, found in holders.items() if found}
         logs = self._logs(run, tasks, entries, set(works.values()))
         views = []
@@ -149,12 +158,16 @@ class Look:
                 outcome = outcomes.get(task.ref, Outcome("waiting"))
                 state = "waiting" if outcome.state in ("done", "reused") else outcome.state
                 views.append(TaskView(task, state, outcome.reason, log=log))
+        listed = self._listed(run)
+        counts = dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0])))
+        leases = (found.damaged for found in holders.values() if found)
+        return RunView(listed, views, files, counts, tuple(filter(None, (listed.trouble, *record.damaged, *leases))))
+
+    def _listed(self, run: str) -> Listed:
         listed = list_one(self.store, run)
         if listed is None:
             raise MissingError(f"There is no run {run} any more.", where=f"runs/{run}")
-        files = [entry for entry in entries if entry.path.count("/") == 2]
-        files.sort(key=lambda entry: (not entry.path.endswith("/report.html"), entry.path))
-        return RunView(listed, views, files, dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0]))))
+        return listed
 
     def _running(self, task: Task, worker: Holder | None, logs: list[Entry]) -> TaskView:
         since = time.strftime("%H:%M", time.localtime(worker.started)) if worker else ""
@@ -193,18 +206,20 @@ class Look:
     def _plan(self, run: str) -> tuple[list[Task], dict[Ref, Ref]]:
         """A run's tasks, and what each is worked on as, which is slow to find and is kept while the plan is the same."""
         path = f"runs/{run}/plan.json"
-        if not confined(self.store, path):
-            raise MissingError(f"There is no run {run} in this store.", where=path)
-        with suppress(MissingError):
+        try:
             data = self.store.read(path)
-            kept = self._plans.get(run)
-            if kept and kept[0] == data:
-                return kept[1], kept[2]
-            tasks = load_plan(self.store, run)[1]
-            self._plans[run] = (data, tasks, {task.ref: work_ref(task) for task in tasks})
-            return tasks, self._plans[run][2]
-        load_plan(self.store, run)
-        raise MissingError(f"There is no run {run} in this store.", where=path)
+        except EdmError:
+            data = b""  # `load_plan` says what is wrong
+        kept = self._plans.get(run)
+        if kept and kept[0] == data:
+            return kept[1], kept[2]
+        tasks = load_plan(self.store, run)[1]
+        self._plans[run] = (data, tasks, {task.ref: work_ref(task) for task in tasks})
+        return tasks, self._plans[run][2]
+
+    def _must_be_within(self, run: str) -> None:
+        if not confined(self.store, f"runs/{run}"):
+            raise MissingError(f"There is no run {run} in this store.", where=f"runs/{run}")
 
     def _entries(self, run: str) -> list[Entry]:
         return [entry for entry in self.store.list(f"runs/{run}/") if confined(self.store, entry.path)]

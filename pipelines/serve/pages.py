@@ -42,7 +42,10 @@ class Pages:
         return self._render("runs.html", live, runs=self._look.runs())
 
     def runs_json(self) -> str:
-        return json.dumps([{"state": run.state, "done": run.done, **asdict(run.summary)} for run in self._look.runs()], default=list)
+        return json.dumps(
+            [{"state": run.state, "done": run.done, "trouble": run.trouble or None, **asdict(run.summary)} for run in self._look.runs()],
+            default=list,
+        )
 
     def run(self, run: str, live: bool = False) -> str:
         """One run: how far it is, its tasks, pictures and files."""
@@ -62,7 +65,9 @@ class Pages:
             }
             for each in view.tasks
         ]
-        return json.dumps({"run": view.listed.id, "state": view.listed.state, "counts": view.counts, "tasks": tasks})
+        return json.dumps(
+            {"run": view.listed.id, "state": view.listed.state, "counts": view.counts, "damaged": view.damaged, "tasks": tasks}
+        )
 
     def log(self, run: str, stage: str, key: str, live: bool = False) -> str:
         """What a task printed last."""

@@ -83,7 +83,7 @@ def test_a_path_of_the_users_is_uploaded_once_and_pods_need_it_no_more(pictures:
     upload([task], cluster, said.append)
     upload([task], cluster, said.append)
     assert said == [f"uploading {source} to {cluster.uri}"]
-    [stored] = cluster.list("")
+    [stored] = cluster.list("sources/")
     assert stored.path.removesuffix(".tar") == f"sources/{task.settings['digest'].removeprefix('sha256:')}"
     shutil.rmtree(pictures)
     (tmp_path / "packed.zip").unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def test_weights_named_by_the_beginning_of_their_digest_are_found_by_it(tmp_path
     settings = {"extractor": "inception", "source": str(weights), "digest": digest}
     task, store = Task("extractor", 1, settings, {}, "k", "Inception features"), open_store(str(tmp_path / "store"))
     upload([task], store, lambda line: None)
-    assert [entry.path for entry in store.list("")] == [f"sources/{digest.removeprefix('sha256:')}"]
+    assert [entry.path for entry in store.list("sources/")] == [f"sources/{digest.removeprefix('sha256:')}"]
     weights.unlink()
     with pytest.raises(InputError, match="These are not the weights of"):
         make(task, store, extractor.run)

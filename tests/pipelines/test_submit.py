@@ -214,7 +214,7 @@ def test_submit_uploads_what_the_user_brings_before_it_starts_anything(
     monkeypatch.setattr("pipelines.cli.submit.open_store", lambda uri: open_store(str(tmp_path / "store")))
     arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml")]
     first = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
-    [stored] = open_store(str(tmp_path / "store")).list("")
+    [stored] = open_store(str(tmp_path / "store")).list("sources/")
     assert stored.path == f"sources/{hashlib.sha256((tmp_path / 'weights.pth').read_bytes()).hexdigest()}"
     again = CliRunner().invoke(submit, arguments, catch_exceptions=False).output
     assert ("uploading" in first, "uploading" in again) == (True, False)

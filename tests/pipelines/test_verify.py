@@ -89,7 +89,7 @@ def test_a_summary_that_cannot_be_read_is_named(made: Fake, capsys: pytest.Captu
     path.write_bytes(before[:-20])
     printed, error = verify(made.store.uri, capsys)
     path.write_bytes(before)
-    assert "runs/demo-1/summary.json: This is not the summary of a run" in printed
+    assert "runs/demo-1/summary.json: The record is damaged" in printed
     assert "1 records or sources have changed" in error
 
 

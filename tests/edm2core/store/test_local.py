@@ -83,14 +83,11 @@ def test_a_verified_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeyp
         store.fetch("a/b", tmp_path, record)
 
 
-def test_leftovers_are_not_listed_and_are_swept_when_old(tmp_path: Path) -> None:
+def test_leftovers_are_not_listed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write("a/b", b"x")
     (tmp_path / ".tmp" / "left").write_bytes(b"12345")
     assert [entry.path for entry in store.list("")] == ["a/b"]
-    assert store.sweep(3600) == 0
-    assert store.sweep(-1) == 5
-    assert list((tmp_path / ".tmp").iterdir()) == []
 
 
 def test_deleting_leaves_no_empty_folders(tmp_path: Path) -> None:

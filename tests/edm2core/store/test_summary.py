@@ -15,10 +15,11 @@ from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan
 from edm2core.store import Store, find_store
 from edm2core.store.local import LocalStore
+from edm2core.store.plans import plan_path
 from edm2core.store.results import commit
 from edm2core.store.runs import Run, list_runs, load_plan, open_run
 from edm2core.store.s3_client import Http
-from edm2core.store.summary import Summary, change, listing
+from edm2core.store.summary import Summary, change, listing, summary_path
 
 TEXT = "name: {name}\nrecipes: [digits/G]\nseeds: [0, 1]\nepochs: [1, 2]\nmetrics: [fd]\nprobe: false\n"
 
@@ -57,13 +58,12 @@ def test_a_run_that_is_silent_has_stopped_and_one_with_every_result_is_done(tmp_
     assert [found.state for found in listing(store)] == ["done"]
 
 
-def test_the_end_of_a_run_is_read_from_its_summary_alone(store: Store, tmp_path: Path) -> None:
+def test_the_end_of_a_run_is_read_from_its_summary(store: Store, tmp_path: Path) -> None:
     states = {"failed": {"done": 3, "failed": 1}, "stopped": {"done": 3, "interrupted": 5}, "done": {"done": 11, "reused": 4}}
     for name, counts in states.items():
         run, tasks = begin(store, tmp_path, name)
         change(store, run.id, states=counts)
         run.end()
-        store.delete(f"{run.folder}/plan.json")
     assert {found.summary.name: (found.state, found.done) for found in listing(store)} == {
         "failed": ("failed", 3),
         "stopped": ("stopped", 3),
@@ -84,7 +84,7 @@ def test_a_damaged_plan_is_a_line_in_the_list_and_an_error_where_it_is_needed(tm
     store = LocalStore(tmp_path / "store")
     run, _ = begin(store, tmp_path, "one")
     store.write(f"{run.folder}/plan.json", json.dumps({"name": "one", "tasks": [{"stage": "snapshot", "of": "tomorrow"}]}).encode())
-    assert [found.state for found in listing(store)] == ["unreadable"]
+    assert [found.state for found in listing(store)] == ["damaged"]
     with pytest.raises(IntegrityError, match="another version"):
         load_plan(store, run.id)
 
@@ -136,11 +136,41 @@ def test_what_a_run_writes_locally_is_seen_in_a_remote_store_while_it_goes_on(
 def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     run, _ = begin(store, tmp_path, "one")
-    summary = Summary.loads(store.read(f"{run.folder}/summary.json"))
-    assert Summary.loads(summary.dumps()) == summary
-    for damaged in (b"", b"[]", b'{"id": "one"}', summary.dumps()[:-9]):
+    path = summary_path(run.id)
+    summary = Summary.load(store, run.id)
+    store.write(path, summary.dumps())
+    assert Summary.load(store, run.id) == summary
+    for damaged in (b"", b"[]", b'{"id": "one"}', summary.dumps()[:-9], summary.dumps().replace(b"digits", b"digitt")):
+        store.write(path, damaged)
         with pytest.raises(IntegrityError):
-            Summary.loads(damaged)
+            Summary.load(store, run.id)
+
+
+def test_one_damaged_record_hides_no_other_run(store: Store, tmp_path: Path) -> None:
+    """A remote store refuses damaged bytes itself; here they are other bytes, whole."""
+    runs = {name: begin(store, tmp_path, name)[0] for name in ("whole", "plan", "summary", "lost", "ended")}
+    change(store, runs["ended"].id, states={"done": 15})
+    runs["ended"].end()
+    store.write(plan_path(runs["plan"].id), store.read(plan_path(runs["plan"].id)).replace(b"digits", b"digitt"))
+    store.write(summary_path(runs["summary"].id), b"\xff\x00")
+    store.delete(plan_path(runs["lost"].id))
+    found = {listed.summary.name: listed for listed in listing(store)}
+    states = {name: listed.state for name, listed in found.items()}
+    assert states == {"whole": "running", "plan": "damaged", "summary": "damaged", "lost": "damaged", "ended": "done"}
+    assert found["summary"].trouble.startswith("summary.json: ")
+    assert "has been changed since it was written" in found["plan"].trouble
+    assert found["lost"].trouble == "plan.json is missing."
+
+
+def test_a_finished_runs_damaged_plan_shows_on_a_local_store(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, _ = begin(store, tmp_path, "one")
+    change(store, run.id, states={"done": 15})
+    run.end()
+    store.write(plan_path(run.id), store.read(plan_path(run.id))[:-1])
+    (found,) = listing(store)
+    assert (found.state, found.done) == ("damaged", 15)
+    assert found.trouble.startswith("plan.json is damaged")
 
 
 def test_only_a_folder_with_a_plan_is_a_run(tmp_path: Path) -> None:

@@ -284,10 +284,35 @@ def test_a_run_of_another_version_is_named_and_the_others_are_shown(tmp_path: Pa
     store.write("runs/later/plan.json", b'{"name": "later", "tasks": [{"stage": "dream"}]}')
     for server in _served(store):
         browser = Browser(server)
-        assert "unreadable" in browser.text("/")
-        status, _, body = browser.ask("/runs/later/")
-        assert status == 502
-        assert b"another version" in body
+        assert "damaged" in browser.text("/")
+        assert "another version" in browser.text("/runs/later/")
+        assert "another version" in json.loads(browser.text("/api/runs/later"))["damaged"][0]
+
+
+def test_whatever_record_of_a_run_is_damaged_its_page_says_so_and_shows_the_rest(tmp_path: Path) -> None:
+    fake = Fake(tmp_path).make(lambda task: task.stage == "probe")
+    run = Run("one", fake.store)
+    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(Run("other", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    run.log({"kind": "failed", "task": str(fake.find("probe", recipe="digits/E", epoch=60).ref), "error": "out of memory"})
+    acquire(fake.store, fake.find("probe", recipe="digits/E", epoch=20).ref)._stop.set()  # at work
+    (lease,) = [entry.path for entry in fake.store.list("leases/probe/") if entry.path.endswith(".json")]
+    (events,) = [entry.path for entry in fake.store.list("runs/one/events/")]
+    for path in (lease, events, "runs/one/summary.json", "runs/one/plan.json"):
+        data = fake.store.read(path)
+        for damaged in (data[: len(data) // 2], data[:9] + bytes([data[9] ^ 1]) + data[10:], b""):
+            fake.store.write(path, damaged)
+            for server in _served(fake.store):
+                browser = Browser(server)
+                assert 'href="/runs/other/"' in browser.text("/")
+                page = browser.text("/runs/one/")
+                if damaged or path != events:  # nothing was logged, as far as an empty file says
+                    assert "Damaged records" in page, (path, damaged)
+                    named = json.loads(browser.text("/api/runs/one"))["damaged"]
+                    assert any(path.rsplit("/", 1)[1] in words or "plan" in words for words in named)
+        fake.store.write(path, data)
+    for server in _served(fake.store):
+        assert "Damaged records" not in Browser(server).text("/runs/one/")
 
 
 def test_a_port_in_use_is_named_or_the_next_one_taken(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""The record of what a run asked for: written with a digest, and believed only if it verifies, since what is needed follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edm2core.errors import EdmError, IntegrityError, MissingError
+from edm2core.plan import Task
+from edm2core.store.base import Store
+from edm2core.store.sealed import is_sealed, sealed, unseal
+
+EARLIER = ("name", "absent", "tasks")  # the fields of a plan that was written without a digest
+
+MEND_PLAN = "Run its experiment again, which records it anew, or forget the run (edm2 runs rm)."
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run's plan as it was recorded; `absent`: the metrics that it leaves out, by their name in results, and why."""
+
+    name: str
+    tasks: list[dict[str, Any]]
+    absent: dict[str, str]
+    sealed: bool  # whether its digest was there, and right
+
+    def parsed(self) -> list[Task]:
+        return [Task.from_json(task) for task in self.tasks]
+
+
+def plan_path(run: str) -> str:
+    return f"runs/{run}/plan.json"
+
+
+def write_plan(store: Store, run: str, name: str, tasks: list[dict[str, Any]], absent: Mapping[str, str]) -> bytes:
+    """Record a run's plan; the bytes that were written."""
+    data = sealed({"name": name, "absent": dict(absent), "tasks": tasks})
+    store.write(plan_path(run), data)
+    return data
+
+
+def read_plan(store: Store, run: str) -> Recorded:
+    """A run's plan. Raises MissingError if it is not there, IntegrityError if it is damaged or of another version of edm2."""
+    where = f"{store.uri}/{plan_path(run)}"
+    try:
+        data = store.read(plan_path(run))
+        values = unseal(data, EARLIER)
+        found = Recorded(str(values["name"]), list(values["tasks"]), dict(values.get("absent", {})), is_sealed(data))
+        found.parsed()
+        return found
+    except MissingError:
+        raise
+    except EdmError as error:
+        if not (isinstance(error, IntegrityError) or error.permanent):
+            raise  # the store is in trouble, not this plan
+        why = error.what
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        why = f"It is damaged, or of another version of edm2: {error}."
+    raise IntegrityError(
+        f"The plan of {run} cannot be read. {why}",
+        where=where,
+        do_next=MEND_PLAN,
+    )

@@ -1,0 +1,71 @@
+"""Small records in JSON that carry a digest of their own text, so that a changed one is known by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from edm2core.errors import IntegrityError, MissingError, StoreError
+from edm2core.store.base import Store
+
+DIGEST = "sha256"
+LENGTH = 256  # bytes at a record's end that hold its digest
+END = re.compile(rb',\s*"sha256": "([0-9a-f]{64})"\s*\}\s*\Z')
+
+
+def sealed(values: Mapping[str, Any], indent: int | None = 1) -> bytes:
+    """The values, of which there is at least one, as JSON whose last value is the SHA-256 of all that stands before it; None: in a line."""
+    body = json.dumps(values, indent=indent, default=str).removesuffix("}").rstrip()
+    before, after = (", ", "") if indent is None else (",\n" + " " * indent, "\n")
+    return f'{body}{before}"{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"{after}}}'.encode()
+
+
+def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any]:
+    """The values of a sealed record. Raises ValueError, saying why, for what is not one or was changed since it was written.
+
+    Earlier versions sealed nothing: a record without a digest counts if it has no other fields than `earlier`, which are those they wrote
+    (None: any).
+    """
+    try:
+        values = json.loads(data)
+    except RecursionError:
+        raise ValueError("it is no JSON of ours") from None
+    if not isinstance(values, dict):
+        raise ValueError("it is not a record")
+    if found := _end(data):
+        if hashlib.sha256(data[: found.start()]).hexdigest() != found[1].decode():
+            raise ValueError("it has been changed since it was written")
+        del values[DIGEST]
+    elif DIGEST in values or (earlier is not None and not values.keys() <= set(earlier)):
+        raise ValueError("its digest is missing or damaged")
+    return values
+
+
+def read_sealed(store: Store, path: str, earlier: Collection[str] | None = None) -> dict[str, Any]:
+    """The values of a sealed record in a store.
+
+    Raises MissingError if it is not there, IntegrityError if it is damaged or this user may not read it, and StoreError only where the
+    store itself is in trouble: so one bad record hides no others.
+    """
+    try:
+        return unseal(store.read(path), earlier)
+    except MissingError:
+        raise
+    except ValueError as error:
+        raise IntegrityError(f"The record is damaged: {error}.", where=f"{store.uri}/{path}") from None
+    except StoreError as error:
+        if not error.permanent:
+            raise
+        raise IntegrityError(f"The record cannot be read: {error.what}", where=error.where, do_next=error.do_next) from error
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether a record carries a digest; those of earlier versions do not."""
+    return _end(data) is not None
+
+
+def _end(data: bytes) -> re.Match[bytes] | None:
+    return END.search(data, max(0, len(data) - LENGTH))
