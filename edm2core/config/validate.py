@@ -23,6 +23,9 @@ BY_TYPE = {
     "model_type": "must be names with values, such as {name: value}",
     "string_type": "must be text (in quotes, if it looks like a number)",
     "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number in digits alone, such as 1000",
+    "float_type": "must be a number, such as 0.5 or 1e-3",
 }
 IN_WORDS = {
     NAME: "must be up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit",

@@ -18,19 +18,43 @@ from edm2core.errors import InputError
 Place = tuple[str | int, ...]  # where a value stands: ("training", "betas", 0)
 
 
+NOT_AS_IN_1_2 = ("bool", "int", "float", "timestamp", "value")
 MOST_VALUES = 100_000  # of a file, each counted as often as aliases repeat it
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 5e-3 as the number and 2024-01-01 as the text that they are in YAML 1.2; YAML 1.1 sees text and a date."""
+    """Reads plain values by YAML 1.2's core schema: 010 is ten, 0o10 eight, 5e-3 a number, 1:30, yes and 2024-01-01 are text.
 
-    yaml_implicit_resolvers = {  # as PyYAML has it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    YAML 1.1, which PyYAML reads, has eight, text, text, ninety, true and a date.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in NOT_AS_IN_1_2]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 10 if text.lstrip("+-").isdecimal() else 0)  # 0 reads 0o10 and 0x1F
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _tag, _pattern, _first in (  # the core schema's own (YAML 1.2.2, section 10.3.2)
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 @dataclass(frozen=True)

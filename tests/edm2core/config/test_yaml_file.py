@@ -1,6 +1,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edm2core.config.yaml_file import load, parse
 from edm2core.errors import InputError
@@ -34,6 +37,48 @@ def test_what_is_wrong_is_named_with_its_line(text: str, words: str, line: int) 
 )
 def test_numbers_with_an_exponent_are_numbers(text: str, value: object) -> None:
     assert parse(f"a: {text}", "e.yaml").values == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("-08", -8),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("+7", 7),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("1:30", "1:30"),
+        ("190:20:30.15", "190:20:30.15"),
+        ("1_0.5", "1_0.5"),
+        ("0.5", 0.5),
+        ("5.", 5.0),
+        ("-.inf", float("-inf")),
+        ("true", True),
+        ("FALSE", False),
+        ("yes", "yes"),
+        ("No", "No"),
+        ("on", "on"),
+        ("off", "off"),
+        ("y", "y"),
+        ("~", None),
+        ("null", None),
+        ("2024-01-01", "2024-01-01"),
+        ("=", "="),
+    ],
+)
+def test_plain_values_are_read_as_yaml_1_2_reads_them(text: str, value: object) -> None:
+    found = parse(f"a: {text}\nb: [{text}]", "e.yaml").values
+    assert found == {"a": value, "b": [value]}
+    assert type(found["a"]) is type(value)
+
+
+@given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none())
+def test_what_yaml_writes_is_read_as_it_was(value: object) -> None:
+    found = parse(yaml.safe_dump({"a": value}), "e.yaml").values["a"]
+    assert found == value
+    assert type(found) is type(value)
 
 
 @pytest.mark.parametrize("data", [b"", b"# only a comment\n", b"\x00\x01\x02", b"\xff\xfe\x00a", b"a: 1\x00"])
