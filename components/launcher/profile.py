@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from edm2core.config.fields import Count, Name, Settings
+from edm2core.addresses import shown
+from edm2core.config.fields import Count, Name, Settings, like
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
-from edm2core.errors import InputError
+from edm2core.errors import EdmError, InputError
 from edm2core.paths import local_path
+from edm2core.store.bucket import ENDPOINTS, bucket_of, check_endpoint
 
 FOLDER = Path(__file__).parents[2] / "k8s"
 Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics"]
@@ -24,8 +29,56 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Quantity = Annotated[str, BeforeValidator(_text), Field(pattern=r"^\d+(\.\d+)?(m|k|[KMGTP]i|[MGTP])?$")]  # 500m, 2, 8Gi
-Image = Annotated[str, Field(pattern=r"^[\w][\w.\-/:@]*$")]
+Quantity = Annotated[
+    str,
+    BeforeValidator(_text),
+    like(
+        r"^\d+(\.\d+)?(m|k|[KMGTP]i|[MGTP])?\Z",
+        "a quantity, such as 2 or 500m (of a CPU), 8Gi or 512Mi (of memory)",
+    ),
+]
+Image = Annotated[str, like(r"^(?!.*://)\w[\w.\-/:@]*\Z", "an image, such as registry.example.com/edm2-compute:1.0")]
+Namespace = Annotated[
+    str, like(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z", "a namespace: up to 63 lower-case letters, digits and dashes, such as team-a")
+]
+SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN$", re.IGNORECASE)  # in the name of a variable
+
+
+def _in_words(check: Callable[..., Any], *given: str) -> None:
+    """Raises ValueError with the words of an InputError, so that it is told with its line."""
+    try:
+        check(*given)
+    except EdmError as error:
+        raise ValueError(f"{error.what} {error.do_next}") from None
+
+
+def _bucket(uri: str) -> str:
+    _in_words(bucket_of, uri)
+    return uri
+
+
+def _server(address: str) -> str:
+    """Raises ValueError for what is no server's address as pods may know it: one with a user, a password or a token."""
+    if shown(address) != address or "@" in address:
+        raise ValueError("must be an address without user, password and query, since it is shown; what is secret goes into a Secret")
+    try:
+        parts = urlsplit(address if "://" in address else f"https://{address}")
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or " " in address or not address.isprintable():
+        raise ValueError(f"must be a URL, such as http://server:5000; it is {address!r}")
+    return address
+
+
+def _no_secrets(variables: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError for a variable that holds a secret: the profile stands in packages, parameters and jobs."""
+    for name, value in variables.items():
+        if SECRET.search(name) or shown(value) != value:
+            raise ValueError(f"{name} holds a secret, and a profile is shown: put it into the Secret, and name its key in secret_env")
+        if name in ENDPOINTS and value:
+            _in_words(check_endpoint, name, value)
+    return variables
 
 
 class Resources(Settings):
@@ -64,16 +117,22 @@ class StageResources(Settings):
 class StoreProfile(Settings):
     """How pods reach the store; the credentials stay in the Secret."""
 
-    uri: Annotated[str, Field(pattern=r"^(minio|s3)://")]
-    env: dict[str, str] = {}  # endpoint, region: what is no secret
+    uri: Annotated[str, AfterValidator(_bucket)]
+    env: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}  # endpoint, region: what is no secret
     secret: Name | None = None  # Secret with the credentials
     secret_env: dict[str, str] = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}  # variable → the Secret's key
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.uri.startswith("minio://") and not {*ENDPOINTS} & {*self.env, *self.secret_env}:
+            raise ValueError("env: it is not said where MinIO is; set EDM2_S3_ENDPOINT there, for example to http://minio:9000")
+        return self
 
 
 class MlflowProfile(Settings):
     """The MLflow server that a run on Kubeflow Pipelines is logged at, as its pods reach it; the credentials stay in the Secret."""
 
-    uri: Annotated[str, Field(pattern=r"^https?://[^@]+$")]
+    uri: Annotated[str, AfterValidator(_server)]
     secret: Name | None = None  # Secret with the credentials
     secret_env: dict[str, str] = {"MLFLOW_TRACKING_USERNAME": "username", "MLFLOW_TRACKING_PASSWORD": "password"}  # variable → its key
 
@@ -104,7 +163,7 @@ class PriorityClasses(Settings):
 class Kfp(Settings):
     """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
 
-    host: str | None = None  # URL of its API; none: through the cluster's API server, in a pod the Service
+    host: Annotated[str, AfterValidator(_server)] | None = None  # of its API; none: by the cluster's API server, in a pod the Service
     namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
     max_parallel: Count | None = None  # trajectories side by side; none: all
 
@@ -114,7 +173,7 @@ class Profile(Settings):
 
     name: Name
     context: str | None = None  # of the kubeconfig; none: the current one, in a pod its own cluster
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+    namespace: Namespace
     store: StoreProfile
     images: Images
     service_accounts: ServiceAccounts = ServiceAccounts()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -16,6 +18,17 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 
 Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]  # red, green and blue, 0 to 255
+
+
+def like(pattern: str, words: str) -> AfterValidator:
+    """Refuses, in words with an example, a text that is not as the pattern says."""
+
+    def check(text: str) -> str:
+        if not re.search(pattern, text):
+            raise PydanticCustomError("like", "must be {words}", {"words": words})
+        return text
+
+    return AfterValidator(check)
 
 
 def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
@@ -29,9 +42,11 @@ def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), AfterValidator(once)]
 Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=18)], ...], Field(strict=False, min_length=1)]
 Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(once)]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-DIGEST = r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$"
-Name = Annotated[str, Field(pattern=NAME)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
+Name = Annotated[str, like(NAME, "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit: mine-2")]
+Digest = Annotated[
+    str, like(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})\Z", "sha256: or md5: and the digest in hexadecimal, such as sha256:9f86d0…")
+]
 Precision = Literal["fp32", "bf16", "fp16"]
 Compile = Literal["auto", "always", "never"]
 Weights = Literal["plain", "normalized", "forced"]

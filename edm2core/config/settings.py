@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 
 from edm2core.config.datasets import TRAINING_IMAGES
 from edm2core.config.fields import (
-    DIGEST,
     Colour,
     Compile,
     Count,
     Counts,
+    Digest,
     Draws,
     Ema,
     Epochs,
@@ -46,7 +46,7 @@ class DataSettings(Settings):
 
     format: Literal["cifar10", "cifar100", "tinyimagenet", "images", "digits"]
     source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
-    digest: Annotated[str, Field(pattern=DIGEST)] | None = None
+    digest: Digest | None = None
     resolution: Count | None = None  # images: side after centre crop and resize
     test_share: Share = 0.2  # images without a test folder, digits: stratified share kept for test
     background: Colour = (255, 255, 255)  # images: what their transparent pixels stand on

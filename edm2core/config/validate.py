@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edm2core.addresses import redacted
-from edm2core.config.fields import DIGEST, NAME
 from edm2core.config.yaml_file import Document, Place
 from edm2core.errors import InputError
 
@@ -26,10 +25,6 @@ BY_TYPE = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number in digits alone, such as 1000",
     "float_type": "must be a number, such as 0.5 or 1e-3",
-}
-IN_WORDS = {
-    NAME: "must be up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
-    DIGEST: "must be sha256: or md5: and the digest in hexadecimal",
 }
 
 
@@ -110,9 +105,6 @@ def _dotted(place: Place) -> str:
 
 def _allowed(details: ErrorDetails) -> str:
     """What a setting must be, in the words of who writes YAML."""
-    if details["type"] == "string_pattern_mismatch":
-        pattern = str(details.get("ctx", {}).get("pattern"))
-        return IN_WORDS.get(pattern, f"must match {pattern}")
     if details["type"] in BY_TYPE:
         return BY_TYPE[details["type"]]
     message = details["msg"].replace("Input should be", "must be").replace("Tuple should have", "must have")

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edm2core.addresses import is_url
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 from edm2core.store.base import Store
+from edm2core.store.bucket import bucket_of
 
 PARTS = {"runs", "results", "sources", "scratch"}  # folders of a store, of which it has at least one
 MOST_LOOKED_INTO = 20  # folders, where a store may be in one of them
 
-__all__ = ["Store", "find_store", "open_store"]
+__all__ = ["Store", "check_address", "find_store", "open_store"]
+
+
+def check_address(uri: str) -> None:
+    """Raise InputError for an address that can be no store's, wherever it is opened; nobody is asked."""
+    if not uri.strip():
+        raise InputError("The store's address is empty.", do_next="Give a folder, or minio://bucket/prefix.")
+    if not is_url(uri):
+        local_path(uri)
+    elif uri.startswith(("s3://", "minio://")):
+        bucket_of(uri)
+    else:
+        scheme = uri.partition("://")[0]
+        raise InputError(f"The store cannot be at '{scheme}://'.", where=uri, do_next="Give a folder, s3://… or minio://….")
 
 
 def open_store(uri: str) -> Store:
@@ -21,16 +34,12 @@ def open_store(uri: str) -> Store:
 
     Raises InputError for an address that cannot be one, StoreError for one that cannot be used.
     """
-    if not uri.strip():
-        raise InputError("The store's address is empty.", do_next="Give a folder, or minio://bucket/prefix.")
+    check_address(uri)
     if not is_url(uri):
         return _local(local_path(uri))
-    parts = urlsplit(uri)
-    if parts.scheme in ("s3", "minio"):
-        from edm2core.store.s3 import S3Store
+    from edm2core.store.s3 import S3Store
 
-        return S3Store.open(uri)
-    raise InputError(f"The store cannot be at '{parts.scheme}://'.", where=uri, do_next="Give a folder, s3://… or minio://….")
+    return S3Store.open(uri)
 
 
 def find_store(uri: str) -> Store:

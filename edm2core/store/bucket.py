@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from edm2core.errors import InputError
 from edm2core.store.base import check_path
 
+ENDPOINTS = ("EDM2_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables that say where the service is, by precedence
+
 
 def bucket_of(uri: str) -> tuple[str, str]:
     """Bucket and prefix of `s3://bucket/prefix` or `minio://bucket/prefix`; raises InputError for what can be neither."""

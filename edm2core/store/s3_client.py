@@ -32,7 +32,7 @@ from urllib3.util import Retry
 
 from edm2core.answers import page
 from edm2core.errors import InputError, MissingError, StoreError
-from edm2core.store.bucket import check_endpoint
+from edm2core.store.bucket import ENDPOINTS, check_endpoint
 
 AWS = "https://s3.amazonaws.com"
 LOOK_RETRIES, WORK_RETRIES, SILENT_RETRIES = 4, 14, 6  # 7 s until an address is called wrong; 105 s for a server that worked and comes back
@@ -62,7 +62,6 @@ WRONG_CREDENTIAL = {  # the variable whose value a service does not take
 }
 OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "InvalidRegion"}
 PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # the SDK's own, of an answer without words
-ENDPOINTS = ("EDM2_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 log = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not record.msg.startswith("Retrying ("))  # _Retry says it once

@@ -9,6 +9,7 @@ import click
 from components.launcher.profile import load_profile
 from edm2core.config.experiment import load_experiment
 from edm2core.plan import plan
+from edm2core.store import check_address
 from edm2core.store.runs import run_id
 from pipelines.cli.options import PATH, accept_code_option, cluster_option, experiment_argument, store_option
 from pipelines.kfp import compile
@@ -29,6 +30,7 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None,
     its own process, with the store given by --store.
     """
     profile = load_profile(cluster) if cluster else None
+    check_address(store)
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
     if accept_code:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from components.launcher.profile import Profile, load_profile
-from edm2core.errors import InputError
+from edm2core.errors import InputError, StoreError
 
 TEXT = """\
 namespace: team
@@ -90,3 +90,40 @@ def test_the_operations_page_shows_every_setting_at_its_default() -> None:
     assert different == {"store", "resources"}  # which have examples
     assert set(Profile.model_fields) - set(shown) == {"mlflow"}  # which has its own section
     assert set(written["resources"]["default"]) == set(shown["resources"]["default"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("store: {uri: 's3://key:hunter2@bucket/x'}", "not the address of a bucket"),
+        ("store: {uri: 's3://Bucket/x'}", "not the address of a bucket"),
+        ("store: {uri: 's3://bucket/x?y=hunter2'}", "not the address of a bucket"),
+        ("store: {uri: 's3://bucket/../x'}", "not the path"),
+        ("store: {uri: /mnt/store}", "not the address of a bucket"),
+        ("store: {uri: 'file:///mnt/store'}", "not the address of a bucket"),
+        ("store: {uri: 'minio://bucket/x'}", "where MinIO is"),
+        ("store: {uri: 's3://bucket/x', env: {EDM2_S3_ENDPOINT: 'minio:9000'}}", "not the address of an object store"),
+        ("store: {uri: 's3://bucket/x', env: {EDM2_S3_ENDPOINT: 'http://u:hunter2@minio:9000'}}", "holds a secret"),
+        ("store: {uri: 's3://bucket/x', env: {HTTPS_PROXY: 'http://u:hunter2@proxy'}}", "holds a secret"),
+        ("store: {uri: 's3://bucket/x', env: {AWS_SECRET_ACCESS_KEY: hunter2}}", "AWS_SECRET_ACCESS_KEY holds a secret"),
+        ("mlflow: {uri: 'http://u:hunter2@mlflow'}", "without user, password and query"),
+        ("mlflow: {uri: 'http://mlflow?token=hunter2'}", "without user, password and query"),
+        ("mlflow: {uri: 'sqlite:///mlflow.db'}", "such as http://server:5000"),
+        ("kfp: {host: 'https://u:hunter2@kubeflow'}", "without user, password and query"),
+        ("kfp: {host: 'https://'}", "such as http://server:5000"),
+        ("namespace: My_Team", "such as team-a"),
+        ("resources: {default: {memory: 8 GB}}", "such as 2 or 500m"),
+        ("resources: {default: {cpu: two}}", "such as 2 or 500m"),
+        ("images: {compute: 'https://u:hunter2@registry/x', control: b}", "an image, such as"),
+    ],
+)
+def test_what_every_pod_would_refuse_is_refused_with_its_line_and_an_example(tmp_path: Path, setting: str, words: str) -> None:
+    values = yaml.safe_load(TEXT) | yaml.safe_load(setting)
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises((InputError, StoreError)) as refused:
+        load_profile(str(tmp_path / "p.yaml"))
+    assert words in refused.value.what
+    assert "p.yaml, line" in refused.value.where
+    assert "hunter2" not in str(refused.value)
+    assert "[a-z" not in str(refused.value), "a regular expression"
+    assert "\\d" not in str(refused.value), "a regular expression"
