@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edm2core.config.settings import TrainingSettings
 from edm2core.errors import InputError
 from edm2core.manifest import Manifest, Ref
-from edm2core.plan import average_ref
+from edm2core.plan import Task, TrajectorySettings, average_ref, trajectory_ref
 from edm2core.posthoc import MOST_ERROR, Mix, mix_at
 from edm2core.store.base import Store
 from edm2core.store.results import load
@@ -29,6 +31,38 @@ class Mixture:
                 where=where,
                 do_next="Ask for a wider one, or train anew with more epochs stored (training.average_every).",
             )
+
+
+def trainings(tasks: Iterable[Task]) -> dict[Ref, Task]:
+    """The trajectories of a plan's snapshots, or of several plans', each by the task with the longest training."""
+    known: dict[str, Ref] = {}
+    found: dict[Ref, Task] = {}
+    for task in tasks:
+        if task.stage == "snapshot":
+            what = repr([task.version, task.inputs, *(task.settings[name] for name in TrajectorySettings.model_fields)])
+            if what not in known:  # a trajectory's key is slow to find, and all its snapshots have the same
+                known[what] = trajectory_ref(task)
+            before = found.setdefault(known[what], task)
+            if _last(task) > _last(before):
+                found[known[what]] = task
+    return found
+
+
+def _last(task: Task) -> int:
+    return max(int(task.settings["training"]["epochs"]), int(task.settings["epoch"]), *task.wanted)
+
+
+def averages_of(training: Task, trajectory: Ref) -> set[Ref]:
+    """The averages that a training stores on the way to the end that its task asks for."""
+    settings = TrainingSettings.model_validate(training.settings["training"])
+    return {average_ref(trajectory, epoch) for epoch in settings.stored_epochs(_last(training))}
+
+
+def all_stored(store: Store, trainings: Mapping[Ref, Task]) -> list[Ref]:
+    """The averages that are there of these trainings, by one listing."""
+    keys = set(store.folders("results/average/"))
+    refs = (average_ref(ref, epoch) for ref, task in trainings.items() for epoch in range(1, _last(task) + 1)) if keys else ()
+    return [ref for ref in refs if ref.key in keys]
 
 
 def stored_averages(store: Store, trajectory: Ref, last: int) -> dict[int, Manifest]:

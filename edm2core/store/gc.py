@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task, TrajectorySettings, average_ref, trajectory_ref, unverified
+from edm2core.plan import Task, unverified
+from edm2core.store.averages import averages_of, trainings
 from edm2core.store.base import Entry, Store
 from edm2core.store.leases import GC, Holder, acquire, holder, standing
 from edm2core.store.plans import MEND_PLAN, read_plan
@@ -179,28 +180,12 @@ class _Kept:
         lost = {run: plan for run, plan in zip(runs, plans, strict=True) if isinstance(plan, IntegrityError)}
         if lost:
             _refuse(store, lost)
-        kept, keys = cls(), dict[str, Ref]()
-        for tasks in plans:
-            if not isinstance(tasks, IntegrityError):
-                kept._add(tasks, keys)
-        return kept
-
-    def _add(self, tasks: list[Task], known: dict[str, Ref]) -> None:
-        for task in tasks:
-            self.results |= {task.ref, *task.needs}
-            self.digests.add(str(task.settings.get("digest")).rpartition(":")[2])
-            if task.stage == "snapshot":
-                what = repr([task.version, task.inputs, *(task.settings[name] for name in TrajectorySettings.model_fields)])
-                if what not in known:  # a trajectory's key is slow to find, and all its snapshots have the same
-                    known[what] = trajectory_ref(task)
-                    self.trajectories.add(known[what])
-                    self._add_averages(task, known[what])
-
-    def _add_averages(self, task: Task, trajectory: Ref) -> None:
-        """Those that a training of this length stores; one of another length says in its manifest whose it is."""
-        training = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields}).training
-        last = max(training.epochs, *task.wanted, int(task.settings["epoch"]))
-        self.results |= {average_ref(trajectory, epoch) for epoch in training.stored_epochs(last)}
+        tasks = [task for plan in plans if not isinstance(plan, IntegrityError) for task in plan]
+        found = trainings(tasks)
+        results = {ref for task in tasks for ref in (task.ref, *task.needs)}
+        averages = {average for ref, task in found.items() for average in averages_of(task, ref)}
+        digests = {str(task.settings.get("digest")).rpartition(":")[2] for task in tasks}
+        return cls(results | averages, set(found), digests)
 
     def names(self, ref: Ref) -> bool:
         return ref in self.results

@@ -152,14 +152,29 @@ def holder(store: Store, ref: Ref) -> Holder | None:
 
 def standing(store: Store) -> dict[Ref, Holder]:
     """The last holder of every lease that one was heard of within the hour: who may still commit something, or has just done so."""
+    return newest(store, SILENT_S)
+
+
+def newest(store: Store, younger_than_s: float = float("inf")) -> dict[Ref, Holder]:
+    """The last holder of every lease that one was heard of since then."""
     folders: dict[Ref, list[Entry]] = {}
     for entry in store.list("leases/"):
         parts = entry.path.split("/")
         if len(parts) == 4:
             folders.setdefault(Ref(parts[1], parts[2]), []).append(entry)
-    recent = {ref: entries for ref, entries in folders.items() if min(entry.age_s for entry in entries) < SILENT_S}
-    found = each(store, lambda ref: _holder(store, ref, recent[ref]), recent)
-    return {ref: holder(store, ref) if last == CLEARED else last for ref, last in zip(recent, found, strict=True) if last}  # type: ignore[misc]
+    recent = {ref: entries for ref, entries in folders.items() if min(entry.age_s for entry in entries) < younger_than_s}
+    read = each(store, lambda ref: _holder(store, ref, recent[ref]), recent)
+    found = {ref: holder(store, ref) if last == CLEARED else last for ref, last in zip(recent, read, strict=True)}
+    return {ref: last for ref, last in found.items() if last}
+
+
+def mend(store: Store, ref: Ref) -> None:
+    """Give back a damaged lease in its holder's place, as the generation that it is."""
+    last = holder(store, ref)
+    if last is not None and last.damaged:
+        record = {"owner": "", "process": asdict(Process("unknown", "", "", 0, "")), "started": last.started, "token": ""}
+        store.write(_path(ref, last.generation, "json"), sealed(record, None))
+        store.write(_path(ref, last.generation, "beat"), sealed({"released": True, "time": time.time()}, None))
 
 
 def _holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from edm2core.errors import IntegrityError, MissingError
 from edm2core.events import emit
 from edm2core.manifest import FileRecord
 from edm2core.store.base import Store, check_path
+from edm2core.store.sealed import unseal
 
 STATE_SLOTS = ("state-0", "state-1")  # of a training: two, of which one is always whole
 
@@ -80,6 +81,22 @@ class Scratch:
         found = (entry.path.removeprefix(f"{self.prefix}/").rpartition("/") for entry in self.store.list(f"{self.prefix}/"))
         return sorted({name for name, _, file in found if name and file.endswith(".json") and _generation(file) is not None})
 
+    def damaged(self, folder: Path) -> Iterator[tuple[str, str]]:
+        """The records of pieces that cannot be read, or whose bytes are not those recorded or are gone; and in words why."""
+        for name in self.names():
+            records = self._records(name)
+            for path, data in records:
+                try:
+                    self.store.fetch(*_parse(path, data, folder))
+                except (IntegrityError, MissingError) as error:
+                    if self._records(name) == records:  # else a writer has replaced it
+                        yield path, error.what
+
+    def drop(self, path: str) -> None:
+        """Delete a piece's generation by its record."""
+        prefix = path.removesuffix(".json")
+        self._delete([entry.path for entry in self.store.list(f"{path.rpartition('/')[0]}/") if entry.path.startswith(prefix)])
+
     def clear(self) -> None:
         """Delete all pieces of this generation and older ones."""
         self._delete([entry.path for entry in self.store.list(f"{self.prefix}/")])
@@ -109,7 +126,9 @@ def _parse(path: str, data: bytes, folder: Path) -> tuple[str, Path, FileRecord]
     """What to fetch for the record at `path`; raises IntegrityError for one that cannot be read."""
     try:
         values = json.loads(data)
-        file, record = str(values["file"]), FileRecord(int(values["size"]), str(values["sha256"]))
+        if "bytes_sha256" in values:  # earlier versions wrote the digest of the bytes alone, as `sha256`
+            values = unseal(data)
+        file, record = str(values["file"]), FileRecord(int(values["size"]), str(values.get("bytes_sha256") or values["sha256"]))
     except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"Its record cannot be read: {error}.") from None
     if _generation(file) is None:

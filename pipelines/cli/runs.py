@@ -26,7 +26,9 @@ def command(context: click.Context, store: str, as_json: bool) -> None:
     width = max((len(listed.id) for listed in found), default=0)
     for listed in found:
         if as_json:
-            click.echo(json.dumps({"state": listed.state, "done": listed.done, **asdict(listed.summary)}))
+            click.echo(
+                json.dumps({"state": listed.state, "done": listed.done, "trouble": listed.trouble or None, **asdict(listed.summary)})
+            )
         else:
             click.echo(_line(listed, width))
 
@@ -46,7 +48,7 @@ def _line(listed: Listed, width: int) -> str:
     summary = listed.summary
     seeds = f"{len(summary.seeds)} seeds" if len(summary.seeds) > 1 else ""
     epochs = f"epoch{'s' * (len(summary.epochs) > 1)} {', '.join(map(str, summary.epochs[-3:]))}" if summary.epochs else ""
-    what = " · ".join(part for part in (", ".join(summary.recipes), seeds, epochs) if part)
+    what = listed.trouble or " · ".join(part for part in (", ".join(summary.recipes), seeds, epochs) if part)
     asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.asked)) if summary.asked else " " * 16
     done = f"{listed.done if listed.done is not None else '?'}/{summary.tasks}"
     return f"{listed.id:{width}}  {asked}  {listed.state:10} {done:>9}  {what}".rstrip()

@@ -6,6 +6,9 @@ import click
 
 from components.launcher.profile import load_profile
 from components.launcher.spec import work_ref
+from edm2core.errors import IntegrityError
+from edm2core.manifest import Ref
+from edm2core.store.damage import of_run
 from edm2core.store.leases import holder
 from edm2core.store.results import load
 from edm2core.store.runs import find_run, load_plan
@@ -31,10 +34,20 @@ def command(run: str, store: str, cluster: str | None) -> None:
     record = find_run(run, store)
     where = record.store
     _, tasks = load_plan(where, record.id)
-    done = [task for task in tasks if load(where, task.ref) is not None]
+    damaged: list[str] = [f"{damage.path}: {damage.what}" for damage in of_run(where, record.id)]
+    done: set[Ref] = set()
+    for task in tasks:
+        try:
+            done |= {task.ref} if load(where, task.ref) else set()
+        except IntegrityError as error:
+            damaged.append(f"{task.title}: {error.what}")
     click.echo(f"{len(done)} of {len(tasks)} tasks are done.")
-    for ref in dict.fromkeys(work_ref(task) for task in tasks if task not in done):
+    for ref in dict.fromkeys(work_ref(task) for task in tasks if task.ref not in done):
         worker = holder(where, ref)
         if worker is not None and worker.alive:
-            title = next(task.title for task in tasks if task not in done and work_ref(task) == ref)
+            title = next(task.title for task in tasks if task.ref not in done and work_ref(task) == ref)
             click.echo(f"  {title}: {worker}")
+    for words in damaged:
+        click.echo(f"  damaged: {words}")
+    if damaged:
+        click.echo(f"  `edm2 verify {where.uri} --drop` mends what can be.")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from components.report.write import write_report
 from edm2core.errors import EdmError, InputError
+from edm2core.manifest import Manifest
+from edm2core.plan import trajectory_ref
+from edm2core.stages.wanted import want
+from edm2core.store.leases import acquire
+from edm2core.store.results import commit, load
 from edm2core.store.runs import Run, record
+from edm2core.store.scratch import Scratch
 from edm2core.store.summary import change
 from pipelines.cli.verify import command
 from tests.edm2core.report.conftest import Fake
@@ -110,3 +119,68 @@ def test_bad_input_is_named(tmp_path: Path, made: Fake, capsys: pytest.CaptureFi
         command.main([str(tmp_path / "ghost")], standalone_mode=False)
     with pytest.raises(InputError, match="no run ghost"):
         command.main([made.store.uri, "--run", "ghost"], standalone_mode=False)
+
+
+@pytest.fixture
+def working(tmp_path: Path) -> Fake:
+    """A run at work: a result of each stage, events, a lease, a state, a shard and a wish."""
+    fake, stages = Fake(tmp_path), set[str]()
+    fake.make(lambda task: task.stage in stages or bool(stages.add(task.stage)))  # type: ignore[func-returns-value]
+    run = Run("demo-1", fake.store)
+    snapshot, sample = fake.find("snapshot", recipe="digits/E", epoch=60), fake.find("sample", recipe="digits/E", epoch=60)
+    trajectory = trajectory_ref(snapshot)
+    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    run.log({"kind": "running", "task": str(snapshot.ref), "error": ""})
+    run.log({"kind": "failed", "task": str(snapshot.ref), "error": "out of memory"})
+    acquire(fake.store, trajectory).release()
+    np.save(tmp_path / "shard.npy", np.arange(100))
+    save_file({"weights": np.arange(100)}, tmp_path / "state.safetensors")
+    for ref, piece, file in ((trajectory, "state-0", "state.safetensors"), (sample.ref, "shard-00000", "shard.npy")):
+        Scratch(fake.store, ref.scratch, 1).put(piece, tmp_path / file)
+    want(fake.store, trajectory, run.id, (20, 60))
+    for name in ("state.safetensors", "shard.npy"):  # and results of these formats
+        task = next(task for task in fake.tasks if task.stage == "sample" and load(fake.store, task.ref) is None)
+        files = {name: fake.store.upload(tmp_path / name, f"{task.ref.folder}/attempt/{name}")}
+        commit(fake.store, Manifest(task.stage, task.version, task.key, task.title, task.settings, {}, {}, "attempt", files))
+    return fake
+
+
+def damaged(data: bytes) -> list[bytes]:
+    """Flipped at several places, and cut."""
+    places = {0, len(data) // 3, len(data) - 2}
+    flipped = [data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :] for place in places]
+    return [*flipped, data[: len(data) // 2], b""]
+
+
+def test_whatever_kind_of_file_is_flipped_or_cut_is_found_named_and_mended(
+    working: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edm2core.store.damage.PATIENCE_S", -1.0)  # as if nobody had been heard of for a minute
+    store, root = working.store.uri, working.store.root
+    whole = shutil.copytree(root, tmp_path / "whole")
+    kinds: dict[tuple[str, str, str], Path] = {}
+    for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.stat().st_size):
+        parts = path.relative_to(whole).parts
+        if parts[0] in ("runs", "scratch", "leases", "results"):
+            kinds.setdefault((parts[0], "wanted" if "wanted" in parts else path.name if parts[0] == "runs" else "", path.suffix), path)
+    formats = {(area, suffix) for area, _, suffix in kinds}
+    assert formats >= {("results", ".json"), ("results", ".npy"), ("results", ".safetensors"), ("results", ".png"), ("results", ".jsonl")}
+    assert formats >= {("leases", ".json"), ("leases", ".beat"), ("scratch", ".json"), ("scratch", ".bytes"), ("runs", ".jsonl")}
+    for path in kinds.values():
+        name = path.relative_to(whole).as_posix()
+        for data in damaged(path.read_bytes()):
+            if data == b"" and name.endswith(".jsonl"):
+                continue  # where nothing was logged, nothing is damaged
+            shutil.rmtree(root)
+            shutil.copytree(whole, root)
+            (root / name).write_bytes(data)
+            printed, error = verify(store, capsys)
+            assert error, (name, data[:80])
+            piece, _, kind = name.rpartition(".")
+            shown = name.split("/")[2] if name.startswith("results/") else f"{piece.rpartition('-')[0]}.json" if kind == "bytes" else name
+            assert shown in printed, (name, printed)
+            verify(store, capsys, "--drop")
+            if name.endswith(("plan.json", "experiment.yaml")):  # which running the experiment again records anew
+                record(Run("demo-1", working.store), working.name, working.text, [task.to_json() for task in working.tasks], {})
+            printed, error = verify(store, capsys)
+            assert error == "", (name, data[:80], printed)

@@ -1,0 +1,104 @@
+"""Damage to what is no result: leases, pieces of unfinished work, wishes, summaries and events of runs; and what mends each."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from edm2core.errors import IntegrityError, MissingError
+from edm2core.manifest import Ref
+from edm2core.stages.wanted import read_wish, wishes
+from edm2core.store.base import Store
+from edm2core.store.leases import PATIENCE_S, mend, newest
+from edm2core.store.plans import read_plan
+from edm2core.store.runs import Run
+from edm2core.store.scratch import Scratch
+from edm2core.store.sealed import unseal
+from edm2core.store.summary import Summary, summarise, summary_path, write
+
+NEWEST = 10**6  # above every generation: such a writer may remove pieces of all
+
+
+class Damage(NamedTuple):
+    """Something that is not as it was written; `mend` does what can be done, and says what that was."""
+
+    path: str
+    what: str
+    mend: Callable[[], str]
+
+
+def of_leases(store: Store) -> Iterator[Damage]:
+    """Leases of which the last record or beat cannot be read."""
+    for ref, last in newest(store).items():
+        if last.damaged:
+            path, _, what = last.damaged.partition(": ")
+
+            def give_back(ref: Ref = ref, age: float = last.beat_age_s) -> str:
+                if age < PATIENCE_S:
+                    return "Somebody may hold it: look again in a minute."
+                mend(store, ref)
+                return "Given back."
+
+            yield Damage(path, what, give_back)
+
+
+def of_scratch(store: Store, refs: Iterable[Ref]) -> Iterator[Damage]:
+    """Pieces of the unfinished work on these whose bytes are not those recorded, and wishes for snapshots that cannot be read."""
+    for ref in refs:
+        scratch = Scratch(store, ref.scratch, NEWEST)
+        with tempfile.TemporaryDirectory() as folder:
+            for path, what in scratch.damaged(Path(folder)):
+                yield Damage(path, what, lambda scratch=scratch, path=path: scratch.drop(path) or "Removed.")  # type: ignore[misc]
+        for path in wishes(store, ref):
+            try:
+                with suppress(MissingError):
+                    read_wish(store, path)
+            except IntegrityError as error:
+                yield Damage(path, error.what, lambda path=path: store.delete(path) or "Removed; its run wishes again when it is started.")  # type: ignore[misc,func-returns-value]
+
+
+def of_run(store: Store, run: str) -> Iterator[Damage]:
+    """A run's summary and events."""
+    try:
+        Summary.load(store, run)
+    except MissingError:
+        pass  # of an earlier version
+    except IntegrityError as error:
+        yield Damage(summary_path(run), error.what, lambda: _summarise(store, run))
+    for words in Run(run, store).events()[1]:
+        path, _, what = words.partition(": ")
+        yield Damage(path, what, lambda path=path: _without_damaged_lines(store, path))  # type: ignore[misc]
+
+
+def _summarise(store: Store, run: str) -> str:
+    try:
+        plan = read_plan(store, run)
+    except (IntegrityError, MissingError):
+        return "Its plan is damaged too: run its experiment again."
+    begun = time.time() - max((entry.age_s for entry in store.list(f"runs/{run}/")), default=0.0)
+    data = {name: store.read(f"runs/{run}/{name}") for name in ("experiment.yaml", "plan.json") if store.stat(f"runs/{run}/{name}")}
+    write(store, summarise(run, plan.name, plan.tasks, begun, data))
+    return "Made anew from its plan."
+
+
+def _without_damaged_lines(store: Store, path: str) -> str:
+    try:
+        lines = store.read(path).splitlines()
+    except IntegrityError:
+        store.delete(path)
+        return "Removed."
+    whole = [line for line in lines if _is_whole(line)]
+    store.write(path, b"".join(line + b"\n" for line in whole))
+    return f"{len(lines) - len(whole)} lines are removed."
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        unseal(line)
+    except ValueError:
+        return False
+    return True
