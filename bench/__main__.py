@@ -47,7 +47,7 @@ def main() -> None:
         print("\n".join(row.name for row in wanted))
         return
     if arguments.table:
-        TABLE.write_text(render(ROWS, json.loads(RESULTS.read_text())))
+        TABLE.write_text(render(ROWS, json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it leaves as little behind as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="edm2-bench-", ignore_cleanup_errors=True) as folder:
@@ -79,10 +79,10 @@ def _measure(rows: Sequence[Row], options: Options) -> None:
 
 def _record(row: Row, entry: dict[str, object]) -> None:
     """Keep a row as soon as it is measured: others stay as they were."""
-    recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     recorded = {each.name: recorded[each.name] for each in ROWS if each.name in recorded} | {row.name: entry}
-    RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
-    TABLE.write_text(render(ROWS, recorded))
+    RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    TABLE.write_text(render(ROWS, recorded), encoding="utf-8")
 
 
 if __name__ == "__main__":

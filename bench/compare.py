@@ -92,6 +92,7 @@ class Worker:
             text=True,
             env={**os.environ, **side.environment},
             start_new_session=True,
+            encoding="utf-8",
         )
 
     def ready(self) -> Worker:

@@ -37,16 +37,16 @@ class Timed(NamedTuple):
 def timed_run(experiment: str, store: Path, jobs: int) -> Timed:
     """Run an experiment by the command, in a process of its own."""
     file = store.parent / f"{store.name}.yaml"
-    file.write_text(experiment)
+    file.write_text(experiment, encoding="utf-8")
     begun = time.perf_counter()
     command = [sys.executable, "-m", "pipelines.cli.main", "run", str(file), "--store", str(store), "--jobs", str(jobs)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     wall = time.perf_counter() - begun
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stdout}\n{done.stderr}")
     (record,) = (store / "runs").iterdir()
-    events = [json.loads(line) for path in sorted(record.glob("events/*.jsonl")) for line in path.read_text().splitlines()]
-    plan = [Task.from_json(task) for task in json.loads((record / "plan.json").read_text())["tasks"]]
+    events = [json.loads(line) for path in sorted(record.glob("events/*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    plan = [Task.from_json(task) for task in json.loads((record / "plan.json").read_text(encoding="utf-8"))["tasks"]]
     return Timed(wall, *_times(events), plan)
 
 

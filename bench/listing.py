@@ -30,16 +30,16 @@ def fill(root: Path, runs: int, unfinished: int) -> LocalStore:
     file = root / "experiment.yaml"
     root.mkdir(parents=True, exist_ok=True)
     for number in range(runs):
-        file.write_text(EXPERIMENT.format(number=number))
+        file.write_text(EXPERIMENT.format(number=number), encoding="utf-8")
         experiment = load_experiment(file)
         tasks = plan(experiment, {f"data:{recipe.name}": "builtin:digits" for recipe in experiment.recipes})
         run = open_run(store, experiment, tasks, {})
         run.log_path(tasks[0]).parent.mkdir(parents=True)
-        run.log_path(tasks[0]).write_text("a line\n" * 1000)
+        run.log_path(tasks[0]).write_text("a line\n" * 1000, encoding="utf-8")
         for task in tasks:
             run.log({"kind": "done", "task": str(task.ref), "error": ""})
         for name in ("report.html", "results.json", "results.csv"):
-            (root / run.folder / name).write_text("x" * 10_000)
+            (root / run.folder / name).write_text("x" * 10_000, encoding="utf-8")
         if number >= runs - unfinished:
             for task in tasks[::2]:
                 commit(store, _made(task))

@@ -78,7 +78,7 @@ def _revision() -> str:
         return ""
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8")
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ran.stdout.strip()

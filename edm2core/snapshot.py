@@ -56,7 +56,7 @@ def save(
         "epoch": epoch,
         "emas": list(averages),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
@@ -88,7 +88,7 @@ def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
 def _read(fetch: Callable[[str], Path], ema: str, where: str) -> Denoiser:
     """The denoiser from the snapshot's files, each of which `fetch` turns into a local path."""
     try:
-        values: dict[str, Any] = json.loads(fetch(DESCRIPTION).read_text())
+        values: dict[str, Any] = json.loads(fetch(DESCRIPTION).read_text(encoding="utf-8"))
         emas = list(values["emas"])
         network = NetworkSettings.model_validate(values["network"])
         diffusion = DiffusionSettings.model_validate(values["diffusion"])

@@ -98,7 +98,7 @@ def check_here() -> Iterator[Check]:
     """This machine: Python, torch, GPUs."""
     yield Check("ok", f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}")
     try:
-        ran = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120)
+        ran = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120, encoding="utf-8")
     except subprocess.TimeoutExpired:
         yield Check("problem", "importing torch takes more than two minutes", "Look at the disk that it is installed on.")
         return

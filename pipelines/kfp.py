@@ -85,7 +85,7 @@ def compile(
     _merge_equal(spec, platforms)
     _refuse_too_large(spec, experiment.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(yaml.safe_dump_all([spec, platforms] if platforms else [spec], allow_unicode=True))
+    out.write_text(yaml.safe_dump_all([spec, platforms] if platforms else [spec], allow_unicode=True), encoding="utf-8")
 
 
 class _Compiler:

@@ -50,7 +50,7 @@ def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path)
     for name in names or recipe_names():
         recipe, profile = load_recipe(name), profile_of[name]
         file = folder / f"{recipe.name.replace('/', '-')}.yaml"
-        file.write_text(text(recipe, profile))
+        file.write_text(text(recipe, profile), encoding="utf-8")
         written.append(file)
     return written
 

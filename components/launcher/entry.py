@@ -133,13 +133,13 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _codes(folder: Path) -> list[int]:
-    found = (file.read_text() for file in sorted(folder.glob("code-*")))
+    found = (file.read_text(encoding="utf-8") for file in sorted(folder.glob("code-*")))
     return [int(text) for text in found if text]
 
 
 def _supervisors(folder: Path) -> list[int]:
     """The processes around those of the stage that torchrun has started last."""
-    return [int(text) for file in folder.glob("began-*") if (text := file.read_text())]
+    return [int(text) for file in folder.glob("began-*") if (text := file.read_text(encoding="utf-8"))]
 
 
 def _listen(source: IO[bytes], words: deque[str]) -> None:

@@ -240,4 +240,4 @@ def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
 def recorded_digests(folder: Path = FOLDER) -> dict[str, str]:
     """Image by tag → the same by digest, as `make images` recorded them in k8s/images.json."""
     file = folder / "images.json"
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}

@@ -34,7 +34,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
     `asked`: whether it should save and stop; `ended`: whether it should end now. `rank` is put before its lines, if it is not empty.
     """
     beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
-    beat.write_text("")
+    beat.write_text("", encoding="utf-8")
     child = subprocess.Popen(
         [sys.executable, "-u", *arguments],
         stdin=subprocess.DEVNULL,
@@ -88,14 +88,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, remember)
     verdict = folder / f"code-{os.environ['LOCAL_RANK']}"
     verdict.unlink(missing_ok=True)
-    (folder / f"began-{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()))
+    (folder / f"began-{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()), encoding="utf-8")
 
     def ended() -> bool:
         return signalled.is_set() or os.getppid() != parent or _closed(entry)
 
     stop = folder / STOP
     code = INTERRUPTED if stop.exists() else supervise(["-m", *arguments], folder, hang_s, stop.exists, ended, os.environ["RANK"])
-    verdict.write_text(str(code))
+    verdict.write_text(str(code), encoding="utf-8")
     while stop.exists() and len(list(folder.glob("code-*"))) < int(os.environ["LOCAL_WORLD_SIZE"]) and not _closed(entry):
         time.sleep(POLL_S)  # the first one that ends makes torchrun end the others, which may still be saving
     return code

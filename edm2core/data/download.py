@@ -39,7 +39,7 @@ def download(url: str, target: Path, check: Callable[[Path], None], progress: Ca
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.with_name(target.name + ".lock").open("w") as lock:
+        with target.with_name(target.name + ".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _download(url, target, check, progress)
     except OSError as error:

@@ -37,7 +37,7 @@ class Extractor:
     def write(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Store it with its weights in a folder."""
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
-        (folder / INFO).write_text(json.dumps(asdict(self), indent=1))
+        (folder / INFO).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
 INCEPTION = Extractor("inception", "inception-v3-compat", "2048", 2048)
@@ -52,7 +52,7 @@ def load_extractor(folder: Path) -> tuple[Extractor, FeatureExtractorBase]:
     Raises IntegrityError where the folder holds none that this version knows.
     """
     try:
-        info = Extractor(**json.loads((folder / INFO).read_text()))
+        info = Extractor(**json.loads((folder / INFO).read_text(encoding="utf-8")))
         weights = safetensors.torch.load_file(folder / WEIGHTS)
         return info, _build(info, weights)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:

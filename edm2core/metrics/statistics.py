@@ -112,13 +112,13 @@ def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, fe
     safetensors.numpy.save_file({"mean": reference.mean, "covariance": reference.covariance}, folder / ARRAYS)
     if features is not None:
         np.save(folder / FEATURES, features)
-    (folder / INFO).write_text(json.dumps(asdict(info), indent=1))
+    (folder / INFO).write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
 
 
 def read_reference(folder: Path, *, with_features: bool = False) -> Reference:
     """What `write_reference` stored; raises IntegrityError where it is not there whole."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError):
-        info = ReferenceInfo(**json.loads((folder / INFO).read_text()))
+        info = ReferenceInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
         arrays = safetensors.numpy.load_file(folder / ARRAYS)
         features = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False) if with_features else None
         return Reference(Statistics(arrays["mean"], arrays["covariance"], info.n), info, features)

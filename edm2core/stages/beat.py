@@ -32,19 +32,19 @@ class Beat:
         self._last = now
         if len(self._intervals) >= KNOWN and now - self._written > EVERY_S:
             self._written = now
-            self._file.write_text(json.dumps([now, max(self._intervals)]))
+            self._file.write_text(json.dumps([now, max(self._intervals)]), encoding="utf-8")
 
     def pause(self) -> None:
         """What follows is no step, and takes as long as it takes."""
         if self._file is not None:
             self._last, self._written = None, 0.0
-            self._file.write_text("")
+            self._file.write_text("", encoding="utf-8")
 
 
 def silence(file: Path) -> float:
     """Seconds that a process has been silent beyond its usual step; 0 if it is not in its steps."""
     try:
-        last, usual = json.loads(file.read_text())
+        last, usual = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0.0
     return max(0.0, time.monotonic() - float(last) - float(usual))

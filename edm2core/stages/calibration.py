@@ -44,7 +44,7 @@ def run(work: Workspace) -> None:
         shards = checked(_images(work), what)
         features = extract(module, shards, pick_device(), lambda done: work.progress(done, max(done, count), unit="images"))
         found |= {"n": len(features), "distance": frechet_distance(statistics(features), ours), "error": frechet_error(features, ours)}
-    (work.out / "calibration.json").write_text(json.dumps(found, indent=1, allow_nan=False))
+    (work.out / "calibration.json").write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
     work.metadata |= found
 
 

@@ -56,7 +56,7 @@ def run(work: Workspace) -> None:
         "train_images": len(train[0]),
         "test_images": len(test[0]),
     }
-    (work.out / "diagnostics.json").write_text(json.dumps(found, indent=1, allow_nan=False))
+    (work.out / "diagnostics.json").write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
     work.metadata |= found
 
 

@@ -90,7 +90,7 @@ def _passes(error: Exception) -> bool:
 
 def _read_task(text: str) -> Task:
     try:
-        return Task.from_json(json.loads(text if text.lstrip().startswith("{") else Path(text).read_text()))
+        return Task.from_json(json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"This is not a task: {error}.", where=text[:200], do_next="Give a file that `edm2 plan --json` wrote.") from None
 

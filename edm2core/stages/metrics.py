@@ -60,7 +60,7 @@ def run(work: Workspace) -> None:
         facts |= {"neighbours": compared.memorised._asdict()}
         _show(work.out / NEIGHBOURS, compared.memorised, samples, work.inputs["data"])
     written = {"values": values, "standard_errors": errors, **facts}
-    (work.out / "metrics.json").write_text(json.dumps({**written, **provenance}, indent=1, allow_nan=False))
+    (work.out / "metrics.json").write_text(json.dumps({**written, **provenance}, indent=1, allow_nan=False), encoding="utf-8")
     work.metadata |= written
 
 

@@ -177,7 +177,7 @@ def _write(study: _Study, found: _Found, extras: dict[str, list[float]], classes
     matrices = [confusion(best[:, 0], labels, study.data.classes) for best in found.best]
     counted = {"confusion": matrices[0].tolist(), "confusion_over_seeds": torch.stack(matrices).sum(0).tolist()}
     by_seed = {"by_seed": several, **counted, "classes": list(classes), "settings": settings.model_dump(mode="json")}
-    (work.out / "probe.json").write_text(json.dumps({**facts, **by_seed}, indent=1, allow_nan=False))
+    (work.out / "probe.json").write_text(json.dumps({**facts, **by_seed}, indent=1, allow_nan=False), encoding="utf-8")
     work.metadata |= facts
 
 

@@ -290,7 +290,7 @@ class Training:
         weights = {name: averaged_weights(state.result(), name) for name in names}
         out = self.folder / f"snapshot-{epoch}"
         snapshot.save(out, weights, self.settings, self.trainer.affine, epoch=epoch)
-        (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+        (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
         who = self.task.title.rsplit(" · ", 1)[0]
         task = Task(
             "snapshot",

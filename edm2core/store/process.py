@@ -50,7 +50,11 @@ def is_gone(tag: str) -> bool | None:
 def _machine() -> tuple[str, str, str]:
     """Host, boot and namespace of process numbers."""
     try:
-        return socket.gethostname(), Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
+        return (
+            socket.gethostname(),
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip(),
+            os.readlink("/proc/self/ns/pid"),
+        )
     except OSError:
         return socket.gethostname(), "", ""
 
@@ -63,7 +67,7 @@ def _machine_tag() -> str:
 def _begun(pid: int) -> str | None:
     """When a process began, in the kernel's ticks; None if there is none, or only a dead one nobody has waited for."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return None
     return None if fields[0] in ("Z", "X") else fields[19]

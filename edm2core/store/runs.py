@@ -53,7 +53,7 @@ class Run:
         """Add an event to this process's part of the run's record, with its time where it has none."""
         path = self._local / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             text = redacted(json.dumps({"time": round(time.time(), 3), **event}, default=str))
             file.write(sealed(json.loads(text), None).decode() + "\n")
         self.share()

@@ -298,7 +298,7 @@ def test_what_is_not_the_apis_answer_is_said_to_be_so_at_once(
 
 
 def test_without_a_host_and_a_kubeconfig_the_way_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    profile = {"name": "far", "namespace": "team", "store": {"uri": "s3://b/x"}, "images": {"compute": "a", "control": "b"}}
+    profile = {"name": "far", "namespace": "team", "store": {"uri": "s3://bucket/x"}, "images": {"compute": "a", "control": "b"}}
     broken = {
         "none": None,
         "folder": "",
