@@ -318,7 +318,8 @@ def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[s
         digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
         known = {"source": source and shown(source), "digest": digest}
         return replace(_task("extractor", {"extractor": name}, {}, IN_WORDS[name], {"extractor": name}, **known), address=source or "")
-    return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{name} · feature extractor", {"extractor": name})
+    whose = name if name == "digits" else f"{data.subject['dataset']} · {name}"
+    return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{whose} · feature extractor", {"extractor": name})
 
 
 def _reference(recipe: Recipe, name: str, data: Task, extractor: Task, digests: Mapping[str, str]) -> Task:

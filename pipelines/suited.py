@@ -62,7 +62,8 @@ def _enough_to_compare(experiment: Experiment, recipe: Recipe, left_out: Collect
         raise InputError(
             f"The data of {recipe.name} have {count} images for training, and '{metric.result}' needs at least {metric.least_images}{why}.",
             where=where,
-            do_next="Add images, or ask for what needs fewer: kid 1000, and precision, recall, density, coverage and memorisation 6.",
+            do_next="Add images, or ask for what needs fewer: kid 1000, fd_filters 55 (features for small sets, which need no weights), "
+            "and precision, recall, density, coverage and memorisation 6 in any features, as precision_filters.",
         )
 
 

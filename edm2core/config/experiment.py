@@ -141,13 +141,14 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
         except ValueError as error:
             raise InputError(str(error), where=where, do_next="docs/evaluation.md lists metrics and extractors.") from None
         if recipe.sample.count < asked.least_images:
+            own = "fd" if recipe.data.format == "digits" else "fd_filters"
             covariance = f", since a covariance of {EXTRACTORS[asked.extractor]} features needs them" if asked.name in FRECHET else ""
             raise InputError(
                 f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
                 where=str(document.origin(("sample", "count"))),
                 do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`."
                 if setting in document.values
-                else f"Raise sample.count of {recipe.name}, or say `metrics: [fd]`; without it the experiment asks for FID.",
+                else f"Raise sample.count of {recipe.name}, or say `metrics: [{own}]`; without it the experiment asks for FID.",
             )
         count = None if recipe.reference else most_training_images(recipe.data)
         if count is not None and count < asked.least_images:

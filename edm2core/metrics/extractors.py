@@ -20,6 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from edm2core.errors import InputError, IntegrityError
 from edm2core.metrics.digits import DigitsFeatures
 from edm2core.metrics.dinov2 import DinoV2
+from edm2core.metrics.filters import FilterFeatures
 
 WEIGHTS, INFO = "extractor.safetensors", "extractor.json"
 IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
@@ -43,6 +44,7 @@ class Extractor:
 INCEPTION = Extractor("inception", "inception-v3-compat", "2048", 2048)
 PYTORCH_FID = Extractor("pytorch_fid", "inception-v3-compat behind pytorch-fid's resize", "2048", 2048)
 DINOV2 = Extractor("dinov2", "dinov2_vitl14", "cls", 1024)
+FILTERS = Extractor("filters", FilterFeatures.NAME, FilterFeatures.LAYER, FilterFeatures.DIMENSIONS)
 DIGITS = Extractor("digits", DigitsFeatures.NAME, DigitsFeatures.LAYER, DigitsFeatures.DIMENSIONS)
 
 
@@ -64,6 +66,9 @@ def load_extractor(folder: Path) -> tuple[Extractor, FeatureExtractorBase]:
 def _build(info: Extractor, weights: dict[str, Tensor]) -> FeatureExtractorBase:
     if info == DIGITS:
         module: FeatureExtractorBase = DigitsFeatures(info.library_name, [info.layer])
+        module.load_state_dict(weights)
+    elif info == FILTERS:
+        module = FilterFeatures(info.library_name, [info.layer])
         module.load_state_dict(weights)
     elif info in (INCEPTION, PYTORCH_FID):
         module = build_inception(weights, info)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-EXTRACTORS = {"inception": 2048, "pytorch_fid": 2048, "dinov2": 1024, "digits": 64}
-"""Feature extractors and the dimensions of their features; `pytorch_fid` is Inception behind pytorch-fid's resize."""
+EXTRACTORS = {"inception": 2048, "pytorch_fid": 2048, "dinov2": 1024, "digits": 64, "filters": 54}
+"""Feature extractors and the dimensions of their features; `pytorch_fid` is Inception behind pytorch-fid's resize,
+`filters` are for small sets of any images."""
 
 WEIGHTS = {"inception": "inception", "pytorch_fid": "inception", "dinov2": "dinov2"}
 """Extractors that are made from a file which the user brings, and whose weights it holds."""
@@ -32,6 +33,7 @@ IN_WORDS = {
     "pytorch_fid": "Inception features, pytorch-fid's resize",
     "dinov2": "DINOv2 features",
     "digits": "digits features",
+    "filters": "filter features",
 }
 IMPORTED = "_imported"  # ends the name, in results, of a distance from statistics that others took
 HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
@@ -76,7 +78,10 @@ def metric(text: str, data_format: str) -> Metric:
     if name not in METRICS:
         raise ValueError(f"There is no metric '{text}'.")
     if extractor is None and name == "fd" and own is None:
-        raise ValueError("'fd' is in a data set's own features, which only digits has; name others, as in 'fd_dinov2', or ask for 'fid'.")
+        raise ValueError(
+            "'fd' is in a data set's own features, which only digits has; name others, as in 'fd_dinov2' (or 'fd_filters', which needs no "
+            "weights and few images), or ask for 'fid'."
+        )
     found = Metric(name, extractor or ("inception" if name in ("fid", "is") else own or "inception"))
     if found.name in ("fid", "is") and found.extractor not in INCEPTIONS:
         raise ValueError(f"{LABELS[found.name]} is defined in Inception's features, not in the {IN_WORDS[found.extractor]}.")

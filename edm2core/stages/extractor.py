@@ -1,4 +1,4 @@
-"""Makes a feature extractor: the digits classifier is trained, Inception's weights are fetched and checked."""
+"""Makes a feature extractor: the digits classifier is trained, filters are scaled to the data, others' weights are fetched and checked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
 from edm2core.events import emit
 from edm2core.metrics.digits import CLASSES, SIDE, accuracy, train_digits
-from edm2core.metrics.extractors import DIGITS, DINOV2, INCEPTION, PYTORCH_FID, Extractor, build_dinov2, build_inception
-from edm2core.metrics.names import WEIGHTS
+from edm2core.metrics.extractors import DIGITS, DINOV2, FILTERS, INCEPTION, PYTORCH_FID, Extractor, build_dinov2, build_inception
+from edm2core.metrics.filters import fit_filters
+from edm2core.metrics.names import IN_WORDS, WEIGHTS
 from edm2core.stages.main import main
 from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, weights_file
 from edm2core.stages.workspace import Workspace
@@ -23,7 +24,7 @@ def run(work: Workspace) -> None:
     """Result: extractor.safetensors and extractor.json."""
     if work.rank:
         return
-    makers = {"digits": _digits, "inception": _inception, "pytorch_fid": _inception, "dinov2": _dinov2}
+    makers = {"digits": _digits, "inception": _inception, "pytorch_fid": _inception, "dinov2": _dinov2, "filters": _filters}
     make = makers.get(work.settings["extractor"])
     if make is None:
         raise InputError(
@@ -50,6 +51,12 @@ def _digits(work: Workspace) -> None:
         "dimensions": DIGITS.dimensions,
         "test_accuracy": round(accuracy(module, data.test_images, data.test_labels), 2) if len(data.test_images) else None,
     }
+
+
+def _filters(work: Workspace) -> None:
+    images = load_prepared(work.inputs["data"].all()).train_images
+    FILTERS.write(work.out, fit_filters(images).state_dict())
+    work.metadata |= {"extractor": FILTERS.name, "label": IN_WORDS[FILTERS.name], "dimensions": FILTERS.dimensions}
 
 
 def _inception(work: Workspace) -> None:

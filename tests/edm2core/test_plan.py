@@ -292,3 +292,11 @@ def test_samples_are_drawn_whenever_sample_is_asked_for(tmp_path: Path, rest: st
 
 def test_every_average_that_is_shown_without_metrics_is_sampled(tmp_path: Path) -> None:
     assert len(sampled(tmp_path, "metrics: []\nsample: {ema: [fixed, 0.05, 0.06]}")) == 6
+
+
+def test_features_for_small_sets_need_nothing_that_is_brought(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [10]\nprobe: false\nmetrics: [fd_filters, coverage_filters]\n")
+    tasks = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits"})
+    extractor = next(task for task in tasks if task.stage == "extractor")
+    assert (extractor.title, set(extractor.inputs)) == ("digits · filters · feature extractor", {"data"})
+    assert [task.settings["metrics"] for task in tasks if task.stage == "metrics"] == [["fd", "coverage"]]

@@ -18,6 +18,8 @@ from edm2core.metrics.names import EXTRACTORS, METRICS, Metric, in_words, label,
         ("precision", "cifar10", "precision_inception"),
         ("precision", "digits", "precision_digits"),
         ("fid_pytorch_fid", "images", "fid_pytorch_fid"),
+        ("fd_filters", "images", "fd_filters"),
+        ("coverage_filters", "cifar10", "coverage_filters"),
     ],
 )
 def test_without_an_extractor_it_is_the_data_sets_own_or_inception(text: str, data: str, result: str) -> None:
@@ -30,6 +32,7 @@ def test_without_an_extractor_it_is_the_data_sets_own_or_inception(text: str, da
         ("fad", "cifar10", "no metric 'fad'"),
         ("fd", "cifar10", "only digits has"),
         ("fid_digits", "digits", "FID is defined in Inception's features"),
+        ("fid_filters", "images", "FID is defined in Inception's features"),
         ("is_dinov2", "cifar10", "Inception score is defined"),
         ("kid_digits", "cifar10", "of digits alone"),
     ],

@@ -52,6 +52,13 @@ def test_the_digits_extractor_is_accurate_and_says_how_much(bench: Any, digits: 
     assert set(manifest.files) == {"extractor.safetensors", "extractor.json"}
 
 
+def test_filters_need_no_file_and_serve_any_data(bench: Any, digits: Ref) -> None:
+    _, made = bench.run(extractor.run, "extractor", {"extractor": "filters"}, {"data": digits})
+    assert (made.metadata["extractor"], made.metadata["dimensions"]) == ("filters", 54)
+    _, taken = bench.run(reference.run, "reference", {"split": "train"}, {"data": digits, "extractor": made.ref})
+    assert taken.metadata["dimensions"] == 54
+
+
 def test_digits_features_of_other_data_are_refused(bench: Any, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     for part in ("train", "test"):
