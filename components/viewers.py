@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from components.body import Done
+from edm2core.printable import printable
 from edm2core.report.results import is_probe
 
 LARGEST_MATRIX = 100  # classes; the metadata of a larger one is more than the viewer and its database take
@@ -32,7 +33,7 @@ def show_probe(done: Done, metrics: Any, confusion: Any) -> None:
     show_values({name: value for name, value in done.manifest.metadata.items() if is_probe(name)}, metrics)
     found = json.loads(done.read("probe.json"))
     if len(found["classes"]) <= LARGEST_MATRIX:
-        confusion.log_confusion_matrix([str(name) for name in found["classes"]], found["confusion"])
+        confusion.log_confusion_matrix([printable(str(name)) for name in found["classes"]], found["confusion"])
 
 
 def show_diagnostics(done: Done, metrics: Any) -> None:
@@ -57,7 +58,7 @@ def show_curves(done: Done, artifact: Any) -> None:
 
 def _write(artifact: Any, done: Done, body: str) -> None:
     with open(artifact.path, "w", encoding="utf-8") as file:
-        file.write(PAGE.format(title=escape(done.manifest.title), body=body))
+        file.write(printable(PAGE.format(title=escape(done.manifest.title), body=body)))
 
 
 def _curve(name: str, rows: Iterable[dict[str, Any]]) -> str:

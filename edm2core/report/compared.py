@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edm2core.printable import printable
 from edm2core.report.compare import Comparison
-from edm2core.report.figures import metric_figures
+from edm2core.report.figures import metric_figures, seed_figures
 from edm2core.report.html import environment, packed_plotly, short
 from edm2core.report.published import others
 from edm2core.report.results import distinct
 from edm2core.report.seeds import DIFFERENCE, difference_facts
 from edm2core.report.summary import Cell, least_of_draws, recipes
-from edm2core.report.write import table
+from edm2core.report.write import table, write_files
 
 VALUE = ("experiment", "dataset", "recipe", "seed", "ema", "metric", "protocol", "n", "choice", "epoch", "value", "of", "draws", "error")
 
 
 def write(found: Comparison, folder: Path) -> list[Path]:
-    """comparison.html, comparison.json and its tables as CSV; each replaces its earlier version whole, or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write comparison.html, comparison.json and its tables as CSV; returns where they are."""
     marks = [side.mark for side in found.sides]
     files = {
         "comparison.json": as_json(found),
@@ -33,10 +32,7 @@ def write(found: Comparison, folder: Path) -> list[Path]:
         "differences.csv": table(DIFFERENCE, _differences(found)),
         "comparison.html": render(found),
     }
-    for name, text in files.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+    write_files(folder, files)
     return [folder / name for name in files]
 
 
@@ -61,15 +57,16 @@ def as_json(found: Comparison) -> str:
         "differences": list(_differences(found)),
         "results": values,
     }
-    return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
 
 
 def render(found: Comparison) -> str:
     """The page, complete in itself like a report."""
     curves = metric_figures(found.rows, found.styles)
-    figures = [*curves, *found.training]
+    over_seeds = seed_figures(found.by_seeds, found.styles)
+    figures = [*curves, *over_seeds, *found.training]
     known = {recipe.dataset: others(recipe.data.format) for side in found.sides for recipe in recipes(side.report).values()}
-    return (
+    page = (
         environment()
         .get_template("compare.html")
         .render(
@@ -79,12 +76,14 @@ def render(found: Comparison) -> str:
             least_of_draws=least_of_draws,
             protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found.rows)),
             by_seeds=found.by_seeds,
+            over_seeds=over_seeds,
             curves=curves,
-            plots={figure.id: short(figure.plot) for figure in figures},
+            plots=printable({figure.id: short(figure.plot) for figure in figures}),
             plotly=packed_plotly() if figures else "",
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
+    return str(printable(page))
 
 
 def _values(found: Comparison) -> Iterable[dict[str, Any]]:

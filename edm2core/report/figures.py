@@ -37,7 +37,6 @@ class Figure:
     caption: str
     plot: dict[str, Any]
     log: bool = False  # whether a logarithmic vertical axis makes sense
-    recipe: str = ""  # the one recipe that it is of
 
     @property
     def by_epoch(self) -> bool:

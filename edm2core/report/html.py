@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from edm2core.events import size
 from edm2core.manifest import Ref, diff_path
+from edm2core.printable import printable
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
@@ -98,7 +99,7 @@ def render(report: Report) -> str:
         magnitudes=magnitudes,
         noise=noise,
         noise_epochs=_epochs(noise),
-        plots={figure.id: short(figure.plot) for figure in figures},
+        plots=printable({figure.id: short(figure.plot) for figure in figures}),
         samples=grids,
         neighbours=nearest,
         notes=as_html(report.run.notes),
@@ -133,9 +134,10 @@ def render(report: Report) -> str:
         made_iso=now.isoformat(timespec="seconds"),
         plotly=packed_plotly() if figures else "",
     )
-    return page
+    return str(printable(page))
 
 
+@cache
 def environment() -> Environment:
     """The templates, with the words that they have for numbers."""
     found = Environment(

@@ -64,15 +64,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def judge(family: Sequence[Welch]) -> list[Verdict]:
     """Every comparison of a family, with Holm's correction."""
     p_values = [found.p for found in family]
-    adjusted, order = holm(p_values), _ranked(p_values)
-    called = sum(p <= ALPHA for p in adjusted)
+    adjusted = holm(p_values)
     verdicts = []
     for index, found in enumerate(family):
         margin = found.margin(ALPHA / len(family))
-        step = ALPHA / (len(family) - min(order.index(index), called))  # the level at which Holm's procedure looks at this one
         interval = (found.difference - margin, found.difference + margin)
-        verdicts.append(Verdict(adjusted[index], adjusted[index] <= ALPHA, interval, found.margin(step)))
+        smallest = found.margin(_level(p_values[:index] + p_values[index + 1 :]))
+        verdicts.append(Verdict(adjusted[index], adjusted[index] <= ALPHA, interval, smallest))
     return verdicts
+
+
+def _level(others: Sequence[float]) -> float:
+    """The largest p-value that Holm's procedure would call beside those of the family's `others`.
+
+    It calls them first as far as they stand with one more test to come, so this one is the last that it looks at.
+    """
+    family = len(others) + 1
+    before = next((rank for rank, p in enumerate(sorted(others)) if p > ALPHA / (family - rank)), len(others))
+    return ALPHA / (family - before)
 
 
 def _ranked(p_values: Sequence[float]) -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from edm2core.printable import printable
 from edm2core.report.collect import Report, Result
 from edm2core.report.html import render
 from edm2core.report.results import Row, rows, run_facts
@@ -20,9 +21,14 @@ ROW = (*(field.name for field in fields(Row)), "result")
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write results.json, tables as CSV and report.html; each replaces its earlier version whole, or not at all."""
+    """Write results.json, tables as CSV and report.html."""
+    write_files(folder, {"results.json": as_json(report), **as_csv(report), "report.html": render(report)})
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts by their file's name; each replaces its earlier version whole, or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {"results.json": as_json(report), **as_csv(report), "report.html": render(report)}.items():
+    for name, text in texts.items():
         temporary = folder / f".{name}.{os.getpid()}"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / name)
@@ -41,7 +47,7 @@ def as_json(report: Report) -> str:
         "diagnostics": [result.metadata for result in report.of_stage("diagnostics") if result.manifest],
         "run": run_facts(report),
     }
-    return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
 
 
 def as_csv(report: Report) -> dict[str, str]:
@@ -66,5 +72,5 @@ def table(columns: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(map(printable, lines))
     return text.getvalue()

@@ -16,6 +16,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from edm2core.errors import MissingError
 from edm2core.events import size
 from edm2core.manifest import Manifest, Ref
+from edm2core.printable import printable
 from edm2core.report.html import STAGES, duration
 from pipelines.serve.look import Look, RunView
 
@@ -42,10 +43,8 @@ class Pages:
         return self._render("runs.html", live, runs=self._look.runs())
 
     def runs_json(self) -> str:
-        return json.dumps(
-            [{"state": run.state, "done": run.done, "trouble": run.trouble or None, **asdict(run.summary)} for run in self._look.runs()],
-            default=list,
-        )
+        runs = [{"state": run.state, "done": run.done, "trouble": run.trouble or None, **asdict(run.summary)} for run in self._look.runs()]
+        return json.dumps(printable(runs))
 
     def run(self, run: str, live: bool = False) -> str:
         """One run: how far it is, its tasks, pictures and files."""
@@ -65,9 +64,8 @@ class Pages:
             }
             for each in view.tasks
         ]
-        return json.dumps(
-            {"run": view.listed.id, "state": view.listed.state, "counts": view.counts, "damaged": view.damaged, "tasks": tasks}
-        )
+        facts = {"run": view.listed.id, "state": view.listed.state, "counts": view.counts, "damaged": view.damaged, "tasks": tasks}
+        return json.dumps(printable(facts))
 
     def log(self, run: str, stage: str, key: str, live: bool = False) -> str:
         """What a task printed last."""
@@ -109,9 +107,8 @@ class Pages:
     def _render(self, name: str, live: bool = False, **values: Any) -> str:
         template = self._environment.get_template(name)
         values |= {"store": self._look.store.uri}
-        if live:
-            return "".join(template.blocks["live"](template.new_context(values)))
-        return template.render(values)
+        page = "".join(template.blocks["live"](template.new_context(values))) if live else template.render(values)
+        return str(printable(page))
 
 
 def _snapshots(view: RunView) -> list[Manifest]:
@@ -151,4 +148,4 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _url(path: Any) -> str:
-    return quote(str(path), safe="/")
+    return quote(printable(str(path)), safe="/")

@@ -36,7 +36,10 @@ LEVEL = {"C": 1.0, "E": 0.72, "G": 0.61}
 WIDTH = {"C": 0.025, "E": 0.075, "G": 0.1}  # the averages that serve best
 STEPS = 23  # an epoch
 PARAMETERS = 301_568
-TRAIN, TEST = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000}, {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
+TRAIN, TEST = (
+    {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000},
+    {"digits": 360, "cifar10": 10_000, "cifar100": 10_000, "tinyimagenet": 10_000},
+)
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Fake:
     folder: Path
     text: str = DEMO
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage → over what the stage would record
+    classes: tuple[str, str, str] = ("one", "two", "<three>")
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +70,7 @@ class Fake:
     def commit(self, task: Task, metadata: Mapping[str, Any] | None = None) -> Manifest:
         out = self.folder / "out" / task.key
         out.mkdir(parents=True)
-        for name, data in _files(task, self.tasks).items():
+        for name, data in _files(task, self.classes).items():
             (out / name).write_bytes(data)
         attempt = f"20250301T101500-{task.key[:8]}"
         metadata = {**task.subject, **_metadata(task, self.tasks), **self.metadata.get(task.stage, {}), **(metadata or {})}
@@ -201,7 +205,7 @@ def _provenance(task: Task) -> dict[str, Any]:
     }
 
 
-def _files(task: Task, tasks: list[Task]) -> dict[str, bytes]:
+def _files(task: Task, classes: tuple[str, str, str]) -> dict[str, bytes]:
     if task.stage == "snapshot":
         return {"curve.jsonl": _curve(task), "ema-fixed.safetensors": b"weights"}
     if task.stage == "sample":
@@ -209,7 +213,6 @@ def _files(task: Task, tasks: list[Task]) -> dict[str, bytes]:
     if task.stage == "metrics" and "memorisation" in task.settings["metrics"]:
         return {"metrics.json": b"{}", "neighbours.png": _grid(0.1, 0)}
     if task.stage == "probe":
-        classes = ["one", "two", "<three>"]
         return {"probe.json": json.dumps({"classes": classes, "confusion": [[8, 2, 0], [1, 9, 0], [0, 0, 10]]}, indent=1).encode()}
     if task.stage == "prepare":
         return {"train_images.npy": b"images", "train_labels.npy": b"labels"}
