@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import scipy.stats
@@ -78,6 +79,22 @@ def test_what_stands_is_at_least_the_smallest_difference_that_would(family: list
 
 
 @settings(deadline=None)
+@given(families, st.data())
+def test_the_smallest_is_the_least_difference_that_stands_with_all_else_as_it_is(family: list[Welch], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(family) - 1))
+    smallest = judge(family)[place].smallest
+    for factor, stands in ((1 + 1e-6, True), (1 - 1e-6, False)):
+        changed = [replace(test, difference=factor * smallest) if index == place else test for index, test in enumerate(family)]
+        assert judge(changed)[place].stands is stands
+
+
+def test_what_stands_beside_others_that_stand_need_not_have_been_the_first() -> None:
+    """p of .001 and .002 in a family of two: beside the other, either would have stood up to .05, not .025."""
+    family = [Welch(t_quantile(p, 9), 1, 9) for p in (0.001, 0.002)]
+    assert [verdict.smallest for verdict in judge(family)] == pytest.approx([t_quantile(0.05, 9)] * 2)
+
+
+@settings(deadline=None)
 @given(families)
 def test_an_interval_that_leaves_zero_out_belongs_to_a_difference_that_stands(family: list[Welch]) -> None:
     for verdict in judge(family):
@@ -120,6 +137,41 @@ def _share(seeds: int, pairs: int, differs: float, wanted: Callable[[list[float]
 def _error(share: float) -> float:
     """The Monte-Carlo standard error of a share."""
     return math.sqrt(share * (1 - share) / SIMULATIONS)
+
+
+def _rate(one: int, other: int, times: float, draw: Callable[[random.Random], float]) -> float:
+    """How often two groups of one mean are called apart, the first with `times` the deviation of the other."""
+    noise, called = random.Random(11), 0
+    for _ in range(SIMULATIONS):
+        test = welch([times * draw(noise) for _ in range(one)], [draw(noise) for _ in range(other)])
+        called += test is not None and test.p <= ALPHA
+    return called / SIMULATIONS
+
+
+def _normal(noise: random.Random) -> float:
+    return noise.gauss(0, 1)
+
+
+def _skewed(noise: random.Random) -> float:
+    return noise.expovariate(1) - 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "times", "draw", "share"),
+    [
+        (2, 6, 1, _normal, 0.075),
+        (2, 6, 3, _normal, 0.11),
+        (6, 2, 3, _normal, 0.042),
+        (6, 6, 3, _normal, 0.052),
+        (6, 6, 3, _skewed, 0.096),
+        (3, 6, 3, _skewed, 0.14),
+        (2, 6, 3, _skewed, 0.18),
+    ],
+)
+def test_unequal_spread_and_number_err_as_often_as_the_docs_say(
+    one: int, other: int, times: float, draw: Callable[[random.Random], float], share: float
+) -> None:
+    assert _rate(one, other, times, draw) == pytest.approx(share, abs=SURE * _error(share))
 
 
 def _found(adjusted: list[float]) -> bool:
