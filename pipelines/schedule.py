@@ -36,7 +36,8 @@ def run_tasks(
     """Do every task by `work` (which says whether the result was there already) and return how each ended.
 
     At most `slots` tasks at once, and one evaluation more, so that snapshots are looked at while training goes on.
-    A trajectory that has begun goes first, then what has the longest chain of tasks behind it.
+    A trajectory that has begun goes first, then what has the longest chain of tasks behind it. Once `stop` is set nothing begins: what has
+    not begun then stays waiting, and `changed` hears nothing of it.
     """
     by_ref = {task.ref: task for task in tasks}
     sorter: TopologicalSorter[Ref] = TopologicalSorter({task.ref: task.needs for task in tasks})
@@ -47,18 +48,19 @@ def run_tasks(
 
     def end(task: Task, outcome: Outcome) -> None:
         outcomes[task.ref] = outcome
-        changed(task, outcome)
+        if outcome.state != "waiting":
+            changed(task, outcome)
         sorter.done(task.ref)
 
     with ThreadPoolExecutor(slots + 1, "task") as pool:
         while sorter.is_active():
             ready += [by_ref[ref] for ref in sorter.get_ready()]
-            for task in [t for t in ready if any(outcomes[ref].state in ("failed", "skipped", "interrupted") for ref in t.needs)]:
+            for task in [t for t in ready if any(outcomes[ref].state in ("failed", "skipped") for ref in t.needs)]:
                 ready.remove(task)
                 end(task, Outcome("skipped"))
             if stop.is_set():
                 for task in ready:
-                    end(task, Outcome("interrupted"))
+                    end(task, Outcome("waiting"))
                 ready = []
             ready.sort(key=lambda t: (not _begun(t, begun), -height[t.ref]))
             for task in list(ready):

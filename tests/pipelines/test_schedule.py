@@ -80,4 +80,4 @@ def test_after_a_stop_nothing_new_begins() -> None:
         raise Interrupted("stopped")
 
     outcomes = run_tasks([task("a"), task("b", "sample/a"), task("c")], work, 1, stop, ignore)
-    assert {ref.key: outcome.state for ref, outcome in outcomes.items()} == {"a": "interrupted", "b": "skipped", "c": "interrupted"}
+    assert {ref.key: outcome.state for ref, outcome in outcomes.items()} == {"a": "interrupted", "b": "waiting", "c": "waiting"}
