@@ -32,8 +32,7 @@ from edm2core.stages.signals import to_stop
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.results import manifests
-from edm2core.store.runs import Run, open_run
-from edm2core.store.runs import record as record_plan
+from edm2core.store.runs import Run, add_tasks, open_run
 from pipelines import other_science
 from pipelines.gone import gone, refuse
 from pipelines.live import LiveReport
@@ -42,6 +41,8 @@ from pipelines.schedule import Outcome, run_tasks
 from pipelines.sources import absent, bring_here, resolve, upload
 from pipelines.tracker import Tracker
 from pipelines.view import View
+
+NEVER_BEGUN = "It had not begun when the run was stopped."
 
 
 def run(path: Path, place: Place, console: Console, only: str | None = None, train_again: bool = False, accept_code: bool = False) -> Run:
@@ -112,15 +113,15 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     with _interruptible(stop, backend, place.grace_s, view), live:
         try:
             with view:
-                run_tasks(tasks, work, place.jobs, stop, changed)
+                outcomes |= run_tasks(tasks, work, place.jobs, stop, changed)
             if experiment.recheck and not only and not stop.is_set():
                 done = [task for task in tasks if outcomes[task.ref].state in ("done", "reused")]
                 again = rechecks(collect(experiment.name, done, store, RunInfo()), experiment.recheck)
                 tasks = [*tasks, *again]
-                record_plan(record, experiment.name, experiment.text, [task.to_json() for task in tasks], left_out)
+                add_tasks(record, experiment.name, [task.to_json() for task in tasks], left_out, say)
                 view.add(again)
                 with view:
-                    run_tasks([*done, *again], work, place.jobs, stop, changed)
+                    outcomes |= run_tasks([*done, *again], work, place.jobs, stop, changed)
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)
             unwant(store, tasks, record.id)
@@ -156,7 +157,8 @@ def _standing_on(tasks: list[Task], only: str, path: Path) -> list[Task]:
 
 def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> dict[Ref, Reported]:
     logs = {task.ref: _log_of(record, task) for task in tasks if task.ref in outcomes and outcomes[task.ref].state == "failed"}
-    return {ref: Reported(outcome.state, str(outcome.error or ""), logs.get(ref, "")) for ref, outcome in outcomes.items()}
+    why = {"waiting": NEVER_BEGUN}
+    return {ref: Reported(o.state, str(o.error or why.get(o.state, "")), logs.get(ref, "")) for ref, o in outcomes.items()}
 
 
 def _log_of(record: Run, task: Task) -> str:

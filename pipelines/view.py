@@ -21,7 +21,7 @@ from edm2core.plan import Task
 from pipelines.schedule import Outcome
 
 QUIET_S = 10.0  # before a task's first progress line and between two, where there is no terminal
-SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]", "interrupted": "[yellow]■[/]"}
+SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]", "interrupted": "[yellow]■[/]"}
 
 
 class View:
@@ -76,7 +76,7 @@ class View:
                 self._ended[task.ref] = outcome.state
             else:
                 self._ended.setdefault(task.ref, "reused")  # it may have been done for this view before
-        if outcome.state == "reused":
+        if outcome.state in ("reused", "skipped"):  # which the last line counts
             return
         said = found or numbers({**event, "eta_s": 0}) if outcome.state == "done" else ""
         parts = [duration(outcome.seconds)] * bool(outcome.seconds) + [said] * bool(said)

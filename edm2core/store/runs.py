@@ -26,7 +26,7 @@ from edm2core.store.base import Store
 from edm2core.store.leases import GC, holder
 from edm2core.store.plans import MEND_PLAN, plan_path, read_plan, write_plan
 from edm2core.store.sealed import sealed, unseal
-from edm2core.store.summary import change, each, summarise, summary_path, write
+from edm2core.store.summary import change, each, records_of, summarise, summary_path, write
 
 SHARE_S = 15.0  # between two uploads of what a run writes locally
 WAIT_S = 0.5  # between two looks whether a gc has ended
@@ -158,6 +158,18 @@ def record(
     run.store.write(f"{run.folder}/experiment.yaml", text)
     files = {"experiment.yaml": text, "plan.json": write_plan(run.store, run.id, name, tasks, absent)}
     write(run.store, summarise(run.id, name, tasks, time.time(), files))
+    _wait_for_gc(run.store, say)
+
+
+def add_tasks(
+    run: Run, name: str, tasks: list[dict[str, Any]], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
+) -> None:
+    """Write the plan of a run that goes on, with the tasks that were added to it; what else its record says stays, such as its start.
+
+    What the plan needs is safe from its return on, as with `record`.
+    """
+    plan = write_plan(run.store, run.id, name, tasks, absent)
+    change(run.store, run.id, tasks=len(tasks), files=records_of({"plan.json": plan}))
     _wait_for_gc(run.store, say)
 
 

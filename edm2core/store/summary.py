@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -53,6 +53,13 @@ class Summary:
             raise IntegrityError(f"This is not the summary of a run: {error}.", where=f"{store.uri}/{summary_path(run)}") from None
 
 
+def epochs_in_words(epochs: Sequence[int]) -> str:
+    """The epochs of a run, ascending: all where they are few, else how many of them from where to where."""
+    if len(epochs) > 4:
+        return f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
+    return f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}" if epochs else ""
+
+
 @dataclass(frozen=True)
 class Listed:
     """A run as a list shows it. `state`: done, running, failed, stopped with something left to do, or damaged."""
@@ -74,9 +81,13 @@ def summarise(run: str, name: str, tasks: Iterable[Mapping[str, Any]], asked: fl
     def values(of: str) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(task["subject"][of] for task in tasks if task["subject"].get(of) is not None))
 
-    records = {file: FileRecord(len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()}
     epochs = tuple(sorted(values("epoch")))
-    return Summary(run, name, len(tasks), values("recipe"), values("dataset"), values("seed"), epochs, asked, files=records)
+    return Summary(run, name, len(tasks), values("recipe"), values("dataset"), values("seed"), epochs, asked, files=records_of(files))
+
+
+def records_of(files: Mapping[str, bytes]) -> dict[str, FileRecord]:
+    """Size and digest of files by their name in a run's folder."""
+    return {file: FileRecord(len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()}
 
 
 def write(store: Store, summary: Summary) -> None:

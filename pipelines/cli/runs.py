@@ -10,7 +10,7 @@ import click
 
 from edm2core.store import find_store
 from edm2core.store.runs import find_run
-from edm2core.store.summary import Listed, listing
+from edm2core.store.summary import Listed, epochs_in_words, listing
 from pipelines.cli.options import store_option
 
 
@@ -47,8 +47,8 @@ def rm(run: str, store: str) -> None:
 def _line(listed: Listed, width: int) -> str:
     summary = listed.summary
     seeds = f"{len(summary.seeds)} seeds" if len(summary.seeds) > 1 else ""
-    epochs = f"epoch{'s' * (len(summary.epochs) > 1)} {', '.join(map(str, summary.epochs[-3:]))}" if summary.epochs else ""
-    what = listed.trouble or " · ".join(part for part in (", ".join(summary.recipes), seeds, epochs) if part)
+    of = (", ".join(summary.recipes), seeds, epochs_in_words(summary.epochs))
+    what = listed.trouble or " · ".join(part for part in of if part)
     asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.asked)) if summary.asked else " " * 16
     done = f"{listed.done if listed.done is not None else '?'}/{summary.tasks}"
     return f"{listed.id:{width}}  {asked}  {listed.state:10} {done:>9}  {what}".rstrip()

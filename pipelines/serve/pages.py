@@ -18,6 +18,7 @@ from edm2core.events import size
 from edm2core.manifest import Manifest, Ref
 from edm2core.printable import printable
 from edm2core.report.html import STAGES, duration
+from edm2core.store.summary import epochs_in_words
 from pipelines.serve.look import Look, RunView
 
 PAGE = 100  # results on one page
@@ -36,7 +37,15 @@ class Pages:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-        self._environment.filters |= {"bytes": size, "duration": duration, "when": _when, "ago": _ago, "percent": _percent, "url": _url}
+        self._environment.filters |= {
+            "bytes": size,
+            "duration": duration,
+            "when": _when,
+            "ago": _ago,
+            "percent": _percent,
+            "url": _url,
+            "epochs": epochs_in_words,
+        }
 
     def runs(self, live: bool = False) -> str:
         """All runs."""

@@ -54,6 +54,10 @@ def test_what_was_there_already_only_counts() -> None:
     assert lines == ["1 of 1 tasks ended (1 reused) · 0 s"]
 
 
+def test_what_could_not_start_only_counts() -> None:
+    assert printed(Outcome("skipped")).splitlines() == ["1 of 1 tasks ended (1 skipped) · 0 s"]
+
+
 def test_what_it_did_itself_and_then_found_again_is_done_and_counts_once() -> None:
     assert "1 of 1 tasks ended (1 done) · 0 s" in printed(Outcome("done", None, 3.0), Outcome("reused"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ from edm2core.store import Store, find_store
 from edm2core.store.local import LocalStore
 from edm2core.store.plans import plan_path
 from edm2core.store.results import commit
-from edm2core.store.runs import Run, list_runs, load_plan, open_run
+from edm2core.store.runs import Run, add_tasks, list_runs, load_plan, open_run
 from edm2core.store.s3_client import Http
-from edm2core.store.summary import Summary, change, listing, summary_path
+from edm2core.store.summary import Summary, change, epochs_in_words, listing, summary_path
 
 TEXT = "name: {name}\nrecipes: [digits/G]\nseeds: [0, 1]\nepochs: [1, 2]\nmetrics: [fd]\nprobe: false\n"
 
@@ -47,6 +48,28 @@ def test_a_run_that_goes_on_says_how_many_tasks_are_done(store: Store, tmp_path:
     (found,) = listing(store)
     assert (found.id, found.state, found.done, found.summary.tasks) == (run.id, "running", 3, len(tasks))
     assert (found.summary.recipes, found.summary.seeds, found.summary.epochs) == (("digits/G",), (0, 1), (1, 2))
+
+
+def test_tasks_that_are_added_later_count_and_leave_the_start_and_the_rest_as_they_were(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    run, tasks = begin(store, tmp_path, "one")
+    change(store, run.id, asked=1000.0, states={"done": 1})
+    before = Summary.load(store, run.id)
+    again = [replace(task, key=f"{task.key[:-1]}0") for task in tasks[-2:]]
+    add_tasks(run, "one", [task.to_json() for task in [*tasks, *again]], {})
+    after = Summary.load(store, run.id)
+    assert (after.asked, after.states, after.epochs) == (before.asked, before.states, before.epochs) == (1000.0, {"done": 1}, (1, 2))
+    assert after.tasks == len(load_plan(store, run.id)[1]) == len(tasks) + 2
+    assert after.files.keys() == before.files.keys()
+    assert after.files["plan.json"] != before.files["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [((), ""), ((5,), "epoch 5"), ((1, 2, 5, 9), "epochs 1, 2, 5, 9"), (tuple(range(100, 2001, 100)), "20 epochs from 100 to 2000")],
+)
+def test_many_epochs_are_counted_and_few_are_listed(epochs: tuple[int, ...], words: str) -> None:
+    assert epochs_in_words(epochs) == words
 
 
 def test_a_run_that_is_silent_has_stopped_and_one_with_every_result_is_done(tmp_path: Path) -> None:
