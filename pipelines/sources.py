@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edm2core.addresses import is_url, shown
 from edm2core.config.experiment import Experiment
+from edm2core.data.download import Listener
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.data.torch_headers import check_torch
 from edm2core.metrics.imported import arrays_of
@@ -78,7 +79,7 @@ def bring_here(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) 
     for task in brought(tasks):
         if shown(task.address) != task.address and load(store, task.ref) is None and not is_stored(store, task.settings["digest"]):
             say(f"downloading {shown(task.address)}")
-            _fetch(task, download_folder())
+            _fetch(task, download_folder(), say)
 
 
 def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
@@ -93,7 +94,7 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
         if load(store, task.ref) is not None or is_stored(store, digest):
             continue
         say(f"uploading {shown(source)} to {store.uri}")
-        found = _fetch(task, cache)
+        found = _fetch(task, cache, say)
         if found is not None:
             _put(store, digest, found, cache, say)
 
@@ -112,9 +113,10 @@ def _put(store: Store, digest: str, found: Path, cache: Path, say: Callable[[str
             time.sleep(LOOK_S)
 
 
-def _fetch(task: Task, cache: Path) -> Path | None:
+def _fetch(task: Task, cache: Path, say: Callable[[str], None]) -> Path | None:
     """What a task reads that the user brings, on this machine."""
+    listener = Listener(say=say)
     settings = task.settings | ({"source": task.address} if task.address else {})
     if task.stage == "prepare":
-        return fetch(data_settings(settings), cache)
-    return fetch_weights(settings, cache) if task.stage == "extractor" else fetch_file(settings)
+        return fetch(data_settings(settings), cache, listener)
+    return fetch_weights(settings, cache, listener) if task.stage == "extractor" else fetch_file(settings)

@@ -8,6 +8,7 @@ import os
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from edm2core.addresses import shown
 from edm2core.errors import EdmError, InputError
@@ -24,24 +25,58 @@ ATTEMPTS = 8
 WAIT = wait_exponential(multiplier=0.5, max=10)  # seconds
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 2**20
-_BY_HAND = "Check the network, or download the file by hand and set data.source to its path."
 
 
 class _Unfinished(Exception):
     """The transfer broke off; what arrived is kept."""
 
 
-def download(url: str, target: Path, check: Callable[[Path], None], progress: Callable[[int, int], None] | None = None) -> Path:
-    """`target` with the bytes of `url`, which `check` accepts (it raises where they are wrong).
+@dataclass(frozen=True)
+class Listener:
+    """Who hears how a download goes: `progress` the bytes that are here and those in all, `say` why it is tried again."""
+
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+    say: Callable[[str], None] = lambda _line: None
+
+
+NOBODY = Listener()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file to download, and the setting that names it."""
+
+    url: str
+    setting: str
+    listener: Listener = NOBODY
+
+    @property
+    def where(self) -> str:
+        return f"{self.setting}: {shown(self.url)}"
+
+    @property
+    def by_hand(self) -> str:
+        return f"Check the network, or download the file by hand and set {self.setting} to its path."
+
+    def again(self, attempt: RetryCallState) -> None:
+        """Say why an attempt failed and when the next one is."""
+        left, seconds = ATTEMPTS - attempt.attempt_number, attempt.next_action.sleep if attempt.next_action else 0.0
+        failure = attempt.outcome.exception() if attempt.outcome else None
+        self.listener.say(f"{shown(self.url)}: {failure}; trying again in {seconds:.0f} s, {left} more time{'s' * (left > 1)}")
+
+
+def download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Path:
+    """`target` with the bytes that are wanted, which `check` accepts (it raises where they are wrong).
 
     A file already there is checked again. What an unfinished call left (`target` + ".part") is continued; if the whole is then wrong, it is
-    fetched once more from the start. Raises EdmError where the network or the disk fails, InputError for an answer such as 404.
+    fetched once more from the start. Raises EdmError where the network or the disk fails, which is permanent if nothing has arrived, and
+    InputError for an answer such as 404.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.with_name(target.name + ".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _download(url, target, check, progress)
+            return _download(wanted, target, check)
     except OSError as error:
         raise EdmError(
             f"The download cannot be written: {error.strerror}.",
@@ -50,7 +85,7 @@ def download(url: str, target: Path, check: Callable[[Path], None], progress: Ca
         ) from error
 
 
-def _download(url: str, target: Path, check: Callable[[Path], None], progress: Callable[[int, int], None] | None) -> Path:
+def _download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Path:
     if target.exists():
         try:
             check(target)
@@ -60,7 +95,7 @@ def _download(url: str, target: Path, check: Callable[[Path], None], progress: C
     part = target.with_name(target.name + ".part")
     continued = part.exists()
     while True:
-        _transfer(url, part, progress)
+        _transfer(wanted, part)
         try:
             check(part)
             break
@@ -70,8 +105,8 @@ def _download(url: str, target: Path, check: Callable[[Path], None], progress: C
             if page:
                 raise InputError(
                     "The server sent a web page, not the file: perhaps one to log in, or to say that the link has expired.",
-                    where=f"data.source: {shown(url)}",
-                    do_next=f"Open the URL in a browser. {_BY_HAND}",
+                    where=wanted.where,
+                    do_next=f"Open the URL in a browser. {wanted.by_hand}",
                 ) from error
             if not continued:
                 raise
@@ -80,19 +115,28 @@ def _download(url: str, target: Path, check: Callable[[Path], None], progress: C
     return target
 
 
-def _transfer(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
-    attempts = Retrying(stop=stop_after_attempt(ATTEMPTS), wait=WAIT, retry=retry_if_exception_type(_Unfinished), reraise=True)
+def _transfer(wanted: Wanted, part: Path) -> None:
+    attempts = Retrying(
+        stop=stop_after_attempt(ATTEMPTS), wait=WAIT, retry=retry_if_exception_type(_Unfinished), before_sleep=wanted.again, reraise=True
+    )
+    before = _size(part)
     try:
-        attempts(_continue, url, part, progress)
+        attempts(_continue, wanted, part)
     except _Unfinished as error:
-        raise EdmError(f"The download failed {ATTEMPTS} times: {error}.", where=shown(url), do_next=_BY_HAND, permanent=False) from error
+        raise EdmError(
+            f"The download failed {ATTEMPTS} times: {error}.", where=wanted.where, do_next=wanted.by_hand, permanent=_size(part) == before
+        ) from error
 
 
-def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
-    done = part.stat().st_size if part.exists() else 0
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _continue(wanted: Wanted, part: Path) -> None:
+    done = _size(part)
     headers = {"User-Agent": "edm2", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
-        response = build_opener(_Redirects).open(_request(url, headers), timeout=TIMEOUT)
+        response = build_opener(_Redirects).open(_request(wanted.url, headers), timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
         if error.code == 416 and done:
@@ -101,15 +145,13 @@ def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None)
             raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
         do_next = "Correct the URL."
         if error.code in (401, 403, 407):
-            do_next = f"Correct its user and password or its token, which may have expired. {_BY_HAND}"
-        raise InputError(
-            f"The server answered {error.code} {error.reason}.", where=f"data.source: {shown(url)}", do_next=do_next
-        ) from error
+            do_next = f"Correct its user and password or its token, which may have expired. {wanted.by_hand}"
+        raise InputError(f"The server answered {error.code} {error.reason}.", where=wanted.where, do_next=do_next) from error
     except (OSError, http.client.HTTPException) as error:
         if isinstance(reason := getattr(error, "reason", error), ssl.SSLCertVerificationError):
             raise InputError(
                 f"The server's certificate is not trusted: {reason.verify_message}.",
-                where=f"data.source: {shown(url)}",
+                where=wanted.where,
                 do_next="Set SSL_CERT_FILE to its authority's certificate, or correct the URL.",
             ) from error
         raise _Unfinished(str(getattr(error, "reason", error))) from error
@@ -125,8 +167,7 @@ def _continue(url: str, part: Path, progress: Callable[[int, int], None] | None)
             while chunk := _chunk(response):
                 file.write(chunk)
                 done += len(chunk)
-                if progress:
-                    progress(done, total or done)
+                wanted.listener.progress(done, total or done)
     if total is not None and done != total:
         raise _Unfinished(f"the connection closed after {done:,} of {total:,} bytes")
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings
-from edm2core.data.download import download
+from edm2core.data.download import NOBODY, Listener, Wanted, download
 from edm2core.data.files import list_folder
 from edm2core.data.kind import absent, regular
 from edm2core.errors import InputError
 from edm2core.paths import local_path
-
-Progress = Callable[[int, int], None]  # done, total
 
 
 def source_digest(settings: DataSettings) -> str:
@@ -52,10 +50,10 @@ def digest_of_entries(digests: Mapping[str, str], algorithm: str) -> str:
     return f"{algorithm}:{hashlib.new(algorithm, json.dumps([list(entry) for entry in sorted(digests.items())]).encode()).hexdigest()}"
 
 
-def fetch(settings: DataSettings, cache: Path, progress: Progress | None = None) -> Path | None:
+def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> Path | None:
     """The source as a local file or folder whose declared digest was checked; None for digits.
 
-    A URL is downloaded into `cache`, continuing what an earlier call left; progress is in bytes. Processes that want the
+    A URL is downloaded into `cache`, continuing what an earlier call left. Processes that want the
     same file at once wait for one download. Raises InputError for a wrong digest, EdmError where the network fails.
     """
     if settings.format == "digits":
@@ -69,7 +67,7 @@ def fetch(settings: DataSettings, cache: Path, progress: Progress | None = None)
         return path
     url, digest = str(settings.source), _declared(settings)
     target = cache / f"{digest.partition(':')[2]}-{PurePosixPath(urlsplit(url).path).name or 'download'}"
-    return download(url, target, lambda path: _check_download(path, url, digest), progress)
+    return download(Wanted(url, "data.source", listener), target, lambda path: _check_download(path, url, digest))
 
 
 def _check_download(path: Path, url: str, digest: str) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from edm2core.addresses import is_url
 from edm2core.config.settings import DataSettings
-from edm2core.data.download import download
-from edm2core.data.source import Progress, digest_of, fetch, wrong_digest
+from edm2core.data.download import NOBODY, Listener, Wanted, download
+from edm2core.data.source import digest_of, fetch, wrong_digest
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.metrics.names import WEIGHTS
 from edm2core.paths import local_path
@@ -40,12 +40,12 @@ def data_source(work: Workspace) -> Path | None:
     settings = data_settings(work.settings)
     if settings.format == "digits":
         return None
-    return _stored_or(work, settings.digest or "", lambda progress: fetch(settings, download_folder(), progress))
+    return _stored_or(work, settings.digest or "", lambda listener: fetch(settings, download_folder(), listener))
 
 
 def weights_file(work: Workspace) -> Path:
     """The file of an extractor's weights, its digest checked."""
-    return _stored_or(work, declared_digest(work.settings), lambda progress: fetch_weights(work.settings, download_folder(), progress))
+    return _stored_or(work, declared_digest(work.settings), lambda listener: fetch_weights(work.settings, download_folder(), listener))
 
 
 def brought_file(work: Workspace) -> Path:
@@ -66,7 +66,7 @@ def declared_digest(settings: Mapping[str, Any]) -> str:
     return str(settings.get("digest") or (PUBLISHED if WEIGHTS[settings["extractor"]] == "inception" else ""))
 
 
-def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress | None = None) -> Path:
+def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener = NOBODY) -> Path:
     """An extractor's weights by the path or URL in its settings, checked; what is downloaded goes into `cache`."""
     kind, source, declared = WEIGHTS[settings["extractor"]], settings.get("source"), declared_digest(settings)
     where, do_next = f"{kind}_weights: {source}" if source else f"{kind}_weights", GET_WEIGHTS[kind]
@@ -80,7 +80,7 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, progress: Progress |
     if is_url(source):
         target = cache / Path(urlsplit(source).path).name
         try:
-            return download(source, target, check, progress)
+            return download(Wanted(source, f"{kind}_weights", listener), target, check)
         except InputError as error:
             raise InputError(error.what, where=where, do_next=do_next) from error
     if not Path(source).is_file():
@@ -95,12 +95,12 @@ def download_folder() -> Path:
     return local_path(str(cache), "EDM2_CACHE")
 
 
-def _stored_or(work: Workspace, digest: str, get: Callable[[Progress], T]) -> Path | T:
+def _stored_or(work: Workspace, digest: str, get: Callable[[Listener], T]) -> Path | T:
     """The store's copy of the source, else what `get` gives; its errors then say that both were looked for."""
     if digest and (found := take(work.store, digest, work.out.parent / "source")) is not None:
         return found
     try:
-        return get(lambda done, total: work.progress(done, total, unit="bytes"))
+        return get(Listener(lambda done, total: work.progress(done, total, unit="bytes"), work.warn))
     except Interrupted:
         raise
     except EdmError as error:

@@ -69,6 +69,11 @@ class Workspace:
             emit("progress", task=self.task.title, done=done, total=total, **numbers)
         stop_if_asked()
 
+    def warn(self, message: str) -> None:
+        """Say what whoever follows the task should know; also where it stops, by raising Interrupted, once asked to."""
+        emit("warning", message=message)
+        stop_if_asked()
+
 
 def open_inputs(task: Task, store: Store, folder: Path) -> dict[str, Input]:
     """The results that a task names as inputs; raises MissingError for one that is not there."""

@@ -106,6 +106,18 @@ def test_a_later_call_continues_an_earlier_one(server: Server, tmp_path: Path) -
     assert server.ranges[-1] == "bytes=800000-"
 
 
+def test_where_nothing_arrives_every_attempt_is_said_and_the_setting_named_and_no_further_round_helps(
+    server: Server, tmp_path: Path
+) -> None:
+    server.failures, said = [503] * 20, list[str]()
+    wanted = download.Wanted(server.url, "inception_weights", download.Listener(say=said.append))
+    with pytest.raises(EdmError, match=r"failed 8 times(.|\n)*inception_weights: http(.|\n)*set inception_weights to its path") as caught:
+        download.download(wanted, tmp_path / "weights.pth", lambda _: None)
+    assert caught.value.permanent
+    assert len(said) == download.ATTEMPTS - 1
+    assert said[0] == f"{server.url}: the server answered 503 Service Unavailable; trying again in 0 s, 7 more times"
+
+
 def test_a_server_that_cannot_resume_sends_the_whole(server: Server, tmp_path: Path) -> None:
     server.breaks, server.resumable = [2_000_000], False
     assert get(server, tmp_path).read_bytes() == CONTENT
