@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +19,11 @@ from edm2core.config import load_experiment
 from edm2core.manifest import Manifest
 from edm2core.plan import Task, plan
 from edm2core.report import Report, RunInfo, collect
+from edm2core.science import science_of
 from edm2core.store.local import LocalStore
 from edm2core.store.results import commit, upload_files
 
+OTHER, DIFF = "0123456789" * 2, "d" * 64  # another science, and how its code differed from its revision
 DEMO = """\
 name: digits-ceg
 recipes: [digits/C, digits/E, digits/G]
@@ -86,6 +88,19 @@ class Fake:
 
     def find(self, stage: str, **subject: Any) -> Task:
         return next(t for t in self.tasks if t.stage == stage and subject.items() <= t.subject.items())
+
+
+def by_several_sciences(fake: Fake, recipe: str) -> Fake:
+    """All of it by this code's science, but of one recipe: its training went on under it after another's, its samples are another's."""
+    for task in fake.tasks:
+        metadata: dict[str, Any] = {}
+        if task.stage == "snapshot" and task.subject["recipe"] == recipe and task.subject["epoch"] > 20:
+            metadata["sciences"] = [{"from_step": 0, "science": OTHER}, {"from_step": 460, "science": science_of("snapshot")}]
+        manifest = fake.commit(task, metadata)
+        other = task.stage == "sample" and task.subject["recipe"] == recipe
+        by = {"science": OTHER, "diff": DIFF} if other else {"science": science_of(task.stage)}
+        fake.store.write(task.ref.manifest, replace(manifest, provenance={**manifest.provenance, **by}).dumps())
+    return fake
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from edm2core.plan import Task, calibration_task
 from edm2core.report import Outcome, Report, RunInfo
 from edm2core.report.recheck import rechecks
 from edm2core.store.results import commit
-from tests.edm2core.report.conftest import DEMO, Fake
+from tests.edm2core.report.conftest import DEMO, Fake, by_several_sciences
 
 UNREADABLE = "caf\udce9 \ud800"  # a name that is not UTF-8 as Python reads it, and one that no file system has
 HOSTILE = f"</script><img src=x onerror=alert(1)>\"'&{{{{ 7*7 }}}} {UNREADABLE}"
@@ -203,6 +203,10 @@ SHAPES = {
         "inception_weights: weights.pth\n",
     ),
     "calibrated": Shape(after=_calibrated),
+    "of several sciences": Shape(without=lambda task: True, after=lambda fake, info: (by_several_sciences(fake, "digits/G"), info)[1]),
+    "many metrics of several draws": Shape(
+        {**TWO, "[fd]": "[fd, precision, recall, density, coverage]", "steps: 18": "steps: 18, draws: 2"}
+    ),
     "two data sets, beside published values": Shape(
         {"digits/C, digits/E, digits/G": "cifar100/C, cifar100/E, cifar10/C", "[fd]": "[fid]", "2000": "3000"},
         "inception_weights: weights.pth\n",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,25 +11,13 @@ from edm2core.report.html import render
 from edm2core.report.sciences import sciences, several
 from edm2core.report.write import as_json
 from edm2core.science import science_of
-
-if TYPE_CHECKING:
-    from tests.edm2core.report.conftest import Fake
-
-OTHER, DIFF = "0123456789" * 2, "d" * 64
+from tests.edm2core.report.conftest import DIFF, OTHER, Fake, by_several_sciences
 
 
 @pytest.fixture
 def mixed(fake: Fake) -> Fake:
     """All by this code's science, but what belongs to E: its training went on under it after another's, its samples are another's."""
-    for task in fake.tasks:
-        metadata: dict[str, Any] = {}
-        if task.stage == "snapshot" and task.subject["recipe"] == "digits/E" and task.subject["epoch"] > 20:
-            metadata["sciences"] = [{"from_step": 0, "science": OTHER}, {"from_step": 460, "science": science_of("snapshot")}]
-        manifest = fake.commit(task, metadata)
-        other = task.stage == "sample" and task.subject["recipe"] == "digits/E"
-        by = {"science": OTHER, "diff": DIFF} if other else {"science": science_of(task.stage)}
-        fake.store.write(task.ref.manifest, replace(manifest, provenance={**manifest.provenance, **by}).dumps())
-    return fake
+    return by_several_sciences(fake, "digits/E")
 
 
 def test_results_of_other_science_are_counted_and_named(mixed: Fake) -> None:
