@@ -66,7 +66,7 @@ def work(task: str, run: str, store: str, profile: str, artifact: Any) -> Done:
     try:
         done = _work(Task.from_json(json.loads(task)), run, store, Profile.loads(profile) if profile else None)
     except TaskFailedError as error:
-        sys.exit("\n".join([str(error), "Last lines:", *error.lines]))
+        sys.exit("\n".join([str(error), *(["Last lines:", *error.lines] if error.lines else [])]))
     except EdmError as error:
         sys.exit(str(error))
     except ValidationError as error:

@@ -24,6 +24,7 @@ from edm2core.store.results import load, verify
 RESTARTS = 3  # in a row, without a newer state
 LOSSES = 12  # the same, if all that is known is that processes were taken away: preempted, drained, killed
 POLL_S = 0.1
+NO_LOG = "It printed nothing. Run it again; if it ends so again, ask the machine or the cluster what ended it: its memory, its events."
 SHOWN_LINES = 8  # of what a failed job printed
 LOOK_S = 2.0  # between two looks at the store for what another process commits
 HEAR_S = 10.0  # that a result's own lines may come after it: a pod that is quick has committed before its log is read
@@ -195,7 +196,7 @@ class _Follower:
             signs = [line for line in dict.fromkeys(every) if lacks_memory([line])]
             if signs:
                 return TaskFailedError(self.task, "there was not enough memory", GET_MEMORY, signs)
-            return TaskFailedError(self.task, reason or status.reason, "Its log says more.", every[-20:])
+            return TaskFailedError(self.task, reason or status.reason, "Its log says more." if every else NO_LOG, every[-20:])
         where = f" ({self.failure['where']})" if self.failure.get("where") else ""
         error = EdmError(self.failure["what"], where=self.failure.get("where") or "", do_next=self.failure.get("do_next") or "")
         printed = {line.strip() for line in str(error).splitlines()}  # by the stage, in these very words

@@ -162,9 +162,11 @@ def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> d
 
 
 def _log_of(record: Run, task: Task) -> str:
-    """Where a task's output is: a file here, or what was kept of a cluster's job."""
-    path = record.log_path(task)
-    return str(path) if path.exists() else f"{record.store.uri}/{log_folder(record.id, task)}"
+    """Where a task's output is: a file here, or what was kept of a cluster's job; empty where it printed nothing."""
+    path, pods = record.log_path(task), log_folder(record.id, task)
+    if path.exists() and path.stat().st_size:
+        return str(path)
+    return f"{record.store.uri}/{pods}" if any(record.store.list(f"{pods}/")) else ""
 
 
 def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> None:

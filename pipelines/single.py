@@ -61,7 +61,8 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
     except TaskFailedError as error:
         run.log({"kind": "failed", "task": str(error.task.ref), "title": error.task.title, "error": error.what})
         change(store, run_id, states={"failed": 1})
-        error.what, error.where = f"{error.what}{error.tail}", str(run.log_path(error.task))
+        path = run.log_path(error.task)
+        error.what, error.where = f"{error.what}{error.tail}", str(path) if path.exists() and path.stat().st_size else ""
         raise
     finally:
         backend.stop_all(GRACE_S)

@@ -12,6 +12,7 @@ import pytest
 from kubernetes import client
 
 from components.body import _place, wisher, work
+from components.execute import TaskFailedError
 from components.launcher.cluster import Cluster
 from components.launcher.profile import Profile
 from components.owner import workflow_of
@@ -194,3 +195,20 @@ def test_a_cancelled_run_of_kubeflows_wants_nothing_more(wishes: Any) -> None:
     take_back(store, record.id)
     take_back(store, "never-recorded")
     assert found() == {record.id: [1, 2]}
+
+
+@pytest.mark.parametrize(("lines", "ends"), [([], "do something"), (["one", "two"], "Last lines:\none\ntwo")])
+def test_a_failed_task_ends_with_its_last_lines_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str], ends: str
+) -> None:
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [1]\nmetrics: []\nprobe: false\n")
+    task = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits"})[0]
+
+    def fails(*_: object) -> None:
+        raise TaskFailedError(task, "gone.", "do something", lines)
+
+    monkeypatch.setattr("components.body._work", fails)
+    with pytest.raises(SystemExit) as caught:
+        work(json.dumps(task.to_json()), "run", str(tmp_path), "", SimpleNamespace())
+    assert str(caught.value).endswith(ends)
+    assert str(caught.value).count("Last lines") == bool(lines)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.execute import LOSSES, RESTARTS, TaskFailedError, execute
+from components.execute import LOSSES, NO_LOG, RESTARTS, TaskFailedError, execute
 from components.launcher.local import LocalBackend
 from components.launcher.spec import JobSpec, Status, spec_of
 from edm2core.config import load_experiment
@@ -119,6 +119,13 @@ def test_what_is_taken_away_may_be_started_more_often_than_what_fails_by_itself(
     with pytest.raises(TaskFailedError, match=f"{times + 1} times without a newer state"):
         place.execute(prepare, "import time; time.sleep(60)")
     unsteady.kill_all()
+
+
+def test_where_nothing_was_printed_no_log_is_spoken_of(place: Place, prepare: Task) -> None:
+    with pytest.raises(TaskFailedError, match="SIGKILL") as caught:
+        place.execute(prepare, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert caught.value.lines == []
+    assert caught.value.do_next == NO_LOG
 
 
 def test_a_process_that_keeps_dying_fails_the_task_with_its_last_lines(place: Place, prepare: Task) -> None:
