@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test bench test-all test-cluster test-cluster-full images lint lock clean
+.PHONY: demo test same-science bench test-all test-cluster test-cluster-full images lint lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3 python3-venv"; exit 1; }
@@ -21,6 +21,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+# After a change that moves no number: tests that, and adds the line by which users' trainings go on under it.
+# make same-science SINCE=<revision before> WHY="what changed"
+same-science: $(READY)
+	$(BIN)/python tests/same_science.py "$(SINCE)" "$(WHY)"
 
 # Everything fast against a plain path: writes bench/RESULTS.md (half an hour on two cores; rows for a GPU where there is one).
 bench: $(READY)

@@ -91,14 +91,15 @@ def _differences() -> dict[str, str]:
     files = sorted({file for found in science.here().values() for file in found.files})
     if not files or not (package.parent / ".git").exists():
         return {}
-    command = ["git", "-C", str(package), "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--relative", "--src-prefix=a/"]
+    command = ["git", "-C", str(package.parent), "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/"]
+    paths = [f"{package.name}/{file}" for file in files]
     try:
-        ran = subprocess.run([*command, "--dst-prefix=b/", "--", *files], capture_output=True, timeout=10)
+        ran = subprocess.run([*command, "--dst-prefix=b/", "--", *paths], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     parts = re.split(r"^(?=diff --git )", ran.stdout.decode(errors="replace"), flags=re.MULTILINE)
     named = {found[1]: part for part in parts if (found := re.match(r"diff --git a/(\S+) b/", part))}
-    return {file: named[file] for file in files if file in named}
+    return {file: named[path] for file, path in zip(files, paths, strict=True) if path in named}
 
 
 def _device() -> str:

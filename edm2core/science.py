@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parent
 SCIENCE = frozenset(
     {
         *("affine", "compiling", "data", "devices", "diagnostics", "diffusion", "ema", "importers", "inference", "keyed_random"),
-        *("metrics", "nets", "posthoc", "probe", "sample", "schedule", "snapshot", "train"),
+        *("metrics", "nets", "posthoc", "probe", "sample", "schedule", "snapshot", "torch_file", "train"),
     }
 )
 """The modules and packages of edm2core that make numbers: networks, diffusion, training, sampling, data, metrics, probe."""
@@ -74,18 +74,23 @@ def same(a: str, b: str) -> bool:
 
 def canonical(science: str) -> str:
     """The first of the sciences that are known to give the same numbers as this one."""
-    before, seen = equal(), {science}
-    while (earlier := before.get(science)) and earlier not in seen:
-        seen.add(earlier)
-        science = earlier
-    return science
+    return equal().get(science, science)
 
 
 @cache
 def equal() -> dict[str, str]:
-    """Sciences that golden and parity tests showed to give the numbers of an earlier one, each to that one."""
-    changes = yaml.safe_load(EQUAL.read_text(encoding="utf-8")) or []
-    return {str(now): str(before) for change in changes for before, now in change["same"].items()}
+    """What `science_equal.yaml` says."""
+    return read_equal(EQUAL.read_text(encoding="utf-8"))
+
+
+def read_equal(text: str) -> dict[str, str]:
+    """Sciences that golden and parity tests showed to give the same numbers as others, each to the first of them."""
+    first: dict[str, str] = {}
+    for change in yaml.safe_load(text) or []:
+        for before, now in change["same"].items():
+            one, other = first.get(before, before), first.get(now, now)
+            first |= {science: one for science, known in first.items() if known == other} | {other: one}
+    return {science: known for science, known in first.items() if science != known}
 
 
 def sciences(package: Path = PACKAGE, science: Collection[str] = SCIENCE) -> dict[str, Science]:

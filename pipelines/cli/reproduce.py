@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import click
 
 from edm2core.errors import InputError, IntegrityError
-from edm2core.manifest import Manifest, Ref
+from edm2core.manifest import Manifest, Ref, diff_path
 from edm2core.plan import Task
 from edm2core.store import find_store
 from edm2core.store.base import Store
@@ -36,12 +38,12 @@ def command(result: str, experiment: bool, store: str) -> None:
     click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in manifest.measured.items()))
     click.echo(f"# recorded in {where.uri}/{manifest.ref.manifest}, made on {made.get('device', 'an unknown device')}")
     if text.startswith("# edm2 "):  # not an experiment's: of a command
-        click.echo("\n".join([_checkout(made.get("code_version", "")), f".venv/bin/{text[2:].strip()}"]))
+        click.echo("\n".join([_checkout(made, where), f".venv/bin/{text[2:].strip()}"]))
         return
     file = f"{run}.yaml"
     only = "" if task.subject.get("recheck") else f" --only {manifest.ref}"  # which snapshot is the best is known only after the others
     click.echo(f"edm2 reproduce {shlex.quote(f'{where.uri}/{manifest.ref.folder}')} --experiment > {shlex.quote(file)}")
-    click.echo(_checkout(made.get("code_version", "")))
+    click.echo(_checkout(made, where))
     click.echo(f".venv/bin/edm2 run {shlex.quote(file)} --store again{only}")
 
 
@@ -71,8 +73,15 @@ def _run_of(store: Store, ref: Ref) -> tuple[str, Task]:
     )
 
 
-def _checkout(version: str) -> str:
-    revision = version.split("+")[-1]
-    usable = revision not in ("", "unknown") and not revision.endswith("-dirty")
-    checkout = f"git checkout {shlex.quote(revision)}" if usable else f"# the code was at no commit: {version or 'not recorded'}"
-    return f"{checkout}\nmake .venv/ready"
+def _checkout(made: Mapping[str, Any], store: Store) -> str:
+    """The commands that bring the code that made a result."""
+    version = str(made.get("code_version", ""))
+    revision, changed = version.split("+")[-1].removesuffix("-dirty"), version.endswith("-dirty")
+    if revision in ("", "unknown") or (changed and "diff" not in made):
+        lines = [f"# the code was at no commit: {version or 'not recorded'}"]
+    else:
+        lines = [f"git checkout {shlex.quote(revision)}"]
+    if "diff" in made:
+        there = f"{store.uri}/{diff_path(str(made['diff']))}"
+        lines.append(f"git apply {shlex.quote(there)}" if "://" not in there else f"# then apply what had been changed: {there}")
+    return "\n".join([*lines, "make .venv/ready"])
