@@ -103,9 +103,13 @@ class LocalBackend:
         running = self._jobs.get(name)
         if running is None:
             return []
-        with self._lock, running.log.open("rb") as file:
-            file.seek(running.read)
-            data = file.read()
+        with self._lock:
+            try:
+                with running.log.open("rb") as file:
+                    file.seek(running.read)
+                    data = file.read()
+            except FileNotFoundError:  # somebody deleted it, maybe with all of the store, which is found out by asking that
+                return []
             whole = data.rfind(b"\n") + 1 if running.process.poll() is None else len(data)
             running.read += whole
         return data[:whole].decode(errors="replace").splitlines()

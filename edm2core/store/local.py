@@ -44,8 +44,18 @@ class LocalStore:
         self.root = Path(os.path.abspath(local_path(str(root))))
         self.uri = str(self.root)
         self._verified: dict[str, tuple[tuple[int, int, int], str]] = {}
-        if self.root.exists() and not self.root.is_dir():
+        self._seen = self.root.exists()  # from then on it is a fault if it is not there
+        if self._seen and not self.root.is_dir():
             raise StoreError("The store is a file, not a folder.", where=self.uri, do_next="Give another folder (--store).")
+
+    def must_be_there(self) -> None:
+        """Raise StoreError where the store's folder was there and is not any more, so that nobody writes half a store in its place."""
+        if self._seen and not self.root.is_dir():
+            raise StoreError(
+                "The store's folder is gone: it was deleted, moved or unmounted while it was in use.",
+                where=self.uri,
+                do_next="Bring it back and run again; what was in it cannot be made again but by running.",
+            )
 
     def read(self, path: str) -> bytes:
         with self._words("read", path):
@@ -123,6 +133,7 @@ class LocalStore:
             try:
                 status = self._file(path).stat()
             except (FileNotFoundError, NotADirectoryError):
+                self.must_be_there()
                 return None
             return Entry(path, status.st_size, max(0.0, self._now() - status.st_ctime)) if modes.S_ISREG(status.st_mode) else None
 
@@ -130,6 +141,8 @@ class LocalStore:
         check_prefix(prefix)
         with self._words("list", prefix):
             found = sorted(_walk(self.root / prefix, prefix))
+            if not found:
+                self.must_be_there()
             now = self._now() if found else 0.0
         for path, size, changed in found:
             yield Entry(path, size, max(0.0, now - changed))
@@ -141,6 +154,7 @@ class LocalStore:
                 with os.scandir(self.root / prefix) as children:
                     return tuple(sorted(child.name for child in children if child.is_dir() and prefix + child.name != TEMPORARY))
             except (FileNotFoundError, NotADirectoryError):
+                self.must_be_there()
                 return ()
 
     def delete(self, path: str) -> None:
@@ -203,7 +217,9 @@ class LocalStore:
     def _temporary(self) -> Iterator[Path]:
         """The name of a file that does not exist yet, in the store's file system; nothing of it stays."""
         folder = self.root / TEMPORARY
+        self.must_be_there()
         _make_folder(folder)
+        self._seen = True
         path = folder / f"{tag()}-{secrets.token_hex(8)}"
         try:
             yield path
@@ -213,6 +229,7 @@ class LocalStore:
 
     def _place(self, temporary: Path, target: Path, how: Callable[[Path, Path], None]) -> None:
         for _ in range(100):
+            self.must_be_there()
             _make_folder(target.parent)
             with suppress(FileNotFoundError):  # the folder was empty for a moment, and a delete took it away
                 how(temporary, target)
@@ -225,6 +242,7 @@ class LocalStore:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            self.must_be_there()
             if verb == "read" or (verb == "copy" and isinstance(error, FileNotFoundError)):
                 raise MissingError("This is not in the store.", where=f"{self.uri}/{path}") from error
             raise self._failed(verb, path, error) from error

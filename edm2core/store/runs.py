@@ -24,6 +24,7 @@ from edm2core.plan import Task
 from edm2core.store import find_store
 from edm2core.store.base import Store
 from edm2core.store.leases import GC, holder
+from edm2core.store.local import LocalStore
 from edm2core.store.plans import MEND_PLAN, plan_path, read_plan, write_plan
 from edm2core.store.sealed import sealed, unseal
 from edm2core.store.summary import change, each, records_of, summarise, summary_path, write
@@ -114,10 +115,16 @@ class Run:
     def _remote(self) -> bool:
         return getattr(self.store, "root", None) is None
 
-    @cached_property
+    @property
     def _local(self) -> Path:
-        root = getattr(self.store, "root", None)
-        return Path(root) / self.folder if root is not None else Path(tempfile.mkdtemp(prefix="edm2-run-"))
+        if isinstance(self.store, LocalStore):
+            self.store.must_be_there()
+            return self.store.root / self.folder
+        return self._apart
+
+    @cached_property
+    def _apart(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="edm2-run-"))
 
     _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
     _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes as uploaded, and when that was

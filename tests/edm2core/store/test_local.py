@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from edm2core.errors import InputError, IntegrityError, StoreError
 from edm2core.store import local as module
 from edm2core.store import open_store
 from edm2core.store.local import LocalStore
+from edm2core.store.runs import Run
 from edm2core.store.sources import put
 
 
@@ -266,3 +268,30 @@ def test_a_users_own_file_keeps_its_mode_and_is_not_shared(tmp_path: Path) -> No
     put(store, digest_of(own), own, tmp_path / "scratch")
     assert stat.S_IMODE(own.stat().st_mode) == 0o600
     assert own.stat().st_nlink == 1
+
+
+def test_a_store_that_is_deleted_in_use_is_said_to_be_gone_and_is_not_begun_anew(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    assert list(store.list("")) == []  # not there yet
+    store.write("runs/a/plan.json", b"{}")
+    (tmp_path / "file").write_bytes(b"")
+    shutil.rmtree(store.root)
+    operations: list[Callable[[], object]] = [
+        lambda: store.read("runs/a/plan.json"),
+        lambda: store.read_part("runs/a/plan.json", 0, 1),
+        lambda: store.write("a", b""),
+        lambda: store.create("a", b""),
+        lambda: store.upload(tmp_path / "file", "a"),
+        lambda: store.fetch("a", tmp_path),
+        lambda: store.record("a"),
+        lambda: store.copy("a", "b"),
+        lambda: store.stat("a"),
+        lambda: list(store.list("")),
+        lambda: store.folders(""),
+        lambda: store.sweep(0, lambda path: False),
+        lambda: Run("a", store).log({"kind": "done"}),
+    ]
+    for operation in operations:
+        with pytest.raises(StoreError, match="folder is gone"):
+            operation()
+    assert not store.root.exists()
