@@ -8,6 +8,7 @@ from pathlib import Path
 from edm2core.addresses import is_url
 from edm2core.config.experiment import Experiment
 from edm2core.config.settings import DataSettings, Recipe
+from edm2core.data.files import check_archive
 from edm2core.data.folders import Survey, survey
 from edm2core.data.split import enough_to_probe
 from edm2core.errors import InputError
@@ -20,7 +21,13 @@ Surveys = dict[tuple[str, float], Survey]  # source and test share: what is know
 
 
 def survey_data(experiment: Experiment) -> Surveys:
-    """What names and headers say of the images that lie on this disk. Raises InputError for a folder or zip that cannot be read so."""
+    """What names and headers say of the images that lie on this disk.
+
+    Raises InputError for a folder or zip that cannot be read so, and for what is no archive where one is needed.
+    """
+    for source in {str(recipe.data.source) for recipe in experiment.recipes if recipe.data.format not in ("digits", "images")}:
+        if not is_url(source) and not Path(source).is_dir():
+            check_archive(Path(source))
     asked = {_asked(recipe.data) for recipe in experiment.recipes if recipe.data.format == "images" and not is_url(str(recipe.data.source))}
     return {(source, share): survey(Path(source), share) for source, share in sorted(asked)}
 

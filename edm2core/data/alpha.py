@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from edm2core.data.files import Files
+from edm2core.data.kind import INSTEAD, kind_of
 from edm2core.errors import InputError
 
 HEAD = 4096  # bytes that are read of a file first; all of it where its header is longer
@@ -12,12 +13,17 @@ _EXTRA_SAMPLES = 338  # TIFF 6.0, section 18
 
 
 def alpha_of(files: Files, name: str) -> bool:
-    """Whether the named file has an alpha channel or a transparent colour; False for what is no whole image, which reading refuses."""
+    """Whether the named file has an alpha channel or a transparent colour; False for what is no whole image, which decoding refuses.
+
+    Raises InputError for a file that cannot be read, and for one that only stands in place of an image, such as a Git LFS pointer.
+    """
+    start = files.head(name, HEAD)
+    if (kind := kind_of(start)) in INSTEAD:
+        raise InputError(f"The image cannot be used: it is {kind.name}.", where=files.where(name), do_next=kind.do_next)
     try:
-        start = files.head(name, HEAD)
         found = _has_alpha(start)
         return _has_alpha(files.read(name)) is True if found is None and files.sizes[name] > len(start) else found is True
-    except (InputError, struct.error, IndexError):
+    except (struct.error, IndexError):
         return False
 
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, TypeVar
 
 from edm2core.data.bombs import check_expansion, check_zip
-from edm2core.data.kind import EMPTY, ZIP, absent, beginning, kind_of
+from edm2core.data.kind import TAR, ZIP, absent, beginning, kind_of
 from edm2core.errors import InputError
 
 MAX_MEMBER = 512 * 2**20  # bytes; the largest published member (CIFAR-100's train) has 155 MB
@@ -120,20 +120,25 @@ def open_files(path: Path) -> Iterator[Files]:
             path, "folder", sizes, shown, lambda name: (path / name).read_bytes(), lambda name, size: _start(path / name, size), left
         )
         return
-    start = beginning(path)
-    kind = kind_of(start)
-    if kind is ZIP:
+    start = check_archive(path)
+    if kind_of(start) is ZIP:
         with _opened(path, lambda: zipfile.ZipFile(path)) as archive:
             yield _zip_files(path, archive)
         return
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
-    if opener is None and kind and kind.name != "a tar archive":
-        do_next = kind.do_next if kind is not EMPTY else "Get the archive again: a copy or a download broke off."
-        raise InputError(f"It is {kind.name}: neither a zip nor a tar archive.", where=str(path), do_next=do_next)
     with _stream(path, opener or (lambda path: path.open("rb"))) as stream:
         bounded = _Bounded(stream)
         with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no more
             yield _tar_files(path, tar, bounded)
+
+
+def check_archive(path: Path) -> bytes:
+    """The beginning of a file that may be a zip or a tar. Raises InputError for what is known to be something else, by its name."""
+    start = beginning(path)
+    kind = kind_of(start)
+    if kind and kind not in (ZIP, TAR) and not start.startswith(tuple(_COMPRESSED)):
+        raise InputError(f"It is {kind.name}: neither a zip nor a tar archive.", where=str(path), do_next=kind.do_next)
+    return start
 
 
 def _start(path: Path, size: int) -> bytes:

@@ -77,12 +77,12 @@ def class_folders(files: Files) -> Folders:
 def survey(path: Path, test_share: float) -> Survey:
     """How many images for training and for test each class of a folder or zip has, and whether reading changed, by names and headers.
 
-    Raises InputError as `class_folders` does, and for a class too small to have both splits.
+    Raises InputError as `class_folders` does, for a class too small to have both splits, and for what stands in place of an image.
     """
     with open_files(path) as files:
         train, test, _, revised = class_folders(files)
         images = (name for groups in (train, test or {}) for names in groups.values() for name in names)
-        revised = revised or any(alpha_of(files, name) for name in images)
+        revised = sum(alpha_of(files, name) for name in images) > 0 or revised  # all are looked at: each could be no image
     if test is not None:
         return Survey([ClassCount(printable(name), len(images), len(test[name])) for name, images in train.items()], revised)
     tested = {name: test_images(len(images), test_share, printable(name), str(path)) for name, images in train.items()}

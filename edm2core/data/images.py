@@ -7,7 +7,9 @@ import os
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from io import BytesIO
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -25,6 +27,8 @@ from edm2core.errors import InputError, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000  # below Pillow's own warning
+LARGE = 4_000_000  # pixels from which on images are decoded one at a time, so that threads do not fill the memory with them
+_LARGE_ONES = Lock()
 _BLOCK = 256  # images decoded together
 _THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
 
@@ -66,8 +70,9 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
                 )
             if image.mode[0] in "IF":
                 raise _bad(where, f"its pixels ({image.mode}) are deeper than 8 bits", "Convert it to 8 bits a channel.")
-            upright = ImageOps.exif_transpose(image)
-            return _on(upright, background, where) if image.has_transparency_data else upright.convert("RGB")
+            with _LARGE_ONES if image.width * image.height > LARGE else nullcontext():
+                upright = ImageOps.exif_transpose(image)
+                return _on(upright, background, where) if image.has_transparency_data else upright.convert("RGB")
     except InputError:
         raise
     except Image.DecompressionBombError as error:

@@ -60,6 +60,10 @@ _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<meta",
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"heim", b"heis", b"hevc")
 
 
+INSTEAD = (EMPTY, _LFS, _ANNEX, _PAGE, _ANSWER, _JSON)
+"""What stands in place of a file that was not brought whole, and is never what was meant."""
+
+
 def kind_of(start: bytes) -> Kind | None:
     """What begins with these bytes; None for anything that is not known."""
     if not start:

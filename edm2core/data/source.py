@@ -12,7 +12,7 @@ from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
 from edm2core.data.files import list_folder
-from edm2core.data.kind import absent, regular
+from edm2core.data.kind import INSTEAD, absent, beginning, kind_of, regular
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 
@@ -62,7 +62,7 @@ def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> P
         path = _local(settings)
         if settings.digest and (found := digest_of(path, settings.digest.partition(":")[0])) != settings.digest:
             raise wrong_digest(
-                str(path), settings.digest, found, "Replace the file, or correct data.digest if this file is the one you mean."
+                str(path), settings.digest, found, "Replace the file, or correct data.digest if this file is the one you mean.", path
             )
         return path
     url, digest = str(settings.source), _declared(settings)
@@ -78,11 +78,15 @@ def _check_download(path: Path, url: str, digest: str) -> None:
             digest,
             found,
             "The publisher's file has changed or data.digest is wrong: compare with the published digest.",
+            path,
         )
 
 
-def wrong_digest(where: str, expected: str, found: str, do_next: str) -> InputError:
-    """The error for bytes that are not the declared ones."""
+def wrong_digest(where: str, expected: str, found: str, do_next: str, path: Path) -> InputError:
+    """The error for bytes that are not the declared ones: what stands in their place is called by its name."""
+    kind = kind_of(beginning(path)) if path.is_file() else None
+    if kind in INSTEAD:
+        return InputError(f"It is {kind.name}: its digest is {found}, not {expected}.", where=where, do_next=f"{kind.do_next} {do_next}")
     return InputError(f"The digest is wrong: expected {expected}, found {found}.", where=where, do_next=do_next)
 
 

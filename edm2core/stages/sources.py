@@ -57,7 +57,7 @@ def fetch_file(settings: Mapping[str, Any]) -> Path:
     """A checkpoint, statistics or images by the path in a task's settings, the digest checked."""
     path = Path(settings["source"])
     if (found := digest_of(path)) != settings["digest"]:
-        raise wrong_digest(str(path), settings["digest"], found, "It has changed since the experiment was planned: run it again.")
+        raise wrong_digest(str(path), settings["digest"], found, "It has changed since the experiment was planned: run it again.", path)
     return path
 
 
@@ -73,7 +73,7 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener =
 
     def check(path: Path) -> None:
         if not (found := digest_of(path)).startswith(declared):
-            raise wrong_digest(str(path), declared, found, do_next)
+            raise wrong_digest(str(path), declared, found, do_next, path)
 
     if not source:
         raise InputError(f"The weights of {WHAT[kind]} do not come with this program.", where=where, do_next=do_next)

@@ -21,12 +21,12 @@ from pipelines.weights import NAMES
 
 
 def folder(path: Path, **counts: int) -> Path:
-    """Empty files, so that one that is opened as an image fails; `train_cat=3` makes three."""
+    """Files that are no images, so that one that is decoded fails; `train_cat=3` makes three."""
     for name, count in counts.items():
         for number in range(count):
             file = path.joinpath(*name.split("_"), f"{number}.png")
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+            file.write_bytes(b"x")
     return path
 
 
@@ -174,3 +174,24 @@ def test_other_channels_than_the_images_have_are_refused_when_the_experiment_is_
 ) -> None:
     with pytest.raises(InputError, match=rf"network\.image_channels is {network}; {words}"):
         prepared_as(tmp_path, "nowhere", network={"image_channels": network}, **data)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "an empty file, of zero bytes"), (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer")]
+)
+def test_what_stands_in_place_of_an_image_is_refused_when_the_experiment_is_read(tmp_path: Path, content: bytes, words: str) -> None:
+    source = folder(tmp_path / "images", cat=9, dog=9)
+    (source / "dog/7.png").write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read(tmp_path, source, metrics=[])
+    assert "dog/7.png" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"<html>", "a web page"), (b"Rar!\x1a\x07\0", "a RAR archive"), (b"\x93NUMPY", "array in .npy")]
+)
+def test_what_stands_in_place_of_an_archive_is_refused_when_the_experiment_is_read(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "cifar.tar.gz").write_bytes(content)
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [cifar10/C]\nepochs: [1]\nmetrics: []\noverrides: {data.source: cifar.tar.gz}\n")
+    with pytest.raises(InputError, match=words):
+        resolve(load_experiment(tmp_path / "e.yaml"))

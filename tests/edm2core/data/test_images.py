@@ -243,7 +243,7 @@ def test_opaque_images_have_no_alpha(tmp_path: Path, mode: str, form: str) -> No
         assert not alpha_of(files, "a/1.png")
 
 
-@pytest.mark.parametrize("cut", [0, 1, 8, 20, 26, 30])
+@pytest.mark.parametrize("cut", [1, 8, 20, 26, 30])
 def test_a_damaged_header_has_no_alpha(tmp_path: Path, cut: int) -> None:
     for number, form in enumerate(FORMS):
         write(tmp_path, {f"{number}.png": with_transparency(form)[:cut]})

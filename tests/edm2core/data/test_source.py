@@ -87,3 +87,9 @@ def test_a_pipe_or_a_broken_link_as_a_source_is_called_so_and_not_waited_for(tmp
                 source_digest(given)
             with pytest.raises(InputError, match=words):
                 fetch(given, tmp_path)
+
+
+def test_a_page_in_place_of_a_file_is_called_so_beside_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"<!doctype html><title>Log in</title>")
+    with pytest.raises(InputError, match="It is a web page, not the file itself: its digest is sha256:"):
+        fetch(settings(tmp_path / "a.tar.gz", SHA), tmp_path)
