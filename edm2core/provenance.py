@@ -78,7 +78,7 @@ def _revision() -> str:
         return ""
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8")
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8", env=_of_this_checkout())
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ran.stdout.strip()
@@ -94,12 +94,17 @@ def _differences() -> dict[str, str]:
     command = ["git", "-C", str(package.parent), "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/"]
     paths = [f"{package.name}/{file}" for file in files]
     try:
-        ran = subprocess.run([*command, "--dst-prefix=b/", "--", *paths], capture_output=True, timeout=10)
+        ran = subprocess.run([*command, "--dst-prefix=b/", "--", *paths], capture_output=True, timeout=10, env=_of_this_checkout())
     except (OSError, subprocess.TimeoutExpired):
         return {}
     parts = re.split(r"^(?=diff --git )", ran.stdout.decode(errors="replace"), flags=re.MULTILINE)
     named = {found[1]: part for part in parts if (found := re.match(r"diff --git a/(\S+) b/", part))}
     return {file: named[path] for file, path in zip(files, paths, strict=True) if path in named}
+
+
+def _of_this_checkout() -> dict[str, str]:
+    """The environment without GIT_DIR and what else would have git look at another checkout, as its hooks set them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
 
 def _device() -> str:

@@ -110,6 +110,8 @@ def _cores() -> int:
 def _gpus() -> int:
     """GPUs that a process of ours would see, without loading torch here."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not any(found.exists() for found in (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/dxg"))):
+        return 0  # whatever a scheduler's variable says
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if Path("/proc/driver/nvidia/gpus").exists() else 0

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from components.launcher.environment import of_one_machine
 from components.launcher.rank import ALIVE, STOP, supervise
 from components.launcher.stopped import Stopped
 from edm2core.events import emit
@@ -125,8 +126,7 @@ def _command(options: argparse.Namespace, folder: Path) -> list[str]:
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
     """This process's, without what would lead one node's processes to look for others."""
-    foreign = ("PET_", "RANK", "WORLD_SIZE", "MASTER_") if options.nnodes == 1 else ()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(tuple(foreign))}
+    kept = of_one_machine(os.environ) if options.nnodes == 1 else dict(os.environ)
     kept.setdefault("OMP_NUM_THREADS", "1")
     kept.pop("EDM2_DIE_WITH_PARENT", None)
     return kept

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.launcher.environment import of_one_machine
 from components.launcher.forks import Fork, Forks
 from components.launcher.memory import MALLOC
 from components.launcher.spec import JobSpec, Status
@@ -148,7 +149,7 @@ class LocalBackend:
         threads = str(max(1, self._threads // spec.processes))
         return {
             **MALLOC,
-            **os.environ,
+            **of_one_machine(os.environ),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "PYTHONUNBUFFERED": "1",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import locale
+import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from io import TextIOWrapper
 
 import click
 from rich.console import Console
 
+from edm2core.addresses import redacted
 from edm2core.config.validate import unknown
 from edm2core.errors import EdmError, InputError
 
@@ -55,6 +60,9 @@ EXAMPLES = {
 }
 
 
+OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EBADF)  # what a write to standard output may fail with
+
+
 class _Verbs(click.Group):
     """Imports a verb's file only when it is called."""
 
@@ -90,6 +98,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command and exit: 0 done, 1 a task failed, 2 bad input, 130 interrupted."""
+    _begin_again_alike()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
@@ -98,7 +107,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        _stand_somewhere(arguments)
         code = cli.main(arguments, prog_name="edm2", standalone_mode=False)
+        sys.stdout.flush()  # where what was printed cannot be written, that is said
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -116,13 +127,38 @@ def main() -> None:
         _show(error, debug)
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        _print_no_more()
         sys.exit(1)
     except Exception as error:
-        if debug:
-            raise
         found = _explained(error)
         _show(found, debug)
         sys.exit(found.exit_code)
+
+
+def _begin_again_alike() -> None:
+    """Start again where the locale's encoding is not UTF-8, or warnings were made errors: no command depends on either."""
+    warned = os.environ.pop("PYTHONWARNINGS", None)
+    utf8 = sys.flags.utf8_mode or locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
+    if warned or (not utf8 and os.environ.get("PYTHONUTF8") != "1"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def _stand_somewhere(arguments: list[str]) -> None:
+    """Raise InputError where the working directory was deleted, in which relative paths, the usual store's too, lead nowhere."""
+    if {"--help", "-h", "--version"} & {*arguments}:
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError(
+            "The folder that this command runs in was deleted.", where=os.environ.get("PWD", ""), do_next="Change into another one (cd)."
+        ) from None
+
+
+def _print_no_more() -> None:
+    """Let what is still to be printed go nowhere, so that the end of this process does not fail on it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _explained(error: Exception) -> EdmError:
@@ -133,6 +169,19 @@ def _explained(error: Exception) -> EdmError:
 
     if isinstance(error, ValidationError):
         return other_version(error)
+    if isinstance(error, OSError) and error.errno in OUTPUT and error.filename is None:
+        _print_no_more()
+        return EdmError(
+            f"What this command prints cannot be written: {error.strerror}.",
+            where="standard output",
+            do_next="Send it to another place: a disk with room, or a terminal that is open.",
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return EdmError(
+            f"A file or folder cannot be used: {error.strerror}.",
+            where=str(error.filename),
+            do_next="Check the path and its rights.",
+        )
     return EdmError(
         f"This should not have happened: {type(error).__name__}: {error}",
         where=_place(error),
@@ -146,13 +195,14 @@ def _place(error: Exception) -> str:
 
 
 def _show(error: EdmError, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    console = Console(stderr=True, highlight=False)
-    console.print(f"edm2: {error.what}", markup=False, style="bold red", soft_wrap=True)
-    for label, text in (("where", error.where), ("what to do", error.do_next)):
-        if text:
-            console.print(f"  {label}: {text}", markup=False, soft_wrap=True)
+    with suppress(OSError):  # nobody can be told where the place for it is full or gone
+        if debug:
+            sys.stderr.write(redacted(traceback.format_exc()))
+        console = Console(stderr=True, highlight=False)
+        console.print(f"edm2: {error.what}", markup=False, style="bold red", soft_wrap=True)
+        for label, text in (("where", error.where), ("what to do", error.do_next)):
+            if text:
+                console.print(f"  {label}: {text}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
