@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from bench.compare import Side, Spread, in_turn, ratio
 from bench.network import inputs_of, made, product_denoiser, trainer
@@ -13,6 +14,7 @@ from bench.worker import Work
 from components.launcher.memory import MALLOC
 from edm2core.config import load_recipe
 from edm2core.diffusion import Denoiser
+from edm2core.nets import unet
 from edm2core.nets.applied import fold_
 
 TUNABLES = MALLOC["GLIBC_TUNABLES"].split(":")
@@ -74,9 +76,15 @@ def adam(recipe: str, fused: bool) -> Work:
     return torch.optim.Adam(weights, lr=1e-4, fused=fused).step
 
 
-def step(recipe: str, batch: int, dropout: float | None = None) -> Work:
-    """A training step, of the recipe's dropout or another."""
-    return trainer(recipe, batch, {} if dropout is None else {"network.dropout": dropout}).step
+def step(recipe: str, batch: int, dropout: float | None = None, torchs_masks: bool = False, compiled: bool = False) -> Work:
+    """A training step, of the recipe's dropout or another, its masks by key or drawn by torch."""
+    if torchs_masks:
+        unet.__dict__["dropout"] = lambda x, rate, keys: F.dropout(x, rate)
+    trained = trainer(recipe, batch, {} if dropout is None else {"network.dropout": dropout})
+    if compiled:
+        trained.step()
+        trained.applied.module.network.fast = batch, torch.compile(trained.applied.module.network.evaluate, dynamic=False)
+    return trained.step
 
 
 def _row(name: str, what: str, make: str, given: dict[str, Any], without: dict[str, Any], environment: dict[str, str] | None = None) -> Row:
@@ -119,5 +127,16 @@ ROWS = [
     _row("foreach", "averages by foreach, three of cifar10/E", "averages", CONVOLVED, {"one_by_one": True}),
     _row("fused-adam", "fused Adam, cifar10/E", "adam", {**CONVOLVED, "fused": True}, {"fused": False}),
     _row("dropout", "without: dropout 0; a step of cifar10/E, batch {batch}, so its mask's cost", "step", CONVOLVED, {"dropout": 0.0}),
+    *(
+        _row(
+            f"masks-{recipe[-1]}{'-compiled' * compiled}",
+            f"without: torch's own dropout; a {'compiled ' * compiled}step of {recipe}, batch {{batch}}, so what masks by key cost",
+            "step",
+            {"recipe": recipe, "compiled": compiled},
+            {"torchs_masks": True},
+        )
+        for recipe in ("cifar10/C", "cifar10/G")
+        for compiled in (False, True)
+    ),
     _row("compile", "without: torch.compile; forward of cifar10/C, batch {batch}", "forward", {"recipe": "cifar10/C"}, {"compiled": True}),
 ]

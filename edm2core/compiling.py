@@ -37,7 +37,7 @@ def wanted(compile: Compile, device: torch.device, seconds_left: float, work: st
 def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Outcome:
     """Compile `network` for batches of `size`, if what `run` gives, which runs it on such a batch, is the same with it as without.
 
-    `options` are torch.compile's. `run` must seed what is random in it.
+    `options` are torch.compile's.
     """
     expected = run()
     began = time.monotonic()

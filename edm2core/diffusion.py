@@ -45,15 +45,15 @@ class Denoiser(nn.Module):
         """The decoder blocks that have features, in the order they run."""
         return self.network.block_names
 
-    def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].
 
-        `labels`, int64 [N], are the images' classes where the network knows any; none: of any class.
+        `labels`, int64 [N], are the images' classes where the network knows any; none: of any class. `keys` are dropout's, in training.
         """
         noised, sigma = noised.float(), _levels(sigma, noised)
         sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
         c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
-        output: Tensor = self.network(*self._network_inputs(noised, sigma), labels)
+        output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys)
         return c_skip * noised + c_out * output.float()
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
@@ -105,16 +105,18 @@ def loss_weight(sigma: Level, sigma_data: float) -> Level:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def image_losses(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+def image_losses(
+    denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None
+) -> Tensor:
     """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
-    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` as the denoiser's.
-    Their mean over a batch is the loss, however the batch was cut into micro-batches.
+    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
+    the denoiser's. Their mean over a batch is the loss, however the batch was cut into micro-batches.
     """
     images, sigma = images.float(), _levels(sigma, images)
     weight = loss_weight(sigma, denoiser.settings.sigma_data)
     log_variance = denoiser.log_variance(sigma)
-    error: Tensor = denoiser(images + sigma * noise, sigma, labels) - images
+    error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
 
 
@@ -130,5 +132,5 @@ class Objective(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        return image_losses(self.denoiser, images, sigma, noise, labels)
+    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+        return image_losses(self.denoiser, images, sigma, noise, labels, keys)

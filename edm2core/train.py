@@ -25,6 +25,7 @@ from edm2core.errors import EdmError, InputError
 from edm2core.keyed_random import seed_of
 from edm2core.nets import build_network
 from edm2core.nets.applied import Applied
+from edm2core.nets.dropout import dropout_keys
 from edm2core.plan import TrajectorySettings
 from edm2core.schedule import epoch_order, learning_rate
 
@@ -47,10 +48,11 @@ class Batch:
     sigma: Tensor  # [N]
     noise: Tensor  # [N, C, H, W]
     labels: Tensor | None  # [N], of a class-conditional network
+    keys: Tensor | None  # [N, blocks, 2], of dropout's masks
 
     def part(self, begin: int, end: int) -> Batch:
-        labels = None if self.labels is None else self.labels[begin:end]
-        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels)
+        labels, keys = (None if each is None else each[begin:end] for each in (self.labels, self.keys))
+        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys)
 
 
 @dataclass
@@ -157,10 +159,15 @@ class Trainer:
         normal = torch.randn(len(index), generator=self._generator("sigma"), device=device)
         noise = torch.randn(images.shape, generator=self._generator("noise"), device=device)
         labels = self.labels[index] if self.labels is not None and self.settings.network.classes else None
-        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels)
+        blocks = len(self.denoiser.network.blocks)
+        keys = dropout_keys(self._seed("dropout"), len(index), blocks, device) if self.settings.network.dropout else None
+        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels, keys)
+
+    def _seed(self, purpose: str) -> int:
+        return seed_of(self.settings.seed, self.steps, purpose)
 
     def _generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator(self.images.device).manual_seed(seed_of(self.settings.seed, self.steps, purpose))
+        return torch.Generator(self.images.device).manual_seed(self._seed(purpose))
 
     def step(self) -> None:
         """One optimiser step over the global batch; nothing in it waits for the device."""
@@ -173,7 +180,7 @@ class Trainer:
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with contextlib.nullcontext() if last or self.parallel is None else self.parallel.no_sync():
-                self.window.loss += self._differentiate(part, number, weight)
+                self.window.loss += self._differentiate(part, weight)
         self.applied.pull_back()
         self._update(total)
         self.steps += 1
@@ -188,32 +195,29 @@ class Trainer:
             return [batch.part(0, 1)], 0.0
         return [share.part(i, i + held) for i in range(0, len(share.sigma), held)], 1.0 / total
 
-    def _differentiate(self, part: Batch, number: int, weight: float) -> Tensor:
+    def _differentiate(self, part: Batch, weight: float) -> Tensor:
         """Add the gradients of the part's weighted loss to those that are there; the loss, a scalar."""
         training, device = self.settings.training, self.images.device
-        if self.settings.network.dropout:
-            torch.manual_seed(seed_of(self.settings.seed, self.steps, "dropout", self.rank, number))
         with autocast(device.type, training.precision):
-            loss: Tensor = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels).sum() * weight
+            loss: Tensor = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels, part.keys).sum() * weight
         torch.autograd.backward(self.scaler.scale(loss * (self.gradient_scale * self.world_size)))  # DDP divides by the world size
         return loss.detach()
 
     def compile(self, **options: Any) -> Outcome:
         """Compile the network, if loss and gradients of the coming step's first part are the same then; between steps, by all processes.
 
-        `options` are torch.compile's. Parts of other sizes, as in an epoch's last batch, run as before, and dropout's masks stay the same.
+        `options` are torch.compile's. Parts of other sizes, as in an epoch's last batch, run as before.
         """
         parts, weight = self._parts(self.batch())
 
         def run() -> list[Tensor]:
             self.objective.zero_grad(set_to_none=True)
             with contextlib.nullcontext() if self.parallel is None else self.parallel.no_sync():  # it may fail in one process alone
-                loss = self._differentiate(parts[0], 0, weight)
+                loss = self._differentiate(parts[0], weight)
             gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
             return [loss, torch.cat([gradient.flatten() for gradient in gradients])]
 
         network, training = self.applied.module.network, self.settings.training
-        options = options or {"options": {"fallback_random": True}}  # PyTorch's own random numbers
         outcome = adopt(network, len(parts[0].sigma), run, training.precision, **options)
         self.objective.zero_grad(set_to_none=True)
         if self.world_size > 1:

@@ -40,6 +40,7 @@ CHANGES: tuple[Change, ...] = (
         "balls' radii and what lies in them are measured by the same distances, in double precision about the mean",
         measures("precision", "recall", "density", "coverage"),
     ),
+    Change("snapshot", "dropout's masks are keyed by image of the global batch", lambda s: s["network"]["dropout"] > 0),
 )
 """In the order they were made; none is taken away, since versions count them."""
 

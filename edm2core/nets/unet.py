@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from edm2core.config.settings import NetworkSettings
 from edm2core.errors import InputError
+from edm2core.nets.dropout import dropout
 from edm2core.nets.layers import (
     MAGNITUDE_PRESERVING,
     PLAIN,
@@ -30,7 +31,7 @@ from edm2core.nets.layers import (
     up,
 )
 
-Evaluation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Evaluation = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def operations(settings: NetworkSettings) -> Operations:
@@ -120,6 +121,7 @@ class Block(nn.Module):
         maps = learned(settings)
         self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
         self.resample, self.takes_skip = resample, takes_skip
+        self.number = 0  # of the network's blocks in the order they run
         self.shifts = settings.conditioning == "scale_and_shift"
         self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps, gain=self.ops.silu)
         self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
@@ -132,7 +134,7 @@ class Block(nn.Module):
     def conv1_inputs(inputs: int, outputs: int) -> int:
         return inputs
 
-    def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         """The main and the residual branch, both [N, outputs, H', W']; every SiLU's constant is in the map after it."""
         raise NotImplementedError
 
@@ -144,11 +146,11 @@ class Block(nn.Module):
             return x * (1 + scale).to(x.dtype) + shift.to(x.dtype)
         return x * (1 + (scale if self.gain is None else self.gain * scale)).to(x.dtype)
 
-    def drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    def drop(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        return x if keys is None else dropout(x, self.dropout, keys[:, self.number])
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        main, residual = self.branches(x, embedding)
+    def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
+        main, residual = self.branches(x, embedding, keys)
         y = self.ops.join(main, residual)
         if self.attention is not None:
             y = self.ops.join(y, self.attention(y))
@@ -162,10 +164,10 @@ class GroupNormBlock(Block):
         super().__init__(inputs, outputs, settings, **options)
         self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (inputs, outputs))
 
-    def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         y = self.conv1(self.resample(F.silu(self.norm1(x))))
         y = F.silu(self.modulate(self.norm2(y), embedding))
-        return self.skip(self.resample(x)), self.conv2(self.drop(y))
+        return self.skip(self.resample(x)), self.conv2(self.drop(y, keys))
 
 
 class PixelNormEncoderBlock(Block):
@@ -179,19 +181,19 @@ class PixelNormEncoderBlock(Block):
     def conv1_inputs(inputs: int, outputs: int) -> int:
         return outputs
 
-    def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
         y = F.silu(self.modulate(self.conv1(F.silu(main)), embedding))
-        return main, self.conv2(self.drop(y))
+        return main, self.conv2(self.drop(y, keys))
 
 
 class PixelNormDecoderBlock(Block):
     """Decoder block from config F on: no normalisation, the main branch is projected after the residual has left it."""
 
-    def branches(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.resample(x)
         y = F.silu(self.modulate(self.conv1(F.silu(x)), embedding))
-        return self.skip(x), self.conv2(self.drop(y))
+        return self.skip(x), self.conv2(self.drop(y, keys))
 
 
 class Head(nn.Module):
@@ -210,7 +212,10 @@ class Head(nn.Module):
 
 
 class UNet(nn.Module):
-    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]; `labels`, where the network knows classes, are int64 [N] or none."""
+    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]; `labels`, where the network knows classes, are int64 [N] or none.
+
+    There is dropout only where a training gives it `keys` (`dropout_keys`), int32 [N, blocks, 2].
+    """
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
@@ -245,20 +250,27 @@ class UNet(nn.Module):
                 decoder.append(decoder_block(width, width, settings, resample=up))
         self.decoder = nn.ModuleDict({f"out_{number}": block for number, block in enumerate(decoder, start=1)})
         self.head = Head(settings)
+        for number, block in enumerate(self.blocks):
+            block.number = number
         self.checkpointed = False  # in training, compute each block's activations again in the backward instead of keeping them
         self.fast: tuple[int, Evaluation] | None = None  # `evaluate` compiled, and for batches of which size
 
-    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks in the order they run."""
+        return [block for part in (self.encoder, self.middle, self.decoder.values()) for block in part if isinstance(block, Block)]
+
+    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skips: list[Tensor], keys: Tensor | None) -> Tensor:
         """A block's output; the last skip is taken off the list and joined to the input of a block that takes one."""
         skip = skips.pop() if block.takes_skip else None
 
-        def run(x: Tensor, skip: Tensor | None, embedding: Tensor) -> Tensor:
-            y: Tensor = block(x if skip is None else self.ops.cat(x, skip, 0.5), embedding)
+        def run(x: Tensor, skip: Tensor | None, embedding: Tensor, keys: Tensor | None) -> Tensor:
+            y: Tensor = block(x if skip is None else self.ops.cat(x, skip, 0.5), embedding, keys)
             return y
 
         if not (self.checkpointed and torch.is_grad_enabled()):
-            return run(x, skip, embedding)
-        y: Tensor = checkpoint(run, x, skip, embedding, use_reentrant=False)
+            return run(x, skip, embedding, keys)
+        y: Tensor = checkpoint(run, x, skip, embedding, keys, use_reentrant=False, preserve_rng_state=False)  # nothing in it is drawn
         return y
 
     @property
@@ -266,27 +278,27 @@ class UNet(nn.Module):
         """The decoder's blocks in the order they run."""
         return tuple(self.decoder)
 
-    def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+    def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """Each decoder block's name and output [N, C_k, H_k, W_k]; a block runs only when it is asked for."""
         embedding = self.embedding(c_noise, labels)
         x = self.stem(x if self.settings.biases else torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.encoder:
-            x = self._run(block, x, embedding, skips)
+            x = self._run(block, x, embedding, skips, keys)
             skips.append(x)
         for block in self.middle:
-            x = self._run(block, x, embedding, skips)
+            x = self._run(block, x, embedding, skips, keys)
         for name, block in self.decoder.items():
-            x = self._run(block, x, embedding, skips)
+            x = self._run(block, x, embedding, skips, keys)
             yield name, x
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         size, fast = self.fast or (0, self.evaluate)
-        return fast(x, c_noise.contiguous(), labels) if len(x) == size else self.evaluate(x, c_noise, labels)
+        return fast(x, c_noise.contiguous(), labels, keys) if len(x) == size else self.evaluate(x, c_noise, labels, keys)
 
-    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         """What `forward` gives, without anything compiled."""
-        for _, last in self.decode(x, c_noise, labels):  # noqa: B007
+        for _, last in self.decode(x, c_noise, labels, keys):  # noqa: B007
             pass
         y: Tensor = self.head(last)
         return y

@@ -27,6 +27,7 @@ SIDES = {
     "averages one by one": lambda: choices.averages(TINY, one_by_one=True),
     "fused Adam": lambda: choices.adam(TINY, fused=True),
     "a step without dropout": lambda: choices.step("digits/C", 2, dropout=0.0),
+    "a step with torch's masks": lambda: choices.step("digits/C", 2, dropout=0.1, torchs_masks=True),
     "plain training on a device": lambda: gpu.plain_train(TINY, 4, 2, 8, "cpu"),
     "product training on a device": lambda: gpu.product_train(TINY, 4, 2, 8, "cpu"),
     "plain sampling on a device": lambda: gpu.plain_draw(TINY, 2, 2, "cpu"),

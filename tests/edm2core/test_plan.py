@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edm2core import versions
 from edm2core.config import load_experiment
 from edm2core.config.experiment import Experiment
 from edm2core.config.recipes import recipe_names
@@ -65,6 +66,18 @@ def test_keys_of_the_published_recipes_are_what_they_were(tmp_path: Path) -> Non
     golden = json.loads((DATA / "golden_keys_published.json").read_text())
     found = {recipe: published(tmp_path, recipe, "fd" if "digits" in recipe else "fid") for recipe in recipe_names()}
     assert found == golden["recipes"]
+
+
+@pytest.mark.parametrize("recipe", ["cifar10/G", "paper/cifar10/G", "digits/C"])
+def test_masks_by_image_moved_what_stands_on_a_training_with_dropout_and_nothing_else(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = "fd" if recipe == "digits/C" else "fid"
+    now = published(tmp_path, recipe, metrics)
+    monkeypatch.setattr(versions, "CHANGES", tuple(change for change in versions.CHANGES if change.stage != "snapshot"))
+    before = published(tmp_path, recipe, metrics)
+    stay = {title for title in now if " · seed 0 · " not in title}
+    assert {title for title in now if now[title] == before[title]} == (stay if recipe == "cifar10/G" else set(now))
 
 
 def test_keys_of_each_metric_are_what_they_were(tmp_path: Path) -> None:

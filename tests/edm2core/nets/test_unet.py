@@ -9,6 +9,7 @@ from torch import nn
 from edm2core.config.settings import NetworkSettings
 from edm2core.errors import InputError
 from edm2core.nets import UNet, build_network
+from edm2core.nets.dropout import dropout_keys
 from edm2core.nets.layers import Conv
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -87,11 +88,16 @@ def test_no_output_of_a_block_leaves_the_clip(config: str) -> None:
     assert all(y.abs().max() == 0.5 for _, y in network.decode(*inputs()))
 
 
-def test_dropout_works_in_training_only() -> None:
-    network = network_of("C", dropout=0.5)
-    assert not torch.equal(network(*inputs()), network(*inputs()))
-    network.eval()
-    assert torch.equal(network(*inputs()), network(*inputs()))
+@pytest.mark.parametrize("config", ["C", "G"])
+def test_there_is_dropout_only_where_keys_are_given_and_other_keys_drop_others(config: str) -> None:
+    network, (x, c_noise) = network_of(config, dropout=0.5), inputs()
+    keys = dropout_keys(1, len(x), len(network.blocks), x.device)
+    assert torch.equal(network(x, c_noise), network(x, c_noise))
+    assert torch.equal(network(x, c_noise, None, keys), network(x, c_noise, None, keys))
+    for others in (dropout_keys(2, len(x), len(network.blocks), x.device), keys.flip(0), keys.flip(1), None):
+        outputs = list(network.decode(x, c_noise, None, others))
+        for (_, y), (_, z) in zip(outputs, network.decode(x, c_noise, None, keys), strict=True):
+            assert not torch.equal(y, z)
 
 
 def test_config_g_starts_with_activations_of_unit_magnitude() -> None:
