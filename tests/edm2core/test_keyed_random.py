@@ -1,0 +1,34 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from edm2core.keyed_random import seed_of
+
+
+def drawn(seed: int, device: str = "cpu") -> torch.Tensor:
+    return torch.randn(8, generator=torch.Generator(device).manual_seed(seed), device=device)
+
+
+def test_a_generator_on_a_cpu_takes_32_bits_of_a_seed() -> None:
+    """As `seed_of` and docs/architecture.md say, with what follows from it; a torch that takes more makes other numbers."""
+    seed = seed_of(0, 1, "noise")
+    assert torch.equal(drawn(seed), drawn(seed % 2**32))
+    assert not torch.equal(drawn(seed), drawn(seed ^ (1 << 31)))
+
+
+def test_a_generator_on_a_gpu_takes_all_of_it() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    seed = seed_of(0, 1, "noise")
+    assert not torch.equal(drawn(seed, "cuda"), drawn(seed % 2**32, "cuda"))
+
+
+def test_names_share_32_bits_as_often_as_chance_has_it_and_never_63() -> None:
+    names = 200_000
+    seeds = np.array([seed_of(0, step, "noise") for step in range(names)])
+    expected = names**2 / 2**33
+    shared = names - len(np.unique(seeds % 2**32))
+    assert shared == pytest.approx(expected, abs=5 * math.sqrt(expected))
+    assert len(np.unique(seeds)) == names
