@@ -51,8 +51,7 @@ def test_a_compiled_training_goes_the_same_way(config: str, backend: str) -> Non
     plain, fast = trainer(config), trainer(config)
     plain.step()
     fast.step()
-    options = {"fallback_random": True} if backend == "inductor" else None
-    outcome = fast.compile(backend=backend, options=options)
+    outcome = fast.compile(backend=backend)
     assert outcome.adopted, outcome.words
     for _ in range(3):
         plain.step()
