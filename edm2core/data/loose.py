@@ -47,7 +47,10 @@ def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if path.suffix == ".npz":
         found = {name: header for name, header in headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
         if len(found) != 1:
-            raise InputError(f"It holds {len(found) or 'no'} arrays of four dimensions.", where=str(path), do_next=ADVICE)
+            held_arrays = f"{len(found) or 'no'} arrays of four dimensions"
+            raise InputError(
+                f"It holds {held_arrays}, and the data are uint8 images of shape {list(shape)}.", where=str(path), do_next=ADVICE
+            )
         name, held = next(iter(found.items()))
     else:
         mapped = _mapped(path)
