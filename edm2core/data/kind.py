@@ -35,6 +35,7 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"/annex/objects/", _ANNEX),
     (b"PK\x03\x04", ZIP),
     (b"PK\x05\x06", ZIP),
+    (b"PK\x07\x08", Kind("one part of a zip in several", "Unpack all parts together, and give the folder or one zip of it.")),
     (b"\x1f\x8b", Kind("compressed by gzip", "Unpack it with `gunzip`.")),
     (b"BZh", Kind("compressed by bzip2", "Unpack it with `bunzip2`.")),
     (b"\xfd7zXZ\0", Kind("compressed by xz", "Unpack it with `unxz`.")),

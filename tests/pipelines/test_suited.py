@@ -195,3 +195,13 @@ def test_what_stands_in_place_of_an_archive_is_refused_when_the_experiment_is_re
     (tmp_path / "e.yaml").write_text("name: x\nrecipes: [cifar10/C]\nepochs: [1]\nmetrics: []\noverrides: {data.source: cifar.tar.gz}\n")
     with pytest.raises(InputError, match=words):
         resolve(load_experiment(tmp_path / "e.yaml"))
+
+
+def test_tiny_imagenet_brought_to_another_side_fits_a_network_of_that_side(tmp_path: Path) -> None:
+    text = "name: x\nrecipes: [tinyimagenet/C]\nepochs: [1]\nmetrics: []\noverrides: {data.resolution: 32, network.resolution: %d, "
+    text += "network.attention_resolutions: [16]}\n"
+    (tmp_path / "e.yaml").write_text(text % 32)
+    assert load_experiment(tmp_path / "e.yaml").recipes[0].network.resolution == 32
+    (tmp_path / "e.yaml").write_text(text % 64)
+    with pytest.raises(InputError, match=r"network\.resolution is 64; tinyimagenet has 32"):
+        load_experiment(tmp_path / "e.yaml")

@@ -186,6 +186,7 @@ def test_what_systems_leave_behind_need_not_be_readable(tmp_path: Path) -> None:
         (b'{"message": "unauthorized"}', "JSON", "refused"),
         (b"Rar!\x1a\x07\x01\0", "RAR archive", "unrar"),
         (b"7z\xbc\xaf\x27\x1c\0", "7z archive", "7z x"),
+        (b"PK\x07\x08PK\x03\x04", "one part of a zip", "all parts"),
         (b"\x28\xb5\x2f\xfd\0", "zstd", "unzstd"),
         (b"\x89PNG\r\n\x1a\n", "PNG image", "meant"),
         (b"\x93NUMPY\x01\0", "array in .npy", "Unpack"),
