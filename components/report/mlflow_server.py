@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from edm2core.addresses import redacted, shown
+from edm2core.answers import page
 from edm2core.errors import EdmError, InputError
 from edm2core.report.tracked import Tracked
 
@@ -99,6 +100,8 @@ class MlflowServer:
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if not found.experiment_id:
+            raise EdmError("what answers is not its API: it names no experiment.")
         if found.lifecycle_stage == "deleted":
             raise EdmError(f"its experiment {name} is deleted; restore it with `mlflow experiments restore -x {found.experiment_id}`")
         return str(found.experiment_id)
@@ -169,7 +172,13 @@ class MlflowServer:
             if {kind.__name__ for kind in type(cause).__mro__} & {"ConnectionError", "Timeout"}:
                 return "it does not answer."
             cause = cause.__cause__ or cause.__context__
-        return redacted((str(error).splitlines() or [type(error).__name__])[0])[:300]
+        said = str(error)
+        begin = said.find("Response body: ")
+        if shown_page := page(said[begin:].removeprefix("Response body: ").lstrip("'\"")) if begin >= 0 else "":
+            return f"what answers is not its API, but {shown_page}; log in, or correct {URI}."
+        if "error code 401" in said or "Exceeded 30 redirects" in said:
+            return "it refuses: log in (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
+        return redacted((said.splitlines() or [type(error).__name__])[0])[:300]
 
 
 def _status(training: Tracked, ended: bool) -> str:

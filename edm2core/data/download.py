@@ -176,6 +176,8 @@ class _Redirects(HTTPRedirectHandler):
     """Follows to http(s) alone, with the user and password to the same host alone."""
 
     def redirect_request(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str) -> Request | None:
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            return None
         follow = super().redirect_request(req, fp, code, msg, headers, newurl)
         known = req.unredirected_hdrs.get("Authorization")
         if follow is not None and known and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:

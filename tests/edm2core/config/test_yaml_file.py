@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edm2core.config.yaml_file import load, parse
+from edm2core.config.yaml_file import load, parse, without_secrets
 from edm2core.errors import InputError
 
 
@@ -111,3 +111,30 @@ def test_what_never_ends_is_refused_at_once(text: str) -> None:
 
 def test_a_date_is_text_as_a_run_may_be_called() -> None:
     assert parse("name: 2024-13-45\nday: 2024-01-01", "e.yaml").values == {"name": "2024-13-45", "day": "2024-01-01"}
+
+
+def test_a_stored_copy_has_all_values_but_the_secrets_of_addresses() -> None:
+    address = "https://user:hunter2@host/x?token=s3cr3t"
+    text = f"""# from {address}
+plain: {address}
+quoted: '{address}'   # kept
+flow: {{a: "{address}", b: [1, '{address}']}}
+folded: >-
+  https://user:hunt
+literal: |
+  {address}
+escaped: "https:\\/\\/user:hunt\\x65r2@host/x?token=s3cr\\u0033t"
+anchored: &here {address}
+again: *here
+"""
+    stored = without_secrets(text)
+    assert "hunter2" not in stored
+    assert "s3cr3t" not in stored
+    assert "# kept" in stored
+    found, given = parse(stored, "e.yaml").values, parse(text, "e.yaml").values
+    assert found == {**given, **dict.fromkeys(("plain", "quoted", "anchored", "again"), "https://host/x")} | {
+        "flow": {"a": "https://host/x", "b": [1, "https://host/x"]},
+        "literal": "https://host/x\n",
+        "escaped": "https:\\/\\/host/x".replace("\\", ""),
+    }
+    assert without_secrets(stored) == stored
