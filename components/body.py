@@ -1,12 +1,12 @@
-"""What every component does: take one task through execute(), and show for it the manifest as a small artifact.
+"""What every component does: take one task through execute(), and show for it, as a small artifact, where its result is.
 
-A component is a plain function below components/<name>/: its signature is what Kubeflow Pipelines sees of it, its body imports from here.
+A component is a plain function below components/<name>/: its signature is what Kubeflow Pipelines sees of it, and components/kubeflow.py
+calls it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import sys
@@ -25,6 +25,7 @@ from components.execute import TaskFailedError, execute
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile
 from components.launcher.spec import Backend, JobSpec, spec_of
+from components.record.packed import read, wisher
 from edm2core.config.validate import other_version
 from edm2core.errors import EdmError
 from edm2core.events import numbers
@@ -52,43 +53,43 @@ class Done:
         return self.store.read(self.manifest.path(name))
 
 
-def wisher(run: str) -> str:
-    """Under which name Kubeflow's run wants snapshots: `edm2 run` of the same run may be live too, and takes back its own wishes."""
-    return f"{run}.kubeflow"
+def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False) -> Done:
+    """Do a task of a recorded plan, named as in the trajectory `of`, and fill its artifact: where the result is, in words and as metadata.
 
-
-def work(task: str, run: str, store: str, profile: str, artifact: Any) -> Done:
-    """Do the task (as JSON) and fill its artifact: the manifest itself at `path`, where the result is as metadata.
-
-    `profile` is a cluster profile as JSON, or empty: then the task is done in this process's own pod.
-    Exits with words instead of a traceback where the task failed, since Kubeflow shows a component's output as it is.
+    `plan` is the address that the run's first task has given the plan. An artifact of `metrics` gets no metadata, which Kubeflow would show
+    among them. Exits with words instead of a traceback where the task failed, since Kubeflow shows a component's output as it is.
     """
     try:
-        done = _work(Task.from_json(json.loads(task)), run, store, Profile.loads(profile) if profile else None)
+        recorded = read(plan)
+        profile = Profile.loads(recorded.profile) if recorded.profile else None
+        done = _work(recorded.task(of, task), recorded.run, recorded.store, profile)
     except TaskFailedError as error:
         sys.exit("\n".join([str(error), *(["Last lines:", *error.lines] if error.lines else [])]))
     except EdmError as error:
         sys.exit(str(error))
     except ValidationError as error:
         sys.exit(str(other_version(error)))
-    data = done.manifest.dumps()
-    with open(artifact.path, "wb") as file:
-        file.write(data)
-    artifact.metadata.update(_metadata(done, data))
+    with open(artifact.path, "w", encoding="utf-8") as file:
+        file.write("\n".join(_described(done)))
+    if not metrics:
+        artifact.metadata.update(_metadata(done))
     return done
 
 
-def _metadata(done: Done, data: bytes) -> dict[str, str | int]:
-    """Where and what the result is; without what is None, which Kubeflow would refuse."""
+def _described(done: Done) -> list[str]:
+    """What and where a result is, for a person who looks at the artifact."""
+    manifest = done.manifest
+    digest = hashlib.sha256(manifest.dumps()).hexdigest()
+    files = [f"{name}: {record.size} bytes, sha256 {record.sha256}" for name, record in manifest.files.items()]
+    return [manifest.title, f"{done.store.uri}/{manifest.ref.manifest} (sha256 {digest})", *files, ""]
+
+
+def _metadata(done: Done) -> dict[str, str | int]:
+    """Where and whose the result is; without what is None, which Kubeflow would refuse."""
     manifest = done.manifest
     facts = {name: manifest.metadata.get(name) for name in ("recipe", "seed", "epoch")}
     where = f"{done.store.uri}/{manifest.ref.folder}/{manifest.attempt}"
-    return {
-        "title": manifest.title,
-        "location": where,
-        "digest": hashlib.sha256(data).hexdigest(),
-        **{name: value for name, value in facts.items() if value is not None},
-    }
+    return {"location": where, **{name: value for name, value in facts.items() if value is not None}}
 
 
 def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done:

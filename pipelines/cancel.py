@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from components.body import wisher
 from components.launcher.cluster import Cluster
-from components.launcher.diagnose import active, finished
 from components.launcher.job import run_label
 from components.launcher.profile import Profile
+from components.launcher.stopping import stop_job
+from components.record.packed import wisher
 from edm2core.errors import InputError
 from edm2core.manifest import Ref
 from edm2core.stages.wanted import unwant
@@ -25,23 +25,8 @@ def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str],
     """Suspend the run's jobs, which save what they have; the names of all that are stopped now. Returns when their pods are gone.
 
     A job that another run wants too goes on. Kubeflow's tasks, which are told to end a moment before, may have suspended theirs already.
-    One that waits in a queue of Kueue's is deleted, since suspending is Kueue's there.
     """
-    label = run_label(run)
-    stopped = []
-    for job in cluster.jobs({label: "yes"}):
-        name, labels = job["metadata"]["name"], job["metadata"]["labels"]
-        others = [other for other in labels if other.startswith(run_label("")) and other != label]
-        if others:
-            cluster.patch_job(name, {"metadata": {"labels": {label: None}}})
-            say(f"{name} goes on for {', '.join(other.removeprefix(run_label('')) for other in others)}")
-        elif not finished(job):
-            if profile.queue:
-                cluster.delete_job(name)
-            elif active(job):
-                cluster.patch_job(name, {"spec": {"runPolicy": {"suspend": True}}})
-            say(f"{name} is stopping" if active(job) else f"{name} is suspended")
-            stopped.append(name)
+    stopped = [job["metadata"]["name"] for job in cluster.jobs({run_label(run): "yes"}) if stop_job(cluster, profile, job, run, say)]
     end = time.monotonic() + profile.grace_s + LOOK_S
     while (left := [name for name in stopped if cluster.pods(name)]) and time.monotonic() < end:
         time.sleep(LOOK_S)

@@ -1,6 +1,7 @@
 """Runs on Kubeflow Pipelines: submitted, looked up, waited for and terminated through its API.
 
-Untested on a real one: the tests answer as the API of 2.17 is specified.
+Kubeflow's run has a name that anybody may change, so what belongs to a run of ours is told by its parameter `run`: clones, runs of a
+schedule, and those that others start through the API have it too. The tests answer as the API of 2.17 is specified.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pipelines.kfp_client import AnswerError, Client
 
 OVER = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 POLL_S = 5.0
+PAGE, MOST = 100, 2000  # of Kubeflow's runs: asked for at once, looked through
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Kubeflow:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self._documents: dict[tuple[str, str], dict[str, Any]] = {}
         if not profile.kfp.host and not IN_POD.exists():
             api_client(profile.context)  # through whose API server Kubeflow is reached: its own client would ask localhost without one
         with self._words("connect"):
@@ -56,21 +59,62 @@ class Kubeflow:
             self._namespace = profile.namespace if self._client.get_kfp_healthz().multi_user else None
             self._client._context_setting["namespace"] = self._namespace or ""
 
-    def submit(self, package: Path, experiment: str, run: str) -> Submitted:
+    def submit(self, package: Path, experiment: str, run: str, part: str = "") -> Submitted:
         """Start the package as a run of that name, under the profile's ServiceAccount."""
         with self._words("submit"):
             group = self._client.create_experiment(experiment, namespace=self._namespace)
-            account = self._profile.service_accounts.control
-            return _submitted(self._client.run_pipeline(group.experiment_id, run, str(package), service_account=account))
+            account, name = self._profile.service_accounts.control, f"{run} ({part})" if part else run
+            made = self._client.run_pipeline(group.experiment_id, name, str(package), params={"run": run}, service_account=account)
+            return _submitted(made)
 
-    def find(self, run: str) -> Submitted | None:
-        """The latest run of that name, or None."""
-        same = {"key": "display_name", "operation": "EQUALS", "stringValue": run}
+    def runs(self, run: str) -> list[Submitted]:
+        """Kubeflow's runs of that run, whatever they are called, the latest first; of all the latest MOST are looked through."""
+        found, token, looked = [], "", 0
         with self._words("list runs"):
-            found = self._client.list_runs(
-                page_size=1, sort_by="created_at desc", filter=json.dumps({"predicates": [same]}), namespace=self._namespace
-            )
-            return _submitted(found.runs[0]) if found.runs else None
+            while looked < MOST:
+                page = self._client.list_runs(page_size=PAGE, page_token=token, sort_by="created_at desc", namespace=self._namespace)
+                found += [_submitted(one) for one in page.runs or () if self._parameter(one) == run]
+                looked, token = looked + PAGE, page.next_page_token or ""
+                if not token:
+                    break
+        return found
+
+    def link(self, id: str) -> str:
+        """The page of a run in Kubeflow's UI; without a host, its path there."""
+        host = self._profile.kfp.ui or self._profile.kfp.host or ""
+        return f"{host.rstrip('/')}/#/runs/details/{id}"
+
+    def errors(self, id: str) -> dict[str, str]:
+        """What Kubeflow itself says of tasks that failed, by their names there: the only word of one that never had a pod."""
+        with self._words("get run"):
+            run = self._client.get_run(id)
+            details = (run.run_details.task_details if run.run_details else None) or ()
+            found = {str(detail.display_name): str(detail.error.message) for detail in details if detail.error and detail.error.message}
+            return {**({"the run": str(run.error.message)} if run.error and run.error.message else {}), **found}
+
+    def _parameter(self, run: V2beta1Run) -> str:
+        """The parameter `run` of one of Kubeflow's, given or by default."""
+        given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
+        if "run" in given:
+            return str(given["run"])
+        reference = run.pipeline_version_reference
+        document = run.pipeline_spec or (
+            self._document(str(reference.pipeline_id), str(reference.pipeline_version_id)) if reference else {}
+        )
+        spec = document.get("pipeline_spec", document)
+        inputs = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+        return str(inputs.get("run", {}).get("defaultValue", ""))
+
+    def _document(self, pipeline: str, version: str) -> dict[str, Any]:
+        """An uploaded package, which its runs only refer to; nothing if it was deleted since."""
+        if (pipeline, version) not in self._documents:
+            try:
+                self._documents[pipeline, version] = self._client.get_pipeline_version(pipeline, version).pipeline_spec or {}
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                self._documents[pipeline, version] = {}
+        return self._documents[pipeline, version]
 
     def look(self, id: str) -> Submitted:
         """How a run stands."""
@@ -120,12 +164,12 @@ class Kubeflow:
             ) from None
 
 
-def must_find(kubeflow: Kubeflow, run: str) -> Submitted:
-    """The latest run of that name; raises InputError if there is none."""
-    found = kubeflow.find(run)
-    if found is None:
+def must_find(kubeflow: Kubeflow, run: str) -> list[Submitted]:
+    """Kubeflow's runs of that run that go on, or the latest that has ended; raises InputError if there is none."""
+    found = kubeflow.runs(run)
+    if not found:
         raise InputError(f"Kubeflow Pipelines knows no run {run}.", where=run, do_next="`edm2 submit` names the run that it starts.")
-    return found
+    return [one for one in found if not one.over] or found[:1]
 
 
 def _submitted(run: V2beta1Run) -> Submitted:

@@ -1,20 +1,16 @@
 """As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+from components.viewers import show_diagnostics
+
+if TYPE_CHECKING:
+    from kfp.dsl import Metrics, Output
 
 
-def diagnostics(
-    task: str,
-    run: str,
-    store: str,
-    profile: str,
-    data: Input[Dataset],
-    snapshot: Input[Model],
-    result: Output[Artifact],
-    values: Output[Metrics],
-) -> None:
+def diagnostics(task: str, of: str, plan: str, magnitudes: Output[Metrics]) -> None:
     """Look into a snapshot: magnitudes by level, and the loss by noise level."""
-    from components.body import work
-    from components.viewers import show_diagnostics
-
-    show_diagnostics(work(task, run, store, profile, result), values)
+    show_diagnostics(work(task, of, plan, magnitudes, metrics=True), magnitudes)

@@ -1,10 +1,15 @@
 """As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Input, Model, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+
+if TYPE_CHECKING:
+    from kfp.dsl import Model, Output
 
 
-def ema(task: str, run: str, store: str, profile: str, snapshot: Input[Model], ema: Output[Model]) -> None:
+def ema(task: str, of: str, plan: str, average: Output[Model]) -> None:
     """Mix an average of another width from those that training stored."""
-    from components.body import work
-
-    work(task, run, store, profile, ema)
+    work(task, of, plan, average)

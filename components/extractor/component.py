@@ -1,17 +1,15 @@
-"""As Kubeflow Pipelines sees it. Its executor cannot hand over an optional artifact, so there is one function for each set of inputs."""
+"""As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Dataset, Input, Model, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+
+if TYPE_CHECKING:
+    from kfp.dsl import Model, Output
 
 
-def extractor(task: str, run: str, store: str, profile: str, data: Input[Dataset], extractor: Output[Model]) -> None:
-    """Train the network whose features are compared."""
-    from components.body import work
-
-    work(task, run, store, profile, extractor)
-
-
-def fetch_extractor(task: str, run: str, store: str, profile: str, extractor: Output[Model]) -> None:
-    """Fetch the published network whose features are compared."""
-    from components.body import work
-
-    work(task, run, store, profile, extractor)
+def extractor(task: str, of: str, plan: str, extractor: Output[Model]) -> None:
+    """Train or fetch the network whose features are compared."""
+    work(task, of, plan, extractor)

@@ -164,6 +164,7 @@ class Kfp(Settings):
     """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
 
     host: Annotated[str, AfterValidator(_server)] | None = None  # of its API; none: by the cluster's API server, in a pod the Service
+    ui: Annotated[str, AfterValidator(_server)] | None = None  # of its pages, for links to them; none: as host
     namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
     max_parallel: Count | None = None  # trajectories side by side; none: all
 

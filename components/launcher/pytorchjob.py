@@ -94,6 +94,7 @@ class PyTorchJobBackend:
         if "deletionTimestamp" in job["metadata"] or finished(job):
             self._remove(spec.name)
             return False
+        mark = self._owned(job, mark)
         if not suspended(job) or self._profile.queue:
             return self._cluster.patch_job(spec.name, mark)
         if job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
@@ -101,6 +102,13 @@ class PyTorchJobBackend:
             return False
         self._wait_for_end(spec.name, self._profile.grace_s)
         return self._cluster.patch_job(spec.name, {**mark, "spec": {"runPolicy": {"suspend": False}}})
+
+    def _owned(self, job: Object, mark: Object) -> Object:
+        """The change that also makes the job belong to this run's Workflow, so that it is not deleted along with another's before."""
+        owners = job["metadata"].get("ownerReferences", [])
+        if self._owner is None or any(owner["uid"] == self._owner["uid"] for owner in owners):
+            return mark
+        return {**mark, "metadata": {**mark["metadata"], "ownerReferences": [*owners, self._owner]}}
 
     def poll(self, name: str) -> Status:
         followed = self._jobs.get(name)
@@ -211,7 +219,7 @@ class PyTorchJobBackend:
 
     def _beat(self, followed: _Followed, job: Object) -> None:
         """Say that this process follows the job, and remember who else does."""
-        beats = {name: beat for name, beat in job["metadata"].get("annotations", {}).items() if name.startswith(FOLLOWER)}
+        beats = signs_of_life(job)
         followed.others.see({name: beat for name, beat in beats.items() if name != self._me})
         if time.monotonic() - followed.beaten > BEAT_S:
             gone = dict.fromkeys(followed.others.silent(4 * SILENT_S))
@@ -353,6 +361,11 @@ def _patiently(request: Callable[[], Answer]) -> Answer:
             if error.permanent or time.monotonic() > end:
                 raise
             time.sleep(LOOK_S)
+
+
+def signs_of_life(job: Object) -> dict[str, str]:
+    """When each of those who follow a job, and have not taken leave of it, last said so."""
+    return {name: beat for name, beat in job["metadata"].get("annotations", {}).items() if name.startswith(FOLLOWER)}
 
 
 def _now() -> str:

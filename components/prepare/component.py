@@ -1,10 +1,15 @@
 """As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Dataset, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+
+if TYPE_CHECKING:
+    from kfp.dsl import Dataset, Output
 
 
-def prepare(task: str, run: str, store: str, profile: str, data: Output[Dataset]) -> None:
+def prepare(task: str, of: str, plan: str, data: Output[Dataset]) -> None:
     """Bring a data set to its prepared form."""
-    from components.body import work
-
-    work(task, run, store, profile, data)
+    work(task, of, plan, data)

@@ -1,38 +1,16 @@
-"""As Kubeflow Pipelines sees it. Its executor cannot hand over an optional artifact, so there is one function for each set of inputs."""
+"""As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def probe(
-    task: str,
-    run: str,
-    store: str,
-    profile: str,
-    data: Input[Dataset],
-    snapshot: Input[Model],
-    result: Output[Artifact],
-    values: Output[Metrics],
-    confusion: Output[ClassificationMetrics],
-) -> None:
-    """Train linear probes on the snapshot's features."""
-    from components.body import work
-    from components.viewers import show_probe
+from components.body import work
+from components.viewers import show_probe
 
-    show_probe(work(task, run, store, profile, result), values, confusion)
+if TYPE_CHECKING:
+    from kfp.dsl import ClassificationMetrics, Metrics, Output
 
 
-def pixel_probe(
-    task: str,
-    run: str,
-    store: str,
-    profile: str,
-    data: Input[Dataset],
-    result: Output[Artifact],
-    values: Output[Metrics],
-    confusion: Output[ClassificationMetrics],
-) -> None:
-    """Train a linear probe on raw pixels, for comparison."""
-    from components.body import work
-    from components.viewers import show_probe
-
-    show_probe(work(task, run, store, profile, result), values, confusion)
+def probe(task: str, of: str, plan: str, accuracy: Output[Metrics], confusion: Output[ClassificationMetrics]) -> None:
+    """Train linear probes on the snapshot's features, or one on raw pixels for comparison."""
+    show_probe(work(task, of, plan, accuracy, metrics=True), accuracy, confusion)

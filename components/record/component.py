@@ -1,8 +1,15 @@
 """As Kubeflow Pipelines sees it."""
 
+from __future__ import annotations
 
-def record(plan: str, run: str, store: str) -> None:
-    """Write the experiment and its plan into the run's folder, so that anybody can say what this run is for."""
-    from components.record.packed import write
+from typing import TYPE_CHECKING
 
-    write(plan, run, store)
+from components.record.begin import begin
+
+if TYPE_CHECKING:
+    from kfp.dsl import HTML, Metrics, Output
+
+
+def record(packed: str, run: str, store: str, profile: str, overview: Output[HTML], counts: Output[Metrics]) -> dict[str, str]:
+    """Write the experiment and its plan into the run's folder, and say what the store lacks of it; the report too, if it lacks nothing."""
+    return begin(packed, run, store, profile, overview, counts)

@@ -1,12 +1,15 @@
 """As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+
+if TYPE_CHECKING:
+    from kfp.dsl import Artifact, Output
 
 
-def reference(
-    task: str, run: str, store: str, profile: str, data: Input[Dataset], extractor: Input[Model], reference: Output[Artifact]
-) -> None:
+def reference(task: str, of: str, plan: str, reference: Output[Artifact]) -> None:
     """Take the training images' statistics in the extractor's features."""
-    from components.body import work
-
-    work(task, run, store, profile, reference)
+    work(task, of, plan, reference)

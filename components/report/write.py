@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -10,31 +9,40 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.body import wisher
-from components.report.mlflow_server import MlflowServer
-from edm2core.errors import EdmError, MissingError
+from edm2core.errors import MissingError
 from edm2core.manifest import Ref
 from edm2core.plan import Task
-from edm2core.report import Outcome, RunInfo, collect, write
-from edm2core.report.tracked import tracked
-from edm2core.stages.wanted import unwant
-from edm2core.store import open_store
+from edm2core.report import Outcome, Report, RunInfo, collect, write
 from edm2core.store.base import file_record
-from edm2core.store.runs import NOTES, Run, load_absent, load_plan
+from edm2core.store.runs import NOTES, Run, load_absent
 from edm2core.store.summary import change
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 STANDS = ("waiting", "running")
+SEEN = "reports"  # folder of a run: an empty file for each number of results that a report has seen
 
 
-def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str, *, running: bool = False) -> None:
+def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str, *, running: bool = False) -> Report:
     """report.html, results.json and its tables as CSV from what is in the store; tasks without a result show as such.
 
-    `command` is what a person would type to get it again. The user's notes.md, if the run's folder has one, is part of the page.
+    `command` is what a person would type to get it again. The user's notes.md, if the run's folder has one, is part of the page. Of several
+    that are written at once, as by the parts of a run, the one that has seen the most results stands: each says first how many it has seen,
+    and writes again if another has said more since.
     """
     experiment, notes = _text(run, "experiment.yaml"), _text(run, NOTES)
     info = RunInfo(outcomes, experiment, command, running=running, absent=load_absent(run), notes=notes)
-    report = collect(name, tasks, run.store, info)
+    while True:
+        before = _seen(run)
+        report = collect(name, tasks, run.store, info)
+        done = sum(result.manifest is not None for result in report.results.values())
+        if not running:
+            run.store.create(f"{run.folder}/{SEEN}/{done:06d}", b"")
+        _commit(run, report)
+        if running or all(others <= done for others in _seen(run) - before):
+            return report
+
+
+def _commit(run: Run, report: Report) -> None:
     files = {}
     with tempfile.TemporaryDirectory() as folder:
         write(report, Path(folder))
@@ -42,6 +50,11 @@ def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, 
             run.store.write(f"{run.folder}/{path.name}", path.read_bytes())
             files[path.name] = file_record(path)
     change(run.store, run.id, states=dict(Counter(result.outcome.state for result in report.results.values())), files=files)
+
+
+def _seen(run: Run) -> set[int]:
+    """How many results the run's reports have seen."""
+    return {int(entry.path.rpartition("/")[2]) for entry in run.store.list(f"{run.folder}/{SEEN}/")}
 
 
 def _text(run: Run, file: str) -> str:
@@ -75,27 +88,3 @@ def read_outcomes(run: Run, *, running: bool = False) -> Record:
 def recorded_outcomes(run: Run, *, running: bool = False) -> dict[Ref, Outcome]:
     """The outcomes alone."""
     return read_outcomes(run, running=running).outcomes
-
-
-def finish(run: str, store: str, page: str) -> None:
-    """The end of a run that Kubeflow drives: its wishes for snapshots are taken back, its report is written, also to the file `page`.
-
-    Where the environment names an MLflow server, it is told what there is.
-    """
-    try:
-        where = open_store(store)
-        name, tasks = load_plan(where, run)
-        unwant(where, tasks, wisher(run))
-        record = Run(run, where)
-        outcomes = recorded_outcomes(record)
-        write_report(record, name, tasks, outcomes, f"edm2 report {run} --store {store}")
-        record.end()
-        Path(page).write_bytes(where.read(f"{record.folder}/report.html"))
-    except EdmError as error:
-        sys.exit(str(error))
-    try:
-        if server := MlflowServer.named():
-            report = collect(name, tasks, where, RunInfo(outcomes), pictures=False)
-            server.log(name, tracked(report, run, {}), ended=True)
-    except EdmError as error:  # a tracker's trouble is never the experiment's
-        sys.stdout.write(f"{error}\n")

@@ -1,11 +1,16 @@
 """As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import HTML, Dataset, Input, Model, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+from components.viewers import show_grid
+
+if TYPE_CHECKING:
+    from kfp.dsl import HTML, Dataset, Output
 
 
-def sample(task: str, run: str, store: str, profile: str, snapshot: Input[Model], samples: Output[Dataset], grid: Output[HTML]) -> None:
+def sample(task: str, of: str, plan: str, samples: Output[Dataset], pictures: Output[HTML]) -> None:
     """Draw images from a snapshot."""
-    from components.body import work
-    from components.viewers import show_grid
-
-    show_grid(work(task, run, store, profile, samples), grid)
+    show_grid(work(task, of, plan, samples), pictures)

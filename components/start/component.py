@@ -1,10 +1,15 @@
 """As Kubeflow Pipelines sees it."""
 
-from kfp.dsl import Model, Output
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.body import work
+
+if TYPE_CHECKING:
+    from kfp.dsl import Model, Output
 
 
-def start(task: str, run: str, store: str, profile: str, start: Output[Model]) -> None:
+def start(task: str, of: str, plan: str, start: Output[Model]) -> None:
     """Read another implementation's checkpoint, for a training that goes on from it."""
-    from components.body import work
-
-    work(task, run, store, profile, start)
+    work(task, of, plan, start)

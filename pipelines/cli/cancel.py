@@ -25,10 +25,13 @@ def command(run: str, cluster: str) -> None:
     profile = load_profile(cluster)
     try:
         kubeflow = Kubeflow(profile)
-        found = kubeflow.find(run)
-        if found is not None and not found.over:
-            kubeflow.terminate(found.id)
-        click.echo(f"Kubeflow Pipelines: {'no such run' if found is None else found.state.lower() if found.over else 'terminated'}")
+        found = kubeflow.runs(run)
+        for one in found:
+            if not one.over:
+                kubeflow.terminate(one.id)
+                click.echo(f"Kubeflow Pipelines: {one.name} terminated")
+        if all(one.over for one in found):
+            click.echo(f"Kubeflow Pipelines: {found[0].state.lower() if found else 'no such run'}")
     except EdmError as error:  # a cluster with only the training operator has none, and jobs are to be stopped in any case
         click.echo(f"{error}")
     stopped = stop_jobs(Cluster.connect(profile), profile, run, click.echo)

@@ -15,6 +15,7 @@ from pipelines.cli.options import PATH, accept_code_option, cluster_option, expe
 from pipelines.kfp import compile
 from pipelines.other_science import accepting
 from pipelines.sources import brought, resolve
+from pipelines.workflow_size import MOST
 
 
 @click.command(short_help="Write the Kubeflow Pipelines package of an experiment.")
@@ -27,7 +28,8 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None,
     """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
 
     With --cluster, store, images and resources are the profile's, and heavy tasks are jobs of their own. Without, every task works in
-    its own process, with the store given by --store.
+    its own process, with the store given by --store. A plan that is too large for one run of Kubeflow's becomes several packages, split by
+    trajectory.
     """
     profile = load_profile(cluster) if cluster else None
     check_address(store)
@@ -37,8 +39,14 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None,
         tasks = accepting(tasks)
     run = run_id(read, tasks)
     out = out or Path(f"{run}.yaml")
-    compile(tasks, read, run, profile, profile.store.uri if profile else store, out)
-    click.echo(f"{out}: run {run}, {len(tasks)} tasks.")
+    packages = compile(tasks, read, run, profile, profile.store.uri if profile else store)
+    for number, package in enumerate(packages, 1):
+        file = out if len(packages) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
+        package.write(file)
+        part = f", part {package.part}" if package.part else ""
+        click.echo(
+            f"{file}: run {run}{part}, {len(package.tasks)} tasks, about {package.size.total >> 10} KiB of {MOST >> 10} in Kubeflow."
+        )
     if profile and (reading := brought(tasks)):
         sources = ", ".join(str(task.settings["digest"]) for task in reading)
         click.echo(f"Not uploaded, as `edm2 submit` does: {sources}. Pods fetch a URL's if they may; a path's they cannot.")

@@ -5,21 +5,38 @@ from __future__ import annotations
 import click
 
 from components.launcher.log_record import log_folder, read_record
+from components.launcher.profile import load_profile
+from components.report.write import recorded_outcomes
 from edm2core.events import readable
 from edm2core.store.runs import find_run, load_plan
-from pipelines.cli.options import store_option
+from pipelines.cli.options import cluster_option, store_option
 
 
 @click.command(short_help="Print what a run's tasks printed.")
 @click.argument("run")
 @click.option("--task", default="", help="Only tasks whose title or key contains this.")
 @store_option
-def command(run: str, task: str, store: str) -> None:
-    """Print what the tasks of RUN printed, each line after its task's title. RUN is a run's id in --store, or STORE/runs/ID."""
+@cluster_option
+def command(run: str, task: str, store: str, cluster: str | None) -> None:
+    """Print what the tasks of RUN printed, each line after its task's title, and why those failed that did.
+
+    RUN is a run's id in --store, or STORE/runs/ID. With --cluster, the store is the profile's, and what Kubeflow Pipelines says of tasks
+    that never came to print anything is added.
+    """
+    if cluster:
+        from pipelines.submit import Kubeflow, must_find  # KFP's client is slow to import
+
+        profile = load_profile(cluster)
+        store = profile.store.uri
+        kubeflow = Kubeflow(profile)
+        for its in must_find(kubeflow, run):
+            for what, reason in kubeflow.errors(its.id).items():
+                if task.lower() in what.lower():
+                    click.echo(f"[Kubeflow: {what}] {reason}")
     record = find_run(run, store)
     where = record.store
     _, tasks = load_plan(where, record.id)
-    printed = set()
+    printed, outcomes = set(), recorded_outcomes(record)
     for one in tasks:
         if task.lower() not in f"{one.title} {one.ref}".lower():
             continue
@@ -32,3 +49,5 @@ def command(run: str, task: str, store: str) -> None:
             printed.add(pods)
             for kept in read_record(where, pods):
                 click.echo(f"[{one.title}] {readable(kept.text)}")
+        if (outcome := outcomes.get(one.ref)) and outcome.state == "failed":  # also of a task that never had a pod
+            click.echo(f"[{one.title}] failed: {outcome.reason}")

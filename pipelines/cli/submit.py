@@ -35,7 +35,8 @@ LOOK_S = 10.0  # for a store that this machine may not reach; what is submitted 
 def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> None:
     """Compile EXPERIMENT and start it on the cluster's Kubeflow Pipelines.
 
-    What is in the store already is not done again, so submitting again continues a run that failed or was cancelled.
+    What is in the store already is not done again, so submitting again continues a run that failed or was cancelled. An experiment that
+    is too large for one run of Kubeflow's becomes several, split by trajectory, which share the store and the report.
     """
     profile = load_profile(cluster)
     read = load_experiment(experiment)
@@ -49,16 +50,21 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
         store = open_store(profile.store.uri)
         open_run(store, read, tasks, absent(read), click.echo)  # first, so that gc keeps what is uploaded
         upload(tasks, store, click.echo)
+    packages = compile(tasks, read, run, profile, profile.store.uri)
+    submitted = []
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "package.yaml"
-        compile(tasks, read, run, profile, profile.store.uri, package)
-        submitted = kubeflow.submit(package, read.name, run)
-    click.echo(f"run {run} ({len(tasks)} tasks) is Kubeflow's {submitted.id}; `edm2 status {run} --cluster {cluster}` says how far it is.")
+        for package in packages:
+            file = Path(folder) / "package.yaml"
+            package.write(file)
+            submitted.append(kubeflow.submit(file, read.name, run, package.part))
+            part = f", part {package.part}" if package.part else ""
+            click.echo(f"run {run}{part} ({len(package.tasks)} tasks) is Kubeflow's {submitted[-1].id}: {kubeflow.link(submitted[-1].id)}")
+    click.echo(f"`edm2 status {run} --cluster {cluster}` says how far it is.")
     if wait:
-        ended = kubeflow.wait(submitted.id, lambda now: click.echo(f"{now.state.lower()} {now.reason}".rstrip()))
-        if ended.state != "SUCCEEDED":
+        ended = [kubeflow.wait(one.id, lambda now: click.echo(f"{now.state.lower()} {now.reason}".rstrip())) for one in submitted]
+        if failed := next((one for one in ended if one.state != "SUCCEEDED"), None):
             raise EdmError(
-                f"Run {run} has ended as {ended.state.lower()}{f': {ended.reason}' if ended.reason else ''}.",
+                f"Run {run} has ended as {failed.state.lower()}{f': {failed.reason}' if failed.reason else ''}.",
                 where=f"{profile.store.uri}/runs/{run}/report.html",
                 do_next=f"The report says which task failed; `edm2 logs {run} --store {profile.store.uri}` prints what it said. "
                 "Submitting again goes on from there.",

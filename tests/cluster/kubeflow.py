@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import subprocess
 from pathlib import Path
@@ -37,6 +38,7 @@ class Ended(NamedTuple):
     text: str
     artifacts: dict[str, Object]
     files: dict[str, bytes]
+    parameters: dict[str, str]
 
 
 class Kubeflow:
@@ -53,34 +55,44 @@ class Kubeflow:
         """Do every task after what it depends on; the exit task last."""
         self._dag(self.spec["root"]["dag"], self.parameters, {})
 
-    def pod_of(self, title: str) -> str:
-        """Start only the task of that display name, which needs no artifact to be there; its pod's name."""
+    def begin(self) -> None:
+        """Do the first task alone, so that others can be started."""
+        task = self.spec["root"]["dag"]["tasks"]["record"]
+        self.plan = self._task(task, self._parameters(task, self.parameters, {}), {})[1]["plan"]
+
+    def pod_of(self, title: str, of: str = "") -> str:
+        """Start only the task of that display name, which needs no artifact to be there, after `begin`; its pod's name."""
         for component in self.spec["components"].values():
             for task in component.get("dag", {}).get("tasks", {}).values():
                 if task["taskInfo"]["name"] == title:
-                    inner = {f"pipelinechannel--{key}": value for key, value in self.parameters.items()}  # as the exit handler names them
-                    return self._start(task, self._parameters(task, self.parameters | inner), {})[0]
+                    return self._start(task, {"task": title, "of": of, "plan": self.plan}, {})[0]
         raise KeyError(title)
 
     def _dag(self, dag: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> None:
-        done: dict[str, dict[str, Object]] = {}
-        while waiting := [name for name in dag["tasks"] if name not in done]:
-            name = next(name for name in waiting if set(dag["tasks"][name].get("dependentTasks", ())) <= done.keys())
+        done: dict[str, tuple[dict[str, Object], dict[str, str]]] = {}
+        skipped: set[str] = set()
+        while waiting := [name for name in dag["tasks"] if name not in {*done, *skipped}]:
+            name = next(name for name in waiting if set(dag["tasks"][name].get("dependentTasks", ())) <= {*done, *skipped})
             task = dag["tasks"][name]
-            given = {key: _artifact(source, artifacts, done) for key, source in task.get("inputs", {}).get("artifacts", {}).items()}
-            done[name] = self._task(task, self._parameters(task, parameters), given)
+            given = self._parameters(task, parameters, done)
+            condition = re.fullmatch(r"inputs\.parameter_values\['(.+)'\] == '(.+)'", task.get("triggerPolicy", {}).get("condition", ""))
+            if set(task.get("dependentTasks", ())) & skipped or (condition and given[condition[1]] != condition[2]):
+                skipped.add(name)
+                continue
+            read = {key: _artifact(source, artifacts, done) for key, source in task.get("inputs", {}).get("artifacts", {}).items()}
+            done[name] = self._task(task, given, read)
 
-    def _task(self, task: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> dict[str, Object]:
+    def _task(self, task: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> tuple[dict[str, Object], dict[str, str]]:
         inside = self.spec["components"][task["componentRef"]["name"]].get("dag")
         if inside:
             self._dag(inside, parameters, artifacts)
-            return {}
+            return {}, {}
         title = task["taskInfo"]["name"]
         name, files = self._start(task, parameters, artifacts)
         until(lambda: True if self.phase(name) in ("Succeeded", "Failed") else None, 300, lambda: f"{title}: {self.log(name)}")
         self.ended[title] = ended = self._end(name, files)
         assert ended.code == 0, f"{title}: {ended.text}"
-        return ended.artifacts
+        return ended.artifacts, ended.parameters
 
     def _start(self, task: Object, parameters: dict[str, Any], artifacts: dict[str, Object]) -> tuple[str, dict[str, str]]:
         """A pod for the task; its name, and each of its outputs' file."""
@@ -145,12 +157,17 @@ class Kubeflow:
             },
         }
 
-    def _parameters(self, task: Object, given: dict[str, Any]) -> dict[str, Any]:
-        """The task's parameters: constants, or the values of its surrounding DAG."""
-        return {
-            key: source["runtimeValue"]["constant"] if "runtimeValue" in source else given[source["componentInputParameter"]]
-            for key, source in task.get("inputs", {}).get("parameters", {}).items()
-        }
+    def _parameters(self, task: Object, given: dict[str, Any], done: Object) -> dict[str, Any]:
+        """The task's parameters: constants, what others gave, or the values of its surrounding DAG."""
+
+        def value(source: Object) -> Any:
+            if "runtimeValue" in source:
+                return source["runtimeValue"]["constant"]
+            if output := source.get("taskOutputParameter"):
+                return done[output["producerTask"]][1][output["outputParameterKey"]]
+            return given[source["componentInputParameter"]]
+
+        return {key: value(source) for key, source in task.get("inputs", {}).get("parameters", {}).items()}
 
     def phase(self, pod: str) -> str:
         return kubectl("-n", self.namespace, "get", "pod", pod, "-o", "jsonpath={.status.phase}")
@@ -165,19 +182,20 @@ class Kubeflow:
         lines = self.log(pod).splitlines()
         marked = [line.split(" ", 2)[1:] for line in lines if line.startswith("@@file ")]
         written = {path: base64.b64decode(data) for path, data in marked}
-        published = json.loads(written[OUTPUT]).get("artifacts", {}) if OUTPUT in written else {}
+        record = json.loads(written[OUTPUT]) if OUTPUT in written else {}
         return Ended(
             int(code),
             "\n".join(line for line in lines if not line.startswith("@@file ")),
-            {key: value["artifacts"][0] for key, value in published.items()},
+            {key: value["artifacts"][0] for key, value in record.get("artifacts", {}).items()},
             {key: written[path] for key, path in files.items() if path in written},
+            record.get("parameterValues", {}),
         )
 
 
-def _artifact(source: Object, given: dict[str, Object], done: dict[str, dict[str, Object]]) -> Object:
+def _artifact(source: Object, given: dict[str, Object], done: dict[str, tuple[dict[str, Object], dict[str, str]]]) -> Object:
     if "componentInputArtifact" in source:
         return given[source["componentInputArtifact"]]
     output = source["taskOutputArtifact"]
-    made = done[output["producerTask"]][output["outputArtifactKey"]]
+    made = done[output["producerTask"]][0][output["outputArtifactKey"]]
     numbers = {key: float(value) for key, value in made["metadata"].items() if isinstance(value, int)}
     return {"name": "17", "uri": made["uri"], "metadata": made["metadata"] | numbers}  # as the driver has it from its database: untyped

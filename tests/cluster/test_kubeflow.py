@@ -17,7 +17,7 @@ import yaml
 from components.launcher.job import run_label
 from components.launcher.profile import load_profile
 from edm2core.config.experiment import load_experiment
-from edm2core.manifest import Manifest
+from edm2core.manifest import Ref
 from edm2core.plan import plan
 from edm2core.store import Store, open_store
 from edm2core.store.results import load, verify
@@ -41,7 +41,7 @@ ACCOUNT = "edm2-control"
 LONG = {"epochs": [400], "metrics": [], "probe": False, "overrides": {"training.epochs": 400}}
 TERMINATE = """
 import glob, os, signal
-bodies = [int(p.split("/")[2]) for p in glob.glob("/proc/[0-9]*/cmdline") if b"--executor_input" in open(p, "rb").read()]
+bodies = [int(p.split("/")[2]) for p in glob.glob("/proc/[0-9]*/cmdline") if b"components.kubeflow" in open(p, "rb").read()]
 for body in bodies:
     if body not in (1, os.getpid()):  # 1 stands in for Argo's process and KFP's launcher
         os.kill(body, signal.SIGTERM)
@@ -68,19 +68,20 @@ def test_every_body_does_its_task_and_publishes_it(
     kubeflow = Kubeflow(package, installed, ACCOUNT, workflow)
     kubeflow.run()
     by_stage = {ref_stage(title): ended for title, ended in kubeflow.ended.items()}
-    assert len(kubeflow.ended) == 10  # all components but `fetch_extractor`, which reads what only a network has
+    assert len(kubeflow.ended) == 10
     for title, ended in kubeflow.ended.items():
         assert "Traceback" not in ended.text, title
         for name, artifact in ended.artifacts.items():
             if artifact["metadata"].get("location"):
-                manifest = Manifest.loads(ended.files[name])
-                assert verify(store, manifest) == [], title
-                assert artifact["metadata"]["location"] == f"{store.uri}/{manifest.ref.folder}/{manifest.attempt}"
-                assert load(store, manifest.ref) == manifest
-    assert math.isfinite(by_stage["FD"].artifacts["values"]["metadata"]["fd_digits"])
+                stage, key, attempt = artifact["metadata"]["location"].split("/")[-3:]
+                manifest = load(store, Ref(stage, key))
+                assert manifest is not None
+                assert (manifest.attempt, verify(store, manifest)) == (attempt, []), title
+                assert manifest.ref.manifest in ended.files[name].decode()
+    assert math.isfinite(by_stage["FD"].artifacts["FD"]["metadata"]["fd_digits"])
     confusion = by_stage["probe"].artifacts["confusion"]["metadata"]["confusionMatrix"]
     assert len(confusion["rows"]) == 10
-    assert b"data:image/png;base64," in by_stage["samples"].files["grid"]
+    assert b"data:image/png;base64," in by_stage["samples"].files["pictures"]
     assert b"<svg" in by_stage["train"].files["curves"]
     assert b"FD" in by_stage["report"].files["page"]
     assert store.read(f"runs/{run}/report.html") == by_stage["report"].files["page"]
@@ -127,10 +128,10 @@ def test_cancel_stops_jobs_that_nobody_follows_and_says_what_was_saved(
 def training_pod(namespace: str, package: Path) -> tuple[Kubeflow, str]:
     """The package's training, begun; the pod that follows it."""
     kubeflow = Kubeflow(package, namespace, ACCOUNT)
-    for title in ("record the run", "digits · prepare data"):
-        before = kubeflow.pod_of(title)
-        until(lambda pod=before: True if kubeflow.phase(pod) == "Succeeded" else None, 120, lambda pod=before: kubeflow.log(pod))
-    pod = kubeflow.pod_of("C · seed 0 · train to epoch 400")
+    kubeflow.begin()
+    before = kubeflow.pod_of("digits · prepare data")
+    until(lambda: True if kubeflow.phase(before) == "Succeeded" else None, 120, lambda: kubeflow.log(before))
+    pod = kubeflow.pod_of("ep 400 · train", "C · seed 0")
     until(lambda: True if "% " in kubeflow.log(pod) else None, 120, lambda: kubeflow.log(pod))
     return kubeflow, pod
 
@@ -161,14 +162,15 @@ def compiled(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **ch
     experiment = load_experiment(file)
     tasks = plan(experiment, resolve(experiment))
     run = run_id(experiment, tasks)
-    compile(tasks, experiment, run, profile, uri, folder / "package.yaml")
+    (package,) = compile(tasks, experiment, run, profile, uri)
+    package.write(folder / "package.yaml")
     return folder / "package.yaml", run, open_store(uri)
 
 
 def ref_stage(title: str) -> str:
     """What a task does, by a word of its title."""
     return next(
-        (word for word in ("report", "record", "train", "samples", "FD", "probe", "pixels", "statistics", "extractor") if word in title),
+        (word for word in ("report", "missing", "train", "samples", "FD", "probe", "pixels", "statistics", "extractor") if word in title),
         title,
     )
 

@@ -5,18 +5,19 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kubernetes import client
 
-from components.body import _place, wisher, work
+from components.body import _place, work
 from components.execute import TaskFailedError
+from components.kubeflow import Artifact
 from components.launcher.cluster import Cluster
 from components.launcher.profile import Profile
 from components.owner import workflow_of
-from components.report.write import finish
+from components.record.packed import Packed, put, wisher
+from components.report.finish import finish
 from edm2core.config import load_experiment
 from edm2core.config.experiment import Experiment
 from edm2core.plan import Task, plan, trajectory_ref
@@ -163,6 +164,10 @@ def test_a_kubeflow_tasks_job_is_created_with_its_owner_and_for_its_run(
     assert said == ["jobs belong to " + ("the Workflow some-x7k2p" if owners else "nobody, since this pod belongs to no Workflow")]
 
 
+def outputs(folder: Path) -> tuple[Artifact, Artifact]:
+    return Artifact("page", str(folder / "page")), Artifact("latest", str(folder / "latest"))
+
+
 @pytest.fixture
 def wishes(tmp_path: Path) -> tuple[Store, Run, list[Task], Callable[[], dict[str, list[int]]]]:
     """A run, which `edm2 run` is at work on, and what is wanted of its training by whom."""
@@ -170,22 +175,27 @@ def wishes(tmp_path: Path) -> tuple[Store, Run, list[Task], Callable[[], dict[st
     record, _, tasks = planned(tmp_path, store)
     trajectory = trajectory_ref(tasks[1])
     want(store, trajectory, record.id, (1, 2))
-    found = lambda: {Path(entry.path).stem: json.loads(store.read(entry.path)) for entry in store.list(f"{trajectory.scratch}/wanted/")}  # noqa: E731
+
+    def found() -> dict[str, list[int]]:
+        entries = store.list(f"{trajectory.scratch}/wanted/")
+        return {Path(entry.path).stem: json.loads(store.read(entry.path))["epochs"] for entry in entries}
+
     return store, record, tasks, found
 
 
 def test_a_kubeflow_task_adds_its_wish_to_that_of_edm2_run(wishes: Any, tmp_path: Path) -> None:
     store, record, tasks, found = wishes
-    artifact = SimpleNamespace(path=str(tmp_path / "artifact"), metadata={})
+    plan = put(store, Packed.of("x", "", tasks, {}), record.id, "")
     with pytest.raises(SystemExit, match="its input 'data' is not in the store"):  # fails at once: its data were never prepared
-        work(json.dumps(tasks[1].to_json()), record.id, store.uri, "", artifact)
+        work("ep 1 · train", "C · seed 0", plan, Artifact("snapshot", str(tmp_path / "artifact")))
     assert found() == {record.id: [1, 2], wisher(record.id): [1]}  # in its own pod it trains to its own epoch only
 
 
 def test_the_end_of_kubeflows_run_leaves_the_wish_of_edm2_run(wishes: Any, tmp_path: Path) -> None:
     store, record, tasks, found = wishes
     want(store, trajectory_ref(tasks[1]), wisher(record.id), (1, 2))
-    finish(record.id, store.uri, str(tmp_path / "page.html"))
+    put(store, Packed.of("x", "", tasks, {}), record.id, "")
+    finish(record.id, store.uri, "", "", *outputs(tmp_path))
     assert found() == {record.id: [1, 2]}
 
 
@@ -208,7 +218,8 @@ def test_a_failed_task_ends_with_its_last_lines_where_there_are_any(
         raise TaskFailedError(task, "gone.", "do something", lines)
 
     monkeypatch.setattr("components.body._work", fails)
+    plan_file = put(open_store(str(tmp_path / "store")), Packed.of("x", "", [task], {}), "run", "")
     with pytest.raises(SystemExit) as caught:
-        work(json.dumps(task.to_json()), "run", str(tmp_path), "", SimpleNamespace())
+        work(task.title, "", plan_file, Artifact("data", str(tmp_path / "data")))
     assert str(caught.value).endswith(ends)
     assert str(caught.value).count("Last lines") == bool(lines)

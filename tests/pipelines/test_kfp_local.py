@@ -1,5 +1,6 @@
 """Packages that really run: through kfp.local, and a component's body as Kubeflow's launcher starts it."""
 
+import hashlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from kfp.components import load_component_from_file
 
+from components.record.packed import Packed, grouped, named, put
 from edm2core.config import load_recipe
 from edm2core.config.experiment import Experiment, load_experiment
 from edm2core.manifest import Manifest, Ref
@@ -55,7 +57,8 @@ def small(folder: Path, **settings: Any) -> tuple[Experiment, list[Task]]:
 
 def run_package(folder: Path, read: Experiment, tasks: list[Task]) -> dict[Ref, Manifest | None]:
     """Run the tasks' package through kfp.local; every task's manifest in the store at `folder`/store."""
-    compile(tasks, read, run_id(read, tasks), None, str(folder / "store"), folder / "package.yaml")
+    (package,) = compile(tasks, read, run_id(read, tasks), None, str(folder / "store"))
+    package.write(folder / "package.yaml")
     kfp.local.init(kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "kfp"), raise_on_error=True)
     load_component_from_file(str(folder / "package.yaml"))()
     return {task.ref: load(open_store(str(folder / "store")), task.ref) for task in tasks}
@@ -86,18 +89,15 @@ def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path
     snapshot = published["snapshot/snapshot"]
     manifest = manifests[next(task.ref for task in tasks if task.stage == "snapshot" and task.subject["epoch"] == 2)]
     assert manifest is not None
-    assert Path(snapshot["uri"]).read_bytes() == manifest.dumps()
+    title, place, *files = Path(snapshot["uri"]).read_text().splitlines()
+    assert title == "G · seed 0 · train to epoch 2"
+    assert place == f"{store.uri}/{manifest.ref.manifest} (sha256 {hashlib.sha256(manifest.dumps()).hexdigest()})"
+    assert len(files) == len(manifest.files)
     where = f"{store.uri}/{manifest.ref.folder}/{manifest.attempt}"
-    assert {**snapshot["metadata"], "digest": ""} == {
-        "title": "G · seed 0 · train to epoch 2",
-        "recipe": "digits/G",
-        "seed": 0,
-        "epoch": 2,
-        "location": where,
-        "digest": "",
-    }
-    assert set(published["probe/values"]["metadata"]) in ({"probe_accuracy"}, {"pixel_accuracy"})
-    assert len(published["probe/confusion"]["metadata"]["confusionMatrix"]["rows"]) == 10
+    assert snapshot["metadata"] == {"recipe": "digits/G", "seed": 0, "epoch": 2, "location": where}
+    assert set(published["probe-2/accuracy"]["metadata"]) == {"probe_accuracy"}
+    assert len(published["probe-2/confusion"]["metadata"]["confusionMatrix"]["rows"]) == 10
+    assert list(published["report/latest"]["metadata"]) == ["digits/G · seed 0 · Linear probe, %"]
     assert "<svg" in Path(published["snapshot/curves"]["uri"]).read_text()
     assert "<html" in Path(published["report/page"]["uri"]).read_text()[:1000].lower()
     logs = store.read(f"runs/{run}/logs/{manifest.stage}-{manifest.key}/0.log").decode()
@@ -118,8 +118,8 @@ def test_a_package_with_everything_in_it_finds_what_edm2_run_finds(tmp_path: Pat
         assert other.metadata.get("values") == manifest.metadata.get("values")
         assert other.inputs == manifest.inputs
     published = artifacts(tmp_path)
-    assert set(published["metrics/values"]["metadata"]) == {"fd_digits"}
-    assert "data:image/png;base64," in Path(published["sample/grid"]["uri"]).read_text()
+    assert set(published["metrics/FD"]["metadata"]) == {"fd_digits"}
+    assert "data:image/png;base64," in Path(published["sample/pictures"]["uri"]).read_text()
 
 
 @pytest.mark.slow
@@ -166,11 +166,14 @@ def started(tmp_path: Path, stage: str, **settings: Any) -> tuple[Task, list[Tas
     read, tasks = small(tmp_path, **settings)
     store = tmp_path / "store"
     run = open_run(open_store(str(store)), read, tasks, {})
-    compile(tasks, read, run.id, None, str(store), tmp_path / "package.yaml")
+    (package,) = compile(tasks, read, run.id, None, str(store))
+    package.write(tmp_path / "package.yaml")
     task = next(task for task in tasks if task.stage == stage)
     out = tmp_path / "out"
     kinds = {"prepare": {"data": "system.Dataset"}, "snapshot": {"snapshot": "system.Model", "curves": "system.HTML"}}
-    parameters = {"task": json.dumps(task.to_json()), "run": run.id, "store": str(store), "profile": ""}
+    (of, name), *_ = [(of, names[task.ref]) for of, group in grouped(tasks).items() if task.ref in (names := named(group))]
+    plan = put(run.store, Packed.of(read.name, read.text, tasks, {}), run.id, "")
+    parameters = {"task": name, "of": of, "plan": plan}
     return task, tasks, command_of(tmp_path / "package.yaml", f"exec-{stage}", executor_input(out, parameters, kinds[stage])), out
 
 
@@ -182,7 +185,7 @@ def test_an_executor_input_as_kubeflow_writes_it_runs_a_body(tmp_path: Path) -> 
     written = json.loads((out / "kfp_outputs/output_metadata.json").read_text())["artifacts"]["data"]["artifacts"][0]
     assert written["metadata"]["location"].endswith(f"{manifest.ref.folder}/{manifest.attempt}")
     assert None not in written["metadata"].values()
-    assert (out / "data").read_bytes() == manifest.dumps()
+    assert str(manifest.ref.manifest) in (out / "data").read_text()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "done: digits · prepare data" in done.stdout
     assert "reused: digits · prepare data" in again.stdout
@@ -195,9 +198,11 @@ def test_a_failed_task_is_a_failed_component_with_words_and_a_line_in_the_report
     assert "its input 'data' is not in the store" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (out / "kfp_outputs/output_metadata.json").exists()
-    from components.report.write import finish
+    from components.kubeflow import Artifact
+    from components.report.finish import finish
 
-    finish(command_run(command), str(tmp_path / "store"), str(tmp_path / "page.html"))
+    page, latest = (Artifact(name, str(tmp_path / name)) for name in ("page", "latest"))
+    finish(command_run(command), str(tmp_path / "store"), "", "", page, latest)
     results = json.loads((tmp_path / "store/runs" / command_run(command) / "results.json").read_text())
     [state] = [entry for entry in results["run"]["tasks"] if entry["task"] == str(task.ref)]
     assert state["state"] == "failed"
@@ -206,7 +211,7 @@ def test_a_failed_task_is_a_failed_component_with_words_and_a_line_in_the_report
 
 def command_run(command: list[str]) -> str:
     [values] = [json.loads(part) for part in command if part.startswith('{"inputs"')]
-    return str(values["inputs"]["parameterValues"]["run"])
+    return str(values["inputs"]["parameterValues"]["plan"].rpartition("/runs/")[2].partition("/")[0])
 
 
 def test_a_terminated_body_has_its_training_save_and_the_next_one_goes_on(tmp_path: Path) -> None:

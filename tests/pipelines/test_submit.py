@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from components.launcher.cluster import Cluster
 from components.launcher.profile import Profile
+from components.record.packed import Packed
 from edm2core.config import load_experiment
 from edm2core.errors import EdmError, InputError
 from edm2core.manifest import Manifest
@@ -146,11 +147,12 @@ def package(tmp_path: Path) -> Path:
 def test_a_run_is_submitted_under_the_profiles_account_and_found_by_its_name(fake: FakeKubeflow, kubeflow: Kubeflow, package: Path) -> None:
     first, second = (kubeflow.submit(package, "some", "some-abc123") for _ in range(2))
     assert first.id != second.id
-    assert kubeflow.find("some-abc123") == second == Submitted("run_id-1", "some-abc123", "PENDING", "")
+    assert kubeflow.runs("some-abc123") == [second, first]
+    assert second == Submitted("run_id-1", "some-abc123", "PENDING", "")
     assert [experiment["display_name"] for experiment in fake.experiments] == ["some"]
     assert fake.runs[0]["service_account"] == "edm2-control"
     assert fake.runs[0]["pipeline_spec"]["pipelineInfo"] == {"name": "some"}
-    assert kubeflow.find("other-abc123") is None
+    assert kubeflow.runs("other-abc123") == []
     with pytest.raises(InputError, match="knows no run other-abc123"):
         must_find(kubeflow, "other-abc123")
 
@@ -172,7 +174,7 @@ def test_waiting_ends_with_a_cancelled_run_too(fake: FakeKubeflow, kubeflow: Kub
 def test_a_refusal_is_said_in_the_servers_words(fake: FakeKubeflow, kubeflow: Kubeflow, package: Path) -> None:
     fake.refusal = "User 'x' is not authorized with reason: none"
     with pytest.raises(EdmError, match="User 'x' is not authorized") as refused:
-        kubeflow.find("some-abc123")
+        kubeflow.runs("some-abc123")
     assert fake.host in refused.value.where
 
 
@@ -193,6 +195,7 @@ def test_submit_compiles_starts_and_waits(fake: FakeKubeflow, tmp_path: Path) ->
     arguments = [str(tmp_path / "some.yaml"), "--cluster", str(tmp_path / "far.yaml"), "--wait"]
     done = CliRunner().invoke(submit, arguments, catch_exceptions=False)
     assert done.output.splitlines()[-1] == "succeeded"
+    assert f"{fake.host}/#/runs/details/run_id-0" in done.output
     [run] = fake.runs
     assert run["display_name"] in done.output
     assert "exit-handler-1" in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
@@ -339,4 +342,10 @@ def test_submit_says_which_results_other_science_made_and_records_what_is_accept
     monkeypatch.setattr("pipelines.cli.submit.open_store", lambda uri: open_store(str(tmp_path / "store")))
     near = CliRunner().invoke(submit, [*arguments, "--accept-code"], catch_exceptions=False).output
     assert "1 by 0.1.0+old (prepare 0123456789)." in near
-    assert ["accept_code" in json.dumps(run["pipeline_spec"]) for run in fake.runs] == [False, True]
+    assert ["accept_code" in plan_of(run) for run in fake.runs] == [False, True]
+
+
+def plan_of(run: dict[str, Any]) -> str:
+    """The plan that a run's package brings, as JSON."""
+    (packed,) = re.findall(r"packed=([^\"]+)", json.dumps(run["pipeline_spec"]))
+    return json.dumps(Packed.loads(packed).tasks)

@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components.report.write import finish
+from components.kubeflow import Artifact
+from components.report.finish import finish
 
 TINY = """
 name: {name}
@@ -70,7 +71,8 @@ def test_trainings_are_followed_gone_on_with_and_caught_up_on(tmp_path: Path, ml
     (plan,) = [path for path in tmp_path.glob("store/runs/*/plan.json") if "[1, 2]" in path.with_name("experiment.yaml").read_text()]
     with pytest.MonkeyPatch.context() as environment:  # as Kubeflow's last task does
         environment.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
-        finish(plan.parent.name, str(tmp_path / "store"), str(tmp_path / "page.html"))
+        outputs = [Artifact(name, str(tmp_path / name)) for name in ("page", "latest")]
+        finish(plan.parent.name, str(tmp_path / "store"), "", "", *outputs)
     assert steps(mlflow_uri, runs(mlflow_uri, "followed")[0]) == history
 
 

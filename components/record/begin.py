@@ -1,0 +1,70 @@
+"""The first task of Kubeflow's run: it records the plan, and says what of it the store lacks, so that what is finished is skipped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from components.execute import committed
+from components.record.packed import Packed, put, recorded, trajectories
+from components.report.finish import report
+from edm2core.errors import EdmError
+from edm2core.plan import Task
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.runs import Run
+from edm2core.store.runs import record as record_run
+from edm2core.store.summary import each
+
+MISSING, DONE = "missing", "done"
+PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:15px system-ui,sans-serif;margin:1rem;background:#fff;color:#222}}</style>
+<h1 style="font-size:1.1rem">{title}</h1><p>{done} of {all} tasks are done; these are to do:</p><ul>{titles}</ul>
+"""
+
+
+def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts: Any) -> dict[str, str]:
+    """Record the plan; its address as `plan`, and whether anything is missing: of all as `Output`, of the nth trajectory as `t<n>`.
+
+    `overview` says what is missing. Where nothing is, it is the run's report, which no later task writes then.
+    """
+    plan = Packed.loads(packed)
+    tasks = [Task.from_json(task) for task in plan.tasks]
+    try:
+        where = open_store(store)
+        address = put(where, plan, run, profile)
+        whole = {task.ref: task.to_json() for part in recorded(where, run) for task in part.tasks}
+        record_run(Run(run, where), plan.name, plan.experiment, list(whole.values()), plan.absent)
+        lacks = [task for task, there in zip(tasks, each(where, lambda task: _is_there(where, task), tasks), strict=True) if not there]
+        if lacks:
+            Path(overview.path).write_text(_listed(plan.name, tasks, lacks), encoding="utf-8")
+            counts.log_metric("tasks done", float(len(tasks) - len(lacks)))
+            counts.log_metric("tasks to do", float(len(lacks)))
+        else:
+            report(run, where, overview, counts)
+    except EdmError as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{len(tasks) - len(lacks)} of {len(tasks)} tasks are done.\n")
+    groups = trajectories(tasks).values()
+    by_trajectory = {f"t{number}": _state(group, lacks) for number, group in enumerate(groups)}
+    return {"Output": _state(tasks, lacks), "plan": address, **by_trajectory}
+
+
+def _is_there(store: Store, task: Task) -> bool:
+    """Whether the task has nothing to do; one whose result is damaged has to say so."""
+    try:
+        return committed(store, task) is not None
+    except EdmError:
+        return False
+
+
+def _state(tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
+    return MISSING if {task.ref for task in tasks} & {task.ref for task in lacks} else DONE
+
+
+def _listed(name: str, tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
+    titles = "".join(f"<li>{escape(task.title)}</li>" for task in lacks)
+    return PAGE.format(title=escape(name), done=len(tasks) - len(lacks), all=len(tasks), titles=titles)

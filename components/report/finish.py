@@ -1,0 +1,93 @@
+"""The last task of Kubeflow's run, whatever happened before: it leaves no job unfollowed, and writes the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.launcher.profile import Profile
+from components.launcher.spec import job_name
+from components.record.packed import recorded, wisher
+from components.report.mlflow_server import MlflowServer
+from components.report.write import recorded_outcomes, write_report
+from edm2core.errors import EdmError
+from edm2core.plan import Task
+from edm2core.report import Report, RunInfo, collect
+from edm2core.report.results import label, rows
+from edm2core.report.tracked import tracked
+from edm2core.stages.wanted import unwant
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.runs import Run, load_absent, load_plan
+from edm2core.store.runs import record as record_run
+
+
+def finish(run: str, store: str, profile: str, part: str, page: Any, latest: Any) -> None:
+    """Suspend the part's jobs that nobody follows, take back its wishes for snapshots, and write the report of the whole run.
+
+    `page` gets the report, `latest` the last number of each kind. Where the environment names an MLflow server, it is told what there is.
+    """
+    try:
+        where = open_store(store)
+        plans = recorded(where, run)
+        own = {task.ref: task for plan in plans if plan.part == part for task in plan.tasks}
+        _let_go(list(own.values()), run, store, profile)
+        unwant(where, own.values(), wisher(run))
+        _gather(where, run, {task.ref: task for plan in plans for task in plan.tasks})
+        report(run, where, page, latest)
+    except EdmError as error:
+        sys.exit(str(error))
+
+
+def report(run: str, where: Store, page: Any, latest: Any) -> None:
+    """Write the report of a recorded run, and show it: the page itself, and the latest number of each kind."""
+    name, tasks = load_plan(where, run)
+    record = Run(run, where)
+    outcomes = recorded_outcomes(record)
+    written = write_report(record, name, tasks, outcomes, f"edm2 report {run} --store {where.uri}")
+    record.end()
+    Path(page.path).write_bytes(where.read(f"{record.folder}/report.html"))
+    page.metadata["location"] = f"{where.uri}/{record.folder}/report.html"
+    for what, value in _latest(written).items():
+        latest.log_metric(what, value)
+    try:
+        if server := MlflowServer.named():
+            server.log(name, tracked(collect(name, tasks, where, RunInfo(outcomes), pictures=False), run, {}), ended=True)
+    except EdmError as error:  # a tracker's trouble is never the experiment's
+        sys.stdout.write(f"{error}\n")
+
+
+def _let_go(tasks: Sequence[Task], run: str, store: str, profile: str) -> None:
+    """Suspend the jobs of these tasks that nobody follows any more; that they could not be must not cost the report."""
+    if not profile:
+        return
+    from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
+    from components.launcher.stopping import suspend_unfollowed
+
+    known = Profile.loads(profile)
+    try:
+        names = {job_name(task, store) for task in tasks}
+        suspend_unfollowed(Cluster.connect(known), known, run, names, lambda line: print(line, flush=True))  # noqa: T201
+    except EdmError as error:
+        sys.stdout.write(f"Jobs that nobody follows were not looked for. {error}\n")
+
+
+def _gather(where: Store, run: str, known: dict[Any, Task]) -> None:
+    """Have the run's plan be that of all its parts, if several first tasks have each written it before they knew of each other."""
+    name, tasks = load_plan(where, run)
+    if lacking := [task for ref, task in known.items() if ref not in {there.ref for there in tasks}]:
+        record = Run(run, where)
+        text = where.read(f"{record.folder}/experiment.yaml").decode(errors="replace")
+        record_run(record, name, text, [task.to_json() for task in (*tasks, *lacking)], load_absent(record))
+
+
+def _latest(written: Report) -> dict[str, float]:
+    """The number of each metric at a training's last epoch that has one."""
+    found = {}
+    for row in rows(written):  # by epoch
+        if row.recipe and row.value is not None:
+            ema = f" · EMA {row.ema}" if row.ema not in (None, "fixed") else ""
+            found[f"{row.recipe} · seed {row.seed}{ema} · {label(row.metric)}"] = row.value
+    return found

@@ -1,0 +1,286 @@
+"""How large Kubeflow's Workflow of a package will be: Kubernetes takes no object above a megabyte, and its run would end without a word.
+
+The Workflow is put together as Kubeflow's compiler does (backend/src/v2/compiler/argocompiler of KFP 2.17), and what its nodes hold in the
+end as its driver and Argo do: the patch of a task's pod stands there six times. SPEC and STATUS hold it to two real Workflows.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+MOST = 2**20  # bytes of a Workflow with its status, as Argo 4.0 and the API server take it
+SPEC, STATUS = 1.02, 1.25  # measured over put together: a spec of 229 tasks, and what 34 tasks had in the end (KFP 2.17.0, Argo 4.0.5)
+SPARE = 0.05  # of the most, for what was not measured: longer names of stores, images and nodes, pods that are tried again
+FRAME = 11_500  # bytes of a Workflow besides its DAGs and components: templates of drivers and launchers
+RUN = "0e9cfeb2-2c9c-4d9c-8c5c-2b8e5a4b7b1f"  # an id such as Kubeflow gives
+NODE = {"hostNodeName": "worker-node-1", "resourcesDuration": {"cpu": 3, "memory": 41}, "progress": "1/1", "phase": "Succeeded"}
+SESSION = (
+    '{"Provider":"minio","Params":{"accessKeyKey":"accesskey","disableSSL":"true","endpoint":"seaweedfs.kubeflow:9000","fromEnv":"false",'
+    '"region":"minio","secretKeyKey":"secretkey","secretName":"mlpipeline-minio-artifact"}}'
+)
+LAUNCHER = (
+    *("--pod_name", "$(KFP_POD_NAME)", "--pod_uid", "$(KFP_POD_UID)", "--mlmd_server_address", "$(METADATA_GRPC_SERVICE_HOST)"),
+    *("--mlmd_server_port", "$(METADATA_GRPC_SERVICE_PORT)", "--publish_logs", "true", "--"),
+)
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of a Workflow when its run ends, and how many tasks it has."""
+
+    spec: int
+    status: int
+    tasks: int
+
+    @property
+    def total(self) -> int:
+        return self.spec + self.status
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= MOST * (1 - SPARE)
+
+
+def size_of(spec: Object, platforms: Object) -> Size:
+    """The size of the Workflow of a package, given as KFP's compiler writes its two documents, run with its default parameters."""
+    return _Workflow(spec, platforms).size()
+
+
+class _Workflow:
+    def __init__(self, spec: Object, platforms: Object) -> None:
+        self.spec = spec
+        self.components: dict[str, Object] = {**spec["components"], "root": spec["root"]}
+        self.executors: dict[str, Object] = spec["deploymentSpec"]["executors"]
+        self.kubernetes: dict[str, Object] = (
+            platforms.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+        )
+        self.name = f"{spec['pipelineInfo']['name']}-x7k2p"
+        self.random = Random(0)  # noqa: S311
+        self.nodes: dict[str, Object] = {}
+        self.tasks = 0
+
+    def size(self) -> Size:
+        parameters: dict[str, str] = {}
+        templates = []
+        for name, component in self.components.items():
+            parameters[f"components-{self._hash(name)}"] = _json(component)
+            if container := self._container(component):
+                parameters[f"implementations-{self._hash(name)}"] = _json(container)
+                if settings := self.kubernetes.get(component["executorLabel"]):
+                    parameters[f"kubernetes-{name}"] = _json(settings)
+            else:
+                tasks = [one for task, values in component["dag"]["tasks"].items() for one in self._dag_tasks(task, values)]
+                templates.append({"name": name, "inputs": _parameters({"parent-dag-id": None}), "dag": {"tasks": tasks}})
+        defaults = {name: str(value.get("defaultValue", "")) for name, value in self.spec["root"]["inputDefinitions"]["parameters"].items()}
+        arguments = _json({"arguments": _parameters(parameters), "templates": templates, "runtime-config": _json(defaults)})
+        self._begin(".root", {"component": _json(self.spec["root"]), "runtime-config": _json(defaults)})
+        self._run("", "root", defaults, {})
+        status = base64.b64encode(gzip.compress(_json(self.nodes).encode(), 6, mtime=0))
+        return Size(round(SPEC * (FRAME + len(arguments.encode()))), round(STATUS * len(status)), self.tasks)
+
+    def _hash(self, name: str) -> str:
+        container = self._container(self.components[name])
+        return hashlib.sha256(_json(container).encode()).hexdigest() if container else name
+
+    def _container(self, component: Object) -> Object | None:
+        return self.executors[component["executorLabel"]]["container"] if "executorLabel" in component else None
+
+    def _dag_tasks(self, name: str, task: Object) -> Iterable[Object]:
+        """A task of the package as two of Argo's: what prepares it, and itself."""
+        component = task["componentRef"]["name"]
+        driver = f"tasks.{name}-driver.outputs.parameters"
+        after = " && ".join(f"{other}.Succeeded" for other in _waits(task))
+        given = {
+            "component": f"{{{{workflow.parameters.components-{self._hash(component)}}}}}",
+            "task": _json(_task(task)),
+            "task-name": name,
+            "parent-dag-id": "{{inputs.parameters.parent-dag-id}}",
+        }
+        if self._container(self.components[component]):
+            labels = self._labels(self.components[component])
+            given["container"] = f"{{{{workflow.parameters.implementations-{self._hash(component)}}}}}"
+            if self.components[component]["executorLabel"] in self.kubernetes:
+                given["kubernetes-config"] = f"{{{{workflow.parameters.kubernetes-{component}}}}}"
+            taken = {"pod-spec-patch": f"{{{{{driver}.pod-spec-patch}}}}", "cached-decision": f"{{{{{driver}.cached-decision}}}}", **labels}
+            yield {"name": f"{name}-driver", "template": "system-container-driver", "arguments": _parameters(given), "depends": after}
+            template = f"metadata-0-{len(labels) // 2}-system-container-executor"
+            yield {"name": name, "template": template, "arguments": _parameters(taken), "depends": f"{name}-driver.Succeeded"}
+        else:
+            taken = {"parent-dag-id": f"{{{{{driver}.execution-id}}}}", "condition": f"{{{{{driver}.condition}}}}"}
+            yield {"name": f"{name}-driver", "template": "system-dag-driver", "arguments": _parameters(given), "depends": after}
+            yield {"name": name, "template": component, "arguments": _parameters(taken), "depends": f"{name}-driver.Succeeded"}
+
+    def _labels(self, component: Object) -> dict[str, str]:
+        """The labels of a component's pods, as parameters of Argo's."""
+        labels = self.kubernetes.get(component["executorLabel"], {}).get("podMetadata", {}).get("labels", {})
+        found: dict[str, str] = {}
+        for number, (key, value) in enumerate(sorted(labels.items()), 1):
+            found |= {f"pod-metadata-label-key-{number}": key, f"pod-metadata-label-val-{number}": value}
+        return found
+
+    def _run(self, path: str, name: str, parameters: Mapping[str, str], artifacts: Mapping[str, Object]) -> None:
+        """Add the nodes of a DAG and of all that is in it."""
+        made: dict[str, dict[str, Object]] = {}
+        tasks: dict[str, Object] = self.components[name]["dag"]["tasks"]
+        for task_name in _in_order(tasks):
+            task = tasks[task_name]
+            component = self.components[task["componentRef"]["name"]]
+            given = {key: self._value(source, parameters) for key, source in task.get("inputs", {}).get("parameters", {}).items()}
+            read = {
+                key: artifacts[source["componentInputArtifact"]]
+                if "componentInputArtifact" in source
+                else made[source["taskOutputArtifact"]["producerTask"]][source["taskOutputArtifact"]["outputArtifactKey"]]
+                for key, source in task.get("inputs", {}).get("artifacts", {}).items()
+            }
+            where = f"{path}.{task_name}"
+            inputs = {"component": _json(component), "task": _json(_task(task)), "task-name": task_name, "parent-dag-id": "1234"}
+            container = self._container(component)
+            if container is None:
+                self._begin(where, inputs)
+                self._node("DAG", where, {"parent-dag-id": "1234", "condition": "true"})
+                self._run(where, task["componentRef"]["name"], given, read)
+                made[task_name] = {}
+                continue
+            self.tasks += 1
+            patch, made[task_name] = self._patch(task_name, component, given, read)
+            settings = self.kubernetes.get(component["executorLabel"], {})
+            inputs |= {"container": _json(container), "kubernetes-config": _json(settings), "iteration-index": "-1"}
+            self._pod(f"{where}-driver", inputs, {"pod-spec-patch": patch, "cached-decision": "false", "condition": "true"})
+            labels = self._labels(component)
+            for kind in ("Retry", "DAG"):
+                self._node(kind, where, {"pod-spec-patch": patch, "cached-decision": "false", **labels})
+            self._pod(f"{where}.executor", {"pod-spec-patch": patch, **labels}, {})
+
+    def _begin(self, where: str, inputs: Mapping[str, str]) -> None:
+        """The pod that prepares a DAG."""
+        outputs = {"execution-id": "1234", "iteration-count": "0", "condition": "true"}
+        self._pod(f"{where}-driver", {**inputs, "iteration-index": "-1", "driver-type": "DAG"}, outputs)
+
+    def _pod(self, where: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+        for kind in ("Retry", "Pod"):  # a stock installation tries every pod again, so each has a node around it
+            self._node(kind, where, inputs, outputs)
+
+    def _node(self, kind: str, where: str, inputs: Mapping[str, str], outputs: Mapping[str, str] | None = None) -> None:
+        id, minute, second = self._id(), self.random.randrange(60), self.random.randrange(60)
+        found: Object = {} if outputs is None else _parameters(outputs)
+        if kind == "Pod":
+            key = f"private-artifacts/kubeflow/{self.name}/2026/11/25/{id}/main.log"
+            found |= {"artifacts": [{"name": "main-logs", "s3": {"key": key}}], "exitCode": "0"}
+        self.nodes[id] = {
+            **NODE,
+            "id": id,
+            "name": f"{self.name}{where}",
+            "displayName": where.rpartition(".")[2],
+            "type": kind,
+            "templateName": "system-container-impl",
+            "templateScope": f"local/{self.name}",
+            "boundaryID": self._id(),
+            "children": [self._id()],
+            "outboundNodes": [self._id()],
+            "startedAt": f"2026-11-25T10:{minute:02}:{second:02}Z",
+            "finishedAt": f"2026-11-25T10:{second:02}:{minute:02}Z",
+            "inputs": _parameters(inputs),
+            "outputs": found,
+        }
+
+    def _id(self) -> str:
+        return f"{self.name}-{self.random.randrange(10**8, 2**32)}"
+
+    def _value(self, source: Object, parameters: Mapping[str, str]) -> str:
+        if "componentInputParameter" in source:
+            return parameters[source["componentInputParameter"]]
+        if "taskOutputParameter" in source:  # of the first task: the plan's address
+            return f"{parameters['store']}/runs/{parameters['run']}/kubeflow/{'0' * 20}.json"
+        return str(source["runtimeValue"]["constant"])
+
+    def _patch(self, name: str, component: Object, given: Mapping[str, str], read: Mapping[str, Object]) -> tuple[str, dict[str, Object]]:
+        """What a task's driver has its pod be, and the artifacts that it makes."""
+        container, settings = self._container(component) or {}, self.kubernetes.get(component["executorLabel"], {})
+        token = f"{self.random.getrandbits(128):032x}"
+        folder = f"minio://mlpipeline/v2/artifacts/{self.spec['pipelineInfo']['name']}/{RUN}/{name}/{token}"
+        defined = component.get("outputDefinitions", {})
+        made = {
+            key: {"name": key, "type": value["artifactType"], "uri": f"{folder}/{key}"}
+            for key, value in defined.get("artifacts", {}).items()
+        }
+        logs = {"executor-logs": {"name": "executor-logs", "type": {"schemaTitle": "system.Artifact"}, "uri": f"{folder}/executor-logs"}}
+        asked = {
+            "inputs": {"parameterValues": given, "artifacts": {key: {"artifacts": [value]} for key, value in read.items()}},
+            "outputs": {
+                "artifacts": {key: {"artifacts": [value]} for key, value in {**made, **logs}.items()},
+                "parameters": {key: {"outputFile": f"/tmp/kfp/outputs/{key}"} for key in defined.get("parameters", {})},  # noqa: S108
+                "outputFile": "/tmp/kfp_outputs/output_metadata.json",  # noqa: S108
+            },
+        }
+        first = (
+            "--pipeline_name",
+            self.spec["pipelineInfo"]["name"],
+            "--run_id",
+            "0e9cfeb2-2c9c-4d9c-8c5c-2b8e5a4b7b1f",
+            "--execution_id",
+            "1234",
+        )
+        command = ["/kfp-launcher/launch", *first, "--executor_input", _json(asked), "--component_spec", _json(component), *LAUNCHER]
+        secrets = [
+            {"name": pair["envVar"], "valueFrom": {"secretKeyRef": {"name": secret["secretName"], "key": pair["secretKey"]}}}
+            for secret in settings.get("secretAsEnv", ())
+            for pair in secret["keyToEnv"]
+        ]
+        main = {
+            **{key: value for key, value in container.items() if key in ("image", "resources")},
+            **{"name": "main", "command": command, "args": [*container.get("command", ()), *container.get("args", ())]},
+            "env": [*container.get("env", ()), *secrets],
+            "securityContext": settings.get("securityContext", {}),
+        }
+        others = {key: value for key, value in settings.items() if key not in ("secretAsEnv", "securityContext", "podMetadata")}
+        return _json({"containers": [main], **others}), {key: self._published(value) for key, value in made.items()}
+
+    def _published(self, artifact: Object) -> Object:
+        """An artifact as those who read it are told of it."""
+        where = (
+            f"s3://mlpipeline/edm2/results/snapshot/{self.random.getrandbits(80):020x}/20261125T100000-{self.random.getrandbits(24):06x}"
+        )
+        metadata = {"display_name": artifact["name"], "location": where, "recipe": "cifar10/E", "seed": 0, "epoch": 100}
+        return {**artifact, "metadata": {**metadata, "store_session_info": SESSION}}
+
+
+def _in_order(tasks: Mapping[str, Object]) -> list[str]:
+    """The names of a DAG's tasks, each after what it waits for."""
+    ordered: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for other in _waits(tasks[name]):
+            add(other)
+        ordered.setdefault(name)
+
+    for name in tasks:
+        if name not in ordered:
+            add(name)
+    return list(ordered)
+
+
+def _waits(task: Object) -> list[str]:
+    """The tasks that one waits for, by its inputs or because it is to."""
+    sources = [source for kind in ("parameters", "artifacts") for source in task.get("inputs", {}).get(kind, {}).values()]
+    made = [source[key]["producerTask"] for source in sources for key in ("taskOutputParameter", "taskOutputArtifact") if key in source]
+    return list(dict.fromkeys([*task.get("dependentTasks", ()), *made]))
+
+
+def _task(task: Object) -> Object:
+    return {**task, "dependentTasks": _waits(task)}
+
+
+def _parameters(values: Mapping[str, str | None]) -> Object:
+    return {"parameters": [{"name": name} if value is None else {"name": name, "value": value} for name, value in values.items()]}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
