@@ -151,7 +151,9 @@ def without_secrets(text: str) -> str:
     scalars = {node.start_mark.index: node for node in _scalars(yaml.compose(text, Loader=_Loader)) if redacted(node.value) != node.value}
     for start, node in sorted(scalars.items(), reverse=True):  # however a value is quoted, folded or escaped
         end = "\n" if node.style in ("|", ">") else ""
-        text = text[:start] + json.dumps(redacted(node.value), ensure_ascii=False) + end + text[node.end_mark.index :]
+        before = re.match(r"([&!]\S*\s+)*", text[start:])  # an anchor, which others refer to
+        value = json.dumps(redacted(node.value), ensure_ascii=False)
+        text = text[:start] + (before[0] if before else "") + value + end + text[node.end_mark.index :]
     return redacted(text)  # comments too
 
 
