@@ -6,7 +6,7 @@ Features are few, so that sets are cheap: what matters is how many samples and t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations_with_replacement, product
 from math import factorial
 
@@ -28,20 +28,24 @@ SHIFTS = {"alike": 0.0, "near": 0.02, "far": 0.5}  # of the samples' mean, in de
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.deviations", description=__doc__)
-    parser.add_argument("metrics", nargs="*", default=["kid", "fid", "is"], help="which of kid, fid, is (default: all)")
+    parser.add_argument(
+        "metrics", nargs="*", choices=["kid", "fid", "is"], default=["kid", "fid", "is"], help="which of kid, fid, is (default: all)"
+    )
     parser.add_argument("--sets", type=int, default=400, help="sets of samples")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="KID's and the Inception score's numbers of samples")
     options = parser.parse_args()
+    ways = {"kid": lambda: kid(options.sets, options.counts), "is": lambda: inception_score(options.sets, options.counts)}
     for metric in options.metrics:
-        for line in {"kid": kid, "fid": fid, "is": inception_score}[metric](options.sets):
+        for line in ways.get(metric, lambda: fid(options.sets))():
             print(line, flush=True)
 
 
-def kid(sets: int) -> Iterator[str]:
+def kid(sets: int, counts: Sequence[int]) -> Iterator[str]:
     """The ± over the true deviation, for each number of samples and of training images."""
     yield "| samples | training images | " + " | ".join(SHIFTS) + " |"
     yield "|---|---|" + "---|" * len(SHIFTS)
     real = {images: drawn(images, 0.0, 0) for images in IMAGES}
-    for n in COUNTS:
+    for n in counts:
         rows: dict[int, list[str]] = {images: [] for images in IMAGES}
         quick = {images: quick_kernel_distance(n, real[images]) for images in IMAGES}
         for shift in SHIFTS.values():
@@ -113,12 +117,12 @@ def fid(sets: int) -> Iterator[str]:
         yield f"| {dimensions} | {n} | " + " | ".join(cells) + " |"
 
 
-def inception_score(sets: int) -> Iterator[str]:
+def inception_score(sets: int, counts: Sequence[int]) -> Iterator[str]:
     """The ± over the true deviation."""
     yield "| samples | ± over the true deviation |"
     yield "|---|---|"
     reference = Reference(statistics(drawn(100, 0.0, 0)), ReferenceInfo(100, "inception", "", ""))
-    for n in COUNTS:
+    for n in counts:
         found = [score(drawn(n, 0.0, seed), reference) for seed in range(1, sets + 1)]
         yield f"| {n} | {rms([error for _, error in found]) / np.std([value for value, _ in found], ddof=1):.2f} |"
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from edm2core.errors import InputError
 
-MOST_ERROR = 0.05  # of a profile, unless the user insists
+MOST_ERROR = 0.05  # of a profile, and of rounding on the way from the average to the weights, unless the user insists
+HALF, THREE_BYTES = 16, 24  # bits in which averages are stored
+ROUNDING = {HALF: 2.0**-12, THREE_BYTES: 2.0**-20}  # root mean square, as a share of the numbers' own; of normal numbers .85 of it
 
 
 @cache
@@ -38,6 +42,34 @@ class Mix:
 
     coefficients: NDArray[np.float64]  # [stored], their sum 1
     error: float  # RMS difference between the profile they make and the wanted one, as a share of the wanted one's RMS
+
+
+def rounding(coefficients: Sequence[float], bits: Sequence[int]) -> float:
+    """What the rounding of stored averages makes of a mix, root mean square as a share of the weights': √Σ(cᵢρᵢ)².
+
+    A half is one of 2^-11 wide steps below a power of two, so its error is evenly spread over ±2^-11 of that power: 2^-12 of numbers whose
+    significands are 1.15 in the mean square, less of larger ones. Averages of different epochs or widths differ by more than a step, so
+    that their errors are independent.
+    """
+    return float(np.sqrt(sum((share * ROUNDING[each]) ** 2 for share, each in zip(coefficients, bits, strict=True))))
+
+
+def way(apart: float, one: float, other: float, sigma_rel: float) -> float:
+    """How far an average of relative width sigma_rel is from the weights, where those of two other widths are `apart`; an estimate.
+
+    It is the distance that the weights cover in the average's mean age, 1/(γ + 2) of the training, if they move evenly. Weights that
+    wander are further away, so rounding is rather called too large a share of the way than too small a one.
+    """
+    mine, first, second = (1 / (gamma(width) + 2) for width in (sigma_rel, one, other))
+    return apart * mine / abs(first - second)
+
+
+def lengths(one: Path, other: Path) -> tuple[float, float]:
+    """How long an average is as a vector of weights, and how far another of the same network is from it; both are files of safetensors."""
+    a, b = load_file(one), load_file(other)
+    squares = np.array([[np.square(x, dtype=np.float64).sum() for x in (a[name], a[name] - b[name])] for name in a])
+    length, apart = np.sqrt(squares.sum(axis=0)).tolist()
+    return length, apart
 
 
 def mix(times: Sequence[float], sigma_rels: Sequence[float], time: float, sigma_rel: float) -> Mix:

@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parent
 SCIENCE = frozenset(
     {
         *("affine", "compiling", "data", "devices", "diagnostics", "diffusion", "ema", "importers", "inference", "keyed_random"),
-        *("metrics", "nets", "posthoc", "probe", "sample", "schedule", "snapshot", "torch_file", "train"),
+        *("metrics", "nets", "posthoc", "probe", "sample", "schedule", "snapshot", "three_bytes", "torch_file", "train"),
     }
 )
 """The modules and packages of edm2core that make numbers: networks, diffusion, training, sampling, data, metrics, probe."""

@@ -41,6 +41,7 @@ CHANGES: tuple[Change, ...] = (
         measures("precision", "recall", "density", "coverage"),
     ),
     Change("snapshot", "dropout's masks are keyed by image of the global batch", lambda s: s["network"]["dropout"] > 0),
+    Change("ema", "narrow averages are of three bytes a number, or refused where rounding would show", lambda s: s["sigma_rel"] < 0.035),
 )
 """In the order they were made; none is taken away, since versions count them."""
 

@@ -89,7 +89,7 @@ class _Planner:
         flops = TRAINING * cost.flops * images.train * (epoch - before) if images else None
         widths = len(training.ema_sigma_rel)
         kept = widths + (training.ema_beta is not None)
-        averages = 2.0 * cost.parameters * widths * sum(before < stored for stored in training.stored_epochs(epoch))
+        averages = 3.0 * cost.parameters * widths * sum(before < stored for stored in training.stored_epochs(epoch))
         stored = 4.0 * cost.parameters * kept + averages
         trajectory = trajectory_ref(task)
         if trajectory not in self.begun:  # its states: weights, both of Adam's moments, averages

@@ -264,7 +264,8 @@ def _facts(done: list[Result]) -> dict[str, list[str]]:
         "Python": distinct(done, "python"),
         "Training seeds": seeds,
         "Trainings that started from a checkpoint": _started(done),
-        "Largest profile error of mixed averages": _mixing_error(done),
+        "Largest profile error of mixed averages": _largest(done, "error"),
+        "Largest rounding of mixed averages, of the way to the weights": _largest(done, "rounding_of_way"),
         "Training steps with non-finite gradients, left out": _nonfinite(done),
         "Sampling seeds": sorted({str(r.task.settings["seed"]) for r in done if r.task.stage == "sample"}),
     }
@@ -281,8 +282,9 @@ def _started(done: list[Result]) -> list[str]:
     )
 
 
-def _mixing_error(done: list[Result]) -> list[str]:
-    errors = [float(r.metadata["error"]) for r in done if r.task.stage == "ema"]
+def _largest(done: list[Result], what: str) -> list[str]:
+    """Of mixed averages; those that were mixed before it was told say nothing."""
+    errors = [float(error) for r in done if r.task.stage == "ema" and (error := r.metadata.get(what)) is not None]
     return [f"{max(errors):.2%}"] if errors else []
 
 

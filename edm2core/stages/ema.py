@@ -15,6 +15,7 @@ from edm2core.plan import CheckpointSettings
 from edm2core.stages.main import main
 from edm2core.stages.workspace import Workspace
 from edm2core.store.averages import mixture
+from edm2core.three_bytes import unpacked
 
 
 def run(work: Workspace) -> None:
@@ -23,8 +24,9 @@ def run(work: Workspace) -> None:
         return
     given, sigma_rel = work.inputs["snapshot"], work.settings["sigma_rel"]
     found, epoch, name = mixture(work.store, given.manifest, sigma_rel), given.manifest.metadata["epoch"], f"{sigma_rel:.3f}"
+    of_way = found.rounding_share(lambda width: given.path(snapshot.weights_file(width)))
     if not work.settings.get("force"):
-        found.must_be_fine(name, work.task.title)
+        found.must_be_fine(name, work.task.title, of_way)
     folder = given.all()
     denoiser = snapshot.load(folder, found.widths[0])
     mixed = {key: torch.zeros(weight.shape, dtype=torch.float64) for key, weight in denoiser.named_parameters()}
@@ -41,6 +43,7 @@ def run(work: Workspace) -> None:
     snapshot.save(work.out, {name: weights}, settings, denoiser.affine, epoch=epoch)
     digests = {str(e): manifest.digest for e, manifest in found.stored.items()}
     work.metadata |= {"epoch": epoch, "emas": [name], "error": round(found.mix.error, 6), "averages": digests}
+    work.metadata |= {"rounding": found.rounding, "rounding_of_way": of_way}
     if several := several_of([*found.stored.values(), given.manifest]):
         work.metadata["sciences"] = several
 
@@ -48,7 +51,7 @@ def run(work: Workspace) -> None:
 def _add(total: dict[str, Tensor], file: Path, share: float) -> None:
     tensors = safetensors.torch.load_file(file)
     for name, value in total.items():
-        value.add_(tensors[name].double(), alpha=float(share))
+        value.add_(unpacked(tensors, name), alpha=float(share))
 
 
 if __name__ == "__main__":

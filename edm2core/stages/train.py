@@ -25,6 +25,7 @@ from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
 from edm2core.manifest import Ref
 from edm2core.plan import Task, TrajectorySettings, average_ref, snapshot_ref, trajectory_ref
+from edm2core.posthoc import THREE_BYTES
 from edm2core.provenance import code_version, describe
 from edm2core.science import ACCEPT, UNKNOWN, brief, same, science_of, sciences_of
 from edm2core.stages import signals
@@ -37,6 +38,7 @@ from edm2core.stages.workspace import open_inputs
 from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
+from edm2core.three_bytes import packed
 from edm2core.train import Trainer, averaged_weights
 
 
@@ -307,13 +309,13 @@ class Training:
         self._commit(task, out, {**numbers, "emas": list(weights)}, curve)
 
     def _commit_average(self, epoch: int, averages: Copies, names: list[str], curve: list[dict[str, Any]]) -> None:
-        """Averages in half precision, as they are stored for mixing; what is not averaged stands in the snapshot, in full."""
+        """Averages in three bytes a number, as they are stored for mixing; what is not averaged stands in the snapshot, in full."""
         out = self.folder / f"average-{epoch}"
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             part = f"average/{name}/"
-            halves = {k.removeprefix(part): v.half().contiguous() for k, v in averages.result().items() if k.startswith(part)}
-            safetensors.torch.save_file(halves, out / snapshot.weights_file(name))
+            weights = {k.removeprefix(part): v for k, v in averages.result().items() if k.startswith(part)}
+            safetensors.torch.save_file(packed(weights), out / snapshot.weights_file(name))
         key, who = average_ref(self.trajectory, epoch).key, self.task.title.rsplit(" · ", 1)[0]
         task = Task(
             "average",
@@ -323,7 +325,7 @@ class Training:
             key,
             f"{who} · stored averages at epoch {epoch}",
         )
-        self._commit(task, out, {"trajectory": self.trajectory.key}, curve)
+        self._commit(task, out, {"trajectory": self.trajectory.key, "bits": THREE_BYTES}, curve)
 
     def _commit(self, task: Task, out: Path, metadata: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         if load(self.store, task.ref) is None:

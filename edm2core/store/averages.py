@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from edm2core.config.settings import TrainingSettings
 from edm2core.errors import InputError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task, TrajectorySettings, average_ref, trajectory_ref
-from edm2core.posthoc import MOST_ERROR, Mix, mix_at
+from edm2core.posthoc import HALF, MOST_ERROR, Mix, lengths, mix_at, rounding, way
 from edm2core.store.base import Store
 from edm2core.store.results import load
 
@@ -20,9 +21,28 @@ class Mixture:
 
     stored: dict[int, Manifest]  # by epoch, before the snapshot's
     widths: list[str]  # of the averages in each, and in the snapshot
+    sigma_rel: float  # that is wanted
     mix: Mix  # of the stored ones and the snapshot's own, epoch by epoch
 
-    def must_be_fine(self, name: str, where: str) -> None:
+    @property
+    def rounding(self) -> float:
+        """What is lost by how the averages are stored, as a share of the weights; the snapshot's own are not rounded."""
+        shares = self.mix.coefficients[: -len(self.widths)]
+        bits = [manifest.metadata.get("bits", HALF) for manifest in self.stored.values() for _ in self.widths]
+        return rounding(shares.tolist(), bits)
+
+    def rounding_share(self, weights: Callable[[str], Path]) -> float | None:
+        """The same as a share of the way from the average to the weights; `weights` gives the file of one of the snapshot's own averages.
+
+        None where those are of one width alone, which says nothing of that way.
+        """
+        if len(self.widths) < 2:
+            return None
+        one, other = self.widths[0], self.widths[-1]
+        length, apart = lengths(weights(one), weights(other))
+        return self.rounding * length / way(apart, float(one), float(other), self.sigma_rel) if apart else None
+
+    def must_be_fine(self, name: str, where: str, rounding_share: float | None) -> None:
         """Raise InputError if the average would not be what it is called."""
         if self.mix.error > MOST_ERROR:
             raise InputError(
@@ -30,6 +50,13 @@ class Mixture:
                 f"an error of {self.mix.error:.1%}; more than {MOST_ERROR:.0%} says nothing.",
                 where=where,
                 do_next="Ask for a wider one, or train anew with more epochs stored (training.average_every).",
+            )
+        if rounding_share is not None and rounding_share > MOST_ERROR:
+            raise InputError(
+                f"The averages stored before this snapshot are in half precision. In one of relative width {name} its rounding would be "
+                f"{self.rounding:.1e} of the weights, {rounding_share:.0%} of the way to them; more than {MOST_ERROR:.0%} says nothing.",
+                where=where,
+                do_next="Ask for a wider one, or train anew: averages are now stored in three bytes a number.",
             )
 
 
@@ -83,4 +110,4 @@ def mixture(store: Store, snapshot: Manifest, sigma_rel: float) -> Mixture:
             do_next="Set training.ema_sigma_rel before training; at the epoch of an imported checkpoint there is none.",
         )
     stored = stored_averages(store, Ref("trajectory", snapshot.metadata["trajectory"]), epoch - 1)
-    return Mixture(stored, widths, mix_at(list(stored), [float(name) for name in widths], epoch, sigma_rel))
+    return Mixture(stored, widths, sigma_rel, mix_at(list(stored), [float(name) for name in widths], epoch, sigma_rel))

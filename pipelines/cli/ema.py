@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -13,7 +15,7 @@ from edm2core.manifest import Manifest, Ref
 from edm2core.plan import ema_task
 from edm2core.posthoc import MOST_ERROR
 from edm2core.store import find_store
-from edm2core.store.averages import mixture
+from edm2core.store.averages import Mixture, mixture
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import find_run, load_plan
@@ -24,7 +26,7 @@ from pipelines.single import do_task
 @click.command(short_help="Mix averages of any width from those that training stored.")
 @click.argument("snapshots", nargs=-1, required=True)
 @click.option("--sigma-rel", "widths", multiple=True, required=True, help="Relative width, such as 0.1; may be given several times.")
-@click.option("--force", is_flag=True, help="Also where the error is above 5 %.")
+@click.option("--force", is_flag=True, help="Also where an error is above 5 %.")
 @store_option
 def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, store: str) -> None:
     """Mix, at the epochs of SNAPSHOTS, power-function averages of the relative widths asked for (EDM2, section 3).
@@ -39,14 +41,28 @@ def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, st
         for name in names:
             found = mixture(where, manifest, float(name))
             title = f"{manifest.title.rpartition(' · ')[0]} · EMA {name} at epoch {manifest.metadata['epoch']}"
-            console.print(f"{title}: profile error {found.mix.error:.2%}, from {len(found.stored) + 1} epochs' averages", soft_wrap=True)
+            share = _rounding_share(where, manifest, found)
+            rounded = f"rounding {found.rounding:.1e} of the weights" + (f", {share:.2%} of the way to them" if share is not None else "")
+            exact = f"profile error {found.mix.error:.2%}, from {len(found.stored) + 1} epochs' averages; {rounded}"
+            console.print(f"{title}: {exact}", soft_wrap=True)
             if not force:
-                found.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}")
+                found.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}", share)
+            insisted = max(found.mix.error, share or 0.0) > MOST_ERROR
             subject: dict[str, Any] = {key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")}
-            asked.append((where, ema_task(manifest.ref, float(name), title, subject, force=found.mix.error > MOST_ERROR)))
+            asked.append((where, ema_task(manifest.ref, float(name), title, subject, force=insisted)))
     for where, task in asked:
         made = do_task(task, where, "ema", console)
         console.print(f"{where.uri}/{made.ref.folder}", soft_wrap=True)
+
+
+def _rounding_share(where: Store, manifest: Manifest, found: Mixture) -> float | None:
+    with TemporaryDirectory() as folder:
+
+        def weights(width: str) -> Path:
+            file = f"ema-{width}.safetensors"
+            return where.fetch(manifest.path(file), Path(folder), manifest.files[file])
+
+        return found.rounding_share(weights)
 
 
 def _width(text: str) -> str:

@@ -52,7 +52,7 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     console.print(_costs(tasks, there, costs, GPUS[gpu]))
     if averages := sum(cost.averages for cost in costs.values()):
         console.print(
-            f"Of what is kept, {size(averages)} are averages in half precision, from which those of any width can be mixed.",
+            f"Of what is kept, {size(averages)} are averages in three bytes a number, from which those of any width can be mixed.",
             soft_wrap=True,
         )
     if scratch := max((cost.scratch or 0.0 for cost in costs.values()), default=0.0):

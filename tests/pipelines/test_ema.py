@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,8 @@ def test_the_command_mixes_any_width_and_says_how_exact_it_is(swept: Path) -> No
     code, printed = edm2(swept, "ema", f"store/results/snapshot/{key}", "--sigma-rel", "0.08", "--sigma-rel", "0.1")
     assert code == 0, printed
     assert "EMA 0.080 at epoch 8: profile error 1." in printed
-    assert "from 8 epochs' averages" in printed
+    assert "from 8 epochs' averages; rounding " in printed
+    assert re.search(r"rounding \d\.\de-\d\d of the weights, 0\.\d\d% of the way to them", printed)
     addresses = [line for line in printed.splitlines() if line.endswith(tuple(keys(swept, "ema")))]
     assert snapshot.load(swept / addresses[0], ema="0.080").block_names
     assert not [r for r in plan_gc(open_store(str(swept / "store")), days=0) if r.path.startswith(("results/ema/", "results/average/"))]

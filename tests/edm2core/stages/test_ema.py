@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from edm2core import snapshot
 from edm2core.config import load_experiment
 from edm2core.errors import InputError, IntegrityError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task, ema_task, plan, trajectory_ref
-from edm2core.posthoc import gamma
+from edm2core.posthoc import ROUNDING, gamma
 from edm2core.stages import ema, prepare, train
 from edm2core.stages.main import _work
 from edm2core.store import Store, open_store
 from edm2core.store.averages import mixture
-from edm2core.store.results import load
+from edm2core.store.results import commit, load, new_attempt, upload_files
+from edm2core.three_bytes import REST, unpacked
 from edm2core.train import Trainer
 
 EPOCHS = 24
@@ -158,3 +160,80 @@ def test_a_damaged_average_is_not_mixed(run: Run, copy: Store) -> None:
 def test_every_average_is_of_its_trajectory(run: Run) -> None:
     stored = mixture(run.store, made(run.store, run.task.ref), 0.075).stored
     assert {manifest.metadata["trajectory"] for manifest in stored.values()} == {trajectory_ref(run.task).key}
+
+
+Weights = dict[str, torch.Tensor]
+
+
+def length(a: Weights) -> float:
+    return distance(a, {name: torch.zeros_like(value) for name, value in a.items()})
+
+
+def rounded(run: Run, sigma_rel: float, folder: Path, bits: int) -> float:
+    """What storing does to a mix, as a share of the weights: each stored average against its three bytes, or the half against those."""
+    found = mixture(run.store, made(run.store, run.task.ref), sigma_rel)
+    shares = found.mix.coefficients.reshape(-1, len(found.widths))
+    error: Weights = {}
+    for manifest, own in zip(found.stored.values(), shares, strict=False):
+        for width, share in zip(found.widths, own, strict=True):
+            tensors = load_file(run.store.fetch(manifest.path(f"ema-{width}.safetensors"), folder))
+            for name in (name for name in tensors if not name.endswith(REST)):
+                exact = unpacked(tensors, name)
+                stored = exact.half().double() if bits == 16 else exact
+                error[name] = error.get(name, 0) + share * (stored - exact)
+    return length(error) / length(run.steps[-1][1])
+
+
+@pytest.mark.parametrize("sigma_rel", [0.02, 0.03, 0.04, 0.15])
+def test_the_rounding_of_half_precision_is_what_the_coefficients_say(run: Run, tmp_path: Path, sigma_rel: float) -> None:
+    """Of normal numbers .85 of the bound's root mean square; errors of neighbouring averages are independent in a real training."""
+    found = mixture(run.store, made(run.store, run.task.ref), sigma_rel)
+    expected = found.rounding / ROUNDING[24] * ROUNDING[16]
+    assert 0.75 < rounded(run, sigma_rel, tmp_path, 16) / expected < 1
+
+
+@pytest.mark.parametrize("sigma_rel", [0.02, 0.03, 0.04])
+def test_the_way_to_the_weights_is_estimated_from_the_averages(run: Run, tmp_path: Path, sigma_rel: float) -> None:
+    given, raw = made(run.store, run.task.ref), run.steps[-1][1]
+    found = mixture(run.store, given, sigma_rel)
+    share = found.rounding_share(lambda width: run.store.fetch(given.path(f"ema-{width}.safetensors"), tmp_path))
+    true = found.rounding * length(raw) / distance(run.brute_force(sigma_rel), raw)
+    assert share == pytest.approx(true, rel=0.3)
+
+
+def in_half_precision(store: Store, snapshot: Manifest, folder: Path) -> None:
+    """The averages as they were stored before they had three bytes a number."""
+    for manifest in mixture(store, snapshot, 0.075).stored.values():
+        out = folder / manifest.key
+        out.mkdir()
+        for file in manifest.files:
+            tensors = load_file(store.fetch(manifest.path(file), folder))
+            save_file({name: value for name, value in tensors.items() if not name.endswith(REST)}, out / file)
+        store.delete(manifest.ref.manifest)
+        attempt = new_attempt()
+        metadata = {name: value for name, value in manifest.metadata.items() if name != "bits"}
+        commit(store, replace(manifest, attempt=attempt, files=upload_files(store, manifest.ref, attempt, out), metadata=metadata))
+
+
+def test_half_precision_is_refused_where_its_rounding_would_show(run: Run, copy: Store, tmp_path: Path) -> None:
+    given, whole, wide = made(copy, run.task.ref), task_of(run, 0.022, force=True), task_of(run, 0.06)
+    _work(whole, copy, ema.run)
+    assert made(copy, whole.ref).metadata["rounding_of_way"] < 0.01
+    copy.delete(whole.ref.manifest)
+    in_half_precision(copy, given, tmp_path)
+    found = mixture(copy, given, 0.022)
+    share = found.rounding_share(lambda width: copy.fetch(given.path(f"ema-{width}.safetensors"), tmp_path))
+    assert share is not None
+    assert found.rounding == pytest.approx(2**8 * mixture(run.store, given, 0.022).rounding)
+    fine = replace(found, mix=replace(found.mix, error=0.01))  # 24 epochs are too few for so narrow a profile
+    with pytest.raises(InputError, match=r"half precision.*\d+% of the way to them; more than 5%"):
+        fine.must_be_fine("0.022", "here", share)
+    _work(whole, copy, ema.run)
+    assert made(copy, whole.ref).metadata["rounding_of_way"] == pytest.approx(share)
+    assert share > 0.05
+    _work(wide, copy, ema.run)
+    assert made(copy, wide.ref).metadata["rounding_of_way"] < 0.05
+
+
+def test_a_mix_of_the_snapshots_own_averages_has_no_rounding(run: Run) -> None:
+    assert mixture(run.store, made(run.store, run.task.ref), 0.05).rounding < 1e-12
