@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import Ref
+from edm2core.manifest import Ref, diff_path
 from edm2core.stages.wanted import read_wish, wishes
 from edm2core.store.base import Store
 from edm2core.store.leases import PATIENCE_S, mend, newest
@@ -59,6 +60,13 @@ def of_scratch(store: Store, refs: Iterable[Ref]) -> Iterator[Damage]:
                     read_wish(store, path)
             except IntegrityError as error:
                 yield Damage(path, error.what, lambda path=path: store.delete(path) or "Removed; its run wishes again when it is started.")  # type: ignore[misc,func-returns-value]
+
+
+def of_code(store: Store) -> Iterator[Damage]:
+    """What is kept of changed code and is not as its name says."""
+    for entry in store.list("code/"):
+        if entry.path != diff_path(hashlib.sha256(store.read(entry.path)).hexdigest()):
+            yield Damage(entry.path, "It has been changed since it was written.", lambda path=entry.path: store.delete(path) or "Removed.")  # type: ignore[misc,func-returns-value]
 
 
 def of_run(store: Store, run: str) -> Iterator[Damage]:

@@ -16,7 +16,7 @@ from edm2core.errors import IntegrityError, MissingError
 from edm2core.events import emit
 from edm2core.manifest import FileRecord
 from edm2core.store.base import Store, check_path
-from edm2core.store.sealed import unseal
+from edm2core.store.sealed import sealed, unseal
 
 STATE_SLOTS = ("state-0", "state-1")  # of a training: two, of which one is always whole
 
@@ -46,8 +46,8 @@ class Scratch:
             self.store.write(path, data)
             record = FileRecord(len(data), hashlib.sha256(data).hexdigest())
         record_path = f"{folder}{self.generation:06d}.json"
-        values = {"file": path.removeprefix(folder), "size": record.size, "sha256": record.sha256, "about": dict(about or {})}
-        self.store.write(record_path, json.dumps(values).encode())
+        values = {"file": path.removeprefix(folder), "size": record.size, "bytes_sha256": record.sha256, "about": dict(about or {})}
+        self.store.write(record_path, sealed(values))
         self._delete(
             [e.path for e in self.store.list(folder) if e.path not in (path, record_path) and e.path.count("/") == path.count("/")]
         )
@@ -72,8 +72,8 @@ class Scratch:
     def about(self, name: str) -> dict[str, Any] | None:
         """What is known about a piece, of the newest generation that says anything; None where there is none. The piece is not verified."""
         for _, data in self._records(name):
-            with suppress(ValueError, AttributeError, TypeError):
-                return dict(json.loads(data).get("about", {}))
+            with suppress(ValueError, TypeError):
+                return dict(unseal(data, ("file", "size", "sha256")).get("about", {}))
         return None
 
     def names(self) -> list[str]:

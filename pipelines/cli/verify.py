@@ -15,7 +15,7 @@ from edm2core.plan import Task
 from edm2core.store import find_store
 from edm2core.store.averages import all_stored, trainings
 from edm2core.store.base import Store
-from edm2core.store.damage import of_leases, of_run, of_scratch
+from edm2core.store.damage import of_code, of_leases, of_run, of_scratch
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import PACKED, stored_path, take
@@ -62,7 +62,12 @@ def command(store: str, only: str | None, drop: bool) -> None:
             for name in _made_anew(where, manifest, digests):
                 click.echo(f"· {manifest.title} ({ref}) stands on an earlier {name} ({manifest.inputs[name]}), which is another now.")
     changed += dict.fromkeys(_changed_sources(where, tasks, drop))
-    found = [*(damage for run in runs for damage in of_run(where, run)), *of_leases(where), *of_scratch(where, _unfinished(where, tasks))]
+    found = [
+        *(damage for run in runs for damage in of_run(where, run)),
+        *of_leases(where),
+        *of_scratch(where, _unfinished(where, tasks)),
+        *of_code(where),
+    ]
     for damage in found:
         click.echo(f"✗ {damage.path}: {damage.what}{f' {damage.mend()}' if drop else ''}")
     for line in changed:

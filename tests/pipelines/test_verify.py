@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 
 from components.report.write import write_report
 from edm2core.errors import EdmError, InputError
-from edm2core.manifest import Manifest
+from edm2core.manifest import Manifest, diff_path
 from edm2core.plan import trajectory_ref
 from edm2core.stages.wanted import want
 from edm2core.store.leases import acquire
@@ -138,6 +139,8 @@ def working(tmp_path: Path) -> Fake:
     for ref, piece, file in ((trajectory, "state-0", "state.safetensors"), (sample.ref, "shard-00000", "shard.npy")):
         Scratch(fake.store, ref.scratch, 1).put(piece, tmp_path / file)
     want(fake.store, trajectory, run.id, (20, 60))
+    changes = b"diff --git a/edm2core/diffusion.py b/edm2core/diffusion.py\n"
+    fake.store.write(diff_path(hashlib.sha256(changes).hexdigest()), changes)
     for name in ("state.safetensors", "shard.npy"):  # and results of these formats
         task = next(task for task in fake.tasks if task.stage == "sample" and load(fake.store, task.ref) is None)
         files = {name: fake.store.upload(tmp_path / name, f"{task.ref.folder}/attempt/{name}")}
@@ -161,11 +164,18 @@ def test_whatever_kind_of_file_is_flipped_or_cut_is_found_named_and_mended(
     kinds: dict[tuple[str, str, str], Path] = {}
     for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.stat().st_size):
         parts = path.relative_to(whole).parts
-        if parts[0] in ("runs", "scratch", "leases", "results"):
+        if parts[0] in ("runs", "scratch", "leases", "results", "code"):
             kinds.setdefault((parts[0], "wanted" if "wanted" in parts else path.name if parts[0] == "runs" else "", path.suffix), path)
     formats = {(area, suffix) for area, _, suffix in kinds}
     assert formats >= {("results", ".json"), ("results", ".npy"), ("results", ".safetensors"), ("results", ".png"), ("results", ".jsonl")}
-    assert formats >= {("leases", ".json"), ("leases", ".beat"), ("scratch", ".json"), ("scratch", ".bytes"), ("runs", ".jsonl")}
+    assert formats >= {
+        ("leases", ".json"),
+        ("leases", ".beat"),
+        ("scratch", ".json"),
+        ("scratch", ".bytes"),
+        ("runs", ".jsonl"),
+        ("code", ".diff"),
+    }
     for path in kinds.values():
         name = path.relative_to(whole).as_posix()
         for data in damaged(path.read_bytes()):
