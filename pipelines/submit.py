@@ -155,6 +155,12 @@ class Kubeflow:
             ) from None
         except ApiException as error:
             raise _refusal(error, where, reached) from None
+        except ValueError as error:
+            raise EdmError(
+                f"Kubeflow's client refuses: {' '.join(str(error).split()).rstrip('.')}.",
+                where=where,
+                do_next="Look at ~/.config/kfp/context.json, which it reads, and at the variables KF_PIPELINES_….",
+            ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EdmError(
                 f"Kubeflow Pipelines cannot be reached: {_why(error)}.",

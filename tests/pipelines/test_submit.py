@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import kfp
 import pytest
 import torch
 import yaml
@@ -349,3 +350,11 @@ def plan_of(run: dict[str, Any]) -> str:
     """The plan that a run's package brings, as JSON."""
     (packed,) = re.findall(r"packed=([^\"]+)", json.dumps(run["pipeline_spec"]))
     return json.dumps(Packed.loads(packed).tasks)
+
+
+def test_a_damaged_file_of_kubeflows_client_is_named(fake: FakeKubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    (tmp_path / "context.json").write_text("{")
+    with pytest.raises(EdmError, match="client refuses") as refused:
+        Kubeflow(Profile.model_validate({"name": "far", **values(fake)}))
+    assert "context.json" in refused.value.do_next
