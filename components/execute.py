@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components.launcher.spec import Backend, JobSpec, Status, work_ref
+from components.progress import progress_of
 from edm2core.errors import EdmError, Interrupted
 from edm2core.events import parse
 from edm2core.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
@@ -154,7 +155,7 @@ class _Follower:
                 self.lines.setdefault(rank, deque(maxlen=20)).append(line)
                 self.show(self.task, {"kind": "line", "line": line})
                 continue
-            self.show(self.task, event)
+            self.show(self.task, progress_of(self.task, event) if event["kind"] == "progress" else event)
             news = news or (event["kind"] == "commit" and event.get("ref") == str(self.task.ref))
             if event["kind"] == "failed" and (self.failure is None or event.get("time", 0) < self.failure.get("time", 0)):
                 self.failure = {**event, "rank": rank}

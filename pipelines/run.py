@@ -31,12 +31,14 @@ from edm2core.report.recheck import rechecks
 from edm2core.stages.signals import to_stop
 from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
-from edm2core.store.results import manifests
+from edm2core.store.results import load, manifests
 from edm2core.store.runs import Run, add_tasks, open_run
 from pipelines import other_science
+from pipelines.estimate import Estimate, estimates
 from pipelines.gone import gone, refuse
 from pipelines.live import LiveReport
 from pipelines.places import Place
+from pipelines.remaining import Remaining
 from pipelines.schedule import Outcome, run_tasks
 from pipelines.sources import absent, bring_here, resolve, upload
 from pipelines.tracker import Tracker
@@ -74,7 +76,12 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     (bring_here if place.shares_disk else upload)(tasks, store, say)
     backend = place.backend(record)
     stop = threading.Event()
-    view = View(tasks, console)
+
+    def costs(of: list[Task]) -> dict[Ref, Estimate]:
+        return estimates(of, lambda ref: load(store, ref))
+
+    remaining = Remaining(tasks, costs(tasks), place.jobs)
+    view = View(tasks, console, remaining)
     tracker = Tracker(server, experiment.name, record, tasks, lambda line: view.say(line)) if server else None
 
     def show(task: Task, event: dict[str, Any]) -> None:
@@ -120,6 +127,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
                 tasks = [*tasks, *again]
                 add_tasks(record, experiment.name, [task.to_json() for task in tasks], left_out, say)
                 view.add(again)
+                remaining.add(again, costs(tasks))
                 with view:
                     outcomes |= run_tasks([*done, *again], work, place.jobs, stop, changed)
         finally:

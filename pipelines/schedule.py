@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -62,18 +63,50 @@ def run_tasks(
                 for task in ready:
                     end(task, Outcome("waiting"))
                 ready = []
-            ready.sort(key=lambda t: (not _begun(t, begun), -height[t.ref]))
-            for task in list(ready):
-                if _fits(task, list(running.values()), slots):
-                    ready.remove(task)
-                    if task.stage == "snapshot":
-                        begun.add(trajectory_ref(task))
-                    changed(task, Outcome("running"))
-                    running[pool.submit(_outcome, work, task)] = task
+            for task in _next(ready, list(running.values()), begun, height, slots):
+                ready.remove(task)
+                changed(task, Outcome("running"))
+                running[pool.submit(_outcome, work, task)] = task
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     end(running.pop(future), future.result())
     return outcomes
+
+
+def time_left(tasks: list[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int) -> float:
+    """Seconds until the last task ends, if `run_tasks` goes on from here: `running` tasks take so much longer, the others `seconds`."""
+    by_ref = {task.ref: task for task in tasks}
+    height, now, done = _heights(tasks), 0.0, set(ended)
+    begun = {trajectory_ref(task) for task in tasks if task.stage == "snapshot" and (task.ref in done or task.ref in running)}
+    waiting = [task for task in tasks if task.ref not in done and task.ref not in running]
+    needs = {task.ref: {ref for ref in task.needs if ref in by_ref} - done for task in waiting}
+    users: dict[Ref, list[Ref]] = {}
+    for ref, those in needs.items():
+        for need in those:
+            users.setdefault(need, []).append(ref)
+    ready = [by_ref[ref] for ref, those in needs.items() if not those]
+    ends = [(left, ref) for ref, left in running.items()]
+    heapq.heapify(ends)
+    while ends or ready:
+        for task in _next(ready, [by_ref[ref] for _, ref in ends], begun, height, slots):
+            ready.remove(task)
+            heapq.heappush(ends, (now + seconds[task.ref], task.ref))
+        now, ref = heapq.heappop(ends)
+        for user in users.get(ref, ()):
+            needs[user].discard(ref)
+            if not needs[user]:
+                ready.append(by_ref[user])
+    return now
+
+
+def _next(ready: list[Task], running: list[Task], begun: set[Ref], height: Mapping[Ref, int], slots: int) -> list[Task]:
+    """The ready tasks that begin now, in their order; their trajectories are added to those that have begun."""
+    chosen: list[Task] = []
+    for task in sorted(ready, key=lambda t: (not _begun(t, begun), -height[t.ref])):
+        if _fits(task, [*running, *chosen], slots):
+            chosen.append(task)
+    begun |= {trajectory_ref(task) for task in chosen if task.stage == "snapshot"}
+    return chosen
 
 
 def _outcome(work: Callable[[Task], bool], task: Task) -> Outcome:

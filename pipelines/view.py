@@ -18,8 +18,10 @@ from rich.text import Text
 from edm2core.events import duration, numbers
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task
+from pipelines.remaining import Remaining
 from pipelines.schedule import Outcome
 
+RUN_QUIET_S = 60.0  # between two lines about the whole run, where there is no terminal
 QUIET_S = 10.0  # before a task's first progress line and between two, where there is no terminal
 SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]", "interrupted": "[yellow]■[/]"}
 
@@ -27,15 +29,15 @@ SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]"
 class View:
     """Shows tasks as they start, go on and end."""
 
-    def __init__(self, tasks: list[Task], console: Console) -> None:
-        self._console, self._tasks = console, {task.ref for task in tasks}
+    def __init__(self, tasks: list[Task], console: Console, remaining: Remaining) -> None:
+        self._console, self._tasks, self._remaining = console, {task.ref for task in tasks}, remaining
         self._lock = threading.Lock()
         self._running: dict[Ref, Task] = {}
         self._events: dict[Ref, dict[str, Any]] = {}
         self._ended: dict[Ref, str] = {}
         self._said: dict[Ref, float] = {}
         self._found: dict[Ref, str] = {}
-        self._begun = time.monotonic()
+        self._begun = self._said_of_run = time.monotonic()
         self._live = (
             Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         )
@@ -65,6 +67,7 @@ class View:
 
     def changed(self, task: Task, outcome: Outcome) -> None:
         """A task has begun or ended."""
+        self._remaining.changed(task, outcome)
         with self._lock:
             if outcome.state == "running":
                 self._running[task.ref] = task
@@ -88,6 +91,7 @@ class View:
     def event(self, task: Task, event: dict[str, Any]) -> None:
         """A task's process said something."""
         if event["kind"] == "progress":
+            self._remaining.progress(task, event)
             with self._lock:
                 self._events[task.ref] = event
                 due = self._live is None and time.monotonic() - self._said.get(task.ref, 0.0) >= QUIET_S
@@ -96,9 +100,25 @@ class View:
             if due:
                 said = numbers(event)
                 self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%}{f' · {said}' if said else ''}")
+                self._say_of_run()
         elif event["kind"] in ("warning", "waiting", "busy", "restart", "compiled"):
             message = event.get("message") or f"resumes from the state at step {event.get('step')}"
             self.say(f"  {task.title}: {message}")
+
+    def _say_of_run(self) -> None:
+        """Now and then how far all of it is, where there is no terminal."""
+        with self._lock:
+            due = time.monotonic() - self._said_of_run >= RUN_QUIET_S
+            if due:
+                self._said_of_run = time.monotonic()
+        if due:
+            self.say(f"  {self._run()}")
+
+    def _run(self) -> str:
+        """How far the run is, and how long it still takes as far as that is known."""
+        left = self._remaining.left()
+        words = f" · {'more than' if left.least else 'about'} {duration(left.seconds)} left" if left else ""
+        return f"{self.summary()}{words}"
 
     def summary(self) -> str:
         """How many tasks ended how, and how long it all took: 28 of 28 tasks ended (20 done, 8 reused) · 2 min 05 s."""
@@ -115,4 +135,8 @@ class View:
                 table.add_row(
                     Text(task.title), ProgressBar(max(event["total"], 1e-9), event["done"], width=24), Text(numbers(event), style="dim")
                 )
-        return Group(Text(self.summary(), style="bold"), table)
+        whole = Table.grid(padding=(0, 2))
+        left, spent = self._remaining.left(), time.monotonic() - self._begun
+        done, total = (spent, spent + left.seconds) if left else (len(self._ended), len(self._tasks))
+        whole.add_row(ProgressBar(max(total, 1e-9), done, width=24), Text(self._run(), style="bold"))
+        return Group(whole, table)

@@ -211,7 +211,7 @@ class Training:
         while True:
             trainer.step()
             if trainer.at_window_end:
-                self._log(trainer.close_window(), last)
+                self._log(trainer.close_window(), wanted[0])
                 self._compile((last - trainer.steps) * (self.pace or 0.0))
             stop, save = self._agree(signals.asked(), self.states.due())
             state = self._state() if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted) else None
@@ -293,14 +293,13 @@ class Training:
         out = self.folder / f"snapshot-{epoch}"
         snapshot.save(out, weights, self.settings, self.trainer.affine, epoch=epoch)
         (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
-        who = self.task.title.rsplit(" · ", 1)[0]
         task = Task(
             "snapshot",
             self.task.version,
             {**self.task.settings, "epoch": epoch},
             self.task.inputs,
             snapshot_ref(self.trajectory, epoch).key,
-            f"{who} · train to epoch {epoch}",
+            self._title(epoch),
             {**self.task.subject, "epoch": epoch},
         )
         numbers = {"trajectory": self.trajectory.key, "parameters": self._parameters(), **counts}
@@ -344,7 +343,8 @@ class Training:
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.trainer.denoiser.parameters() if p.requires_grad)
 
-    def _log(self, row: dict[str, Any], last: int) -> None:
+    def _log(self, row: dict[str, Any], epoch: int) -> None:
+        """Add a row to the curve and say how far the snapshot at `epoch` is, from the one before it or the beginning on."""
         now, seen = time.monotonic(), self.trainer.images_seen()
         seconds = now - self.clock[0]
         warm = self.clock[2] > self.positioned_at  # the first row's steps have more to do than those that follow
@@ -354,9 +354,16 @@ class Training:
         row["peak_memory"] = _peak_memory(self.trainer.images.device)
         self._row(row)
         if self.rank == 0:
-            left = (last - row["step"]) * seconds / max(row["step"] - self.clock[2], 1)
-            emit("progress", task=self.task.title, done=row["step"], total=last, eta_s=round(left), **row)
+            steps, pace = self.trainer.steps_per_epoch, seconds / max(row["step"] - self.clock[2], 1)
+            begin = max([self.trainer.began_at, *(earlier * steps for earlier in self.committed if earlier < epoch)])
+            part = {"done": row["step"] - begin, "total": epoch * steps - begin, "eta_s": round((epoch * steps - row["step"]) * pace)}
+            speed = {"target": epoch, "steps_per_epoch": steps, "seconds_per_step": pace}
+            emit("progress", task=self._title(epoch), **part, **speed, **row)
         self.clock = now, seen, row["step"]
+
+    def _title(self, epoch: int) -> str:
+        """Of the task whose result is the snapshot at `epoch`."""
+        return f"{self.task.title.rsplit(' · ', 1)[0]} · train to epoch {epoch}"
 
     def _row(self, row: dict[str, Any]) -> None:
         self.curve.append(row)

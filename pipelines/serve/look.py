@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from components.launcher.log_record import log_folder
 from components.launcher.spec import work_ref
+from components.progress import progress_of
 from components.report.write import read_outcomes
 from edm2core.errors import EdmError, IntegrityError, MissingError
 from edm2core.events import MARK, numbers, parse, readable
@@ -176,6 +177,7 @@ class Look:
             event = parse(line[line.find(MARK) :]) if MARK in line else None
             if event and event["kind"] == "progress":
                 with suppress(TypeError, ValueError, KeyError, ZeroDivisionError):
+                    event = progress_of(task, event)
                     share = min(1.0, max(0.0, float(event["done"]) / float(event["total"])))
                     return TaskView(task, "running", reason, progress=Progress(share, numbers(event)), log=True)
         return TaskView(task, "running", reason, log=bool(logs))

@@ -8,6 +8,7 @@ from edm2core.errors import EdmError
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
 from pipelines import view
+from pipelines.remaining import Remaining
 from pipelines.schedule import Outcome
 from pipelines.view import View
 
@@ -17,7 +18,7 @@ PROGRESS = {"kind": "progress", "done": 1, "total": 4, "loss": 0.5, "images_per_
 
 def printed(*outcomes: Outcome, **metadata: object) -> str:
     console = Console(file=io.StringIO(), width=200)
-    shown = View([TASK], console)
+    shown = View([TASK], console, Remaining([TASK], {}, 1))
     shown.changed(TASK, Outcome("running"))
     shown.event(TASK, PROGRESS)
     if metadata:
@@ -63,6 +64,6 @@ def test_what_it_did_itself_and_then_found_again_is_done_and_counts_once() -> No
 
 
 def test_tasks_that_come_later_count_too() -> None:
-    shown = View([TASK], Console(file=io.StringIO()))
+    shown = View([TASK], Console(file=io.StringIO()), Remaining([TASK], {}, 1))
     shown.add([replace(TASK, key="other")])
     assert "0 of 2 tasks ended" in shown.summary()

@@ -120,6 +120,14 @@ def test_one_training_makes_every_wanted_snapshot(undisturbed: tuple[Store, Task
     assert list(store.list(f"{trajectory_ref(task).scratch}/tensorboard/"))
 
 
+def test_progress_is_that_of_the_next_snapshot_under_its_title(store: Store, task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+    train.work(task, store)
+    events = [event for line in capfd.readouterr().out.splitlines() if (event := parse(line)) and event["kind"] == "progress"]
+    assert [(event["task"], event["target"], event["done"], event["total"], event["eta_s"]) for event in events] == [
+        (f"G · seed 0 · train to epoch {epoch}", epoch, 6, 6, 0) for epoch in (1, 2)
+    ]
+
+
 def test_averages_are_stored_on_a_grid_of_their_own(undisturbed: tuple[Store, Task], tmp_path: Path) -> None:
     store, task = undisturbed
     stored = stored_averages(store, trajectory_ref(task), 2)
