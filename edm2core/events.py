@@ -49,9 +49,26 @@ def readable(text: str) -> str:
     if event["kind"] == "progress":
         with suppress(TypeError, ValueError, KeyError, ZeroDivisionError):
             return f"{when}{float(event['done']) / float(event['total']):4.0%}  {numbers(event)}".rstrip()
-    rest = {k: v for k, v in event.items() if k not in ("kind", "time", "task") and v is not None}
-    message = rest.pop("message", None) or ", ".join(f"{k} {v}" for k, v in rest.items())
-    return f"{when}{event['kind']}: {message}"
+    return f"{when}{in_words(event)}"
+
+
+def in_words(event: dict[str, Any]) -> str:
+    """An event that is not about progress as a sentence for a person."""
+    kind, message = str(event["kind"]), event.get("message")
+    if message:
+        return str(message) if kind in ("compiled", "waiting") else f"{kind}: {message}"
+    if kind == "start":
+        begun = "started" if int(event.get("generation") or 1) == 1 else f"started for the {event['generation']}. time"
+        counts = [f"{event[name]:,} {name}" for name in ("images", "parameters") if isinstance(event.get(name), int)]
+        return ", ".join([begun, *counts])
+    if kind == "restart":
+        return f"goes on from the state at step {event.get('step')}"
+    if kind == "commit":
+        return f"stored {event.get('ref')}"
+    if kind == "failed":
+        where, then = f" ({event['where']})" if event.get("where") else "", f" {event['do_next']}" if event.get("do_next") else ""
+        return f"failed: {event.get('what')}{where}{then}"
+    return kind
 
 
 def numbers(event: dict[str, Any]) -> str:

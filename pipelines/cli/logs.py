@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from components.launcher.log_record import log_folder, read_record
 from components.launcher.profile import load_profile
 from components.report.write import recorded_outcomes
+from edm2core.errors import InputError
 from edm2core.events import readable
-from edm2core.store.runs import find_run, load_plan
+from edm2core.plan import Task
+from edm2core.store.base import Store
+from edm2core.store.results import load
+from edm2core.store.runs import Run, find_run, list_runs, load_plan
 from pipelines.cli.options import cluster_option, store_option
 
 
@@ -20,9 +26,10 @@ from pipelines.cli.options import cluster_option, store_option
 def command(run: str, task: str, store: str, cluster: str | None) -> None:
     """Print what the tasks of RUN printed, each line after its task's title, and why those failed that did.
 
-    RUN is a run's id in --store, or STORE/runs/ID. With --cluster, the store is the profile's, and what Kubeflow Pipelines says of tasks
-    that never came to print anything is added.
+    RUN is a run's id in --store, or STORE/runs/ID. Of a task that is named and reused, what it printed in the run that did it is printed.
+    With --cluster, the store is the profile's, and what Kubeflow Pipelines says of tasks that never came to print anything is added.
     """
+    found = False
     if cluster:
         from pipelines.submit import Kubeflow, must_find  # KFP's client is slow to import
 
@@ -32,22 +39,60 @@ def command(run: str, task: str, store: str, cluster: str | None) -> None:
         for its in must_find(kubeflow, run):
             for what, reason in kubeflow.errors(its.id).items():
                 if task.lower() in what.lower():
+                    found = True
                     click.echo(f"[Kubeflow: {what}] {reason}")
     record = find_run(run, store)
-    where = record.store
-    _, tasks = load_plan(where, record.id)
-    printed, outcomes = set(), recorded_outcomes(record)
+    tasks = [one for one in load_plan(record.store, record.id)[1] if task.lower() in f"{one.title} {one.ref}".lower()]
+    if task and not tasks and not found:
+        raise InputError(
+            f"No task of {record.id} has {task} in its title or key.", where="--task", do_next=f"`edm2 logs {record.id}` prints all."
+        )
+    read, outcomes = set[str](), recorded_outcomes(record)
     for one in tasks:
-        if task.lower() not in f"{one.title} {one.ref}".lower():
-            continue
-        pods = log_folder(record.id, one)
-        for entry in where.list(f"{record.folder}/logs/{one.stage}-{one.key}/"):
-            if not entry.path.startswith(f"{pods}/"):
-                for line in where.read(entry.path).decode(errors="replace").splitlines():
-                    click.echo(f"[{one.title}] {readable(line)}")
-        if pods not in printed:  # all snapshots of a training have one job
-            printed.add(pods)
-            for kept in read_record(where, pods):
-                click.echo(f"[{one.title}] {readable(kept.text)}")
+        for line in _printed(record, one, read):
+            found = True
+            click.echo(f"[{one.title}] {readable(line)}")
         if (outcome := outcomes.get(one.ref)) and outcome.state == "failed":  # also of a task that never had a pod
+            found = True
             click.echo(f"[{one.title}] failed: {outcome.reason}")
+    if task and not found:
+        _print_of_others(record, tasks)
+
+
+def _print_of_others(record: Run, tasks: list[Task]) -> None:
+    """What reused tasks printed in the run that did them; raises InputError where none has kept any of it."""
+    others = [Run(name, record.store) for name in list_runs(record.store) if name != record.id]
+    found = False
+    for one in tasks:
+        other, lines = next(((other, lines) for other in others if (lines := list(_printed(other, one, set())))), (record, []))
+        if lines:
+            found = True
+            click.echo(f"{one.title} is reused; what it printed in {other.id}:", err=True)
+        for line in lines:
+            click.echo(f"[{one.title}] {readable(line)}")
+    if not found:
+        raise InputError(
+            f"Nothing is kept of what {_whose(tasks)} printed: {_why(record.store, tasks)}.",
+            where=f"{record.store.uri}/{record.folder}/logs",
+        )
+
+
+def _printed(record: Run, task: Task, read: set[str]) -> Iterator[str]:
+    """The lines of a task in a run; all snapshots of a training have one job, whose lines come once."""
+    where, pods = record.store, log_folder(record.id, task)
+    for entry in where.list(f"{record.folder}/logs/{task.stage}-{task.key}/"):
+        if not entry.path.startswith(f"{pods}/"):
+            yield from where.read(entry.path).decode(errors="replace").splitlines()
+    if pods not in read:
+        read.add(pods)
+        yield from (kept.text for kept in read_record(where, pods))
+
+
+def _whose(tasks: list[Task]) -> str:
+    return f"“{tasks[0].title}”" if len(tasks) == 1 else f"these {len(tasks)} tasks"
+
+
+def _why(store: Store, tasks: list[Task]) -> str:
+    if not any(load(store, task.ref) for task in tasks):
+        return "not begun yet"
+    return "the results are there, made by a run that is forgotten or in the job of another task"

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from edm2core.plan import Task
+from edm2core.store.local import LocalStore
+from edm2core.store.runs import Run, record
 from pipelines.cli import main as main_module
 from pipelines.cli.main import main
 
@@ -279,3 +282,20 @@ def test_leases_that_can_go_are_one_line_of_gc(edm2: Edm2, tmp_path: Path) -> No
     assert printed.splitlines()[-1] == "1.5 kB could go; `edm2 gc --apply` removes it."
     assert "1.5 kB removed" in edm2("gc", "--days", "0", "--apply")[1]
     assert [path.name for path in store.glob("leases/*")] == ["gc"]  # its own
+
+
+def test_logs_of_a_reused_task_are_those_of_the_run_that_did_it_and_an_empty_answer_is_none(edm2: Edm2, tmp_path: Path) -> None:
+    store, task = LocalStore(tmp_path / "store"), Task("metrics", 1, {}, {}, "k", "C · FD at epoch 1")
+    for name in ("first", "second"):
+        record(Run(name, store), name, "", [task.to_json()], {})
+    code, printed = edm2("logs", "second", "--store", "store", "--task", "FD")
+    assert code == 2
+    assert "Nothing is kept of what “C · FD at epoch 1” printed: not begun yet." in printed
+    store.write("runs/first/logs/metrics-k/0.log", b"forty-two\n")
+    code, printed = edm2("logs", "second", "--store", "store", "--task", "FD")
+    assert code == 0
+    assert "C · FD at epoch 1 is reused; what it printed in first:\n" in printed
+    assert "[C · FD at epoch 1] forty-two\n" in printed
+    code, printed = edm2("logs", "second", "--store", "store", "--task", "KID")
+    assert code == 2
+    assert "No task of second has KID in its title or key." in printed
