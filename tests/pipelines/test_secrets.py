@@ -5,9 +5,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
-import zlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
+from components.record.packed import Packed
 from edm2core.config.experiment import load_experiment
 from edm2core.plan import plan
 from edm2core.store import open_store
@@ -119,11 +121,8 @@ def test_for_pods_the_source_is_uploaded_and_no_plan_or_package_holds_its_secret
     printed = CliRunner().invoke(plan_command, [str(experiment), "--json"], catch_exceptions=False).output
     CliRunner().invoke(compile, [str(experiment), "--cluster", "lab", "--out", str(tmp_path / "package/p.yaml")], catch_exceptions=False)
     package = (tmp_path / "package/p.yaml").read_text()
-    packed = [
-        zlib.decompress(base64.b64decode(word)).decode()
-        for word in package.replace("\n", " ").split()
-        if len(word) > 200 and word.startswith("eN")
-    ]
+    words = re.findall(r"/Td6WFo[A-Za-z0-9+/=]{200,}", json.dumps(list(yaml.safe_load_all(package))))  # how what is packed begins
+    packed = [json.dumps(asdict(Packed.loads(word))) for word in words]
     assert packed
     for text in (printed, package, *packed):
         assert "/pictures.zip" in text or text is package
