@@ -19,10 +19,11 @@ from edm2core.store.damage import of_code, of_leases, of_run, of_scratch
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import PACKED, stored_path, take
-from edm2core.store.summary import Summary
+from edm2core.store.summary import Summary, each
 from pipelines.cli.options import store_argument
 from pipelines.sources import brought
 
+AT_ONCE = 256  # results that are examined side by side on a remote store
 ASKED = ("experiment.yaml", "plan.json")  # what a run's record says from its beginning
 
 
@@ -49,8 +50,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
             changed.append(f"{error.where}: {error.what}")
     checked, damaged, absent = 0, 0, 0
     digests: dict[Ref, str | None] = {}
-    for ref in _results(where, tasks):
-        manifest, problems = _examined(where, ref)
+    for ref, (manifest, problems) in _examined_all(where, _results(where, tasks)):
         absent += manifest is None and not problems
         checked += manifest is not None or bool(problems)
         if problems:
@@ -115,6 +115,13 @@ def _unfinished(store: Store, tasks: list[Task]) -> list[Ref]:
     refs = {*trainings(tasks), *(task.ref for task in tasks)}
     there = {Ref(stage, key) for stage in store.folders("scratch/") for key in store.folders(f"scratch/{stage}/")}
     return sorted(refs & there)
+
+
+def _examined_all(store: Store, refs: list[Ref]) -> Iterator[tuple[Ref, tuple[Manifest | None, list[str]]]]:
+    """Each result's manifest and problems, some at a time, so that not all manifests are held at once."""
+    for first in range(0, len(refs), AT_ONCE):
+        some = refs[first : first + AT_ONCE]
+        yield from zip(some, each(store, lambda ref: _examined(store, ref), some), strict=True)
 
 
 def _examined(store: Store, ref: Ref) -> tuple[Manifest | None, list[str]]:
