@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edm2core.config.settings import CalibrationSettings
@@ -18,6 +18,7 @@ from edm2core.report.recheck import rechecks
 from edm2core.store.results import commit
 from tests.edm2core.report.conftest import DEMO, Fake, by_several_sciences
 
+FOLDER = TemporaryDirectory(prefix="edm2-shapes-")  # removed when the session ends
 UNREADABLE = "caf\udce9 \ud800"  # a name that is not UTF-8 as Python reads it, and one that no file system has
 HOSTILE = f"</script><img src=x onerror=alert(1)>\"'&{{{{ 7*7 }}}} {UNREADABLE}"
 TWO = {"digits/C, digits/E, digits/G": "digits/C, digits/G", "[20, 40, 60]": "[20, 60]"}
@@ -62,7 +63,7 @@ def made(name: str) -> Made:
     for old, new in shape.changes.items():
         assert old in text, (name, old)
         text = text.replace(old, new)
-    fake = Fake(Path(mkdtemp(prefix="edm2-shape-")), text + shape.add, dict(shape.metadata)).make(shape.without)
+    fake = Fake(Path(FOLDER.name) / str(list(SHAPES).index(name)), text + shape.add, dict(shape.metadata)).make(shape.without)
     return Made(fake, shape.after(fake, RunInfo(experiment=fake.text, command="edm2 run experiment.yaml", notes="# Why\n\n*Because.*")))
 
 
