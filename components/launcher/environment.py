@@ -9,10 +9,10 @@ LAUNCHERS = ("PET_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL
 ALIKE = {
     "PYTHONSAFEPATH": "1",  # a file in the folder that a command runs in is not imported in place of a library
     "PYTHONUTF8": "1",  # paths and texts are read alike in any locale
-    "PYTHONWARNINGS": "default",  # a warning of a library is no error
 }
 
 
 def of_one_machine(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for processes that look for no others beyond this machine."""
-    return {name: value for name, value in environ.items() if not name.startswith(LAUNCHERS)} | ALIKE
+    left_out = (*LAUNCHERS, "PYTHONWARNINGS")  # by which a library's warning can be an error
+    return {name: value for name, value in environ.items() if not name.startswith(left_out)} | ALIKE
