@@ -129,7 +129,7 @@ ROWS = [
     _row("dropout", "without: dropout 0; a step of cifar10/E, batch {batch}, so its mask's cost", "step", CONVOLVED, {"dropout": 0.0}),
     *(
         _row(
-            f"masks-{recipe[-1]}{'-compiled' * compiled}",
+            f"masks-{'compiled' if compiled else 'eager'}-{recipe[-1]}",
             f"without: torch's own dropout; a {'compiled ' * compiled}step of {recipe}, batch {{batch}}, so what masks by key cost",
             "step",
             {"recipe": recipe, "compiled": compiled},
