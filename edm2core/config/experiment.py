@@ -145,7 +145,7 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
             covariance = f", since a covariance of {EXTRACTORS[asked.extractor]} features needs them" if asked.name in FRECHET else ""
             raise InputError(
                 f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
-                where=str(document.origin(("sample", "count"))),
+                where=_written(document, "sample.count"),
                 do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`."
                 if setting in document.values
                 else f"Raise sample.count of {recipe.name}, or say `metrics: [{own}]`; without it the experiment asks for FID.",
@@ -187,7 +187,7 @@ def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, 
     asked += [(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False)
     first = (recipe.start.completed if recipe.start else None) or 0
     for (ema, section), epoch in product(asked, epochs):
-        where = str(document.origin((section, "ema")))
+        where = _written(document, f"{section}.ema")
         if epoch == first and ema != "fixed":
             raise InputError(f"The checkpoint that {recipe.name} starts from has no EMA {ema}.", where=where, do_next="Ask for 'fixed'.")
         if not recipe.is_mixed(ema):
@@ -210,13 +210,20 @@ def _fixed(file: ExperimentFile) -> dict[str, str]:
     return own | dict.fromkeys(file.overrides, "overrides")
 
 
+def _written(document: Document, setting: str) -> str:
+    """Where the experiment gives its recipes a dotted setting: among its overrides, or in the section of that name."""
+    overrides = document.values.get("overrides")
+    place = ("overrides", setting) if isinstance(overrides, dict) and setting in overrides else tuple(setting.split("."))
+    return str(document.origin(place))
+
+
 def _blocks_exist(document: Document, recipe: Recipe) -> None:
     """Every block that is to be probed is one of the network's."""
     names = recipe.network.block_names
     if unknown := [block for block in recipe.probe.blocks if block not in names and recipe.probe.blocks != ("all",)]:
         raise InputError(
             f"The network of {recipe.name} has no decoder block {', '.join(unknown)}.",
-            where=str(document.origin(("probe", "blocks"))),
+            where=_written(document, "probe.blocks"),
             do_next=f"Choose among {names[0]} … {names[-1]} for probe.blocks, or say all.",
         )
 

@@ -107,9 +107,12 @@ def lay(document: Document, setting: str, value: Any, origin: Origin) -> Documen
     for part in reversed(place):
         values = {part: values}
     kept = {written: at for written, at in document.origins.items() if written[: len(place)] != place}
-    return _merge(
-        Document(document.values, kept),
-        Document(
-            values, {place[:end]: origin for end in range(1, len(place) + 1)} if place[:-1] not in document.origins else {place: origin}
-        ),
-    )
+    around = {place[:end]: origin for end in range(1, len(place)) if not isinstance(_value(document.values, place[:end]), dict)}
+    return _merge(Document(document.values, kept), Document(values, {**around, place: origin}))
+
+
+def _value(values: Any, place: Place) -> Any:
+    """What stands at a place; None where nothing does."""
+    for part in place:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
