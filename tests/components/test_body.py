@@ -44,6 +44,8 @@ class FakeCluster(ThreadingHTTPServer):
         self.jobs: list[dict[str, Any]] = []
         self.requests: list[str] = []
         self.forbidden = False
+        self.there: dict[str, Any] | None = None  # a job that somebody else has started
+        self.patches: list[dict[str, Any]] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -54,12 +56,16 @@ class _Handler(BaseHTTPRequestHandler):
         kind, name = self.path.split("/")[-2:]
         if kind == "pods" and self.server.forbidden:
             return self._answer(403, {"message": f'pods "{name}" is forbidden: User "u" cannot get resource "pods"'})
-        pod = self.server.pods.get(name) if kind == "pods" else None
+        pod = self.server.pods.get(name) if kind == "pods" else self.server.there if kind == "pytorchjobs" else None
         return self._answer(200 if pod else 404, pod or {"message": f'{kind} "{name}" not found'})
 
     def do_POST(self) -> None:
         self.server.jobs.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self._answer(201, self.server.jobs[-1])
+
+    def do_PATCH(self) -> None:
+        self.server.patches.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._answer(200, self.server.there or {})
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -162,6 +168,21 @@ def test_a_kubeflow_tasks_job_is_created_with_its_owner_and_for_its_run(
     assert job["metadata"]["labels"][f"run.edm2/{record.id}"] == "yes"
     assert task.wanted == (1, 2)
     assert said == ["jobs belong to " + ("the Workflow some-x7k2p" if owners else "nobody, since this pod belongs to no Workflow")]
+
+
+def test_an_adopted_job_belongs_to_this_runs_workflow_too(fake: FakeCluster, cluster: Cluster, tmp_path: Path) -> None:
+    """Else the first run's Workflow, which is deleted after an hour, would take the job along under the second."""
+    record, _, tasks = planned(tmp_path, open_store(str(tmp_path / "store")))
+    other = {**WORKFLOW, "name": "other-a1b2c", "uid": "w-0"}
+    for owners in ([], [other], [other, WORKFLOW]):
+        fake.pods["launcher"] = pod(WORKFLOW)
+        backend, _, spec = _place(tasks[1], "s3://bucket/edm2", record, Profile.model_validate(PROFILE), lambda _: None)
+        fake.there = {"metadata": {"name": spec.name, "labels": {}, "ownerReferences": owners}, "spec": {"runPolicy": {}}, "status": {}}
+        fake.patches.clear()
+        backend.start(spec)
+        changed = fake.patches[0]["metadata"].get("ownerReferences", owners)
+        assert changed == [*(owner for owner in owners if owner != WORKFLOW), WORKFLOW]
+    assert fake.jobs == []
 
 
 def outputs(folder: Path) -> tuple[Artifact, Artifact]:

@@ -12,6 +12,7 @@ from kubernetes import client
 from components.launcher.cluster import Cluster
 from components.launcher.job import run_label
 from components.launcher.profile import Profile
+from components.launcher.stopping import suspend_unfollowed
 from edm2core.store.local import LocalStore
 from edm2core.store.scratch import Scratch
 from pipelines.cancel import saved_states, stop_jobs
@@ -116,6 +117,25 @@ def test_a_job_that_its_task_has_suspended_already_is_waited_for_and_told_of(fak
     assert "edm2-trajectory-a is suspended" in said
     assert ("PATCH", "edm2-trajectory-a") not in fake.requests
     assert fake.looks == 2
+
+
+def test_the_end_of_a_run_suspends_its_jobs_that_nobody_follows(
+    fake: FakeCluster, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a terminate between two trainings, when nobody had to be told."""
+    monkeypatch.setattr("components.launcher.stopping.SILENT_S", 0.3)
+    monkeypatch.setattr("components.launcher.stopping.LOOK_S", 0.05)
+    fake.jobs |= {name: job(name, "mine-1") for name in ("edm2-left", "edm2-dead", "edm2-live", "edm2-of-another-part")}
+    fake.jobs["edm2-dead"]["metadata"]["annotations"] = {"follower.edm2/a": "2026-01-01T00:00:00Z"}
+    fake.jobs["edm2-live"]["metadata"]["annotations"] = {"follower.edm2/b": "2026-01-01T00:00:00Z"}
+    beat = threading.Timer(0.15, lambda: fake.jobs["edm2-live"]["metadata"].update(annotations={"follower.edm2/b": "2026-01-01T00:00:15Z"}))
+    beat.start()
+    profile = Profile.model_validate(PROFILE)
+    names = ["edm2-left", "edm2-dead", "edm2-live", "edm2-trajectory-b"]
+    stopped = suspend_unfollowed(cluster, profile, "mine-1", names, lambda _: None)
+    beat.join()
+    assert sorted(stopped) == ["edm2-dead", "edm2-left"]
+    assert {name for name, job in fake.jobs.items() if job["spec"]["runPolicy"].get("suspend")} == set(stopped)
 
 
 def test_a_job_in_a_queue_is_deleted_since_suspending_is_the_queues(fake: FakeCluster, cluster: Cluster) -> None:

@@ -22,8 +22,10 @@ from components.record.packed import Packed
 from edm2core.config import load_experiment
 from edm2core.errors import EdmError, InputError
 from edm2core.manifest import Manifest
-from edm2core.plan import plan
+from edm2core.plan import Task, plan
 from edm2core.store import open_store
+from edm2core.store.runs import Run, find_run, open_run
+from pipelines.cli.logs import command as logs
 from pipelines.cli.status import command as status
 from pipelines.cli.submit import command as submit
 from pipelines.submit import Kubeflow, Submitted, must_find
@@ -42,6 +44,7 @@ class FakeKubeflow(ThreadingHTTPServer):
         self.runs: list[dict[str, Any]] = []
         self.states: list[str] = []  # of the latest run, from look to look; the last one stays
         self.refusal = ""
+        self.uploaded: dict[str, Any] = {}
 
     @property
     def host(self) -> str:
@@ -74,6 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(400, {"error": "In single-user mode, the request should not contain a namespace", "code": 3})
         if kind == "experiments" and fake.multi_user and not namespace:
             return self._answer(400, {"error": "In multi-user mode, the request must have a namespace", "code": 3})
+        if kind == "pipelines":
+            return self._answer(200, {"pipeline_version_id": "v", "pipeline_spec": fake.uploaded})
         if kind == "healthz":
             return self._answer(200, {"multi_user": fake.multi_user})
         if kind == "experiments":
@@ -102,7 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = [thing for thing in things if not names or thing["display_name"] in names]
         if query.get("sort_by") == "created_at desc":
             found = found[::-1]
-        self._answer(200, {kind: found[: int(query.get("page_size", 10))]})
+        start, size = int(query.get("page_token") or 0), int(query.get("page_size", 10))
+        more = {"next_page_token": str(start + size)} if start + size < len(found) else {}
+        self._answer(200, {kind: found[start : start + size], **more})
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -358,3 +365,72 @@ def test_a_damaged_file_of_kubeflows_client_is_named(fake: FakeKubeflow, monkeyp
     with pytest.raises(EdmError, match="client refuses") as refused:
         Kubeflow(Profile.model_validate({"name": "far", **values(fake)}))
     assert "context.json" in refused.value.do_next
+
+
+def started_by_others(fake: FakeKubeflow) -> None:
+    """Runs as Kubeflow's API gives them: a clone, one of a schedule, one of an uploaded package, and another's under the name of ours."""
+    root = {"inputDefinitions": {"parameters": {"run": {"parameterType": "STRING", "defaultValue": "some-abc123"}}}}
+    document = {"pipeline_spec": {"root": root}, "platform_spec": {}}
+    fake.uploaded = document
+    fake.runs += [
+        {
+            "run_id": "clone",
+            "display_name": "Clone of some-abc123",
+            "state": "SUCCEEDED",
+            "runtime_config": {"parameters": {"run": "some-abc123"}},
+        },
+        {"run_id": "scheduled", "display_name": "nightly 7", "state": "RUNNING", "pipeline_spec": document},
+        {
+            "run_id": "uploaded",
+            "display_name": "by hand",
+            "state": "FAILED",
+            "pipeline_version_reference": {"pipeline_id": "p", "pipeline_version_id": "v"},
+        },
+        {"run_id": "other", "display_name": "some-abc123", "state": "RUNNING", "runtime_config": {"parameters": {"run": "other-123abc"}}},
+    ]
+
+
+def test_runs_are_found_by_their_parameter_whatever_they_are_called(fake: FakeKubeflow, kubeflow: Kubeflow) -> None:
+    started_by_others(fake)
+    assert [run.id for run in kubeflow.runs("some-abc123")] == ["uploaded", "scheduled", "clone"]
+    assert [run.id for run in must_find(kubeflow, "some-abc123")] == ["scheduled"]
+    assert [run.id for run in must_find(kubeflow, "other-123abc")] == ["other"]
+
+
+def test_more_runs_than_one_answer_holds_are_looked_through(
+    fake: FakeKubeflow, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.submit.PAGE", 2)
+    started_by_others(fake)
+    assert [run.id for run in kubeflow.runs("some-abc123")] == ["uploaded", "scheduled", "clone"]
+
+
+def far_store(tmp_path: Path, fake: FakeKubeflow, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, list[Task]]:
+    """A recorded run in what stands for the profile's store, of which one task has failed before it had a pod."""
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": []}))
+    read = load_experiment(tmp_path / "some.yaml")
+    tasks = plan(read, {"data:digits/C": "builtin:digits"})
+    record = open_run(open_store(str(tmp_path / "store")), read, tasks, {})
+    record.log({"kind": "failed", "task": str(tasks[0].ref), "title": tasks[0].title, "error": "the namespace's quota is exhausted"})
+    for module in ("status", "logs"):
+        monkeypatch.setattr(f"pipelines.cli.{module}.find_run", lambda run, store: find_run(run, str(tmp_path / "store")))
+    fake.runs.append({"run_id": "its", "display_name": "nightly", "state": "FAILED", "runtime_config": {"parameters": {"run": record.id}}})
+    fake.runs[-1]["run_details"] = {"task_details": [{"display_name": "sample-driver", "error": {"message": "no such image"}}]}
+    return record, tasks
+
+
+def test_status_says_what_failed_and_why_with_a_link(fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, tasks = far_store(tmp_path, fake, monkeypatch)
+    said = CliRunner().invoke(status, [record.id, "--cluster", str(tmp_path / "far.yaml")], catch_exceptions=False).output
+    assert f"nightly is failed. {fake.host}/#/runs/details/its" in said
+    assert "sample-driver: no such image" in said
+    assert f"{tasks[0].title}: failed: the namespace's quota is exhausted" in said
+    assert f"0 of {len(tasks)} tasks are done." in said
+
+
+def test_logs_have_the_reason_of_a_task_that_never_had_a_pod(fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, tasks = far_store(tmp_path, fake, monkeypatch)
+    said = CliRunner().invoke(logs, [record.id, "--cluster", str(tmp_path / "far.yaml")], catch_exceptions=False).output
+    assert f"[{tasks[0].title}] failed: the namespace's quota is exhausted" in said
+    assert "[Kubeflow: sample-driver] no such image" in said
