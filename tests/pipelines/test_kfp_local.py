@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,15 @@ def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path
     assert "<html" in Path(published["report/page"]["uri"]).read_text()[:1000].lower()
     logs = store.read(f"runs/{run}/logs/{manifest.stage}-{manifest.key}/0.log").decode()
     assert '"commit"' in logs
+
+    shutil.rmtree(tmp_path / "kfp")
+    run_package(
+        tmp_path, read, tasks
+    )  # all is there, so the first task shows the report; kfp.local does the exit task of what is skipped too
+    again = artifacts(tmp_path)
+    assert set(again) == {"record/overview", "record/counts", "report/page", "report/latest"}
+    assert Path(again["record/overview"]["uri"]).read_bytes() == store.read(f"runs/{run}/report.html")
+    assert again["record/counts"]["metadata"] == published["report/latest"]["metadata"]
 
 
 @pytest.mark.slow
