@@ -110,7 +110,7 @@ def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path
     )  # all is there, so the first task shows the report; kfp.local does the exit task of what is skipped too
     again = artifacts(tmp_path)
     assert set(again) == {"record/overview", "record/counts", "report/page", "report/latest"}
-    assert Path(again["record/overview"]["uri"]).read_bytes() == store.read(f"runs/{run}/report.html")
+    assert "Linear probe, %" in Path(again["record/overview"]["uri"]).read_text()
     assert again["record/counts"]["metadata"] == published["report/latest"]["metadata"]
 
 
