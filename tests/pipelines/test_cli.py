@@ -51,7 +51,7 @@ def experiment(**changes: str) -> str:
         (experiment(epochs="[]"), "at least 1"),
         (experiment(epochs="[-3]"), "greater than or equal to 1"),
         (experiment(epochs="[2, 2]"), "more than once"),
-        (experiment(epochs="[soon]"), "integer"),
+        (experiment(epochs="[soon]"), "whole number"),
         (experiment(sample="{count: 0}"), "greater than or equal to 1"),
         (experiment(sample="{count: -1}"), "greater than or equal to 1"),
         (experiment(name="../../etc/passwd"), "'name'"),
