@@ -4,6 +4,8 @@ What is needed follows from the runs' plans, and what may still be committed fro
 beside work, by two orders. Leases are read before and after the listing, so that whatever was not yet committed when it was listed belongs
 to one that is seen. And the lease on `gc/store` is held from before the plans are read, while a run waits for it after its plan is written:
 so either the plan is seen, or the run looks for results only when all is removed.
+
+Only manifests name the records of how code differed. Those are looked for in manifests, and go last, while nobody works.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import Manifest, Ref
+from edm2core.manifest import Manifest, Ref, diff_path
 from edm2core.plan import Task, unverified
 from edm2core.store.averages import averages_of, trainings
 from edm2core.store.base import Entry, Store
@@ -26,6 +28,7 @@ from edm2core.store.summary import each
 
 DAY_S = 86_400.0
 NAMED = 5  # runs in one message
+AT_ONCE = 64  # manifests that are read before it is looked whether more are needed
 OF_TRAININGS = ("snapshot", "average")  # committed under the lease on their trajectory
 
 
@@ -54,10 +57,10 @@ def apply(store: Store, days: float = 7) -> tuple[list[Removal], int]:
     with acquire(store, GC):
         removals, works = _look(store, days)
         gone: list[Removal] = []
-        for leases in (False, True):  # last, so that a generation never starts anew beside what was made in an old one
-            those = [removal for removal in removals if removal.path.startswith("leases/") == leases]
+        for area in ("", "code", "leases"):  # leases last, so that a generation never starts anew beside what was made in an old one
+            those = [removal for removal in removals if _turn(removal.path) == area]
             gone += [removal for removal, removed in zip(those, each(store, lambda r: _remove(store, r), those), strict=True) if removed]
-        return gone, sum(removal.size for removal in gone) + store.sweep(days * DAY_S, works.could_commit)
+        return sorted(gone), sum(removal.size for removal in gone) + store.sweep(days * DAY_S, works.could_commit)
 
 
 def _look(store: Store, days: float) -> tuple[list[Removal], _Works]:
@@ -71,6 +74,10 @@ def _look(store: Store, days: float) -> tuple[list[Removal], _Works]:
             if min(entry.age_s for entry in entries) > days * DAY_S:
                 size = sum(entry.size for entry in entries)
                 going[path] = Removal(path, size, why, tuple(entry.path for entry in entries))
+    if not works.busy:  # whoever works may commit a result that names any of them
+        old = [entry for entry in _entries(folders, "code/") if entry.age_s > days * DAY_S]
+        staying = _staying_manifests(folders, going)
+        going |= {diff.path: Removal(diff.path, diff.size, "no result names it", (diff.path,)) for diff in _unnamed(store, old, staying)}
     return sorted(going.values()), works
 
 
@@ -123,8 +130,43 @@ def _of_result(store: Store, ref: Ref, entries: list[Entry], kept: _Kept, works:
     return [(f"{ref.folder}/{attempt}/", "an attempt that did not become the result") for attempt in sorted(attempts)]
 
 
+def _unnamed(store: Store, diffs: list[Entry], manifests: list[Entry]) -> list[Entry]:
+    """Which records of how code differed no manifest names. A damaged manifest may name any of them."""
+    left = {diff.path: diff for diff in diffs}
+    nearest = sorted(manifests, key=lambda manifest: min(abs(manifest.age_s - diff.age_s) for diff in diffs)) if diffs else []
+    for first in range(0, len(nearest), AT_ONCE):  # a record's first manifest is committed just after it
+        if not left:
+            break
+        refs = [Ref(*entry.path.split("/")[1:3]) for entry in nearest[first : first + AT_ONCE]]
+        try:
+            read = each(store, lambda ref: load(store, ref), refs)
+        except IntegrityError:
+            return []
+        for manifest in filter(None, read):
+            left.pop(diff_path(str(manifest.provenance.get("diff"))), None)
+    return list(left.values())
+
+
+def _staying_manifests(folders: dict[str, list[Entry]], going: dict[str, Removal]) -> list[Entry]:
+    gone = {path for removal in going.values() for path in removal.objects}
+    entries = _entries(folders, "results/")
+    return [entry for entry in entries if entry.path.endswith("/manifest.json") and entry.path.count("/") == 3 and entry.path not in gone]
+
+
+def _entries(folders: dict[str, list[Entry]], area: str) -> list[Entry]:
+    return [entry for prefix, entries in folders.items() if prefix.startswith(area) for entry in entries]
+
+
+def _turn(path: str) -> str:
+    """When something is removed: results and work first, then records of how code differed, then leases."""
+    area = path.split("/")[0]
+    return area if area in ("code", "leases") else ""
+
+
 def _remove(store: Store, removal: Removal) -> bool:
     """Delete what was seen, a manifest first, so that no reader trusts the rest; not what has been taken up since."""
+    if _turn(removal.path) == "code" and any(last.could_commit for ref, last in standing(store).items() if ref != GC):
+        return False
     ref = _ref(removal.path)
     if ref and not removal.path.startswith("leases/") and (last := holder(store, ref)) and last.could_commit:
         return False
@@ -149,13 +191,18 @@ class _Works:
     def train(self) -> bool:
         return any(ref.stage == "trajectory" for ref in self.refs)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody works at all, other than removing."""
+        return bool(self.refs - {GC})
+
     def holds(self, ref: Ref) -> bool:
         return ref in self.refs
 
     def could_commit(self, path: str) -> bool:
         """Whether an object at this path, or of a path that is not known (""), may be being written by one of them."""
         if not path:
-            return bool(self.refs - {GC})
+            return self.busy
         parts = path.split("/")
         ref = _ref("/".join(parts[:3]) + "/") if parts[0] != "sources" else _ref(path)
         return ref is not None and (self.holds(ref) or (self.train and parts[0] == "results" and ref.stage in OF_TRAININGS))
@@ -238,9 +285,9 @@ def _trajectory(manifest: Manifest) -> Ref:
 
 
 def _folders(store: Store) -> dict[str, list[Entry]]:
-    """What lies at each address: `<area>/<stage>/<key>/`, `work/<stage>-<key>-…/`, `sources/<digest>/` or `sources/<digest>`."""
+    """What lies at each: `<area>/<stage>/<key>/`, `work/<stage>-<key>-…/`, `sources/<digest>` or below it, and `code/<digest>.diff`."""
     folders: dict[str, list[Entry]] = defaultdict(list)
-    for area, depth in (("results", 3), ("scratch", 3), ("leases", 3), ("sources", 2), ("work", 2)):
+    for area, depth in (("results", 3), ("scratch", 3), ("leases", 3), ("sources", 2), ("work", 2), ("code", 2)):
         for entry in store.list(f"{area}/"):
             parts = entry.path.split("/")
             folders["/".join(parts[:depth]) + ("/" if len(parts) > depth else "")].append(entry)

@@ -15,9 +15,10 @@ import pytest
 from edm2core.config.experiment import load_experiment
 from edm2core.config.settings import TrainingSettings
 from edm2core.errors import IntegrityError
-from edm2core.manifest import FileRecord, Manifest, Ref
+from edm2core.manifest import FileRecord, Manifest, Ref, diff_path
 from edm2core.plan import Task, average_ref, plan, trajectory_ref
 from edm2core.stages.main import work_folder
+from edm2core.store import gc
 from edm2core.store.base import Entry
 from edm2core.store.gc import DAY_S, apply, plan_gc
 from edm2core.store.leases import GC, Busy, acquire
@@ -267,7 +268,7 @@ def test_results_that_plans_name_are_not_read(aged: Aged, tmp_path: Path) -> Non
 
     aged.delete(f"results/average/of-{trajectory_ref(training).key}/manifest.json")
     plan_gc(Watched(aged.root))
-    assert read == ["leases/", "runs/kept/plan.json", "results/", "scratch/", "leases/", "sources/", "work/", "leases/"]
+    assert read == ["leases/", "runs/kept/plan.json", "results/", "scratch/", "leases/", "sources/", "work/", "code/", "leases/"]
 
 
 def test_two_do_not_remove_at_once_and_a_run_that_begins_waits(aged: Aged) -> None:
@@ -422,3 +423,91 @@ def test_event_files_stay_as_long_as_a_run_names_their_training(aged: Aged, tmp_
     aged.delete("runs/one/plan.json")
     apply(aged)
     assert aged.stat(path) is None
+
+
+def remove(store: LocalStore, ref: Ref) -> None:
+    for entry in [*store.list(f"{ref.folder}/")]:
+        store.delete(entry.path)
+
+
+def by_changed_code(store: LocalStore, ref: Ref, difference: str) -> str:
+    """A result made by code that differs from its revision; where it is kept how."""
+    path = diff_path(difference * 32)
+    store.create(path, b"diff --git a/x b/x\n")
+    store.write(f"{ref.folder}/a/file", b"12345")
+    record = FileRecord(5, "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5")
+    commit(store, Manifest(ref.stage, 1, ref.key, "", {}, {}, {}, "a", {"file": record}, {}, {"diff": difference * 32}))
+    return path
+
+
+def test_how_code_differed_stays_as_long_as_a_result_names_it(aged: Aged, tmp_path: Path) -> None:
+    kept = next(task.ref for task in record_run(aged, tmp_path, "kept", "digits/C") if task.stage == "metrics")
+    remove(aged, kept)
+    named = by_changed_code(aged, kept, "aa")
+    unneeded = Ref("metrics", "old")
+    goes = by_changed_code(aged, unneeded, "bb")
+    never = diff_path("cc" * 32)
+    aged.create(never, b"diff --git a/x b/x\n")
+    removals = plan_gc(aged)
+    assert {removal.path: removal.why for removal in removals} == {
+        goes: "no result names it",
+        never: "no result names it",
+        f"{unneeded.folder}/": "no run needs this result",
+    }
+    assert apply(aged) == (removals, sum(removal.size for removal in removals))
+    assert [entry.path for entry in aged.list("code/")] == [named]
+
+
+def test_how_code_differed_stays_while_anybody_works_and_while_it_is_young(aged: Aged) -> None:
+    path = diff_path("cc" * 32)
+    aged.create(path, b"diff --git a/x b/x\n")
+    with acquire(aged, Ref("sample", "k")):  # may be about to commit a result that names it
+        aged.young.add("leases/sample/k/")
+        assert plan_gc(aged, days=0) == []
+    aged.young.add("code/")
+    assert plan_gc(aged) == []
+    assert path in {removal.path for removal in plan_gc(aged, days=0)}
+
+
+def test_how_code_differed_stays_where_work_begins_while_other_things_are_removed(aged: Aged) -> None:
+    path = diff_path("cc" * 32)
+    aged.create(path, b"diff --git a/x b/x\n")
+    by_changed_code(aged, Ref("metrics", "old"), "bb")
+
+    class Begins(Aged):
+        def delete(self, path: str) -> None:
+            super().delete(path)
+            if path.endswith("/manifest.json"):
+                acquire(self, Ref("sample", "k"))
+
+    begins = Begins(aged.root)
+    begins.young.add("leases/sample/k/")
+    apply(begins)
+    assert aged.stat(path)
+
+
+def test_how_code_differed_stays_where_a_manifest_cannot_be_read(aged: Aged, tmp_path: Path) -> None:
+    ref = record_run(aged, tmp_path, "kept", "digits/C")[0].ref
+    aged.create(diff_path("cc" * 32), b"diff --git a/x b/x\n")
+    aged.write(ref.manifest, aged.read(ref.manifest)[:-9])
+    assert plan_gc(aged) == []
+
+
+def test_manifests_are_read_for_it_only_until_all_are_found(aged: Aged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "AT_ONCE", 1)
+    tasks = record_run(aged, tmp_path, "kept", "digits/C")
+    remove(aged, tasks[0].ref)
+    by_changed_code(aged, tasks[0].ref, "aa")
+    read: list[str] = []
+
+    class Dated(Aged):
+        def read(self, path: str) -> bytes:
+            read.append(path)
+            return super().read(path)
+
+        def list(self, prefix: str) -> Iterator[Entry]:
+            for entry in super().list(prefix):
+                yield entry if entry.path.startswith("code/") or entry.path == tasks[0].ref.manifest else entry._replace(age_s=99 * DAY_S)
+
+    assert plan_gc(Dated(aged.root)) == []
+    assert [path for path in read if path.endswith("manifest.json") and "/average/" not in path] == [tasks[0].ref.manifest]
