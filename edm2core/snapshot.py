@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edm2core.affine import Affine
+from edm2core.config.fields import weights_file
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion import Denoiser
 from edm2core.errors import InputError, IntegrityError
@@ -34,11 +35,6 @@ class DenoiserSettings(Protocol):
 
     @property
     def diffusion(self) -> DiffusionSettings: ...
-
-
-def weights_file(ema: str) -> str:
-    """The file that holds an average: `fixed`, or a relative width such as `0.050`."""
-    return f"ema-{ema}.safetensors"
 
 
 def save(

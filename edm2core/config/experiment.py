@@ -46,7 +46,7 @@ class ExperimentFile(Settings):
     ] = ()  # left out, and said so, where their extractor's weights are absent
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
-    exact: bool = False  # float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
+    exact: bool = False  # computed in float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
     recheck: Annotated[int, Field(ge=0, le=1000)] = 0  # fresh draws that each training's best snapshot is evaluated with again
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own

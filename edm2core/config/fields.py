@@ -66,6 +66,11 @@ def average_name(value: Any) -> str:
     return "fixed" if value == "fixed" else f"{width:.3f}"
 
 
+def weights_file(ema: str) -> str:
+    """The file of a snapshot that holds an average: `fixed`, or a relative width such as `0.050`."""
+    return f"ema-{ema}.safetensors"
+
+
 def _has_name(width: float) -> bool:
     """Whether there is a power-function average of this width, and three decimals name it."""
     return 0 < width < 12**-0.5 and abs(round(width, 3) - width) <= 1e-9

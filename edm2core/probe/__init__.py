@@ -2,7 +2,18 @@
 
 from edm2core.probe.cells import PIXELS, Cell, Features, cells_of, denoiser_features, pixel_features
 from edm2core.probe.heads import Heads
-from edm2core.probe.scores import accuracy, choose, confusion, few_of_each, mean_and_deviation, nearest, stratified_split
+from edm2core.probe.scores import (
+    accuracy,
+    choose,
+    confusion,
+    few_of_each,
+    hits,
+    mean_and_deviation,
+    nearest,
+    percent,
+    standard_error,
+    stratified_split,
+)
 from edm2core.probe.sources import Cached, Data, Fresh, Labelled, Source, Split
 
 __all__ = [
@@ -22,8 +33,11 @@ __all__ = [
     "confusion",
     "denoiser_features",
     "few_of_each",
+    "hits",
     "mean_and_deviation",
     "nearest",
+    "percent",
     "pixel_features",
+    "standard_error",
     "stratified_split",
 ]

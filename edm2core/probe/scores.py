@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 import torch
@@ -14,10 +15,30 @@ from edm2core.probe.cells import Cell, generator
 TEMPERATURE = 0.07  # of the votes of nearest neighbours (Wu et al. 2018, arXiv 1805.01978; DINO's)
 
 
+def hits(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Whether the label [N] is the predicted one, [N], or among the several likeliest, [N, k]; bool [N]."""
+    return predictions == labels if predictions.ndim == 1 else (predictions == labels[:, None]).any(dim=1)
+
+
+def percent(hit: Tensor) -> float:
+    """The share of hits, bool [N]."""
+    return round(float(hit.double().mean()) * 100, 4)
+
+
 def accuracy(predictions: Tensor, labels: Tensor) -> float:
     """Percent of predictions, [N] or the several likeliest [N, k], among which the label [N] is."""
-    hit = predictions == labels if predictions.ndim == 1 else (predictions == labels[:, None]).any(dim=1)
-    return round(float(hit.double().mean()) * 100, 4)
+    return percent(hits(predictions, labels))
+
+
+def standard_error(seeds: Sequence[Tensor]) -> float:
+    """In percent, of the mean accuracy over the probe's seeds, on other test images; each seed's hits are bool [N].
+
+    √(p(1 - p)/n) for one seed. Of several, what each differs in from the others on the same image is averaged out.
+    """
+    of_image = torch.stack(list(seeds)).double()
+    mean, _ = mean_and_deviation([percent(hit) for hit in seeds])
+    within = float(of_image.var(dim=0, correction=0).mean()) * 100**2
+    return round(math.sqrt(max(mean * (100 - mean) - within, 0.0) / of_image.shape[1]), 4)
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:

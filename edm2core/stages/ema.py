@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edm2core import snapshot
+from edm2core.config.fields import weights_file
 from edm2core.made_by import several_of
 from edm2core.plan import CheckpointSettings
 from edm2core.stages.main import main
@@ -24,7 +25,7 @@ def run(work: Workspace) -> None:
         return
     given, sigma_rel = work.inputs["snapshot"], work.settings["sigma_rel"]
     found, epoch, name = mixture(work.store, given.manifest, sigma_rel), given.manifest.metadata["epoch"], f"{sigma_rel:.3f}"
-    of_way = found.rounding_share(lambda width: given.path(snapshot.weights_file(width)))
+    of_way = found.rounding_share(lambda width: given.path(weights_file(width)))
     if not work.settings.get("force"):
         found.must_be_fine(name, work.task.title, of_way)
     folder = given.all()
@@ -33,11 +34,11 @@ def run(work: Workspace) -> None:
     *stored, own = found.mix.coefficients.reshape(-1, len(found.widths))
     for number, (manifest, shares) in enumerate(zip(found.stored.values(), stored, strict=True), start=1):
         with TemporaryDirectory(dir=work.out.parent) as place:  # they may be large together
-            for file, share in zip(map(snapshot.weights_file, found.widths), shares, strict=True):
+            for file, share in zip(map(weights_file, found.widths), shares, strict=True):
                 _add(mixed, work.store.fetch(manifest.path(file), Path(place), manifest.files[file]), share)
         work.progress(number, len(stored), unit="averages")
     for width, share in zip(found.widths, own, strict=True):
-        _add(mixed, folder / snapshot.weights_file(width), share)
+        _add(mixed, folder / weights_file(width), share)
     weights = {**denoiser.state_dict(), **{key: weight.float() for key, weight in mixed.items()}}
     settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=epoch)
     snapshot.save(work.out, {name: weights}, settings, denoiser.affine, epoch=epoch)

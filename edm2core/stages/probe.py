@@ -38,9 +38,12 @@ from edm2core.probe import (
     confusion,
     denoiser_features,
     few_of_each,
+    hits,
     mean_and_deviation,
     nearest,
+    percent,
     pixel_features,
+    standard_error,
     stratified_split,
 )
 from edm2core.stages.main import main
@@ -125,37 +128,38 @@ def _row(cell: Cell, on_validation: float | None, on_test: float, chosen: bool) 
     return {**place, "validation_accuracy": on_validation, "test_accuracy": on_test, "chosen": chosen}
 
 
-def _extras(study: _Study, cell: Cell) -> dict[str, list[float]]:
-    """The other accuracies asked for at the chosen cell, of each seed: they need few looks at the images, so those are computed once."""
+def _extras(study: _Study, cell: Cell) -> dict[str, list[Tensor]]:
+    """What else was asked for at the chosen cell: hits of each seed. It needs few looks at the images, so those are computed once."""
     settings, data = study.settings, study.data
     if not (settings.knn or settings.few_shot):
         return {}
     source = study.source if isinstance(study.source, Cached) else study.cached([cell], "features-chosen")
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Tensor]] = {}
     if settings.knn:
         looks = [source.look([cell], split, index, settings.seeds[0]) for split, index in study.splits]
         bank, looked = (torch.cat([group[0] for (group,), _ in look]) for look in looks)
         classes = nearest(bank, data.train.labels, looked, settings.knn, data.classes)
-        found["knn_accuracy"] = [accuracy(classes, data.test.labels)]
+        found["knn_accuracy"] = [hits(classes, data.test.labels)]
     for share in settings.few_shot:
         name = f"probe_accuracy_{share:.3%}".rstrip("%").rstrip("0").rstrip(".") + "pct"
         for seed in settings.seeds:
             index = few_of_each(data.train.labels, share, seed)
             (heads,) = study.trained([cell], index, seed, f"few-{share:g}", source)
             classes = study.best(heads, source=source)[cell]
-            found.setdefault(name, []).append(accuracy(classes[:, 0], data.test.labels))
+            found.setdefault(name, []).append(hits(classes[:, 0], data.test.labels))
     return found
 
 
-def _write(study: _Study, found: _Found, extras: dict[str, list[float]], classes: Sequence[str]) -> None:
+def _write(study: _Study, found: _Found, extras: dict[str, list[Tensor]], classes: Sequence[str]) -> None:
     work, settings, labels = study.work, study.settings, study.data.test.labels
     pixels = "snapshot" not in work.inputs
-    several = {"pixel_accuracy" if pixels else "probe_accuracy": [accuracy(best[:, 0], labels) for best in found.best]}
+    right = {"pixel_accuracy" if pixels else "probe_accuracy": [hits(best[:, 0], labels) for best in found.best]}
     if study.count == TOP and not pixels:
-        several["probe_top5"] = [accuracy(best, labels) for best in found.best]
+        right["probe_top5"] = [hits(best, labels) for best in found.best]
     if found.on_test is not None:
-        several["probe_accuracy_picked_on_test"] = [accuracy(best[:, 0], labels) for best in found.best_on_test]
-    several |= extras
+        right["probe_accuracy_picked_on_test"] = [hits(best[:, 0], labels) for best in found.best_on_test]
+    right |= extras
+    several = {name: [percent(hit) for hit in seeds] for name, seeds in right.items()}
     means = {name: mean_and_deviation(values) for name, values in several.items()}
     values = {name: mean for name, (mean, _) in means.items()}
     chosen = _place(found.chosen) | {"by": found.by}
@@ -167,7 +171,7 @@ def _write(study: _Study, found: _Found, extras: dict[str, list[float]], classes
     facts = {
         **values,
         "deviations": {name: deviation for name, (_, deviation) in means.items() if deviation is not None},
-        "standard_errors": {name: round(math.sqrt(mean * (100 - mean) / len(labels)), 4) for name, mean in values.items()},
+        "standard_errors": {name: standard_error(seeds) for name, seeds in right.items()},
         "chosen": chosen,
         "picked_on_test": _place(found.on_test) if found.on_test else None,
         "cells": found.rows,

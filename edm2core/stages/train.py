@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from edm2core import snapshot
 from edm2core.affine import Affine
 from edm2core.compiling import wanted
+from edm2core.config.fields import weights_file
 from edm2core.data import load_prepared
 from edm2core.devices import pick_device
 from edm2core.errors import InputError, Interrupted
@@ -120,7 +121,7 @@ class Training:
         """The trajectory's beginning: at step 0, or where the checkpoint that it starts from ended."""
         trainer = Trainer(self.settings, affine, images, self.rank, self.world_size, labels)
         if start := self.inputs.get("start"):
-            ema = safetensors.torch.load_file(start.path(snapshot.weights_file("fixed")))
+            ema = safetensors.torch.load_file(start.path(weights_file("fixed")))
             state = safetensors.torch.load_file(start.path(STATE)) if STATE in start.manifest.files else {}
             trainer.start(state, ema, start.manifest.metadata["epoch"], start.manifest.metadata["updates"])
         return trainer
@@ -314,7 +315,7 @@ class Training:
         for name in names:
             part = f"average/{name}/"
             weights = {k.removeprefix(part): v for k, v in averages.result().items() if k.startswith(part)}
-            safetensors.torch.save_file(packed(weights), out / snapshot.weights_file(name))
+            safetensors.torch.save_file(packed(weights), out / weights_file(name))
         key, who = average_ref(self.trajectory, epoch).key, self.task.title.rsplit(" · ", 1)[0]
         task = Task(
             "average",

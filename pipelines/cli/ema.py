@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from edm2core.config.fields import average_name
+from edm2core.config.fields import average_name, weights_file
 from edm2core.errors import InputError
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import ema_task
@@ -59,7 +59,7 @@ def _rounding_share(where: Store, manifest: Manifest, found: Mixture) -> float |
     with TemporaryDirectory() as folder:
 
         def weights(width: str) -> Path:
-            file = f"ema-{width}.safetensors"
+            file = weights_file(width)
             return where.fetch(manifest.path(file), Path(folder), manifest.files[file])
 
         return found.rounding_share(weights)

@@ -5,7 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edm2core.probe import Cell, accuracy, choose, confusion, few_of_each, mean_and_deviation, nearest, stratified_split
+from edm2core.probe import (
+    Cell,
+    accuracy,
+    choose,
+    confusion,
+    few_of_each,
+    mean_and_deviation,
+    nearest,
+    standard_error,
+    stratified_split,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,6 +57,24 @@ def test_the_label_among_the_likeliest_is_a_hit() -> None:
 def test_over_seeds() -> None:
     assert mean_and_deviation([90.0]) == (90.0, None)
     assert mean_and_deviation([90.0, 91.0, 92.0]) == (91.0, 1.0)
+
+
+def test_the_standard_error_is_what_other_test_images_change() -> None:
+    """Images differ in how hard they are, seeds in which of them they get wrong; 3,000 sets of test images."""
+    draws = torch.Generator().manual_seed(0)
+    for seeds in (1, 3):
+        hard = torch.rand(3000, 1, 200, generator=draws) ** 0.5
+        hits = torch.rand(3000, seeds, 200, generator=draws) < hard
+        true = float(hits.double().mean((1, 2)).std()) * 100
+        errors = torch.tensor([standard_error(list(one)) for one in hits[:500]])
+        assert float(errors.square().mean().sqrt()) == pytest.approx(true, rel=0.05)
+
+
+def test_seeds_that_agree_have_the_standard_error_of_one() -> None:
+    hit = torch.tensor([True, True, True, False])
+    assert standard_error([hit]) == standard_error([hit, hit, hit]) == pytest.approx((75 * 25 / 4) ** 0.5, abs=1e-4)
+    assert standard_error([hit[:3]]) == 0
+    assert standard_error([torch.tensor(x) for x in ([True, False, False], [False, True, False], [False, False, True])]) == 0
 
 
 def test_near_neighbours_outvote_many_far_ones() -> None:

@@ -61,6 +61,17 @@ def test_test_images_and_a_models_are_measured_as_samples_are(bench: Any, inputs
     assert json.loads((bench.folder / "store" / test.path("calibration.json")).read_text()).items() <= test.metadata.items()
 
 
+def test_the_error_does_not_depend_on_images_lying_class_by_class(bench: Any, inputs: dict[str, Ref]) -> None:
+    data = load_prepared(next((bench.folder / "store" / inputs["data"].folder).glob("*/dataset.json")).parent)
+    images, labels = data.train_images[:700].transpose(0, 2, 3, 1), data.train_labels[:700]
+    found = {}
+    for name, order in {"mixed": np.random.default_rng(0).permutation(700), "by class": np.argsort(labels, kind="stable")}.items():
+        np.save(bench.folder / f"{name}.npy", images[order])
+        found[name] = bench.run(calibration.run, "calibration", settings("images", bench.folder / f"{name}.npy"), inputs)[1].metadata
+    assert found["by class"]["distance"] == pytest.approx(found["mixed"]["distance"], rel=1e-6)
+    assert found["by class"]["error"] == pytest.approx(found["mixed"]["error"], rel=0.6)  # ten blocks tell it to a quarter
+
+
 def test_samples_in_the_store_are_a_models_images(bench: Any, inputs: dict[str, Ref]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8)
     work = bench.workspace("sample", {}, {})
