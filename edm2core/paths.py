@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -38,7 +40,14 @@ def located(address: str, base: Path, where: str, *, urls: bool) -> str:
     without a host.
     """
     if not is_url(address):
-        return str((base / local_path(address, where)).resolve())
+        path = base / local_path(address, where)
+        try:
+            if path.is_symlink() and not path.exists():
+                raise FileNotFoundError(f"it is a link to {os.readlink(path)!r}, which leads nowhere")
+            return str(path.resolve())
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte in it, a circle of links
+            what = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise InputError(f"The path {reprlib.repr(str(path))} cannot be used: {what}.", where=where, do_next="Correct it.") from error
     kinds = "a local path, or an http(s) URL" if urls else "a local path"
     try:
         parts = urlsplit(address)

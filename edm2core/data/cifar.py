@@ -42,16 +42,21 @@ def _members(files: Files, wanted: tuple[str, ...]) -> dict[str, str]:
     for basename in wanted:
         count = list(found.values()).count(basename)
         if count != 1:
+            others = {PurePosixPath(name).suffix for name in files.sizes} & {".bin", ".mat"}
             raise InputError(
                 f"There is {count or 'no'} member named {basename!r}, which this format has once.",
                 where=str(files.path),
-                do_next="Check that data.format names this archive's format, or get the archive again.",
+                do_next=f"It holds {others.pop()} files: get the archive of the python version, which is read."
+                if others
+                else "Check that data.format names this archive's format, or get the archive again.",
             )
     return found
 
 
 def _class_names(content: dict[bytes, Any], key: bytes, where: str) -> tuple[str, ...]:
     names = content.get(key)
+    if isinstance(names, _Array):
+        names = names.value(where, _TEXTS).tolist()
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, bytes | str) for name in names):
         raise _odd(where, f"holds no class names under {key!r}")
     return tuple(name.decode(errors="replace") if isinstance(name, bytes) else printable(name) for name in names)
@@ -60,7 +65,8 @@ def _class_names(content: dict[bytes, Any], key: bytes, where: str) -> tuple[str
 def _batch(content: dict[bytes, Any], label_key: bytes, classes: int, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     data, labels = content.get(b"data"), content.get(label_key)
     if isinstance(labels, _Array):
-        labels = labels.value(where, _INTEGERS).tolist()
+        array = labels.value(where, _INTEGERS)
+        labels = (array[:, 0] if array.shape[1:] == (1,) else array).tolist()
     if not isinstance(data, _Array) or not isinstance(labels, list | tuple):
         raise _odd(where, f"lacks an array b'data' or a list {label_key!r}")
     images: NDArray[np.uint8] = data.value(where, ("u1",)).astype(np.uint8, copy=False)
@@ -95,8 +101,8 @@ class _Dtype:
                 self.order = order.decode("latin1") if isinstance(order, bytes) else order
 
     def of(self, kinds: Collection[str], data: bytes | bytearray) -> NDArray[Any]:
-        """The numbers in these bytes. Raises ValueError where they are of no such kind."""
-        if self.name not in kinds or self.order not in ("|", "<", ">", "="):
+        """The numbers or texts in these bytes. Raises ValueError where they are of no such kind."""
+        if not any(re.fullmatch(kind, str(self.name)) for kind in kinds) or self.order not in ("|", "<", ">", "="):
             raise ValueError(f"{self.name} is none of {', '.join(kinds)}")
         return np.frombuffer(data, np.dtype(f"{self.order}{self.name}"))
 
@@ -119,10 +125,10 @@ class _Array:
                 try:
                     array = dtype.of(kinds, data)
                 except ValueError:
-                    raise _odd(where, f"has an array that is not one of {'bytes' if kinds == ('u1',) else 'integers'}") from None
+                    raise _odd(where, f"has an array that is not one of {_KINDS[kinds]}") from None
                 if array.size == np.prod(shape, dtype=object):
                     return array.reshape(shape, order="F" if fortran else "C")
-        raise _odd(where, f"has an array that is not one of {'bytes' if kinds == ('u1',) else 'integers'}")
+        raise _odd(where, f"has an array that is not one of {_KINDS[kinds]}")
 
 
 # Instances with empty __slots__: a pickle can call them and can set nothing on them.
@@ -150,14 +156,15 @@ class _FromBuffer:
 
 
 class _Scalar:
-    """numpy's, of a single number such as np.int64(3)."""
+    """numpy's, of a single number or text such as np.int64(3)."""
 
     __slots__ = ()
 
-    def __call__(self, dtype: object, data: object = None) -> int:
+    def __call__(self, dtype: object, data: object = None) -> int | str | bytes:
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
             raise ValueError("it has a number that is none")
-        return int(dtype.of(_INTEGERS, data)[0])
+        found: int | str | bytes = dtype.of((*_INTEGERS, *_TEXTS), data)[0].item()
+        return found
 
 
 class _Encode:
@@ -188,6 +195,8 @@ class _MakeDict:
 
 
 _INTEGERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
+_TEXTS = (r"[US]\d+",)
+_KINDS = {("u1",): "bytes", _INTEGERS: "integers", _TEXTS: "texts"}
 _ALLOWED: dict[tuple[str, str], object] = {
     **{
         (f"{package}.{name}", function): stand_in
@@ -205,7 +214,9 @@ _ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): _MakeDict(),
 }
 _HARMLESS = re.compile(
-    r"numpy\.(u?int|float|complex|bool|str|bytes)\w*|collections\.\w+|datetime\.\w+|pathlib\.\w*Path|decimal\.Decimal|"
+    r"(builtins|__builtin__)\.(set|frozenset|complex|x?range|slice|dict|list|tuple|int|long|float|bool|str|unicode|object)|"
+    r"numpy\.(u?int|float|complex|bool|str|bytes|datetime|timedelta)\w*|numpy\.(ma\.core|matrixlib\.defmatrix|_?core\.records|rec)\.\w+|"
+    r"collections\.\w+|datetime\.\w+|pathlib\.\w*Path|decimal\.Decimal|fractions\.Fraction|uuid\.UUID|types\.SimpleNamespace|"
     r"torch\._utils\._rebuild_\w+|torch\.\w*Storage|torch\.storage\.\w+|PIL\.\w+\.\w+|pandas\.[\w.]+"
 )
 """Names that only make data, of kinds that no archive of these needs."""

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -45,6 +45,7 @@ LEFT_BEHIND = frozenset(
 )
 """What systems leave in folders, lower-case, beside names that begin with a dot: never part of a data set."""
 _AGAIN = "The file is incomplete or altered: get it again from where it came."
+_NO_ARCHIVE = "Give a folder, a zip or a tar. If it was one, it is altered: get it again from where it came."
 _UNREADABLE = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 _COMPRESSED: dict[bytes, Callable[[Path], BufferedIOBase]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -76,8 +77,8 @@ class Files:
     unstated: tuple[str, ...] = ()  # names that are in some other encoding, which nothing states
 
     def where(self, name: str) -> str:
-        """How messages name a member."""
-        return str(self.path / name) if self.kind == "folder" else f"{self.path}, in it {name!r}"
+        """How messages name a member; "" is the source itself."""
+        return str(self.path / name) if self.kind == "folder" or not name else f"{self.path}, in it {name!r}"
 
     def head(self, name: str, size: int) -> bytes:
         """At most `size` bytes of a member's beginning. Raises InputError naming it."""
@@ -224,8 +225,10 @@ def _opened(path: Path, opener: Callable[[], Archive]) -> Iterator[Archive]:
         archive = opener()
     except _UNREADABLE as error:
         kind = kind_of(beginning(path))
-        what = f"It is {kind.name}, and no readable zip or tar archive" if kind else "It is not a readable zip or tar archive"
-        raise InputError(f"{what}.", where=str(path), do_next=_AGAIN) from error
+        if kind and kind not in (ZIP, TAR) and isinstance(error, tarfile.ReadError):
+            raise InputError(f"It is {kind.name}, and what is in it is no tar archive.", where=str(path), do_next=kind.do_next) from error
+        what = f"It begins as {kind.name} and cannot be read to its end" if kind else "It is not a readable zip or tar archive"
+        raise InputError(f"{what}.", where=str(path), do_next=_AGAIN if kind else _NO_ARCHIVE) from error
     with archive:
         yield archive
 
@@ -237,14 +240,18 @@ def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
     unstated: list[str] = []
     renamed = False
     check_zip(archive.infolist(), path)
+    names = _zip_names(archive.infolist())
+    slashes = any(own is None and "/" in name for name, own in names.items())
     for info in archive.infolist():
         if not info.is_dir():
             _readable(info, path)
-        own = _zip_name(info)
+        own = names[info.filename]
         renamed |= own not in (None, info.filename)
+        name = _inside(own or info.filename, path)
         if own is None:
             unstated.append(info.filename)
-        name = _inside(own or info.filename, path)
+            if slashes and "\\" in info.filename:  # half of some character, as in Shift-JIS: no folder's name ends there
+                name, renamed = PurePosixPath(info.filename).as_posix(), True
         if stat.S_ISLNK(info.external_attr >> 16):
             raise _link(path, info.filename)
         if info.is_dir():
@@ -276,21 +283,30 @@ def _readable(info: zipfile.ZipInfo, path: Path) -> None:
         )
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str | None:
-    """A member's name. Where the zip states no encoding: by its Unicode field, else as UTF-8; None where it is neither."""
+def _zip_names(members: list[zipfile.ZipInfo]) -> dict[str, str | None]:
+    """The members' names by those that zipfile gave them; None where they are in an encoding that nothing states.
+
+    Names that state none are all read as UTF-8, or none of them where one is not: bytes of other encodings can look like it.
+    """
+    names = {info.filename: _stated_name(info) for info in members}
+    with suppress(UnicodeDecodeError):
+        names |= {name: name.encode("cp437").decode() for name, stated in names.items() if stated is None}  # zipfile decoded them so
+    return names
+
+
+def _stated_name(info: zipfile.ZipInfo) -> str | None:
+    """A member's name where the zip states its encoding, by a flag or in its Unicode field."""
     if info.flag_bits & _UTF8 or info.filename.isascii():
         return info.filename
-    raw = info.filename.encode("cp437")  # how zipfile decoded it
+    raw = info.filename.encode("cp437")
     extra = info.extra
     while len(extra) >= 4:
         kind, size = struct.unpack("<HH", extra[:4])
         field, extra = extra[4 : 4 + size], extra[4 + size :]
         if kind == _UNICODE_PATH and len(field) > 5 and int.from_bytes(field[1:5], "little") == zlib.crc32(raw):
-            raw = field[5:]
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+            with suppress(UnicodeDecodeError):
+                return field[5:].decode()
+    return None
 
 
 def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:

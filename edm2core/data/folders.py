@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files, open_files
-from edm2core.data.nvlabs import is_nvlabs, labelled
+from edm2core.data.nvlabs import LABELS, is_nvlabs, labelled
 from edm2core.data.split import ClassCount, test_images
 from edm2core.errors import InputError, printable
 
@@ -28,8 +30,8 @@ SPLITS = {
 }
 _BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img", "folder"})  # words that go with a split's name
 _NO_CLASSES = (
-    "Images without classes go into one folder of any name, with network.classes: 0, and `probe: false` in the experiment, "
-    "since there is nothing to tell apart."
+    "Images without classes go into one folder of any name, the same in every split, with network.classes: 0, and `probe: false` in the "
+    "experiment, since there is nothing to tell apart."
 )
 
 Groups = dict[str, list[str]]  # class name -> its images' names; both sorted, labels of NVlabs' archives as numbers
@@ -61,17 +63,18 @@ def class_folders(files: Files) -> Folders:
             "Images are read from a folder or a zip, not from a tar.", where=str(files.path), do_next="Unpack it, or pack it as a zip."
         )
     root = _root(files)
-    notes = _left_out(files)
     images = [name for name in files.sizes if is_image(name)]
     later = files.renamed or any(map(is_image, files.left_behind)) or any(name.lower().endswith(LATER_SUFFIXES) for name in images)
     if is_nvlabs(files, root, images):
         groups, said = labelled(files, root, images)
-        return Folders(groups, None, notes + said, revised=True)
+        return Folders(groups, None, _left_out(files, read=root + LABELS) + said, revised=True)
     top = _subfolders(files, root)
+    notes = _left_out(files)
     if _are_splits(files, root, top):
-        train, test, note = _two_splits(files, root, top)
-        return Folders(train, test, notes + note, later or not ("train" in top and {"test", "val"} & top))
-    return Folders(class_groups(files, root), None, notes, later)
+        train, test, note, unwrapped = _two_splits(files, root, top)
+        return Folders(train, test, notes + note, later or unwrapped or not ("train" in top and {"test", "val"} & top))
+    _check_not_splits(files, root, top)
+    return Folders(class_groups(files, root), None, notes + _splits_inside(files, root, top), later)
 
 
 def survey(path: Path, test_share: float) -> Survey:
@@ -89,10 +92,19 @@ def survey(path: Path, test_share: float) -> Survey:
     return Survey([ClassCount(printable(name), len(images) - tested[name], tested[name]) for name, images in train.items()], revised)
 
 
-def split_of(folder: str) -> str | None:
-    """The split that a folder's name says: train, test or val, in any case and by its synonyms ("TRAIN", "training_set"); else None."""
-    words = [word for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder).lower()) if word not in _BESIDE]
-    return SPLITS.get(words[0]) if len(words) == 1 else None
+def splits_of(folders: Collection[str]) -> dict[str, str]:
+    """The folders whose names say a split, and which: train, test or val, in any case and by its synonyms ("TRAIN", "training_set").
+
+    What all names share is no matter ("seg_train", "seg_test", "seg_pred").
+    """
+    words = {folder: _words(folder) for folder in folders}
+    shared = set.intersection(*map(set, words.values())) - SPLITS.keys() if len(words) > 1 else set()
+    own = {folder: [word for word in found if word not in shared] for folder, found in words.items()}
+    return {folder: SPLITS[found[0]] for folder, found in own.items() if len(found) == 1 and found[0] in SPLITS}
+
+
+def _words(folder: str) -> list[str]:
+    return [word for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder).lower()) if word not in _BESIDE]
 
 
 def is_image(name: str) -> bool:
@@ -100,17 +112,21 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def class_groups(files: Files, root: str) -> Groups:
-    """The images below each sub-folder of `root` ("" or "…/"). Raises InputError for an empty class and an image in no class."""
+def class_groups(files: Files, root: str, split: str = "") -> Groups:
+    """The images below each sub-folder of `root` ("" or "…/"), which may be that of a split.
+
+    Raises InputError for an empty class and an image in no class.
+    """
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in files.sizes:
         if name.startswith(root) and is_image(name):
             first, slash, _ = name[len(root) :].partition("/")
             if not slash:
                 raise InputError(
-                    "The image is in no class folder.",
+                    f"The image is in no class folder{f' of the split {split}/' if split else ''}.",
                     where=files.where(name),
-                    do_next=f"Put every image into its class's folder. {_NO_CLASSES}",
+                    do_next=f"Put every image into its class's folder. {_NO_CLASSES}"
+                    + (f" If {split}/ is a class and no split, rename it." if split else ""),
                 )
             groups[first].append(name)
     if not groups:
@@ -131,9 +147,9 @@ def _what_it_holds(files: Files, root: str) -> str:
     return f"Images end in {', '.join(sorted(SUFFIXES))}." + (f" It holds {held}." if held else "")
 
 
-def _left_out(files: Files) -> list[str]:
-    """In words, what is not read of a source."""
-    skipped = [name for name in files.sizes if not is_image(name)]
+def _left_out(files: Files, read: str = "") -> list[str]:
+    """In words, what is not read of a source, where `read` is a file that is, beside the images."""
+    skipped = [name for name in files.sizes if not is_image(name) and name != read]
     unread = [name for name in skipped if PurePosixPath(name).suffix.lower() in UNREAD]
     found = {
         "Without an image's suffix and left out": skipped,
@@ -146,39 +162,77 @@ def _left_out(files: Files) -> list[str]:
 
 def _are_splits(files: Files, root: str, top: set[str]) -> bool:
     """Whether the folders are splits and no classes: all are named so, or one for training is and has another or classes inside."""
-    named = {folder: split for folder in top if (split := split_of(folder))}
+    named = splits_of(top)
     training = [folder for folder, split in named.items() if split == "train"]
     inside = any(_subfolders(files, f"{root}{folder}/") for folder in training)
     return bool(named) and (len(named) == len(top) or (bool(training) and (len(named) > len(training) or inside)))
 
 
-def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups, list[str]]:
-    named = _split_names(files, root, top)
-    train = class_groups(files, f"{root}{named['train']}/")
+def _check_not_splits(files: Files, root: str, top: set[str]) -> None:
+    """Raises InputError for folders such as trainA, trainB, testA and testB, which all say a split and more."""
+    said = [{SPLITS[word] for word in _words(folder) if word in SPLITS} for folder in top]
+    if all(len(splits) == 1 for splits in said) and len(set.union(*said, set())) > 1:
+        raise InputError(
+            f"{', '.join(f'{folder}/' for folder in sorted(top))} look like splits of several kinds, not like classes.",
+            where=files.where(root),
+            do_next="Give one folder train and one folder test, with the same class folders inside, or name classes otherwise.",
+        )
+
+
+def _splits_inside(files: Files, root: str, top: set[str]) -> list[str]:
+    """What is said of class folders that hold splits: these are read together."""
+    inside = {folder: _subfolders(files, f"{root}{folder}/") for folder in sorted(top)}
+    if not inside or not all(folders and len(splits_of(folders)) == len(folders) for folders in inside.values()):
+        return []
+    folder, folders = next(iter(inside.items()))
+    return [
+        f"The class folders hold folders of splits, such as {root}{folder}/{min(folders)}/: they are read together, and a share of each "
+        "class is the test split. To keep the splits, put them at the top, with the class folders inside."
+    ]
+
+
+def _inside_split(files: Files, root: str, folder: str) -> str:
+    """Where a split's class folders lie: in its folder, or in another of the same name in it, as Kaggle's archives have them."""
+    while _subfolders(files, f"{root}{folder}/") == {PurePosixPath(folder).name}:
+        folder = f"{folder}/{PurePosixPath(folder).name}"
+    return folder
+
+
+def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups, list[str], bool]:
+    """The splits' groups, what is said of them, and whether a split's folder was found in another of its name."""
+    folders = _split_names(files, root, top)
+    named = {split: _inside_split(files, root, folder) for split, folder in folders.items()}
+    train = class_groups(files, f"{root}{named['train']}/", named["train"])
     if "test" not in named and "val" not in named:
         raise InputError(
             f"{named['train']}/ has class folders, but no test/ or val/ stands beside it.",
             where=files.where(root),
-            do_next="Name the test split's folder test or val.",
+            do_next=f"Name the test split's folder test or val; or rename {folders['train']}/, if it is a class.",
         )
     with_images = {name[len(root) :].split("/")[0] for name in files.sizes if name.startswith(root) and is_image(name)}
-    if other := sorted(with_images - set(named.values())):
+    if other := sorted(with_images - set(folders.values())):
         raise InputError(
-            "It holds images but is neither train/, test/ nor val/.",
+            f"It holds images and is no split, and {folders['train']}/ beside it is one.",
             where=files.where(root + other[0]),
-            do_next="Move it out of the data set.",
+            do_next=f"Move it out of the data set; or rename {folders['train']}/, if it is a class.",
         )
     chosen, notes = _test_split(files, root, named, train)
-    test = class_groups(files, f"{root}{chosen}/")
+    test = class_groups(files, f"{root}{chosen}/", chosen)
     for name in sorted(train.keys() ^ test.keys()):
         has, lacks = (named["train"], chosen) if name in train else (chosen, named["train"])
+        alike = [other for other in (test if name in train else train) if _alike(other) == _alike(name)]
         raise InputError(
-            f"Class {name!r} is in {has}/ and missing here.",
+            f"Class {name!r} is in {has}/ and missing here"
+            + (f", where {alike[0]!r} differs in case or in how its accents are encoded." if alike else "."),
             where=files.where(f"{root}{lacks}/{name}"),
             do_next="Give both splits the same class folders."
             + (" Tiny-ImageNet as it is published is read by data.format: tinyimagenet." if f"{root}wnids.txt" in files.sizes else ""),
         )
-    return train, test, notes
+    return train, test, notes, named != folders
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -> tuple[str, list[str]]:
@@ -194,8 +248,9 @@ def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -
 def _split_names(files: Files, root: str, top: set[str]) -> dict[str, str]:
     """train, test and val, those that are there: the folder. Raises InputError where two folders say the same, or none is for training."""
     found: dict[str, str] = {}
+    said = splits_of(top)
     for folder in sorted(top):
-        split = split_of(folder)
+        split = said.get(folder)
         if split in found:
             raise InputError(
                 f"{found[split]}/ and {folder}/ both say that they are the split {split!r}.",

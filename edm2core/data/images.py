@@ -76,7 +76,7 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise _bad(where, f"its size is absurd ({error})", "Make the image smaller.") from error
+        raise _bad(where, f"its size is absurd ({str(error).partition(',')[0]})", "Make the image smaller.") from error
     except UnidentifiedImageError as error:
         kind = kind_of(data[:BEGINNING])
         raise _bad(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections import defaultdict
 from typing import Any
 
@@ -24,7 +25,8 @@ def is_nvlabs(files: Files, root: str, images: list[str]) -> bool:
             where=str(files.path),
             do_next="Give the archive that `encode` was run on, or the images themselves.",
         )
-    return "labels" in _content(files, root) or (bool(images) and all(_NAME.fullmatch(name[len(root) :]) for name in images))
+    by_name = bool(images) and all(_NAME.fullmatch(name[len(root) :]) for name in images)
+    return by_name or "labels" in (_content(files, root) or {})
 
 
 def labelled(files: Files, root: str, images: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -34,13 +36,20 @@ def labelled(files: Files, root: str, images: list[str]) -> tuple[dict[str, list
     for an image without one and for one without an image.
     """
     where = files.where(root + LABELS)
-    labels = _content(files, root).get("labels")
+    if (content := _content(files, root)) is None:
+        raise _bad("the file is no object in JSON", where)
+    if not images:
+        raise InputError("It names the labels of images, and there are none.", where=where, do_next="Give the archive with its images.")
+    labels = content.get("labels")
     if not labels:
         return {ALL: sorted(images)}, [f"The archive has no labels (dataset_tool.py of NVlabs): all images are of one class, {ALL!r}."]
     try:
-        by_name = {f"{root}{name}".replace("\\", "/"): label for name, label in dict(labels).items()}
+        pairs = [(f"{root}{name}".replace("\\", "/"), label) for name, label in (labels.items() if isinstance(labels, dict) else labels)]
     except (TypeError, ValueError):
         raise _bad("labels are no pairs of a file's name and its label", where) from None
+    by_name = dict(pairs)
+    if twice := sorted(name for name, label in pairs if repr(by_name[name]) != repr(label)):
+        raise _bad(f"there are two labels of {twice[0][len(root) :]!r}", where)
     groups: defaultdict[int, list[str]] = defaultdict(list)
     for name in sorted(images):
         if name not in by_name:
@@ -57,20 +66,24 @@ def _class(label: Any, name: str, where: str) -> int:
             raise _bad(f"the label of {name!r} is a vector that is no one-hot class", where)
         return label.index(1)
     if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label < 2**31 or label != int(label):
-        raise _bad(f"the label of {name!r} is {label!r}, which is no class", where)
+        raise _bad(f"the label of {name!r} is {reprlib.repr(label)}, which is no class", where)
     return int(label)
 
 
-def _content(files: Files, root: str) -> dict[str, Any]:
-    """What dataset.json holds; nothing where there is none, or it is another's."""
+def _content(files: Files, root: str) -> dict[str, Any] | None:
+    """What dataset.json holds; nothing where there is none, None where it is no object in JSON."""
     if root + LABELS not in files.sizes:
         return {}
     try:
         content = json.loads(files.read(root + LABELS))
     except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _bad(what: str, where: str) -> InputError:
-    return InputError(f"The labels cannot be used: {what}.", where=where, do_next="Write the archive again with NVlabs' dataset_tool.py.")
+    return InputError(
+        f"The labels cannot be used: {what}.",
+        where=where,
+        do_next=f"Write the archive again with NVlabs' dataset_tool.py; or take {LABELS} out, if it is another program's.",
+    )

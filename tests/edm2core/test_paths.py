@@ -53,3 +53,15 @@ def test_what_no_task_could_read_is_refused_without_its_secrets(address):
             located(given, Path(), "e.yaml, line 3", urls=True)
         assert "hunter2" not in str(refused.value)
         assert refused.value.where == "e.yaml, line 3"
+
+
+def test_a_path_that_leads_nowhere_is_named_as_it_was_written(tmp_path):
+    (tmp_path / "gone").symlink_to("/nowhere/at/all")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for address, words in {"gone": "a link to '/nowhere/at/all'", "circle": "circle", "a\0b": "null byte", "x" * 5000: "too long"}.items():
+        with pytest.raises(InputError, match=words) as refused:
+            located(address, tmp_path, "e.yaml, line 3", urls=True)
+        assert refused.value.where == "e.yaml, line 3"
+        assert len(str(refused.value)) < 400
+    assert located("link/x", tmp_path, "e.yaml, line 3", urls=True) == str(tmp_path / "x")

@@ -6,6 +6,7 @@ import struct
 import tarfile
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,13 @@ def test_a_pickle_cannot_alter_the_reader(tmp_path: Path) -> None:
         prepared(tmp_path, cifar10(data_batch_1=b"\x80\x02" + build))
 
 
+@pytest.mark.parametrize("suffix", [".bin", ".mat"])
+def test_another_version_of_the_archive_is_told_which_is_read(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(InputError, match="no member named") as caught:
+        prepared(tmp_path, {f"cifar-10-batches/{name}{suffix}": b"x" for name in ("data_batch_1", "test_batch", "batches.meta")})
+    assert caught.value.do_next == f"It holds {suffix} files: get the archive of the python version, which is read."
+
+
 def test_a_missing_batch_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no member named 'data_batch_3'(.|\n)*cifar\.tar\.gz"):
         prepared(tmp_path, cifar10(data_batch_3=None))
@@ -202,6 +210,7 @@ LABELS = [
     np.array([3, 7]),
     np.array([3, 7], np.uint8),
     np.array([3, 7], ">i4"),
+    np.array([[3], [7]]),
 ]
 
 
@@ -213,6 +222,8 @@ def test_an_archive_that_was_packed_again_is_read(tmp_path: Path, protocol: int,
             ({"data": TODAY, "labels": labels, "filenames": ["", "ü"]}, {"label_names": NAMES}),
             ({b"data": TODAY.reshape(2, 3, 32, 32), b"labels": labels, b"x": b"\xff"}, {b"label_names": [n.encode() for n in NAMES]}),
             ({"data": np.asfortranarray(TODAY), "labels": labels, "x": b""}, {"label_names": tuple(NAMES)}),
+            ({"data": TODAY, "labels": labels}, {"label_names": np.array(NAMES)}),
+            ({"data": TODAY, "labels": labels}, {"label_names": list(np.array(NAMES))}),
             (
                 {"data": TODAY.reshape(2, 3, 32, 32).transpose(0, 2, 3, 1).copy(), "labels": labels, "x": bytearray(9)},
                 {"label_names": NAMES},
@@ -225,7 +236,9 @@ def test_an_archive_that_was_packed_again_is_read(tmp_path: Path, protocol: int,
         assert (list(data.train_labels[:2]), data.classes) == ([3, 7], tuple(NAMES))
 
 
-@pytest.mark.parametrize("harmless", [np.float64(3), datetime.date(2026, 1, 1), np.array([0.5])])
+@pytest.mark.parametrize(
+    "harmless", [np.float64(3), datetime.date(2026, 1, 1), np.array([0.5]), {1, 2}, 1j, range(3), SimpleNamespace(a=1)]
+)
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_what_only_is_no_label_is_not_said_to_run_code(tmp_path: Path, protocol: int, harmless: object) -> None:
     batch = {"data": TODAY, "labels": [harmless, 1] if not isinstance(harmless, np.ndarray) else harmless}

@@ -206,8 +206,17 @@ def test_what_stands_in_place_of_an_archive_is_called_by_its_name(
 
 def test_a_compressed_file_that_is_no_tar_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "data.gz").write_bytes(gzip.compress(b"not a tar" * 100))
-    with pytest.raises(InputError, match="compressed by gzip, and no readable zip or tar archive"), open_files(tmp_path / "data.gz"):
+    with pytest.raises(InputError, match="compressed by gzip, and what is in it is no tar") as caught, open_files(tmp_path / "data.gz"):
         pass
+    assert "gunzip" in caught.value.do_next
+
+
+def test_a_zip_that_is_cut_is_said_to_be_incomplete(tmp_path: Path) -> None:
+    whole = make_zip(tmp_path / "a.zip", [f"a/{number}.png" for number in range(50)]).read_bytes()
+    (tmp_path / "a.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="begins as a zip archive and cannot be read to its end") as caught, open_files(tmp_path / "a.zip"):
+        pass
+    assert "incomplete" in caught.value.do_next
 
 
 @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
@@ -279,6 +288,18 @@ def test_names_of_a_zip_that_states_no_encoding_are_utf8_where_they_can_be(tmp_p
         assert len(found.unstated) == 1
     with open_files(make_zip(tmp_path / "c.zip", ["Käse/ü.png"])) as found:
         assert (list(found.sizes), found.renamed) == (["Käse/ü.png"], False)
+
+
+def test_names_in_another_encoding_stay_apart_and_are_read_alike(tmp_path: Path) -> None:
+    """In Shift-JIS some characters end in the byte of a backslash; in GBK some look like UTF-8."""
+    with open_files(unflagged(tmp_path / "a.zip", "表示/1.png".encode("shift-jis"), "表面/1.png".encode("shift-jis"))) as found:
+        assert (len({name.split("/")[0] for name in found.sizes}), found.renamed) == (2, True)
+        assert {len(name.split("/")) for name in found.sizes} == {2}
+    with open_files(unflagged(tmp_path / "b.zip", "猫/1.png".encode("gbk"), "狗/1.png".encode("gbk"))) as found:
+        assert (len(found.unstated), found.renamed) == (2, False)
+        assert "è/1.png" not in found.sizes
+    with pytest.raises(InputError, match="leads out"), open_files(unflagged(tmp_path / "c.zip", b"a/\x95\\..\\..\\x", b"b/\xff")):
+        pass
 
 
 def test_a_zip_that_expands_beyond_measure_is_refused_unread(tmp_path: Path) -> None:

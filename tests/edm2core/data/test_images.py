@@ -104,7 +104,7 @@ def without(*names: str) -> dict[str, bytes]:
     [
         (without("test/ape/5.png"), r"'ape' is in train/ and missing here(.|\n)*test/ape"),
         (without("train/ape/deep/3.png"), r"'ape' is in test/ and missing here(.|\n)*train/ape"),
-        (TWO_SPLITS | {"extra/x.png": colour(0)}, r"neither train/(.|\n)*extra"),
+        (TWO_SPLITS | {"extra/x.png": colour(0)}, r"no split, and train/ beside(.|\n)*extra"),
         (TWO_SPLITS | {"train/loose.png": colour(0)}, r"in no class folder(.|\n)*loose\.png"),
         ({"loose.png": colour(0)}, r"in no class folder(.|\n)*loose\.png"),
         ({"train/a/x.png": colour(0), "other/a/x.png": colour(0)}, r"no test/ or val/"),
@@ -307,6 +307,8 @@ def test_what_stands_in_place_of_an_image_is_called_by_its_name(data: bytes, wor
         ("train2017", "val2017"),
         ("trainingData", "testingData"),
         ("train", "eval"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("x_train", "x_val"),
     ],
 )
 @pytest.mark.parametrize("make", [write, zipped])
@@ -322,6 +324,9 @@ def test_split_folders_are_known_in_any_case_and_by_their_synonyms(tmp_path: Pat
         (("val", "test"), "none is for training"),
         (("Train", "train"), "both say that they are the split 'train'"),
         (("train", "test", "testing"), "both say that they are the split 'test'"),
+        (("trainA", "trainB", "testA", "testB"), "look like splits of several kinds"),
+        (("seg_train", "seg_test", "seg_pred"), "holds images and is no split"),
+        (("train", "query"), "no test/ or val/ stands beside it"),
     ],
 )
 def test_folders_of_splits_are_never_taken_for_classes(tmp_path: Path, folders: tuple[str, ...], words: str) -> None:
@@ -334,6 +339,26 @@ def test_splits_without_class_folders_are_told_where_images_without_classes_go(t
     with pytest.raises(InputError, match="in no class folder") as caught:
         prepared(write(tmp_path / "data", {f"{folder}/{n}.png": colour(n) for folder in folders for n in range(4)}))
     assert "network.classes: 0" in caught.value.do_next
+
+
+def test_classes_called_train_and_test_are_told_that_these_are_splits(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="in no class folder of the split train/") as caught:
+        prepared(write(tmp_path / "data", {f"{name}/{n}.png": colour(n) for name in ("cat", "test", "train") for n in range(4)}))
+    assert "If train/ is a class and no split, rename it." in caught.value.do_next
+
+
+@pytest.mark.parametrize("other", ["Cat", "cafe\u0301"])
+def test_classes_that_differ_in_case_or_accents_alone_are_named_side_by_side(tmp_path: Path, other: str) -> None:
+    name = {"Cat": "cat", "cafe\u0301": "caf\u00e9"}[other]
+    with pytest.raises(InputError, match=f"'{name}' differs in case or in how its accents are encoded"):
+        prepared(write(tmp_path / "data", {f"train/{name}/1.png": colour(1), f"test/{other}/1.png": colour(2)}))
+
+
+def test_splits_inside_of_classes_are_read_together_and_this_is_said(tmp_path: Path) -> None:
+    members = {f"{name}/{split}/{n}.png": colour(n) for name in "ab" for split in ("train", "test") for n in range(2)}
+    data = prepared(write(tmp_path / "data", members))
+    assert data.classes == ("a", "b")
+    assert "such as a/test/: they are read together" in data.info["warning"]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

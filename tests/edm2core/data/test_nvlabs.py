@@ -64,6 +64,7 @@ def test_labels_are_those_of_its_json_in_numerical_order(tmp_path: Path, form: s
     by_value = dict(zip(data.train_images[:, 0, 0, 0].tolist(), data.train_labels.tolist(), strict=True))
     assert [int(data.classes[by_value[value]]) for value in range(12)] == CLASSES
     assert survey(tmp_path / "a.zip", 0).revised
+    assert "dataset.json" not in (data.info["warning"] or "")
 
 
 @pytest.mark.parametrize("content", [{"labels": None}, {"labels": []}, None])
@@ -85,12 +86,30 @@ def test_without_labels_all_are_of_one_class_and_this_is_said(tmp_path: Path, co
         ([[name, float("nan")] for name in NAMES], "which is no class"),
         ([1, 2, 3], "no pairs"),
         ("text", "no pairs"),
+        ([*FORMS["pairs"], [NAMES[0], 7]], "two labels of '00000/img00000000.png'"),
+        ([[name, 10**400] for name in NAMES], "which is no class"),
     ],
 )
 def test_labels_that_are_none_are_refused_by_name(tmp_path: Path, labels: Any, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         prepared(archive(tmp_path / "a.zip", {"labels": labels}))
     assert "dataset.json" in caught.value.where
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("content", [b"", b'{"labels": [[', b"[]", b'{"labels":' + b"[" * 100_000])
+def test_a_json_that_cannot_be_read_is_not_taken_for_no_labels(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputError, match="the file is no object in JSON") as caught:
+        survey(archive(tmp_path / "a.zip", None, **{"dataset.json": content}), 0)
+    assert "dataset.json" in caught.value.where
+
+
+def test_labels_without_images_are_said_to_be_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("00000/img00000000.npy", b"x")
+        file.writestr("dataset.json", json.dumps({"labels": None}))
+    with pytest.raises(InputError, match="labels of images, and there are none"):
+        survey(tmp_path / "a.zip", 0.2)
 
 
 def test_latents_are_refused_by_name(tmp_path: Path) -> None:
