@@ -53,16 +53,21 @@ class Remaining:
             self._says.pop(task.ref, None)
             self._ended.add(task.ref)
             measured = self._took.setdefault(task.stage, {})
+            if task.stage != "snapshot":
+                measured.pop(task.ref, None)  # what it was expected to take
             if outcome.state == "done" and (task.stage != "snapshot" or not measured):  # whose training may have been ahead
                 measured.setdefault(task.ref, outcome.seconds)
 
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
         """A task said how far it is."""
         with self._lock:
+            now, measured = time.monotonic(), self._took.setdefault(task.stage, {})
             if event.get("eta_s") is not None:
-                self._says[task.ref] = time.monotonic(), float(event["eta_s"])
+                self._says[task.ref] = now, float(event["eta_s"])
             if event.get("seconds_per_step"):
-                self._took.setdefault(task.stage, {})[task.ref] = event["seconds_per_step"] * event["total"]
+                measured[task.ref] = event["seconds_per_step"] * event["total"]
+            elif event.get("eta_s") is not None and task.stage != "snapshot" and task.ref in self._running:
+                measured[task.ref] = now - self._running[task.ref] + float(event["eta_s"])
 
     def left(self) -> Left | None:
         """What is left; None while nothing is measured, or nothing is left."""

@@ -117,7 +117,7 @@ class View:
     def _run(self) -> str:
         """How far the run is, and how long it still takes as far as that is known."""
         left = self._remaining.left()
-        words = f" · {'more than' if left.least else 'about'} {duration(left.seconds)} left" if left else ""
+        words = f" · {'more than' if left.least else 'about'} {duration(left.seconds)} left" if left and left.seconds >= 1 else ""
         return f"{self.summary()}{words}"
 
     def summary(self) -> str:
@@ -132,11 +132,16 @@ class View:
         with self._lock:
             for ref, task in self._running.items():
                 event = self._events.get(ref, {"done": 0, "total": 1})
-                table.add_row(
-                    Text(task.title), ProgressBar(max(event["total"], 1e-9), event["done"], width=24), Text(numbers(event), style="dim")
-                )
+                table.add_row(Text(task.title), *_bar(event["done"], event["total"]), Text(numbers(event), style="dim"))
         whole = Table.grid(padding=(0, 2))
         left, spent = self._remaining.left(), time.monotonic() - self._begun
-        done, total = (spent, spent + left.seconds) if left else (len(self._ended), len(self._tasks))
-        whole.add_row(ProgressBar(max(total, 1e-9), done, width=24), Text(self._run(), style="bold"))
+        known = left is not None and not left.least  # else what is unknown would count as nothing
+        done, total = (spent, spent + left.seconds) if left and known else (len(self._ended), len(self._tasks))
+        whole.add_row(*_bar(done, total), Text(self._run(), style="bold"))
         return Group(whole, table)
+
+
+def _bar(done: float, total: float) -> tuple[ProgressBar, Text]:
+    """How far something is, drawn and in percent."""
+    total = max(total, 1e-9)
+    return ProgressBar(total, done, width=24), Text(f"{done / total:4.0%}")

@@ -76,6 +76,31 @@ def test_a_measured_stage_takes_as_long_as_its_like_by_operations() -> None:
     assert left.seconds == pytest.approx(12.0 + 8.0, abs=0.5)
 
 
+def test_a_running_task_that_says_how_long_it_still_takes_is_measured_until_it_has_ended() -> None:
+    tasks = [task("a", stage="probe"), task("b", stage="probe"), task("c", "probe/a", stage="probe")]
+    remaining = Remaining(tasks, {one.ref: Estimate(flops) for one, flops in zip(tasks, (10.0, 0.1, 20.0), strict=True)}, 2)
+    remaining.changed(tasks[1], Outcome("done", None, 4.0))  # so small that its start was most of it
+    remaining.changed(tasks[0], Outcome("running"))
+    remaining.progress(tasks[0], said(eta_s=16))
+    left = remaining.left()
+    assert left is not None
+    assert not left.least
+    assert left.seconds == pytest.approx(16 + (4 + 16) / 10.1 * 20, abs=0.5)
+    remaining.changed(tasks[0], Outcome("done", None, 6.0))
+    left = remaining.left()
+    assert left is not None
+    assert left.seconds == pytest.approx((4 + 6) / 10.1 * 20, abs=0.5)
+
+
+def test_a_running_task_that_failed_measures_nothing() -> None:
+    tasks = [task("a", stage="probe"), task("b", stage="probe")]
+    remaining = Remaining(tasks, {}, 2)
+    remaining.changed(tasks[0], Outcome("running"))
+    remaining.progress(tasks[0], said(eta_s=16))
+    remaining.changed(tasks[0], Outcome("failed", None, 1.0))
+    assert remaining.left() is None
+
+
 def test_nothing_is_left_when_all_have_ended() -> None:
     tasks = [task("a")]
     remaining = Remaining(tasks, {}, 1)

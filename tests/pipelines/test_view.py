@@ -8,7 +8,7 @@ from edm2core.errors import EdmError
 from edm2core.manifest import Manifest
 from edm2core.plan import Task
 from pipelines import view
-from pipelines.remaining import Remaining
+from pipelines.remaining import Left, Remaining
 from pipelines.schedule import Outcome
 from pipelines.view import View
 
@@ -67,3 +67,45 @@ def test_tasks_that_come_later_count_too() -> None:
     shown = View([TASK], Console(file=io.StringIO()), Remaining([TASK], {}, 1))
     shown.add([replace(TASK, key="other")])
     assert "0 of 2 tasks ended" in shown.summary()
+
+
+class Says(Remaining):
+    """What a run's rest takes, as the test has it."""
+
+    def __init__(self, left: Left | None) -> None:
+        super().__init__([TASK], {}, 1)
+        self._left = left
+
+    def left(self) -> Left | None:
+        return self._left
+
+
+def on_terminal(left: Left | None) -> str:
+    """The first frame while one of two tasks runs and the other is done."""
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    shown = View([TASK, replace(TASK, key="other")], console, Says(left))
+    shown.changed(replace(TASK, key="other"), Outcome("reused"))
+    shown.changed(TASK, Outcome("running"))
+    shown.event(TASK, PROGRESS)
+    shown._begun -= 30.0
+    console.print(shown._table())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_on_a_terminal_a_task_and_the_run_say_how_far_they_are() -> None:
+    run, task = on_terminal(Left(90.0, least=False)).splitlines()
+    assert run.startswith("━" * 6)
+    assert " 25%  1 of 2 tasks ended (1 reused) · 30 s · about 1 min 30 s left" in run
+    assert " 25%  loss 0.5 · 100 images/s · 7 s left" in task
+
+
+def test_the_bar_of_a_run_is_of_tasks_while_some_of_the_rest_is_unknown() -> None:
+    """By time it would be nearly full, since what is unknown counts as nothing."""
+    assert " 50%  1 of 2 tasks ended (1 reused) · 30 s · more than 2 s left" in on_terminal(Left(2.0, least=True))
+    assert " 50%  1 of 2 tasks ended (1 reused) · 30 s\n" in on_terminal(None).replace(" \n", "\n")
+
+
+@pytest.mark.parametrize("least", [True, False])
+def test_less_than_a_second_is_not_said_to_be_left(least: bool) -> None:
+    assert "left" not in on_terminal(Left(0.4, least)).splitlines()[0]
