@@ -51,7 +51,7 @@ class Given(Trainer):
 
     def batch(self) -> Batch:
         x, sigma, noise = (self.tensors[f"train/{name}"][self.steps % 3] for name in ("x", "sigma", "noise"))
-        return Batch(self.affine.to_network(x), sigma.flatten(), noise, None)
+        return Batch(self.affine.to_network(x), sigma.flatten(), noise, None, None)
 
     def train(self, steps: int) -> list[float]:
         losses = []
