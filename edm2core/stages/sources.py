@@ -32,7 +32,7 @@ WHAT = {"inception": "Inception", "dinov2": "DINOv2 ViT-L/14"}
 
 def data_settings(settings: Mapping[str, Any]) -> DataSettings:
     """The settings of a data set among those of the task that prepares it."""
-    return DataSettings.model_validate({name: settings[name] for name in DataSettings.model_fields if name in settings})
+    return DataSettings.model_validate({name: value for name, value in settings.items() if name != "revised"})
 
 
 def data_source(work: Workspace) -> Path | None:

@@ -62,7 +62,7 @@ def test_a_pod_gets_its_share_of_what_the_profile_gives(tasks: list[Task], profi
 def test_credentials_are_named_never_written(tasks: list[Task], profile: Profiles) -> None:
     environment = {variable["name"]: variable for variable in pod(job(tasks[1], profile()))["containers"][0]["env"]}
     assert environment["AWS_SECRET_ACCESS_KEY"]["valueFrom"] == {"secretKeyRef": {"name": "keys", "key": "secretkey"}}
-    assert "AWS_ACCESS_KEY_ID" not in {v["name"] for v in pod(job(tasks[1], profile(store={"uri": "s3://b"})))["containers"][0]["env"]}
+    assert "AWS_ACCESS_KEY_ID" not in {v["name"] for v in pod(job(tasks[1], profile(store={"uri": "s3://bucket"})))["containers"][0]["env"]}
 
 
 def test_the_container_runs_the_task_by_the_entry_program(tasks: list[Task], profile: Profiles) -> None:

@@ -79,7 +79,7 @@ def test_one_pass_gives_every_metric_of_the_extractor(
 ) -> None:
     passes = []
     monkeypatch.setattr(metrics, "extract", lambda *given: passes.append(1) or extract(*given))
-    monkeypatch.setattr("edm2core.metrics.values.SUBSET", 300)
+    monkeypatch.setattr("edm2core.metrics.kernel.SUBSET", 300)
     asked = ["fd", "kid", "precision", "recall", "density", "coverage", "memorisation"]
     manifest = run(bench, images_of(bench, digits).test_images[:], references, extractor, *asked)
     assert list(manifest.metadata["values"]) == [f"{name}_digits" for name in asked]
