@@ -11,6 +11,7 @@ import re
 _SCHEME = r"(?:[A-Za-z][A-Za-z0-9+.-]+:(?:\\?/){2,}|(?:https?|ftps?|s3|minio):\\?/)"  # a path's type makes one slash of two
 _ADDRESS = re.compile(rf"({_SCHEME})(.*)", re.DOTALL | re.IGNORECASE)
 _IN_TEXT = re.compile(rf"""(["'`]?)({_SCHEME}[^\s<>]*)""", re.IGNORECASE)
+_OF_A_LIBRARY = re.compile(r"(\burl: /[^\s?#]*)[?#]\S*")  # urllib3 names an address without its host
 _AFTER = ".,;:!)]}…\\"  # what follows an address in a sentence, in YAML or in JSON, and is none of it
 
 
@@ -38,7 +39,7 @@ def shown(address: str) -> str:
 
 def redacted(text: str) -> str:
     """The text with every address in it as `shown` shows it; one in quotes ends at the closing one."""
-    return _IN_TEXT.sub(_redact, text)
+    return _OF_A_LIBRARY.sub(r"\1", _IN_TEXT.sub(_redact, text))
 
 
 def _redact(found: re.Match[str]) -> str:

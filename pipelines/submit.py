@@ -202,6 +202,13 @@ def _refusal(error: ApiException, where: str, reached: str) -> EdmError:
             where=where,
             do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
         )
+    if status in (502, 503, 504):
+        return EdmError(
+            f"Kubeflow Pipelines is not up: what stands before it answers {said}.",
+            where=where,
+            do_next=f"See whether its pods run, or reach it after {reached}.",
+            permanent=False,
+        )
     return EdmError(
         f"Kubeflow Pipelines refuses: {said}.",
         where=where,

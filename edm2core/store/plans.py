@@ -54,11 +54,11 @@ def read_plan(store: Store, run: str) -> Recorded:
     except EdmError as error:
         if not (isinstance(error, IntegrityError) or error.permanent):
             raise  # the store is in trouble, not this plan
-        why = error.what
+        why, mend = error.what, MEND_PLAN if isinstance(error, IntegrityError) else error.do_next
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        why = f"It is damaged, or of another version of edm2: {error}."
+        why, mend = f"It is damaged, or of another version of edm2: {error}.", MEND_PLAN
     raise IntegrityError(
         f"The plan of {run} cannot be read. {why}",
         where=where,
-        do_next=MEND_PLAN,
+        do_next=mend,
     )

@@ -18,7 +18,7 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from xml.etree.ElementTree import ParseError
 
 import certifi
@@ -30,6 +30,7 @@ from minio.helpers import md5sum_hash
 from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, ReadTimeoutError, SSLError
 from urllib3.util import Retry
 
+from edm2core.addresses import shown
 from edm2core.answers import page
 from edm2core.errors import InputError, MissingError, StoreError
 from edm2core.store.bucket import ENDPOINTS, check_endpoint
@@ -61,6 +62,7 @@ WRONG_CREDENTIAL = {  # the variable whose value a service does not take
     "RequestExpired": "AWS_SESSION_TOKEN",
 }
 OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "InvalidRegion"}
+TO_A_PAGE = (302, 303)  # no S3 service redirects so, but what asks people to log in does
 PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # the SDK's own, of an answer without words
 
 log = logging.getLogger(__name__)
@@ -86,9 +88,15 @@ class Http(urllib3.PoolManager):
 
     _offset: float | None = None
     last: urllib3.BaseHTTPResponse | None = None
+    led_to: str | None = None  # where the last answer sent the request
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]
-        response = self.last = super().urlopen(method, url, redirect, **kw)
+        response = self.last = super().urlopen(method, url, False, **kw)
+        self.led_to = response.headers.get("Location") if 300 <= response.status < 400 else None
+        if self.led_to and redirect and response.status not in TO_A_PAGE:
+            retries = kw.get("retries") or self.connection_pool_kw["retries"]
+            kw["retries"] = retries.increment(method, url, response=response)  # raises where there are too many
+            return self.urlopen(method, urljoin(url, self.led_to), redirect, **kw)
         date = response.headers.get("Date")
         if date:
             self._offset = parsedate_to_datetime(date).timestamp() - time.monotonic()
@@ -111,7 +119,11 @@ class _Client(Minio):  # type: ignore[misc]
     def _url_open(self, method: str, region: str, *given: Any, **named: Any) -> Any:
         headers = dict(named.get("headers") or {})
         try:
-            return super()._url_open(method, region, *given, **named)
+            answer = super()._url_open(method, region, *given, **named)
+            kind = answer.headers.get("content-type") or ""
+            if method not in ("GET", "HEAD") and kind.startswith("text/html"):  # the SDK would take a page for success
+                raise InvalidResponseError(answer.status, kind, answer.data.decode(errors="replace"))
+            return answer
         except S3Error as error:
             wanted = _wanted_region(error)
             if not wanted or wanted == region:
@@ -200,13 +212,14 @@ def _credentials(on_aws: bool) -> Provider:
 def explain(error: Exception, connection: Connection, bucket: str, path: str, right: str) -> StoreError:
     """What went wrong, for a person: naming the endpoint, the bucket, the right that the request needs, and what the service said."""
     where = f"{connection.endpoint}, bucket {bucket}" + (f", {path}" if path else "")
-    if isinstance(error, S3Error):
+    if isinstance(error, S3Error) and error.code:
         return _refused(error, connection, where, bucket, right)
     if isinstance(error, MaxRetryError):
         return _unreachable(error.reason or error, where, connection)
     if isinstance(error, HTTPError):
         return StoreError(f"The connection to the store broke: {error}.", where=where, do_next="Run again.", permanent=False)
-    if isinstance(error, ServerError | InvalidResponseError | ParseError):
+    no_list = isinstance(error, ValueError) and str(error).startswith("XML element")  # XML, which is not that of S3
+    if no_list or isinstance(error, S3Error | ServerError | InvalidResponseError | ParseError):
         return _no_service(error, where, connection)
     if isinstance(error, configparser.Error):
         return StoreError(  # its own words quote the file
@@ -227,15 +240,19 @@ def _no_service(error: Exception, where: str, connection: Connection) -> StoreEr
     """What answers is no S3 service: a console, a proxy's page to log in, or the same port spoken to wrongly."""
     status = getattr(error, "status_code", None) or getattr(error, "_code", None)
     said = getattr(error, "_body", None) or ""
-    if isinstance(error, ParseError):
-        status, said = 200, getattr(connection.http.last, "data", b"").decode(errors="replace")
+    if not isinstance(error, ServerError | InvalidResponseError):
+        last = connection.http.last
+        status, said = (last.status, last.data.decode(errors="replace")) if last else (None, "")
     if re.search(r"HTTPS (server|port)|SSL-enabled", said, re.IGNORECASE):
         return StoreError(
             "The store speaks https, and was spoken to in http.",
             where=f"{connection.named_by}={connection.endpoint}",
             do_next=f"Write https:// in {connection.named_by}.",
         )
-    what = page(said) or (f"“{' '.join(said.split())[:80]}”" if said.strip() else "")
+    words = re.search(r"<Message>(.*?)</Message>", said, re.DOTALL)  # MinIO's console answers programs in XML
+    what = page(said) or (f"“{' '.join((words[1] if words else said).split())[:80]}”" if said.strip() else "")
+    if connection.http.led_to:
+        what = f"a redirection to {shown(connection.http.led_to)}"
     return StoreError(
         f"The answer (HTTP {status or '?'}) is not that of an S3 service{f': it is {what}' if what else ''}.",
         where=where,
@@ -256,11 +273,18 @@ def _refused(error: S3Error, connection: Connection, where: str, bucket: str, ri
         return StoreError(
             f"The bucket is in another region ({words}).", where=where, do_next=f"Set AWS_REGION to the bucket's region{endpoint}."
         )
+    if "kms" in words.lower() and code == "NotImplemented":
+        return StoreError(
+            f"The bucket is encrypted, and its server has no key service ({words}).",
+            where=where,
+            do_next="Ask who runs the server to give it one, for MinIO by MINIO_KMS_SECRET_KEY or MINIO_KMS_KES_ENDPOINT.",
+        )
     if "kms" in words.lower():
         return StoreError(
             f"The store cannot use the key that the bucket is encrypted with ({words}).",
             where=where,
-            do_next="Its credentials need kms:GenerateDataKey and kms:Decrypt on that key, which must be enabled: ask who runs the bucket.",
+            do_next="The key must be there and enabled, and on AWS the credentials need kms:GenerateDataKey and kms:Decrypt on it: "
+            "ask who runs the bucket.",
         )
     if code in MISSING:
         return MissingError("This is not in the store.", where=where)
@@ -318,6 +342,19 @@ def _unreachable(reason: BaseException, where: str, connection: Connection) -> S
             f"The store's certificate is not trusted: {reason}.",
             where=where,
             do_next=f"Set {variable} to its authority's certificate, or correct the host in {named_by}.",
+        )
+    led_to = connection.http.led_to
+    if led_to:
+        return StoreError(
+            f"What answers is not an S3 service: it is a redirection to {shown(led_to)}.",
+            where=where,
+            do_next=f"Check {named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?",
+        )
+    if "BadStatusLine" in repr(reason):
+        return StoreError(
+            "What answers is not an S3 service: it does not speak HTTP.",
+            where=where,
+            do_next=f"Check the port in {named_by}.",
         )
     if isinstance(reason, NameResolutionError):
         return StoreError("The store's host name is not known here.", where=where, do_next=f"Check {named_by}.", permanent=False)

@@ -226,7 +226,7 @@ class _Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         if scope["method"] not in ("GET", "HEAD"):
             return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", headers={"Allow": "GET, HEAD"})
-        if not self._is_meant(Headers(scope=scope).get("Host", "")):
+        if not self._is_meant(Headers(scope=scope).get("Host", "localhost")):  # only HTTP/1.0 may leave it out, and no browser does
             return self._refuse(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "This server does not answer to that name.",

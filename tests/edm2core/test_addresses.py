@@ -55,6 +55,13 @@ def test_a_text_keeps_all_but_the_secrets(before, after):
         assert redacted(text.format(before, address, after)) == text.format(before, bare, after)
 
 
+def test_an_address_without_a_host_as_libraries_name_it_is_shown_without_its_query():
+    said = (
+        f"HTTPConnectionPool(host='h', port=80): Max retries exceeded with url: /x?token={SECRET}/api&name=a (Caused by ResponseError('b'))"
+    )
+    assert redacted(said) == said.replace(f"?token={SECRET}/api&name=a", "")
+
+
 def test_a_text_keeps_its_structure():
     address = f"https://u:{SECRET}@host/x?token={SECRET}"
     values = {"a": address, "b": [address, 1], "c": json.dumps({"d": address})}

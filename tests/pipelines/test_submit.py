@@ -277,6 +277,7 @@ NOT_KUBEFLOW = [
     ({"": (403, {}, b'{"error": "RBAC: access denied"}')}, r"refuses: RBAC: access denied"),
     ({"": (404, {}, b"404 page not found")}, r"not the API of Kubeflow Pipelines"),
     ({"": (500, {}, LOGIN)}, r"refuses: HTTP 500"),
+    ({"": (503, {}, b"no healthy upstream")}, r"is not up: what stands before it answers HTTP 503"),
     ({"": (200, {}, LOGIN), **HEALTHY}, r"“Sign in & go”"),
     ({"": (302, {"Location": "/login"}, b""), **HEALTHY}, r"a redirection"),
     ({"": (200, {}, b'{"status": "up"}'), **HEALTHY}, r"JSON without a run's id|not the API"),

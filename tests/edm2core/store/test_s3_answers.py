@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import re
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -148,13 +149,82 @@ def test_a_region_that_the_service_wants_and_does_not_take_is_named(service: Ser
 
 @pytest.mark.parametrize("status", [200, 403, 404])
 @pytest.mark.parametrize("kind", ["text/html", XML])
-def test_a_page_is_called_one_whatever_its_status(service: Service, status: int, kind: str) -> None:
-    service.answer = (status, kind, "<!doctype html><html><head><title>MinIO Console</title><body><br></body></html>", {})
+@pytest.mark.parametrize("body", ["<body><br></body>", "</head><body></body>"], ids=["no XML", "XML"])
+def test_a_page_is_called_one_whatever_its_status(service: Service, status: int, kind: str, body: str) -> None:
+    service.answer = (status, kind, f"<!DOCTYPE html><html><head><title>MinIO Console</title>{body}</html>", {})
     with pytest.raises(StoreError, match="not that of an S3 service: it is a web page, “MinIO Console”") as refused:
         open_store("s3://bucket/prefix")
     assert "EDM2_S3_ENDPOINT" in refused.value.do_next
     assert refused.value.permanent
     assert len(service.signed_for) == 1
+
+
+@pytest.mark.parametrize("status", [302, 303])
+@pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/"])
+def test_a_redirection_to_a_page_is_not_followed_but_named(service: Service, status: int, to: str) -> None:
+    service.answer = (status, "text/html", "", {"Location": to})
+    with pytest.raises(StoreError, match="not that of an S3 service: it is a redirection to ") as refused:
+        open_store("s3://bucket/prefix")
+    assert "hunter2" not in str(refused.value)
+    assert "EDM2_S3_ENDPOINT" in refused.value.do_next
+    assert len(service.signed_for) == 1
+
+
+@pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/"])
+def test_where_a_redirection_leads_nowhere_it_is_named(service: Service, to: str) -> None:
+    service.answer = (307, "text/html", "", {"Location": to})
+    with pytest.raises(StoreError, match="it is a redirection to ") as refused:
+        open_store("s3://bucket/prefix")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_redirection_of_a_service_is_followed(service: Service) -> None:
+    elsewhere = Service()
+    threading.Thread(target=elsewhere.serve_forever, args=(0.01,), daemon=True).start()
+    service.answer = (307, XML, "", {"Location": f"http://127.0.0.1:{elsewhere.server_port}/bucket"})
+    try:
+        open_store("s3://bucket/prefix")
+    finally:
+        elsewhere.shutdown()
+        elsewhere.server_close()
+    assert elsewhere.signed_for
+
+
+def test_a_console_is_quoted_in_its_words(service: Service) -> None:
+    said = error("InvalidArgument", "S3 API Requests must be made to API port.")
+    service.answer = (400, "text/xml; charset=utf-8", said, {})  # as MinIO's does
+    with pytest.raises(StoreError, match=r"it is “S3 API Requests must be made to API port\.”"):
+        open_store("s3://bucket/prefix")
+
+
+def test_a_bucket_that_is_encrypted_by_a_server_without_keys_is_said_to_be_so(service: Service) -> None:
+    said = "Server side encryption specified but KMS is not configured (KMS not configured for a server side encrypted objects)"
+    service.answer = (501, XML, error("NotImplemented", said), {})
+    with pytest.raises(StoreError, match=r"its server has no key service .*KMS is not configured") as refused:
+        open_store("s3://bucket/prefix")
+    assert "MINIO_KMS_SECRET_KEY" in refused.value.do_next
+
+
+def test_a_page_in_answer_to_a_write_is_no_success(service: Service) -> None:
+    store = open_store("s3://bucket/prefix")
+    service.answer = (200, "text/html", "<html><title>Sign in</title></html>", {})
+    for write in (store.write, store.create):
+        with pytest.raises(StoreError, match="a web page, “Sign in”"):
+            write("a", b"b")
+
+
+def test_what_does_not_speak_http_is_not_called_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ssh(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Ssh) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("EDM2_S3_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(StoreError, match="does not speak HTTP"):
+            open_store("s3://bucket/prefix")
+        server.shutdown()
 
 
 def test_the_variable_that_named_the_endpoint_is_named(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

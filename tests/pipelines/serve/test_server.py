@@ -194,6 +194,12 @@ def test_a_name_that_points_here_is_not_answered(browser: Browser) -> None:
         assert browser.ask("/", Host=host)[0] == 200
 
 
+def test_a_request_of_http_1_0_needs_no_name(browser: Browser) -> None:
+    with socket.create_connection(("127.0.0.1", browser.port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+
+
 def test_absurd_numbers_are_bad_requests(browser: Browser, made: Fake) -> None:
     huge = "9" * 5000
     assert browser.ask(f"/results/metrics/?page={huge}")[0] == 400
