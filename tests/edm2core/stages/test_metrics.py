@@ -74,6 +74,12 @@ def test_the_training_images_are_at_no_distance_from_themselves_and_worse_ones_a
     assert 0 < written["standard_errors"]["fd_digits"] < values[1]
 
 
+def test_of_the_training_images_themselves_every_share_is_one(bench: Any, digits: Ref, references: Ref, extractor: Ref) -> None:
+    asked = ["precision", "recall", "density", "coverage"]
+    manifest = run(bench, images_of(bench, digits).train_images[:], references, extractor, *asked)
+    assert manifest.metadata["values"] == {f"{name}_digits": 1.0 for name in asked}
+
+
 def test_one_pass_gives_every_metric_of_the_extractor(
     bench: Any, digits: Ref, references: Ref, extractor: Ref, monkeypatch: pytest.MonkeyPatch
 ) -> None:
