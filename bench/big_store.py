@@ -1,7 +1,7 @@
 """How long verbs take on a large store: `python -m bench.big_store --runs 5000 --results 100000 [--store URI]`.
 
-Every run has a plan, a summary and events, every result a manifest and a file; the runs share their data and nothing else. One result in
-ten is needed by no run.
+Every run has a plan, a summary and events, every result a manifest and a file, every job a lease that was given back; the runs share
+their data and nothing else. One result in ten is needed by no run. All is younger than an hour, so `gc` reads every lease, its worst case.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.launcher.spec import work_ref
 from edm2core.config import load_experiment
 from edm2core.manifest import Manifest, Ref
 from edm2core.plan import Task, plan, trajectory_ref
@@ -63,7 +64,14 @@ def fill(store: Store, runs: int, results: int) -> str:
         _write(store, made.path("data"), b"x" * 200)
         _write(store, ref.manifest, made.dumps())
 
+    def give_back(ref: Ref) -> None:
+        process = {"host": "node", "boot": "boot", "namespace": "", "pid": 1, "begun": "1"}
+        record = {"owner": "", "process": process, "started": time.time(), "token": "0" * 16}
+        _write(store, f"leases/{ref.stage}/{ref.key}/000001.json", sealed(record, None))
+        _write(store, f"leases/{ref.stage}/{ref.key}/000001.beat", sealed({"released": True, "time": time.time()}, None))
+
     each(store, put, [*kept.items(), *forgotten.items()])
+    each(store, give_back, dict.fromkeys(work_ref(task) for ref, task in kept.items() if ref == task.ref))
     return "big-00000"
 
 

@@ -1,4 +1,4 @@
-"""Damage to what is no result: leases, pieces of unfinished work, wishes, summaries and events of runs; and what mends each."""
+"""Damage to what is no result: leases, unfinished work, wishes, and runs' summaries, events and logs; and what mends each."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.manifest import Ref, diff_path
 from edm2core.stages.wanted import read_wish, wishes
+from edm2core.store.appended import accept_appended, appended_path, changed_appended
 from edm2core.store.base import Store
 from edm2core.store.leases import PATIENCE_S, mend, newest
 from edm2core.store.plans import read_plan
 from edm2core.store.runs import Run
 from edm2core.store.scratch import Scratch
 from edm2core.store.sealed import unseal
-from edm2core.store.summary import Summary, summarise, summary_path, write
+from edm2core.store.summary import FRESH_S, Summary, summarise, summary_path, write
 
 NEWEST = 10**6  # above every generation: such a writer may remove pieces of all
 
@@ -70,7 +72,7 @@ def of_code(store: Store) -> Iterator[Damage]:
 
 
 def of_run(store: Store, run: str) -> Iterator[Damage]:
-    """A run's summary and events."""
+    """A run's summary and the lines of its events: what can be told without reading more."""
     try:
         Summary.load(store, run)
     except MissingError:
@@ -79,7 +81,21 @@ def of_run(store: Store, run: str) -> Iterator[Damage]:
         yield Damage(summary_path(run), error.what, lambda: _summarise(store, run))
     for words in Run(run, store).events()[1]:
         path, _, what = words.partition(": ")
-        yield Damage(path, what, lambda path=path: _without_damaged_lines(store, path))  # type: ignore[misc]
+        yield Damage(path, what, lambda path=path: _without_damaged_lines(store, run, path))  # type: ignore[misc]
+
+
+def of_appended(store: Store, run: str) -> Iterator[Damage]:
+    """A run's events and logs and the event files of its trainings that are not as they were when it ended."""
+    try:
+        for path, what in changed_appended(store, run):
+            yield Damage(path, what, lambda path=path: _accept(store, run, path))  # type: ignore[misc]
+    except IntegrityError as error:
+        yield Damage(appended_path(run), error.what, lambda: _accept(store, run))
+
+
+def _accept(store: Store, run: str, *paths: str) -> str:
+    accept_appended(store, run, *paths)
+    return "What is there stays; its digest is recorded anew." if paths else "Made anew from what there is."
 
 
 def _summarise(store: Store, run: str) -> str:
@@ -87,13 +103,15 @@ def _summarise(store: Store, run: str) -> str:
         plan = read_plan(store, run)
     except (IntegrityError, MissingError):
         return "Its plan is damaged too: run its experiment again."
-    begun = time.time() - max((entry.age_s for entry in store.list(f"runs/{run}/")), default=0.0)
+    ages = [entry.age_s for entry in store.list(f"runs/{run}/") if entry.path != summary_path(run)]
     data = {name: store.read(f"runs/{run}/{name}") for name in ("experiment.yaml", "plan.json") if store.stat(f"runs/{run}/{name}")}
-    write(store, summarise(run, plan.name, plan.tasks, begun, data))
-    return "Made anew from its plan."
+    made = summarise(run, plan.name, plan.tasks, time.time() - max(ages, default=0.0), data)
+    quiet_s = min(ages, default=0.0)
+    write(store, replace(made, ended=time.time() - quiet_s) if quiet_s > FRESH_S else made)
+    return "Made anew from its plan; `edm2 report` adds what its report says."
 
 
-def _without_damaged_lines(store: Store, path: str) -> str:
+def _without_damaged_lines(store: Store, run: str, path: str) -> str:
     try:
         lines = store.read(path).splitlines()
     except IntegrityError:
@@ -101,6 +119,8 @@ def _without_damaged_lines(store: Store, path: str) -> str:
         return "Removed."
     whole = [line for line in lines if _is_whole(line)]
     store.write(path, b"".join(line + b"\n" for line in whole))
+    if store.stat(appended_path(run)):
+        accept_appended(store, run, path)
     return f"{len(lines) - len(whole)} lines are removed."
 
 

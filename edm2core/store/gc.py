@@ -68,12 +68,15 @@ def _look(store: Store, days: float) -> tuple[list[Removal], _Works]:
     kept, folders = _Kept.of(store), _folders(store)
     works = _Works.of(before, standing(store))
     going: dict[str, Removal] = {}
+    unfinished: set[Ref] = set()  # of which a working folder stays
     for prefix in sorted(folders, reverse=True):  # work and scratch before leases
-        for path, why in _unneeded(store, prefix, folders, kept, works, going):
+        for path, why in _unneeded(store, prefix, folders, kept, works, going, unfinished):
             entries = [entry for entry in folders[prefix] if entry.path.startswith(path)]
             if min(entry.age_s for entry in entries) > days * DAY_S:
                 size = sum(entry.size for entry in entries)
                 going[path] = Removal(path, size, why, tuple(entry.path for entry in entries))
+        if prefix.startswith("work/") and prefix not in going and (ref := _ref(prefix)):
+            unfinished.add(ref)
     if not works.busy:  # whoever works may commit a result that names any of them
         old = [entry for entry in _entries(folders, "code/") if entry.age_s > days * DAY_S]
         staying = _staying_manifests(folders, going)
@@ -82,7 +85,13 @@ def _look(store: Store, days: float) -> tuple[list[Removal], _Works]:
 
 
 def _unneeded(
-    store: Store, prefix: str, folders: dict[str, list[Entry]], kept: _Kept, works: _Works, going: dict[str, Removal]
+    store: Store,
+    prefix: str,
+    folders: dict[str, list[Entry]],
+    kept: _Kept,
+    works: _Works,
+    going: dict[str, Removal],
+    unfinished: set[Ref],
 ) -> list[tuple[str, str]]:
     """What below an address is neither needed nor being worked on: paths, and why each can go."""
     area, ref = prefix.split("/")[0], _ref(prefix)
@@ -94,8 +103,8 @@ def _unneeded(
     if area == "scratch":
         why = kept.why_not_scratch(store, ref, folders)
     elif area == "leases":  # generations must not start anew beside what was made in old ones
-        made = [f"{ref.scratch}/", *(each for each in folders if each.startswith(f"work/{ref.stage}-{ref.key}-"))]
-        why = "" if any(each in folders and each not in going for each in made) else "nobody holds it, and there is no unfinished work"
+        made = f"{ref.scratch}/" in folders and f"{ref.scratch}/" not in going
+        why = "" if made or ref in unfinished else "nobody holds it, and there is no unfinished work"
     elif area == "work":
         why = "left behind by a process that was killed"
     elif area == "sources" and ref.key not in kept.digests:

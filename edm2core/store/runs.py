@@ -22,6 +22,7 @@ from edm2core.events import emit
 from edm2core.keys import key_of
 from edm2core.plan import Task
 from edm2core.store import find_store
+from edm2core.store.appended import record_appended
 from edm2core.store.base import Store
 from edm2core.store.leases import GC, holder
 from edm2core.store.local import LocalStore
@@ -48,7 +49,8 @@ class Run:
 
     def log_path(self, task: Task, rank: int = 0) -> Path:
         """The local file for a task's output: in the store's own folder if the store is one, else uploaded while the run goes on."""
-        return self._local / "logs" / f"{task.stage}-{task.key}" / f"{rank}.log"
+        name = f"{self._started}-{rank}.log" if self._remote else f"{rank}.log"  # an upload would replace that of an earlier process
+        return self._local / "logs" / f"{task.stage}-{task.key}" / name
 
     def log(self, event: dict[str, Any]) -> None:
         """Add an event to this process's part of the run's record, with its time where it has none."""
@@ -101,7 +103,8 @@ class Run:
                 self._upload()
 
     def end(self) -> None:
-        """Record that nobody works on this run any more."""
+        """Record that nobody works on this run any more, and the digests of what was appended to."""
+        record_appended(self.store, self.id)
         change(self.store, self.id, ended=time.time())
 
     def _upload(self) -> None:

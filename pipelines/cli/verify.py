@@ -15,7 +15,7 @@ from edm2core.plan import Task
 from edm2core.store import find_store
 from edm2core.store.averages import all_stored, trainings
 from edm2core.store.base import Store
-from edm2core.store.damage import of_code, of_leases, of_run, of_scratch
+from edm2core.store.damage import Damage, of_appended, of_code, of_leases, of_run, of_scratch
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import PACKED, stored_path, take
@@ -32,12 +32,13 @@ ASKED = ("experiment.yaml", "plan.json")  # what a run's record says from its be
 @click.option("--run", "only", help="Only what this run stands on.")
 @click.option("--drop", is_flag=True, help="Remove what is damaged, so that the next run makes it anew, and mend what can be.")
 def command(store: str, only: str | None, drop: bool) -> None:
-    """Read every result that the runs in STORE stand on, what was brought for them, unfinished work, leases, and the runs' own records and
-    reports, and compare each with its recorded digest.
+    """Read every result that the runs in STORE stand on, what was brought for them, unfinished work, leases, and the runs' own records,
+    reports and logs, and compare each with its recorded digest.
 
     With --drop damaged results, sources and pieces of unfinished work are removed, damaged leases are given back, a damaged summary is made
-    anew from its plan, and lines that cannot be read are taken out of a run's events. A damaged plan is mended by running its experiment
-    again, a damaged report by `edm2 report`.
+    anew from its plan, and lines that cannot be read are taken out of a run's events. What is lost of a log or of TensorBoard's event files
+    is lost: the rest is kept, and its digest recorded anew. A damaged plan is mended by running its experiment again, a damaged report by
+    `edm2 report`.
     """
     where = find_store(store)
     runs = [only] if only else list_runs(where)
@@ -63,7 +64,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
                 click.echo(f"· {manifest.title} ({ref}) stands on an earlier {name} ({manifest.inputs[name]}), which is another now.")
     changed += dict.fromkeys(_changed_sources(where, tasks, drop))
     found = [
-        *(damage for run in runs for damage in of_run(where, run)),
+        *_of_runs(where, runs),
         *of_leases(where),
         *of_scratch(where, _unfinished(where, tasks)),
         *of_code(where),
@@ -79,11 +80,20 @@ def command(store: str, only: str | None, drop: bool) -> None:
             f"{damaged} of {checked} results are damaged.{others}",
             where=where.uri,
             do_next="`--drop` removes damaged results, so that the next run makes them anew, snapshots with --train-again, and mends "
-            "leases, summaries, events and unfinished work. A source has to be brought again, a report written again (edm2 report), and a "
-            "run's experiment run again, which records its plan anew.",
+            "leases, summaries, events, logs and unfinished work. A source has to be brought again, a report written again "
+            "(edm2 report), and a run's experiment run again, which records its plan anew.",
         )
     missing = f" {absent} more are planned and not there: not run yet, or removed." if absent else ""
     click.echo(f"{checked - damaged} of {checked} results are as recorded.{missing}")
+
+
+def _of_runs(store: Store, runs: list[str]) -> Iterator[Damage]:
+    """Damage to the records of runs, each file once."""
+    for run in runs:
+        found = list(of_run(store, run))
+        named = {damage.path for damage in found}
+        yield from found
+        yield from (damage for damage in of_appended(store, run) if damage.path not in named)
 
 
 def _changed_records(store: Store, run: str) -> Iterator[str]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from torch.utils.tensorboard import SummaryWriter
 
 from components.report.write import write_report
+from edm2core.data.source import digest_of
 from edm2core.errors import EdmError, InputError
 from edm2core.manifest import Manifest, diff_path
-from edm2core.plan import trajectory_ref
+from edm2core.plan import Task, trajectory_ref
 from edm2core.stages.wanted import want
 from edm2core.store.leases import acquire
 from edm2core.store.results import commit, load
 from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
+from edm2core.store.sources import put
 from edm2core.store.summary import change
 from pipelines.cli.verify import command
 from tests.edm2core.report.conftest import Fake
@@ -122,17 +124,30 @@ def test_bad_input_is_named(tmp_path: Path, made: Fake, capsys: pytest.CaptureFi
         command.main([made.store.uri, "--run", "ghost"], standalone_mode=False)
 
 
-@pytest.fixture
-def working(tmp_path: Path) -> Fake:
-    """A run at work: a result of each stage, events, a lease, a state, a shard and a wish."""
+@pytest.fixture(scope="module")
+def working(tmp_path_factory: pytest.TempPathFactory) -> Fake:
+    """A run that ended: a result of each stage, events, logs, a report, a source, a lease, a state, a shard, TensorBoard's and a wish."""
+    tmp_path = tmp_path_factory.mktemp("working")
     fake, stages = Fake(tmp_path), set[str]()
     fake.make(lambda task: task.stage in stages or bool(stages.add(task.stage)))  # type: ignore[func-returns-value]
+    (tmp_path / "brought").write_bytes(b"pictures" * 20)
+    brought = digest_of(tmp_path / "brought")
+    put(fake.store, brought, tmp_path / "brought", tmp_path / "packing")
+    fake.tasks.append(Task("prepare", 1, {"digest": brought, "source": "https://example.org/x"}, {}, "brought", "brought"))
     run = Run("demo-1", fake.store)
     snapshot, sample = fake.find("snapshot", recipe="digits/E", epoch=60), fake.find("sample", recipe="digits/E", epoch=60)
     trajectory = trajectory_ref(snapshot)
     record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
     run.log({"kind": "running", "task": str(snapshot.ref), "error": ""})
     run.log({"kind": "failed", "task": str(snapshot.ref), "error": "out of memory"})
+    log = run.log_path(snapshot)
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch 1\nepoch 2\n")
+    board = SummaryWriter(str(tmp_path / "board"))
+    board.add_scalar("loss", 1.0, 1)
+    board.close()
+    for file in (tmp_path / "board").iterdir():
+        fake.store.write(f"{trajectory.scratch}/tensorboard/00001-{file.name}", file.read_bytes())
     acquire(fake.store, trajectory).release()
     np.save(tmp_path / "shard.npy", np.arange(100))
     save_file({"weights": np.arange(100)}, tmp_path / "state.safetensors")
@@ -145,52 +160,94 @@ def working(tmp_path: Path) -> Fake:
         task = next(task for task in fake.tasks if task.stage == "sample" and load(fake.store, task.ref) is None)
         files = {name: fake.store.upload(tmp_path / name, f"{task.ref.folder}/attempt/{name}")}
         commit(fake.store, Manifest(task.stage, task.version, task.key, task.title, task.settings, {}, {}, "attempt", files))
+    report_again(fake)
+    run.end()
     return fake
 
 
+def report_again(fake: Fake) -> None:
+    """What `edm2 report` does."""
+    write_report(Run("demo-1", fake.store), fake.name, fake.tasks, {}, "edm2 report demo-1")
+
+
 def damaged(data: bytes) -> list[bytes]:
-    """Flipped at several places, and cut."""
-    places = {0, len(data) // 3, len(data) - 2}
-    flipped = [data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :] for place in places]
-    return [*flipped, data[: len(data) // 2], b""]
+    """A bit flipped at places all over it, and cut: in the middle, before its last line, and to nothing."""
+    places = sorted({0, len(data) - 1, *(len(data) * part // 6 for part in range(1, 6))})
+    flipped = [data[:place] + bytes([data[place] ^ 1 << number % 7]) + data[place + 1 :] for number, place in enumerate(places)]
+    lines = data.splitlines(keepends=True)
+    return [*flipped, data[: len(data) // 2], b"".join(lines[:-1]), b""]
+
+
+REPORTS = ("report.html", "results.json", ".csv")
+
+
+def kind_of(name: str) -> tuple[str, ...]:
+    """Files of one kind are written and checked alike."""
+    area, file, suffix = name.split("/")[0], name.rpartition("/")[2], name.rpartition(".")[2]
+    if area == "runs":
+        return (area, name.split("/")[2] if name.count("/") > 2 else "table" if suffix == "csv" else file)
+    if area == "results":
+        return (area, file) if file == "manifest.json" else (area, suffix)
+    if area == "scratch":
+        return (area, next((part for part in ("wanted", "tensorboard") if f"/{part}/" in name), suffix))
+    return (area, suffix if area in ("leases", "code") else "")
 
 
 def test_whatever_kind_of_file_is_flipped_or_cut_is_found_named_and_mended(
     working: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edm2core.store.damage.PATIENCE_S", -1.0)  # as if nobody had been heard of for a minute
+    monkeypatch.setattr("edm2core.store.damage.FRESH_S", -1.0)
     store, root = working.store.uri, working.store.root
-    whole = shutil.copytree(root, tmp_path / "whole")
-    kinds: dict[tuple[str, str, str], Path] = {}
-    for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.stat().st_size):
-        parts = path.relative_to(whole).parts
-        if parts[0] in ("runs", "scratch", "leases", "results", "code"):
-            kinds.setdefault((parts[0], "wanted" if "wanted" in parts else path.name if parts[0] == "runs" else "", path.suffix), path)
-    formats = {(area, suffix) for area, _, suffix in kinds}
-    assert formats >= {("results", ".json"), ("results", ".npy"), ("results", ".safetensors"), ("results", ".png"), ("results", ".jsonl")}
-    assert formats >= {
-        ("leases", ".json"),
-        ("leases", ".beat"),
-        ("scratch", ".json"),
-        ("scratch", ".bytes"),
-        ("runs", ".jsonl"),
-        ("code", ".diff"),
+    assert verify(store, capsys)[1] == ""
+    whole = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    kinds: dict[tuple[str, ...], str] = {}
+    for name in (name for name, data in whole.items() if data):
+        kinds.setdefault(kind_of(name), name)
+    assert kinds.keys() >= {
+        *((("runs", file)) for file in ("plan.json", "experiment.yaml", "summary.json", "appended.json", "events", "logs")),
+        *((("runs", file)) for file in ("report.html", "results.json", "table")),
+        *(("results", suffix) for suffix in ("manifest.json", "json", "npy", "safetensors", "png", "jsonl")),
+        *(("scratch", of) for of in ("json", "bytes", "wanted", "tensorboard")),
+        *((("leases", "json"), ("leases", "beat"), ("sources", ""), ("code", "diff"))),
     }
-    for path in kinds.values():
-        name = path.relative_to(whole).as_posix()
-        for data in damaged(path.read_bytes()):
-            if data == b"" and name.endswith(".jsonl"):
-                continue  # where nothing was logged, nothing is damaged
-            shutil.rmtree(root)
-            shutil.copytree(whole, root)
-            (root / name).write_bytes(data)
+    for name in kinds.values():
+        for data in damaged(whole[name]):
+            if data == whole[name]:
+                continue
+            working.store.write(name, data)
             printed, error = verify(store, capsys)
             assert error, (name, data[:80])
-            piece, _, kind = name.rpartition(".")
-            shown = name.split("/")[2] if name.startswith("results/") else f"{piece.rpartition('-')[0]}.json" if kind == "bytes" else name
-            assert shown in printed, (name, printed)
+            piece, _, suffix = name.rpartition(".")
+            record_of = f"{piece.rpartition('-')[0]}.json" if suffix == "bytes" else name
+            assert (name.split("/")[2] if name.startswith("results/") else record_of) in printed, (name, printed)
             verify(store, capsys, "--drop")
             if name.endswith(("plan.json", "experiment.yaml")):  # which running the experiment again records anew
-                record(Run("demo-1", working.store), working.name, working.text, [task.to_json() for task in working.tasks], {})
+                run = Run("demo-1", working.store)
+                record(run, working.name, working.text, [task.to_json() for task in working.tasks], {})
+                run.end()
+            elif name.endswith(REPORTS):
+                report_again(working)
             printed, error = verify(store, capsys)
             assert error == "", (name, data[:80], printed)
+            for path in [path for path in root.rglob("*") if path.is_file()]:
+                if path.relative_to(root).as_posix() not in whole:
+                    path.unlink()
+            for other, before in whole.items():
+                if not (root / other).exists() or (root / other).read_bytes() != before:
+                    working.store.write(other, before)
+
+
+def test_what_was_damaged_before_a_run_was_started_again_is_named_after_it(working: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot = working.find("snapshot", recipe="digits/E", epoch=60)
+    run = Run("demo-1", working.store)
+    log = run.log_path(snapshot)
+    before = log.read_text()
+    log.write_text(before.replace("1", "3") + "epoch 4\n")
+    run.log({"kind": "done", "task": str(snapshot.ref), "error": ""})
+    run.end()
+    printed, error = verify(working.store.uri, capsys)
+    assert error
+    assert f"{snapshot.key}/0.log: Its first {len(before)} bytes are not those recorded" in printed
+    log.write_text(before + "epoch 4\n")
+    assert verify(working.store.uri, capsys)[1] == ""

@@ -1,0 +1,89 @@
+"""Digests of what only grows: a run's events, what its tasks printed, and the event files of its trainings.
+
+They are recorded when a run ends, and compared with the beginning of each file, since whoever goes on with the work appends to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from edm2core.errors import IntegrityError, MissingError
+from edm2core.manifest import FileRecord
+from edm2core.store.averages import trainings
+from edm2core.store.base import Store
+from edm2core.store.plans import read_plan
+from edm2core.store.sealed import read_sealed, sealed
+
+PART = 2**23  # bytes that are read at once
+
+
+def appended_path(run: str) -> str:
+    return f"runs/{run}/appended.json"
+
+
+def record_appended(store: Store, run: str) -> None:
+    """Record what there is now. A file that is no longer as it was recorded keeps that record, so that its damage stays known."""
+    known = _known(store, run)
+    damaged = {path: known[path] for path, _ in _changed(store, known)}
+    _write(store, run, {path: store.record(path) for path in _paths(store, run) if path not in damaged} | damaged)
+
+
+def changed_appended(store: Store, run: str) -> Iterator[tuple[str, str]]:
+    """The files that do not begin as they were recorded, and in words why. Raises IntegrityError where the record itself is damaged."""
+    return _changed(store, _load(store, run))
+
+
+def accept_appended(store: Store, run: str, *paths: str) -> None:
+    """Record these files as they are now, and forget those that are gone; a damaged record is made anew."""
+    _write(store, run, {path: record for path, record in _known(store, run).items() if path not in paths})
+    record_appended(store, run)
+
+
+def _paths(store: Store, run: str) -> list[str]:
+    try:
+        tasks = read_plan(store, run).parsed()
+    except (MissingError, IntegrityError):
+        tasks = []
+    folders = [f"runs/{run}/events/", f"runs/{run}/logs/", *(f"{ref.scratch}/tensorboard/" for ref in trainings(tasks))]
+    return [entry.path for folder in folders for entry in store.list(folder)]
+
+
+def _changed(store: Store, known: dict[str, FileRecord]) -> Iterator[tuple[str, str]]:
+    for path, record in known.items():
+        entry = store.stat(path)
+        if entry is None:
+            yield path, "It is missing."
+        elif entry.size < record.size:
+            yield path, f"It has {entry.size} bytes; recorded were {record.size}."
+        elif _digest(store, path, record.size) != record.sha256:
+            yield path, f"Its first {record.size} bytes are not those recorded (SHA-256 {record.sha256[:12]}…)."
+
+
+def _digest(store: Store, path: str, size: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size, PART):
+        digest.update(store.read_part(path, start, min(PART, size - start)))
+    return digest.hexdigest()
+
+
+def _load(store: Store, run: str) -> dict[str, FileRecord]:
+    """What is recorded; nothing of a run that has not ended yet, or ended under an earlier version."""
+    path = appended_path(run)
+    try:
+        return {name: FileRecord(int(size), str(sha256)) for name, (size, sha256) in read_sealed(store, path, ())["files"].items()}
+    except MissingError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError(f"The record is damaged: {error}.", where=f"{store.uri}/{path}") from None
+
+
+def _known(store: Store, run: str) -> dict[str, FileRecord]:
+    try:
+        return _load(store, run)
+    except IntegrityError:
+        return {}
+
+
+def _write(store: Store, run: str, files: dict[str, FileRecord]) -> None:
+    store.write(appended_path(run), sealed({"files": {path: list(record) for path, record in files.items()}}))
