@@ -18,7 +18,7 @@ from edm2core.nets import build_network
 from edm2core.snapshot import DenoiserSettings
 from edm2core.torch_file import load_torch
 
-WRAPPERS = ("module", "_orig_mod")  # parts of names that DistributedDataParallel and torch.compile add
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that torch's wrappers add
 AVERAGED, ONLINE = "ema_model.", "online_model."  # of ema-pytorch
 MOST_FAULTS = 12  # of a kind that are told; a file of another network has hundreds
 _WRITTEN = "as its training script writes it: a dictionary of MODEL, EMA and opt."
@@ -110,11 +110,15 @@ def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
         groups[AVERAGED] = {n: t for n, t in rest.items() if n in file.ours}
         rest = {n: t for n, t in rest.items() if n not in file.ours}
     file.only("EMA", rest, ("initted", "step"))
+    groups = {prefix: file.unprefixed(tensors) for prefix, tensors in groups.items()}
     if "step" in rest:
         file.fits("EMA", "step", rest["step"], torch.Size())
     ema = file.weights("EMA ema_model", groups[AVERAGED])
     weights, order = None, dict[str, Tensor]()  # the file's own order, by which Adam's state is numbered
-    for place, tensors in (("EMA online_model", groups[ONLINE]), ("MODEL", file.plain("MODEL", sections.get("MODEL", {})))):
+    for place, tensors in (
+        ("EMA online_model", groups[ONLINE]),
+        ("MODEL", file.unprefixed(file.plain("MODEL", sections.get("MODEL", {})))),
+    ):
         if tensors:
             weights, order = file.weights(place, tensors), dict(tensors)
     adam = file.adam(sections["opt"], order) if order and sections.get("opt", {}).get("state") else None
@@ -181,6 +185,12 @@ class _Comparison:
                 self.fault(place, f"twice, but for its wrapper: {plain}")
             found[plain] = tensor
         return found
+
+    def unprefixed(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The same without a prefix that all names have before the network's, such as `model.` of a trainer's."""
+        known = f".{next(iter(self.ours))}"
+        prefix = next((name.removesuffix(known) + "." for name in tensors if name.endswith(known)), "")
+        return {name[len(prefix) :]: t for name, t in tensors.items()} if all(name.startswith(prefix) for name in tensors) else tensors
 
     def only(self, place: str, names: Iterable[str], known: Collection[str]) -> None:
         """Nothing but known names."""

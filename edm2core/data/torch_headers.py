@@ -39,7 +39,7 @@ def check_torch(path: Path) -> None:
 def opcodes(path: Path) -> Iterator[tuple[str, Any]]:
     """The opcodes of the pickle with the content and their arguments, in which all names stand. Raises InputError for a damaged file."""
     try:
-        if zipfile.is_zipfile(path):
+        if kind_of(beginning(path)) is ZIP:
             with zipfile.ZipFile(path) as archive:
                 check_zip(archive.infolist(), path)
                 pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]

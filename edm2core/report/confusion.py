@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from edm2core.report.collect import Report, Result
@@ -49,7 +50,7 @@ def _probes(report: Report) -> list[tuple[int, Result]]:
 
 
 def _trace(found: dict[str, Any]) -> dict[str, Any]:
-    names, seeds = _told_apart([str(name) for name in found["classes"]]), found["seeds"]
+    names, seeds = _told_apart([escape(str(name), quote=False) for name in found["classes"]]), found["seeds"]  # plotly.js reads tags
     shares = [[round(100 * count / (sum(row) or 1), 2) for count in row] for row in found["confusion"]]
     counts = [[count if seeds == 1 else round(count / seeds, 1) for count in row] for row in found["confusion"]]
     return {

@@ -10,6 +10,7 @@ from rich.console import Console
 from edm2core.config import load_recipe
 from edm2core.config.settings import StartSettings
 from edm2core.data.source import digest_of
+from edm2core.data.torch_headers import check_torch
 from edm2core.errors import InputError
 from edm2core.plan import start_task
 from edm2core.store import open_store
@@ -32,8 +33,10 @@ def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
 
     A recipe whose `start` names the file goes on from it; so does an experiment by `overrides: {start.checkpoint: FILE}`.
     """
-    if not checkpoint.is_file():
-        raise InputError(f"There is no file {checkpoint}.", where="CHECKPOINT", do_next="Give the path of a model_<e>.pth.")
+    try:
+        check_torch(checkpoint)
+    except InputError as error:
+        raise InputError(error.what, where=error.where, do_next=f"{error.do_next} CHECKPOINT is a model_<e>.pth.") from error
     start = StartSettings(checkpoint=str(checkpoint.resolve()), epoch=epoch)
     chosen = {"start.checkpoint": start.checkpoint} | ({"start.epoch": start.completed} if start.completed else {})
     read = load_recipe(recipe, chosen)

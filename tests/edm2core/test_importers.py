@@ -171,6 +171,8 @@ WRAPPED = {
     "of torch.compile around DDP": ("_orig_mod.module.", "ema_model._orig_mod.module.", "online_model._orig_mod.module."),
     "of an average of DDP": ("module.", "ema_model.module.", "online_model.module."),
     "of a wrapped average": ("module.", "module.ema_model.", "module.online_model."),
+    "of torch's FSDP": ("_fsdp_wrapped_module.", "ema_model._fsdp_wrapped_module.", "online_model._fsdp_wrapped_module."),
+    "of a trainer": ("model.", "ema_model.net.", "online_model.net."),
     "none at all": ("", "", None),
 }
 

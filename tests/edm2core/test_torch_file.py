@@ -66,6 +66,14 @@ def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "a.pth", "sparse")
 
 
+def test_a_file_that_broke_off_is_said_to_be_incomplete(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(5000)}, tmp_path / "x.pth")
+    (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"cannot be read as a file of torch\.save: File is not a zip file") as caught:
+        load_torch(tmp_path / "x.pth")
+    assert "broke off" in caught.value.do_next
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pth")
     refused(tmp_path / "a.pth", "a pipe")

@@ -48,7 +48,7 @@ def test_a_checkpoint_is_imported_once_and_kept(folder: Path) -> None:
 def test_the_experiment_that_goes_on_from_it_finds_it(folder: Path) -> None:
     edm2(folder, "import", "fx", "model_2.pth", "--recipe", "tiny.yaml", "--store", "store")
     (folder / "pictures" / "one").mkdir(parents=True)
-    (folder / "pictures" / "one" / "1.png").touch()
+    (folder / "pictures" / "one" / "1.png").write_bytes(b"no image yet")
     (folder / "e.yaml").write_text(
         "name: theirs\nrecipes: [tiny.yaml]\nepochs: [3, 4]\nmetrics: []\nprobe: false\noverrides: {start.checkpoint: model_2.pth, "
         "data.format: images, data.source: pictures, data.digest: null, data.resolution: 16, data.test_share: 0}\n"
@@ -60,7 +60,8 @@ def test_the_experiment_that_goes_on_from_it_finds_it(folder: Path) -> None:
 
 
 def test_a_failed_import_is_listed_as_failed_and_advises_nothing_unsafe(folder: Path) -> None:
-    printed = edm2(folder, "import", "fx", "tiny.yaml", "--recipe", "tiny.yaml", "--store", "store")[1]
+    torch.save([Path("code")], folder / "model_5.pth")
+    printed = edm2(folder, "import", "fx", "model_5.pth", "--recipe", "tiny.yaml", "--store", "store")[1]
     assert "weights_only" not in printed
     listed = edm2(folder, "runs", "--store", "store")[1]
     assert listed.split()[3] == "failed"
@@ -71,7 +72,7 @@ def test_a_failed_import_is_listed_as_failed_and_advises_nothing_unsafe(folder: 
     [
         (["model_2.pth", "--recipe", "cifar10/E"], "missing: nn_model."),
         (["absent.pth", "--recipe", "tiny.yaml"], "absent.pth"),
-        (["tiny.yaml", "--recipe", "tiny.yaml"], "not a checkpoint"),
+        (["tiny.yaml", "--recipe", "tiny.yaml"], "does not begin as a file of torch.save does"),
         (["model_2.pth", "--recipe", "cifar10/Q"], "no recipe 'cifar10/Q'"),
         (["model_2.pth", "--recipe", "digits/E"], "standardize"),
         (["model_2.pth"], "--recipe"),
@@ -82,3 +83,11 @@ def test_what_cannot_be_imported_is_bad_input_in_words(folder: Path, arguments: 
     assert code == 2
     assert words in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"), (None, "a folder")])
+def test_what_is_no_checkpoint_is_refused_before_anything_is_begun(folder: Path, content: bytes | None, words: str) -> None:
+    (folder / "model_9.pth").mkdir() if content is None else (folder / "model_9.pth").write_bytes(content)
+    code, printed = edm2(folder, "import", "fx", "model_9.pth", "--recipe", "tiny.yaml", "--store", "store")
+    assert (code, words in printed, "model_<e>.pth" in printed) == (2, True, True), printed
+    assert not (folder / "store").exists()

@@ -29,7 +29,7 @@ def test_every_snapshots_matrix_is_there_and_the_last_of_the_first_training_is_s
     assert [trace["meta"] for trace in traces if trace["visible"]] == [{"epoch": 60, "variant": "digits/C"}]
     assert traces[0]["z"] == [[80.0, 20.0, 0.0], [10.0, 90.0, 0.0], [0.0, 0.0, 100.0]]  # a row is a true class
     assert traces[0]["text"][0] == [8, 2, 0]
-    assert traces[0]["x"] == traces[0]["y"] == ["one", "two", "<three>"]
+    assert traces[0]["x"] == traces[0]["y"] == ["one", "two", "&lt;three&gt;"]  # plotly.js reads tags
 
 
 def test_of_many_classes_only_the_last_epochs_are_on_the_page(demo: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
