@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
@@ -135,7 +136,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
             unwant(store, tasks, record.id)
     console.print(view.summary(), style="bold", markup=False, soft_wrap=True)
     reported = _reported(record, tasks, outcomes)
-    write_report(record, experiment.name, tasks, reported, command)
+    write_report(record, experiment.name, tasks, reported, command, ended=time.time())
     if tracker:
         tracker.close(tasks, reported)
     record.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def report(run: str, where: Store, page: Any, latest: Any) -> None:
     name, tasks = load_plan(where, run)
     record = Run(run, where)
     outcomes = recorded_outcomes(record)
-    written = write_report(record, name, tasks, outcomes, f"edm2 report {run} --store {where.uri}")
+    written = write_report(record, name, tasks, outcomes, f"edm2 report {run} --store {where.uri}", ended=time.time())
     record.end()
     Path(page.path).write_bytes(where.read(f"{record.folder}/report.html"))
     page.metadata["location"] = f"{where.uri}/{record.folder}/report.html"

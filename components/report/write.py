@@ -7,30 +7,42 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from edm2core.errors import MissingError
+from edm2core.errors import IntegrityError, MissingError
 from edm2core.manifest import Ref
 from edm2core.plan import Task
 from edm2core.report import Outcome, Report, RunInfo, collect, write
 from edm2core.store.base import file_record
 from edm2core.store.runs import NOTES, Run, load_absent
-from edm2core.store.summary import change
+from edm2core.store.summary import Summary, change
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 STANDS = ("waiting", "running")
 SEEN = "reports"  # folder of a run: an empty file for each number of results that a report has seen
 
 
-def write_report(run: Run, name: str, tasks: list[Task], outcomes: Mapping[Ref, Outcome], command: str, *, running: bool = False) -> Report:
+def write_report(
+    run: Run,
+    name: str,
+    tasks: list[Task],
+    outcomes: Mapping[Ref, Outcome],
+    command: str,
+    *,
+    running: bool = False,
+    ended: float | None = None,
+) -> Report:
     """report.html, results.json and its tables as CSV from what is in the store; tasks without a result show as such.
 
-    `command` is what a person would type to get it again. The user's notes.md, if the run's folder has one, is part of the page. Of several
-    that are written at once, as by the parts of a run, the one that has seen the most results stands: each says first how many it has seen,
-    and writes again if another has said more since.
+    `command` is what a person would type to get it again; `ended` is when the run ended, in seconds since 1970, where its summary does not
+    say so yet. The user's notes.md, if the run's folder has one, is part of the page. Of several that are written at once, as by the parts
+    of a run, the one that has seen the most results stands: each says first how many it has seen, and writes again if another has said
+    more since.
     """
     experiment, notes = _text(run, "experiment.yaml"), _text(run, NOTES)
-    info = RunInfo(outcomes, experiment, command, running=running, absent=load_absent(run), notes=notes)
+    started, finished = _times(run, running, ended)
+    info = RunInfo(outcomes, experiment, command, started, finished, running, load_absent(run), notes)
     while True:
         before = _seen(run)
         report = collect(name, tasks, run.store, info)
@@ -50,6 +62,20 @@ def _commit(run: Run, report: Report) -> None:
             run.store.write(f"{run.folder}/{path.name}", path.read_bytes())
             files[path.name] = file_record(path)
     change(run.store, run.id, states=dict(Counter(result.outcome.state for result in report.results.values())), files=files)
+
+
+def _times(run: Run, running: bool, ended: float | None) -> tuple[str, str]:
+    """When a run was last started and when it ended, as ISO 8601; "" where that is not known, or has not come."""
+    try:
+        summary = Summary.load(run.store, run.id)
+    except (MissingError, IntegrityError):  # of an earlier version; `edm2 runs` names the damaged one
+        return "", ""
+    end = None if running else ended or summary.ended
+    return _iso(summary.asked), _iso(end) if end else ""
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _seen(run: Run) -> set[int]:

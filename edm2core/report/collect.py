@@ -36,8 +36,8 @@ class RunInfo:
     outcomes: Mapping[Ref, Outcome] = field(default_factory=dict)
     experiment: str = ""  # the experiment file as written
     command: str = ""  # what was typed
-    started: str = ""  # ISO 8601
-    finished: str = ""
+    started: str = ""  # when it was last started, ISO 8601
+    finished: str = ""  # when it ended
     running: bool = False  # so that more is to come, and the page refreshes by itself
     absent: Mapping[str, str] = field(default_factory=dict)  # optional metrics that were left out, by their name in results, and why
     notes: str = ""  # the user's, in Markdown
