@@ -14,8 +14,8 @@ from edm2core.events import size
 
 GET_ROOM = "Free some space (edm2 gc), then run again; finished work is kept."
 GET_MEMORY = (
-    "Raise what limits it (`ulimit -v`, the container's limit, `resources` of the cluster profile), run fewer tasks at once (--jobs), "
-    "or work on fewer images at once (training.micro_batch, sample.batch)."
+    "Raise what limits it (`ulimit -v` or `-u`, the container's limit, `resources` of the cluster profile), run fewer tasks at once "
+    "(--jobs), or work on fewer images at once (training.micro_batch, sample.batch)."
 )
 # Each library has words of its own, and a C++ one ends the process with them.
 MEMORY_SIGNS = (
@@ -26,6 +26,10 @@ MEMORY_SIGNS = (
     "not enough memory",
     "out of memory",
     "failed to map segment from shared object",
+    "could not create a primitive",  # oneDNN, whose kernels are made of memory
+    "thread creation failed",  # libgomp: a thread needs room for its stack
+    "can't start new thread",
+    "pthread_create failed",
 )
 
 

@@ -32,6 +32,19 @@ def test_a_library_that_a_limit_keeps_from_being_loaded_is_a_matter_of_memory() 
     assert lacks_memory(done.stderr.splitlines())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: could not create a primitive",
+        "libgomp: Thread creation failed: Resource temporarily unavailable",
+        "RuntimeError: can't start new thread",
+        "OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 2: Resource temporarily unavailable",
+    ],
+)
+def test_what_libraries_say_under_a_limit_without_the_word_is_a_matter_of_memory(line: str) -> None:
+    assert lacks_memory([line])
+
+
 @pytest.mark.parametrize("line", ["ValueError: a fault", "ModuleNotFoundError: No module named 'torch'", ""])
 def test_other_ends_are_not(line: str) -> None:
     assert not lacks_memory([line])
