@@ -96,8 +96,8 @@ def load_fx(path: str | Path, recipe: Recipe | str, weights: Literal["EMA", "MOD
 def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
     """All that a `model_<epoch>.pth` of FutureXiang/edm2 holds, on the CPU; nothing in it is executed.
 
-    Names may carry the prefixes of DistributedDataParallel and torch.compile, or none. Raises InputError with the names that are missing,
-    extra, mis-shaped or not finite, in weights and optimiser alike.
+    Names may carry the prefixes of DistributedDataParallel, FSDP, torch.compile or a trainer. Raises InputError with the names that are
+    missing, extra, mis-shaped or not finite, in weights and optimiser alike.
     """
     sections = _sections(Path(path))
     with torch.device("meta"):
