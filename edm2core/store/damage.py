@@ -34,9 +34,9 @@ class Damage(NamedTuple):
     mend: Callable[[], str]
 
 
-def of_leases(store: Store) -> Iterator[Damage]:
-    """Leases of which the last record or beat cannot be read."""
-    for ref, last in newest(store).items():
+def of_leases(store: Store, younger_than_s: float = float("inf")) -> Iterator[Damage]:
+    """Leases, of those heard of since then, of which the last record or beat cannot be read."""
+    for ref, last in newest(store, younger_than_s).items():
         if last.damaged:
             path, _, what = last.damaged.partition(": ")
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from edm2core.store import find_store
+from edm2core.store.plans import MEND_PLAN
 from edm2core.store.runs import find_run
 from edm2core.store.summary import Listed, epochs_in_words, listing
 from pipelines.cli.options import store_option
@@ -31,6 +32,9 @@ def command(context: click.Context, store: str, as_json: bool) -> None:
             )
         else:
             click.echo(_line(listed, width))
+    if any(listed.trouble for listed in found):
+        where = find_store(store).uri
+        click.echo(f"`edm2 verify {where} --drop` mends a damaged summary. A damaged plan: {MEND_PLAN[0].lower()}{MEND_PLAN[1:]}", err=True)
 
 
 @command.command(short_help="Forget a run.")

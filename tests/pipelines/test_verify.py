@@ -23,6 +23,8 @@ from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
 from edm2core.store.sources import put
 from edm2core.store.summary import change
+from pipelines.cli.gc import command as gc
+from pipelines.cli.runs import command as runs
 from pipelines.cli.verify import command
 from tests.edm2core.report.conftest import Fake
 
@@ -251,3 +253,30 @@ def test_what_was_damaged_before_a_run_was_started_again_is_named_after_it(worki
     assert f"{snapshot.key}/0.log: Its first {len(before)} bytes are not those recorded" in printed
     log.write_text(before + "epoch 4\n")
     assert verify(working.store.uri, capsys)[1] == ""
+
+
+def test_gc_and_runs_name_damaged_records_and_what_mends_them(working: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    store, root = working.store, working.store.root
+    trajectory = trajectory_ref(working.find("snapshot", recipe="digits/E", epoch=60))
+    (events,) = (entry.path for entry in store.list("runs/demo-1/events/") if b"out of memory" in store.read(entry.path))
+    names = ["runs/demo-1/summary.json", events, f"leases/{trajectory.stage}/{trajectory.key}/000001.beat"]
+    before = {name: store.read(name) for name in (*names, "runs/demo-1/plan.json")}
+    for name in names:
+        store.write(name, before[name][:-9])
+        gc.main(["--store", store.uri], standalone_mode=False)
+        printed = capsys.readouterr().out
+        assert f"✗ {name}: " in printed
+        assert f"`edm2 verify {store.uri} --drop` mends it" in printed
+        store.write(name, before[name])
+    gc.main(["--store", store.uri], standalone_mode=False)
+    assert "✗" not in capsys.readouterr().out
+    for name in ("runs/demo-1/summary.json", "runs/demo-1/plan.json"):
+        store.write(name, before[name][:-9])
+        runs.main(["--store", store.uri], standalone_mode=False)
+        printed, hint = capsys.readouterr()
+        assert "damaged" in printed
+        assert f"`edm2 verify {store.uri} --drop` mends a damaged summary. A damaged plan: run its experiment again" in hint
+        store.write(name, before[name])
+    assert (root / "runs/demo-1/plan.json").read_bytes() == before["runs/demo-1/plan.json"]
+    runs.main(["--store", store.uri], standalone_mode=False)
+    assert capsys.readouterr().err == ""
