@@ -235,6 +235,33 @@ def test_what_was_committed_and_given_back_while_the_store_was_listed_stays(aged
     assert verify(store, manifest) == []
 
 
+def test_what_was_begun_committed_and_given_back_between_the_two_readings_of_leases_stays(aged: Aged, tmp_path: Path) -> None:
+    """No reading sees its lease held; that it is another one than before tells that somebody worked."""
+    ref = next(task.ref for task in record_run(aged, tmp_path, "kept", "digits/C") if task.stage == "sample")
+    aged.delete(ref.manifest)
+    aged.delete(f"{ref.folder}/attempt/file")
+    aged.young.add("leases/sample/")
+    acquire(aged, ref).release()  # by a run before
+
+    class Meanwhile(Aged):
+        def list(self, prefix: str) -> Iterator[Entry]:
+            begins = prefix == "results/" and not self.stat(ref.manifest)
+            if begins:
+                lease = acquire(aged, ref)
+                self.write(f"{ref.folder}/attempt/file", b"12345")
+            yield from super().list(prefix)
+            if begins:
+                finish(self, ref)
+                lease.release()
+
+    store = Meanwhile(aged.root)
+    store.young = aged.young
+    assert apply(store, days=0) == ([], 0)
+    manifest = load(store, ref)
+    assert manifest is not None
+    assert verify(store, manifest) == []
+
+
 def test_a_damaged_manifest_keeps_its_files(aged: Aged, tmp_path: Path) -> None:
     ref = record_run(aged, tmp_path, "kept", "digits/C")[0].ref
     Scratch(aged, ref.scratch, 1).put("piece", b"")
