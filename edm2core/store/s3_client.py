@@ -252,13 +252,18 @@ def _no_service(error: Exception, where: str, connection: Connection) -> StoreEr
     words = re.search(r"<Message>(.*?)</Message>", said, re.DOTALL)  # MinIO's console answers programs in XML
     what = page(said) or (f"“{' '.join((words[1] if words else said).split())[:80]}”" if said.strip() else "")
     if connection.http.led_to:
-        what = f"a redirection to {shown(connection.http.led_to)}"
+        what = f"a redirection to {_without_query(connection.http.led_to)}"
     return StoreError(
         f"The answer (HTTP {status or '?'}) is not that of an S3 service{f': it is {what}' if what else ''}.",
         where=where,
         do_next=f"Check {connection.named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?",
         permanent=status is None or status < 500,
     )
+
+
+def _without_query(address: str) -> str:
+    """An address without secrets, which may lack its host."""
+    return re.split("[?#]", shown(address), maxsplit=1)[0]
 
 
 def _refused(error: S3Error, connection: Connection, where: str, bucket: str, right: str) -> StoreError:
@@ -292,9 +297,12 @@ def _refused(error: S3Error, connection: Connection, where: str, bucket: str, ri
         return StoreError(
             "The bucket does not exist.", where=where, do_next=f"Make it, for example: mc mb ALIAS/{bucket}; or correct the address."
         )
-    if code in DENIED:
+    if code in DENIED:  # MinIO's word, too, where the user was removed or disabled whom a token stands for
+        gone = ", and the user whom AWS_SESSION_TOKEN stands for must be there" if os.environ.get("AWS_SESSION_TOKEN") else ""
         return StoreError(
-            f"The store denies access ({words}).", where=where, do_next=f"Its credentials need the right {right} on this bucket."
+            f"The store denies access ({words}).",
+            where=where,
+            do_next=f"Its credentials need the right {right} on this bucket{gone}.",
         )
     if code in WRONG_CREDENTIAL:
         return _wrong_credential(code, words, where)
@@ -346,7 +354,7 @@ def _unreachable(reason: BaseException, where: str, connection: Connection) -> S
     led_to = connection.http.led_to
     if led_to:
         return StoreError(
-            f"What answers is not an S3 service: it is a redirection to {shown(led_to)}.",
+            f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.",
             where=where,
             do_next=f"Check {named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?",
         )

@@ -160,7 +160,7 @@ def test_a_page_is_called_one_whatever_its_status(service: Service, status: int,
 
 
 @pytest.mark.parametrize("status", [302, 303])
-@pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/"])
+@pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/login?state=hunter2"])
 def test_a_redirection_to_a_page_is_not_followed_but_named(service: Service, status: int, to: str) -> None:
     service.answer = (status, "text/html", "", {"Location": to})
     with pytest.raises(StoreError, match="not that of an S3 service: it is a redirection to ") as refused:
@@ -170,7 +170,7 @@ def test_a_redirection_to_a_page_is_not_followed_but_named(service: Service, sta
     assert len(service.signed_for) == 1
 
 
-@pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/"])
+@pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/login?state=hunter2"])
 def test_where_a_redirection_leads_nowhere_it_is_named(service: Service, to: str) -> None:
     service.answer = (307, "text/html", "", {"Location": to})
     with pytest.raises(StoreError, match="it is a redirection to ") as refused:
@@ -188,6 +188,17 @@ def test_a_redirection_of_a_service_is_followed(service: Service) -> None:
         elsewhere.shutdown()
         elsewhere.server_close()
     assert elsewhere.signed_for
+
+
+def test_a_token_whose_user_is_gone_is_told_from_a_lacking_right(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.answer = (403, XML, error("AccessDenied", "Access Denied."), {})  # as MinIO answers
+    with pytest.raises(StoreError) as refused:
+        open_store("s3://bucket/prefix")
+    assert "AWS_SESSION_TOKEN" not in refused.value.do_next
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    with pytest.raises(StoreError) as refused:
+        open_store("s3://bucket/prefix")
+    assert "the user whom AWS_SESSION_TOKEN stands for" in refused.value.do_next
 
 
 def test_a_console_is_quoted_in_its_words(service: Service) -> None:
