@@ -37,9 +37,9 @@ LEFT_BEHIND = frozenset(
             "recycler",
             "system volume information",
         ),  # Windows
-        *("@eadir", "@tmp", "@synoeastream", "#recycle", "#snapshot"),  # Synology
+        *("@eadir", "@tmp", "@synoeastream", "#recycle", "#snapshot", "~snapshot"),  # Synology; NetApp
         *("@recycle", "@recently-snapshot", "@transcode"),  # QNAP
-        *("lost+found", "lost-found"),  # file systems
+        *("lost+found", "lost-found", *(f"found.{number:03}" for number in range(10))),  # file systems
         *("picasa.ini", "zbthumbnail.info", "__pycache__"),
     }
 )

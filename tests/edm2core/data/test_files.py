@@ -148,7 +148,10 @@ def test_no_accepted_name_leads_out(name: str) -> None:
     assert "\\" not in accepted
 
 
-LEFT = ("@eaDir/1.png/SYNOFILE_THUMB_M.png", "a/Thumbs.db", "#recycle/2.png", "$RECYCLE.BIN/3.png", "lost+found/4.png", "a/desktop.ini")
+LEFT = (
+    *("@eaDir/1.png/SYNOFILE_THUMB_M.png", "a/Thumbs.db", "#recycle/2.png", "$RECYCLE.BIN/3.png", "lost+found/4.png"),
+    *("a/desktop.ini", "~snapshot/hourly.0/a/6.png", "FOUND.000/8.png"),
+)
 HIDDEN = ("a/.ipynb_checkpoints/5-checkpoint.png", "a/.DS_Store", "a/._6.png", "__MACOSX/a/._6.png", ".Trash-1000/files/7.png")
 
 
