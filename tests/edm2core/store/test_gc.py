@@ -14,7 +14,7 @@ import pytest
 
 from edm2core.config.experiment import load_experiment
 from edm2core.config.settings import TrainingSettings
-from edm2core.errors import IntegrityError
+from edm2core.errors import IntegrityError, StoreError
 from edm2core.manifest import FileRecord, Manifest, Ref, diff_path
 from edm2core.plan import Task, average_ref, plan, trajectory_ref
 from edm2core.stages.main import work_folder
@@ -296,6 +296,18 @@ def test_results_that_plans_name_are_not_read(aged: Aged, tmp_path: Path) -> Non
     aged.delete(f"results/average/of-{trajectory_ref(training).key}/manifest.json")
     plan_gc(Watched(aged.root))
     assert read == ["leases/", "runs/kept/plan.json", "results/", "scratch/", "leases/", "sources/", "work/", "code/", "leases/"]
+
+
+def test_a_plan_that_the_store_does_not_hand_out_is_not_advised_to_be_forgotten(tmp_path: Path) -> None:
+    class Denied(LocalStore):
+        def read(self, path: str) -> bytes:
+            raise StoreError("The store cannot use its key.", do_next="Ask who runs the bucket.")
+
+    store = Denied(tmp_path)
+    write_plan(store, "kept", "kept", [], {})
+    with pytest.raises(IntegrityError, match="cannot use its key") as raised:
+        read_plan(store, "kept")
+    assert raised.value.do_next == "Ask who runs the bucket."
 
 
 def test_two_do_not_remove_at_once_and_a_run_that_begins_waits(aged: Aged) -> None:
