@@ -213,13 +213,23 @@ def _asked(sides: Sequence[Side]) -> list[Setting]:
             "epochs": sorted({r.task.subject["epoch"] for r in results if "epoch" in r.task.subject}),
             "metrics": sorted({row.metric for row in rows(side.report)}),
             "code version": distinct(done, "code_version"),
-            "science": [f"{one.stage} {one.science}" for one in sciences(side.report)],
+            **_science(side.report),
             "device": distinct(done, "device"),
             "torch": sorted({str(v) for r in done if (v := (r.provenance.get("packages") or {}).get("torch"))}),
         }
         for name, value in values.items():
             facts.setdefault(name, {})[side.mark] = ", ".join(map(str, value)) or NOTHING
     return [Setting(name, name, values) for name, values in facts.items() if len(set(values.values()) - {NOTHING}) > 1]
+
+
+def _science(report: Report) -> dict[str, list[str]]:
+    """The sciences of each stage, by what a comparison calls that: a stage of the same ones does not differ."""
+    found: dict[str, list[str]] = {}
+    for one in sciences(report):
+        known = found.setdefault(f"science of {one.stage}", [])
+        if one.science not in known:
+            known.append(one.science)
+    return {name: sorted(known) for name, known in found.items()}
 
 
 def _settings(sides: Sequence[Side]) -> list[Setting]:

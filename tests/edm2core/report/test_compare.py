@@ -13,7 +13,8 @@ import pytest
 
 from edm2core.report.compare import Comparison, Side, compare
 from edm2core.report.compared import as_json, render, write
-from tests.edm2core.report.conftest import DEMO, Fake
+from edm2core.science import brief, science_of
+from tests.edm2core.report.conftest import DEMO, OTHER, Fake, by_several_sciences
 from tests.edm2core.report.test_html import Page
 
 Two = Callable[..., Comparison]
@@ -44,6 +45,16 @@ def test_only_what_differs_is_shown(two: Two) -> None:
     assert {setting.name: setting.values for setting in found.settings} == {
         "epochs": {"A": "20, 40, 60", "B": "20, 60"},
         "network.dropout": {"A": found.settings[-1].values["A"], "B": "0.3"},
+    }
+
+
+def test_of_the_science_only_stages_that_differ_in_it_are_shown(tmp_path: Path) -> None:
+    one = by_several_sciences(Fake(tmp_path / "a", DEMO), "none of them")
+    other = by_several_sciences(Fake(tmp_path / "b", DEMO), "digits/G")
+    found = compare([Side(mark, mark, fake.report()) for mark, fake in (("A", one), ("B", other))])
+    here = brief(science_of("sample"))
+    assert {setting.name: setting.values for setting in found.settings if "science" in setting.name} == {
+        "science of sample": {"A": here, "B": ", ".join(sorted([here, brief(OTHER)]))},
     }
 
 
