@@ -33,7 +33,9 @@ class MadeBy:
             return ""
         makers = [f"{len(made)} by {version} ({_digests(made)})" for version, made in sorted(self.others.items())]
         listed = "; ".join(makers[:NAMED]) + (f"; and {len(makers) - NAMED} versions more" if len(makers) > NAMED else "")
-        return f"{_of(count, self.results)} made by other science than that of this code ({code_version()}): {listed}."
+        stages = dict.fromkeys(manifest.stage for made in self.others.values() for manifest in made)
+        ours = ", ".join(f"{stage} {brief(science_of(stage))}" for stage in sorted(stages))  # versions of changed code may read the same
+        return f"{_of(count, self.results)} made by other science than that of this code ({code_version()}: {ours}): {listed}."
 
     def _unknown(self) -> str:
         if not self.unknown:
