@@ -65,8 +65,9 @@ def apply(store: Store, days: float = 7) -> tuple[list[Removal], int]:
 
 def _look(store: Store, days: float) -> tuple[list[Removal], _Works]:
     before = standing(store)
+    held = {ref for ref, last in before.items() if last.could_commit}  # now, as whoever commits may be gone a moment later
     kept, folders = _Kept.of(store), _folders(store)
-    works = _Works.of(before, standing(store))
+    works = _Works.of(held, before, standing(store))
     going: dict[str, Removal] = {}
     unfinished: set[Ref] = set()  # of which a working folder stays
     for prefix in sorted(folders, reverse=True):  # work and scratch before leases
@@ -191,10 +192,9 @@ class _Works:
     refs: set[Ref] = field(default_factory=set)
 
     @classmethod
-    def of(cls, before: dict[Ref, Holder], after: dict[Ref, Holder]) -> _Works:
-        """Whoever could at one of two times, or has taken or given back a lease between them."""
-        refs = {ref for last in (before, after) for ref, found in last.items() if found.could_commit}
-        return cls(refs | {ref for ref, found in after.items() if _state(before.get(ref)) != _state(found)} | {GC})
+    def of(cls, held: set[Ref], before: dict[Ref, Holder], after: dict[Ref, Holder]) -> _Works:
+        """Whoever held a lease at the first of two times, or has taken or given one back until the second."""
+        return cls(held | {ref for ref, found in after.items() if _state(before.get(ref)) != _state(found)} | {GC})
 
     @property
     def train(self) -> bool:

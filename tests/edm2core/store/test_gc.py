@@ -24,6 +24,7 @@ from edm2core.store.gc import DAY_S, apply, plan_gc
 from edm2core.store.leases import GC, Busy, acquire
 from edm2core.store.local import LocalStore
 from edm2core.store.plans import read_plan, write_plan
+from edm2core.store.process import Process
 from edm2core.store.results import commit, load, verify
 from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
@@ -260,6 +261,45 @@ def test_what_was_begun_committed_and_given_back_between_the_two_readings_of_lea
     manifest = load(store, ref)
     assert manifest is not None
     assert verify(store, manifest) == []
+
+
+def test_what_was_committed_by_a_process_that_then_died_while_the_store_was_listed_stays(
+    aged: Aged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is never given back, and is not held when leases are read again."""
+    ref = next(task.ref for task in record_run(aged, tmp_path, "kept", "digits/C") if task.stage == "sample")
+    aged.delete(ref.manifest)
+    aged.young.add("leases/sample/")
+    acquire(aged, ref)._stop.set()
+
+    class Meanwhile(Aged):
+        def list(self, prefix: str) -> Iterator[Entry]:
+            yield from super().list(prefix)
+            if prefix == "results/" and not self.stat(ref.manifest):
+                finish(self, ref)
+                monkeypatch.setattr(Process, "gone", True)
+
+    store = Meanwhile(aged.root)
+    store.young = aged.young
+    assert plan_gc(store, days=0) == []
+    assert load(store, ref) is not None
+
+
+def test_what_is_taken_up_after_the_second_reading_of_leases_stays(aged: Aged) -> None:
+    ref = Ref("sample", "k")
+    aged.write(f"{ref.folder}/attempt/file", b"")
+    aged.young.add("leases/sample/")
+
+    class Meanwhile(Aged):
+        def list(self, prefix: str) -> Iterator[Entry]:
+            if prefix == "leases/sample/k/" and not any(super().list(prefix)):
+                acquire(aged, ref)
+            yield from super().list(prefix)
+
+    store = Meanwhile(aged.root)
+    store.young = aged.young
+    assert apply(store, days=0) == ([], 0)
+    assert aged.stat(f"{ref.folder}/attempt/file")
 
 
 def test_a_damaged_manifest_keeps_its_files(aged: Aged, tmp_path: Path) -> None:
