@@ -68,7 +68,7 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
 def test_all_are_planned_beside_each_other_and_no_two_trainings_are_the_same(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(f"name: all\nrecipes: [{', '.join(recipe_names())}]\nepochs: [1]\nmetrics: []\n")
     experiment = load_experiment(tmp_path / "e.yaml")
-    tasks = plan(experiment, {f"data:{recipe.name}": str(recipe.data.digest) for recipe in experiment.recipes})
+    tasks = plan(experiment, {f"data:{recipe.name}": recipe.data.digest or "builtin:digits" for recipe in experiment.recipes})
     snapshots = {task.subject["recipe"]: task for task in tasks if task.stage == "snapshot"}
     assert list(snapshots) == recipe_names()
     assert len({task.key for task in snapshots.values()}) == len(snapshots)
@@ -78,7 +78,7 @@ def test_all_are_planned_beside_each_other_and_no_two_trainings_are_the_same(tmp
 def test_beside_others_of_its_data_set_a_recipe_is_called_by_what_tells_it_apart(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("name: two\nrecipes: [cifar10/G, paper/cifar10/G]\nepochs: [1]\nmetrics: []\nprobe: false\n")
     experiment = load_experiment(tmp_path / "e.yaml")
-    tasks = plan(experiment, {f"data:{recipe.name}": "sha256:0" for recipe in experiment.recipes})
+    tasks = plan(experiment, {f"data:{recipe.name}": f"sha256:{0:064x}" for recipe in experiment.recipes})
     assert [task.title for task in tasks if task.stage == "snapshot"] == [
         "G · seed 0 · train to epoch 1",
         "paper/G · seed 0 · train to epoch 1",
