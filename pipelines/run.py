@@ -17,7 +17,7 @@ from rich.console import Console
 
 from components.execute import TaskFailedError, execute
 from components.launcher.log_record import log_folder
-from components.launcher.spec import Backend
+from components.launcher.spec import Backend, work_ref
 from components.report.mlflow_server import MlflowServer
 from components.report.write import write_report
 from edm2core.addresses import redacted
@@ -94,10 +94,15 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
         else:
             record.share()
 
+    worked_on: set[Ref] = set()
+
     def work(task: Task) -> bool:
-        manifest, reused = execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)
+        manifest, there = execute(task, store, backend, place.spec(task), run=record.id, show=show, stop=stop)
         view.made(task, manifest)
-        return reused
+        if not there:
+            worked_on.add(work_ref(task))
+        # A training that this run started may have made the next snapshot before that was asked for.
+        return there and work_ref(task) not in worked_on
 
     def changed(task: Task, outcome: Outcome) -> None:
         view.changed(task, outcome)
