@@ -273,26 +273,21 @@ def _rights(api: ClusterApi, profile: Profile, rights: tuple[Right, ...], grante
 
 
 def _bound(api: ClusterApi, profile: Profile) -> Iterator[Check]:
-    """Whether jobs of the control account are held to the one account and Secret, and to those that the profile names."""
-    policy, allowed, account = "edm2-jobs", "edm2-admission", profile.service_accounts
+    """Whether jobs of the control account are held to one account and to the store's Secret, and to those that the profile names."""
+    policy, account, secret = "edm2-jobs", profile.service_accounts, profile.store.secret
     try:
         api("GET", f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{policy}")
+        allowed = api("GET", f"/api/v1/namespaces/{profile.namespace}")["metadata"].get("annotations", {})
     except ApiException as error:
         said = f"no admission policy {policy}: {account.control} could run pods under any account of {profile.namespace}"
         advice = "Let an administrator of the cluster apply k8s/components/admission (docs/operations.md)."
         yield Check("note", said, advice) if error.status == 404 else Check("note", f"the admission policy {policy}: {words(error)}")
         return
-    try:
-        data = api("GET", f"/api/v1/namespaces/{profile.namespace}/configmaps/{allowed}").get("data", {})
-    except ApiException as error:
-        kind: Literal["problem", "note"] = "problem" if error.status == 404 else "note"
-        yield Check(kind, f"ConfigMap {allowed}, without which {policy} admits no job: {words(error)}", "Apply k8s/components/admission.")
-        return
-    secret, secrets = profile.store.secret, data.get("secrets", "").split(",")
-    if data.get("serviceAccount") != account.job or (secret and secret not in secrets):
-        said = f"the admission policy {policy} admits jobs under {data.get('serviceAccount')} with the Secrets {', '.join(secrets)} alone"
-        advice = f"Name {account.job} and {secret} in the ConfigMap {allowed}, or others in the profile."
-        yield Check("problem", said, advice)
+    admitted, secrets = allowed.get("edm2/job-account", "edm2-job"), allowed.get("edm2/job-secrets", "edm2-store").split(",")
+    if admitted != account.job or (secret and secret not in secrets):
+        said = f"the admission policy {policy} admits jobs under {admitted} with the Secrets {', '.join(secrets)} alone"
+        names = f"edm2/job-account={account.job} edm2/job-secrets={secret or ''}"
+        yield Check("problem", said, f"kubectl annotate --overwrite namespace {profile.namespace} {names}")
     else:
         yield Check("ok", f"jobs of {account.control} are held to {account.job} and the store's Secret ({policy})")
 

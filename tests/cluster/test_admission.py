@@ -14,7 +14,7 @@ from components.launcher.job import to_manifest
 from components.launcher.profile import Profile, load_profile
 from components.launcher.spec import spec_of
 from edm2core.plan import Task
-from tests.cluster.lab import kubectl, until
+from tests.cluster.lab import Lab, kubectl, until
 
 pytestmark = pytest.mark.cluster
 Job = dict[str, Any]
@@ -116,16 +116,26 @@ def other_account(job: Job) -> Job:
     return {"spec": {"pytorchReplicaSpecs": changed["spec"]["pytorchReplicaSpecs"]}}
 
 
-def test_where_nothing_says_what_is_allowed_no_job_can_be_made(installed: str, job: Job) -> None:
-    before = kubectl("-n", installed, "get", "configmap", "edm2-admission", "-o", "json")
-    kubectl("-n", installed, "delete", "configmap", "edm2-admission")
+def test_a_namespace_may_name_other_secrets_and_another_account(installed: str, job: Job) -> None:
+    asking = copy.deepcopy(job)
+    pod_of(asking)["serviceAccountName"] = "jobs"
+    pod_of(asking)["containers"][0]["env"] += [secret_variable("keys"), secret_variable("more")]
+    assert "edm2-jobs" in applied(asking, installed)
+    kubectl("annotate", "namespace", installed, "edm2/job-account=jobs", "edm2/job-secrets=keys,more,edm2-store")
     try:
-        until(lambda: True if "edm2" in applied(job, installed) else None, 30, lambda: "the job is admitted")
+        until(lambda: True if not applied(asking, installed) else None, 30, lambda: applied(asking, installed))
+        assert "its pods must run under the account jobs" in applied(job, installed)
     finally:
-        values = json.loads(before)
-        values["metadata"] = {"name": "edm2-admission", "namespace": installed}
-        kubectl("apply", "-f", "-", text=json.dumps(values))
+        kubectl("annotate", "namespace", installed, "edm2/job-account-", "edm2/job-secrets-")
         until(lambda: True if not applied(job, installed) else None, 30, lambda: "the job is not admitted again")
+
+
+def test_other_namespaces_and_other_accounts_are_none_of_its_business(lab: Lab, job: Job) -> None:
+    asking = copy.deepcopy(job)
+    asking["metadata"]["namespace"] = lab.namespace
+    pod_of(asking)["serviceAccountName"] = "default"
+    ran = subprocess.run(["kubectl", "create", "--dry-run=server", "-f", "-"], input=json.dumps(asking), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_people_are_bound_by_their_own_rights_alone(installed: str, job: Job) -> None:

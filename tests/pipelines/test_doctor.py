@@ -154,15 +154,13 @@ def test_an_admission_policy_that_would_refuse_the_profiles_jobs_is_a_problem_an
     checks = list(check_cluster(answers.api, gpu))
     assert [check.state for check in checks if "admission policy" in check.what] == ["note"]
     answers.of["/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/edm2-jobs"] = (200, {})
-    assert any("ConfigMap edm2-admission" in what for what in problems(check_cluster(answers.api, gpu)))
-    allowed = f"/api/v1/namespaces/{gpu.namespace}/configmaps/edm2-admission"
-    answers.of[allowed] = (200, {"data": {"serviceAccount": "edm2-job", "secrets": "others"}})
+    namespace, held = f"/api/v1/namespaces/{gpu.namespace}", "jobs of edm2-control are held to edm2-job and the store's Secret (edm2-jobs)"
+    answers.of[namespace] = (200, {"metadata": {"annotations": {"edm2/job-secrets": "others"}}})
     (refused,) = [what for what in problems(check_cluster(answers.api, gpu)) if "admission policy" in what]
     assert refused == "the admission policy edm2-jobs admits jobs under edm2-job with the Secrets others alone"
-    answers.of[allowed] = (200, {"data": {"serviceAccount": "edm2-job", "secrets": "edm2-store,others"}})
-    assert Check("ok", "jobs of edm2-control are held to edm2-job and the store's Secret (edm2-jobs)") in list(
-        check_cluster(answers.api, gpu)
-    )
+    for allowed in ({}, {"edm2/job-secrets": "edm2-store,others", "edm2/job-account": "edm2-job"}):
+        answers.of[namespace] = (200, {"metadata": {"annotations": allowed}})
+        assert Check("ok", held) in list(check_cluster(answers.api, gpu))
 
 
 def test_more_gpus_than_a_node_has_are_a_problem(answers: Answers, gpu: Profile) -> None:
