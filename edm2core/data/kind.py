@@ -112,7 +112,7 @@ def regular(path: Path) -> None:
     except OSError as error:
         raise absent(path, error) from error
     if not stat.S_ISREG(mode):
-        raise InputError(f"It is {_special(mode)}, not a file.", where=str(path), do_next="Give the path of a file on disk.")
+        raise InputError(f"{path} is {_special(mode)}, not a file.", where=str(path), do_next="Give the path of a file on disk.")
 
 
 def absent(path: Path, error: OSError) -> InputError:
@@ -123,7 +123,9 @@ def absent(path: Path, error: OSError) -> InputError:
             where=str(path),
             do_next="Correct or remove the link, or bring its target back.",
         )
-    return InputError(f"It cannot be read: {error.strerror}.", where=str(path), do_next="Check the path and its permissions.")
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"There is no file {path}.", where=str(path), do_next="Check the path.")
+    return InputError(f"{path} cannot be read: {error.strerror}.", where=str(path), do_next="Check the path and its permissions.")
 
 
 def _special(mode: int) -> str:

@@ -119,7 +119,7 @@ def other_account(job: Job) -> Job:
 def test_a_namespace_may_name_other_secrets_and_another_account(installed: str, job: Job) -> None:
     asking = copy.deepcopy(job)
     pod_of(asking)["serviceAccountName"] = "jobs"
-    pod_of(asking)["containers"][0]["env"] += [secret_variable("keys"), secret_variable("more")]
+    pod_of(asking)["containers"][0]["env"] += [secret_variable("keys"), {**secret_variable("more"), "name": "OTHER"}]
     assert "edm2-jobs" in applied(asking, installed)
     kubectl("annotate", "namespace", installed, "edm2/job-account=jobs", "edm2/job-secrets=keys,more,edm2-store")
     try:

@@ -84,7 +84,7 @@ def test_a_missing_experiment_and_an_unknown_verb_are_bad_input(edm2: Edm2) -> N
         (["run", "e.yaml", "--jobs", "0"], "0 is not in the range", "`edm2 run --help`"),
         (["runs", "mr"], "No such command 'mr'", "`edm2 runs --help`"),
         (["import", "fx", "absent.pth", "--recipe", "cifar10/C"], "There is no file absent.pth", "model_<e>.pth"),
-        (["import", "fx", ".", "--recipe", "cifar10/C"], "There is no file .", "model_<e>.pth"),
+        (["import", "fx", ".", "--recipe", "cifar10/C"], ". is a folder, not a file", "model_<e>.pth"),
     ],
 )
 def test_a_command_that_makes_no_sense_is_told_as_any_bad_input(edm2: Edm2, arguments: list[str], words: str, do_next: str) -> None:

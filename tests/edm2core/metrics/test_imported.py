@@ -63,7 +63,7 @@ def test_other_files_are_called_by_their_names(tmp_path: Path, content: bytes, w
 def test_files_without_statistics_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no statistics: there is no mu and no sigma"):
         read_npz(saved(tmp_path, mean=GOOD["mu"]), 50, 3)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="There is no file"):
         read_npz(tmp_path / "absent.npz", 50, 3)
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(InputError, match="a pipe"):
