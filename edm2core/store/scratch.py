@@ -107,12 +107,13 @@ class Scratch:
     def _records(self, name: str) -> list[tuple[str, bytes]]:
         """Paths and contents of a piece's records, of the newest generation first."""
         folder = self._folder(name)
-        found = []
-        for entry in self.store.list(folder):
-            if _generation(entry.path.removeprefix(folder)) is not None and entry.path.endswith(".json"):
-                with suppress(MissingError):
-                    found.append((entry.path, self.store.read(entry.path)))
-        return sorted(found, reverse=True)
+        while True:
+            listed = [entry.path for entry in self.store.list(folder)]
+            wanted = [path for path in listed if _generation(path.removeprefix(folder)) is not None and path.endswith(".json")]
+            try:
+                return sorted(((path, self.store.read(path)) for path in wanted), reverse=True)
+            except MissingError:
+                continue  # a writer has put a newer one in its place since it was listed
 
     def _delete(self, paths: list[str]) -> None:
         """Records before bytes, so that no record names bytes that are gone; nothing of a newer generation."""

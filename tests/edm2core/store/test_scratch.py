@@ -108,6 +108,21 @@ def test_a_record_that_points_out_of_the_store_is_refused(store: Store, tmp_path
     assert Scratch(store, PREFIX, 1).get("state", tmp_path) is None
 
 
+def test_a_piece_that_is_replaced_between_the_listing_and_the_reading_is_found(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Scratch(local, PREFIX, 1).put("state", b"old")
+    read, newer = local.read, [Scratch(local, PREFIX, 2)]
+
+    def replaced_first(path: str) -> bytes:
+        if newer:
+            newer.pop().put("state", b"new")
+        return read(path)
+
+    monkeypatch.setattr(local, "read", replaced_first)
+    assert content(Scratch(local, PREFIX, 99), "state", tmp_path) == b"new"
+
+
 WRITER = """
 import sys
 from edm2core.store import open_store
