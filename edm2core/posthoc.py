@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from edm2core.errors import InputError
 
@@ -66,6 +65,8 @@ def way(apart: float, one: float, other: float, sigma_rel: float) -> float:
 
 def lengths(one: Path, other: Path) -> tuple[float, float]:
     """How long an average is as a vector of weights, and how far another of the same network is from it; both are files of safetensors."""
+    from safetensors.numpy import load_file  # here, since the control image, which imports this module to plan, has no such package
+
     a, b = load_file(one), load_file(other)
     squares = np.array([[np.square(x, dtype=np.float64).sum() for x in (a[name], a[name] - b[name])] for name in a])
     length, apart = np.sqrt(squares.sum(axis=0)).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,7 +90,8 @@ def _failed(fake: Fake, info: RunInfo) -> RunInfo:
 
 
 def _stopped(fake: Fake, info: RunInfo) -> RunInfo:
-    return _outcomes(fake, info, snapshot=Outcome("interrupted"), other=Outcome("skipped"))
+    found = _outcomes(fake, info, snapshot=Outcome("interrupted"), other=Outcome("skipped"))
+    return replace(found, started="2025-03-01T10:15:00+00:00", finished="2025-03-01T11:15:00+00:00")
 
 
 def _running(fake: Fake, info: RunInfo) -> RunInfo:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ PREFIX = "scratch/sample/key"
 
 
 def content(scratch: Scratch, name: str, folder: Path) -> bytes | None:
-    path = scratch.get(name, folder)
-    return None if path is None else path.read_bytes()
+    while (path := scratch.get(name, folder)) is not None:
+        with suppress(FileNotFoundError):  # it may go away at the writer's next piece
+            return path.read_bytes()
+    return None
 
 
 def test_pieces_come_back_and_are_replaced_without_leftovers(store: Store, tmp_path: Path) -> None:
