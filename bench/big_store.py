@@ -80,7 +80,7 @@ def _planned(runs: int) -> Iterator[tuple[str, list[Task]]]:
         for first in range(0, runs, AT_ONCE):
             seeds = list(range(first, min(first + AT_ONCE, runs)))
             file = Path(folder) / "e.yaml"
-            file.write_text(EXPERIMENT.format(seeds=seeds))
+            file.write_text(EXPERIMENT.format(seeds=seeds), encoding="utf-8")
             tasks = plan(load_experiment(file), {"data:digits/C": "builtin:digits"})
             shared = [task for task in tasks if "seed" not in task.subject]
             own: dict[int, list[Task]] = {seed: [] for seed in seeds}
