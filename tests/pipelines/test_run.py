@@ -214,7 +214,12 @@ def test_a_closed_terminal_stops_it_as_sigterm_does_and_the_same_command_goes_on
     os.close(end)
     os.set_blocking(terminal, False)
     deadline = time.monotonic() + 100
-    while not list(place.folder.glob("store/leases/trajectory/*/*.json")) and time.monotonic() < deadline:
+
+    def has_made_a_step() -> bool:  # before the first there is nothing to save
+        logs = place.folder.glob("store/runs/*/logs/*/*.log")
+        return any('"kind":"progress"' in text and '"step"' in text for text in (log.read_text(encoding="utf-8") for log in logs))
+
+    while not has_made_a_step() and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             os.read(terminal, 65536)
         time.sleep(0.05)
