@@ -19,6 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from edm2core.addresses import shown
+from edm2core.data.kind import PAGE, beginning, kind_of
 from edm2core.errors import EdmError, InputError
 
 ATTEMPTS = 8
@@ -100,7 +101,7 @@ def _download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Pa
             check(part)
             break
         except InputError as error:
-            page = _is_page(part)
+            page = kind_of(beginning(part)) is PAGE
             part.unlink()
             if page:
                 raise InputError(
@@ -193,12 +194,6 @@ def _request(url: str, headers: dict[str, str]) -> Request:
     if known:
         request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote_to_bytes(known)).decode()}")
     return request
-
-
-def _is_page(file: Path) -> bool:
-    with file.open("rb") as stream:
-        begin = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return begin.startswith((b"<!doctype html", b"<html"))
 
 
 def _chunk(response: http.client.HTTPResponse) -> bytes:

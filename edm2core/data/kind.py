@@ -24,7 +24,7 @@ _UNPACK = "Unpack it, and give what was in it."
 EMPTY = Kind("an empty file, of zero bytes", _AGAIN)
 _LFS = Kind("a Git LFS pointer, not the file that it stands for", "Run `git lfs pull` where it was cloned, or download the file itself.")
 _ANNEX = Kind("a git-annex pointer, not the file that it stands for", "Run `git annex get` where it was cloned.")
-_PAGE = Kind("a web page, not the file itself", "Open it in a browser: it may ask to log in, or hold the address of the file itself.")
+PAGE = Kind("a web page, not the file itself", "Open it in a browser: it may ask to log in, or hold the address of the file itself.")
 _ANSWER = Kind("a server's answer in XML, not the file itself", "Read it: it says why the server refused.")
 _JSON = Kind("a text in JSON", "Read it: it may be a server's answer that says why it refused.")
 ZIP, TAR = Kind("a zip archive", _UNPACK), Kind("a tar archive", _UNPACK)
@@ -61,7 +61,7 @@ _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<meta",
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"heim", b"heis", b"hevc")
 
 
-INSTEAD = (EMPTY, _LFS, _ANNEX, _PAGE, _ANSWER, _JSON)
+INSTEAD = (EMPTY, _LFS, _ANNEX, PAGE, _ANSWER, _JSON)
 """What stands in place of a file that was not brought whole, and is never what was meant."""
 
 
@@ -72,7 +72,7 @@ def kind_of(start: bytes) -> Kind | None:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     lower = text[:64].lower()
     if lower.startswith(_PAGES) or (lower.startswith((b"<?xml", b"<!--")) and b"<html" in text.lower()):
-        return _PAGE
+        return PAGE
     for magic, kind in _MAGIC:
         if start.startswith(magic) or (magic[:1] == b"<" and lower.startswith(magic)):
             return kind
@@ -96,7 +96,7 @@ def beginning(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(BEGINNING)
     except OSError as error:
-        raise InputError(f"It cannot be read: {error.strerror}.", where=str(path), do_next="Check its permissions.") from error
+        raise absent(path, error) from error
 
 
 def named(path: Path, otherwise: str, expected: str) -> tuple[str, str]:
