@@ -19,16 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.launcher.spec import work_ref
-from edm2core.config import load_experiment
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task, plan, trajectory_ref
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task, plan, trajectory_ref
 from edm2core.store import Store, open_store
 from edm2core.store.averages import averages_of
 from edm2core.store.base import file_record
 from edm2core.store.local import LocalStore
 from edm2core.store.sealed import sealed
 from edm2core.store.summary import each, summarise, summary_path
-from pipelines.serve import listen
+from pipelines.look import listen
 
 EXPERIMENT = "name: big\nrecipes: [digits/C]\nseeds: {seeds}\nepochs: [10, 20, 40]\nmetrics: [fd]\nprobe: false\n"
 AT_ONCE = 1000  # runs planned as the seeds of one experiment

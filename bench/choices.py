@@ -11,11 +11,11 @@ from bench.compare import Side, Spread, in_turn, ratio
 from bench.network import inputs_of, made, product_denoiser, trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
-from components.launcher.memory import MALLOC
+from components.launcher.malloc import MALLOC
 from edm2core.config import load_recipe
-from edm2core.diffusion import Denoiser
-from edm2core.nets import unet
-from edm2core.nets.applied import fold_
+from edm2core.diffusion import unet
+from edm2core.diffusion.applied import fold_
+from edm2core.diffusion.denoiser import Denoiser
 
 TUNABLES = MALLOC["GLIBC_TUNABLES"].split(":")
 SMALL_PAGES = {"GLIBC_TUNABLES": ":".join(tunable for tunable in TUNABLES if "hugetlb" not in tunable)}

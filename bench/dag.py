@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from bench.compare import Spread
 from bench.rows import Options, Result, Row
-from edm2core.manifest import Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task
 
 EXPERIMENT = """\
 name: bench

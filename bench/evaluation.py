@@ -20,7 +20,7 @@ from bench.compare import Side, Spread, in_turn, ratio
 from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.data.varied import checked
-from edm2core.devices import pick_device
+from edm2core.diffusion.devices import pick_device
 from edm2core.metrics.extractors import IMAGES_AT_ONCE, INCEPTION, build_inception, extract
 from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.names import Metric

@@ -21,10 +21,10 @@ from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings
-from edm2core.devices import compute
-from edm2core.diffusion import Denoiser
-from edm2core.inference import prepare
-from edm2core.nets import build_network
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.devices import compute
+from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.networks import build_network
 from edm2core.stages.sample import compile_network, draw_images
 from pipelines.estimate import GPUS
 

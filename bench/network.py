@@ -12,15 +12,14 @@ from bench.compare import Side, in_turn
 from bench.plain import network as plain_network
 from bench.rows import Options, Result, Row, compared
 from bench.worker import Work
-from edm2core.affine import Affine
 from edm2core.config import load_recipe
-from edm2core.config.settings import Recipe
-from edm2core.diffusion import Denoiser
-from edm2core.nets import build_network
-from edm2core.nets.applied import fold_
-from edm2core.plan import TrajectorySettings
-from edm2core.sample import heun
-from edm2core.train import Trainer
+from edm2core.config.settings import Recipe, TrajectorySettings
+from edm2core.data.scale import Affine
+from edm2core.diffusion.applied import fold_
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.sampler import heun
+from edm2core.diffusion.trainer import Trainer
 
 
 def plain_forward(recipe: str, batch: int) -> Work:

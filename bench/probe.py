@@ -16,22 +16,22 @@ from bench.compare import Side, Spread, in_turn, ratio
 from bench.plain import network as plain_network
 from bench.rows import Options, Result, Row
 from bench.worker import Work
-from edm2core import snapshot
 from edm2core.config import load_recipe
-from edm2core.config.settings import ProbeSettings
+from edm2core.config.settings import ProbeSettings, TrajectorySettings
 from edm2core.data import load_prepared, prepare
 from edm2core.data.prepared import Prepared
-from edm2core.manifest import Ref
-from edm2core.plan import Task, TrajectorySettings
+from edm2core.diffusion.sampler import probe_sigma
+from edm2core.diffusion.trainer import Trainer
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task
 from edm2core.probe import Cell, Data, Heads, Labelled, Source, accuracy
-from edm2core.sample import probe_sigma
+from edm2core.snapshots import files as snapshot
 from edm2core.stages import probe
-from edm2core.stages.main import manifest_of
-from edm2core.stages.workspace import Workspace, open_inputs
 from edm2core.store import open_store
 from edm2core.store.results import commit
 from edm2core.store.scratch import Scratch
-from edm2core.train import Trainer
+from edm2core.worker.main import manifest_of
+from edm2core.worker.workspace import Workspace, open_inputs
 
 RECIPE, LEVELS, TRAINED = "digits/E", (3, 4, 5), 10  # epochs of training
 GRID: dict[str, Any] = {"t": LEVELS, "blocks": ("all",), "epochs": 15, "batch": 64, "lr": 4e-3, "flip": False}

@@ -17,7 +17,7 @@ from bench.compare import Measurements, Side, Spread, ended, in_turn, ratio
 from bench.network import trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
-from edm2core.train import Trainer
+from edm2core.diffusion.trainer import Trainer
 
 RECIPE, PROCESSES = "cifar10/E", 2
 

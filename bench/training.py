@@ -14,9 +14,9 @@ from bench.network import plain_denoiser, trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.config import load_recipe
-from edm2core.stages.states import Background, States
 from edm2core.store import open_store
 from edm2core.store.scratch import Scratch
+from edm2core.worker.states import Background, States
 
 RECIPE = "cifar10/E"
 

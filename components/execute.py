@@ -13,14 +13,14 @@ from components.launcher.spec import Backend, JobSpec, Status, work_ref
 from components.progress import progress_of
 from edm2core.errors import EdmError, Interrupted
 from edm2core.events import parse
-from edm2core.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, trajectory_ref
-from edm2core.stages.faults import GET_MEMORY, lacks_memory
-from edm2core.stages.wanted import want
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store.base import Store
 from edm2core.store.leases import holder
 from edm2core.store.results import load, verify
+from edm2core.store.wanted import want
+from edm2core.worker.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
+from edm2core.worker.faults import GET_MEMORY, lacks_memory
 
 RESTARTS = 3  # in a row, without a newer state
 LOSSES = 12  # the same, if all that is known is that processes were taken away: preempted, drained, killed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 
 
 def progress_of(task: Task, event: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from components.body import Done
-from edm2core.printable import printable
+from components.kubeflow_task import Done
 from edm2core.report.results import is_probe
+from edm2core.words import printable
 
 LARGEST_MATRIX = 100  # classes; the metadata of a larger one is more than the viewer and its database take
 PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>

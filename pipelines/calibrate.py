@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edm2core.config.experiment import Experiment
 from edm2core.config.settings import CalibrationSettings, Recipe
 from edm2core.data.loose import loose_images
 from edm2core.data.source import digest_of
 from edm2core.errors import InputError
-from edm2core.manifest import Ref
 from edm2core.metrics.imported import arrays_of
 from edm2core.metrics.names import EXTRACTORS, INCEPTIONS, WEIGHTS, Metric
 from edm2core.paths import local_path
-from edm2core.plan import Task, calibration_task, plan
+from edm2core.plan.experiment import Experiment
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, calibration_task, plan
 from edm2core.store.base import Store
 from edm2core.store.results import load
-from pipelines.sources import resolve
+from pipelines.inputs.sources import resolve
 
 
 @dataclass(frozen=True)

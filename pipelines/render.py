@@ -12,10 +12,10 @@ from components.launcher.job import to_manifest
 from components.launcher.profile import Profile
 from components.launcher.spec import spec_of
 from edm2core.config import load_recipe, recipe_names
-from edm2core.config.experiment import Experiment
 from edm2core.config.settings import Recipe
-from edm2core.plan import Task, plan
-from pipelines.sources import resolve
+from edm2core.plan.experiment import Experiment
+from edm2core.plan.tasks import Task, plan
+from pipelines.inputs.sources import resolve
 
 FOLDER = Path("k8s/pytorchjobs")
 LAB = "lab"  # the profile of recipes that train on anything

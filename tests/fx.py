@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from edm2core.config import Recipe
-from edm2core.diffusion import Denoiser
-from edm2core.importers import fx_names
-from edm2core.nets import build_network
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.snapshots.checkpoints import fx_names
 
 
 def write_checkpoint(path: Path, recipe: Recipe, steps: int) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from edm2core.affine import Affine
 from edm2core.config.settings import ProbeSettings
+from edm2core.data.scale import Affine
 from edm2core.probe import PIXELS, Cached, Cell, Data, Features, Fresh, Heads, Labelled, Source, pixel_features
 
 CLASSES = 3

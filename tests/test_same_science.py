@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edm2core.science import EQUAL, PACKAGE, read_equal
+from edm2core.provenance.science import EQUAL, PACKAGE, read_equal
 from tests.same_science import add, digests, digests_at, line
 
 GIT = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "commit.gpgsign=false"]
@@ -18,7 +18,7 @@ def test_a_refactoring_adds_one_line_for_all_stages_whose_science_it_changes(tmp
         subprocess.run([*GIT, *command], cwd=tmp_path, check=True)
     before = digests_at("HEAD", tmp_path)
     assert line("nothing", before, digests(tmp_path)) == ""
-    source = tmp_path / "edm2core" / "affine.py"
+    source = tmp_path / "edm2core" / "data/scale.py"
     source.write_text(source.read_text() + "\n\ndef _another() -> None:\n    return None\n")
     now = digests(tmp_path)
     entry = line('the "affine" has a function more', before, now)

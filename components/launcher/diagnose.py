@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.launcher.job import CONTAINER
-from edm2core.exit_codes import FAILED, INTERRUPTED
+from edm2core.worker.exit_codes import FAILED, INTERRUPTED
 
 Object = dict[str, Any]
 Kind = Literal["", "suspended", "room", "turn", "place", "refused", "broken"]

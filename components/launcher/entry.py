@@ -26,8 +26,8 @@ from components.launcher.environment import of_one_machine
 from components.launcher.rank import ALIVE, STOP, supervise
 from components.launcher.stopped import Stopped
 from edm2core.events import emit
-from edm2core.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
-from edm2core.stages.signals import to_stop
+from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
+from edm2core.worker.signals import to_stop
 
 POLL_S = 0.1
 LINGER_S = 15.0  # for torchrun to end after one of its processes has failed

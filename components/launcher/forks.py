@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edm2core.provenance import remember_code
+from edm2core.provenance.origin import remember_code
 
 IMPORTED = (
     "edm2core.stages.train",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from components.launcher.environment import of_one_machine
 from components.launcher.forks import Fork, Forks
-from components.launcher.memory import MALLOC
+from components.launcher.malloc import MALLOC
 from components.launcher.spec import JobSpec, Status
 from components.launcher.stopped import is_stopped
 from edm2core.errors import EdmError

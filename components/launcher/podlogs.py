@@ -14,7 +14,7 @@ import urllib3
 
 from components.launcher.cluster import Cluster, ClusterError
 from components.launcher.job import CONTAINER
-from components.launcher.log_record import Line, LogRecord
+from components.launcher.log_store import Line, LogRecord
 from edm2core.events import line as event_line
 
 RETRY_S = 1.0

@@ -32,12 +32,12 @@ from components.launcher.diagnose import (
     suspended,
 )
 from components.launcher.job import DIGEST, run_label, to_manifest
-from components.launcher.log_record import LogRecord, log_folder
+from components.launcher.log_store import LogRecord, log_folder
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec, Status
-from edm2core.exit_codes import FAILED
 from edm2core.store.runs import Run
+from edm2core.worker.exit_codes import FAILED
 
 __all__ = ["PyTorchJobBackend", "backend_of", "to_manifest"]
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from components.launcher.memory import MALLOC
+from components.launcher.malloc import MALLOC
 from components.launcher.stopped import Stopped
 from edm2core.events import emit
-from edm2core.exit_codes import INTERRUPTED
-from edm2core.stages.beat import silence
+from edm2core.worker.exit_codes import INTERRUPTED
+from edm2core.worker.heartbeat import silence
 
 POLL_S = 0.1
 PATIENCE_S = 5.0  # with a process that was asked to end because another one of its job has failed

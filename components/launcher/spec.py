@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from edm2core.manifest import Ref
-from edm2core.plan import Task, trajectory_ref
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, trajectory_ref
 
 STAGES = ("prepare", "start", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics", "calibration")
 MODULES = {stage: f"edm2core.stages.{stage}" for stage in STAGES} | {"snapshot": "edm2core.stages.train"}

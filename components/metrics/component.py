@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.body import work
+from components.kubeflow_task import work
 from components.viewers import show_values
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from components.execute import committed
-from components.record.packed import Packed, put, recorded, trajectories
+from components.record.plan_parameter import Packed, put, recorded, trajectories
 from components.report.finish import report
 from edm2core.errors import EdmError
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import Run

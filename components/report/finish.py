@@ -10,19 +10,19 @@ from typing import Any
 
 from components.launcher.profile import Profile
 from components.launcher.spec import job_name
-from components.record.packed import recorded, wisher
+from components.record.plan_parameter import recorded, wisher
 from components.report.mlflow_server import MlflowServer
 from components.report.write import recorded_outcomes, write_report
 from edm2core.errors import EdmError
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from edm2core.report import Report, RunInfo, collect
 from edm2core.report.results import label, rows
 from edm2core.report.tracked import tracked
-from edm2core.stages.wanted import unwant
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import Run, load_absent, load_plan
 from edm2core.store.runs import record as record_run
+from edm2core.store.wanted import unwant
 
 
 def finish(run: str, store: str, profile: str, part: str, page: Any, latest: Any) -> None:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task
 from edm2core.report import Outcome, Report, RunInfo, collect, write
 from edm2core.store.base import file_record
 from edm2core.store.runs import NOTES, Run, load_absent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.body import work
+from components.kubeflow_task import work
 
 if TYPE_CHECKING:
     from kfp.dsl import Model, Output

@@ -367,3 +367,20 @@ class Recipe(Settings):
     def dataset(self) -> str:
         """The data set's name in titles and tables: the last but one part of the recipe's name."""
         return self.name.rpartition("/")[0].rpartition("/")[2] or self.name
+
+
+class TrajectorySettings(Settings):
+    """What decides a training, whatever its length and wherever it runs."""
+
+    network: NetworkSettings
+    diffusion: DiffusionSettings
+    training: TrainingSettings
+    seed: int
+
+
+class CheckpointSettings(Settings):
+    """What decides how another implementation's checkpoint is read."""
+
+    network: NetworkSettings
+    diffusion: DiffusionSettings
+    epoch: int | None  # completed; none: by its step

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.affine import Affine
+from edm2core.data.scale import Affine
 from edm2core.errors import InputError, IntegrityError
 
 INFO = "dataset.json"

@@ -1,6 +1,7 @@
 """Classifiers on a denoiser's frozen features: linear ones at many cells (t, block), and nearest neighbours."""
 
 from edm2core.probe.cells import PIXELS, Cell, Features, cells_of, denoiser_features, pixel_features
+from edm2core.probe.features import Cached, Data, Fresh, Labelled, Source, Split
 from edm2core.probe.heads import Heads
 from edm2core.probe.scores import (
     accuracy,
@@ -14,7 +15,6 @@ from edm2core.probe.scores import (
     standard_error,
     stratified_split,
 )
-from edm2core.probe.sources import Cached, Data, Fresh, Labelled, Source, Split
 
 __all__ = [
     "PIXELS",

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from edm2core.config.fields import Precision
 from edm2core.config.settings import ProbeSettings
-from edm2core.devices import autocast
-from edm2core.diffusion import Denoiser
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.devices import autocast
+from edm2core.diffusion.sampler import probe_sigma
 from edm2core.errors import InputError
 from edm2core.keyed_random import seed_of
-from edm2core.sample import probe_sigma
 
 Named = tuple[int | str, ...]
 

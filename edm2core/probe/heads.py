@@ -12,7 +12,7 @@ from torch import Tensor
 from edm2core.config.settings import ProbeSettings
 from edm2core.errors import EdmError
 from edm2core.probe.cells import Cell, generator
-from edm2core.probe.sources import Batch, grouped
+from edm2core.probe.features import Batch, grouped
 
 
 class Heads:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from edm2core.config.sweep import TRAINED, Swept
 from edm2core.config.words import in_words
+from edm2core.plan.sweep import TRAINED, Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, plot
 from edm2core.report.protocol import apart

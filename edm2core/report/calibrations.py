@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from edm2core.manifest import Manifest
+from edm2core.plan.manifest import Manifest
 
 TYPICAL = 2.0  # a distance, for saying what an error of the reference is worth
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edm2core.errors import EdmError
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.results import load
 

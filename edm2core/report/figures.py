@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from edm2core.provenance.science import brief
 from edm2core.report.collect import Report, Result
+from edm2core.report.ema_widths import Sweep
 from edm2core.report.results import Row, clean, higher_is_better, label, rank
 from edm2core.report.seeds import SeedTable
-from edm2core.report.sweep import Sweep
-from edm2core.science import brief
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "x": "✖", "star": "★", "triangle-down": "▼", "cross": "✚"}

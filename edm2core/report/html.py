@@ -14,13 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from edm2core.events import size
-from edm2core.manifest import Ref, diff_path
-from edm2core.printable import printable
+from edm2core.plan.manifest import Ref, diff_path
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
 from edm2core.report.confusion import confusion_figures
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
+from edm2core.report.ema_widths import Sweep, sweeps
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
@@ -30,7 +30,7 @@ from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, recipes, tables
-from edm2core.report.sweep import Sweep, sweeps
+from edm2core.words import printable
 
 STAGES = {
     "prepare": "data",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from edm2core.config.settings import ProbeSettings, SampleSettings
-from edm2core.keys import keyed
+from edm2core.plan.keys import keyed
 from edm2core.report.collect import Report, Result
 
 WORDS = {

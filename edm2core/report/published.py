@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from edm2core.config import Recipe, load_recipe
-from edm2core.keys import keyed
 from edm2core.metrics.names import IMPORTED
+from edm2core.plan.keys import keyed
 from edm2core.report.protocol import differences
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from edm2core.manifest import Ref
-from edm2core.plan import Task, redrawn
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, redrawn
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, higher_is_better, rows
 

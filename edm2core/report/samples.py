@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Styles
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edm2core.made_by import made_by
+from edm2core.provenance.made_by import made_by
+from edm2core.provenance.science import UNKNOWN, brief, same, science_of
 from edm2core.report.collect import Report, Result
-from edm2core.science import UNKNOWN, brief, same, science_of
 
 
 @dataclass

@@ -9,7 +9,7 @@ from statistics import fmean, stdev, variance
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Result
 from edm2core.report.results import Row, higher_is_better, label
 from edm2core.report.statistics import Verdict, Welch, judge, welch

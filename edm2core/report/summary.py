@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from edm2core.config import Recipe
 from edm2core.config.settings import ReferenceSettings
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside

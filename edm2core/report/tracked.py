@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from edm2core.addresses import shown
 from edm2core.config import Recipe
 from edm2core.config.fields import is_keyed
-from edm2core.keys import key_of
-from edm2core.manifest import Ref
-from edm2core.plan import trajectory_ref
+from edm2core.plan.keys import key_of
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import trajectory_ref
+from edm2core.plan.versions import EVERYWHERE
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, distinct, rows
 from edm2core.report.summary import recipes
-from edm2core.versions import EVERYWHERE
 
 Curve = list[dict[str, Any]]
 

@@ -11,11 +11,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from edm2core.printable import printable
 from edm2core.report.collect import Report, Result
 from edm2core.report.html import render
 from edm2core.report.results import Row, rows, run_facts
 from edm2core.report.seeds import DIFFERENCE, SPREAD, difference_facts, differences, spread_facts, spreads
+from edm2core.words import printable
 
 ROW = (*(field.name for field in fields(Row)), "result")
 

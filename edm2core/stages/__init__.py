@@ -3,10 +3,10 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # `python -m edm2core.stages.…` is loading this: a signal may come while it still imports torch
-    from edm2core.stages import signals
+    from edm2core.worker import signals
 
     signals.install()
 
-    from edm2core.provenance import remember_code
+    from edm2core.provenance.origin import remember_code
 
     remember_code()  # the source that is imported next may be changed while it works

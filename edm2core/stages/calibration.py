@@ -13,16 +13,16 @@ from edm2core.config.settings import CalibrationSettings
 from edm2core.data import load_prepared
 from edm2core.data.loose import loose_images
 from edm2core.data.varied import checked
-from edm2core.devices import pick_device
+from edm2core.diffusion.devices import pick_device
 from edm2core.metrics.extractors import extract, load_extractor
 from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.imported import read_npz
 from edm2core.metrics.names import INCEPTIONS, Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
-from edm2core.stages.main import main
 from edm2core.stages.sample import shard_names
-from edm2core.stages.sources import brought_file
-from edm2core.stages.workspace import Workspace
+from edm2core.worker.main import main
+from edm2core.worker.sources import brought_file
+from edm2core.worker.workspace import Workspace
 
 ORDER = 0  # seed of the order in which the error's blocks are of images: they have to be alike
 

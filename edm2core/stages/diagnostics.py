@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edm2core import snapshot
 from edm2core.config.settings import DiagnosticsSettings
 from edm2core.data import load_prepared
-from edm2core.devices import compute, pick_device
-from edm2core.diagnostics import activation_magnitudes, diagnostic_levels, log_variances, losses, weight_magnitudes
-from edm2core.diffusion import Denoiser
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.devices import compute, pick_device
+from edm2core.diffusion.diagnostics import activation_magnitudes, diagnostic_levels, log_variances, losses, weight_magnitudes
 from edm2core.keyed_random import seed_of
-from edm2core.stages.main import main
-from edm2core.stages.workspace import Workspace
+from edm2core.snapshots import files as snapshot
+from edm2core.worker.main import main
+from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

@@ -9,14 +9,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from edm2core import snapshot
 from edm2core.config.fields import weights_file
-from edm2core.made_by import several_of
-from edm2core.plan import CheckpointSettings
-from edm2core.stages.main import main
-from edm2core.stages.workspace import Workspace
+from edm2core.config.settings import CheckpointSettings
+from edm2core.provenance.made_by import several_of
+from edm2core.snapshots import files as snapshot
+from edm2core.snapshots.three_bytes import unpacked
 from edm2core.store.averages import mixture
-from edm2core.three_bytes import unpacked
+from edm2core.worker.main import main
+from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

@@ -14,10 +14,10 @@ from edm2core.metrics.digits import CLASSES, SIDE, accuracy, train_digits
 from edm2core.metrics.extractors import DIGITS, DINOV2, FILTERS, INCEPTION, PYTORCH_FID, Extractor, build_dinov2, build_inception
 from edm2core.metrics.filters import fit_filters
 from edm2core.metrics.names import IN_WORDS, WEIGHTS
-from edm2core.stages.main import main
-from edm2core.stages.sources import GET_WEIGHTS, PUBLISHED, weights_file
-from edm2core.stages.workspace import Workspace
-from edm2core.torch_file import load_torch
+from edm2core.snapshots.torch_file import load_torch
+from edm2core.worker.main import main
+from edm2core.worker.sources import GET_WEIGHTS, PUBLISHED, weights_file
+from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

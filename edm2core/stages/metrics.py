@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edm2core.data.varied import checked
-from edm2core.devices import compute, pick_device
+from edm2core.diffusion.devices import compute, pick_device
 from edm2core.errors import IntegrityError
 from edm2core.metrics.extractors import INCEPTION, PYTORCH_FID, WEIGHTS, class_logits, extract, load_extractor
 from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
 from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, read_reference
 from edm2core.metrics.values import Compared, metric_values
-from edm2core.stages.main import main
 from edm2core.stages.sample import shard_names, write_grid
-from edm2core.stages.workspace import Input, Workspace
+from edm2core.worker.main import main
+from edm2core.worker.workspace import Input, Workspace
 
 NEIGHBOURS, PAIRS_A_ROW = "neighbours.png", 8
 

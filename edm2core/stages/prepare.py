@@ -8,9 +8,9 @@ from edm2core.data import load_prepared, prepare
 from edm2core.data.split import blocks_of
 from edm2core.data.varied import checked
 from edm2core.events import emit
-from edm2core.stages.main import main
-from edm2core.stages.sources import data_settings, data_source
-from edm2core.stages.workspace import Workspace
+from edm2core.worker.main import main
+from edm2core.worker.sources import data_settings, data_source
+from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edm2core import snapshot
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
 from edm2core.data.split import ClassCount, enough_to_probe
-from edm2core.devices import compute, pick_device
-from edm2core.inference import prepare
+from edm2core.diffusion.devices import compute, pick_device
+from edm2core.diffusion.folding import prepare
 from edm2core.probe import (
     PIXELS,
     Cached,
@@ -46,8 +45,9 @@ from edm2core.probe import (
     standard_error,
     stratified_split,
 )
-from edm2core.stages.main import main
-from edm2core.stages.workspace import Workspace
+from edm2core.snapshots import files as snapshot
+from edm2core.worker.main import main
+from edm2core.worker.workspace import Workspace
 
 SAVE_EVERY_S = 20.0
 TOP, TOP_CLASSES = 5, 20  # the five likeliest classes count too where there are so many

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from edm2core import snapshot
-from edm2core.compiling import adopt, wanted
 from edm2core.config.settings import SampleSettings
-from edm2core.devices import DTYPES, autocast, compute, pick_device
-from edm2core.diffusion import Denoiser
+from edm2core.diffusion.compiling import adopt, wanted
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.devices import DTYPES, autocast, compute, pick_device
+from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.sampler import between, drawn_labels, heun, latents, to_uint8
 from edm2core.errors import EdmError
 from edm2core.events import emit
-from edm2core.inference import prepare
-from edm2core.sample import between, drawn_labels, heun, latents, to_uint8
-from edm2core.stages import signals
-from edm2core.stages.main import main
-from edm2core.stages.workspace import Workspace
+from edm2core.snapshots import files as snapshot
+from edm2core.worker import signals
+from edm2core.worker.main import main
+from edm2core.worker.workspace import Workspace
 
 GRID, GRID_SIDE, GRID_PIXELS = "grid.png", 8, 384
 INTERPOLATIONS, ARCS = "interpolations.png", 6

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import safetensors.torch
 
-from edm2core import snapshot
-from edm2core.affine import Affine
-from edm2core.importers import read_fx
-from edm2core.plan import CheckpointSettings
-from edm2core.stages.main import main
-from edm2core.stages.sources import brought_file
-from edm2core.stages.workspace import Workspace
+from edm2core.config.settings import CheckpointSettings
+from edm2core.data.scale import Affine
+from edm2core.snapshots import files as snapshot
+from edm2core.snapshots.checkpoints import read_fx
+from edm2core.worker.main import main
+from edm2core.worker.sources import brought_file
+from edm2core.worker.workspace import Workspace
 
 STATE = "state.safetensors"
 

@@ -16,31 +16,32 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from edm2core import snapshot
-from edm2core.affine import Affine
-from edm2core.compiling import wanted
 from edm2core.config.fields import weights_file
+from edm2core.config.settings import TrajectorySettings
 from edm2core.data import load_prepared
-from edm2core.devices import pick_device
+from edm2core.data.scale import Affine
+from edm2core.diffusion.compiling import wanted
+from edm2core.diffusion.devices import pick_device
+from edm2core.diffusion.posthoc import THREE_BYTES
+from edm2core.diffusion.trainer import Trainer, averaged_weights
 from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
-from edm2core.manifest import Ref
-from edm2core.plan import Task, TrajectorySettings, average_ref, snapshot_ref, trajectory_ref
-from edm2core.posthoc import THREE_BYTES
-from edm2core.provenance import code_version, describe
-from edm2core.science import ACCEPT, UNKNOWN, brief, same, science_of, sciences_of
-from edm2core.stages import signals
-from edm2core.stages.beat import Beat
-from edm2core.stages.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, average_ref, snapshot_ref, trajectory_ref
+from edm2core.provenance.origin import code_version, describe
+from edm2core.provenance.science import ACCEPT, UNKNOWN, brief, same, science_of, sciences_of
+from edm2core.snapshots import files as snapshot
+from edm2core.snapshots.three_bytes import packed
 from edm2core.stages.start import STATE
-from edm2core.stages.states import Background, Copies, State, States
-from edm2core.stages.wanted import wanted_epochs
-from edm2core.stages.workspace import open_inputs
 from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
-from edm2core.three_bytes import packed
-from edm2core.train import Trainer, averaged_weights
+from edm2core.store.wanted import wanted_epochs
+from edm2core.worker import signals
+from edm2core.worker.heartbeat import Beat
+from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
+from edm2core.worker.states import Background, Copies, State, States
+from edm2core.worker.workspace import open_inputs
 
 
 def work(task: Task, store: Store) -> None:

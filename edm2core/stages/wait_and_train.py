@@ -10,11 +10,12 @@ import time
 
 from edm2core.errors import EdmError
 from edm2core.events import emit
-from edm2core.plan import Task
-from edm2core.stages import signals, train
-from edm2core.stages.main import serve
+from edm2core.plan.tasks import Task
+from edm2core.stages import train
 from edm2core.store.base import Store
 from edm2core.store.results import load
+from edm2core.worker import signals
+from edm2core.worker.main import serve
 
 LOOK_S = 1.0
 PATIENCE_S = 2 * 3600  # published archives are downloaded in minutes

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord
 from edm2core.store.averages import trainings
 from edm2core.store.base import Store
 from edm2core.store.plans import read_plan

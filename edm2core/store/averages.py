@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edm2core.config.settings import TrainingSettings
+from edm2core.config.settings import TrainingSettings, TrajectorySettings
+from edm2core.diffusion.posthoc import HALF, MOST_ERROR, Mix, lengths, mix_at, rounding, way
 from edm2core.errors import InputError
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task, TrajectorySettings, average_ref, trajectory_ref
-from edm2core.posthoc import HALF, MOST_ERROR, Mix, lengths, mix_at, rounding, way
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task, average_ref, trajectory_ref
 from edm2core.store.base import Store
 from edm2core.store.results import load
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edm2core.errors import StoreError
-from edm2core.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord
 
 UNKNOWN_S = 86_400.0  # without a change, until what a process of another machine was writing counts as left behind
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import Ref, diff_path
-from edm2core.stages.wanted import read_wish, wishes
+from edm2core.plan.manifest import Ref, diff_path
 from edm2core.store.appended import accept_appended, appended_path, changed_appended
 from edm2core.store.base import Store
 from edm2core.store.leases import PATIENCE_S, mend, newest
@@ -22,6 +21,7 @@ from edm2core.store.runs import Run
 from edm2core.store.scratch import Scratch
 from edm2core.store.sealed import unseal
 from edm2core.store.summary import FRESH_S, Summary, summarise, summary_path, write
+from edm2core.store.wanted import read_wish, wishes
 
 NEWEST = 10**6  # above every generation: such a writer may remove pieces of all
 

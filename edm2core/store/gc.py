@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import Manifest, Ref, diff_path
-from edm2core.plan import Task, unverified
+from edm2core.plan.manifest import Manifest, Ref, diff_path
+from edm2core.plan.tasks import Task, unverified
 from edm2core.store.averages import averages_of, trainings
 from edm2core.store.base import Entry, Store
 from edm2core.store.leases import GC, Holder, acquire, holder, standing

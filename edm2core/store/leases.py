@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from edm2core.errors import EdmError, IntegrityError, MissingError, StoreError
 from edm2core.events import emit
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.store.base import Entry, Store
 from edm2core.store.process import Process
 from edm2core.store.sealed import read_sealed, sealed

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
-from edm2core.manifest import FileRecord
 from edm2core.paths import local_path
+from edm2core.plan.manifest import FileRecord
 from edm2core.store.base import UNKNOWN_S, Entry, check_path, check_prefix, file_record
 from edm2core.store.process import is_gone, tag
 

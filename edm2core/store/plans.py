@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edm2core.errors import EdmError, IntegrityError, MissingError
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.sealed import is_sealed, sealed, unseal
 

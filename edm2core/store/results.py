@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.manifest import FileRecord, Manifest, Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import FileRecord, Manifest, Ref
+from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.summary import each
 

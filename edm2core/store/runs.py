@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edm2core.addresses import redacted
-from edm2core.config.experiment import Experiment
 from edm2core.errors import EdmError, InputError, IntegrityError, MissingError, StoreError
 from edm2core.events import emit
-from edm2core.keys import key_of
-from edm2core.plan import Task
+from edm2core.plan.experiment import Experiment
+from edm2core.plan.keys import key_of
+from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.appended import record_appended
 from edm2core.store.base import Store

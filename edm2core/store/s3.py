@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
-from edm2core.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord
 from edm2core.store.base import UNKNOWN_S, Entry, check_path, check_prefix, file_record
 from edm2core.store.bucket import bucket_of
 from edm2core.store.s3_client import LOOK_RETRIES, PASSING, Connection, connect, explain

@@ -14,7 +14,7 @@ from typing import Any
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.events import emit
-from edm2core.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord
 from edm2core.store.base import Store, check_path
 from edm2core.store.sealed import sealed, unseal
 

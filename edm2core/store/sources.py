@@ -14,7 +14,7 @@ from pathlib import Path
 from edm2core.data.files import list_folder
 from edm2core.data.source import digest_of, digest_of_entries
 from edm2core.errors import IntegrityError, StoreError
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.store.base import Store
 
 PACKED = ".tar"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
-from edm2core.manifest import FileRecord, Ref
+from edm2core.plan.manifest import FileRecord, Ref
 from edm2core.store.base import Store
 from edm2core.store.plans import plan_path, read_plan
 from edm2core.store.sealed import read_sealed, sealed

@@ -8,18 +8,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from edm2core.config.experiment import complete
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.paths import located
+from edm2core.plan.experiment import complete
 from edm2core.report.calibrations import calibration
-from edm2core.stages.sources import GET_WEIGHTS, WHAT
 from edm2core.store import open_store
+from edm2core.worker.sources import GET_WEIGHTS, WHAT
 from pipelines.calibrate import Model, by_model, by_statistics, by_test_images, reference_tasks
 from pipelines.cli.options import PATH, store_option
-from pipelines.single import do_tasks
+from pipelines.run.run_tasks import do_tasks
 
 SIGNS = {True: "✓", False: "✗", None: "·"}
 

@@ -9,9 +9,9 @@ from components.launcher.profile import load_profile
 from edm2core.errors import EdmError
 from edm2core.events import duration
 from edm2core.store import open_store
-from pipelines.cancel import saved_states, stop_jobs, take_back
 from pipelines.cli.options import needed_cluster_option
-from pipelines.submit import Kubeflow
+from pipelines.kubeflow.cancel import saved_states, stop_jobs, take_back
+from pipelines.kubeflow.submit import Kubeflow
 
 
 @click.command(short_help="Stop a run in a cluster; what it has is kept.")

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from components.launcher.profile import load_profile
-from edm2core.config.experiment import load_experiment
-from edm2core.plan import plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import plan
 from edm2core.store import check_address
 from edm2core.store.runs import run_id
 from pipelines.cli.options import PATH, accept_code_option, cluster_option, experiment_argument, store_option
-from pipelines.kfp import compile
-from pipelines.other_science import accepting
-from pipelines.sources import brought, resolve
-from pipelines.workflow_size import MOST
+from pipelines.inputs.sources import brought, resolve
+from pipelines.kubeflow.compiler import compile
+from pipelines.kubeflow.workflow_size import MOST
+from pipelines.run.other_science import accepting
 
 
 @click.command(short_help="Write the Kubeflow Pipelines package of an experiment.")

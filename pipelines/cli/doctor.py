@@ -8,8 +8,8 @@ import click
 
 from components.launcher.profile import load_profile
 from pipelines.cli.options import cluster_option
-from pipelines.doctor import Check, ClusterApi, check_api, check_cluster, check_here, check_store
-from pipelines.doctor_pod import check_from_pod
+from pipelines.doctor.cluster import Check, ClusterApi, check_api, check_cluster, check_here, check_store
+from pipelines.doctor.pod import check_from_pod
 
 
 @click.command(short_help="Look whether a machine, a store and a cluster are ready for work.")

@@ -10,17 +10,17 @@ import click
 from rich.console import Console
 
 from edm2core.config.fields import average_name, weights_file
+from edm2core.diffusion.posthoc import MOST_ERROR
 from edm2core.errors import InputError
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import ema_task
-from edm2core.posthoc import MOST_ERROR
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import ema_task
 from edm2core.store import find_store
 from edm2core.store.averages import Mixture, mixture
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import find_run, load_plan
 from pipelines.cli.options import store_option
-from pipelines.single import do_task
+from pipelines.run.run_tasks import do_task
 
 
 @click.command(short_help="Mix averages of any width from those that training stored.")
@@ -31,8 +31,8 @@ from pipelines.single import do_task
 def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, store: str) -> None:
     """Mix, at the epochs of SNAPSHOTS, power-function averages of the relative widths asked for (EDM2, section 3).
 
-    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store; a run, by its id or as STORE/runs/ID, stands for all that it
-    has. Each average becomes a result, which `edm2core.snapshot.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
+    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store; a run, by its id or as STORE/runs/ID, stands for all it has.
+    Each average becomes a result, which `edm2core.snapshots.files.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
     """
     names = [_width(width) for width in widths]
     console = Console(highlight=False)

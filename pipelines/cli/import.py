@@ -12,10 +12,10 @@ from edm2core.config.settings import StartSettings
 from edm2core.data.source import digest_of
 from edm2core.data.torch_headers import check_torch
 from edm2core.errors import InputError
-from edm2core.plan import start_task
+from edm2core.plan.tasks import start_task
 from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option
-from pipelines.single import do_task
+from pipelines.run.run_tasks import do_task
 
 
 @click.group(short_help="Bring another implementation's checkpoint into a store.")

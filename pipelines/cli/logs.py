@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import click
 
-from components.launcher.log_record import log_folder, read_record
+from components.launcher.log_store import log_folder, read_record
 from components.launcher.profile import load_profile
 from components.report.write import recorded_outcomes
 from edm2core.errors import InputError
 from edm2core.events import readable
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import Run, find_run, list_runs, load_plan
@@ -31,7 +31,7 @@ def command(run: str, task: str, store: str, cluster: str | None) -> None:
     """
     found = False
     if cluster:
-        from pipelines.submit import Kubeflow, must_find  # KFP's client is slow to import
+        from pipelines.kubeflow.submit import Kubeflow, must_find  # KFP's client is slow to import
 
         profile = load_profile(cluster)
         store = profile.store.uri

@@ -10,18 +10,18 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from edm2core.config.experiment import load_experiment
 from edm2core.events import size
-from edm2core.made_by import made_by
-from edm2core.manifest import Ref
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, plan
+from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from pipelines.cli.options import experiment_argument, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
-from pipelines.gone import gone
-from pipelines.other_science import continued
-from pipelines.sources import absent, resolve
+from pipelines.inputs.sources import absent, resolve
+from pipelines.run.lost_snapshots import gone
+from pipelines.run.other_science import continued
 
 UNKNOWN = "?"
 WIDE = 1000  # columns of a file or pipe: a task stays in its line

@@ -15,7 +15,7 @@ from components.report.write import recorded_outcomes, write_report
 from edm2core.errors import InputError
 from edm2core.report import RunInfo, collect
 from edm2core.report.compare import Side, compare
-from edm2core.report.compared import write
+from edm2core.report.comparison_page import write
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from edm2core.store.summary import list_one
 from pipelines.cli.options import FOLDER, store_option

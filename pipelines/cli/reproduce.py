@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from edm2core.errors import InputError, IntegrityError
-from edm2core.manifest import Manifest, Ref, diff_path
-from edm2core.plan import Task
+from edm2core.plan.manifest import Manifest, Ref, diff_path
+from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.base import Store
 from edm2core.store.results import load

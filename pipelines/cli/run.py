@@ -9,8 +9,8 @@ from rich.console import Console
 
 from components.launcher.profile import load_profile
 from pipelines.cli.options import accept_code_option, cluster_option, experiment_argument, store_option
-from pipelines.places import Here, OnCluster
-from pipelines.run import run
+from pipelines.run.places import Here, OnCluster
+from pipelines.run.run_experiment import run
 
 
 @click.command(short_help="Run an experiment and write its report.")

@@ -10,8 +10,8 @@ import click
 
 from edm2core.store import find_store
 from pipelines.cli.options import store_argument
-from pipelines.serve import listen
-from pipelines.serve.server import is_for_this_machine_alone
+from pipelines.look import listen
+from pipelines.look.server import is_for_this_machine_alone
 
 PORT = 8765
 

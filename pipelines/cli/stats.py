@@ -9,17 +9,17 @@ import click
 import yaml
 from rich.console import Console
 
-from edm2core.config.experiment import Experiment, complete
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, WEIGHTS, Metric
 from edm2core.paths import located
-from edm2core.plan import plan
+from edm2core.plan.experiment import Experiment, complete
+from edm2core.plan.tasks import plan
 from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option
-from pipelines.single import do_task
-from pipelines.sources import resolve
+from pipelines.inputs.sources import resolve
+from pipelines.run.run_tasks import do_task
 
 BROUGHT = [name for name in EXTRACTORS if name in WEIGHTS]
 

@@ -7,8 +7,8 @@ import click
 from components.launcher.profile import load_profile
 from edm2core.store.runs import find_run
 from pipelines.cli.options import cluster_option, store_option
-from pipelines.serve.look import Look
-from pipelines.submit import Kubeflow, must_find
+from pipelines.kubeflow.submit import Kubeflow, must_find
+from pipelines.look.runs import Look
 
 
 @click.command(short_help="Say how far a run is.")

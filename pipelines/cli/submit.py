@@ -11,18 +11,18 @@ from pathlib import Path
 import click
 
 from components.launcher.profile import load_profile
-from edm2core.config.experiment import load_experiment
 from edm2core.errors import EdmError
-from edm2core.made_by import made_by
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import Task, plan
+from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.store.runs import open_run, run_id
 from pipelines.cli.options import accept_code_option, experiment_argument, needed_cluster_option
-from pipelines.kfp import compile
-from pipelines.other_science import accepting
-from pipelines.sources import absent, brought, resolve, upload
-from pipelines.submit import Kubeflow
+from pipelines.inputs.sources import absent, brought, resolve, upload
+from pipelines.kubeflow.compiler import compile
+from pipelines.kubeflow.submit import Kubeflow
+from pipelines.run.other_science import accepting
 
 LOOK_S = 10.0  # for a store that this machine may not reach; what is submitted does not depend on it
 

@@ -15,8 +15,8 @@ import click
 
 from edm2core.errors import InputError, StoreError
 from edm2core.store import find_store
-from pipelines.boards import Boards
 from pipelines.cli.options import store_argument
+from pipelines.look.tensorboard import Boards
 
 POLL_S = 15.0
 

@@ -10,8 +10,8 @@ import click
 
 from edm2core.data.source import digest_of
 from edm2core.errors import EdmError, IntegrityError, MissingError
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.averages import all_stored, trainings
 from edm2core.store.base import Store
@@ -21,7 +21,7 @@ from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import PACKED, stored_path, take
 from edm2core.store.summary import Summary, each
 from pipelines.cli.options import store_argument
-from pipelines.sources import brought
+from pipelines.inputs.sources import brought
 
 AT_ONCE = 256  # results that are examined side by side on a remote store
 ASKED = ("experiment.yaml", "plan.json")  # what a run's record says from its beginning

@@ -9,7 +9,7 @@ import pytest
 
 from bench import choices, evaluation, gpu, limit, network, probe, scaling, training
 from bench.worker import Work
-from edm2core.nets import unet
+from edm2core.diffusion import unet
 
 TINY = "digits/G"
 SIDES = {
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SIDES])
 def test_a_side_runs_and_reports_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr("edm2core.nets.unet.dropout", unet.dropout)  # one side puts torch's in its place
+    monkeypatch.setattr("edm2core.diffusion.unet.dropout", unet.dropout)  # one side puts torch's in its place
     work: Work = SIDES[name]()
     for _ in range(2):
         assert all(isinstance(value, int | float) for value in (work() or {}).values())

@@ -14,9 +14,9 @@ from bench.rows import Options, Result, Row, compared
 from bench.scaling import modelled, table
 from bench.table import render
 from edm2core.config import load_recipe
-from edm2core.cost import network_cost
-from edm2core.manifest import Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import Ref
+from edm2core.plan.network_cost import network_cost
+from edm2core.plan.tasks import Task
 
 ROW = Row("one", "one thing, batch {batch}", "≥ 2×", lambda options: Result(""))
 RUNS = {

@@ -27,13 +27,13 @@ from components.execute import execute
 from components.launcher.cluster import Cluster
 from components.launcher.job import merged
 from components.launcher.local import LocalBackend
-from components.launcher.log_record import log_folder
+from components.launcher.log_store import log_folder
 from components.launcher.profile import Profile, load_profile
 from components.launcher.pytorchjob import PyTorchJobBackend
 from components.launcher.spec import JobSpec, spec_of
-from edm2core.config import load_experiment
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan
 from edm2core.store import Store, open_store
 from edm2core.store.runs import Run
 

@@ -13,7 +13,7 @@ import pytest
 from components.launcher.job import to_manifest
 from components.launcher.profile import Profile, load_profile
 from components.launcher.spec import spec_of
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from tests.cluster.lab import Lab, kubectl, until
 
 pytestmark = pytest.mark.cluster

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.launcher.log_record import log_folder, read_record
+from components.launcher.log_store import log_folder, read_record
 from edm2core.store import open_store
 from edm2core.store.runs import list_runs, load_plan
 from tests.cluster.lab import Lab, kubectl

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.launcher.cluster import Cluster
-from components.launcher.log_record import log_folder, read_record
+from components.launcher.log_store import log_folder, read_record
 from edm2core.errors import Interrupted
 from edm2core.store import open_store
 from tests.cluster.lab import EPOCHS, Lab, Undisturbed, difference, kubectl, until
@@ -59,7 +59,7 @@ def test_a_killed_follower_is_replaced_by_one_that_adopts_the_job_and_its_logs(l
     profile, (training,) = lab.fresh([30])
     program = (
         f"import json, pathlib, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from lab import Lab\n"
-        "from components.launcher.profile import Profile; from edm2core.plan import Task\n"
+        "from components.launcher.profile import Profile; from edm2core.plan.tasks import Task\n"
         "profile = Profile.loads(sys.argv[2]); lab = Lab(pathlib.Path(sys.argv[4]), pathlib.Path(sys.argv[4]))\n"
         "lab.follow(Task.from_json(json.loads(sys.argv[1])), profile, sys.argv[3]).done()\n"
     )

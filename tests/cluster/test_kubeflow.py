@@ -16,15 +16,15 @@ import yaml
 
 from components.launcher.job import run_label
 from components.launcher.profile import load_profile
-from edm2core.config.experiment import load_experiment
-from edm2core.manifest import Ref
-from edm2core.plan import plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import plan
 from edm2core.store import Store, open_store
 from edm2core.store.results import load, verify
 from edm2core.store.runs import run_id
-from pipelines.cancel import saved_states
-from pipelines.kfp import compile
-from pipelines.sources import resolve
+from pipelines.inputs.sources import resolve
+from pipelines.kubeflow.cancel import saved_states
+from pipelines.kubeflow.compiler import compile
 from tests.cluster.kubeflow import Kubeflow
 from tests.cluster.lab import kubectl, until
 

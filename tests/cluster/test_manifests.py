@@ -12,10 +12,10 @@ import yaml
 
 from components.launcher.profile import load_profile
 from edm2core.config import load_recipe
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.store import open_store
 from edm2core.store.results import load, verify
-from pipelines.doctor import RIGHTS
+from pipelines.doctor.cluster import RIGHTS
 from tests.cluster.lab import kubectl, until
 
 pytestmark = pytest.mark.cluster

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.launcher.log_record import read_record
+from components.launcher.log_store import read_record
 from edm2core.store import open_store
 from tests.cluster.lab import Lab, difference
 

@@ -12,9 +12,9 @@ import pytest
 from components.execute import LOSSES, NO_LOG, RESTARTS, TaskFailedError, execute
 from components.launcher.local import LocalBackend
 from components.launcher.spec import JobSpec, Status, spec_of
-from edm2core.config import load_experiment
 from edm2core.errors import EdmError, Interrupted
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import Task, plan
 from edm2core.store import Store, open_store
 from edm2core.store.leases import acquire
 
@@ -46,7 +46,7 @@ class Place:
         spec = spec_of(task, self.store.uri)
         if program:
             (self.folder / "stand_in.py").write_text(
-                f"import os, pathlib, signal, sys\nfrom edm2core.stages import prepare\nfrom edm2core.stages.main import main\n"
+                f"import os, pathlib, signal, sys\nfrom edm2core.stages import prepare\nfrom edm2core.worker.main import main\n"
                 f"def run(): main('prepare', prepare.run)\nmark = pathlib.Path({str(self.folder / 'mark')!r})\n{program}\n"
             )
             spec = JobSpec(**{**vars(spec), "module": "stand_in", "env": {"PYTHONPATH": str(self.folder)}})

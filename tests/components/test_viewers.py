@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Metrics
 
-from components.body import Done
+from components.kubeflow_task import Done
 from components.viewers import LARGEST_MATRIX, show_curves, show_grid, show_probe, show_values
-from edm2core.manifest import Manifest
+from edm2core.plan.manifest import Manifest
 from edm2core.store.local import LocalStore
 
 

@@ -14,8 +14,8 @@ import yaml
 
 from components.launcher.job import SELECTOR
 from components.launcher.profile import ServiceAccounts, load_profile
-from pipelines.doctor import KFP_RIGHTS, RIGHTS, Right
-from pipelines.kfp import CONTROL
+from pipelines.doctor.cluster import KFP_RIGHTS, RIGHTS, Right
+from pipelines.kubeflow.compiler import CONTROL
 
 K8S = Path(__file__).parents[2] / "k8s"
 FOLDERS = [K8S / "base", *sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))]
@@ -167,7 +167,7 @@ def test_only_stages_that_read_something_published_may_download_and_only_from_th
     ]
     ((expression,),) = [policy["podSelector"]["matchExpressions"]]
     reading = {
-        file.stem for file in (K8S.parent / "edm2core" / "stages").glob("*.py") if "from edm2core.stages.sources import" in file.read_text()
+        file.stem for file in (K8S.parent / "edm2core" / "stages").glob("*.py") if "from edm2core.worker.sources import" in file.read_text()
     }
     assert set(expression["values"]) == reading
     (rule,) = policy["egress"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, record
 from pipelines.cli import main as main_module

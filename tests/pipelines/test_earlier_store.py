@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from edm2core.manifest import Manifest
-from edm2core.plan import trajectory_ref, unverified
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import trajectory_ref, unverified
 from edm2core.store import open_store
 from edm2core.store.averages import stored_averages
 from edm2core.store.base import Store

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edm2core import snapshot
+from edm2core.snapshots import files as snapshot
 from edm2core.store import open_store
 from edm2core.store.gc import plan_gc
 

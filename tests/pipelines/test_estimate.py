@@ -4,11 +4,12 @@ import pytest
 import torch
 import yaml
 
-from edm2core.config import load_experiment, load_recipe
-from edm2core.cost import block_widths, network_cost
-from edm2core.manifest import Manifest, Ref
-from edm2core.nets import build_network
-from edm2core.plan import Task, plan
+from edm2core.config import load_recipe
+from edm2core.diffusion.networks import build_network
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.network_cost import block_widths, network_cost
+from edm2core.plan.tasks import Task, plan
 from pipelines.estimate import GPUS, UTILISATION, Estimate, estimates
 
 DIGESTS = {"data:cifar10/E": "md5:" + "0" * 32, "data:digits/C": "builtin:digits", "inception": "sha256:6726825d"}

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from components.launcher.profile import load_profile
-from edm2core.config import load_experiment
-from edm2core.plan import plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import plan
 from edm2core.store.runs import run_id
 from pipelines.estimate import GPUS, estimates
-from pipelines.kfp import compile
-from pipelines.sources import resolve
+from pipelines.inputs.sources import resolve
+from pipelines.kubeflow.compiler import compile
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edm2core import snapshot
+from edm2core.snapshots import files as snapshot
 from edm2core.store import open_store
 from edm2core.store.gc import plan_gc
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edm2core.config.experiment import load_experiment
 from edm2core.errors import InputError
-from edm2core.plan import plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import plan
 from edm2core.store import open_store
 from edm2core.store.runs import load_absent, open_run
 from pipelines.cli.plan import command
-from pipelines.sources import absent, resolve
-from pipelines.weights import NAMES
+from pipelines.inputs.extractor_weights import NAMES
+from pipelines.inputs.sources import absent, resolve
 
 TEXT = """\
 name: some

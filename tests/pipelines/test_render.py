@@ -12,7 +12,7 @@ import yaml
 from components.launcher.profile import load_profile
 from components.launcher.spec import job_name
 from edm2core.config import load_recipe, recipe_names
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from pipelines.render import ready_jobs, render, text, usual_profile
 
 K8S = Path(__file__).parents[2] / "k8s"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edm2core.manifest import Manifest
+from edm2core.plan.manifest import Manifest
 
 TINY = """
 name: tiny

@@ -22,17 +22,17 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from components.record.packed import Packed
-from edm2core.config.experiment import load_experiment
-from edm2core.plan import plan
+from components.record.plan_parameter import Packed
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import plan
 from edm2core.store import open_store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored
 from pipelines.cli.compile import command as compile
 from pipelines.cli.plan import command as plan_command
-from pipelines.places import Here
-from pipelines.run import run
-from pipelines.sources import brought, resolve, upload
+from pipelines.inputs.sources import brought, resolve, upload
+from pipelines.run.places import Here
+from pipelines.run.run_experiment import run
 
 SECRETS = ("hunter2", "s3cr3t")  # the password, the token
 

@@ -14,15 +14,15 @@ from torch.utils.tensorboard import SummaryWriter
 from components.report.write import write_report
 from edm2core.data.source import digest_of
 from edm2core.errors import EdmError, InputError
-from edm2core.manifest import Manifest, diff_path
-from edm2core.plan import Task, trajectory_ref
-from edm2core.stages.wanted import want
+from edm2core.plan.manifest import Manifest, diff_path
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store.leases import acquire
 from edm2core.store.results import commit, load
 from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
 from edm2core.store.sources import put
 from edm2core.store.summary import change
+from edm2core.store.wanted import want
 from pipelines.cli.gc import command as gc
 from pipelines.cli.runs import command as runs
 from pipelines.cli.verify import command

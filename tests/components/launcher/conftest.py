@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from components.launcher.profile import Profile
-from edm2core.config import load_experiment
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import Task, plan
 
 PROFILE = {
     "name": "test",

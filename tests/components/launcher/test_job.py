@@ -10,7 +10,7 @@ import pytest
 from components.launcher.job import DIGEST, MOST_NAME, merged, run_label, to_manifest
 from components.launcher.profile import Profile
 from components.launcher.spec import spec_of
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 
 Profiles = Callable[..., Profile]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.launcher.log_record import LogRecord, read_record
+from components.launcher.log_store import LogRecord, read_record
 from components.launcher.podlogs import PodLogs
 from edm2core.errors import StoreError
 from edm2core.store import Store, open_store

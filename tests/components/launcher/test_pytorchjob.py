@@ -15,7 +15,7 @@ from components.launcher.job import DIGEST, merged
 from components.launcher.profile import Profile
 from components.launcher.pytorchjob import FOLLOWER, MADE_WAY, PyTorchJobBackend
 from components.launcher.spec import JobSpec, spec_of
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 
 Object = dict[str, Any]
 Profiles = Callable[..., Profile]

@@ -8,15 +8,14 @@ import pytest
 
 from components.kubeflow import Artifact, perform
 from components.record.begin import begin
-from components.record.packed import Packed, grouped, named, put, read, recorded
+from components.record.plan_parameter import Packed, grouped, named, put, read, recorded
 from components.report import write as writing
 from components.report.finish import finish
 from components.report.write import write_report
-from edm2core.config import load_experiment
-from edm2core.config.experiment import Experiment
 from edm2core.errors import IntegrityError
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import Experiment, load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan
 from edm2core.store import Store, open_store
 from edm2core.store.runs import Run, load_plan
 

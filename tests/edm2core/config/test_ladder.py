@@ -13,9 +13,9 @@ from edm2core.config import load_recipe, recipe_names
 from edm2core.config.recipes import rung_names
 from edm2core.config.settings import NetworkSettings
 from edm2core.config.words import WHAT, differences
-from edm2core.diffusion import Denoiser
-from edm2core.nets import build_network
-from edm2core.nets.unet import Block
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.unet import Block
 
 DATASETS = ("cifar10", "cifar100", "tinyimagenet", "digits")
 RUNGS = "ABCDEFG"

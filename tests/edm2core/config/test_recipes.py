@@ -7,8 +7,8 @@ from edm2core.config import load_recipe, recipe_names
 from edm2core.config.recipes import recipe_document
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import build
+from edm2core.diffusion.networks import build_network
 from edm2core.errors import InputError
-from edm2core.nets import build_network
 
 
 def test_every_published_recipe_loads_under_its_own_name() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edm2core.config.settings import ProbeSettings
-from edm2core.diffusion import Denoiser
+from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import InputError
 from edm2core.probe import Cell, cells_of, denoiser_features
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edm2core.diffusion import Denoiser
+from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import EdmError
 from edm2core.probe import PIXELS, Cell, Features, accuracy, denoiser_features
 from tests.probe_study import Study, blobs

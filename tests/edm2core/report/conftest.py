@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edm2core.config import load_experiment
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan
+from edm2core.provenance.science import science_of
 from edm2core.report import Report, RunInfo, collect
-from edm2core.science import science_of
 from edm2core.store.local import LocalStore
 from edm2core.store.results import commit, upload_files
 

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edm2core.config.settings import CalibrationSettings
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, calibration_task
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, calibration_task
 from edm2core.report import Outcome, Report, RunInfo
 from edm2core.report.recheck import rechecks
 from edm2core.store.results import commit

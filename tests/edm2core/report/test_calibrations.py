@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from edm2core.config.settings import CalibrationSettings
-from edm2core.manifest import Manifest, Ref
 from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.statistics import frechet_distance
-from edm2core.plan import Task, calibration_task
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task, calibration_task
 from edm2core.report.calibrations import calibration, most_moved
 from edm2core.report.html import render
 from edm2core.report.write import as_json

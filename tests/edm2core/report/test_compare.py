@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from edm2core.provenance.science import brief, science_of
 from edm2core.report.compare import Comparison, Side, compare
-from edm2core.report.compared import as_json, render, write
-from edm2core.science import brief, science_of
+from edm2core.report.comparison_page import as_json, render, write
 from tests.edm2core.report.conftest import DEMO, OTHER, Fake, by_several_sciences
 from tests.edm2core.report.test_html import Page
 

@@ -76,7 +76,7 @@ def pages() -> Iterator[Pages]:
 def _page(shape: str, *beside: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edm2core.report.html.packed_plotly", lambda: "code")  # megabytes that no template looks into
-        patch.setattr("edm2core.report.compared.packed_plotly", lambda: "code")
+        patch.setattr("edm2core.report.comparison_page.packed_plotly", lambda: "code")
         for name, most in SHAPES[shape].limits.items():
             patch.setattr(name, most)
         if not beside:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edm2core.plan import redrawn
+from edm2core.plan.tasks import redrawn
 from edm2core.report.html import render
 from edm2core.report.recheck import best_again, rechecks
 from edm2core.report.results import rows

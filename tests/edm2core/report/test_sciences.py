@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from edm2core.manifest import diff_path
+from edm2core.plan.manifest import diff_path
+from edm2core.provenance.science import science_of
 from edm2core.report.html import render
 from edm2core.report.sciences import sciences, several
 from edm2core.report.write import as_json
-from edm2core.science import science_of
 from tests.edm2core.report.conftest import DIFF, OTHER, Fake, by_several_sciences
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edm2core.plan import Task
+from edm2core.plan.tasks import Task
 from edm2core.report import Outcome, RunInfo
 from edm2core.report.results import rows
 from edm2core.report.summary import Cell, Line, Table, least_of_draws, recipes, tables

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edm2core.plan import trajectory_ref
+from edm2core.plan.tasks import trajectory_ref
 from edm2core.report import Report
 from edm2core.report.tracked import Tracked, epoch_means, tracked
 

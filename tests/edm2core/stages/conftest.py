@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from edm2core import snapshot
-from edm2core.affine import Affine
 from edm2core.config import load_recipe
 from edm2core.config.settings import DataSettings, NetworkSettings
 from edm2core.data import load_prepared, prepare
-from edm2core.diffusion import Denoiser
-from edm2core.manifest import Manifest, Ref
-from edm2core.nets import build_network
-from edm2core.plan import Task
-from edm2core.stages.main import manifest_of
-from edm2core.stages.workspace import Workspace, open_inputs
+from edm2core.data.scale import Affine
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task
+from edm2core.snapshots import files as snapshot
 from edm2core.store import open_store
 from edm2core.store.results import commit
 from edm2core.store.scratch import Scratch
+from edm2core.worker.main import manifest_of
+from edm2core.worker.workspace import Workspace, open_inputs
 
 NETWORK = NetworkSettings(
     resolution=8, image_channels=1, channels=32, multipliers=(1, 2), blocks=2, weights="forced", norm="pixel", magnitude_preserving=True

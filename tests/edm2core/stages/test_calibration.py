@@ -10,10 +10,10 @@ import pytest
 
 from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
-from edm2core.manifest import Ref
 from edm2core.metrics.digits import DigitsFeatures
 from edm2core.metrics.extractors import DIGITS
 from edm2core.metrics.statistics import frechet_distance, read_reference, statistics
+from edm2core.plan.manifest import Ref
 from edm2core.stages import calibration, reference
 
 

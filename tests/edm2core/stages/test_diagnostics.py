@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.stages import diagnostics
 
 if TYPE_CHECKING:

@@ -10,19 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edm2core import snapshot
-from edm2core.config import load_experiment
+from edm2core.diffusion.posthoc import ROUNDING, gamma
+from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError, IntegrityError
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task, ema_task, plan, trajectory_ref
-from edm2core.posthoc import ROUNDING, gamma
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task, ema_task, plan, trajectory_ref
+from edm2core.snapshots import files as snapshot
+from edm2core.snapshots.three_bytes import REST, unpacked
 from edm2core.stages import ema, prepare, train
-from edm2core.stages.main import _work
 from edm2core.store import Store, open_store
 from edm2core.store.averages import mixture
 from edm2core.store.results import commit, load, new_attempt, upload_files
-from edm2core.three_bytes import REST, unpacked
-from edm2core.train import Trainer
+from edm2core.worker.main import _work
 
 EPOCHS = 24
 EXPERIMENT = """

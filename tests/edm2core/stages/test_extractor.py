@@ -13,9 +13,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
-from edm2core.manifest import Manifest, Ref
 from edm2core.metrics.extractors import extract, load_extractor
-from edm2core.stages import extractor, prepare, reference, sources
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.stages import extractor, prepare, reference
+from edm2core.worker import sources
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from edm2core.data import load_prepared
 from edm2core.errors import InputError, IntegrityError
-from edm2core.manifest import Ref
 from edm2core.metrics.digits import DigitsFeatures
 from edm2core.metrics.extractors import DIGITS, extract
+from edm2core.plan.manifest import Ref
 from edm2core.stages import metrics, reference
 from edm2core.store.results import load
 

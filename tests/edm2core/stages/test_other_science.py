@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edm2core import science
-from edm2core.config import load_experiment
 from edm2core.errors import InputError, Interrupted
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
-from edm2core.stages import prepare, sample, signals, train
-from edm2core.stages.main import make
-from edm2core.stages.workspace import Workspace
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.provenance import science
+from edm2core.stages import prepare, sample, train
 from edm2core.store import Store, open_store
 from edm2core.store.averages import stored_averages
 from edm2core.store.results import load
 from edm2core.store.scratch import STATE_SLOTS, Scratch
+from edm2core.worker import signals
+from edm2core.worker.main import make
+from edm2core.worker.workspace import Workspace
 
 EXPERIMENT = """
 name: tiny
@@ -48,7 +49,7 @@ def of_science(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def be(digest: str) -> None:
         monkeypatch.setattr(train, "science_of", lambda stage: digest)
-        monkeypatch.setattr("edm2core.stages.main.science_of", lambda stage: digest)
+        monkeypatch.setattr("edm2core.worker.main.science_of", lambda stage: digest)
 
     return be
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
-from edm2core.stages import prepare, sources
+from edm2core.stages import prepare
+from edm2core.worker import sources
 
 
 def test_digits_are_prepared_and_described(bench: Any) -> None:

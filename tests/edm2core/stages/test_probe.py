@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from edm2core.affine import Affine
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
+from edm2core.data.scale import Affine
 from edm2core.errors import InputError
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.probe import Cell, Data, Heads, sources
 from edm2core.stages import probe
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from edm2core.errors import InputError
-from edm2core.manifest import Ref
 from edm2core.metrics.digits import DigitsFeatures
 from edm2core.metrics.extractors import Extractor
 from edm2core.metrics.statistics import read_reference
+from edm2core.plan.manifest import Ref
 from edm2core.stages import metrics, reference
 from edm2core.store.results import load
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from edm2core.config.settings import SampleSettings
-from edm2core.diffusion import Denoiser
+from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import EdmError, InputError
-from edm2core.manifest import Ref
-from edm2core.plan import Task
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task
 from edm2core.stages import sample
 from edm2core.stages.sample import shard_names, write_grid
 from edm2core.store.results import load

@@ -10,17 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edm2core import snapshot
-from edm2core.config import load_experiment, load_recipe
+from edm2core.config import load_recipe
 from edm2core.errors import InputError
-from edm2core.importers import fx_names
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.snapshots import files as snapshot
+from edm2core.snapshots.checkpoints import fx_names
 from edm2core.stages import prepare, start, train
-from edm2core.stages.main import _work
 from edm2core.store import Store, open_store
 from edm2core.store.results import load
-from pipelines.sources import resolve, upload
+from edm2core.worker.main import _work
+from pipelines.inputs.sources import resolve, upload
 from tests.fx import write_checkpoint
 
 SETTINGS = {"data.standardize": False, "network.multipliers": [1], "network.attention_resolutions": [], "training.batch": 256}

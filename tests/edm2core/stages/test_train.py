@@ -14,19 +14,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edm2core.config import load_experiment
+from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError, Interrupted
 from edm2core.events import parse
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan, snapshot_ref, trajectory_ref
-from edm2core.stages import prepare, signals, train
-from edm2core.stages.main import _work
-from edm2core.stages.wanted import want
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.snapshots.three_bytes import REST, unpacked
+from edm2core.stages import prepare, train
 from edm2core.store import Store, open_store
 from edm2core.store.averages import stored_averages
 from edm2core.store.results import load
-from edm2core.three_bytes import REST, unpacked
-from edm2core.train import Trainer
+from edm2core.store.wanted import want
+from edm2core.worker import signals
+from edm2core.worker.main import _work
 
 EXPERIMENT = """
 name: tiny

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from edm2core.config import load_recipe
-from edm2core.config.experiment import Experiment
 from edm2core.errors import EdmError, Interrupted
-from edm2core.plan import Task, plan
-from edm2core.stages import prepare, signals, wait_and_train
-from edm2core.stages.main import make
+from edm2core.plan.experiment import Experiment
+from edm2core.plan.tasks import Task, plan
+from edm2core.stages import prepare, wait_and_train
 from edm2core.store import open_store
 from edm2core.store.results import load
+from edm2core.worker import signals
+from edm2core.worker.main import make
 
 
 def tasks() -> tuple[Task, Task]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
-from edm2core.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord
 from edm2core.store import Store, open_store
 
 

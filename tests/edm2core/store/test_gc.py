@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edm2core.config.experiment import load_experiment
 from edm2core.config.settings import TrainingSettings
 from edm2core.errors import IntegrityError, StoreError
-from edm2core.manifest import FileRecord, Manifest, Ref, diff_path
-from edm2core.plan import Task, average_ref, plan, trajectory_ref
-from edm2core.stages.main import work_folder
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import FileRecord, Manifest, Ref, diff_path
+from edm2core.plan.tasks import Task, average_ref, plan, trajectory_ref
 from edm2core.store import gc
 from edm2core.store.base import Entry
 from edm2core.store.gc import DAY_S, apply, plan_gc
@@ -28,6 +27,7 @@ from edm2core.store.process import Process
 from edm2core.store.results import commit, load, verify
 from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
+from edm2core.worker.main import work_folder
 
 SOURCE = "ab" * 32
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.launcher.spec import work_ref
-from edm2core.config import load_experiment
-from edm2core.manifest import Manifest, Ref
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task, plan
 from edm2core.store.base import Entry
 from edm2core.store.gc import apply
 from edm2core.store.leases import GC, acquire, holder

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edm2core.errors import StoreError
 from edm2core.events import parse
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.store import Store, leases, open_store
 from edm2core.store.base import Entry
 from edm2core.store.leases import Busy, Lease, Process, acquire, holder
@@ -125,7 +125,7 @@ def test_a_record_nobody_understands_is_waited_for_until_it_is_silent(local: Sto
 
 HOLD = """
 import sys, time
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.store import leases, open_store
 leases.BEAT_S = 0.05
 lease = leases.acquire(open_store(sys.argv[1]), Ref.parse(sys.argv[2]))
@@ -239,7 +239,7 @@ def test_of_many_threads_exactly_one_gets_it(store: Store) -> None:
 
 RACE = """
 import sys
-from edm2core.manifest import Ref
+from edm2core.plan.manifest import Ref
 from edm2core.store import leases, open_store
 store = open_store(sys.argv[1])
 print("ready", flush=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edm2core.errors import IntegrityError
-from edm2core.manifest import Manifest, Ref
+from edm2core.plan.manifest import Manifest, Ref
 from edm2core.store import Store
 from edm2core.store.results import commit, discard, load, new_attempt, upload_files, verify
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edm2core.config import load_experiment
 from edm2core.errors import InputError, IntegrityError
-from edm2core.manifest import Manifest
-from edm2core.plan import Task, plan
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task, plan
 from edm2core.store import Store, find_store
 from edm2core.store.local import LocalStore
 from edm2core.store.plans import plan_path

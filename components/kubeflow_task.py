@@ -1,0 +1,187 @@
+"""What every component does: take one task through execute(), and show for it, as a small artifact, where its result is.
+
+A component is a plain function below components/<name>/: its signature is what Kubeflow Pipelines sees of it, and components/kubeflow.py
+calls it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.execute import TaskFailedError, execute
+from components.launcher.local import LocalBackend
+from components.launcher.profile import Profile
+from components.launcher.spec import Backend, JobSpec, spec_of
+from components.record.plan_parameter import read, wisher
+from edm2core.config.validate import other_version
+from edm2core.errors import EdmError
+from edm2core.events import numbers
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task
+from edm2core.provenance.made_by import made_by
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.runs import Run
+from edm2core.worker.signals import to_stop
+
+GRACE_S = 60.0  # for saving; Kubeflow's terminate gives less, a node that is drained gives this
+QUIET_S = 10.0  # between two progress lines
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished task, for those who show something of it."""
+
+    manifest: Manifest
+    store: Store
+
+    def read(self, name: str) -> bytes:
+        """One of the result's files; only small ones are asked for."""
+        return self.store.read(self.manifest.path(name))
+
+
+def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False) -> Done:
+    """Do a task of a recorded plan, named as in the trajectory `of`, and fill its artifact: where the result is, in words and as metadata.
+
+    `plan` is the address that the run's first task has given the plan. An artifact of `metrics` gets no metadata, which Kubeflow would show
+    among them. Exits with words instead of a traceback where the task failed, since Kubeflow shows a component's output as it is.
+    """
+    try:
+        recorded = read(plan)
+        profile = Profile.loads(recorded.profile) if recorded.profile else None
+        done = _work(recorded.task(of, task), recorded.run, recorded.store, profile)
+    except TaskFailedError as error:
+        sys.exit("\n".join([str(error), *(["Last lines:", *error.lines] if error.lines else [])]))
+    except EdmError as error:
+        sys.exit(str(error))
+    except ValidationError as error:
+        sys.exit(str(other_version(error)))
+    with open(artifact.path, "w", encoding="utf-8") as file:
+        file.write("\n".join(_described(done)))
+    if not metrics:
+        artifact.metadata.update(_metadata(done))
+    return done
+
+
+def _described(done: Done) -> list[str]:
+    """What and where a result is, for a person who looks at the artifact."""
+    manifest = done.manifest
+    digest = hashlib.sha256(manifest.dumps()).hexdigest()
+    files = [f"{name}: {record.size} bytes, sha256 {record.sha256}" for name, record in manifest.files.items()]
+    return [manifest.title, f"{done.store.uri}/{manifest.ref.manifest} (sha256 {digest})", *files, ""]
+
+
+def _metadata(done: Done) -> dict[str, str | int]:
+    """Where and whose the result is; without what is None, which Kubeflow would refuse."""
+    manifest = done.manifest
+    facts = {name: manifest.metadata.get(name) for name in ("recipe", "seed", "epoch")}
+    where = f"{done.store.uri}/{manifest.ref.folder}/{manifest.attempt}"
+    return {"location": where, **{name: value for name, value in facts.items() if value is not None}}
+
+
+def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done:
+    store = open_store(store_uri)
+    record = Run(run, store)
+    say = _Speaker(record)
+    backend, task, spec = _place(task, store_uri, record, profile, say.line)
+    try:
+        manifest, there = _follow(task, store, backend, spec, wisher(run), say.event)
+    except EdmError as error:
+        say.ended("failed" if isinstance(error, TaskFailedError) else "interrupted", task, str(error))
+        raise
+    else:
+        for line in made_by([manifest] * there).lines:
+            say.line(line)
+        say.ended("reused" if there else "done", task, "")
+    finally:
+        backend.close(GRACE_S)  # a training has its snapshot committed before its state is saved to the end
+        record.close()
+    return Done(manifest, store)
+
+
+def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say: Callable[[str], None]) -> tuple[Backend, Task, JobSpec]:
+    """Where the task is done: in this pod, or by a job."""
+    if profile is not None and not profile.in_task_pod(task.stage):
+        resources = profile.resources_of(task.stage)
+        spec = spec_of(task, store_uri, nodes=resources.nodes, processes=resources.processes_per_node)
+        return _cluster(profile, record, say), task, spec
+    if task.stage == "snapshot":  # this pod ends with the task, so training is not to run on towards later snapshots
+        task = replace(task, wanted=(task.settings["epoch"],))
+    processes = profile.resources_of(task.stage).processes_per_node if profile else 1
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return LocalBackend(lambda spec: record.log_path(spec.task), threads), task, spec_of(task, store_uri, processes=processes)
+
+
+def _cluster(profile: Profile, record: Run, say: Callable[[str], None]) -> Backend:
+    """The cluster that this pod is in, where jobs are deleted with the run's Workflow if this pod says which that is."""
+    from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
+    from components.launcher.pytorchjob import PyTorchJobBackend
+    from components.workflow_owner import workflow_of
+
+    cluster = Cluster.connect(profile)
+    owner, why = workflow_of(cluster)
+    say(f"jobs belong to the Workflow {owner['name']}" if owner else f"jobs belong to nobody, since {why}")
+    return PyTorchJobBackend(profile, cluster, record, owner)
+
+
+def _follow(
+    task: Task, store: Store, backend: Backend, spec: JobSpec, who: str, show: Callable[[Task, dict[str, Any]], None]
+) -> tuple[Manifest, bool]:
+    """execute(), in a thread of its own: the main thread holds nothing and only waits, so that a signal is served at once."""
+    stop = threading.Event()
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            backend.stop(spec.name, GRACE_S)
+
+    before = {number: signal.signal(number, terminate) for number in to_stop()}
+    try:
+        with ThreadPoolExecutor(1, "execute") as pool:
+            return pool.submit(execute, task, store, backend, spec, run=who, show=show, stop=stop).result()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Speaker:
+    """Prints what a person follows in Kubeflow's log view, and keeps the rest in the run's record."""
+
+    def __init__(self, record: Run) -> None:
+        self._record = record
+        self._said = -QUIET_S
+
+    def event(self, task: Task, event: dict[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "line":
+            self.line(str(event["line"]))
+        elif kind == "progress":
+            if time.monotonic() - self._said >= QUIET_S:
+                self._said = time.monotonic()
+                self.line(f"{event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
+        else:
+            self._record.log({**event, "task": str(task.ref), "title": task.title})
+            words = event.get("message") or event.get("what")
+            self.line(f"{kind}: {words}" if words else kind)
+
+    def ended(self, state: str, task: Task, error: str) -> None:
+        self._record.log({"kind": state, "task": str(task.ref), "title": task.title, "error": error})
+        self.line(f"{state}: {task.title}")
+
+    def line(self, line: str) -> None:
+        with suppress(OSError):  # whoever read this may be gone already when the pod is told to end
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()

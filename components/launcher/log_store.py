@@ -1,0 +1,81 @@
+"""The output of a cluster's jobs in a run's folder of the store."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from components.launcher.spec import work_ref
+from edm2core.errors import EdmError
+from edm2core.plan.tasks import Task
+from edm2core.store.base import Store
+
+CHUNK = 256 * 1024  # characters of log in one object of the store; the last one is written again until it is full
+
+
+def log_folder(run: str, task: Task) -> str:
+    """Where a run keeps the output of the job that makes a task's result."""
+    return f"runs/{run}/logs/{'-'.join(work_ref(task))}/pods"
+
+
+class Line(NamedTuple):
+    """A line of a pod's output, at the node's time (RFC 3339 with nine digits of a second)."""
+
+    time: str
+    pod: str  # name/start of its uid: a recreated pod has its predecessor's name
+    text: str
+
+
+class LogRecord:
+    """A job's lines in the store, in chunks that only this process writes; where they end, a later follower goes on."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store, self._folder = store, folder.rstrip("/") + "/"
+        self._prefix = f"{time.time_ns()}-{secrets.token_hex(3)}"
+        self._chunk, self._number, self._written, self._new = "", 0, True, list[Line]()
+        self.trouble = ""  # why the last attempt to write failed
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+
+    def ends(self) -> dict[str, tuple[str, int]]:
+        """For each pod the time of its last kept line, and how many lines it has of that time."""
+        ends: dict[str, tuple[str, int]] = {}
+        for line in read_record(self._store, self._folder):
+            last, count = ends.get(line.pod, ("", 0))
+            ends[line.pod] = (line.time, count + 1 if line.time == last else 1)
+        return ends
+
+    def add(self, lines: Iterable[Line]) -> None:
+        with self._lock:
+            self._new += lines
+
+    def flush(self) -> None:
+        """Write what is new; what the store does not take now is tried again at the next call."""
+        with self._writing:
+            with self._lock:
+                taken, self._new = self._new, []
+            self._chunk += "".join(f"{line.time} {line.pod} {line.text}\n" for line in taken)
+            self._written = self._written and not taken
+            if self._written:
+                return
+            try:
+                self._store.write(f"{self._folder}{self._prefix}-{self._number:04d}.log", self._chunk.encode())
+            except EdmError as error:
+                self.trouble = f"The job's log cannot be kept, which is tried again: {error.what}"
+                return
+            self._written, self.trouble = True, ""
+            if len(self._chunk) > CHUNK:
+                self._chunk, self._number = "", self._number + 1
+
+
+def read_record(store: Store, folder: str) -> list[Line]:
+    """All kept lines of a job, in the order of their times, each once however many followers kept it."""
+    lines: dict[Line, None] = {}
+    for entry in store.list(folder.rstrip("/") + "/"):
+        for text in store.read(entry.path).decode(errors="replace").split("\n"):
+            parts = text.split(" ", 2)
+            if len(parts) == 3:
+                lines[Line(*parts)] = None
+    return sorted(lines, key=lambda line: line.time)

@@ -1,0 +1,158 @@
+"""A package's plan: carried as one parameter, recorded in the store by the run's first task, read there by all others.
+
+Kubeflow keeps what a task is given several times over, so a task is given its reference and the address of the plan; the digest in the
+address says whether what is there is what was asked for. A run that was submitted in parts has a plan for each.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import lzma
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from edm2core.errors import EdmError, IntegrityError
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, trajectory_ref
+from edm2core.store import open_store
+from edm2core.store.base import Store
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a package is to do: an experiment's name and text, a part of its tasks, and which metrics it leaves out for what reason."""
+
+    name: str
+    experiment: str
+    tasks: list[dict[str, Any]]
+    absent: dict[str, str]
+    part: str = ""  # which part of the experiment, where it is submitted in several
+
+    @classmethod
+    def of(cls, name: str, experiment: str, tasks: Sequence[Task], absent: Mapping[str, str], part: str = "") -> Self:
+        return cls(name, experiment, [task.to_json() for task in tasks], dict(absent), part)
+
+    def dumps(self) -> str:
+        """As a short line: compressed, since a plan repeats itself, and without braces, which Argo would substitute."""
+        return base64.b64encode(lzma.compress(json.dumps(asdict(self)).encode(), preset=9 | lzma.PRESET_EXTREME)).decode()
+
+    @classmethod
+    def loads(cls, text: str) -> Self:
+        return cls(**json.loads(lzma.decompress(base64.b64decode(text))))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A plan as the store has it: whose it is, and with which cluster profile (as JSON; empty: none) it is carried out."""
+
+    run: str
+    store: str
+    profile: str
+    part: str
+    tasks: tuple[Task, ...]
+
+    def task(self, of: str, name: str) -> Task:
+        """The task of that name of that trajectory; raises IntegrityError if there is none."""
+        for who, group in grouped(self.tasks).items():
+            for task, known in named(group).items():
+                if (who, known) == (of, name):
+                    return next(one for one in group if one.ref == task)
+        raise IntegrityError(f"The plan has no task {name} of {of}.", where=f"{self.store}/{_folder(self.run)}", do_next="Submit it again.")
+
+
+def put(store: Store, packed: Packed, run: str, profile: str) -> str:
+    """Record the plan of a run in the store; its address."""
+    data = json.dumps({"part": packed.part, "profile": profile, "tasks": packed.tasks}, sort_keys=True).encode()
+    path = f"{_folder(run)}{hashlib.sha256(data).hexdigest()[:20]}.json"
+    store.write(path, data)
+    return f"{store.uri}/{path}"
+
+
+def read(address: str) -> Recorded:
+    """The plan at an address; raises IntegrityError if it is not what the address says."""
+    uri, _, rest = address.rpartition("/runs/")
+    run = rest.partition("/")[0]
+    return _read(open_store(uri), run, f"runs/{rest}")
+
+
+def recorded(store: Store, run: str) -> list[Recorded]:
+    """All plans that were recorded for a run, by its parts' names; what is damaged is left out."""
+    found = []
+    for entry in store.list(_folder(run)):
+        try:
+            found.append(_read(store, run, entry.path))
+        except EdmError:
+            continue
+    return sorted(found, key=lambda plan: plan.part)
+
+
+def trajectories(tasks: Sequence[Task]) -> dict[Ref, list[Task]]:
+    """The tasks of each trajectory, in the plan's order; what several share is in none."""
+    by_ref = {task.ref: task for task in tasks}
+    groups: dict[Ref, list[Task]] = {}
+    for task in tasks:
+        snapshot = task
+        while snapshot.stage != "snapshot" and (need := snapshot.inputs.get("snapshot") or snapshot.inputs.get("samples")):
+            snapshot = by_ref[need]
+        if snapshot.stage == "snapshot":
+            groups.setdefault(trajectory_ref(snapshot), []).append(task)
+    return groups
+
+
+def grouped(tasks: Sequence[Task]) -> dict[str, list[Task]]:
+    """The tasks of each trajectory under its name, such as E · seed 0; what several share under none."""
+    groups = trajectories(tasks)
+    inside = {task.ref for group in groups.values() for task in group}
+    return {"": [task for task in tasks if task.ref not in inside], **{who(group): group for group in groups.values()}}
+
+
+def who(group: Sequence[Task]) -> str:
+    """What a trajectory is called: E · seed 0."""
+    return " · ".join(group[0].title.split(" · ")[:2])
+
+
+def named(group: Sequence[Task]) -> dict[Ref, str]:
+    """What a trajectory's tasks are called inside of it, the epoch first, as Kubeflow shows two dozen characters: ep 200 · FD."""
+    short = {task.ref: _short(task) for task in group}
+    return {
+        task.ref: f"{short[task.ref]} · {task.title.split(' · ')[0]}"
+        if list(short.values()).count(short[task.ref]) > 1
+        else short[task.ref]
+        for task in group
+    }
+
+
+def _short(task: Task) -> str:
+    epoch = task.subject.get("epoch")
+    if epoch is None:
+        return task.title
+    what = task.title.removeprefix(f"{who([task])} · ")
+    return f"ep {epoch} · {'train' if task.stage == 'snapshot' else what.replace(f' at epoch {epoch}', '', 1)}"
+
+
+def wisher(run: str) -> str:
+    """Under which name Kubeflow's run wants snapshots: `edm2 run` of the same run may be live too, and takes back its own wishes."""
+    return f"{run}.kubeflow"
+
+
+def _read(store: Store, run: str, path: str) -> Recorded:
+    data = store.read(path)
+    if hashlib.sha256(data).hexdigest()[:20] != path.rpartition("/")[2].removesuffix(".json"):
+        raise IntegrityError("The run's recorded plan is damaged.", where=f"{store.uri}/{path}", do_next="Submit the experiment again.")
+    try:
+        values = json.loads(data)
+        tasks = tuple(Task.from_json(task) for task in values["tasks"])
+        return Recorded(run, store.uri, values["profile"], values["part"], tasks)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError(
+            f"The run's recorded plan is of another version of edm2 ({error}).",
+            where=f"{store.uri}/{path}",
+            do_next="Name images of this version in the profile, or submit with that one.",
+        ) from None
+
+
+def _folder(run: str) -> str:
+    return f"runs/{run}/kubeflow/"

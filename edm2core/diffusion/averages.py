@@ -1,0 +1,62 @@
+"""Averages of the weights over training, kept beside them (EDM2: arXiv 2312.02696, section 3 and appendix C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from edm2core.diffusion.posthoc import power_beta
+
+
+class Average:
+    """An average of a list of tensors, kept beside them.
+
+    An update is one fused kernel a tensor group and never waits for the device. Buffers are not averaged: they stay those of the module.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.weights = [weight.detach().clone() for weight in weights]
+        self.count = 0
+
+    def update(self, weights: Sequence[Tensor], batch: int) -> None:
+        """Take in the weights as they are after an optimiser step over `batch` images (all processes')."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _blend(self, weights: Sequence[Tensor], beta: float) -> None:
+        torch._foreach_lerp_(self.weights, list(weights), 1 - beta)
+
+    @torch.no_grad()
+    def load(self, weights: Sequence[Tensor], count: int) -> None:
+        """Go on from an average's `weights` and `count`. Raises ValueError for a list of another length."""
+        for average, weight in zip(self.weights, weights, strict=True):
+            average.copy_(weight)
+        self.count = count
+
+
+class FixedEma(Average):
+    """ema-pytorch's EMA, updated every step: β_n = min(beta, 1 - n^(-2/3)) at update n, so that the first copies. Counts updates."""
+
+    def __init__(self, weights: Sequence[Tensor], beta: float = 0.9993) -> None:
+        super().__init__(weights)
+        self.beta = beta
+
+    def update(self, weights: Sequence[Tensor], batch: int) -> None:
+        self.count += 1
+        # In single precision on the CPU, because the library's is: the same bits, and no device is waited for.
+        warmup = 1 - torch.tensor(float(self.count), device="cpu") ** (-2 / 3)
+        self._blend(weights, float(warmup.clamp(max=self.beta).numpy()))
+
+
+class PowerEma(Average):
+    """The power-function average of relative width sigma_rel: θ̂ ← β θ̂ + (1-β) θ, β of `power_beta`. Counts images."""
+
+    def __init__(self, weights: Sequence[Tensor], sigma_rel: float) -> None:
+        super().__init__(weights)
+        self.sigma_rel = sigma_rel
+
+    def update(self, weights: Sequence[Tensor], batch: int) -> None:
+        self.count += batch
+        self._blend(weights, power_beta(self.sigma_rel, self.count, batch))

@@ -1,0 +1,64 @@
+"""torch.compile for a U-Net: where it pays, and only where it gives the numbers of the network as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edm2core.config.fields import Compile, Precision
+from edm2core.diffusion.networks import UNet
+
+COST_S = {"sampling": 60.0, "training": 150.0}  # what compiling is taken to cost, with a backward in training
+GAIN = 1.25  # how many times as fast the network is taken to become
+TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
+"""Relative. TF32 and half precision round at other places once operations are fused; what is wrong is wrong by far more."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of compiling; `words` for people."""
+
+    adopted: bool
+    words: str
+
+
+def wanted(compile: Compile, device: torch.device, seconds_left: float, work: str) -> bool:
+    """Whether to compile: always, never, or (auto) on a GPU where it saves more of the `seconds_left` than it takes."""
+    if compile == "auto":
+        return device.type == "cuda" and seconds_left * (1 - 1 / GAIN) > COST_S[work]
+    return compile == "always"
+
+
+def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Outcome:
+    """Compile `network` for batches of `size`, if what `run` gives, which runs it on such a batch, is the same with it as without.
+
+    `options` are torch.compile's.
+    """
+    expected = run()
+    began = time.monotonic()
+    torch.compiler.reset()  # of what was compiled for another network, which counts towards a limit  # type: ignore[no-untyped-call]
+    network.fast = size, torch.compile(network.evaluate, dynamic=False, **options)
+    try:
+        difference = max(_difference(a, b) for a, b in zip(run(), expected, strict=True))
+    except Exception as error:  # whatever the compiler or its toolchain raises: the network as it is still works
+        difference, why = float("inf"), " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    else:
+        why = f"its numbers are off by {difference:.1%}, more than {TOLERANCE[precision]:.1%}"
+    took = f"{time.monotonic() - began:.0f} s"
+    if difference <= TOLERANCE[precision]:
+        return Outcome(True, f"The network is compiled for batches of {size} in {took}; its numbers are the same to {difference:.1e}.")
+    network.fast = None
+    return Outcome(False, f"The network runs as it is, since compiling it failed after {took}: {why}.")
+
+
+@torch.no_grad()
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """‖found - expected‖ / ‖expected‖; infinite where either is not finite."""
+    a, b = found.double(), expected.double()
+    difference = float((a - b).norm() / b.norm().clamp_min(1e-30))
+    return difference if difference < float("inf") else float("inf")

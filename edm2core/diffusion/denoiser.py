@@ -1,0 +1,136 @@
+"""Denoiser, loss and noise levels (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, equations 14, 15, 16 and 21)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from edm2core.config.settings import DiffusionSettings
+from edm2core.data.scale import Affine
+from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
+from edm2core.diffusion.networks import UNet
+from edm2core.diffusion.unet import learned, operations
+
+
+class LogVariance(nn.Module):
+    """u(σ): c_noise [N] → [N, 1], float32; only training needs it."""
+
+    def __init__(self, features: int, fourier_scale: float, learned: Learned) -> None:
+        super().__init__()
+        self.fourier = Fourier(features, fourier_scale)
+        self.linear = Linear(features, 1, learned)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        y: Tensor = self.linear(self.fourier(c_noise))
+        return y
+
+
+class Denoiser(nn.Module):
+    """D(x; σ) = c_skip x + c_out F(c_in x; c_noise), preconditioned in float32 around a network that autocast may run in half precision."""
+
+    def __init__(self, network: UNet, settings: DiffusionSettings, affine: Affine | None = None) -> None:
+        super().__init__()
+        self.network, self.settings = network, settings
+        self.affine = affine or Affine()
+        maps = replace(learned(network.settings), biases=False)
+        features = settings.log_variance_features
+        self.uncertainty = LogVariance(features, operations(network.settings).fourier, maps) if features else None
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The decoder blocks that have features, in the order they run."""
+        return self.network.block_names
+
+    def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+        """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].
+
+        `labels`, int64 [N], are the images' classes where the network knows any; none: of any class. `keys` are dropout's, in training.
+        """
+        noised, sigma = noised.float(), _levels(sigma, noised)
+        sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
+        c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
+        output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys)
+        return c_skip * noised + c_out * output.float()
+
+    def log_variance(self, sigma: Tensor | float) -> Tensor:
+        """u(σ), the learned log-variance of the loss, 0 where none is learned: [N, 1, 1, 1], N = 1 for a scalar."""
+        sigma = _levels(sigma, self.network.stem.weight)
+        if self.uncertainty is None:
+            return torch.zeros_like(sigma)
+        log_variance: Tensor = self.uncertainty(_c_noise(sigma))
+        return log_variance[:, :, None, None]
+
+    def features(self, noised: Tensor, sigma: Tensor | float, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Pooled outputs of the named decoder blocks (None: all): {name: [N, channels]}, float32, in the order the blocks run.
+
+        Nothing after the last named block is computed. Raises InputError for a name that is not in `block_names`.
+        """
+        noised, sigma = noised.float(), _levels(sigma, noised)
+        return self.network.features(*self._network_inputs(noised, sigma), blocks)
+
+    def normalize_weights_(self) -> None:
+        """Replace every forced weight, the network's and u(σ)'s, by its normalised self: once before an optimiser step's first forward."""
+        normalize_weights_(self)
+
+    def _network_inputs(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        c_in = (sigma**2 + self.settings.sigma_data**2).rsqrt()
+        return c_in * noised, _c_noise(sigma).expand(len(noised))
+
+
+def _levels(sigma: Tensor | float, like: Tensor) -> Tensor:
+    """σ as float32 [N, 1, 1, 1], N = 1 for a scalar, where `like` is."""
+    if isinstance(sigma, Tensor):
+        return sigma.to(like.device, torch.float32).reshape(-1, 1, 1, 1)
+    return torch.full((1, 1, 1, 1), sigma, dtype=torch.float32, device=like.device)
+
+
+def _c_noise(sigma: Tensor) -> Tensor:
+    return sigma.flatten().log() / 4
+
+
+def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
+    """Training's σ, ln σ ~ N(p_mean, p_std²), from standard normal numbers of any shape."""
+    return (normal * settings.p_std + settings.p_mean).exp()
+
+
+Level = TypeVar("Level", float, Tensor)
+
+
+def loss_weight(sigma: Level, sigma_data: float) -> Level:
+    """λ(σ) = (σ² + σ_data²)/(σ·σ_data)² (EDM, table 1)."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def image_losses(
+    denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None
+) -> Tensor:
+    """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
+
+    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
+    the denoiser's. Their mean over a batch is the loss, however the batch was cut into micro-batches.
+    """
+    images, sigma = images.float(), _levels(sigma, images)
+    weight = loss_weight(sigma, denoiser.settings.sigma_data)
+    log_variance = denoiser.log_variance(sigma)
+    error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
+    return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
+
+
+def training_loss(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The mean over all elements of the batch of the loss that `image_losses` defines: a scalar."""
+    return image_losses(denoiser, images, sigma, noise, labels).mean()
+
+
+class Objective(nn.Module):
+    """`image_losses` as a module: what DDP wraps and torch.compile compiles, so that one forward uses every parameter."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+        return image_losses(self.denoiser, images, sigma, noise, labels, keys)

@@ -1,0 +1,112 @@
+"""What happens inside a network, and how well it denoises: magnitudes by level, loss by noise level (EDM2: arXiv 2312.02696, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+from edm2core.diffusion.denoiser import Denoiser, loss_weight, noise_levels
+from edm2core.diffusion.layers import Weighted, down, up
+from edm2core.diffusion.networks import UNet
+from edm2core.diffusion.sampler import latents
+from edm2core.diffusion.unet import Block
+
+LOWEST, HIGHEST = 0.002, 80.0  # noise levels: where the sampler begins and ends
+Progress = Callable[[int], None]  # takes how many images were evaluated since the last call
+
+
+def blocks_by_level(network: UNet) -> dict[str, list[Block]]:
+    """The residual blocks by the level of their outputs, in the order they run: encoder 32, encoder 16, …, middle 4, …, decoder 32."""
+    side, levels = network.settings.resolution, dict[str, list[Block]]()
+    parts: dict[str, Iterable[nn.Module]] = {"encoder": network.encoder, "middle": network.middle, "decoder": network.decoder.values()}
+    for part, blocks in parts.items():
+        for block in blocks:
+            if isinstance(block, Block):
+                side = side // 2 if block.resample is down else side * 2 if block.resample is up else side
+                levels.setdefault(f"{part} {side}", []).append(block)
+    return levels
+
+
+def weight_magnitudes(network: UNet) -> dict[str, float]:
+    """Each level's mean magnitude of its blocks' learned maps.
+
+    A map's magnitude is the root mean square of its stored weight, times √fan_in where it is applied as stored: then 1 is what keeps
+    the magnitude of independent inputs, and what forced normalisation keeps weights at (EDM2, sections 2.2 and 2.3).
+    """
+
+    def magnitude(layer: Weighted) -> float:
+        return float(layer.weight.detach().square().mean().sqrt()) / (1.0 if layer.normalized else layer.std)
+
+    return {
+        level: fmean(magnitude(layer) for block in blocks for layer in block.modules() if isinstance(layer, Weighted))
+        for level, blocks in blocks_by_level(network).items()
+    }
+
+
+@torch.no_grad()
+def activation_magnitudes(denoiser: Denoiser, images: Tensor, labels: Tensor | None, batch: int, progress: Progress) -> dict[str, float]:
+    """Each level's mean root mean square of its blocks' outputs over images [N, C, H, W] at the network's scale.
+
+    Image i is noised to the (i + ½)/N quantile of training's noise levels. `labels`, int64 [N], where the network knows classes.
+    """
+    levels, count = blocks_by_level(denoiser.network), len(images)
+    squares = {block: torch.zeros((), device=images.device) for blocks in levels.values() for block in blocks}
+
+    def record(block: nn.Module, _inputs: object, output: Tensor) -> None:
+        squares[block] += output.float().square().mean() * (len(output) / count)  # type: ignore[index]
+
+    hooks = [block.register_forward_hook(record) for block in squares]
+    normal = torch.special.ndtri((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+    sigma = noise_levels(normal, denoiser.settings).to(images)
+    try:
+        for begin in range(0, count, batch):
+            part = slice(begin, begin + batch)
+            noise = _noise(images, part, 0) * sigma[part, None, None, None]
+            denoiser(images[part] + noise, sigma[part], None if labels is None else labels[part])
+            progress(len(noise))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {level: fmean(float(squares[block].sqrt()) for block in blocks) for level, blocks in levels.items()}
+
+
+def diagnostic_levels(count: int) -> list[float]:
+    """`count` noise levels, evenly in ln σ between the sampler's ends."""
+    return [LOWEST * (HIGHEST / LOWEST) ** (index / (count - 1)) for index in range(count)]
+
+
+@torch.no_grad()
+def losses(
+    denoiser: Denoiser, images: Tensor, labels: Tensor | None, sigmas: Iterable[float], batch: int, progress: Progress
+) -> list[float]:
+    """λ(σ)·(D(x + σn; σ) − x)², averaged over images [N, C, H, W] at the network's scale, for each σ: what exp u(σ) learns to be.
+
+    An image's noise n at a level is the same in every call, so that networks are compared on the same noisy images.
+    """
+    found = []
+    for step, sigma in enumerate(sigmas, start=1):
+        total = torch.zeros((), dtype=torch.float64, device=images.device)
+        for begin in range(0, len(images), batch):
+            part = slice(begin, begin + batch)
+            clean, noise = images[part], _noise(images, part, step)
+            error: Tensor = denoiser(clean + sigma * noise, sigma, None if labels is None else labels[part]) - clean
+            total += error.double().square().mean() * len(clean)
+            progress(len(clean))
+        found.append(float(total / len(images)) * loss_weight(sigma, denoiser.settings.sigma_data))
+    return found
+
+
+@torch.no_grad()
+def log_variances(denoiser: Denoiser, sigmas: Iterable[float]) -> list[float] | None:
+    """u(σ) for each σ, or none where none is learned."""
+    if denoiser.uncertainty is None:
+        return None
+    return [float(denoiser.log_variance(sigma)) for sigma in sigmas]
+
+
+def _noise(images: Tensor, part: slice, step: int) -> Tensor:
+    """Unit normal noise of some of the images: it follows from an image's place and the step alone."""
+    return latents(0, 0, range(len(images))[part], images.shape[1:], step).to(images)

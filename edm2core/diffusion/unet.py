@@ -1,0 +1,323 @@
+"""One U-Net; the configs A to G, as FutureXiang/edm2 or the paper builds them, are switches of its settings (EDM2, section 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from edm2core.config.settings import NetworkSettings
+from edm2core.diffusion.dropout import dropout
+from edm2core.diffusion.layers import (
+    MAGNITUDE_PRESERVING,
+    PLAIN,
+    Conv,
+    Fourier,
+    GroupNorm,
+    Learned,
+    Linear,
+    Operations,
+    Positional,
+    down,
+    pixel_norm,
+    same,
+    up,
+)
+from edm2core.errors import InputError
+
+Evaluation = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+def operations(settings: NetworkSettings) -> Operations:
+    return MAGNITUDE_PRESERVING if settings.magnitude_preserving else PLAIN
+
+
+def learned(settings: NetworkSettings) -> Learned:
+    return Learned(settings.weights, settings.init, settings.biases)
+
+
+def group_norm(channels: int, settings: NetworkSettings, groups: int = 32) -> nn.Module:
+    """The settings' group norm, or nothing where they have none."""
+    return nn.Identity() if settings.norm == "pixel" else GroupNorm(channels, settings.norm, groups)
+
+
+def embedding_width(settings: NetworkSettings) -> int:
+    return 4 * settings.channels if settings.embedding_width == "fourfold" else max(settings.multipliers) * settings.channels
+
+
+class Embedding(nn.Module):
+    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero.
+
+    It ends in a SiLU: the maps that take it have the gain `Operations.silu`.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        maps, width, features = learned(settings), embedding_width(settings), settings.channels
+        self.ops, self.classes = operations(settings), settings.classes
+        self.fourier = Fourier(features, self.ops.fourier) if settings.noise_features == "fourier" else Positional(features)
+        share = self.ops.classes if self.classes else 1.0
+        twice = settings.norm != "pixel"
+        self.linear1 = Linear(features, width, maps, gain=1.0 if twice else share)
+        self.linear2 = Linear(width, width, maps, gain=self.ops.silu * share) if twice else None
+        self.label = Linear(self.classes, width, replace(maps, biases=False), gain=share) if self.classes else None
+
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        y: Tensor = self.linear1(self.fourier(c_noise))
+        if self.linear2 is not None:
+            y = self.linear2(F.silu(y))
+        if self.label is not None and labels is not None:
+            y = y + self.of_class(labels)
+        return F.silu(y)
+
+    def of_class(self, labels: Tensor) -> Tensor:
+        """Of a one-hot vector of unit variance: √classes · one-hot (as NVlabs/edm2)."""
+        y: Tensor = self.label(F.one_hot(labels, self.classes) * math.sqrt(self.classes))  # type: ignore[misc]
+        return y
+
+
+class Attention(nn.Module):
+    """softmax(q·k/√d) v over all pixels, d channels a head."""
+
+    def __init__(self, channels: int, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.heads = channels // (settings.attention_head_channels or channels)
+        self.cosine, self.epsilon = settings.attention_norm == "pixel", settings.pixel_epsilon
+        self.norm = nn.Identity() if self.cosine else group_norm(channels, settings)
+        self.qkv = Conv(channels, 3 * channels, 1, learned(settings))
+        self.output = Conv(channels, channels, 1, learned(settings), ends=True, gain=operations(settings).residual)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (self.pixels(y) for y in self.qkv(self.norm(x)).chunk(3, dim=1))
+        y: Tensor = self.output(F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))
+        return y
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, heads, H·W, d], in cosine attention of unit magnitude over the head's channels."""
+        y = x.reshape(len(x), self.heads, -1, x[0, 0].numel())
+        return (pixel_norm(y, self.epsilon, dim=2) if self.cosine else y).mT
+
+
+class Block(nn.Module):
+    """What all residual blocks share: x [N, inputs, H, W], embedding → [N, outputs, H', W']. Subclasses say how the two branches run."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        settings: NetworkSettings,
+        *,
+        resample: Callable[[Tensor], Tensor] = same,
+        attention: bool = False,
+        takes_skip: bool = False,
+    ) -> None:
+        super().__init__()
+        maps = learned(settings)
+        self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
+        self.resample, self.takes_skip = resample, takes_skip
+        self.number = 0  # of the network's blocks in the order they run
+        self.shifts = settings.conditioning == "scale_and_shift"
+        self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps, gain=self.ops.silu)
+        self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
+        self.skip = Conv(inputs, outputs, 1, maps) if inputs != outputs else nn.Identity()
+        self.conv1 = Conv(self.conv1_inputs(inputs, outputs), outputs, 3, maps, gain=self.ops.silu)
+        self.conv2 = Conv(outputs, outputs, 3, maps, ends=True, gain=self.ops.silu * self.ops.residual)
+        self.attention = Attention(outputs, settings) if attention else None
+
+    @staticmethod
+    def conv1_inputs(inputs: int, outputs: int) -> int:
+        return inputs
+
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The main and the residual branch, both [N, outputs, H', W']; every SiLU's constant is in the map after it."""
+        raise NotImplementedError
+
+    def modulate(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x · (1 + gain · W emb), channel by channel, and shifted too where ADM does; the gain only where magnitudes are preserved."""
+        scale: Tensor = self.embed(embedding)[:, :, None, None]
+        if self.shifts:
+            scale, shift = scale.chunk(2, dim=1)
+            return x * (1 + scale).to(x.dtype) + shift.to(x.dtype)
+        return x * (1 + (scale if self.gain is None else self.gain * scale)).to(x.dtype)
+
+    def drop(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        return x if keys is None else dropout(x, self.dropout, keys[:, self.number])
+
+    def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
+        main, residual = self.branches(x, embedding, keys)
+        y = self.ops.join(main, residual)
+        if self.attention is not None:
+            y = self.ops.join(y, self.attention(y))
+        return y if self.clip is None else y.clamp(-self.clip, self.clip)
+
+
+class GroupNormBlock(Block):
+    """Encoder and decoder block up to config E: normalised before each convolution, resampled in both branches."""
+
+    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
+        super().__init__(inputs, outputs, settings, **options)
+        self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (inputs, outputs))
+
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+        y = self.conv1(self.resample(F.silu(self.norm1(x))))
+        y = F.silu(self.modulate(self.norm2(y), embedding))
+        return self.skip(self.resample(x)), self.conv2(self.drop(y, keys))
+
+
+class PixelNormEncoderBlock(Block):
+    """Encoder block from config F on: the main branch is resampled, projected and normalised before the residual leaves it."""
+
+    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
+        super().__init__(inputs, outputs, settings, **options)
+        self.epsilon = settings.pixel_epsilon
+
+    @staticmethod
+    def conv1_inputs(inputs: int, outputs: int) -> int:
+        return outputs
+
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+        main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
+        y = F.silu(self.modulate(self.conv1(F.silu(main)), embedding))
+        return main, self.conv2(self.drop(y, keys))
+
+
+class PixelNormDecoderBlock(Block):
+    """Decoder block from config F on: no normalisation, the main branch is projected after the residual has left it."""
+
+    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = self.resample(x)
+        y = F.silu(self.modulate(self.conv1(F.silu(x)), embedding))
+        return self.skip(x), self.conv2(self.drop(y, keys))
+
+
+class Head(nn.Module):
+    """The last features [N, channels, H, W] → [N, image channels, H, W]."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.normalized = settings.norm != "pixel"
+        self.norm = group_norm(settings.channels, settings, groups=8 if settings.norm == "group" else 32)  # 8 is FutureXiang/edm2's
+        self.conv = Conv(settings.channels, settings.image_channels, 3, learned(settings), ends=True)
+        self.gain = nn.Parameter(torch.zeros(())) if settings.magnitude_preserving else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.silu(self.norm(x)) if self.normalized else x)
+        return y if self.gain is None else y * self.gain
+
+
+class UNet(nn.Module):
+    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]; `labels`, where the network knows classes, are int64 [N] or none.
+
+    There is dropout only where a training gives it `keys` (`dropout_keys`), int32 [N, blocks, 2].
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.settings, self.ops = settings, operations(settings)
+        encoder_block = PixelNormEncoderBlock if settings.norm == "pixel" else GroupNormBlock
+        decoder_block = PixelNormDecoderBlock if settings.norm == "pixel" else GroupNormBlock
+        middle_block = encoder_block if settings.middle == "encoder" else decoder_block
+        widths = [settings.channels * multiplier for multiplier in settings.multipliers]
+        attends = [settings.resolution >> level in settings.attention_resolutions for level in range(len(widths))]
+
+        self.embedding = Embedding(settings)
+        self.stem = Conv(settings.image_channels + (not settings.biases), settings.channels, 3, learned(settings))
+        width = settings.channels
+        skips = [width]
+        encoder: list[Block] = []
+        for level, (outputs, attention) in enumerate(zip(widths, attends, strict=True)):
+            for _ in range(settings.blocks - 1):
+                encoder.append(encoder_block(width, outputs, settings, attention=attention))
+                skips.append(width := outputs)
+            if level < len(widths) - 1:
+                encoder.append(encoder_block(width, width, settings, resample=down))
+                skips.append(width)
+        self.encoder = nn.ModuleList(encoder)
+        self.middle = nn.ModuleList([middle_block(width, width, settings, attention=True), middle_block(width, width, settings)])
+
+        decoder: list[Block] = []
+        for level in reversed(range(len(widths))):
+            for _ in range(settings.blocks):
+                decoder.append(decoder_block(width + skips.pop(), widths[level], settings, attention=attends[level], takes_skip=True))
+                width = widths[level]
+            if level > 0:
+                decoder.append(decoder_block(width, width, settings, resample=up))
+        self.decoder = nn.ModuleDict({f"out_{number}": block for number, block in enumerate(decoder, start=1)})
+        self.head = Head(settings)
+        for number, block in enumerate(self.blocks):
+            block.number = number
+        self.checkpointed = False  # in training, compute each block's activations again in the backward instead of keeping them
+        self.fast: tuple[int, Evaluation] | None = None  # `evaluate` compiled, and for batches of which size
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks in the order they run."""
+        return [block for part in (self.encoder, self.middle, self.decoder.values()) for block in part if isinstance(block, Block)]
+
+    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skips: list[Tensor], keys: Tensor | None) -> Tensor:
+        """A block's output; the last skip is taken off the list and joined to the input of a block that takes one."""
+        skip = skips.pop() if block.takes_skip else None
+
+        def run(x: Tensor, skip: Tensor | None, embedding: Tensor, keys: Tensor | None) -> Tensor:
+            y: Tensor = block(x if skip is None else self.ops.cat(x, skip, 0.5), embedding, keys)
+            return y
+
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            return run(x, skip, embedding, keys)
+        y: Tensor = checkpoint(run, x, skip, embedding, keys, use_reentrant=False, preserve_rng_state=False)  # nothing in it is drawn
+        return y
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The decoder's blocks in the order they run."""
+        return tuple(self.decoder)
+
+    def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Each decoder block's name and output [N, C_k, H_k, W_k]; a block runs only when it is asked for."""
+        embedding = self.embedding(c_noise, labels)
+        x = self.stem(x if self.settings.biases else torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        skips = [x]
+        for block in self.encoder:
+            x = self._run(block, x, embedding, skips, keys)
+            skips.append(x)
+        for block in self.middle:
+            x = self._run(block, x, embedding, skips, keys)
+        for name, block in self.decoder.items():
+            x = self._run(block, x, embedding, skips, keys)
+            yield name, x
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+        size, fast = self.fast or (0, self.evaluate)
+        return fast(x, c_noise.contiguous(), labels, keys) if len(x) == size else self.evaluate(x, c_noise, labels, keys)
+
+    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+        """What `forward` gives, without anything compiled."""
+        for _, last in self.decode(x, c_noise, labels, keys):  # noqa: B007
+            pass
+        y: Tensor = self.head(last)
+        return y
+
+    def features(self, x: Tensor, c_noise: Tensor, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Outputs of the named decoder blocks (None: all), each averaged over its pixels: {name: [N, C_k]}, float32; no class is given.
+
+        Nothing after the last named block is computed. Raises InputError for a name that is not a decoder block.
+        """
+        wanted = set(self.block_names if blocks is None else blocks)
+        if unknown := wanted - set(self.block_names):
+            raise InputError(
+                f"The network has no block named {', '.join(sorted(unknown))}.",
+                do_next=f"Choose among out_1 … out_{len(self.decoder)}.",
+            )
+        pooled: dict[str, Tensor] = {}
+        outputs = self.decode(x, c_noise)
+        while len(pooled) < len(wanted):
+            name, y = next(outputs)
+            if name in wanted:
+                pooled[name] = y.float().mean(dim=(2, 3))
+        return pooled

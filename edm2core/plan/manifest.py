@@ -1,0 +1,128 @@
+"""A result's record in the store: written once, last; a task has succeeded when its manifest is there and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+from edm2core.errors import IntegrityError
+from edm2core.plan.keys import Key
+
+DIGEST = "manifest_sha256"  # of all the rest, among the provenance in the stored form: earlier versions read it too
+
+
+class Ref(NamedTuple):
+    """A result's address in a store: its stage and key, written `stage/key`."""
+
+    stage: str
+    key: Key
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        stage, key = text.split("/")
+        return cls(stage, key)
+
+    @property
+    def folder(self) -> str:
+        return f"results/{self.stage}/{self.key}"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.folder}/manifest.json"
+
+    @property
+    def scratch(self) -> str:
+        return f"scratch/{self.stage}/{self.key}"
+
+
+ACCURACIES = ("probe_accuracy", "knn_accuracy", "pixel_accuracy")
+
+
+def diff_path(sha256: str) -> str:
+    """Where a store keeps how the code that made results differed from its revision, by that text's digest (`diff` in a provenance)."""
+    return f"code/{sha256}.diff"
+
+
+class FileRecord(NamedTuple):
+    """Size in bytes and SHA-256 (hex) of a stored file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a task made, from what, by whom."""
+
+    stage: str
+    version: int
+    key: Key
+    title: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]  # name → stage/key
+    input_digests: dict[str, str]  # name → SHA-256 of that input's manifest
+    attempt: str  # folder of the files, beside the manifest
+    files: dict[str, FileRecord]  # path inside the attempt's folder → size and digest
+    metadata: dict[str, Any] = field(default_factory=dict)  # what a person or a later task asks first: values, counts, epoch
+    provenance: dict[str, Any] = field(default_factory=dict)  # code version, science, host, devices, seconds, times, packages
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.stage, self.key)
+
+    def path(self, name: str) -> str:
+        """The store path of one of the files."""
+        return f"{self.ref.folder}/{self.attempt}/{name}"
+
+    @property
+    def science(self) -> str:
+        """The science that it was made by (edm2core.provenance.science); an empty string where that was not recorded yet."""
+        return str(self.provenance.get("science") or "")
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The numbers that an evaluation found, by their names in results; none of what only prepares or trains."""
+        values = self.metadata.get("values") or {name: value for name, value in self.metadata.items() if name in ACCURACIES}
+        return {name: value for name, value in values.items() if isinstance(value, int | float)} if isinstance(values, dict) else {}
+
+    @property
+    def in_words(self) -> str:
+        """What was measured, in a line."""
+        return " · ".join(f"{name} {value:.4g}" for name, value in self.measured.items())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that it says. It stands in the stored manifest too, so that a changed one is known by itself."""
+        return hashlib.sha256(json.dumps(self._values(), indent=1, sort_keys=True).encode()).hexdigest()
+
+    def dumps(self) -> bytes:
+        values = self._values()
+        values["provenance"][DIGEST] = self.digest
+        return json.dumps(values, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def loads(cls, data: bytes, where: str = "") -> Self:
+        """The manifest in `data`; raises IntegrityError if it is not one, or not what was written."""
+        try:
+            values = json.loads(data)
+            digest = values.get("provenance", {}).pop(DIGEST, None)  # earlier versions wrote none
+            found = cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IntegrityError(
+                f"This is not a manifest: {error}.", where=where, do_next="Delete it; the task will be done again."
+            ) from None
+        if digest is not None and digest != found.digest:
+            raise IntegrityError(
+                "The manifest has been changed since it was written.", where=where, do_next="Delete it; the task will be done again."
+            )
+        return found
+
+    def _values(self) -> dict[str, Any]:
+        """As JSON holds it, whether it was read or has just been made."""
+        values: dict[str, Any] = json.loads(json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}))
+        return values

@@ -1,0 +1,263 @@
+"""Where a probe's features come from: from the network anew in every epoch, or computed once and read from disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edm2core.config.settings import ProbeSettings
+from edm2core.data.scale import Affine
+from edm2core.errors import EdmError
+from edm2core.probe.cells import Cell, Features, generator
+
+BLOCK = 256  # images looked at together where nothing else says how many; the noise they get depends on it
+PART_BYTES = 2**29  # of cached features in memory at once
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Batch = tuple[list[Tensor], Tensor]
+"""Features [cells, n, width] of each group of cells, float32, and the labels [n]."""
+Tell = Callable[[int, int], None]
+"""Told how much of something is done, of how much."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images uint8 [N, C, H, W] and their classes int64 [N], on the device that works on them."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a probe is trained and tested on."""
+
+    train: Labelled
+    test: Labelled
+    affine: Affine
+    classes: int
+
+    def split(self, name: Split) -> Labelled:
+        return self.train if name == "train" else self.test
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.images.device
+
+    def at_network_scale(self, images: Tensor) -> Tensor:
+        scaled: Tensor = self.affine.to_network(images.float() / 255)
+        return scaled
+
+
+class Source(Protocol):
+    """Features of cells, in groups of one width whose heads are trained as one."""
+
+    @property
+    def widths(self) -> Mapping[Cell, int]:
+        """How many features each cell has."""
+        ...
+
+    def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The cells, cut into those to be looked at in one go."""
+        ...
+
+    def batches(self, cells: Sequence[Cell], index: Tensor, seed: int, epoch: int, size: int) -> Iterator[Batch]:
+        """One epoch over the training images that `index` names, in an order of its own."""
+        ...
+
+    def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
+        """The images that `index` names, in its order, as they are: neither mirrored nor cropped."""
+        ...
+
+
+def grouped(widths: Mapping[Cell, int], cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells by the width of their features, in the order in which widths and cells come first."""
+    groups: dict[int, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(widths[cell], []).append(cell)
+    return list(groups.values())
+
+
+def flip(images: Tensor, which: Tensor) -> Tensor:
+    """Mirrors the images [n, C, H, W] that `which`, bool [n], names."""
+    return torch.where(which[:, None, None, None], images.flip(3), images)
+
+
+def crop(images: Tensor, padding: int, black: float, draws: torch.Generator) -> Tensor:
+    """Images [n, C, H, W] cut at random out of themselves padded with black, as torchvision's RandomCrop does."""
+    n, _, height, width = images.shape
+    top, left = torch.randint(0, 2 * padding + 1, (2, n), generator=draws, device=images.device)
+    padded = F.pad(images, (padding,) * 4, value=black)
+    rows, columns = (begin[:, None] + torch.arange(side, device=images.device) for begin, side in ((top, height), (left, width)))
+    one = torch.arange(n, device=images.device)[:, None, None]
+    return padded[one, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+class Fresh:
+    """The published way: every image with new noise, flip and crop each time it is seen. All follow from (seed, epoch, step)."""
+
+    def __init__(self, features: Callable[[Sequence[Cell]], Features], cells: Sequence[Cell], settings: ProbeSettings, data: Data) -> None:
+        self.features, self.settings, self.data = features, settings, data
+        self.widths: Mapping[Cell, int] = widths_of(features(cells), data)
+
+    def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        return [list(cells)]
+
+    def batches(self, cells: Sequence[Cell], index: Tensor, seed: int, epoch: int, size: int) -> Iterator[Batch]:
+        settings, train, features = self.settings, self.data.train, self.features(cells)
+        index = index[order(len(index), seed, epoch).to(index.device)]
+        for step, chosen in enumerate(torch.split(index, size)):
+            name = (seed, epoch, step)
+            images = self.data.at_network_scale(train.images[chosen])
+            if settings.flip:
+                draws = generator(images.device, *name, "flip")
+                images = flip(images, torch.rand(len(images), generator=draws, device=images.device) < 0.5)
+            if settings.crop:
+                images = crop(images, settings.crop, self.data.affine.low, generator(images.device, *name, "crop"))
+            yield self._stacked(cells, features(images, name)), train.labels[chosen]
+
+    def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
+        images, features = self.data.split(split), self.features(cells)
+        for step, chosen in enumerate(torch.split(index, self.settings.batch)):
+            found = features(self.data.at_network_scale(images.images[chosen]), (seed, split, step * self.settings.batch))
+            yield self._stacked(cells, found), images.labels[chosen]
+
+    def _stacked(self, cells: Sequence[Cell], found: Mapping[Cell, Tensor]) -> list[Tensor]:
+        return [torch.stack([found[cell] for cell in group]) for group in grouped(self.widths, cells)]
+
+
+class Cached:
+    """Features of `cached_draws` looks at every training image and of one at every test image, in half precision on disk.
+
+    The first look is at the images as they are; every second one is mirrored where there are flips, all but the first are cropped where
+    there are crops, and each has noise of its own. An epoch takes one look of every image; which, differs from image to image.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Sequence[Cell]], Features],
+        cells: Sequence[Cell],
+        settings: ProbeSettings,
+        data: Data,
+        folder: Path,
+        tell: Tell | None = None,
+    ) -> None:
+        self.settings, self.data, self.folder = settings, data, folder
+        self.looks = {"train": settings.cached_draws, "test": 1}
+        self._features = features(cells)
+        self.widths: Mapping[Cell, int] = widths_of(self._features, data)
+        self._loaded: tuple[tuple[list[Cell], Split], list[Tensor]] | None = None
+        self._check_space()
+        self._compute(tell or (lambda done, total: None))
+
+    def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        rows = self.looks["train"] * len(self.data.train)
+        return [
+            group[begin : begin + count]
+            for group in grouped(self.widths, cells)
+            for count in [max(PART_BYTES // (2 * rows * self.widths[group[0]]), 1)]
+            for begin in range(0, len(group), count)
+        ]
+
+    def batches(self, cells: Sequence[Cell], index: Tensor, seed: int, epoch: int, size: int) -> Iterator[Batch]:
+        device, total, looks = self.data.device, len(self.data.train), self.looks["train"]
+        loaded = self._load(cells, "train")
+        first = torch.randint(0, looks, (total,), generator=generator(torch.device("cpu"), seed, "first look")).to(device)
+        index = index[order(len(index), seed, epoch).to(index.device)]
+        for chosen in torch.split(index, size):
+            rows = (first[chosen] + epoch) % looks * total + chosen
+            yield [group[:, rows].float() for group in loaded], self.data.train.labels[chosen]
+
+    def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
+        loaded, labels = self._load(cells, split), self.data.split(split).labels
+        for chosen in torch.split(index, 4 * BLOCK):
+            yield [group[:, chosen].float() for group in loaded], labels[chosen]
+
+    @property
+    def bytes(self) -> int:
+        """What the features take on disk."""
+        return sum(2 * self.looks[split] * len(self.data.split(split)) * sum(self.widths.values()) for split in SPLITS)
+
+    def _check_space(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if self.bytes > free:
+            raise EdmError(
+                f"The probe's features take {self.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
+                where=str(self.folder),
+                do_next="Free space, ask for fewer blocks, noise levels or probe.cached_draws, or set probe.features: fresh.",
+                permanent=False,
+            )
+
+    def _compute(self, tell: Tell) -> None:
+        total = sum(self.looks[split] * len(self.data.split(split)) for split in SPLITS)
+        done = 0
+        for split in SPLITS:
+            images = self.data.split(split).images
+            for draw in range(self.looks[split]):
+                for begin in range(0, len(images), BLOCK):
+                    seen = self._seen(images[begin : begin + BLOCK], split, draw, begin)
+                    for cell, found in self._features(seen, (self.settings.seeds[0], split, "look", draw, begin)).items():
+                        self._append(cell, split, found)
+                    done += len(seen)
+                    tell(done, total)
+
+    def _seen(self, images: Tensor, split: Split, draw: int, begin: int) -> Tensor:
+        seen = self.data.at_network_scale(images)
+        if self.settings.flip and draw % 2:
+            seen = seen.flip(3)
+        if self.settings.crop and draw:
+            draws = generator(seen.device, self.settings.seeds[0], split, "crop", draw, begin)
+            seen = crop(seen, self.settings.crop, self.data.affine.low, draws)
+        return seen
+
+    def _append(self, cell: Cell, split: Split, found: Tensor) -> None:
+        """Written as a stream: a full disk then raises, where it would kill a process that writes through a memory map."""
+        half = found.half()
+        if not bool(half.isfinite().all()):
+            raise EdmError(
+                f"Features at t {cell.t}, {cell.block} do not fit into half precision.",
+                do_next="Set probe.features: fresh, and probe.precision: fp32 if it is not.",
+            )
+        with self._file(cell, split).open("ab") as file:
+            half.cpu().numpy().tofile(file)
+
+    def _file(self, cell: Cell, split: Split) -> Path:
+        return self.folder / f"{split}-{cell.t}-{cell.block}.f16"
+
+    def _load(self, cells: Sequence[Cell], split: Split) -> list[Tensor]:
+        """Features [cells, looks · images, width] of each group, on the device, kept until others are asked for."""
+        wanted = (list(cells), split)
+        if self._loaded is None or self._loaded[0] != wanted:
+            self._loaded = None
+            self._loaded = (wanted, [self._read(group, split) for group in grouped(self.widths, cells)])
+        return self._loaded[1]
+
+    def _read(self, group: Sequence[Cell], split: Split) -> Tensor:
+        rows = self.looks[split] * len(self.data.split(split))
+        shape = (len(group), rows, self.widths[group[0]])
+        loaded = torch.empty(shape, dtype=torch.float16, device=self.data.device)
+        for row, cell in zip(loaded, group, strict=True):
+            row.copy_(torch.from_numpy(np.fromfile(self._file(cell, split), dtype=np.float16).reshape(shape[1:])))
+        return loaded
+
+
+def widths_of(features: Features, data: Data) -> dict[Cell, int]:
+    """How many features each cell has."""
+    return {cell: x.shape[1] for cell, x in features(data.at_network_scale(data.train.images[:1]), ("widths",)).items()}
+
+
+def order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch's images, int64 [count]."""
+    return torch.randperm(count, generator=generator(torch.device("cpu"), seed, epoch, "order"))

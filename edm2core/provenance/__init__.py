@@ -1,0 +1,1 @@
+"""By which code and on which machine a result was made."""

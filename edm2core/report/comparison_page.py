@@ -1,0 +1,113 @@
+"""A comparison as one page, as JSON and as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edm2core.report.compare import Comparison
+from edm2core.report.figures import metric_figures, seed_figures
+from edm2core.report.html import environment, packed_plotly, short
+from edm2core.report.published import others
+from edm2core.report.results import distinct
+from edm2core.report.seeds import DIFFERENCE, difference_facts
+from edm2core.report.summary import Cell, least_of_draws, recipes
+from edm2core.report.write import table, write_files
+from edm2core.words import printable
+
+VALUE = ("experiment", "dataset", "recipe", "seed", "ema", "metric", "protocol", "n", "choice", "epoch", "value", "of", "draws", "error")
+
+
+def write(found: Comparison, folder: Path) -> list[Path]:
+    """Write comparison.html, comparison.json and its tables as CSV; returns where they are."""
+    marks = [side.mark for side in found.sides]
+    files = {
+        "comparison.json": as_json(found),
+        "best-and-last.csv": table(VALUE, _values(found)),
+        "settings.csv": table(("setting", *marks), ({"setting": s.name, **s.values} for s in found.settings)),
+        "differences.csv": table(DIFFERENCE, _differences(found)),
+        "comparison.html": render(found),
+    }
+    write_files(folder, files)
+    return [folder / name for name in files]
+
+
+def as_json(found: Comparison) -> str:
+    """Everything the page shows, by name."""
+    sides = [
+        {
+            "experiment": side.mark,
+            "name": side.report.name,
+            "address": side.address,
+            "tasks": len(side.report.results),
+            "undone": [str(result.task.ref) for result in side.report.undone],
+            "code_versions": distinct([r for r in side.report.results.values() if r.manifest], "code_version"),
+        }
+        for side in found.sides
+    ]
+    values = [{**asdict(row), "experiment": side.mark, "result": str(result.task.ref)} for row, (side, result) in found.rows.items()]
+    facts = {
+        "experiments": sides,
+        "settings": [{"setting": setting.name, **setting.values} for setting in found.settings],
+        "best_and_last": list(_values(found)),
+        "differences": list(_differences(found)),
+        "results": values,
+    }
+    return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
+
+
+def render(found: Comparison) -> str:
+    """The page, complete in itself like a report."""
+    curves = metric_figures(found.rows, found.styles)
+    over_seeds = seed_figures(found.by_seeds, found.styles)
+    figures = [*curves, *over_seeds, *found.training]
+    known = {recipe.dataset: others(recipe.data.format) for side in found.sides for recipe in recipes(side.report).values()}
+    page = (
+        environment()
+        .get_template("compare.html")
+        .render(
+            found=found,
+            styles=found.styles,
+            others=known,
+            least_of_draws=least_of_draws,
+            protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found.rows)),
+            by_seeds=found.by_seeds,
+            over_seeds=over_seeds,
+            curves=curves,
+            plots=printable({figure.id: short(figure.plot) for figure in figures}),
+            plotly=packed_plotly() if figures else "",
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+    return str(printable(page))
+
+
+def _values(found: Comparison) -> Iterable[dict[str, Any]]:
+    """Best and last of every line and column; `choice` is the rule by which an epoch was picked."""
+    for shown in found.tables:
+        for line in shown.lines:
+            mark, _, recipe = line.recipe.partition(" · ")
+            who = {"experiment": mark, "dataset": line.dataset, "recipe": recipe, "seed": line.seed, "ema": line.ema}
+            for column, cell in line.cells.items():
+                what = {"metric": column.metric, "protocol": column.protocol, "n": column.n}
+                yield from ({**who, **what, **choice} for choice in _choices(cell))
+
+
+def _choices(cell: Cell) -> Iterable[dict[str, Any]]:
+    if cell.best:
+        yield {"choice": f"best of {cell.count}", "epoch": cell.best[0], "value": cell.best[1]} | {
+            "of": cell.count,
+            "draws": cell.draws,
+            "error": cell.error,
+        }
+    if cell.last:
+        yield {"choice": "last epoch", "epoch": cell.last[0], "value": cell.last[1], "of": 1, "draws": None, "error": None}
+
+
+def _differences(found: Comparison) -> Iterable[dict[str, Any]]:
+    for shown in found.by_seeds.values():
+        yield from map(difference_facts, shown.differences)

@@ -1,0 +1,1 @@
+"""What a training leaves: snapshots, averages in three bytes, and checkpoints of other programs."""

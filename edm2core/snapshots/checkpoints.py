@@ -1,0 +1,245 @@
+"""Checkpoints of other implementations, under this project's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from edm2core.config import Recipe, load_recipe
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.errors import InputError
+from edm2core.snapshots.files import DenoiserSettings
+from edm2core.snapshots.torch_file import load_torch
+
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that torch's wrappers add
+AVERAGED, ONLINE = "ema_model.", "online_model."  # of ema-pytorch
+MOST_FAULTS = 12  # of a kind that are told; a file of another network has hundreds
+_WRITTEN = "as its training script writes it: a dictionary of MODEL, EMA and opt."
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam, for each parameter
+
+# Ours → FutureXiang/edm2's, applied in order to a name.
+_FX_RENAMES = (
+    (r"^network\.", "nn_model."),
+    (r"^uncertainty\.", "reweight_mlp."),
+    (r"\.stem\.", ".image_proj."),
+    (r"\.encoder\.", ".down."),
+    (r"\.middle\.0\.", ".middle1."),
+    (r"\.middle\.1\.", ".middle2."),
+    (r"\.decoder\.out_(\d+)\.", lambda match: f".up.{int(match[1]) - 1}."),
+    (r"\.attention\.qkv\.", ".attn.projection."),
+    (r"\.attention\.output\.", ".attn.output."),
+    (r"\.embed\.", ".res.linear."),
+    (r"\.conv1\.", ".res.conv1."),
+    (r"\.conv2\.", ".res.conv2.1."),
+    (r"\.skip\.", ".res.shortcut."),
+    (r"\.(middle\d|down\.\d+|up\.\d+)\.gain$", r".\1.res.gain.g"),
+    (r"\.head\.gain$", ".final.1.g"),
+)
+
+
+def fx_names(denoiser: Denoiser) -> dict[str, str]:
+    """{name in the denoiser's state dict: name in FutureXiang/edm2's}, without MODEL's or EMA's prefix."""
+    head = "final.2." if denoiser.network.settings.norm == "group" else "final.0."
+    names = {}
+    for ours in denoiser.state_dict():
+        theirs = ours.replace("network.head.conv.", f"nn_model.{head}")
+        for pattern, replacement in _FX_RENAMES:
+            theirs = re.sub(pattern, replacement, theirs)
+        names[ours] = theirs
+    return names
+
+
+@dataclass(frozen=True)
+class FxCheckpoint:
+    """A `model_<epoch>.pth` of FutureXiang/edm2 under this project's names; what the file has not is None."""
+
+    ema: dict[str, Tensor]  # as the denoiser's state dict
+    updates: int | None  # of the EMA: one at every step
+    weights: dict[str, Tensor] | None  # as they were trained, like ema
+    adam: dict[str, dict[str, Tensor]] | None  # parameter → its moments
+
+
+def load_fx_tensors(denoiser: Denoiser, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fill the denoiser from tensors under FutureXiang/edm2's names (no prefix), all of them and nothing else.
+
+    Raises InputError with the missing, extra and mis-shaped names.
+    """
+    comparison = _Comparison(denoiser)
+    found = comparison.weights("", tensors)
+    comparison.must_fit(where)
+    denoiser.load_state_dict(found)
+
+
+def load_fx(path: str | Path, recipe: Recipe | str, weights: Literal["EMA", "MODEL"] = "EMA") -> Denoiser:
+    """The denoiser in a `model_<epoch>.pth` of FutureXiang/edm2, in eval mode on the CPU; its images are in [-1, 1].
+
+    `recipe` is that of its training: its name, the path of its file, or the recipe itself. Nothing in the file is executed.
+    Raises InputError where the file cannot be read or does not fit the recipe's network.
+    """
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    checkpoint = read_fx(path, recipe)
+    found = checkpoint.ema if weights == "EMA" else checkpoint.weights
+    if found is None:
+        raise InputError("The checkpoint has only averaged weights.", where=str(path), do_next="Ask for weights='EMA'.")
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
+    denoiser.load_state_dict(found)
+    return denoiser.eval()
+
+
+def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
+    """All that a `model_<epoch>.pth` of FutureXiang/edm2 holds, on the CPU; nothing in it is executed.
+
+    Names may carry the prefixes of DistributedDataParallel, FSDP, torch.compile or a trainer. Raises InputError with the names that are
+    missing, extra, mis-shaped or not finite, in weights and optimiser alike.
+    """
+    sections = _sections(Path(path))
+    with torch.device("meta"):
+        file = _Comparison(Denoiser(build_network(recipe.network), recipe.diffusion))
+    file.only("top level", sections, ("MODEL", "EMA", "opt"))
+    averages = file.plain("EMA", sections["EMA"])
+    groups = {prefix: {n.removeprefix(prefix): t for n, t in averages.items() if n.startswith(prefix)} for prefix in (AVERAGED, ONLINE)}
+    rest = {n: t for n, t in averages.items() if not n.startswith((AVERAGED, ONLINE))}
+    if not groups[AVERAGED]:  # an average that was saved by itself
+        groups[AVERAGED] = {n: t for n, t in rest.items() if n in file.ours}
+        rest = {n: t for n, t in rest.items() if n not in file.ours}
+    file.only("EMA", rest, ("initted", "step"))
+    groups = {prefix: file.unprefixed(tensors) for prefix, tensors in groups.items()}
+    if "step" in rest:
+        file.fits("EMA", "step", rest["step"], torch.Size())
+    ema = file.weights("EMA ema_model", groups[AVERAGED])
+    weights, order = None, dict[str, Tensor]()  # the file's own order, by which Adam's state is numbered
+    for place, tensors in (
+        ("EMA online_model", groups[ONLINE]),
+        ("MODEL", file.unprefixed(file.plain("MODEL", sections.get("MODEL", {})))),
+    ):
+        if tensors:
+            weights, order = file.weights(place, tensors), dict(tensors)
+    adam = file.adam(sections["opt"], order) if order and sections.get("opt", {}).get("state") else None
+    file.must_fit(str(path))
+    return FxCheckpoint(ema, int(rest["step"]) if "step" in rest else None, weights, adam)
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    """The checkpoint's dictionaries. Raises InputError for a file that is none of its kind, by its name where it is known."""
+    no_checkpoint, do_next = "This is not a checkpoint of FutureXiang/edm2", f"Give a model_<epoch>.pth {_WRITTEN}"
+    try:
+        sections = load_torch(path)
+    except InputError as error:
+        raise InputError(f"{no_checkpoint}: {error.what}", where=error.where, do_next=f"{error.do_next} {do_next}") from error
+    if not isinstance(sections, Mapping):
+        raise InputError(f"{no_checkpoint}: it holds a {type(sections).__name__}.", where=str(path), do_next=do_next)
+    if "EMA" not in sections:
+        held = ", ".join(str(name) for name in list(sections)[:3])
+        alone = all(isinstance(value, Tensor) for value in sections.values())
+        what = "weights alone, without an EMA" if alone and sections else "no EMA"
+        raise InputError(f"{no_checkpoint}: it has {what}; it begins with {held or 'nothing'}.", where=str(path), do_next=do_next)
+    parts = [sections, *(sections[name] for name in ("EMA", "MODEL", "opt") if name in sections)]
+    if not all(isinstance(part, Mapping) and all(isinstance(name, str) for name in part) for part in parts):
+        raise InputError(f"{no_checkpoint}: its parts are no dictionaries.", where=str(path), do_next=do_next)
+    return dict(sections)
+
+
+def _more(faults: list[str]) -> list[str]:
+    return [f"… and {len(faults) - MOST_FAULTS} more like these"] if len(faults) > MOST_FAULTS else []
+
+
+class _Comparison:
+    """Compares a file with a network name by name, and keeps every fault until the end, with the parts of the file that have it."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.ours = {theirs: ours for ours, theirs in fx_names(denoiser).items()}
+        self.shapes = {theirs: denoiser.state_dict()[ours].shape for theirs, ours in self.ours.items()}
+        self.trained = {theirs for theirs, ours in self.ours.items() if ours in dict(denoiser.named_parameters())}
+        self.faults: dict[str, list[str]] = {}
+        self.recognised = False  # any name of any part
+
+    def fault(self, place: str, words: str) -> None:
+        self.faults.setdefault(words, []).append(place)
+
+    def must_fit(self, where: str) -> None:
+        """Raise InputError if there is any fault."""
+        if self.faults:
+            kinds: dict[str, list[str]] = {}
+            for words, places in self.faults.items():
+                line = f"{words} ({', '.join(places)})" if places[0] else words
+                kinds.setdefault(words.partition(": ")[0] if ": " in words else "", []).append(line)
+            lines = [line for found in kinds.values() for line in found[:MOST_FAULTS] + _more(found)]
+            known = "The checkpoint does not fit the recipe's network", "Name the recipe that the checkpoint was trained with."
+            foreign = "None of the checkpoint's names is one of this network's", f"Give a model_<epoch>.pth {_WRITTEN}"
+            what, do_next = known if self.recognised else foreign
+            raise InputError("\n    ".join([f"{what}:", *lines]), where=where, do_next=do_next)
+
+    def plain(self, place: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors by their names without what wrappers put into them, wherever it stands: DDP's module., torch.compile's _orig_mod."""
+        found: dict[str, Any] = {}
+        for name, tensor in tensors.items():
+            plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+            if plain in found:
+                self.fault(place, f"twice, but for its wrapper: {plain}")
+            found[plain] = tensor
+        return found
+
+    def unprefixed(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The same without a prefix that all names have before the network's, such as `model.` of a trainer's."""
+        known = f".{next(iter(self.ours))}"
+        prefix = next((name.removesuffix(known) + "." for name in tensors if name.endswith(known)), "")
+        return {name[len(prefix) :]: t for name, t in tensors.items()} if all(name.startswith(prefix) for name in tensors) else tensors
+
+    def only(self, place: str, names: Iterable[str], known: Collection[str]) -> None:
+        """Nothing but known names."""
+        for name in names:
+            if name not in known:
+                self.fault(place, f"not of such a file: {name}")
+
+    def fits(self, place: str, name: str, tensor: Any, shape: torch.Size) -> bool:
+        """Whether it is a tensor of that shape with finite values."""
+        if tensor is None:
+            self.fault(place, f"missing: {name}")
+        elif not isinstance(tensor, Tensor):
+            self.fault(place, f"{name} is no tensor")
+        elif tensor.shape != shape:
+            self.fault(place, f"{name} has shape {list(tensor.shape)}, the recipe's network {list(shape)}")
+        elif not tensor.isfinite().all():
+            self.fault(place, f"{name} has values that are not finite")
+        else:
+            return True
+        return False
+
+    def weights(self, place: str, found: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The network's weights and buffers under our names, those that fit."""
+        self.recognised |= not found or any(name in self.ours for name in found)
+        for name in found:
+            if name not in self.ours:
+                self.fault(place, f"not of this network: {name}")
+        fitting = [name for name in self.ours if self.fits(place, name, found.get(name), self.shapes[name])]
+        return {self.ours[name]: found[name].float() for name in fitting}
+
+    def adam(self, opt: Mapping[str, Any], order: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Adam's moments by our names. It numbers all parameters as they stand in the file; the fixed ones have no state."""
+        try:
+            positions = [position for group in opt["param_groups"] for position in group["params"]]
+            states = {position: dict(state) for position, state in opt["state"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            positions, states = [], {}
+        if positions != list(range(len(order))):
+            self.fault("opt", f"its parameters are not numbered 0 to {len(order) - 1}, as the weights are")
+            return {}
+        self.only("opt", [f"state {position}" for position in states], {f"state {position}" for position in positions})
+        found: dict[str, dict[str, Tensor]] = {}
+        for position, (name, weight) in enumerate(order.items()):
+            state, place = states.get(position, {}), f"opt, state {position}"
+            if name in self.trained:
+                self.only(place, state, MOMENTS)
+                shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+                fitting = [moment for moment in MOMENTS if self.fits(place, f"{moment} of {name}", state.get(moment), shapes[moment])]
+                found[self.ours[name]] = {moment: state[moment].float() for moment in fitting}
+            elif state and name in self.ours:
+                self.fault(place, f"{name} has a state, though it is not trained")
+        return found

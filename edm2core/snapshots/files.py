@@ -1,0 +1,102 @@
+"""Averaged weights of one epoch: `ema-<name>.safetensors` for each average, and `snapshot.json`, which rebuilds the denoiser."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edm2core.config.fields import weights_file
+from edm2core.config.settings import DiffusionSettings, NetworkSettings
+from edm2core.data.scale import Affine
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.errors import InputError, IntegrityError
+from edm2core.plan.manifest import Ref
+from edm2core.store import open_store
+from edm2core.store.results import load as load_manifest
+
+DESCRIPTION = "snapshot.json"
+
+
+class DenoiserSettings(Protocol):
+    """The part of a recipe that a denoiser is made from."""
+
+    @property
+    def network(self) -> NetworkSettings: ...
+
+    @property
+    def diffusion(self) -> DiffusionSettings: ...
+
+
+def save(
+    folder: str | Path, averages: Mapping[str, Mapping[str, Tensor]], settings: DenoiserSettings, affine: Affine, *, epoch: int | None
+) -> None:
+    """Write a snapshot after `epoch` completed epochs, if known; `averages` are state dicts of the denoiser by the average's name."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for ema, tensors in averages.items():
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / weights_file(ema))
+    description = {
+        "network": settings.network.model_dump(mode="json"),
+        "diffusion": settings.diffusion.model_dump(mode="json"),
+        "affine": asdict(affine),
+        "epoch": epoch,
+        "emas": list(averages),
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
+    """The denoiser of a snapshot with one of its averages, frozen, in eval mode, float32 on the CPU.
+
+    Takes a folder that `save` wrote, or a result in a store, `STORE/results/snapshot/KEY`, whose digests are checked.
+    Raises InputError where there is no such snapshot or average, IntegrityError where its bytes are damaged.
+    """
+    folder = Path(folder_or_uri)
+    if (folder / DESCRIPTION).is_file():
+        return _read(folder.joinpath, ema, str(folder))
+    address, found, result = str(folder_or_uri).rstrip("/").rpartition("/results/")
+    if not found or result.count("/") != 1:
+        raise InputError(
+            "There is no snapshot here.",
+            where=str(folder_or_uri),
+            do_next=f"Give a folder with {DESCRIPTION}, or STORE/results/snapshot/KEY.",
+        )
+    store, ref = open_store(address), Ref.parse(result)
+    manifest = load_manifest(store, ref)
+    if manifest is None or DESCRIPTION not in manifest.files:
+        raise InputError(
+            "The store has no finished snapshot of this key.", where=f"{store.uri}/{ref.folder}", do_next="Run its experiment."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        return _read(lambda name: store.fetch(manifest.path(name), Path(scratch), manifest.files[name]), ema, f"{store.uri}/{ref.folder}")
+
+
+def _read(fetch: Callable[[str], Path], ema: str, where: str) -> Denoiser:
+    """The denoiser from the snapshot's files, each of which `fetch` turns into a local path."""
+    try:
+        values: dict[str, Any] = json.loads(fetch(DESCRIPTION).read_text(encoding="utf-8"))
+        emas = list(values["emas"])
+        network = NetworkSettings.model_validate(values["network"])
+        diffusion = DiffusionSettings.model_validate(values["diffusion"])
+        affine = Affine(**values["affine"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"The snapshot's {DESCRIPTION} cannot be read: {error}", where=where) from error
+    if ema not in emas:
+        raise InputError(f"The snapshot has no average '{ema}'.", where=where, do_next=f"Choose among {', '.join(emas)}.")
+    with torch.device("meta"):
+        denoiser = Denoiser(build_network(network), diffusion, affine)
+    try:
+        denoiser.load_state_dict({name: tensor.float() for name, tensor in load_file(fetch(weights_file(ema))).items()}, assign=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise IntegrityError(f"The snapshot's {weights_file(ema)} cannot be read: {error}", where=where) from error
+    return denoiser.requires_grad_(False).eval()

@@ -1,0 +1,247 @@
+"""The entry of every stage's process: `python -m edm2core.stages.<stage> TASK --store URI`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edm2core.config.validate import other_version
+from edm2core.errors import EdmError, InputError, Interrupted
+from edm2core.events import emit
+from edm2core.plan.manifest import Manifest, Ref, diff_path
+from edm2core.plan.tasks import Task
+from edm2core.plan.versions import version_of
+from edm2core.provenance.origin import changes, describe, place, remember_code
+from edm2core.provenance.science import UNKNOWN, canonical, science_of
+from edm2core.store import open_store
+from edm2core.store.base import Store
+from edm2core.store.leases import Busy, Lease, acquire
+from edm2core.store.results import commit, load, new_attempt, upload_files
+from edm2core.store.scratch import Scratch
+from edm2core.worker import signals
+from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
+from edm2core.worker.faults import shortage
+from edm2core.worker.workspace import Input, Workspace, open_inputs
+
+
+def main(stage: str, run: Callable[[Workspace], None]) -> None:
+    """Work on one task until its manifest is in the store, and exit with one of the exit codes."""
+    sys.exit(serve(lambda task, store: _work(task, store, run), stage))
+
+
+def serve(work: Callable[[Task, Store], None], stage: str) -> int:
+    """Read the command line, call `work`, and turn what it raises into words and an exit code."""
+    signals.install()
+    signals.die_with_parent()
+    remember_code()
+    parser = argparse.ArgumentParser(prog=f"python -m edm2core.stages.{stage}", description=f"Work on one {stage} task of a plan.")
+    parser.add_argument("task", help="the task as JSON, or a file that holds it")
+    parser.add_argument("--store", required=True, help="URI of the store: a folder, minio://bucket/prefix or s3://bucket/prefix")
+    arguments = parser.parse_args()
+    try:
+        work(_read_task(arguments.task), open_store(arguments.store))
+        return DONE
+    except Interrupted as stop:
+        emit("interrupted", message=stop.what)
+        return INTERRUPTED
+    except Busy as busy:
+        emit("busy", message=str(busy))
+        return TRY_AGAIN
+    except EdmError as error:
+        return _failed(error)
+    except ValidationError as error:
+        return _failed(other_version(error))
+    except Exception as error:
+        lacking = shortage(error, stage)
+        if lacking is not None:
+            return _failed(lacking)
+        traceback.print_exc()
+        if _passes(error):
+            emit("warning", message=f"rank {_rank()} lost its peers or its device: {str(error).splitlines()[0][:200]}", rank=_rank())
+            return INTERRUPTED
+        emit("failed", what=f"{type(error).__name__}: {error}", where=f"stage {stage}", do_next="Its log has the traceback.", rank=_rank())
+        return FAILED
+
+
+def _failed(error: EdmError) -> int:
+    emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank())
+    sys.stderr.write(f"{error}\n")
+    return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it comes from other processes' ends or from a device's fault, so that starting all of them again may help."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch is not imported where it is not used
+    return bool(names & {"DistError", "AcceleratorError"}) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def _read_task(text: str) -> Task:
+    try:
+        return Task.from_json(json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"This is not a task: {error}.", where=text[:200], do_next="Give a file that `edm2 plan --json` wrote.") from None
+
+
+def _work(task: Task, store: Store, run: Callable[[Workspace], None]) -> None:
+    with processes() as (rank, world_size):
+        make(task, store, run, rank, world_size)
+
+
+def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int = 0, world_size: int = 1) -> None:
+    """Make one task's result, if it is not in the store, as one of `world_size` processes that do so together. Raises Busy."""
+    started = time.time()
+    with claim(store, task.ref, rank, world_size) as generation:
+        if load(store, task.ref) is not None:  # asked once nobody else can be about to commit it, so that all processes see the same
+            return
+        must_be_of_this_version(task)
+        with work_folder(store, task.ref, rank, generation) as folder:
+            emit("start", task=task.title, generation=generation)
+            inputs = open_inputs(task, store, folder / "inputs")
+            out = folder / "out"
+            out.mkdir()
+            work = Workspace(task, store, out, unfinished(task, store, generation, rank), inputs, rank, world_size)
+            run(work)
+            if rank == 0:
+                commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
+                Scratch(store, task.ref.scratch, generation).clear()
+                emit("commit", task=task.title, ref=str(task.ref))
+
+
+def unfinished(task: Task, store: Store, generation: int, rank: int = 0) -> Scratch:
+    """Where a task's finished parts are kept until its end: of each science apart, so that no result is of two."""
+    name = canonical(science_of(task.stage)) or UNKNOWN
+    if rank == 0 and set(store.folders(f"{task.ref.scratch}/")) - {name}:
+        emit("warning", task=task.title, message="parts of it that other science has made are not used; it makes them anew")
+    return Scratch(store, f"{task.ref.scratch}/{name}", generation)
+
+
+def must_be_of_this_version(task: Task) -> None:
+    """Raise InputError where this code would put other numbers under the task's key than the version that it was planned for."""
+    if (made := version_of(task.stage, task.settings)) != task.version:
+        raise InputError(
+            f"The task asks for version {task.version} of the numbers of '{task.stage}'; this program makes version {made}.",
+            where=task.title,
+            do_next="Run or submit its experiment again, which plans it for this version; results that are there stay.",
+        )
+
+
+def manifest_of(
+    task: Task, store: Store, inputs: dict[str, Input], out: Path, metadata: dict[str, object], provenance: dict[str, object]
+) -> Manifest:
+    """Store the files below `out` and describe them, and by which science they were made."""
+    attempt = new_attempt()
+    files = upload_files(store, task.ref, attempt, out)
+    refs, digests = {n: str(i.manifest.ref) for n, i in inputs.items()}, {n: i.digest for n, i in inputs.items()}
+    return Manifest(
+        task.stage,
+        task.version,
+        task.key,
+        task.title,
+        task.settings,
+        refs,
+        digests,
+        attempt,
+        files,
+        {**task.subject, **metadata},
+        {**provenance, **_code(task.stage, store)},
+    )
+
+
+def _code(stage: str, store: Store) -> dict[str, object]:
+    """The science that makes a stage's results here, and where it is kept how a working tree differed from its revision."""
+    found: dict[str, object] = {"science": science_of(stage)}
+    if difference := changes(stage).encode():
+        found["diff"] = hashlib.sha256(difference).hexdigest()
+        store.create(diff_path(str(found["diff"])), difference)
+    return found
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """This process's rank and the world size, with torch.distributed up if there is more than one process."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield 0, 1
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    together = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    sys.stdout.write(f"process {dist.get_rank() + 1} of {world_size} works on {place()}\n")
+    sys.stdout.flush()
+    try:
+        yield dist.get_rank(), world_size
+        dist.barrier(group=together)  # type: ignore[arg-type]  # the first process that ends well may end the job: none does before all is written
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
+    """Hold the lease on `ref` by rank 0; every rank gets its generation.
+
+    Raises Busy (in every rank) while another process works on it.
+    """
+    if world_size == 1:
+        with acquire(store, ref, os.environ.get("EDM2_OWNER", "")) as lease:
+            yield lease.generation
+        return
+    import torch.distributed as dist
+
+    lease_or_busy: Lease | Busy | None = None
+    if rank == 0:
+        try:
+            lease_or_busy = acquire(store, ref, os.environ.get("EDM2_OWNER", ""))
+        except Busy as busy:
+            lease_or_busy = busy
+    answer: list[object] = [lease_or_busy.generation if isinstance(lease_or_busy, Lease) else str(lease_or_busy)]
+    dist.broadcast_object_list(answer, src=0)
+    if not isinstance(answer[0], int):
+        raise lease_or_busy if isinstance(lease_or_busy, Busy) else EdmError(str(answer[0]), permanent=False)
+    try:
+        yield answer[0]
+    finally:
+        if isinstance(lease_or_busy, Lease):
+            lease_or_busy.release()
+
+
+@contextmanager
+def work_folder(store: Store, ref: Ref, rank: int, generation: int) -> Iterator[Path]:
+    """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in the system's.
+
+    It is its lease's generation's own: a process that lost the lease and lives on writes and removes nothing of its successor's. What
+    earlier ones left behind goes.
+    """
+    local = getattr(store, "root", None)
+    base = Path(local) / "work" if local else Path(os.environ.get("EDM2_WORK", tempfile.gettempdir()))
+    name = f"{ref.stage}-{ref.key}-{rank}"
+    folder = base / f"{name}-{generation}"
+    for left in base.glob(f"{name}-*"):
+        if int(left.name.rpartition("-")[2]) < generation:
+            shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))

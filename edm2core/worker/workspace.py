@@ -1,0 +1,90 @@
+"""What a stage sees of the world: its settings, verified inputs, a folder for results, scratch that survives a crash."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edm2core.errors import MissingError
+from edm2core.events import emit
+from edm2core.plan.manifest import Manifest
+from edm2core.plan.tasks import Task
+from edm2core.store.base import Store
+from edm2core.store.results import load
+from edm2core.store.scratch import Scratch
+from edm2core.worker.signals import stop_if_asked
+
+SPEAK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Input:
+    """A finished result that a task reads."""
+
+    manifest: Manifest
+    digest: str  # of its manifest
+    store: Store
+    folder: Path  # where a remote store's files are downloaded to
+
+    def path(self, name: str) -> Path:
+        """A local, verified copy of one of its files; raises MissingError if the result has no such file."""
+        if name not in self.manifest.files:
+            raise MissingError(f"{self.manifest.title}: the result has no file {name}.", where=self.manifest.ref.folder)
+        return self.store.fetch(self.manifest.path(name), self.folder, self.manifest.files[name])
+
+    def all(self) -> Path:
+        """The folder that holds all of its files, verified."""
+        paths = [self.path(name) for name in self.manifest.files]
+        return paths[0].parents[sorted(self.manifest.files)[0].count("/")] if paths else self.folder
+
+
+@dataclass
+class Workspace:
+    """One task being worked on by this process.
+
+    Files written below `out` become the result, `metadata` goes into its manifest. `rank` and `world_size` count this task's processes.
+    """
+
+    task: Task
+    store: Store
+    out: Path
+    scratch: Scratch
+    inputs: dict[str, Input]
+    rank: int = 0
+    world_size: int = 1
+    metadata: dict[str, Any] = field(default_factory=dict)
+    _spoke: float = 0.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.task.settings
+
+    def progress(self, done: float, total: float, **numbers: float | int | str | None) -> None:
+        """Say how far the task is, at most twice a second but for the end; also where it stops, by raising Interrupted, once asked to."""
+        now = time.monotonic()
+        if self.rank == 0 and (done >= total or now - self._spoke >= SPEAK_EVERY_S):
+            self._spoke = now
+            emit("progress", task=self.task.title, done=done, total=total, **numbers)
+        stop_if_asked()
+
+    def warn(self, message: str) -> None:
+        """Say what whoever follows the task should know; also where it stops, by raising Interrupted, once asked to."""
+        emit("warning", message=message)
+        stop_if_asked()
+
+
+def open_inputs(task: Task, store: Store, folder: Path) -> dict[str, Input]:
+    """The results that a task names as inputs; raises MissingError for one that is not there."""
+    inputs = {}
+    for name, ref in task.inputs.items():
+        manifest = load(store, ref)
+        if manifest is None:
+            raise MissingError(
+                f"{task.title}: its input '{name}' is not in the store.",
+                where=f"{store.uri}/{ref.folder}",
+                do_next="Run the experiment again; it will be made anew.",
+            )
+        inputs[name] = Input(manifest, manifest.digest, store, folder / name)
+    return inputs

@@ -1,0 +1,53 @@
+"""Stops a run's jobs in a cluster, whoever started them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from components.launcher.cluster import Cluster
+from components.launcher.job import run_label
+from components.launcher.profile import Profile
+from components.launcher.stopping import stop_job
+from components.record.plan_parameter import wisher
+from edm2core.errors import InputError
+from edm2core.plan.manifest import Ref
+from edm2core.store.base import Store
+from edm2core.store.runs import load_plan
+from edm2core.store.wanted import unwant
+
+TRAINING = "edm2-trajectory-"
+LOOK_S = 1.0
+
+
+def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str], None]) -> list[str]:
+    """Suspend the run's jobs, which save what they have; the names of all that are stopped now. Returns when their pods are gone.
+
+    A job that another run wants too goes on. Kubeflow's tasks, which are told to end a moment before, may have suspended theirs already.
+    """
+    stopped = [job["metadata"]["name"] for job in cluster.jobs({run_label(run): "yes"}) if stop_job(cluster, profile, job, run, say)]
+    end = time.monotonic() + profile.grace_s + LOOK_S
+    while (left := [name for name in stopped if cluster.pods(name)]) and time.monotonic() < end:
+        time.sleep(LOOK_S)
+    for name in left:
+        say(f"{name} still has pods after {profile.grace_s} s")
+    return stopped
+
+
+def take_back(store: Store, run: str) -> None:
+    """Want no more snapshots for Kubeflow's run, whose last task, which does so, may not have come to it."""
+    with suppress(InputError):  # it was ended before it had recorded its plan, so it wants none
+        unwant(store, load_plan(store, run)[1], wisher(run))
+
+
+def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:
+    """For each of the jobs that trains: the age in seconds of its latest saved state, None if it has none."""
+    ages: dict[str, float | None] = {}
+    for name in jobs:
+        if name.startswith(TRAINING):
+            key, _, _store = name.removeprefix(TRAINING).partition("-")
+            scratch = Ref("trajectory", key).scratch
+            states = [entry.age_s for slot in ("state-0", "state-1") for entry in store.list(f"{scratch}/{slot}/")]
+            ages[name] = min(states, default=None)
+    return ages

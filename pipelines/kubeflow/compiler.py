@@ -1,0 +1,494 @@
+"""Compiles a plan into packages for Kubeflow Pipelines: its tasks, nested by trajectory and epoch, inside an exit handler that reports.
+
+A package is whole: it holds every task of its plan. Its first task reads the store and says what is missing, and what is finished is
+skipped when it runs. Where nothing is missing the exit handler itself is skipped, so the first task writes the report.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from google.protobuf.json_format import MessageToDict
+from kfp import dsl, kubernetes
+from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.pipeline_channel import PipelineChannel
+from kfp.dsl.pipeline_task import PipelineTask
+
+from components.kubeflow import component
+from components.launcher.job import cores
+from components.launcher.profile import MlflowProfile, Profile
+from components.record.begin import MISSING
+from components.record.plan_parameter import Packed, named, trajectories, who
+from edm2core.errors import InputError
+from edm2core.plan.experiment import Experiment
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task
+from pipelines.inputs.sources import absent
+from pipelines.kubeflow.workflow_size import MOST, Size, size_of
+
+RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need it: the output's name and type
+    "prepare": ("data", dsl.Dataset),
+    "start": ("start", dsl.Model),
+    "extractor": ("extractor", dsl.Model),
+    "reference": ("reference", dsl.Artifact),
+    "snapshot": ("snapshot", dsl.Model),
+    "ema": ("average", dsl.Model),
+    "sample": ("samples", dsl.Dataset),
+}
+LARGEST_PART = 2**17 - 2**10  # bytes of a DAG's or a component's JSON, which Kubeflow's driver gets as one argument; Linux takes 128 KiB
+LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
+SHM = "/dev/shm"  # noqa: S108
+CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # what k8s/base lets through the network
+HOPELESS = 1.4  # times the most that a Workflow may have, and no shape makes it fit
+HANDLER, FIRST = "exit-handler-1", "record"  # of the root's tasks, as KFP's compiler names them
+LIKE_KFPS = "(as kfp.dsl.executor_main does)"  # kfp.local's SubprocessRunner runs no command in which this name is not
+Channels = dict[Ref, PipelineChannel]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a package shows beyond what is needed."""
+
+    by_epoch: bool  # each epoch as a DAG of its own
+    origins: bool  # data, extractor and reference statistics as inputs of every task that reads them
+
+
+SHAPES = (Shape(True, True), Shape(True, False), Shape(False, False))
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled package, all of an experiment or a part of it."""
+
+    part: str  # such as "2 of 3"; empty if it is all
+    tasks: list[Task]
+    spec: dict[str, Any]
+    platforms: dict[str, Any]
+    size: Size
+
+    def write(self, file: Path) -> None:
+        """Write it as YAML."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        documents = [self.spec, self.platforms] if self.platforms else [self.spec]
+        file.write_text(yaml.safe_dump_all(documents, allow_unicode=True), encoding="utf-8")
+
+
+def compile(tasks: list[Task], experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str) -> list[Package]:
+    """The packages of a plan: one, or several where the Workflow of one would be larger than Kubernetes takes.
+
+    Several are split by trajectory, and a trajectory that is too large for one by epochs. Each is a run of Kubeflow's with the same `run`
+    parameter, on one store. Of SHAPES a package has the first that fits. Without a profile every task does its work in its own pod,
+    or under kfp.local in its own process. Raises InputError where the tasks of a single epoch are too many.
+    """
+
+    def made(tasks: list[Task], part: str) -> Package | None:
+        for shape in SHAPES:
+            pipeline = _Compiler(tasks, experiment, run_id, profile, store_uri, part, shape).pipeline()
+            spec, platforms = MessageToDict(pipeline.pipeline_spec), MessageToDict(pipeline.platform_spec)
+            _skip_all(spec)
+            _skip_trajectories(spec)
+            _merge_equal(spec, platforms)
+            package = Package(part, tasks, spec, platforms, size_of(spec, platforms))
+            if package.size.fits and _largest_part(spec) <= LARGEST_PART:
+                return package
+            if package.size.total > HOPELESS * MOST:
+                break
+        return None
+
+    parts = [tasks]
+    while True:
+        packages = [made(part, f"{number} of {len(parts)}" if len(parts) > 1 else "") for number, part in enumerate(parts, 1)]
+        found = [package for package in packages if package is not None]
+        if len(found) == len(parts):
+            return found
+        if any(package is None and len(_blocks(part)) < 2 for package, part in zip(packages, parts, strict=True)):
+            raise InputError(
+                "The tasks of one epoch are more than one run of Kubeflow Pipelines holds.",
+                where=experiment.name,
+                do_next="Ask for fewer averages, draws or metrics in one experiment (several share what they have in common in one store), "
+                "or let this machine drive the cluster with `edm2 run --cluster`.",
+            )
+        parts = [half for part, package in zip(parts, packages, strict=True) for half in ([part] if package else halves(part))]
+
+
+def halves(tasks: list[Task]) -> list[list[Task]]:
+    """A plan as two: half of its trajectories each, or, of one trajectory, half of its epochs. What both need is in both."""
+    blocks = _blocks(tasks)
+    trained = list(dict.fromkeys(trajectory for trajectory, _ in blocks))
+    by: list[Any] = trained if len(trained) > 1 else list(blocks)
+    groups = [by[: (len(by) + 1) // 2], by[(len(by) + 1) // 2 :]]
+    inside = {task.ref for block in blocks.values() for task in block}
+    parts = []
+    for group in groups:
+        own = [task for (trajectory, epoch), block in blocks.items() if {trajectory, (trajectory, epoch)} & set(group) for task in block]
+        needed = {ref for task in own for ref in task.needs} - inside
+        shared = [task for task in tasks if task.ref not in inside]
+        while more := {ref for task in shared if task.ref in needed for ref in task.needs} - needed:
+            needed |= more
+        first = group is groups[0]  # which also gets what nothing needs, such as the probe of raw pixels
+        parts.append([task for task in shared if task.ref in needed or (first and not _needed(task, tasks))] + own)
+    return parts
+
+
+def _blocks(tasks: list[Task]) -> dict[tuple[Ref, int], list[Task]]:
+    """The tasks of each trajectory's each epoch."""
+    blocks: dict[tuple[Ref, int], list[Task]] = {}
+    for ref, group in trajectories(tasks).items():
+        for task in group:
+            blocks.setdefault((ref, task.subject["epoch"]), []).append(task)
+    return blocks
+
+
+def _needed(task: Task, tasks: list[Task]) -> bool:
+    return any(task.ref in other.needs for other in tasks)
+
+
+class _Compiler:
+    """Turns tasks into Kubeflow's: `pipeline` builds the root from `_trajectory` and `_add`."""
+
+    def __init__(
+        self, tasks: list[Task], experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str, part: str, shape: Shape
+    ) -> None:
+        self.tasks, self.experiment, self.run_id, self.profile, self.store_uri = tasks, experiment, run_id, profile, store_uri
+        self.part, self.shape = part, shape
+        self.made: dict[str, BaseComponent] = {}
+
+    def pipeline(self) -> BaseComponent:
+        groups = trajectories(self.tasks)
+        self.inside = {task.ref for group in groups.values() for task in group}
+        nested = {ref: self._trajectory(group) for ref, group in groups.items()}  # Kubeflow wants them built before they are used
+        if self.profile and self.profile.kfp.max_parallel:
+            nested = {ref: self._there(groups[ref], trajectory) for ref, trajectory in nested.items()}
+        shared = [task for task in self.tasks if task.ref not in self.inside]
+        parallel = self.profile.kfp.max_parallel if self.profile else None
+        packed = Packed.of(self.experiment.name, self.experiment.text, self.tasks, absent(self.experiment), self.part).dumps()
+        flags = [f"t{number}" for number in range(len(groups))]
+
+        def root(run: str, store: str, profile: str) -> None:
+            place = {"run": run, "store": store, "profile": profile}
+            first = self._control(FIRST, "what is missing", ["missing", "plan", *flags], {"packed": packed}, **place)
+            last = self._control("report", "report", [], {"part": self.part}, **place)
+            if self.profile and self.profile.mlflow:
+                for one in (first, last):  # the first writes the report where nothing is missing
+                    _let_log(one, self.profile.mlflow)
+            with dsl.ExitHandler(last, name=self.experiment.name):
+                plan = first.outputs["plan"]
+                channels: Channels = {}
+                names = named(shared)
+                done = {task.ref: self._add(task, names[task.ref], "", plan, channels) for task in shared}
+                begun: list[PipelineTask] = []
+                for flag, (ref, group) in zip(flags, groups.items(), strict=True):
+                    artifacts = {name: channels[need] for name, need in self._needs(group).items()}
+                    made = nested[ref](of=who(group), plan=plan, missing=first.outputs[flag], **artifacts)
+                    made.set_display_name(who(group)).set_caching_options(False)
+                    made.after(*[done[need] for need in _needs(group).values()])
+                    if parallel and len(begun) >= parallel:
+                        made.after(begun[-parallel])
+                    begun.append(made)
+
+        defaults = {"run": self.run_id, "store": self.store_uri, "profile": _portable(self.profile)}
+        parameters = [_parameter(name, str, default) for name, default in defaults.items()]
+        return _pipeline(_name(self.experiment.name), root, parameters, display_name=self.experiment.name, description=self._description())
+
+    def _description(self) -> str:
+        part = f"part {self.part}, " if self.part else ""
+        return f"{', '.join(recipe.name for recipe in self.experiment.recipes)}: {part}{len(self.tasks)} tasks. Results: {self.store_uri}"
+
+    def _trajectory(self, group: list[Task]) -> BaseComponent:
+        """A trajectory's trainings, one after the other, and what looks at each snapshot; skipped unless something is `missing`."""
+        names = named(group)
+        looks = self._looks(group, names)
+
+        def trajectory(of: str, plan: str, missing: str, *artifacts: PipelineChannel) -> None:
+            channels: Channels = dict(zip(self._needs(group).values(), artifacts, strict=True))
+            made: dict[Ref, PipelineTask] = {}
+            for task in group:
+                if task.stage == "snapshot" or task.subject["epoch"] not in looks:
+                    made[task.ref] = self._add(task, names[task.ref], of, plan, channels)
+                    made[task.ref].after(*[made[ref] for ref in task.after if ref in made])
+            for epoch, look in looks.items():
+                needs = self._needs(_look(group, epoch))
+                made_look = look(of=of, plan=plan, **{name: channels[ref] for name, ref in needs.items()})
+                made_look.set_display_name(f"ep {epoch}").set_caching_options(False)
+
+        parameters = [_parameter(name, str) for name in ("of", "plan", "missing")]
+        return _pipeline(_name(who(group)), trajectory, [*parameters, *self._artifacts(group)])
+
+    def _there(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
+        """A trajectory in a DAG that others may wait for: what waits for a skipped one is never run."""
+        needs = self._needs(group)
+
+        def there(of: str, plan: str, missing: str, *artifacts: PipelineChannel) -> None:
+            inside = trajectory(of=of, plan=plan, missing=missing, **dict(zip(needs, artifacts, strict=True)))
+            inside.set_display_name(who(group)).set_caching_options(False)
+
+        parameters = [_parameter(name, str) for name in ("of", "plan", "missing")]
+        return _pipeline(_name(who(group)), there, [*parameters, *self._artifacts(group)])
+
+    def _looks(self, group: list[Task], names: Mapping[Ref, str]) -> dict[int, BaseComponent]:
+        """A DAG for each epoch, of what looks at its snapshot; none where that is one task alone."""
+        if not self.shape.by_epoch:
+            return {}
+        epochs = dict.fromkeys(task.subject["epoch"] for task in group)
+        return {epoch: self._one_look(look, names, epoch) for epoch in epochs if len(look := _look(group, epoch)) > 1}
+
+    def _one_look(self, look: list[Task], names: Mapping[Ref, str], epoch: int) -> BaseComponent:
+        def tasks(of: str, plan: str, *artifacts: PipelineChannel) -> None:
+            channels: Channels = dict(zip(self._needs(look).values(), artifacts, strict=True))
+            for task in look:
+                self._add(task, names[task.ref], of, plan, channels)
+
+        return _pipeline(f"ep-{epoch}", tasks, [_parameter("of", str), _parameter("plan", str), *self._artifacts(look)])
+
+    def _add(self, task: Task, name: str, of: str, plan: Any, channels: Channels) -> PipelineTask:
+        """One of the plan's tasks, by its name in the trajectory `of`; its result is put among the channels."""
+        in_pod = self.profile is None or self.profile.in_task_pod(task.stage)
+        read = {name: ref for name, ref in task.inputs.items() if ref in channels}
+        inputs = {name: RESULT[ref.stage][1] for name, ref in read.items()}
+        called = {"values": _measured(name)} if task.stage == "metrics" else {}
+        component = self._component(task.stage, "compute" if in_pod else "control", inputs, called)
+        made = component(task=name, of=of, plan=plan, **{name: channels[ref] for name, ref in read.items()})
+        made.set_display_name(name).set_caching_options(False)
+        if self.profile is not None:
+            _settle(made, self.profile)
+            if in_pod:
+                _equip(made, self.profile, task.stage)
+            else:
+                _keep_small(made)
+        if task.stage in RESULT:
+            channels[task.ref] = made.outputs[RESULT[task.stage][0]]
+        return made
+
+    def _needs(self, group: list[Task]) -> dict[str, Ref]:
+        """What a DAG of these tasks is shown to read that is made outside of it, each under the name of its artifact."""
+        return {name: ref for name, ref in _needs(group).items() if self.shape.origins or ref in self.inside}
+
+    def _artifacts(self, group: list[Task]) -> list[inspect.Parameter]:
+        """The same as parameters."""
+        return [_parameter(name, dsl.Input[RESULT[ref.stage][1]]) for name, ref in self._needs(group).items()]
+
+    def _control(self, name: str, title: str, gives: list[str], fixed: Mapping[str, str], **arguments: Any) -> PipelineTask:
+        """A task of Kubeflow's that is none of the plan's; `gives` names the parameters that it tells others."""
+        made = self._component(name, "control", gives=gives, fixed=fixed)(**arguments).set_display_name(title).set_caching_options(False)
+        if self.profile is not None:
+            _settle(made, self.profile)
+            _keep_small(made)
+        return made
+
+    def _component(
+        self,
+        name: str,
+        image: str,
+        inputs: Mapping[str, type] = {},
+        called: Mapping[str, str] = {},
+        gives: Iterable[str] = (),
+        fixed: Mapping[str, str] = {},
+    ) -> BaseComponent:
+        """A component of components/<name>/ that reads these artifacts; `called` renames its outputs.
+
+        Parameters that are `fixed` stand in its command, of which Kubeflow keeps fewer copies than of a task's parameters, and shows none.
+        """
+        hints = get_type_hints(component(name), vars(dsl), include_extras=True)
+        hints.pop("return")
+        signature = [
+            *(_parameter(parameter, str) for parameter, kind in hints.items() if kind is str and parameter not in fixed),
+            *(_parameter(read, dsl.Input[kind]) for read, kind in inputs.items()),
+            *(_parameter(called.get(output, output), kind) for output, kind in hints.items() if kind is not str),
+            *(_parameter(given, dsl.OutputPath(str)) for given in gives),
+        ]
+        # Kubeflow takes components of equal containers for one and the same, so what else is different has to be in the command.
+        different = ",".join([*inputs, *called.values()])
+        command = ["python3", "-m", "components.kubeflow", name]
+        arguments = [
+            "{{$}}",
+            *([different] if different else []),
+            *(f"{key}={value}" for key, value in fixed.items()),
+            *([] if self.profile else [LIKE_KFPS]),
+        ]
+        image = str(getattr(self.profile.images, image)) if self.profile else LOCAL_IMAGE
+
+        def shape(*_: Any, **__: Any) -> dsl.ContainerSpec:
+            return dsl.ContainerSpec(image=image, command=command, args=arguments)
+
+        shape.__name__ = name
+        shape.__doc__ = component(name).__doc__
+        shape.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        shape.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
+        return self.made.setdefault(json.dumps([*command, image, *arguments, list(gives)]), dsl.container_component(shape))
+
+
+def _measured(name: str) -> str:
+    """What the artifact of a task that measures samples is called, such as FID or FD_KID."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name.split(" · ")[1].partition("(")[0]).strip("_")
+
+
+def _look(group: list[Task], epoch: int) -> list[Task]:
+    """What looks at a trajectory's snapshot of that epoch."""
+    return [task for task in group if task.stage != "snapshot" and task.subject["epoch"] == epoch]
+
+
+def _skip_all(spec: dict[str, Any]) -> None:
+    """Have all but the first task skipped where nothing is missing; the exit task of what is skipped does not run either.
+
+    The parameter that says so is renamed to Output: kfp.local knows the outputs of tasks in a condition by that name alone.
+    """
+    first = spec["components"][spec["root"]["dag"]["tasks"][FIRST]["componentRef"]["name"]]["outputDefinitions"]["parameters"]
+    first["Output"] = first.pop("missing")
+    name = f"pipelinechannel--{FIRST}-Output"
+    handler = spec["root"]["dag"]["tasks"][HANDLER]
+    parameters = handler.setdefault("inputs", {}).setdefault("parameters", {})
+    parameters[name] = {"taskOutputParameter": {"producerTask": FIRST, "outputParameterKey": "Output"}}
+    handler["triggerPolicy"] = {"condition": f"inputs.parameter_values['{name}'] == '{MISSING}'"}
+    inputs = spec["components"][handler["componentRef"]["name"]].setdefault("inputDefinitions", {})
+    inputs.setdefault("parameters", {})[name] = {"parameterType": "STRING"}
+
+
+def _skip_trajectories(spec: dict[str, Any]) -> None:
+    """Have each trajectory skipped of which the first task says that nothing is missing.
+
+    The parameter that says so goes by the name that it has around the trajectory: kfp.local looks it up there, Kubeflow in the task itself.
+    All trajectories may have each other's, so that equal ones remain equal.
+    """
+    components = spec["components"]
+    around = [task for dag in components.values() for task in dag.get("dag", {}).get("tasks", {}).values()]
+    waiting = [task for task in around if "missing" in task.get("inputs", {}).get("parameters", {})]
+    inside = {name for name, dag in components.items() if any(task in waiting for task in dag.get("dag", {}).get("tasks", {}).values())}
+    conditional = [task for task in waiting if task["componentRef"]["name"] not in inside]
+    names = {task["inputs"]["parameters"]["missing"]["componentInputParameter"] for task in conditional}
+    for task in conditional:
+        parameters = task["inputs"]["parameters"]
+        name = parameters["missing"]["componentInputParameter"]
+        parameters[name] = parameters.pop("missing")
+        task["triggerPolicy"] = {"condition": f"inputs.parameter_values['{name}'] == '{MISSING}'"}
+        defined = components[task["componentRef"]["name"]]["inputDefinitions"]["parameters"]
+        defined.pop("missing", None)
+        defined |= {other: {"parameterType": "STRING", "isOptional": True} for other in names}
+
+
+def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
+    """Let tasks share a component where theirs are equal, whole trajectories too; the compiler writes each task's in full."""
+    components, executors = spec["components"], spec["deploymentSpec"]["executors"]
+    settings = [platform["deploymentSpec"]["executors"] for platform in platforms.get("platforms", {}).values()]
+    same: dict[str, str] = {}  # component → the equal one that stays
+
+    def merge(names: Iterable[str]) -> None:
+        first: dict[str, str] = {}
+        for name in names:
+            label = components[name].get("executorLabel")
+            contents = {**components[name], "executorLabel": label and [executors[label], *[kind.get(label) for kind in settings]]}
+            same[name] = first.setdefault(json.dumps(contents, sort_keys=True), name)
+        for dag in (spec["root"], *components.values()):
+            for task in dag.get("dag", {}).get("tasks", {}).values():
+                reference = task["componentRef"]
+                reference["name"] = same.get(reference["name"], reference["name"])
+
+    by_depth: dict[int, list[str]] = {}
+    for name in sorted(components, key=lambda name: (len(name), name)):
+        by_depth.setdefault(_depth(components, name), []).append(name)
+    for _, names in sorted(by_depth.items()):  # those that are in others come first
+        merge(names)
+    for name in [name for name, stays in same.items() if name != stays]:
+        del components[name]
+    labels = {label: f"exec-{name.removeprefix('comp-')}" for name in components if (label := components[name].get("executorLabel"))}
+    for kept in components.values():
+        if "executorLabel" in kept:
+            kept["executorLabel"] = labels[kept["executorLabel"]]
+    for kind in (executors, *settings):
+        left = {labels[label]: value for label, value in kind.items() if label in labels}
+        kind.clear()
+        kind.update(left)
+
+
+def _depth(components: Mapping[str, Any], name: str) -> int:
+    """How many DAGs are inside of each other in a component."""
+    tasks = components[name].get("dag", {}).get("tasks", {}).values()
+    return max((1 + _depth(components, task["componentRef"]["name"]) for task in tasks), default=0)
+
+
+def _largest_part(spec: dict[str, Any]) -> int:
+    """Bytes of the largest DAG, component or container, which what starts it is handed as one argument."""
+    parts = (spec["root"], *spec["components"].values(), *spec["deploymentSpec"]["executors"].values())
+    return max(len(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in parts)
+
+
+def _settle(task: PipelineTask, profile: Profile) -> None:
+    """What every pod needs: the store, and what a namespace that enforces restricted PodSecurity asks for."""
+    for name, value in profile.store.env.items():
+        task.set_env_variable(name, value)
+    if profile.store.secret:
+        kubernetes.use_secret_as_env(task, profile.store.secret, {key: name for name, key in profile.store.secret_env.items()})
+    kubernetes.set_security_context(task, run_as_user=profile.run_as_user, run_as_group=profile.run_as_user, run_as_non_root=True)
+    kubernetes.set_image_pull_policy(task, profile.images.pull_policy)
+    if profile.images.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(profile.images.pull_secrets))
+    for label, value in CONTROL.items():
+        kubernetes.add_pod_label(task, label, value)
+
+
+def _let_log(task: PipelineTask, server: MlflowProfile) -> None:
+    """The environment by which MLflow's client finds its server."""
+    task.set_env_variable("MLFLOW_TRACKING_URI", server.uri)
+    if server.secret:
+        kubernetes.use_secret_as_env(task, server.secret, {key: name for name, key in server.secret_env.items()})
+
+
+def _keep_small(task: PipelineTask) -> None:
+    """Launching, following and reporting need little."""
+    task.set_cpu_request("100m").set_cpu_limit("1").set_memory_request("256Mi").set_memory_limit("1Gi")
+
+
+def _equip(task: PipelineTask, profile: Profile, stage: str) -> None:
+    """What a pod needs in which a stage itself runs."""
+    resources = profile.resources_of(stage)
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit or resources.cpu)
+    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    if resources.gpus:
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpus)
+    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=SHM, medium="Memory", size_limit=resources.shm)
+    kubernetes.empty_dir_mount(task, volume_name="work", mount_path="/work", size_limit=resources.work)
+    task.set_env_variable("OMP_NUM_THREADS", str(max(1, int(cores(resources.cpu_limit or resources.cpu)))))
+    task.set_env_variable("EDM2_WORK", "/work").set_env_variable("EDM2_CACHE", "/work/cache")
+    for label, value in profile.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    if profile.tolerations:
+        kubernetes.add_toleration_json(task, [dict(toleration) for toleration in profile.tolerations])
+
+
+def _needs(group: Iterable[Task]) -> dict[str, Ref]:
+    """What a trajectory's tasks read that is made outside of it, each under the name of its artifact (with a number, if it has several)."""
+    group = list(group)
+    inside = {task.ref for task in group}
+    needs: dict[str, Ref] = {}
+    for ref in dict.fromkeys(ref for task in group for ref in task.inputs.values() if ref not in inside):
+        name = RESULT[ref.stage][0]
+        number = sum(other.stage == ref.stage for other in needs.values())
+        needs[f"{name}_{number + 1}" if number else name] = ref
+    return needs
+
+
+def _portable(profile: Profile | None) -> str:
+    """The profile for a pod, which needs no kubeconfig; it names Secrets and holds none."""
+    return profile.model_copy(update={"context": None}).dumps() if profile else ""
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "experiment"
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
+
+
+def _pipeline(name: str, body: Callable[..., None], parameters: list[inspect.Parameter], **options: Any) -> BaseComponent:
+    """A pipeline whose inputs are decided while compiling: Kubeflow reads them from the function's signature."""
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__annotations__ = {}
+    pipeline: BaseComponent = dsl.pipeline(name=name, **options)(body)
+    return pipeline

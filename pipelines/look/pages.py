@@ -1,0 +1,160 @@
+"""Pages from what was read of the store. Everything that came from it is escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from edm2core.errors import MissingError
+from edm2core.events import size
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.report.html import STAGES, duration
+from edm2core.store.summary import epochs_in_words
+from edm2core.words import printable
+from pipelines.look.runs import Look, RunView
+
+PAGE = 100  # results on one page
+STYLE, SCRIPT = "style.css", "serve.js"
+
+
+class Pages:
+    """The pages of one store."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._environment = Environment(
+            loader=ChoiceLoader([PackageLoader("pipelines.look"), PackageLoader("edm2core.report")]),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+        self._environment.filters |= {
+            "bytes": size,
+            "duration": duration,
+            "when": _when,
+            "ago": _ago,
+            "percent": _percent,
+            "url": _url,
+            "epochs": epochs_in_words,
+        }
+
+    def runs(self, live: bool = False) -> str:
+        """All runs."""
+        return self._render("runs.html", live, runs=self._look.runs())
+
+    def runs_json(self) -> str:
+        runs = [{"state": run.state, "done": run.done, "trouble": run.trouble or None, **asdict(run.summary)} for run in self._look.runs()]
+        return json.dumps(printable(runs))
+
+    def run(self, run: str, live: bool = False) -> str:
+        """One run: how far it is, its tasks, pictures and files."""
+        view = self._look.run(run)
+        return self._render("run.html", live, run=view, snapshots=_snapshots(view), pictures=_pictures(view))
+
+    def run_json(self, run: str) -> str:
+        view = self._look.run(run)
+        tasks = [
+            {
+                "task": str(each.task.ref),
+                "title": each.task.title,
+                "state": each.state,
+                "reason": each.reason or None,
+                "progress": each.progress.share if each.progress else None,
+                "words": each.words or None,
+            }
+            for each in view.tasks
+        ]
+        facts = {"run": view.listed.id, "state": view.listed.state, "counts": view.counts, "damaged": view.damaged, "tasks": tasks}
+        return json.dumps(printable(facts))
+
+    def log(self, run: str, stage: str, key: str, live: bool = False) -> str:
+        """What a task printed last."""
+        task, text, going = self._look.log(run, Ref(stage, key))
+        return self._render("log.html", live, run=run, task=task, text=text, going=going)
+
+    def stages(self) -> str:
+        """What kinds of results there are."""
+        return self._render("stages.html", stages=[(stage, STAGES.get(stage, stage), number) for stage, number in self._look.stages()])
+
+    def stage(self, stage: str, page: int) -> str:
+        """The results of one stage, a page of them."""
+        keys = self._look.keys(stage)
+        if not keys:
+            raise MissingError(f"This store has no results of a stage {stage}.")
+        pages = -(-len(keys) // PAGE)
+        page = max(1, min(page, pages))
+        shown = keys[(page - 1) * PAGE : page * PAGE]
+        results = list(zip(shown, self._look.results(Ref(stage, key) for key in shown), strict=True))
+        return self._render("stage.html", stage=stage, results=results, number=len(keys), page=page, pages=pages)
+
+    def result(self, stage: str, key: str) -> str:
+        """One result: what it is of, its files, what it stands on, how it was made."""
+        manifest = self._look.result(Ref(stage, key))
+        texts = {name: _yaml(getattr(manifest, name)) for name in ("metadata", "settings", "provenance")}
+        return self._render("result.html", manifest=manifest, texts=texts, pictures=[n for n in manifest.files if n.endswith(".png")])
+
+    def error(self, title: str, what: str, do_next: str) -> str:
+        return self._render("error.html", title=title, what=what, do_next=do_next)
+
+    def asset(self, name: str) -> tuple[str, str]:
+        """A file that pages ask for, and its type."""
+        if name == STYLE:
+            return self._environment.get_template(STYLE).render() + self._environment.get_template("serve.css").render(), "text/css"
+        if name == SCRIPT:
+            return (resources.files("pipelines.look") / "templates" / SCRIPT).read_text(encoding="utf-8"), "text/javascript"
+        raise MissingError("There is no such page.")
+
+    def _render(self, name: str, live: bool = False, **values: Any) -> str:
+        template = self._environment.get_template(name)
+        values |= {"store": self._look.store.uri}
+        page = "".join(template.blocks["live"](template.new_context(values))) if live else template.render(values)
+        return str(printable(page))
+
+
+def _snapshots(view: RunView) -> list[Manifest]:
+    return [each.manifest for each in view.tasks if each.task.stage == "snapshot" and each.manifest]
+
+
+def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
+    """The newest grid of samples of each training and average: its title, its path in the store, its result."""
+    latest: dict[tuple[Any, ...], tuple[int, str, str, Manifest]] = {}
+    for each in view.tasks:
+        subject = each.task.subject
+        if each.task.stage == "sample" and each.manifest and "grid.png" in each.manifest.files and not subject.get("draw"):
+            who = (subject.get("recipe"), subject.get("seed"), subject.get("ema"))
+            epoch = int(subject.get("epoch") or 0)
+            if who not in latest or latest[who][0] < epoch:
+                latest[who] = (epoch, re.sub(r" · samples.*", "", each.task.title), each.manifest.path("grid.png"), each.manifest)
+    return [found[1:] for found in latest.values()]
+
+
+def _when(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "—"
+
+
+def _ago(age_s: float) -> str:
+    return f"{duration(age_s)} ago" if age_s >= 1 else "just now"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    """A line for each name; what a value holds stands in one line where it can."""
+    plain = json.loads(json.dumps(values, default=str))
+    nested = any(isinstance(value, dict | list) for value in plain.values())
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None if nested else False, allow_unicode=True, width=110)
+
+
+def _url(path: Any) -> str:
+    return quote(printable(str(path)), safe="/")

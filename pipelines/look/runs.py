@@ -1,0 +1,264 @@
+"""What the pages show, read from the store anew and kept for a moment, however many browsers ask."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.launcher.log_store import log_folder
+from components.launcher.spec import work_ref
+from components.progress import progress_of
+from components.report.write import read_outcomes
+from edm2core.errors import EdmError, IntegrityError, MissingError
+from edm2core.events import MARK, numbers, parse, readable
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task
+from edm2core.report import Outcome
+from edm2core.store.base import Entry, Store
+from edm2core.store.leases import Holder, holder
+from edm2core.store.results import load
+from edm2core.store.runs import Run, load_plan
+from edm2core.store.summary import Listed, each, list_one, listing
+
+T = TypeVar("T")
+LOCAL_S, REMOTE_S = 1.0, 5.0  # how old what is shown may be
+RESTS = 5  # times as long as reading took, so that a slow store is not asked all the time
+TAIL = 64 * 1024  # bytes of a log that are looked through for how far a task is
+SHOWN = 256 * 1024  # bytes of a log that its page shows
+ORDER = ("running", "failed", "damaged", "interrupted", "skipped", "waiting", "done")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task says it is."""
+
+    share: float  # 0 to 1
+    words: str
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task of a run as its page shows it; `log` says whether it printed anything that is kept."""
+
+    task: Task
+    state: str
+    reason: str = ""
+    manifest: Manifest | None = None
+    progress: Progress | None = None
+    log: bool = False
+
+    @property
+    def words(self) -> str:
+        """What a finished one found, or how far a running one is."""
+        if self.progress:
+            return self.progress.words
+        return self.manifest.in_words if self.manifest else ""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its page shows it."""
+
+    listed: Listed
+    tasks: list[TaskView]
+    files: list[Entry]  # of its folder, the report first, without logs and events
+    counts: dict[str, int] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()  # which of its records are, and how
+
+    @property
+    def running(self) -> list[TaskView]:
+        return [view for view in self.tasks if view.state == "running"]
+
+    @property
+    def trouble(self) -> list[TaskView]:
+        return [view for view in self.tasks if view.reason and view.state in ("failed", "damaged", "skipped")]
+
+
+class Look:
+    """Reads a store for the pages. What it says is at most a second old, on a remote store five."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._keep_s = LOCAL_S if getattr(store, "root", None) is not None else REMOTE_S
+        self._kept: dict[Hashable, tuple[float, Any]] = {}
+        self._plans: dict[str, tuple[bytes, list[Task], dict[Ref, Ref]]] = {}
+        self._locks: dict[Hashable, threading.Lock] = {}
+
+    def runs(self) -> list[Listed]:
+        """All runs, the last started first."""
+        return self._recent("runs", lambda: listing(self.store))
+
+    def run(self, run: str) -> RunView:
+        """One run, without tasks where its plan is damaged; raises MissingError if there is none."""
+        return self._recent(("run", run), lambda: self._run(run))
+
+    def stages(self) -> list[tuple[str, int]]:
+        """The stages that have results, and of how many keys."""
+        return self._recent("stages", lambda: [(s, len(self.store.folders(f"results/{s}/"))) for s in self.store.folders("results/")])
+
+    def keys(self, stage: str) -> list[str]:
+        return self._recent(("keys", stage), lambda: list(self.store.folders(f"results/{stage}/")))
+
+    def results(self, refs: Iterable[Ref]) -> list[Manifest | None]:
+        """The manifests of results; None for one that is not there or damaged."""
+        return each(self.store, self._manifest, refs)
+
+    def result(self, ref: Ref) -> Manifest:
+        """One manifest; raises EdmError if it is not there or damaged."""
+        manifest = load(self.store, ref)
+        if manifest is None:
+            raise MissingError(f"There is no result {ref} in this store.", where=ref.manifest)
+        return manifest
+
+    def log(self, run: str, ref: Ref) -> tuple[Task, str, bool]:
+        """A task of a run, the end of what it printed, and whether it goes on."""
+        view = next((view for view in self.run(run).tasks if view.task.ref == ref), None)
+        if view is None:
+            raise MissingError(f"{run} has no task {ref}.", where=f"runs/{run}")
+        works = {work_ref(view.task)}
+        logs = self._logs(run, [v.task for v in self.run(run).tasks], self._entries(run), works)
+        text = self._tail(logs[view.task.ref], SHOWN) if logs.get(view.task.ref) else ""
+        lines = (readable(line) for line in text.splitlines())
+        return view.task, "\n".join(line for line in lines if line), view.state == "running"
+
+    def _run(self, run: str) -> RunView:
+        self._must_be_within(run)
+        entries = self._entries(run)
+        files = [entry for entry in entries if entry.path.count("/") == 2]
+        files.sort(key=lambda entry: (not entry.path.endswith("/report.html"), entry.path))
+        try:
+            tasks, works = self._plan(run)
+        except IntegrityError as error:
+            listed = self._listed(run)
+            return RunView(listed, [], files, damaged=tuple(dict.fromkeys((error.what, *filter(None, [listed.trouble])))))
+        manifests = dict(zip([t.ref for t in tasks], each(self.store, lambda task: self._read(task.ref), tasks), strict=True))
+        undone = list(dict.fromkeys(works[task.ref] for task in tasks if manifests[task.ref] is None))
+        holders = dict(zip(undone, each(self.store, self._holder, undone), strict=True))
+        record = read_outcomes(Run(run, self.store))
+        outcomes = record.outcomes
+        busy = {ref for ref, found in holders.items() if found}
+        logs = self._logs(run, tasks, entries, set(works.values()))
+        views = []
+        for task in tasks:
+            found = manifests[task.ref]
+            log = bool(logs.get(task.ref))
+            if isinstance(found, EdmError):
+                views.append(TaskView(task, "damaged", found.what, log=log))
+            elif found is not None:
+                views.append(TaskView(task, "done", manifest=found, log=log))
+            elif works[task.ref] in busy:
+                busy.discard(works[task.ref])  # of a training, the next snapshot
+                views.append(self._running(task, holders[works[task.ref]], logs.get(task.ref, [])))
+            else:
+                outcome = outcomes.get(task.ref, Outcome("waiting"))
+                state = "waiting" if outcome.state in ("done", "reused") else outcome.state
+                views.append(TaskView(task, state, outcome.reason, log=log))
+        listed = self._listed(run)
+        counts = dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0])))
+        leases = (found.damaged for found in holders.values() if found)
+        return RunView(listed, views, files, counts, tuple(filter(None, (listed.trouble, *record.damaged, *leases))))
+
+    def _listed(self, run: str) -> Listed:
+        listed = list_one(self.store, run)
+        if listed is None:
+            raise MissingError(f"There is no run {run} any more.", where=f"runs/{run}")
+        return listed
+
+    def _running(self, task: Task, worker: Holder | None, logs: list[Entry]) -> TaskView:
+        since = time.strftime("%H:%M", time.localtime(worker.started)) if worker else ""
+        reason = f"on {worker.process.host} since {since}" if worker else ""
+        for line in reversed(self._tail(logs, TAIL).splitlines() if logs else []):
+            event = parse(line[line.find(MARK) :]) if MARK in line else None
+            if event and event["kind"] == "progress":
+                with suppress(TypeError, ValueError, KeyError, ZeroDivisionError):
+                    event = progress_of(task, event)
+                    share = min(1.0, max(0.0, float(event["done"]) / float(event["total"])))
+                    return TaskView(task, "running", reason, progress=Progress(share, numbers(event)), log=True)
+        return TaskView(task, "running", reason, log=bool(logs))
+
+    def _logs(self, run: str, tasks: list[Task], entries: list[Entry], works: set[Ref]) -> dict[Ref, list[Entry]]:
+        """The files with what each task's job printed, oldest first; all snapshots of a training have one job."""
+        by_folder: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_folder.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+        by_work: dict[Ref, list[Entry]] = {}
+        refs = self._plan(run)[1]
+        for task in tasks:
+            if refs[task.ref] in works:
+                own = by_folder.get(f"runs/{run}/logs/{task.stage}-{task.key}", [])
+                pods = by_folder.get(log_folder(run, task), [])
+                known = by_work.setdefault(refs[task.ref], [])
+                known += [entry for entry in (*own, *pods) if entry not in known]
+        return {task.ref: sorted(by_work.get(refs[task.ref], []), key=lambda entry: -entry.age_s) for task in tasks}
+
+    def _tail(self, logs: list[Entry], most: int) -> str:
+        last = logs[-1]
+        start = max(0, last.size - most)
+        data = self.store.read_part(last.path, start, most + TAIL)  # it may have grown
+        if start:
+            data = data.partition(b"\n")[2]
+        return data.decode(errors="replace")
+
+    def _plan(self, run: str) -> tuple[list[Task], dict[Ref, Ref]]:
+        """A run's tasks, and what each is worked on as, which is slow to find and is kept while the plan is the same."""
+        path = f"runs/{run}/plan.json"
+        try:
+            data = self.store.read(path)
+        except EdmError:
+            data = b""  # `load_plan` says what is wrong
+        kept = self._plans.get(run)
+        if kept and kept[0] == data:
+            return kept[1], kept[2]
+        tasks = load_plan(self.store, run)[1]
+        self._plans[run] = (data, tasks, {task.ref: work_ref(task) for task in tasks})
+        return tasks, self._plans[run][2]
+
+    def _must_be_within(self, run: str) -> None:
+        if not confined(self.store, f"runs/{run}"):
+            raise MissingError(f"There is no run {run} in this store.", where=f"runs/{run}")
+
+    def _entries(self, run: str) -> list[Entry]:
+        return [entry for entry in self.store.list(f"runs/{run}/") if confined(self.store, entry.path)]
+
+    def _read(self, ref: Ref) -> Manifest | EdmError | None:
+        try:
+            return self._manifest(ref) or load(self.store, ref)
+        except EdmError as error:
+            return error
+
+    def _manifest(self, ref: Ref) -> Manifest | None:
+        with suppress(EdmError):
+            return self._recent(("result", ref), lambda: load(self.store, ref))
+        return None
+
+    def _holder(self, ref: Ref) -> Holder | None:
+        found = holder(self.store, ref)
+        return found if found is not None and found.alive else None
+
+    def _recent(self, what: Hashable, read: Callable[[], T]) -> T:
+        """What was read a moment ago, or is read now: once, however many ask."""
+        with self._locks.setdefault(what, threading.Lock()):
+            until, value = self._kept.get(what, (float("-inf"), None))
+            if time.monotonic() > until:
+                begun = time.monotonic()
+                value = read()
+                ended = time.monotonic()
+                if len(self._kept) > 5000:
+                    self._kept.clear()
+                self._kept[what] = (ended + max(self._keep_s, RESTS * (ended - begun)), value)
+            found: T = value
+            return found
+
+
+def confined(store: Store, path: str) -> bool:
+    """Whether a path of a local store leads to something in it: no link leads out. A remote store has no links."""
+    root = getattr(store, "root", None)
+    if root is None:
+        return True
+    return (Path(root) / path).resolve().is_relative_to(Path(root).resolve())

@@ -1,0 +1,306 @@
+"""The web server: GET and HEAD alone, for this machine unless told otherwise, and nothing outside a store's runs and results.
+
+Starlette finds the page and uvicorn speaks HTTP; here stands what is asked for, and what may be.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from urllib.parse import quote, unquote
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edm2core.config.validate import other_version
+from edm2core.errors import EdmError, InputError, MissingError
+from edm2core.store.base import Store
+from pipelines.look.pages import Pages
+from pipelines.look.runs import Look, confined
+
+BLOCK = 2**20
+TRIES = 20  # ports after the wanted one that are tried
+WAITING = 1024  # clients that may wait to be accepted
+GRACE_S = 1  # for what is being sent when the server is told to end
+DIGITS = 15  # of a number in an address or a header; longer ones mean nothing here
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "png": "image/png",
+    **dict.fromkeys(("csv", "jsonl", "log", "txt", "yaml", "md", "tex"), "text/plain; charset=utf-8"),
+}
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# A report's own scripts run, in an origin of their own: whatever stands in a store cannot read the rest of it through this server.
+FILE_POLICY = "sandbox allow-scripts allow-downloads allow-modals; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:"  # noqa: E501
+EVERYWHERE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
+
+View = Callable[[Request], Response]
+
+
+class Server:
+    """Serves one store at a socket that listens already."""
+
+    def __init__(self, store: Store, host: str, listener: socket.socket) -> None:
+        self.store, self.port, self._listener = store, listener.getsockname()[1], listener
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        config = uvicorn.Config(
+            _Application(store, host).app,
+            lifespan="off",
+            log_config=None,
+            log_level="critical",  # a browser that went away is no news, and a page that is live asks every few seconds
+            access_log=False,
+            server_header=False,
+            backlog=WAITING,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self._server = uvicorn.Server(config)
+
+    def run(self) -> None:
+        """Serve until `stop`, or until a signal's handler raises here."""
+        serving = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
+        serving.start()
+        try:
+            serving.join()
+        finally:
+            self.stop()
+            serving.join(GRACE_S + 1)
+
+    def stop(self) -> None:
+        """End soon, from whatever thread."""
+        self._server.should_exit = True
+
+
+def listen(store: Store, host: str, port: int, *, exactly: bool) -> Server:
+    """A server for the store at that port, or unless `exactly` at the next free one; raises InputError where none can be had."""
+    for number in range(port, port + (1 if exactly or port == 0 else TRIES)):
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+            return Server(store, host, socket.create_server(address, family=family, backlog=WAITING))
+        except socket.gaierror:
+            raise InputError(f"{host} is no address of this machine.", where="--host", do_next="Leave it out for localhost.") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise InputError(f"{host} is no address of this machine.", where="--host", do_next="Leave it out for localhost.") from None
+            raise InputError(f"Port {number} cannot be used: {error.strerror}.", where="--port", do_next="Give one above 1023.") from None
+    raise InputError(
+        f"Something listens at port {port} already." if exactly else f"Ports {port} to {port + TRIES - 1} are all in use.",
+        where="--port",
+        do_next="Give another one (0: any that is free), or end what listens there.",
+    )
+
+
+class _Application:
+    """What the addresses of a store's server answer with."""
+
+    def __init__(self, store: Store, host: str) -> None:
+        self._store = store
+        self._pages = Pages(Look(store))
+        views: dict[str, View] = {
+            "/": lambda ask: self._page(ask, self._pages.runs(_is_live(ask))),
+            "/assets/{name}": self._asset,
+            "/api/runs": lambda ask: self._json(ask, self._pages.runs_json()),
+            "/api/runs/{run}": lambda ask: self._json(ask, self._pages.run_json(ask.path_params["run"])),
+            "/runs/{run}/": lambda ask: self._page(ask, self._pages.run(ask.path_params["run"], _is_live(ask))),
+            "/runs/{run}/logs/{stage}/{key}": lambda ask: self._page(ask, self._pages.log(**ask.path_params, live=_is_live(ask))),
+            "/results/": lambda ask: self._page(ask, self._pages.stages()),
+            "/results/{stage}/": lambda ask: self._page(ask, self._pages.stage(ask.path_params["stage"], _number(ask, "page", 1))),
+            "/results/{stage}/{key}/": lambda ask: self._page(ask, self._pages.result(**ask.path_params)),
+            "/store/{top}/{path:path}": self._file,
+            "/{folder:path}": self._folder,
+        }
+        routes = [Route(path, self._in_words(view), methods=["GET"]) for path, view in views.items()]
+        self.app = Starlette(routes=routes, middleware=[Middleware(_Guard, host=host, refuse=self._error)])
+        self.app.router.redirect_slashes = False
+
+    def _in_words(self, view: View) -> View:
+        """The view, with what it raises told as a page."""
+
+        def answer(request: Request) -> Response:
+            try:
+                return view(request)
+            except HTTPException as error:
+                return self._error(HTTPStatus(error.status_code), error.detail, headers=dict(error.headers or {}))
+            except (MissingError, InputError) as error:
+                return self._error(HTTPStatus.NOT_FOUND, error.what, error.do_next)
+            except EdmError as error:
+                return self._error(HTTPStatus.BAD_GATEWAY, error.what, error.do_next)
+            except ValidationError as error:
+                other = other_version(error)
+                return self._error(HTTPStatus.BAD_GATEWAY, other.what, other.do_next)
+            except Exception as error:
+                return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"This should not have happened: {type(error).__name__}: {error}")
+
+        return answer
+
+    def _page(self, request: Request, text: str) -> Response:
+        return _fresh(request, text, "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
+
+    def _json(self, request: Request, text: str) -> Response:
+        return _fresh(request, text, "application/json")
+
+    def _asset(self, request: Request) -> Response:
+        text, kind = self._pages.asset(request.path_params["name"])
+        return _fresh(request, text, f"{kind}; charset=utf-8")
+
+    def _folder(self, request: Request) -> Response:
+        """The page of a run or of results whose address lacks the last slash."""
+        folder = request.path_params["folder"]
+        if folder.partition("/")[0] not in ("runs", "results") or folder.endswith("/"):
+            raise MissingError("There is no such page.")
+        return RedirectResponse(f"/{quote(folder)}/", HTTPStatus.MOVED_PERMANENTLY)
+
+    def _file(self, request: Request) -> Response:
+        top, path = request.path_params["top"], f"{request.path_params['top']}/{request.path_params['path']}"
+        entry = (
+            self._store.stat(path)
+            if top in ("runs", "results") and "/" in request.path_params["path"] and confined(self._store, path)
+            else None
+        )
+        if entry is None:
+            raise MissingError("There is no such file in this store.")
+        name = path.rpartition("/")[2]
+        kind = TYPES.get(name.rpartition(".")[2].lower(), "application/octet-stream")
+        headers = {"Accept-Ranges": "bytes", "Content-Security-Policy": FILE_POLICY, "Cache-Control": "no-cache"}
+        if kind == "application/octet-stream":
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+        part = _part(request.headers.get("Range", ""), entry.size)
+        start, end = part or (0, entry.size)
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+        headers |= {"Content-Type": kind, "Content-Length": str(end - start)}
+        status = HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK
+        if request.method == "HEAD":
+            return Response(None, status, headers)
+        return StreamingResponse(self._blocks(path, start, end), status, headers)
+
+    def _blocks(self, path: str, at: int, end: int) -> Iterator[bytes]:
+        while at < end:
+            block = self._store.read_part(path, at, min(BLOCK, end - at))
+            if not block:  # it has shrunk: the browser notices that bytes are missing
+                return
+            yield block
+            at += len(block)
+
+    def _error(self, status: HTTPStatus, what: str, do_next: str = "", headers: dict[str, str] | None = None) -> Response:
+        page = self._pages.error(f"{status.value} {status.phrase}", what, do_next)
+        headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store", **(headers or {})}
+        return Response(page, status, headers, "text/html")
+
+
+class _Guard:
+    """Refuses what is no reading of a page by its own name and path, before anything looks at it."""
+
+    def __init__(self, app: ASGIApp, host: str, refuse: Callable[..., Response]) -> None:
+        self._app, self._host, self._refuse = app, host, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(EVERYWHERE)
+            await send(message)
+
+        await (self._refusal(scope) or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        if scope["method"] not in ("GET", "HEAD"):
+            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", headers={"Allow": "GET, HEAD"})
+        if not self._is_meant(Headers(scope=scope).get("Host", "localhost")):  # only HTTP/1.0 may leave it out, and no browser does
+            return self._refuse(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "This server does not answer to that name.",
+                "Ask by its IP address or as localhost: other names are refused, so that no web page can reach it by one.",
+            )
+        if not _leads_nowhere_else(scope["raw_path"].partition(b"?")[0]):
+            return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+        return None
+
+    def _is_meant(self, asked: str) -> bool:
+        """Whether the name that was asked for is this server's: a web page that had its own name point here would ask for that one."""
+        name = re.sub(r":\d+$", "", asked.strip()).strip("[]").lower()
+        if name in {"localhost", self._host.lower()}:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return not is_for_this_machine_alone(self._host) and name in {socket.gethostname().lower(), socket.getfqdn().lower()}
+        return True  # an address cannot be pointed elsewhere
+
+
+def is_for_this_machine_alone(host: str) -> bool:
+    """Whether only programs of this machine reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _leads_nowhere_else(path: bytes) -> bool:
+    """Whether every part of a path, decoded, is the plain name of something below what stands before it."""
+    try:
+        first, *parts = [unquote(part, errors="strict") for part in path.decode("ascii").split("/")]
+    except UnicodeDecodeError:
+        return False
+    names = parts[:-1] if parts and not parts[-1] else parts
+    return not first and all(name not in ("", ".", "..") and name.isprintable() and not {"/", "\\"} & set(name) for name in names)
+
+
+def _is_live(request: Request) -> bool:
+    return request.query_params.get("part") == "live"
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(rf"[0-9]{{1,{DIGITS}}}", text):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is no number of a page.")
+    return int(text)
+
+
+def _part(asked: str, size: int) -> tuple[int, int] | None:
+    """Where the part of a file begins and ends that a Range header asks for; none where it asks for all, or for several parts."""
+    found = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked)
+    if not found or not any(found.groups()):
+        return None
+    if max(map(len, found.groups())) > DIGITS:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The part that is asked for is no part of a file.")
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(size, int(last) + 1) if first and last else size
+    if start >= end:
+        raise HTTPException(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The file has no such bytes.", headers={"Content-Range": f"bytes */{size}"}
+        )
+    return start, end
+
+
+def _fresh(request: Request, text: str, kind: str, headers: dict[str, str] | None = None) -> Response:
+    """An answer that a browser keeps and asks about each time."""
+    body = text.encode(errors="replace")
+    tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", **(headers or {})}
+    if tag in request.headers.get("If-None-Match", ""):
+        return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+    return Response(body, HTTPStatus.OK, {**headers, "Content-Type": kind})

@@ -1,0 +1,135 @@
+"""What TensorBoard shows of a store: the event files of its trainings, brought to where it reads them, and its results by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edm2core.errors import IntegrityError
+from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.tasks import Task, trajectory_ref
+from edm2core.store.base import Store
+from edm2core.store.results import load
+from edm2core.store.runs import load_plan
+from edm2core.store.summary import each
+
+
+class Boards:
+    """Keeps a folder as TensorBoard reads it: a folder for each training, named by recipe, seed and key, and in it `evaluation`."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store, self._folder = store, folder
+        self._plans: dict[str, tuple[int, list[Task]]] = {}  # with the size of the file, which a plan that grew changes
+        self._names: dict[Ref, str] = {}  # of snapshots' tasks: the folder of their training
+        self._shown: set[Ref] = set()
+        self._writers: dict[str, Any] = {}
+
+    def bring(self) -> int:
+        """Bring what is new; returns how many event files and results there are."""
+        plans, trainings = [], dict[Ref, str]()
+        for tasks in self._all_plans():
+            with suppress(ValidationError):  # of another version, whose settings are not known here
+                trainings |= self._trainings(tasks)
+                plans.append(tasks)
+        count = sum(self._bring(ref, name) for ref, name in trainings.items())
+        for tasks in plans:
+            self._evaluate(tasks)
+        for writer in self._writers.values():
+            writer.flush()
+        return count + len(self._shown)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _all_plans(self) -> Iterator[list[Task]]:
+        """The tasks of every run whose plan can be read: one that cannot must not hide the others."""
+        for run in self._store.folders("runs/"):
+            entry = self._store.stat(f"runs/{run}/plan.json")
+            if entry is None:
+                continue
+            if run not in self._plans or self._plans[run][0] != entry.size:
+                try:
+                    self._plans[run] = (entry.size, load_plan(self._store, run)[1])
+                except IntegrityError:
+                    continue
+            yield self._plans[run][1]
+
+    def _trainings(self, tasks: list[Task]) -> dict[Ref, str]:
+        found: dict[Ref, str] = {}
+        for task in tasks:
+            if task.stage == "snapshot":
+                ref = trajectory_ref(task)
+                found[ref] = f"{task.subject['recipe']}-seed{task.subject['seed']}-{ref.key[:6]}".replace("/", "-")
+                self._names[task.ref] = found[ref]
+        return found
+
+    def _bring(self, training: Ref, name: str) -> int:
+        count = 0
+        for entry in self._store.list(f"{training.scratch}/tensorboard/"):
+            count += 1
+            path = self._folder / name / entry.path.rpartition("/")[2]
+            if not path.exists() or path.stat().st_size != entry.size:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self._store.read(entry.path))  # in place, as TensorBoard keeps the file open and reads on
+        return count
+
+    def _evaluate(self, tasks: list[Task]) -> None:
+        """Show the results of metrics and probes that are new, by epoch."""
+        by_ref = {task.ref: task for task in tasks}
+        new = [task for task in tasks if task.stage in ("metrics", "probe") and task.ref not in self._shown and "epoch" in task.subject]
+        for task, manifest in zip(new, each(self._store, self._manifest, new), strict=True):
+            name = self._names.get(_snapshot(task, by_ref))
+            if manifest is None or name is None:
+                continue
+            self._shown.add(task.ref)
+            for metric, value in _values(manifest).items():
+                self._write(f"{name}/evaluation", f"{metric}{_variant(task)}", value, int(task.subject["epoch"]), manifest)
+
+    def _manifest(self, task: Task) -> Manifest | None:
+        try:
+            return load(self._store, task.ref)
+        except IntegrityError:
+            return None
+
+    def _write(self, name: str, tag: str, value: float, epoch: int, manifest: Manifest) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        if name not in self._writers:
+            self._writers[name] = EventFileWriter(str(self._folder / name))
+        made = float(manifest.provenance.get("started") or 0.0)
+        event = Event(wall_time=made, step=epoch, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
+        self._writers[name].add_event(event)
+
+
+def _snapshot(task: Task, by_ref: dict[Ref, Task]) -> Ref:
+    """The snapshot task that a result stands on, through its samples or a mixed average."""
+    while task.stage != "snapshot":
+        below = task.inputs.get("samples") or task.inputs.get("snapshot")
+        if below is None or below not in by_ref:
+            return task.ref
+        task = by_ref[below]
+    return task.ref
+
+
+def _values(manifest: Manifest) -> dict[str, float]:
+    metadata = manifest.metadata
+    values = metadata.get("values") or {name: metadata[name] for name in ("probe_accuracy",) if name in metadata}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _variant(task: Task) -> str:
+    """What tells results of the same metric and epoch apart."""
+    subject = task.subject
+    parts = [
+        f"EMA {subject['ema']}" if subject.get("ema", "fixed") != "fixed" else "",
+        f"draw {subject['draw']}" if subject.get("draw") else "",
+        "again" if subject.get("recheck") else "",
+    ]
+    return "".join(f" · {part}" for part in parts if part)

@@ -1,0 +1,104 @@
+"""How long a run still takes: the scheduler's own order played through, at the speeds that this run has measured."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task
+from pipelines.estimate import Estimate
+from pipelines.run.task_scheduler import Outcome, time_left
+
+EVERY_S = 2.0  # between two looks at what is left
+
+
+@dataclass(frozen=True)
+class Left:
+    """Seconds that are left; `least` where the run has not measured yet how long some of it takes."""
+
+    seconds: float
+    least: bool
+
+
+class Remaining:
+    """Hears how a run's tasks go and says how long the rest takes."""
+
+    def __init__(self, tasks: Iterable[Task], costs: Mapping[Ref, Estimate], slots: int) -> None:
+        self._tasks, self._costs, self._slots = list(tasks), dict(costs), slots
+        self._lock = threading.Lock()
+        self._ended: set[Ref] = set()
+        self._running: dict[Ref, float] = {}  # since when
+        self._says: dict[Ref, tuple[float, float]] = {}  # when a task said how long it still takes, and how long
+        self._took: dict[str, dict[Ref, float]] = {}  # seconds of measured tasks, by stage
+        self._known: tuple[float, Left | None] = (float("-inf"), None)
+
+    def add(self, tasks: Iterable[Task], costs: Mapping[Ref, Estimate]) -> None:
+        """More tasks than it began with."""
+        with self._lock:
+            self._tasks += tasks
+            self._costs |= costs
+
+    def changed(self, task: Task, outcome: Outcome) -> None:
+        """A task has begun or ended."""
+        with self._lock:
+            if outcome.state == "running":
+                self._running[task.ref] = time.monotonic()
+                self._ended.discard(task.ref)
+                return
+            self._running.pop(task.ref, None)
+            self._says.pop(task.ref, None)
+            self._ended.add(task.ref)
+            measured = self._took.setdefault(task.stage, {})
+            if task.stage != "snapshot":
+                measured.pop(task.ref, None)  # what it was expected to take
+            if outcome.state == "done" and (task.stage != "snapshot" or not measured):  # whose training may have been ahead
+                measured.setdefault(task.ref, outcome.seconds)
+
+    def progress(self, task: Task, event: Mapping[str, Any]) -> None:
+        """A task said how far it is."""
+        with self._lock:
+            now, measured = time.monotonic(), self._took.setdefault(task.stage, {})
+            if event.get("eta_s") is not None:
+                self._says[task.ref] = now, float(event["eta_s"])
+            if event.get("seconds_per_step"):
+                measured[task.ref] = event["seconds_per_step"] * event["total"]
+            elif event.get("eta_s") is not None and task.stage != "snapshot" and task.ref in self._running:
+                measured[task.ref] = now - self._running[task.ref] + float(event["eta_s"])
+
+    def left(self) -> Left | None:
+        """What is left; None while nothing is measured, or nothing is left."""
+        with self._lock:
+            if time.monotonic() - self._known[0] > EVERY_S:
+                self._known = time.monotonic(), self._look()
+            return self._known[1]
+
+    def _look(self) -> Left | None:
+        waiting = [task for task in self._tasks if task.ref not in self._ended]
+        if not waiting or not any(self._took.values()):
+            return None
+        now, whole = time.monotonic(), {task.ref: self._seconds(task) for task in waiting}
+        running = {ref: self._rest(ref, whole.get(ref), now) for ref in self._running}
+        seconds = time_left(self._tasks, self._ended, running, {ref: found or 0.0 for ref, found in whole.items()}, self._slots)
+        return Left(seconds, any(found is None and ref not in self._says for ref, found in whole.items()))
+
+    def _rest(self, ref: Ref, whole: float | None, now: float) -> float:
+        """Of a running task: by its own word, else by how long its like took."""
+        when, left = self._says.get(ref, (self._running[ref], whole or 0.0))
+        return max(left - (now - when), 0.0)
+
+    def _seconds(self, task: Task) -> float | None:
+        """How long a task takes, by those of its stage that are measured, as their operations are to its own; None: not known."""
+        measured = self._took.get(task.stage)
+        if not measured:
+            return None
+        took, own = sum(measured.values()), self._operations(task.ref)
+        operations = sum(self._operations(ref) for ref in measured)
+        return own * took / operations if own and operations else took / len(measured)
+
+    def _operations(self, ref: Ref) -> float:
+        cost = self._costs.get(ref)
+        return (cost.flops or 0.0) if cost else 0.0

@@ -1,0 +1,144 @@
+"""Runs a plan's tasks side by side, each after what it needs; a failed task stops only what depends on it."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Literal
+
+from edm2core.errors import EdmError, Interrupted
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, trajectory_ref
+
+State = Literal["waiting", "running", "done", "reused", "failed", "skipped", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended, or stands."""
+
+    state: State
+    error: EdmError | None = None
+    seconds: float = 0.0
+
+
+def run_tasks(
+    tasks: list[Task],
+    work: Callable[[Task], bool],
+    slots: int,
+    stop: threading.Event,
+    changed: Callable[[Task, Outcome], None],
+) -> dict[Ref, Outcome]:
+    """Do every task by `work` (which says whether the result was there already) and return how each ended.
+
+    At most `slots` tasks at once, and one evaluation more, so that snapshots are looked at while training goes on.
+    A trajectory that has begun goes first, then what has the longest chain of tasks behind it. Once `stop` is set nothing begins: what has
+    not begun then stays waiting, and `changed` hears nothing of it.
+    """
+    by_ref = {task.ref: task for task in tasks}
+    sorter: TopologicalSorter[Ref] = TopologicalSorter({task.ref: task.needs for task in tasks})
+    sorter.prepare()
+    height, outcomes, begun = _heights(tasks), dict[Ref, Outcome](), set[Ref]()
+    ready: list[Task] = []
+    running: dict[Future[Outcome], Task] = {}
+
+    def end(task: Task, outcome: Outcome) -> None:
+        outcomes[task.ref] = outcome
+        if outcome.state != "waiting":
+            changed(task, outcome)
+        sorter.done(task.ref)
+
+    with ThreadPoolExecutor(slots + 1, "task") as pool:
+        while sorter.is_active():
+            ready += [by_ref[ref] for ref in sorter.get_ready()]
+            for task in [t for t in ready if any(outcomes[ref].state in ("failed", "skipped") for ref in t.needs)]:
+                ready.remove(task)
+                end(task, Outcome("skipped"))
+            if stop.is_set():
+                for task in ready:
+                    end(task, Outcome("waiting"))
+                ready = []
+            for task in _next(ready, list(running.values()), begun, height, slots):
+                ready.remove(task)
+                changed(task, Outcome("running"))
+                running[pool.submit(_outcome, work, task)] = task
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    end(running.pop(future), future.result())
+    return outcomes
+
+
+def time_left(tasks: list[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int) -> float:
+    """Seconds until the last task ends, if `run_tasks` goes on from here: `running` tasks take so much longer, the others `seconds`."""
+    by_ref = {task.ref: task for task in tasks}
+    height, now, done = _heights(tasks), 0.0, set(ended)
+    begun = {trajectory_ref(task) for task in tasks if task.stage == "snapshot" and (task.ref in done or task.ref in running)}
+    waiting = [task for task in tasks if task.ref not in done and task.ref not in running]
+    needs = {task.ref: {ref for ref in task.needs if ref in by_ref} - done for task in waiting}
+    users: dict[Ref, list[Ref]] = {}
+    for ref, those in needs.items():
+        for need in those:
+            users.setdefault(need, []).append(ref)
+    ready = [by_ref[ref] for ref, those in needs.items() if not those]
+    ends = [(left, ref) for ref, left in running.items()]
+    heapq.heapify(ends)
+    while ends or ready:
+        for task in _next(ready, [by_ref[ref] for _, ref in ends], begun, height, slots):
+            ready.remove(task)
+            heapq.heappush(ends, (now + seconds[task.ref], task.ref))
+        now, ref = heapq.heappop(ends)
+        for user in users.get(ref, ()):
+            needs[user].discard(ref)
+            if not needs[user]:
+                ready.append(by_ref[user])
+    return now
+
+
+def _next(ready: list[Task], running: list[Task], begun: set[Ref], height: Mapping[Ref, int], slots: int) -> list[Task]:
+    """The ready tasks that begin now, in their order; their trajectories are added to those that have begun."""
+    chosen: list[Task] = []
+    for task in sorted(ready, key=lambda t: (not _begun(t, begun), -height[t.ref])):
+        if _fits(task, [*running, *chosen], slots):
+            chosen.append(task)
+    begun |= {trajectory_ref(task) for task in chosen if task.stage == "snapshot"}
+    return chosen
+
+
+def _outcome(work: Callable[[Task], bool], task: Task) -> Outcome:
+    begun = time.monotonic()
+    try:
+        state: State = "reused" if work(task) else "done"
+        return Outcome(state, None, time.monotonic() - begun)
+    except Interrupted:
+        return Outcome("interrupted", None, time.monotonic() - begun)
+    except EdmError as error:
+        return Outcome("failed", error, time.monotonic() - begun)
+
+
+def _fits(task: Task, running: list[Task], slots: int) -> bool:
+    if len(running) < slots:
+        return True
+    evaluations = sum(other.stage != "snapshot" for other in running)
+    return task.stage != "snapshot" and evaluations == 0 and len(running) == slots
+
+
+def _begun(task: Task, begun: set[Ref]) -> bool:
+    return task.stage == "snapshot" and trajectory_ref(task) in begun
+
+
+def _heights(tasks: list[Task]) -> dict[Ref, int]:
+    """How many tasks, one after the other, still follow each task; training counts for more than looking at it."""
+    users: dict[Ref, list[Task]] = {task.ref: [] for task in tasks}
+    for task in tasks:
+        for ref in task.needs:
+            users[ref].append(task)
+    height: dict[Ref, int] = {}
+    for task in reversed(tasks):  # a plan lists every task after what it needs
+        own = 10 if task.stage == "snapshot" else 1
+        height[task.ref] = own + max((height[user.ref] for user in users[task.ref]), default=0)
+    return height

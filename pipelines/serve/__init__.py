@@ -1,5 +1,0 @@
-"""A store in the browser: its runs, live while they go on, and its results with their files. Read-only."""
-
-from pipelines.serve.server import listen
-
-__all__ = ["listen"]

@@ -1,0 +1,111 @@
+"""A compiled network is used where it pays and gives the same numbers, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from edm2core.config import load_recipe
+from edm2core.config.settings import TrajectorySettings
+from edm2core.data.scale import Affine
+from edm2core.diffusion.compiling import COST_S, Outcome, adopt, wanted
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.trainer import Trainer
+from edm2core.stages.sample import compile_network, draw_images
+
+TINY = {
+    "network.multipliers": [1],
+    "network.attention_resolutions": [8],
+    "network.dropout": 0.13,
+    "training.batch": 16,
+    "sample.steps": 2,
+}
+IMAGES = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def trainer(config: str, **overrides: Any) -> Trainer:
+    recipe = load_recipe(f"digits/{config}", TINY | overrides)
+    settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
+    return Trainer(settings, Affine(), IMAGES)
+
+
+def wrong(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:
+    """A compiler whose code gives numbers a little off."""
+    return lambda *inputs: [output * 1.1 if output.is_floating_point() else output for output in graph(*inputs)]
+
+
+def broken(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:
+    raise RuntimeError("no compiler here\nand more")
+
+
+@pytest.mark.parametrize(
+    ("config", "backend"), [("C", "aot_eager"), ("G", "aot_eager"), *(pytest.param(c, "inductor", marks=pytest.mark.slow) for c in "CEG")]
+)
+def test_a_compiled_training_goes_the_same_way(config: str, backend: str) -> None:
+    """40 images in batches of 16, 16 and 8: the last is of another size than what is compiled."""
+    plain, fast = trainer(config), trainer(config)
+    plain.step()
+    fast.step()
+    outcome = fast.compile(backend=backend)
+    assert outcome.adopted, outcome.words
+    for _ in range(3):
+        plain.step()
+        fast.step()
+    assert fast.close_window()["loss"] == pytest.approx(plain.close_window()["loss"], rel=1e-5)
+    for name, weight in plain.state().items():
+        if name.startswith("weights/"):
+            torch.testing.assert_close(fast.state()[name], weight, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("compiler", "words"), [(wrong, "its numbers are off by"), (broken, "no compiler here")])
+def test_what_is_wrong_or_fails_is_not_used(compiler: Callable[..., Any], words: str) -> None:
+    plain, fast = trainer("C"), trainer("C")
+    plain.step()
+    fast.step()
+    outcome = fast.compile(backend=compiler)
+    assert not outcome.adopted
+    assert words in outcome.words
+    assert "\n" not in outcome.words
+    assert fast.applied.module.network.fast is None
+    plain.step()
+    fast.step()
+    assert all(torch.equal(a, b) for a, b in zip(plain.state().values(), fast.state().values(), strict=True))
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_sampler_draws_the_same_images_compiled(classes: int) -> None:
+    recipe = load_recipe("digits/G", TINY | {"network.classes": classes})
+    torch.manual_seed(0)
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion).eval().requires_grad_(False)
+    denoiser.network.head.gain.fill_(1.0)
+    expected = draw_images(denoiser, recipe.sample, 0, range(4))
+    compile_network(denoiser, recipe.sample, 4, backend="aot_eager")
+    assert denoiser.network.fast is not None
+    assert (draw_images(denoiser, recipe.sample, 0, range(4)) == expected).all()
+    assert (draw_images(denoiser, recipe.sample, 0, range(3)) == expected[:3]).all()
+
+
+def test_numbers_that_are_not_finite_are_never_the_same() -> None:
+    network = build_network(load_recipe("digits/C", TINY).network).eval()
+    x, c_noise = torch.full((2, 1, 8, 8), torch.nan), torch.zeros(2)
+
+    def run() -> list[Tensor]:
+        with torch.no_grad():
+            return [network(x, c_noise)]
+
+    outcome: Outcome = adopt(network, 2, run, "fp32", backend="eager")
+    assert not outcome.adopted
+
+
+def test_compiling_must_save_more_than_it_takes() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not wanted("auto", cpu, 1e9, "training")
+    assert not wanted("auto", gpu, COST_S["training"], "training")
+    assert wanted("auto", gpu, 100 * COST_S["training"], "training")
+    assert wanted("always", cpu, 0.0, "sampling")
+    assert not wanted("never", gpu, 1e9, "sampling")

@@ -1,0 +1,78 @@
+"""A training step never waits for its device: nothing in it asks what a number on the device is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edm2core.config import load_recipe
+from edm2core.config.settings import TrajectorySettings
+from edm2core.data.scale import Affine
+from edm2core.diffusion.devices import pick_device
+from edm2core.diffusion.trainer import WINDOW, Trainer
+
+WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal", "aten::is_nonzero"}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would read a number from a device, on a CPU too."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.name().split(".")[0] in WAITING:
+            raise AssertionError(f"{func.name()} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """On a GPU CUDA itself watches, too."""
+    watched = torch.cuda.is_available()
+    if watched:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with NoWaiting():
+            yield
+    finally:
+        if watched:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def trainer(config: str, **overrides: Any) -> Trainer:
+    recipe = load_recipe(
+        f"digits/{config}",
+        {"training.batch": 2, "network.multipliers": [1], "network.attention_resolutions": [8], "network.dropout": 0.1, **overrides},
+    )
+    settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
+    images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8).to(pick_device())
+    return Trainer(settings, Affine(), images, labels=torch.arange(4, device=images.device))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"training.precision": "bf16"},
+        {"training.precision": "fp16"},
+        {"training.micro_batch": 1, "training.flip": True},
+        {"training.grad_checkpoint": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("config", ["C", "E", "G"])
+def test_no_step_of_an_epoch_waits(config: str, overrides: dict[str, Any]) -> None:
+    training = trainer(config, **overrides)
+    training.step()  # optimiser and averages make their tensors
+    with no_waiting():
+        for _ in range(2):  # the last step of an epoch, which measures its update, and the first of the next
+            training.step()
+    assert training.steps == 3 < WINDOW
+
+
+def test_the_guard_notices_who_asks() -> None:
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), no_waiting():
+        float(torch.ones(()))

@@ -1,0 +1,186 @@
+"""The same numbers as FutureXiang/edm2's code, on its tiny networks with random weights: tests/data/seed_*.safetensors.
+
+Tolerances are float32 rounding: relative to the largest value, 5e-6 for a loss and 1e-4 for what comes after three Adam steps, whose
+square roots and divisions magnify the rounding of small gradients. Noise levels: 1e-6, as the reference's schedule has float32 endpoints.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from edm2core.config.settings import DiffusionSettings, NetworkSettings
+from edm2core.diffusion.applied import Applied
+from edm2core.diffusion.averages import FixedEma
+from edm2core.diffusion.compiling import adopt
+from edm2core.diffusion.denoiser import Denoiser, Objective, training_loss
+from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
+from edm2core.snapshots.checkpoints import fx_names, load_fx_tensors
+
+DATA = Path(__file__).parents[2] / "data"
+CONFIGS: dict[str, dict[str, Any]] = {
+    "C": {"weights": "plain", "norm": "group", "magnitude_preserving": False, "clip": None},
+    "E": {"weights": "forced", "norm": "group", "magnitude_preserving": False, "clip": 256.0},
+    "G": {"weights": "forced", "norm": "pixel", "magnitude_preserving": True, "clip": 256.0},
+}
+LOSS, THREE_STEPS, SCHEDULE = 5e-6, 1e-4, 1e-6
+
+# Every way to run the network must give the same numbers; a path returns what is called in place of the denoiser.
+PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {
+    "as loaded": lambda denoiser: denoiser,
+    "prepared": lambda denoiser: prepare(copy.deepcopy(denoiser), torch.device("cpu")),
+}
+
+
+def settings_of(config: str, arguments: dict[str, Any]) -> NetworkSettings:
+    """The network's settings from the reference implementation's arguments."""
+    channels, side, _ = arguments["image_shape"]
+    return NetworkSettings(
+        resolution=side,
+        image_channels=channels,
+        channels=arguments["n_channels"],
+        multipliers=tuple(arguments["ch_mults"]),
+        blocks=arguments["n_blocks"],
+        attention_resolutions=tuple(side >> level for level, attends in enumerate(arguments["is_attn"]) if attends),
+        dropout=arguments["dropout"],
+        **CONFIGS[config],
+    )
+
+
+@dataclass
+class Trained:
+    """A denoiser after the reference's three training steps."""
+
+    tensors: dict[str, Tensor]
+    losses: list[float]
+    online: Denoiser
+    average: Denoiser
+
+
+def train(config: str, *, fast: bool) -> Trained:
+    """On the fast path as the trainer does it: channels_last, weights normalised once for all layers."""
+    with safe_open(DATA / f"seed_{config}.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    denoiser = Denoiser(build_network(settings_of(config, json.loads(metadata["network"]))), DiffusionSettings()).train()
+    initial = {name.removeprefix("init/"): tensor for name, tensor in tensors.items() if name.startswith("init/")}
+    load_fx_tensors(denoiser, initial, config)
+    if fast:
+        denoiser.to(memory_format=torch.channels_last)
+    applied = Applied(denoiser)
+    weights = list(denoiser.parameters())
+    adam = torch.optim.Adam(weights, lr=float(metadata["adam_lr"]), fused=fast)
+    ema = FixedEma(weights, float(metadata["ema_beta"]))
+    losses = []
+    for x, sigma, noise in zip(tensors["train/x"], tensors["train/sigma"], tensors["train/noise"], strict=True):
+        adam.zero_grad()
+        applied.module.zero_grad()
+        applied.refresh() if fast else denoiser.normalize_weights_()
+        loss = training_loss(applied.module if fast else denoiser, denoiser.affine.to_network(x), sigma, noise)
+        loss.backward()
+        if fast:
+            applied.pull_back()
+        adam.step()
+        ema.update(weights, batch=len(x))
+        losses.append(loss.item())
+    average = copy.deepcopy(denoiser).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter, value in zip(average.parameters(), ema.weights, strict=True):
+            parameter.copy_(value)
+    return Trained(tensors, losses, denoiser, average)
+
+
+@pytest.fixture(scope="module", params=[(config, fast) for config in CONFIGS for fast in (False, True)], ids=str)
+def trained(request: pytest.FixtureRequest) -> Trained:
+    config, fast = request.param
+    return train(config, fast=fast)
+
+
+@pytest.fixture(params=list(PATHS))
+def denoiser(request: pytest.FixtureRequest, trained: Trained) -> Denoiser:
+    return PATHS[request.param](trained.average)
+
+
+def noised(trained: Trained) -> Tensor:
+    tensors = trained.tensors
+    result: Tensor = trained.average.affine.to_network(tensors["eval/x"]) + tensors["eval/sigma"] * tensors["eval/noise"]
+    return result
+
+
+def assert_same(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max().item() <= tolerance * theirs.abs().max().item()
+
+
+def test_the_losses_of_three_training_steps(trained: Trained) -> None:
+    assert trained.losses == pytest.approx(trained.tensors["train/loss"].tolist(), rel=LOSS)
+
+
+def test_the_denoised_images_with_the_averaged_weights(trained: Trained, denoiser: Denoiser) -> None:
+    assert_same(denoiser(noised(trained), trained.tensors["eval/sigma"]), trained.tensors["eval/denoised"], THREE_STEPS)
+
+
+def test_the_log_variance(trained: Trained, denoiser: Denoiser) -> None:
+    assert_same(denoiser.log_variance(trained.tensors["eval/sigma"]), trained.tensors["eval/log_variance"], THREE_STEPS)
+
+
+def test_the_pooled_features_of_every_block(trained: Trained, denoiser: Denoiser) -> None:
+    features = denoiser.features(noised(trained), trained.tensors["eval/sigma"])
+    theirs = {name.removeprefix("eval/feature/"): value for name, value in trained.tensors.items() if name.startswith("eval/feature/")}
+    assert features.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert_same(features[name], value, THREE_STEPS)
+
+
+def test_the_images_of_six_sampler_steps(trained: Trained, denoiser: Denoiser) -> None:
+    images = heun(denoiser, trained.tensors["sample/latents"], steps=6)
+    assert_same(images, trained.tensors["sample/images"], THREE_STEPS)
+
+
+@pytest.mark.parametrize("trained", [(config, True) for config in CONFIGS], indirect=True, ids=str)
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, backend: str) -> None:
+    tensors, fast = trained.tensors, prepare(copy.deepcopy(trained.average), torch.device("cpu"))
+    x = noised(trained)
+    with torch.no_grad():
+        outcome = adopt(fast.network, len(x), lambda: [fast(x, 0.5)], "fp32", backend=backend)
+        assert outcome.adopted, outcome.words
+        assert_same(fast(x, tensors["eval/sigma"]), tensors["eval/denoised"], THREE_STEPS)
+        assert_same(heun(fast, tensors["sample/latents"], steps=6), tensors["sample/images"], THREE_STEPS)
+
+
+def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> None:
+    for steps in (6, 18):
+        torch.testing.assert_close(sigma_schedule(steps), trained.tensors[f"schedule/{steps}"], rtol=SCHEDULE, atol=0)
+    levels = [probe_sigma(t) for t in range(1, 19)]
+    assert levels == pytest.approx(trained.tensors["probe/sigma_at_t_of_18"][1:].tolist(), rel=SCHEDULE)
+
+
+def test_micro_batches_of_unequal_size_give_the_same_loss(trained: Trained) -> None:
+    tensors, objective = trained.tensors, Objective(trained.average)
+    x, sigma, noise = trained.average.affine.to_network(tensors["eval/x"]), tensors["eval/sigma"], tensors["eval/noise"]
+    whole = training_loss(trained.average, x, sigma, noise)
+    parts = torch.cat([objective(x[part], sigma[part], noise[part]) for part in (slice(0, 1), slice(1, 4))])
+    assert parts.mean().item() == pytest.approx(whole.item(), rel=LOSS)
+
+
+@pytest.mark.parametrize("name", [f"{dataset}/{config}" for dataset in ("cifar10", "tinyimagenet") for config in CONFIGS])
+def test_names_shapes_and_parameter_counts_at_real_size(name: str) -> None:
+    theirs = json.loads((DATA / "seed_state_dicts.json").read_text())[name]
+    with torch.device("meta"):
+        denoiser = Denoiser(build_network(settings_of(name.split("/")[1], theirs["network"])), DiffusionSettings())
+    names = fx_names(denoiser)
+    assert {names[ours]: list(tensor.shape) for ours, tensor in denoiser.state_dict().items()} == theirs["shapes"]
+    assert sum(parameter.numel() for parameter in denoiser.parameters()) == theirs["trainable"]
+    assert sum(tensor.numel() for tensor in denoiser.state_dict().values()) == theirs["parameters"]

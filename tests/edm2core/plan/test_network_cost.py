@@ -1,0 +1,27 @@
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from edm2core.config import load_recipe, recipe_names
+from edm2core.config.settings import NetworkSettings
+from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.networks import build_network
+from edm2core.plan.network_cost import network_cost
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_operations_and_parameters_are_those_of_the_network(name: str) -> None:
+    recipe = load_recipe(name)
+    network: NetworkSettings = recipe.network
+    cost = network_cost(network, recipe.diffusion)
+    with FakeTensorMode():
+        denoiser = Denoiser(build_network(network), recipe.diffusion)
+        images = torch.zeros(2, network.image_channels, network.resolution, network.resolution)
+        labels = torch.zeros(2, dtype=torch.int64) if network.classes else None
+        # the counter does not know the CPU's fused attention
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            denoiser(images, torch.ones(2), labels)
+    assert cost.flops == counter.get_total_flops() / 2
+    assert cost.parameters == sum(parameter.numel() for parameter in denoiser.parameters())

@@ -1,0 +1,314 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edm2core.config.recipes import recipe_names
+from edm2core.config.settings import CalibrationSettings
+from edm2core.plan import versions
+from edm2core.plan.experiment import Experiment, load_experiment
+from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, calibration_task, ema_task, own_key, plan, redrawn, trajectory_ref, unverified
+from edm2core.plan.versions import EVERYWHERE
+
+DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
+DATA = Path(__file__).parents[2] / "data"
+DEMO = Path(__file__).parents[3] / "experiments" / "demo.yaml"
+
+
+def experiment(folder: Path, text: str) -> Experiment:
+    (folder / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\nmetrics: [fd]\n{text}")
+    return load_experiment(folder / "e.yaml")
+
+
+def by_title(tasks: list[Task]) -> dict[str, Task]:
+    return {task.title: task for task in tasks}
+
+
+def test_a_task_comes_after_what_it_needs_and_each_result_once() -> None:
+    tasks = plan(load_experiment(DEMO), DIGITS)
+    seen = set()
+    for task in tasks:
+        assert set(task.needs) <= seen
+        assert task.ref not in seen
+        seen.add(task.ref)
+    assert sum(task.stage == "prepare" for task in tasks) == 1
+
+
+def test_titles_are_for_people() -> None:
+    titles = by_title(plan(load_experiment(DEMO), DIGITS))
+    assert "E · seed 0 · FD (digits features) at epoch 40" in titles
+    assert "G · seed 0 · train to epoch 20" in titles
+    assert "digits · linear classifier on raw pixels" in titles
+
+
+def test_keys_are_what_they_were() -> None:
+    """If this fails, results that users have would be computed again: a new key needs a new stage version, or a reason."""
+    golden = json.loads((DATA / "golden_keys.json").read_text())
+    assert {title: str(task.ref) for title, task in by_title(plan(load_experiment(DEMO), DIGITS)).items()} == golden
+
+
+def published(folder: Path, recipe: str, metrics: str) -> dict[str, str]:
+    """The keys of a published recipe's tasks by title, with these metrics, for the published sources."""
+    (folder / "e.yaml").write_text(f"name: x\nrecipes: [{recipe}]\nepochs: [30]\nmetrics: [{metrics}]\ndiagnostics: true\n")
+    read = load_experiment(folder / "e.yaml")
+    source = read.recipes[0].data.digest or "builtin:digits"
+    tasks = plan(read, {f"data:{recipe}": source, "inception": "sha256:6726825d", "dinov2": f"sha256:{0:064x}"})
+    return {title: str(task.ref) for title, task in by_title(tasks).items()}
+
+
+def test_keys_of_the_published_recipes_are_what_they_were(tmp_path: Path) -> None:
+    golden = json.loads((DATA / "golden_keys_published.json").read_text())
+    found = {recipe: published(tmp_path, recipe, "fd" if "digits" in recipe else "fid") for recipe in recipe_names()}
+    assert found == golden["recipes"]
+
+
+@pytest.mark.parametrize("recipe", ["cifar10/G", "paper/cifar10/G", "digits/C"])
+def test_masks_by_image_moved_what_stands_on_a_training_with_dropout_and_nothing_else(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = "fd" if recipe == "digits/C" else "fid"
+    now = published(tmp_path, recipe, metrics)
+    monkeypatch.setattr(versions, "CHANGES", tuple(change for change in versions.CHANGES if change.stage != "snapshot"))
+    before = published(tmp_path, recipe, metrics)
+    stay = {title for title in now if " · seed 0 · " not in title}
+    assert {title for title in now if now[title] == before[title]} == (stay if recipe == "cifar10/G" else set(now))
+
+
+def test_keys_of_each_metric_are_what_they_were(tmp_path: Path) -> None:
+    """Each alone, so that an estimator that changes moves its own."""
+    golden = json.loads((DATA / "golden_keys_published.json").read_text())["metrics"]
+    found = {name: published(tmp_path, "paper/cifar10/G", name) for name in golden}
+    assert {name: next(ref for ref in refs.values() if ref.startswith("metrics/")) for name, refs in found.items()} == golden
+
+
+def test_snapshots_of_a_trajectory_are_chained_and_share_its_key() -> None:
+    snapshots = [task for task in plan(load_experiment(DEMO), DIGITS) if task.stage == "snapshot" and task.subject["recipe"] == "digits/E"]
+    assert len({trajectory_ref(task) for task in snapshots}) == 1
+    assert [task.after for task in snapshots] == [(), (snapshots[0].ref,), (snapshots[1].ref,)]
+    assert all(task.wanted == (10, 20, 40) for task in snapshots)
+
+
+def test_a_later_epoch_or_a_longer_training_re_keys_nothing(tmp_path: Path) -> None:
+    short = by_title(plan(experiment(tmp_path, "epochs: [10, 20]\n"), DIGITS))
+    long = by_title(plan(experiment(tmp_path, "epochs: [10, 20, 80]\noverrides: {training.epochs: 100}\n"), DIGITS))
+    assert {title: task.ref for title, task in short.items()}.items() <= {title: task.ref for title, task in long.items()}.items()
+
+
+def test_where_and_how_work_is_done_is_in_no_key(tmp_path: Path) -> None:
+    plain = plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS)
+    other = plan(
+        experiment(
+            tmp_path, "epochs: [10]\noverrides: {training.micro_batch: 8, sample.batch: 7, sample.shard: 9, training.average_every: 2}\n"
+        ),
+        DIGITS,
+    )
+    assert [task.ref for task in plain] == [task.ref for task in other]
+
+
+def test_what_changes_numbers_changes_only_what_stands_on_it(tmp_path: Path) -> None:
+    plain = by_title(plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS))
+    other = by_title(plan(experiment(tmp_path, "epochs: [10]\nsample: {steps: 9}\n"), DIGITS))
+    changed = {title for title in plain if plain[title].ref != other[title].ref}
+    assert changed == {"C · seed 0 · 1000 samples at epoch 10", "C · seed 0 · FD (digits features) at epoch 10"}
+
+
+def test_another_source_changes_everything(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [10]\n")
+    refs = [{task.ref for task in plan(read, {"data:digits/C": f"sha256:{digit * 64}"})} for digit in "ab"]
+    assert not refs[0] & refs[1]
+
+
+def test_one_draw_keeps_its_key_when_more_are_asked_for(tmp_path: Path) -> None:
+    one = {task.ref for task in plan(experiment(tmp_path, "epochs: [10]\n"), DIGITS)}
+    three = {task.ref for task in plan(experiment(tmp_path, "epochs: [10]\nsample: {draws: 3, ema: [fixed, '0.050']}\n"), DIGITS)}
+    assert one < three
+
+
+def test_an_average_that_no_snapshot_has_is_mixed_once_for_all_that_look_at_it(tmp_path: Path) -> None:
+    text = "epochs: [30, 40]\nsample: {ema: [fixed, 0.05, 0.075], draws: 2}\nprobe: {ema: 0.075}\n"
+    tasks = plan(experiment(tmp_path, text), DIGITS)
+    by_ref, mixed = {task.ref: task for task in tasks}, [task for task in tasks if task.stage == "ema"]
+    assert [task.title for task in mixed] == ["C · seed 0 · EMA 0.075 at epoch 30", "C · seed 0 · EMA 0.075 at epoch 40"]
+    for task in tasks:
+        if task.stage in ("sample", "probe") and "snapshot" in task.inputs:
+            assert by_ref[task.inputs["snapshot"]].stage == ("ema" if task.subject["ema"] == "0.075" else "snapshot")
+    assert len({task.title for task in tasks}) == len(tasks)
+
+
+def test_a_sweep_re_keys_nothing_that_was_there_before(tmp_path: Path) -> None:
+    plain = {task.ref for task in plan(experiment(tmp_path, "epochs: [40]\nsample: {ema: [fixed, '0.050']}\n"), DIGITS)}
+    swept = {task.ref for task in plan(experiment(tmp_path, "epochs: [40]\nsample: {ema: [fixed, 0.05, 0.075, 0.15]}\n"), DIGITS)}
+    assert plain < swept
+
+
+def test_diagnostics_look_at_every_snapshot_and_re_key_nothing(tmp_path: Path) -> None:
+    plain = plan(experiment(tmp_path, "epochs: [10, 40]\n"), DIGITS)
+    tasks = plan(experiment(tmp_path, "epochs: [10, 40]\ndiagnostics: true\n"), DIGITS)
+    added = [task for task in tasks if task.ref not in {other.ref for other in plain}]
+    assert [task.title for task in added] == ["C · seed 0 · diagnostics at epoch 10", "C · seed 0 · diagnostics at epoch 40"]
+    assert {ref.stage for task in added for ref in task.inputs.values()} == {"snapshot", "prepare"}
+
+
+def test_diagnostics_look_into_the_average_that_is_probed_unless_told_otherwise(tmp_path: Path) -> None:
+    for text, ema, stage in (
+        ("probe: {ema: 0.05}\ndiagnostics: true\n", "0.050", "snapshot"),
+        ("diagnostics: {ema: 0.075}\n", "0.075", "ema"),
+    ):
+        task = next(t for t in plan(experiment(tmp_path, f"epochs: [40]\n{text}"), DIGITS) if t.stage == "diagnostics")
+        assert (task.settings["ema"], task.inputs["snapshot"].stage) == (ema, stage)
+
+
+def test_a_swept_recipe_has_the_keys_of_one_with_that_value(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [40]\nsweep: {training.lr: [1e-3, 2e-3]}\n")
+    digests = {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes}
+    swept = plan(read, digests)
+    single = plan(experiment(tmp_path, "epochs: [40]\noverrides: {training.lr: 1e-3}\n"), DIGITS)
+    assert {task.ref for task in single} < {task.ref for task in swept}
+    titles = [task.title for task in swept if task.stage == "snapshot"]
+    assert titles == ["C lr=0.001 · seed 0 · train to epoch 40", "C lr=0.002 · seed 0 · train to epoch 40"]
+    assert swept[-1].subject["sweep"] == {"of": "digits/C", "at": {"training.lr": 0.002}}
+
+
+def test_a_setting_that_only_evaluates_is_swept_over_one_training(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [40]\nsweep: {sample.precision: [fp32, bf16]}\n")
+    digests = {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes}
+    tasks = plan(read, digests)
+    assert [task.title for task in tasks if task.stage == "snapshot"] == ["C · seed 0 · train to epoch 40"]
+    assert [task.settings["precision"] for task in tasks if task.stage == "sample"] == ["fp32", "bf16"]
+    single = plan(experiment(tmp_path, "epochs: [40]\n"), DIGITS)
+    assert {task.ref for task in single} < {task.ref for task in tasks}
+
+
+def test_all_metrics_of_an_extractor_are_one_task(tmp_path: Path) -> None:
+    text = "epochs: [10]\nmetrics: [fd, precision_inception, precision, kid_inception, recall]\nsample: {count: 3000}\n"
+    (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\n{text}inception_weights: w\n")
+    tasks = plan(load_experiment(tmp_path / "e.yaml"), {**DIGITS, "inception": "sha256:6726825d"})
+    found = {task.title: task.settings["metrics"] for task in tasks if task.stage == "metrics"}
+    assert found == {
+        "C · seed 0 · KID, Precision (Inception features) at epoch 10": ["kid", "precision"],
+        "C · seed 0 · FD, Precision, Recall (digits features) at epoch 10": ["fd", "precision", "recall"],
+    }
+
+
+def test_imported_statistics_are_keyed_by_content_and_replace_our_own(tmp_path: Path) -> None:
+    theirs = "{source: theirs.npz, extractor: inception, count: 50000, resolution: 32, origin: a page}"
+    (tmp_path / "e.yaml").write_text(f"name: x\nrecipes: [cifar10/C]\nepochs: [10]\noverrides: {{reference: {theirs}}}\n")
+    read = load_experiment(tmp_path / "e.yaml")
+    digests = {"data:cifar10/C": f"md5:{0:032x}", "inception": "sha256:6726825d"}
+    refs = []
+    for digit in "ab":
+        tasks = plan(read, {**digests, "reference:cifar10/C": f"sha256:{digit * 64}"})
+        (reference,) = [task for task in tasks if task.stage == "reference"]
+        assert reference.settings["digest"] == f"sha256:{digit * 64}"
+        assert [task.inputs["reference"] for task in tasks if task.stage == "metrics"] == [reference.ref]
+        refs.append(reference.ref)
+    assert refs[0] != refs[1]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
+def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:
+    read = load_experiment(DEMO)
+    changed = Experiment(**{**vars(read), "seeds": (seed,), "epochs": {name: tuple(sorted(epochs)) for name in read.epochs}})
+    for task in plan(changed, DIGITS):
+        assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def every_kind(folder: Path) -> list[Task]:
+    """Tasks of every stage, of every shape that they have."""
+    theirs = "{source: theirs.npz, extractor: inception, count: 50000, resolution: 32, origin: a page}"
+    (folder / "e.yaml").write_text(
+        "name: x\nrecipes: [cifar10/C, cifar10/G]\nepochs: [400, 800]\nmetrics: [fid, is, fid_pytorch_fid, recall_dinov2]\n"
+        "diagnostics: {ema: 0.075}\nsample: {ema: [fixed, 0.05, 0.075], draws: 2}\nprobe: {knn: 20, protocol: ddae}\n"
+        f"overrides: {{reference: {theirs}, start.checkpoint: runs/model_4.pth, data.source: 'https://host/x.tgz'}}\n"
+    )
+    read = load_experiment(folder / "e.yaml")
+    digests = {f"{what}:{recipe.name}": f"sha256:{7:064x}" for what in ("data", "start", "reference") for recipe in read.recipes}
+    tasks = plan(read, {**digests, "inception": "sha256:6726825d", "dinov2": f"sha256:{8:064x}"})
+    measured = next(task for task in tasks if task.stage == "metrics")
+    tasks += redrawn(next(task for task in tasks if task.ref == measured.inputs["samples"]), measured, draw=7)
+    made = {task.stage: task.ref for task in tasks if task.stage in ("extractor", "reference")}
+    inputs = {**made, "data": tasks[0].ref}
+    for held_to, source in ((CalibrationSettings(against="test"), ""), (CalibrationSettings(against="images", name="a"), "images.zip")):
+        tasks.append(calibration_task(held_to, inputs, "cifar10", source, source and f"sha256:{9:064x}"))
+    snapshot = next(task for task in tasks if task.stage == "snapshot")
+    return [*tasks, ema_task(snapshot.ref, 0.02, "an average", {}, force=True), *plan(load_experiment(DEMO), DIGITS)]
+
+
+def test_every_task_verifies_by_its_own_record(tmp_path: Path) -> None:
+    tasks = every_kind(tmp_path)
+    assert {task.stage for task in tasks} == set(EVERYWHERE)
+    assert not unverified(Task.from_json(json.loads(json.dumps(task.to_json()))) for task in tasks)
+
+
+def test_a_task_of_an_earlier_version_verifies_by_the_version_that_it_records(tmp_path: Path) -> None:
+    for task in every_kind(tmp_path):
+        older = replace(task, version=task.version - 1)
+        assert unverified([older]) == [older]
+        assert not unverified([replace(older, key=own_key(older))])
+
+
+def test_no_flipped_bit_of_a_plan_hides_what_it_needs(tmp_path: Path) -> None:
+    tasks = [task for task in every_kind(tmp_path) if task.stage in ("prepare", "snapshot", "metrics", "calibration", "extractor")][-60:]
+    written, random = json.dumps([task.to_json() for task in tasks]).encode(), Random(0)
+    found = 0
+    for _ in range(1200):
+        flipped = bytearray(written)
+        flipped[random.randrange(len(flipped))] ^= 1 << random.randrange(8)
+        try:
+            read = [Task.from_json(values) for values in json.loads(flipped)]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        if not unverified(read):
+            found += 1
+            assert needed(tasks) <= needed(read)
+    assert found  # titles, and what is in no key
+
+
+def needed(tasks: list[Task]) -> set[Ref | str]:
+    """What must stay in the store for these tasks."""
+    inputs = {ref for task in tasks for ref in (task.ref, *task.inputs.values())}
+    trajectories = {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}
+    return inputs | trajectories | {str(task.settings.get("digest")) for task in tasks}
+
+
+def sampled(folder: Path, rest: str, digests: dict[str, str] | None = None) -> list[int]:
+    """How many samples each task of an experiment on digits draws."""
+    (folder / "e.yaml").write_text(f"name: x\nrecipes: [digits/C]\nepochs: [10, 20]\nprobe: false\n{rest}\n")
+    tasks = plan(load_experiment(folder / "e.yaml"), digests or {"data:digits/C": "builtin:digits"})
+    return [task.settings["count"] for task in tasks if task.stage == "sample"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "counts"),
+    [
+        ("metrics: []", []),
+        ("metrics: []\nsample: true", [64, 64]),
+        ("metrics: []\nsample: {steps: 12}", [64, 64]),
+        ("metrics: []\nsample: {count: 100}", [100, 100]),
+        ("metrics: []\nsample: true\noverrides: {sample.count: 9}", [9, 9]),
+        ("metrics: []\noptional_metrics: [kid_inception]\nsample: true", [64, 64]),  # whose weights are not there
+        ("metrics: []\noptional_metrics: [kid_inception]", []),
+        ("metrics: [fd]\nsample: true", [1000, 1000]),
+        ("metrics: [fd]", [1000, 1000]),
+    ],
+)
+def test_samples_are_drawn_whenever_sample_is_asked_for(tmp_path: Path, rest: str, counts: list[int]) -> None:
+    assert sampled(tmp_path, rest) == counts
+
+
+def test_every_average_that_is_shown_without_metrics_is_sampled(tmp_path: Path) -> None:
+    assert len(sampled(tmp_path, "metrics: []\nsample: {ema: [fixed, 0.05, 0.06]}")) == 6
+
+
+def test_features_for_small_sets_need_nothing_that_is_brought(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C]\nepochs: [10]\nprobe: false\nmetrics: [fd_filters, coverage_filters]\n")
+    tasks = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits"})
+    extractor = next(task for task in tasks if task.stage == "extractor")
+    assert (extractor.title, set(extractor.inputs)) == ("digits · filters · feature extractor", {"data"})
+    assert [task.settings["metrics"] for task in tasks if task.stage == "metrics"] == [["fd", "coverage"]]
