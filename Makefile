@@ -1,47 +1,65 @@
-# Everything a clone needs: `make demo` and `make test`. Both set up .venv first, once.
+# Everything a clone needs. `make demo` sets up .venv with what running takes, `make test` adds what developing takes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DEV := .venv/ready-dev
 
 .PHONY: demo test same-science bench test-all test-cluster test-cluster-full images lint lock clean
 
-$(READY): requirements.lock pyproject.toml
+# uv installs in seconds what it has downloaded once. It asks the index and the folder of wheels that pip is told to ask by its variables.
+ifneq ($(PIP_FIND_LINKS),)
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
+ifneq ($(PIP_INDEX_URL),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+export UV_SYSTEM_CERTS ?= 1
+say_size = @sed -n "s/^\# download on $$(uname -sm): \(.*\)/Installing $(1) into .venv: up to \1 to download, once./p" $(1)
+install = $(BIN)/uv pip install --python $(BIN)/python --require-hashes -r $(1) || { echo "uv could not: pip tries, more slowly."; $(BIN)/pip install --require-hashes -r $(1); }
+
+$(READY): requirements.lock docker/uv.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $$($(PYTHON) --version) is $(PYTHON). Name another with make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv is missing: apt install python3-venv"; exit 1; }
 	@command -v git >/dev/null || { echo "git is missing: apt install git"; exit 1; }
-	@echo "Setting up .venv (some minutes, once)"
+	$(call say_size,requirements.lock)
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r docker/uv.lock || echo "uv cannot be had here."
+	@$(call install,requirements.lock)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(READY) requirements-dev.lock
+	$(call say_size,requirements-dev.lock)
+	@$(call install,requirements-dev.lock)
 	@touch $@
 
 demo: $(READY)
 	$(BIN)/edm2 run experiments/demo.yaml
 
-test: $(READY)
+test: $(DEV)
 	$(BIN)/pytest
 
 # After a change that moves no number: tests that, and adds the line by which users' trainings go on under it.
 # make same-science SINCE=<revision before> WHY="what changed"
-same-science: $(READY)
+same-science: $(DEV)
 	$(BIN)/python tests/same_science.py "$(SINCE)" "$(WHY)"
 
 # Everything fast against a plain path: writes bench/RESULTS.md (half an hour on two cores; rows for a GPU where there is one).
-bench: $(READY)
+bench: $(DEV)
 	$(BIN)/python -m bench
 
-test-all: $(READY)
+test-all: $(DEV)
 	$(BIN)/pytest -m "not cluster"
 
 # On a machine with a throw-away cluster: LAB names the command that brings it up.
 LAB ?= ../shared/lab/lab
 
-test-cluster: $(READY)
+test-cluster: $(DEV)
 	LAB=$(LAB) tests/cluster/up.sh
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m "cluster and not slow" tests/cluster
 
-test-cluster-full: $(READY)
+test-cluster-full: $(DEV)
 	LAB=$(LAB) tests/cluster/up.sh
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m cluster tests/cluster
 
@@ -49,15 +67,15 @@ test-cluster-full: $(READY)
 images:
 	docker/images.sh $(REGISTRY) $(TAG)
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The lock is made for Python 3.11 and newer, with the versions that are known to work together.
-lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --extra compute --extra mlflow --extra dev -c constraints.txt pyproject.toml -o requirements.lock
+# The locks hold the versions that are known to work together, for Python 3.11 and newer.
+lock: $(DEV)
+	PATH=$(BIN):$$PATH uv run --no-project --with packaging docker/lock.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
