@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kfp
 import pytest
 import torch
 import yaml
@@ -148,7 +149,7 @@ def test_a_package_is_one_that_kfp_reads(package: Package) -> None:
     read = load_component_from_file(str(package.file))
     assert read.name == "c-and-e"
     spec = ParseDict(package.spec, pipeline_spec_pb2.PipelineSpec())
-    assert spec.sdk_version == "kfp-2.17.0"
+    assert spec.sdk_version == f"kfp-{kfp.__version__}"
     assert set(spec.root.input_definitions.parameters) == {"run", "store", "profile"}
     ParseDict(package.spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
 
