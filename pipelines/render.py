@@ -22,6 +22,11 @@ LAB = "lab"  # the profile of recipes that train on anything
 GPU = "gpu"
 
 
+def kept_recipes() -> tuple[str, ...]:
+    """The recipes whose jobs lie in the repository: C, E and G of each data set. `edm2 render RECIPE` writes any other's."""
+    return tuple(name for name in recipe_names() if not name.startswith("paper/"))
+
+
 def usual_profile(recipe: str) -> str:
     """The profile that a recipe's file in the repository is made with."""
     return LAB if "digits" in recipe.split("/") else GPU
@@ -44,10 +49,10 @@ def _job(task: Task, profile: Profile, module: str = "") -> dict[str, Any]:
 
 
 def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path) -> list[Path]:
-    """Write the ready jobs of these recipes, all published ones if none is named; returns the files."""
+    """Write the ready jobs of these recipes; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in names or recipe_names():
+    for name in names:
         recipe, profile = load_recipe(name), profile_of[name]
         file = folder / f"{recipe.name.replace('/', '-')}.yaml"
         file.write_text(text(recipe, profile), encoding="utf-8")

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from components.launcher.profile import load_profile
-from edm2core.config import recipe_names
 from pipelines.cli import options
-from pipelines.render import FOLDER, render, usual_profile
+from pipelines.render import FOLDER, kept_recipes, render, usual_profile
 
 
 @click.command(short_help="Write ready training jobs for kubectl.")
@@ -17,10 +16,10 @@ from pipelines.render import FOLDER, render, usual_profile
 @click.option("--cluster", metavar="PROFILE", help="Cluster profile (default: gpu, and lab for digits).")
 @click.option("--out", type=options.FOLDER, default=FOLDER, show_default=True, help="Folder to write to.")
 def command(recipes: tuple[str, ...], cluster: str | None, out: Path) -> None:
-    """Write a PyTorchJob for each of RECIPES (default: every published one), ready for `kubectl apply -f`.
+    """Write training jobs for each of RECIPES, ready for `kubectl apply -f`. Default: C, E and G of each data set.
 
     A job prepares its data where they are not in the store, and trains. Images are named by digest, once building has recorded them.
     """
-    profiles = {name: load_profile(cluster or usual_profile(name)) for name in recipes or recipe_names()}
-    for file in render(recipes, profiles, out):
+    names = recipes or kept_recipes()
+    for file in render(names, {name: load_profile(cluster or usual_profile(name)) for name in names}, out):
         click.echo(file)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from components.launcher.profile import load_profile
 from components.launcher.spec import job_name
-from edm2core.config import load_recipe, recipe_names
+from edm2core.config import load_recipe
 from edm2core.plan.tasks import Task
-from pipelines.render import ready_jobs, render, text, usual_profile
+from pipelines.cli.render import command
+from pipelines.render import kept_recipes, ready_jobs, render, text, usual_profile
 
 K8S = Path(__file__).parents[2] / "k8s"
 
@@ -26,15 +28,26 @@ def unrecorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", kept_recipes())
 def test_the_file_in_the_repository_is_what_render_writes(name: str, unrecorded: Path) -> None:
     file = K8S / "pytorchjobs" / f"{name.replace('/', '-')}.yaml"
     assert file.exists(), "run `edm2 render`"
     assert file.read_text() == text(load_recipe(name), load_profile(usual_profile(name), unrecorded)), "run `edm2 render`"
 
 
-def test_no_file_is_left_of_a_recipe_that_is_gone() -> None:
-    assert {file.stem for file in (K8S / "pytorchjobs").glob("*")} == {name.replace("/", "-") for name in recipe_names()}
+def test_the_repository_has_the_jobs_of_c_e_and_g_of_each_data_set_and_no_others() -> None:
+    datasets = ("cifar10", "cifar100", "digits", "tinyimagenet")
+    assert {file.stem for file in (K8S / "pytorchjobs").glob("*")} == {f"{dataset}-{config}" for dataset in datasets for config in "CEG"}
+
+
+def test_any_other_recipes_jobs_are_written_on_demand(tmp_path: Path) -> None:
+    done = CliRunner().invoke(command, ["paper/digits/B", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (file,) = tmp_path.iterdir()
+    recipe = load_recipe("paper/digits/B")
+    assert file.name == "paper-digits-B.yaml"
+    _, training = map(task_of, yaml.safe_load_all(file.read_text()))
+    assert training.settings["epoch"] == recipe.training.epochs
 
 
 def task_of(job: Any) -> Task:
