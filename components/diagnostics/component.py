@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from components.diagnostics.viewer import show_diagnostics
 from components.kubeflow_task import work
-from components.viewers import show_diagnostics
 
 if TYPE_CHECKING:
     from kfp.dsl import Metrics, Output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from components.kubeflow_task import work
-from components.viewers import show_values
+from components.metrics.viewer import show_metrics
 
 if TYPE_CHECKING:
     from kfp.dsl import Metrics, Output
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 def metrics(task: str, of: str, plan: str, values: Output[Metrics]) -> None:
     """Compare samples with reference statistics."""
-    show_values(work(task, of, plan, values, metrics=True).manifest.metadata["values"], values)
+    show_metrics(work(task, of, plan, values, metrics=True), values)

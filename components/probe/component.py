@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from components.kubeflow_task import work
-from components.viewers import show_probe
+from components.probe.viewer import show_probe
 
 if TYPE_CHECKING:
     from kfp.dsl import ClassificationMetrics, Metrics, Output

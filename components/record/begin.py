@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from components.execute import committed
 from components.record.plan_parameter import Packed, put, recorded, trajectories
 from components.report.finish import report
+from components.viewer_output import show_page
 from edm2core.errors import EdmError
 from edm2core.plan.tasks import Task
 from edm2core.store import open_store
@@ -20,10 +20,6 @@ from edm2core.store.runs import record as record_run
 from edm2core.store.summary import each
 
 MISSING, DONE = "missing", "done"
-PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:15px system-ui,sans-serif;margin:1rem;background:#fff;color:#222}}</style>
-<h1 style="font-size:1.1rem">{title}</h1><p>{done} of {all} tasks are done; these are to do:</p><ul>{titles}</ul>
-"""
 
 
 def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts: Any) -> dict[str, str]:
@@ -40,7 +36,7 @@ def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts
         record_run(Run(run, where), plan.name, plan.experiment, list(whole.values()), plan.absent)
         lacks = [task for task, there in zip(tasks, each(where, lambda task: _is_there(where, task), tasks), strict=True) if not there]
         if lacks:
-            Path(overview.path).write_text(_listed(plan.name, tasks, lacks), encoding="utf-8")
+            show_page(plan.name, _listed(tasks, lacks), overview)
             counts.log_metric("tasks done", float(len(tasks) - len(lacks)))
             counts.log_metric("tasks to do", float(len(lacks)))
         else:
@@ -65,6 +61,6 @@ def _state(tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
     return MISSING if {task.ref for task in tasks} & {task.ref for task in lacks} else DONE
 
 
-def _listed(name: str, tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
+def _listed(tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
     titles = "".join(f"<li>{escape(task.title)}</li>" for task in lacks)
-    return PAGE.format(title=escape(name), done=len(tasks) - len(lacks), all=len(tasks), titles=titles)
+    return f"<p>{len(tasks) - len(lacks)} of {len(tasks)} tasks are done; these are to do:</p><ul>{titles}</ul>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from components.kubeflow_task import work
-from components.viewers import show_curves
+from components.snapshot.viewer import show_curves
 
 if TYPE_CHECKING:
     from kfp.dsl import HTML, Model, Output

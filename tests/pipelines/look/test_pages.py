@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from kfp.dsl import HTML, ClassificationMetrics, Metrics
 
+from components.diagnostics.viewer import show_diagnostics
 from components.kubeflow_task import Done
-from components.viewers import show_curves, show_diagnostics, show_grid, show_probe, show_values
+from components.metrics.viewer import show_metrics
+from components.probe.viewer import show_probe
+from components.sample.viewer import show_grid
+from components.snapshot.viewer import show_curves
 from edm2core.store.results import load
 from edm2core.store.runs import Run, record
 from pipelines.look.pages import Pages
@@ -48,7 +52,7 @@ def test_every_viewer_shows_what_there_is(shape: str, tmp_path: Path) -> None:
             continue
         done, page = Done(manifest, fake.store), HTML(uri=str(tmp_path / f"{number}.html"))
         if task.stage == "metrics":
-            show_values(manifest.metadata["values"], Metrics())
+            show_metrics(done, Metrics())
         elif task.stage == "probe":
             show_probe(done, Metrics(), ClassificationMetrics())
         elif task.stage == "diagnostics":

@@ -1,0 +1,15 @@
+"""What Kubeflow shows of diagnostics: the magnitudes of each level's activations and weights, and their means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.kubeflow_task import Done
+from components.viewer_output import show_values
+
+
+def show_diagnostics(done: Done, metrics: Any) -> None:
+    facts = done.manifest.metadata
+    for kind in ("activation", "weight"):
+        levels = {f"{kind} {level['level']}": level[kind] for level in facts["levels"]}
+        show_values({f"{kind} magnitude": facts[kind], **levels}, metrics)

@@ -1,0 +1,14 @@
+"""What Kubeflow shows of samples: the first ones, as one picture."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from components.kubeflow_task import Done
+from components.viewer_output import show_page
+
+
+def show_grid(done: Done, page: Any) -> None:
+    picture = base64.b64encode(done.read("grid.png")).decode()
+    show_page(done.manifest.title, f'<img alt="the first samples" src="data:image/png;base64,{picture}">', page)

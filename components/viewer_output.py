@@ -1,0 +1,27 @@
+"""What every component's viewer shares: publishing numbers as metrics, and a small page that needs no other file."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from edm2core.words import printable
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:15px system-ui,sans-serif;margin:1rem;background:#fff;color:#222}}img{{max-width:100%;image-rendering:pixelated}}</style>
+<h1 style="font-size:1.1rem">{title}</h1>{body}
+"""
+
+
+def show_values(values: dict[str, Any], metrics: Any) -> None:
+    """Publish the finite numbers as metrics. Kubeflow fails a step that publishes any other."""
+    for name, value in values.items():
+        if isinstance(value, int | float) and math.isfinite(value):
+            metrics.log_metric(name, float(value))
+
+
+def show_page(title: str, body: str, artifact: Any) -> None:
+    """Write a page; `title` is plain text, `body` HTML."""
+    Path(artifact.path).write_text(printable(PAGE.format(title=escape(title), body=body)), encoding="utf-8")

@@ -1,0 +1,26 @@
+import json
+from pathlib import Path
+
+from kfp.dsl import HTML
+
+from components.kubeflow_task import Done
+from components.snapshot.viewer import show_curves
+
+
+def shown(done: Done, page: HTML, curve: str) -> str:
+    done.store.write(done.manifest.path("curve.jsonl"), curve.encode())
+    show_curves(done, page)
+    return Path(page.path).read_text()
+
+
+def test_curves_pass_over_restarts_and_what_is_not_finite(done: Done, page: HTML) -> None:
+    rows = [{"epoch": e, "step": e, "loss": 1 / (e + 1), "lr": 0.01} for e in range(2000)]
+    lines = [json.dumps(row) for row in [{"restart": True, "step": 3}, {"epoch": 0.5, "loss": None}, *rows]]
+    text = shown(done, page, "\n".join(lines))
+    assert text.count("<svg") == 2
+    assert "loss: " in text
+    assert len(text) < 20_000
+
+
+def test_a_curve_of_one_point_is_no_drawing(done: Done, page: HTML) -> None:
+    assert "<svg" not in shown(done, page, '{"epoch": 1.0, "step": 3, "loss": 0.5, "lr": 0.1}\n')
