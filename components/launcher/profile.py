@@ -19,7 +19,7 @@ from edm2core.errors import EdmError, InputError
 from edm2core.paths import local_path
 from edm2core.store.bucket import ENDPOINTS, bucket_of, check_endpoint
 
-FOLDER = Path(__file__).parents[2] / "k8s"
+FOLDER = (Path(__file__).parent / "k8s").resolve()  # in the repository a link to its k8s folder, in a wheel a folder of the package
 Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics"]
 Seconds = Annotated[int, Field(ge=0)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]
@@ -218,7 +218,9 @@ class Profile(Settings):
 
 
 def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
-    """The profile k8s/profiles/<name>.yaml, or the one at a path that ends in .yaml; images by digest where building recorded one.
+    """The bundled profile of that name (k8s/profiles/<name>.yaml), or the one at a path that ends in .yaml.
+
+    Images are named by digest where building recorded one.
 
     Raises InputError for an unknown name or anything wrong in the file, with the line.
     """
@@ -229,7 +231,9 @@ def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         if name_or_path not in known:
             words = unknown("cluster profile", name_or_path, name_or_path, known)
-            raise InputError(words, where=str(path.parent), do_next="Name one of these, or a path that ends in .yaml.")
+            raise InputError(
+                words, where=str(path.parent), do_next="Name one of the bundled profiles in that folder, or give a path that ends in .yaml."
+            )
     document = load(path)
     document.values.setdefault("name", path.stem)
     profile = build(Profile, document)

@@ -27,6 +27,7 @@ from pipelines.run.other_science import accepting
 def command(experiment: Path, cluster: str | None, store: str, out: Path | None, accept_code: bool) -> None:
     """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
 
+    EXPERIMENT is a file, or the name of a bundled one, such as demo.
     With --cluster, store, images and resources are the profile's, and heavy tasks are jobs of their own. Without, every task works in
     its own process, with the store given by --store. A plan that is too large for one run of Kubeflow's becomes several packages, split by
     trajectory.

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from edm2core.config.validate import unknown
+from edm2core.errors import InputError
 from edm2core.paths import local_path
 
 
@@ -17,8 +19,26 @@ class UserPath(click.Path):
         return super().convert(local_path(str(value)), param, ctx)
 
 
+class ExperimentPath(UserPath):
+    """An experiment's file, or the name of a bundled one where no file of that name exists."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Path = super().convert(value, param, ctx)
+        if path.exists() or path.is_symlink() or path.name != str(value) or path.suffix:
+            return path
+        bundled = {file.stem: file for file in sorted(EXPERIMENTS.glob("*.yaml"))}
+        if path.name not in bundled:
+            raise InputError(
+                f"There is no file {path.name} here. {unknown('bundled experiment', path.name, path.name, list(bundled))}",
+                where=str(EXPERIMENTS),
+                do_next="Name one of the bundled experiments in that folder, or give the path of a file.",
+            )
+        return bundled[path.name]
+
+
+EXPERIMENTS = (Path(__file__).parents[1] / "experiments").resolve()  # in the repository a link, in a wheel a folder of the package
 PATH, FOLDER = UserPath(path_type=Path), UserPath(path_type=Path, file_okay=False)
-experiment_argument = click.argument("experiment", type=PATH)
+experiment_argument = click.argument("experiment", type=ExperimentPath(path_type=Path))
 STORE = "./edm2-store"
 store_argument = click.argument("store", default=STORE, metavar=f"[STORE={STORE}]")
 store_option = click.option(
@@ -28,7 +48,7 @@ store_option = click.option(
     show_default=True,
     help="Where results live: a folder, minio://bucket/prefix or s3://bucket/prefix.",
 )
-_PROFILE = "A cluster profile: a name in k8s/profiles, or a path that ends in .yaml."
+_PROFILE = "A cluster profile: the name of a bundled one (gpu, lab), or a path that ends in .yaml."
 cluster_option = click.option("--cluster", metavar="PROFILE", help=_PROFILE)
 needed_cluster_option = click.option("--cluster", metavar="PROFILE", required=True, help=_PROFILE)
 accept_code_option = click.option(

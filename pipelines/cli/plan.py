@@ -33,7 +33,10 @@ WIDE = 1000  # columns of a file or pipe: a task stays in its line
 @click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="Whose hours are estimated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as the stages take them.")
 def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
-    """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run."""
+    """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run.
+
+    EXPERIMENT is a file, or the name of a bundled one, such as demo.
+    """
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
     if as_json:

@@ -34,6 +34,7 @@ def command(
 ) -> None:
     """Run EXPERIMENT: prepare, train, sample, measure, report. On this machine, or with --cluster as PyTorchJobs that it drives.
 
+    EXPERIMENT is a file, or the name of a bundled one, such as demo.
     Whatever interrupts it, the same command goes on where it stopped; a second run of a finished experiment takes seconds.
     """
     console = Console(highlight=False)

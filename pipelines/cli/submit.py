@@ -35,6 +35,7 @@ LOOK_S = 10.0  # for a store that this machine may not reach; what is submitted 
 def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> None:
     """Compile EXPERIMENT and start it on the cluster's Kubeflow Pipelines.
 
+    EXPERIMENT is a file, or the name of a bundled one, such as demo.
     What is in the store already is not done again, so submitting again continues a run that failed or was cancelled. An experiment that
     is too large for one run of Kubeflow's becomes several, split by trajectory, which share the store and the report.
     """

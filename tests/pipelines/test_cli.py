@@ -189,6 +189,25 @@ def test_a_runs_address_serves_wherever_its_name_does(edm2: Edm2, tmp_path: Path
     assert not list((tmp_path / "store" / "runs").glob("*"))
 
 
+def test_status_says_that_a_run_has_stopped(edm2: Edm2, tmp_path: Path) -> None:
+    from edm2core.store.local import LocalStore
+    from tests.edm2core.store.test_summary import begin
+
+    run, _ = begin(LocalStore(tmp_path / "edm2-store"), tmp_path, "one")
+    assert "has stopped" not in edm2("status", run.id)[1]  # somebody may be at work
+    run.end()
+    assert "The run has stopped: nothing works on it any more." in edm2("status", run.id)[1]
+
+
+def test_a_bundled_experiment_is_named_without_its_path(edm2: Edm2, tmp_path: Path) -> None:
+    assert "G · seed 0" in edm2("plan", "demo")[1]
+    code, printed = edm2("plan", "dmo")
+    assert code == 2
+    assert "There is no file dmo here. There is no bundled experiment 'dmo'. Did you mean 'demo'?" in printed
+    (tmp_path / "demo").write_text(experiment())
+    assert "G · seed 0" not in edm2("plan", "demo")[1]  # a file of that name comes first
+
+
 def test_a_plan_of_another_version_is_named_wherever_it_is_read(edm2: Edm2, tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(experiment())
     tasks = [json.loads(line) for line in edm2("plan", "e.yaml", "--json")[1].splitlines()]
