@@ -11,7 +11,8 @@ from torchvision.transforms import RandomCrop
 
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import EdmError
-from edm2core.probe import PIXELS, Cell, Features, Labelled, denoiser_features, pixel_features, sources
+from edm2core.probe import PIXELS, Cell, Features, Labelled, denoiser_features, pixel_features
+from edm2core.probe import features as sources
 from edm2core.probe.features import crop
 from tests.probe_study import Study, blobs, only_pixels
 

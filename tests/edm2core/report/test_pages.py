@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from jinja2 import StrictUndefined
 
-from edm2core.report import compared, write
+from edm2core.report import comparison_page, write
 from edm2core.report.compare import Side, compare
 from edm2core.report.html import environment, render
 from tests.edm2core.report.covered import Rendered
@@ -82,7 +82,7 @@ def _page(shape: str, *beside: str) -> str:
         if not beside:
             return render(made(shape).report())
         sides = [Side(mark, f"store/runs/{mark}", made(name).report()) for mark, name in zip("AB", (shape, *beside), strict=True)]
-        return compared.render(compare(sides))
+        return comparison_page.render(compare(sides))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -118,7 +118,7 @@ def test_names_that_no_file_can_hold_are_written_out(pages: Pages, tmp_path: Pat
     assert "caf\\xe9 \\ud800" in Page(pages.of("badly named")).text
     shape = made("badly named")
     write(shape.report(), tmp_path)
-    compared.write(compare([Side("A", HOSTILE, shape.report()), Side("B", "elsewhere", made("several seeds").report())]), tmp_path)
+    comparison_page.write(compare([Side("A", HOSTILE, shape.report()), Side("B", "elsewhere", made("several seeds").report())]), tmp_path)
     for path in tmp_path.iterdir():
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":

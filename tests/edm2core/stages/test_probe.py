@@ -13,7 +13,7 @@ from edm2core.data.prepared import Prepared
 from edm2core.data.scale import Affine
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Ref
-from edm2core.probe import Cell, Data, Heads, sources
+from edm2core.probe import Cell, Data, Heads, features
 from edm2core.stages import probe
 
 
@@ -121,7 +121,7 @@ def test_the_cell_is_chosen_on_validation_images_though_another_is_best_on_test(
     assert facts["probe_accuracy_picked_on_test"] > 90
 
     fx = {"blocks": ("out_1", "out_2"), "protocol": "fx", "epochs": 15, "batch": 512, "lr": 4e-3, "flip": True}
-    monkeypatch.setattr(sources, "flip", lambda images, which: images)
+    monkeypatch.setattr(features, "flip", lambda images, which: images)
     _, manifest = bench.run(probe.run, "probe", settings(**fx), inputs)
     assert (manifest.metadata["chosen"]["block"], manifest.metadata["chosen"]["by"]) == ("out_2", "test accuracy")
     assert (manifest.metadata["train_images"], manifest.metadata["validation_images"]) == (1438, 0)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.pipelines.test_schedule import ignore, task
 
 from edm2core.plan.manifest import Ref
 from pipelines.estimate import Estimate
 from pipelines.run.remaining import Remaining
 from pipelines.run.task_scheduler import Outcome, run_tasks, time_left
+from tests.pipelines.run.test_task_scheduler import ignore, task
 
 
 @pytest.fixture(autouse=True)
