@@ -20,6 +20,7 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import ProbeSettings, TrajectorySettings
 from edm2core.data import load_prepared, prepare
 from edm2core.data.prepared import Prepared
+from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.sampler import probe_sigma
 from edm2core.diffusion.trainer import Trainer
 from edm2core.plan.manifest import Ref
@@ -210,7 +211,7 @@ def _grid(options: Options) -> Result:
         "product": Side("bench.probe:product_grid", {}, options.tuned),
     }
     found = in_turn(sides, min(options.repeats, 3), warmup=0)
-    blocks = len(load_recipe(RECIPE).network.block_names)
+    blocks = len(block_names(load_recipe(RECIPE).network))
     for run in found["plain"]:
         run |= {name: blocks * run[name] for name in ("seconds", "cpu_seconds")}
     chosen = int(found["product"][0]["chosen"])

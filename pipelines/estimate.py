@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from edm2core.config.datasets import DIGITS, TRAINING_IMAGES
 from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, TrainingSettings
+from edm2core.diffusion.layout import block_widths
 from edm2core.metrics.names import EXTRACTORS
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.plan.network_cost import Cost, block_widths, network_cost
+from edm2core.plan.network_cost import Cost, network_cost
 from edm2core.plan.tasks import Task, trajectory_ref
 
 UTILISATION = 0.35  # of a GPU's peak that training and sampling are taken to reach: docs/performance.md says what was measured

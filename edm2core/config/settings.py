@@ -90,11 +90,6 @@ class NetworkSettings(Settings):
     magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
     clip: Positive | None = None  # clamp of every block's output, for half precision
 
-    @property
-    def block_names(self) -> tuple[str, ...]:
-        """The decoder's blocks as the probe names them; each level but the first ends in one that doubles the side."""
-        return tuple(f"out_{number}" for number in range(1, len(self.multipliers) * (self.blocks + 1)))
-
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.resolution % 2 ** (len(self.multipliers) - 1):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edm2core.config.settings import DiffusionSettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
+from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.networks import UNet
 from edm2core.diffusion.unet import learned, operations
 
@@ -43,7 +44,7 @@ class Denoiser(nn.Module):
     @property
     def block_names(self) -> tuple[str, ...]:
         """The decoder blocks that have features, in the order they run."""
-        return self.network.block_names
+        return block_names(self.network.settings)
 
     def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].

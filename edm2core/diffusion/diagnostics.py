@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.diffusion.denoiser import Denoiser, loss_weight, noise_levels
-from edm2core.diffusion.layers import Weighted, down, up
+from edm2core.diffusion.layers import Weighted
 from edm2core.diffusion.networks import UNet
 from edm2core.diffusion.sampler import latents
 from edm2core.diffusion.unet import Block
@@ -20,13 +20,9 @@ Progress = Callable[[int], None]  # takes how many images were evaluated since t
 
 def blocks_by_level(network: UNet) -> dict[str, list[Block]]:
     """The residual blocks by the level of their outputs, in the order they run: encoder 32, encoder 16, …, middle 4, …, decoder 32."""
-    side, levels = network.settings.resolution, dict[str, list[Block]]()
-    parts: dict[str, Iterable[nn.Module]] = {"encoder": network.encoder, "middle": network.middle, "decoder": network.decoder.values()}
-    for part, blocks in parts.items():
-        for block in blocks:
-            if isinstance(block, Block):
-                side = side // 2 if block.resample is down else side * 2 if block.resample is up else side
-                levels.setdefault(f"{part} {side}", []).append(block)
+    levels = dict[str, list[Block]]()
+    for block in network.blocks:
+        levels.setdefault(f"{block.spec.part} {block.spec.side}", []).append(block)
     return levels
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +28,7 @@ from edm2core.diffusion.layers import (
     same,
     up,
 )
+from edm2core.diffusion.layout import BlockSpec, embedding_width, layout
 from edm2core.errors import InputError
 
 Evaluation = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
@@ -45,10 +45,6 @@ def learned(settings: NetworkSettings) -> Learned:
 def group_norm(channels: int, settings: NetworkSettings, groups: int = 32) -> nn.Module:
     """The settings' group norm, or nothing where they have none."""
     return nn.Identity() if settings.norm == "pixel" else GroupNorm(channels, settings.norm, groups)
-
-
-def embedding_width(settings: NetworkSettings) -> int:
-    return 4 * settings.channels if settings.embedding_width == "fourfold" else max(settings.multipliers) * settings.channels
 
 
 class Embedding(nn.Module):
@@ -104,35 +100,29 @@ class Attention(nn.Module):
         return (pixel_norm(y, self.epsilon, dim=2) if self.cosine else y).mT
 
 
+RESAMPLING = {None: same, "down": down, "up": up}
+
+
 class Block(nn.Module):
     """What all residual blocks share: x [N, inputs, H, W], embedding → [N, outputs, H', W']. Subclasses say how the two branches run."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        settings: NetworkSettings,
-        *,
-        resample: Callable[[Tensor], Tensor] = same,
-        attention: bool = False,
-        takes_skip: bool = False,
-    ) -> None:
+    def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
         super().__init__()
-        maps = learned(settings)
+        maps, inputs, outputs = learned(settings), spec.inputs, spec.outputs
+        self.spec, self.number = spec, number  # its number among the network's blocks in the order they run
         self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
-        self.resample, self.takes_skip = resample, takes_skip
-        self.number = 0  # of the network's blocks in the order they run
+        self.resample = RESAMPLING[spec.resample]
         self.shifts = settings.conditioning == "scale_and_shift"
         self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps, gain=self.ops.silu)
         self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
         self.skip = Conv(inputs, outputs, 1, maps) if inputs != outputs else nn.Identity()
-        self.conv1 = Conv(self.conv1_inputs(inputs, outputs), outputs, 3, maps, gain=self.ops.silu)
+        self.conv1 = Conv(self.conv1_inputs(spec), outputs, 3, maps, gain=self.ops.silu)
         self.conv2 = Conv(outputs, outputs, 3, maps, ends=True, gain=self.ops.silu * self.ops.residual)
-        self.attention = Attention(outputs, settings) if attention else None
+        self.attention = Attention(outputs, settings) if spec.attention else None
 
     @staticmethod
-    def conv1_inputs(inputs: int, outputs: int) -> int:
-        return inputs
+    def conv1_inputs(spec: BlockSpec) -> int:
+        return spec.inputs
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         """The main and the residual branch, both [N, outputs, H', W']; every SiLU's constant is in the map after it."""
@@ -160,9 +150,9 @@ class Block(nn.Module):
 class GroupNormBlock(Block):
     """Encoder and decoder block up to config E: normalised before each convolution, resampled in both branches."""
 
-    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
-        super().__init__(inputs, outputs, settings, **options)
-        self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (inputs, outputs))
+    def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
+        super().__init__(spec, number, settings)
+        self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (spec.inputs, spec.outputs))
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         y = self.conv1(self.resample(F.silu(self.norm1(x))))
@@ -173,13 +163,13 @@ class GroupNormBlock(Block):
 class PixelNormEncoderBlock(Block):
     """Encoder block from config F on: the main branch is resampled, projected and normalised before the residual leaves it."""
 
-    def __init__(self, inputs: int, outputs: int, settings: NetworkSettings, **options: Any) -> None:
-        super().__init__(inputs, outputs, settings, **options)
+    def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
+        super().__init__(spec, number, settings)
         self.epsilon = settings.pixel_epsilon
 
     @staticmethod
-    def conv1_inputs(inputs: int, outputs: int) -> int:
-        return outputs
+    def conv1_inputs(spec: BlockSpec) -> int:
+        return spec.outputs
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
@@ -194,6 +184,12 @@ class PixelNormDecoderBlock(Block):
         x = self.resample(x)
         y = F.silu(self.modulate(self.conv1(F.silu(x)), embedding))
         return self.skip(x), self.conv2(self.drop(y, keys))
+
+
+def block_kind(spec: BlockSpec, settings: NetworkSettings) -> type[Block]:
+    if settings.norm != "pixel":
+        return GroupNormBlock
+    return PixelNormEncoderBlock if spec.kind == "encoder" else PixelNormDecoderBlock
 
 
 class Head(nn.Module):
@@ -220,38 +216,12 @@ class UNet(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.settings, self.ops = settings, operations(settings)
-        encoder_block = PixelNormEncoderBlock if settings.norm == "pixel" else GroupNormBlock
-        decoder_block = PixelNormDecoderBlock if settings.norm == "pixel" else GroupNormBlock
-        middle_block = encoder_block if settings.middle == "encoder" else decoder_block
-        widths = [settings.channels * multiplier for multiplier in settings.multipliers]
-        attends = [settings.resolution >> level in settings.attention_resolutions for level in range(len(widths))]
-
         self.embedding = Embedding(settings)
         self.stem = Conv(settings.image_channels + (not settings.biases), settings.channels, 3, learned(settings))
-        width = settings.channels
-        skips = [width]
-        encoder: list[Block] = []
-        for level, (outputs, attention) in enumerate(zip(widths, attends, strict=True)):
-            for _ in range(settings.blocks - 1):
-                encoder.append(encoder_block(width, outputs, settings, attention=attention))
-                skips.append(width := outputs)
-            if level < len(widths) - 1:
-                encoder.append(encoder_block(width, width, settings, resample=down))
-                skips.append(width)
-        self.encoder = nn.ModuleList(encoder)
-        self.middle = nn.ModuleList([middle_block(width, width, settings, attention=True), middle_block(width, width, settings)])
-
-        decoder: list[Block] = []
-        for level in reversed(range(len(widths))):
-            for _ in range(settings.blocks):
-                decoder.append(decoder_block(width + skips.pop(), widths[level], settings, attention=attends[level], takes_skip=True))
-                width = widths[level]
-            if level > 0:
-                decoder.append(decoder_block(width, width, settings, resample=up))
-        self.decoder = nn.ModuleDict({f"out_{number}": block for number, block in enumerate(decoder, start=1)})
+        blocks = [block_kind(spec, settings)(spec, number, settings) for number, spec in enumerate(layout(settings))]
+        self.encoder, self.middle = (nn.ModuleList(b for b in blocks if b.spec.part == part) for part in ("encoder", "middle"))
+        self.decoder = nn.ModuleDict({b.spec.name: b for b in blocks if b.spec.part == "decoder"})
         self.head = Head(settings)
-        for number, block in enumerate(self.blocks):
-            block.number = number
         self.checkpointed = False  # in training, compute each block's activations again in the backward instead of keeping them
         self.fast: tuple[int, Evaluation] | None = None  # `evaluate` compiled, and for batches of which size
 
@@ -260,9 +230,9 @@ class UNet(nn.Module):
         """All blocks in the order they run."""
         return [block for part in (self.encoder, self.middle, self.decoder.values()) for block in part if isinstance(block, Block)]
 
-    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, skips: list[Tensor], keys: Tensor | None) -> Tensor:
+    def _run(self, block: Block, x: Tensor, embedding: Tensor, skips: list[Tensor], keys: Tensor | None) -> Tensor:
         """A block's output; the last skip is taken off the list and joined to the input of a block that takes one."""
-        skip = skips.pop() if block.takes_skip else None
+        skip = skips.pop() if block.spec.skip else None
 
         def run(x: Tensor, skip: Tensor | None, embedding: Tensor, keys: Tensor | None) -> Tensor:
             y: Tensor = block(x if skip is None else self.ops.cat(x, skip, 0.5), embedding, keys)
@@ -273,24 +243,17 @@ class UNet(nn.Module):
         y: Tensor = checkpoint(run, x, skip, embedding, keys, use_reentrant=False, preserve_rng_state=False)  # nothing in it is drawn
         return y
 
-    @property
-    def block_names(self) -> tuple[str, ...]:
-        """The decoder's blocks in the order they run."""
-        return tuple(self.decoder)
-
     def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """Each decoder block's name and output [N, C_k, H_k, W_k]; a block runs only when it is asked for."""
         embedding = self.embedding(c_noise, labels)
         x = self.stem(x if self.settings.biases else torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
-        for block in self.encoder:
+        for block in self.blocks:
             x = self._run(block, x, embedding, skips, keys)
-            skips.append(x)
-        for block in self.middle:
-            x = self._run(block, x, embedding, skips, keys)
-        for name, block in self.decoder.items():
-            x = self._run(block, x, embedding, skips, keys)
-            yield name, x
+            if block.spec.part == "encoder":
+                skips.append(x)
+            if block.spec.part == "decoder":
+                yield block.spec.name, x
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         size, fast = self.fast or (0, self.evaluate)
@@ -308,8 +271,8 @@ class UNet(nn.Module):
 
         Nothing after the last named block is computed. Raises InputError for a name that is not a decoder block.
         """
-        wanted = set(self.block_names if blocks is None else blocks)
-        if unknown := wanted - set(self.block_names):
+        wanted = set(self.decoder if blocks is None else blocks)
+        if unknown := wanted - set(self.decoder):
             raise InputError(
                 f"The network has no block named {', '.join(sorted(unknown))}.",
                 do_next=f"Choose among out_1 … out_{len(self.decoder)}.",

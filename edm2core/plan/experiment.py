@@ -16,6 +16,7 @@ from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, Place, load, read_text, without_secrets
+from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
 from edm2core.metrics.names import EXTRACTORS, FRECHET, IN_WORDS, METRICS, Metric, metric, split
@@ -219,7 +220,7 @@ def _written(document: Document, setting: str) -> str:
 
 def _blocks_exist(document: Document, recipe: Recipe) -> None:
     """Every block that is to be probed is one of the network's."""
-    names = recipe.network.block_names
+    names = block_names(recipe.network)
     if unknown := [block for block in recipe.probe.blocks if block not in names and recipe.probe.blocks != ("all",)]:
         raise InputError(
             f"The network of {recipe.name} has no decoder block {', '.join(unknown)}.",

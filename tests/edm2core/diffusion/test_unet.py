@@ -36,8 +36,8 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_blocks_are_numbered_in_the_order_they_run_up_blocks_included(network: UNet) -> None:
-    assert network.block_names == ("out_1", "out_2", "out_3", "out_4", "out_5")
-    assert [name for name, block in network.decoder.items() if not block.takes_skip] == ["out_3"]
+    assert list(network.decoder) == ["out_1", "out_2", "out_3", "out_4", "out_5"]
+    assert [name for name, block in network.decoder.items() if not block.spec.skip] == ["out_3"]
     assert [tuple(f.shape) for f in network.features(*inputs()).values()] == [(3, 64)] * 3 + [(3, 32)] * 2
 
 
