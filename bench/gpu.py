@@ -23,7 +23,7 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import compute
-from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.networks import build_network
 from edm2core.stages.sample import compile_network, draw_images
 from pipelines.estimate import GPUS
@@ -113,7 +113,7 @@ def product_draw(recipe: str, count: int, noise_levels: int, device: str, compil
     torch.manual_seed(0)
     compute(tf32=True)
     made = Denoiser(build_network(settings.network), settings.diffusion).requires_grad_(False).eval()
-    denoiser = prepare(made, torch.device(device))
+    denoiser = prepare_for_inference(made, torch.device(device))
     sampler = SampleSettings.model_validate({"steps": noise_levels, "precision": "bf16"})
     if compiled:
         compile_network(denoiser, sampler, count)

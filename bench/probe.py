@@ -18,7 +18,7 @@ from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import ProbeSettings, TrajectorySettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.data.prepared import Prepared
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.sampler import probe_sigma
@@ -52,7 +52,7 @@ def study(trained: int = TRAINED) -> Study:
     recipe = load_recipe(RECIPE, {"data.test_share": 0.5})
     store = open_store(tempfile.mkdtemp())
     work = _workspace(store.uri, "prepare", {}, {})
-    work.metadata |= prepare(recipe.data, None, work.out)
+    work.metadata |= prepare_data(recipe.data, None, work.out)
     data = _commit(work)
     prepared = load_prepared(open_inputs(_task("probe", {}, {"data": data}), store, work.out.parent)["data"].all())
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)

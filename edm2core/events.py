@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from edm2core.addresses import redacted
+from edm2core.words import duration
 
 MARK = "@edm2 "
 
@@ -84,18 +85,3 @@ def numbers(event: dict[str, Any]) -> str:
     if event.get("eta_s"):
         parts.append(f"{duration(event['eta_s'])} left")
     return " · ".join(parts)
-
-
-def size(count: float) -> str:
-    """Bytes in words: 1.5 kB, 2.2 MB, 10.0 GB."""
-    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e5 else (1e3, "kB")
-    return f"{count / unit:,.1f} {name}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 2 min 05 s."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,9 +1,11 @@
-"""Text that any file, page and terminal can hold, whatever names came in."""
+"""Numbers in words, and text that any file, page and terminal can hold."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+NOTHING = "—"  # in place of a number that is not known
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -19,6 +21,35 @@ def printable(found: Any) -> Any:
     if isinstance(found, dict):
         return {printable(name): printable(part) for name, part in found.items()}
     return [printable(part) for part in found] if isinstance(found, list | tuple) else found
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: 0.4 s, 12 s, 2 min 05 s, 3 h 20 min; a dash for None."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.5 kB, 2.2 MB, 10.0 GB."""
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e5 else (1e3, "kB")
+    return f"{count / unit:,.1f} {name}"
+
+
+def count(number: float | None) -> str:
+    """A large number in three digits: 39.5 M; a dash for None."""
+    if number is None:
+        return NOTHING
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:g}"
 
 
 def _number(match: re.Match[str]) -> str:

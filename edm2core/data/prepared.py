@@ -30,7 +30,7 @@ class Prepared:
 
 
 def load_prepared(folder: Path) -> Prepared:
-    """The data set that `prepare` wrote. Raises InputError where there is none, IntegrityError where its files do not fit together."""
+    """The data set that `prepare_data` wrote. Raises InputError where there is none, IntegrityError where its files do not fit together."""
     try:
         info = json.loads((folder / INFO).read_bytes())
         shape, counts = tuple(info["shape"]), info["counts"]

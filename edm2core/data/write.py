@@ -26,7 +26,7 @@ TOLERANCE = 0.2  # relative, of the standard deviation that the diffusion model 
 Progress = Callable[[int, int], None]  # images done, of all
 
 
-def prepare(
+def prepare_data(
     settings: DataSettings, source: Path | None, out: Path, progress: Progress | None = None, revised: bool = True
 ) -> dict[str, Any]:
     """Write the prepared form of `source` (what `fetch` returned) into the folder `out`, which is new or empty; returns dataset.json.

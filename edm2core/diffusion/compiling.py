@@ -20,7 +20,7 @@ TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Compiled:
     """What came of compiling; `words` for people."""
 
     adopted: bool
@@ -34,7 +34,7 @@ def wanted(compile: Compile, device: torch.device, seconds_left: float, work: st
     return compile == "always"
 
 
-def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Outcome:
+def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Compiled:
     """Compile `network` for batches of `size`, if what `run` gives, which runs it on such a batch, is the same with it as without.
 
     `options` are torch.compile's.
@@ -51,9 +51,9 @@ def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precisi
         why = f"its numbers are off by {difference:.1%}, more than {TOLERANCE[precision]:.1%}"
     took = f"{time.monotonic() - began:.0f} s"
     if difference <= TOLERANCE[precision]:
-        return Outcome(True, f"The network is compiled for batches of {size} in {took}; its numbers are the same to {difference:.1e}.")
+        return Compiled(True, f"The network is compiled for batches of {size} in {took}; its numbers are the same to {difference:.1e}.")
     network.fast = None
-    return Outcome(False, f"The network runs as it is, since compiling it failed after {took}: {why}.")
+    return Compiled(False, f"The network runs as it is, since compiling it failed after {took}: {why}.")
 
 
 @torch.no_grad()

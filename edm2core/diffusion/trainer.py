@@ -20,7 +20,7 @@ from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.applied import Applied
 from edm2core.diffusion.averages import Average, FixedEma, PowerEma
-from edm2core.diffusion.compiling import Outcome, adopt
+from edm2core.diffusion.compiling import Compiled, adopt
 from edm2core.diffusion.denoiser import Denoiser, Objective, noise_levels
 from edm2core.diffusion.devices import autocast, compute
 from edm2core.diffusion.dropout import dropout_keys
@@ -203,7 +203,7 @@ class Trainer:
         torch.autograd.backward(self.scaler.scale(loss * (self.gradient_scale * self.world_size)))  # DDP divides by the world size
         return loss.detach()
 
-    def compile(self, **options: Any) -> Outcome:
+    def compile(self, **options: Any) -> Compiled:
         """Compile the network, if loss and gradients of the coming step's first part are the same then; between steps, by all processes.
 
         `options` are torch.compile's. Parts of other sizes, as in an epoch's last batch, run as before.
@@ -225,7 +225,7 @@ class Trainer:
             dist.all_reduce(all_adopted, dist.ReduceOp.MIN)
             if outcome.adopted and not bool(all_adopted):
                 network.fast = None
-                return Outcome(False, "The network runs as it is, since compiling it failed in another process.")
+                return Compiled(False, "The network runs as it is, since compiling it failed in another process.")
         return outcome
 
     def _update(self, images: int) -> None:

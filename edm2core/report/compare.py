@@ -19,9 +19,9 @@ from edm2core.report.sciences import sciences
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
 from edm2core.report.summary import Column, Line, Table, recipes, tables
+from edm2core.words import NOTHING
 
 SECTIONS = ("data", "start", "network", "diffusion", "training", "sample", "reference", "probe")
-NOTHING = "—"
 DRAWN = ("sample", "snapshot", "ema")  # stages of inputs that are what is compared, not what it is held against
 
 

@@ -13,7 +13,6 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from edm2core.events import size
 from edm2core.plan.manifest import Ref, diff_path
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
@@ -30,7 +29,7 @@ from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, recipes, tables
-from edm2core.words import printable
+from edm2core.words import NOTHING, count, duration, printable, size
 
 STAGES = {
     "prepare": "data",
@@ -191,7 +190,7 @@ def _epochs(figures: list[Figure]) -> list[int]:
 def value(number: float | None, metric: str = "") -> str:
     """A measured value with as many digits as mean something."""
     if number is None:
-        return "—"
+        return NOTHING
     return f"{number:.2f}" if is_probe(metric) or abs(number) >= 1 else f"{number:.3g}"
 
 
@@ -203,26 +202,6 @@ def manifest(ref: Ref) -> str:
 def diff(sha256: str) -> str:
     """The way from a report in its run's folder to how a changed working tree differed."""
     return f"../../{diff_path(sha256)}"
-
-
-def count(number: float | None) -> str:
-    """A large number in short: 39.5 M."""
-    if number is None:
-        return "—"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number:g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in words: 2 h 05 min."""
-    if seconds is None:
-        return "—"
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _data(report: Report) -> list[dict[str, Any]]:

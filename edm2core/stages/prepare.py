@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.data.split import blocks_of
 from edm2core.data.varied import checked
 from edm2core.events import emit
@@ -18,7 +18,7 @@ def run(work: Workspace) -> None:
     if work.rank:
         return
     progress = lambda done, total: work.progress(done, total, unit="images")  # noqa: E731
-    work.metadata |= prepare(data_settings(work.settings), data_source(work), work.out, progress, bool(work.settings.get("revised")))
+    work.metadata |= prepare_data(data_settings(work.settings), data_source(work), work.out, progress, bool(work.settings.get("revised")))
     deque(checked(blocks_of(load_prepared(work.out).train_images), "training images"), maxlen=0)
     if work.metadata.get("warning"):
         emit("warning", message=work.metadata["warning"])

@@ -19,7 +19,7 @@ from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
 from edm2core.data.split import ClassCount, enough_to_probe
 from edm2core.diffusion.devices import compute, pick_device
-from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.probe import (
     PIXELS,
     Cached,
@@ -262,7 +262,7 @@ def check(data: Prepared, settings: ProbeSettings, where: str) -> None:
 def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[Features_, list[Cell]]:
     if "snapshot" not in work.inputs:
         return lambda _: pixel_features, [PIXELS]
-    denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)
+    denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)
     return lambda cells: denoiser_features(denoiser, cells, settings.precision), cells_of(settings, denoiser.block_names)
 
 

@@ -21,7 +21,7 @@ from edm2core.config.settings import SampleSettings
 from edm2core.diffusion.compiling import adopt, wanted
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import DTYPES, autocast, compute, pick_device
-from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.sampler import between, drawn_labels, heun, latents, to_uint8
 from edm2core.errors import EdmError
 from edm2core.events import emit
@@ -136,7 +136,7 @@ def _images(
 
 def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
     compute(tf32=not settings.exact, deterministic=settings.exact)
-    denoiser = prepare(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
+    denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
     # a batch can take minutes on a CPU: look between network evaluations
     denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())
     return denoiser

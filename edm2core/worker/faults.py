@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edm2core.errors import EdmError
-from edm2core.events import size
+from edm2core.words import size
 
 GET_ROOM = "Free some space (edm2 gc), then run again; finished work is kept."
 GET_MEMORY = (

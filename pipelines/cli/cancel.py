@@ -7,8 +7,8 @@ import click
 from components.launcher.cluster import Cluster
 from components.launcher.profile import load_profile
 from edm2core.errors import EdmError
-from edm2core.events import duration
 from edm2core.store import open_store
+from edm2core.words import duration
 from pipelines.cli.options import needed_cluster_option
 from pipelines.kubeflow.cancel import saved_states, stop_jobs, take_back
 from pipelines.kubeflow.submit import Kubeflow

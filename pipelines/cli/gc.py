@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from edm2core.events import size
 from edm2core.store import find_store
 from edm2core.store.damage import of_leases, of_run
 from edm2core.store.gc import apply, plan_gc
 from edm2core.store.leases import SILENT_S
 from edm2core.store.runs import list_runs
+from edm2core.words import size
 from pipelines.cli.options import store_option
 
 

@@ -10,13 +10,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from edm2core.events import size
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, plan
 from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
+from edm2core.words import size
 from pipelines.cli.options import experiment_argument, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.inputs.sources import absent, resolve

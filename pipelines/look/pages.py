@@ -14,11 +14,10 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from edm2core.errors import MissingError
-from edm2core.events import size
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.report.html import STAGES, duration
+from edm2core.report.html import STAGES
 from edm2core.store.summary import epochs_in_words
-from edm2core.words import printable
+from edm2core.words import NOTHING, duration, printable, size
 from pipelines.look.runs import Look, RunView
 
 PAGE = 100  # results on one page
@@ -138,7 +137,7 @@ def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
 
 
 def _when(seconds: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "—"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else NOTHING
 
 
 def _ago(age_s: float) -> str:

@@ -15,11 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edm2core.events import duration, numbers
+from edm2core.events import numbers
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
+from edm2core.words import duration
 from pipelines.run.remaining import Remaining
-from pipelines.run.task_scheduler import Outcome
+from pipelines.run.task_scheduler import TaskChange
 
 RUN_QUIET_S = 60.0  # between two lines about the whole run, where there is no terminal
 QUIET_S = 10.0  # before a task's first progress line and between two, where there is no terminal
@@ -65,7 +66,7 @@ class View:
         with self._lock:
             self._found[task.ref] = manifest.in_words
 
-    def changed(self, task: Task, outcome: Outcome) -> None:
+    def changed(self, task: Task, outcome: TaskChange) -> None:
         """A task has begun or ended."""
         self._remaining.changed(task, outcome)
         with self._lock:

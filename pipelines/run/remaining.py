@@ -11,7 +11,7 @@ from typing import Any
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task
 from pipelines.estimate import Estimate
-from pipelines.run.task_scheduler import Outcome, time_left
+from pipelines.run.task_scheduler import TaskChange, time_left
 
 EVERY_S = 2.0  # between two looks at what is left
 
@@ -42,7 +42,7 @@ class Remaining:
             self._tasks += tasks
             self._costs |= costs
 
-    def changed(self, task: Task, outcome: Outcome) -> None:
+    def changed(self, task: Task, outcome: TaskChange) -> None:
         """A task has begun or ended."""
         with self._lock:
             if outcome.state == "running":

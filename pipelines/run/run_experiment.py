@@ -26,8 +26,7 @@ from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, plan
 from edm2core.provenance.made_by import made_by
-from edm2core.report import Outcome as Reported
-from edm2core.report import RunInfo, collect
+from edm2core.report import Outcome, RunInfo, collect
 from edm2core.report.recheck import rechecks
 from edm2core.store import open_store
 from edm2core.store.results import load, manifests
@@ -42,7 +41,7 @@ from pipelines.run.live_report import LiveReport
 from pipelines.run.lost_snapshots import gone, refuse
 from pipelines.run.places import Place
 from pipelines.run.remaining import Remaining
-from pipelines.run.task_scheduler import Outcome, run_tasks
+from pipelines.run.task_scheduler import TaskChange, run_tasks
 from pipelines.run.tracker import Tracker
 
 NEVER_BEGUN = "It had not begun when the run was stopped."
@@ -104,7 +103,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
         # A training that this run started may have made the next snapshot before that was asked for.
         return there and work_ref(task) not in worked_on
 
-    def changed(task: Task, outcome: Outcome) -> None:
+    def changed(task: Task, outcome: TaskChange) -> None:
         view.changed(task, outcome)
         if tracker:
             tracker.changed()
@@ -114,7 +113,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
         record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
 
     command = redacted(shlex.join(["edm2", *sys.argv[1:]]))
-    outcomes: dict[Ref, Outcome] = {}
+    outcomes: dict[Ref, TaskChange] = {}
 
     def write_so_far() -> None:
         known = dict(outcomes)
@@ -169,10 +168,10 @@ def _standing_on(tasks: list[Task], only: str, path: Path) -> list[Task]:
     return [task for task in tasks if task.ref in found]
 
 
-def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> dict[Ref, Reported]:
+def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, TaskChange]) -> dict[Ref, Outcome]:
     logs = {task.ref: _log_of(record, task) for task in tasks if task.ref in outcomes and outcomes[task.ref].state == "failed"}
     why = {"waiting": NEVER_BEGUN}
-    return {ref: Reported(o.state, str(o.error or why.get(o.state, "")), logs.get(ref, "")) for ref, o in outcomes.items()}
+    return {ref: Outcome(o.state, str(o.error or why.get(o.state, "")), logs.get(ref, "")) for ref, o in outcomes.items()}
 
 
 def _log_of(record: Run, task: Task) -> str:
@@ -183,7 +182,7 @@ def _log_of(record: Run, task: Task) -> str:
     return f"{record.store.uri}/{pods}" if any(record.store.list(f"{pods}/")) else ""
 
 
-def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, Outcome]) -> None:
+def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, TaskChange]) -> None:
     failed = [(task, error) for task in tasks if (error := outcomes[task.ref].error) is not None]
     if not failed:
         return

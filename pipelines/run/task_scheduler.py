@@ -19,7 +19,7 @@ State = Literal["waiting", "running", "done", "reused", "failed", "skipped", "in
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskChange:
     """How a task ended, or stands."""
 
     state: State
@@ -32,8 +32,8 @@ def run_tasks(
     work: Callable[[Task], bool],
     slots: int,
     stop: threading.Event,
-    changed: Callable[[Task, Outcome], None],
-) -> dict[Ref, Outcome]:
+    changed: Callable[[Task, TaskChange], None],
+) -> dict[Ref, TaskChange]:
     """Do every task by `work` (which says whether the result was there already) and return how each ended.
 
     At most `slots` tasks at once, and one evaluation more, so that snapshots are looked at while training goes on.
@@ -43,11 +43,11 @@ def run_tasks(
     by_ref = {task.ref: task for task in tasks}
     sorter: TopologicalSorter[Ref] = TopologicalSorter({task.ref: task.needs for task in tasks})
     sorter.prepare()
-    height, outcomes, begun = _heights(tasks), dict[Ref, Outcome](), set[Ref]()
+    height, outcomes, begun = _heights(tasks), dict[Ref, TaskChange](), set[Ref]()
     ready: list[Task] = []
-    running: dict[Future[Outcome], Task] = {}
+    running: dict[Future[TaskChange], Task] = {}
 
-    def end(task: Task, outcome: Outcome) -> None:
+    def end(task: Task, outcome: TaskChange) -> None:
         outcomes[task.ref] = outcome
         if outcome.state != "waiting":
             changed(task, outcome)
@@ -58,14 +58,14 @@ def run_tasks(
             ready += [by_ref[ref] for ref in sorter.get_ready()]
             for task in [t for t in ready if any(outcomes[ref].state in ("failed", "skipped") for ref in t.needs)]:
                 ready.remove(task)
-                end(task, Outcome("skipped"))
+                end(task, TaskChange("skipped"))
             if stop.is_set():
                 for task in ready:
-                    end(task, Outcome("waiting"))
+                    end(task, TaskChange("waiting"))
                 ready = []
             for task in _next(ready, list(running.values()), begun, height, slots):
                 ready.remove(task)
-                changed(task, Outcome("running"))
+                changed(task, TaskChange("running"))
                 running[pool.submit(_outcome, work, task)] = task
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -109,15 +109,15 @@ def _next(ready: list[Task], running: list[Task], begun: set[Ref], height: Mappi
     return chosen
 
 
-def _outcome(work: Callable[[Task], bool], task: Task) -> Outcome:
+def _outcome(work: Callable[[Task], bool], task: Task) -> TaskChange:
     begun = time.monotonic()
     try:
         state: State = "reused" if work(task) else "done"
-        return Outcome(state, None, time.monotonic() - begun)
+        return TaskChange(state, None, time.monotonic() - begun)
     except Interrupted:
-        return Outcome("interrupted", None, time.monotonic() - begun)
+        return TaskChange("interrupted", None, time.monotonic() - begun)
     except EdmError as error:
-        return Outcome("failed", error, time.monotonic() - begun)
+        return TaskChange("failed", error, time.monotonic() - begun)
 
 
 def _fits(task: Task, running: list[Task], slots: int) -> bool:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from edm2core.events import in_words, line, readable, size
+from edm2core.events import in_words, line, readable
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,3 @@ def test_it_says_when() -> None:
 def test_a_damaged_or_endless_line_stays_as_it_is() -> None:
     assert readable('@edm2 {"kind":"prog') == '@edm2 {"kind":"prog'
     assert readable('@edm2 {"kind":"progress","done":1,"total":0}') == "progress"
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(0, "0.0 kB"), (1500, "1.5 kB"), (2.2e6, "2.2 MB"), (1e10, "10.0 GB"), (5.888e16, "58,880,000.0 GB")]
-)
-def test_bytes_are_said_in_a_unit_that_fits(count: float, words: str) -> None:
-    assert size(count) == words

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edm2core.config.settings import DataSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.errors import InputError
 
 
@@ -76,7 +76,7 @@ def cifar10(n: int = 4, **changes: bytes | None) -> dict[str, bytes]:
 
 def prepared(tmp_path: Path, members: dict[str, bytes], form: str = "cifar10") -> Any:
     source = tar(tmp_path / "cifar.tar.gz", members)
-    prepare(DataSettings(format=form, source=str(source)), source, tmp_path / "out")  # type: ignore[arg-type]
+    prepare_data(DataSettings(format=form, source=str(source)), source, tmp_path / "out")  # type: ignore[arg-type]
     return load_prepared(tmp_path / "out")
 
 
@@ -111,7 +111,7 @@ def test_an_unpacked_folder_serves_as_well(tmp_path: Path) -> None:
     folder.mkdir()
     for name, data in cifar10().items():
         (tmp_path / name).write_bytes(data)
-    info = prepare(DataSettings(format="cifar10", source=str(folder)), folder, tmp_path / "out")
+    info = prepare_data(DataSettings(format="cifar10", source=str(folder)), folder, tmp_path / "out")
     assert info["counts"]["train"] == 20
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from edm2core.config.settings import DataSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import open_files
 from edm2core.data.folders import survey
@@ -47,7 +47,7 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
 def prepared(source: Path, resolution: int = 8, test_share: float = 0.2) -> Any:
     out = source.with_name("out-" + source.name)
     settings = DataSettings(format="images", source=str(source), resolution=resolution, test_share=test_share)
-    prepare(settings, source, out)
+    prepare_data(settings, source, out)
     return load_prepared(out)
 
 
@@ -280,7 +280,7 @@ def test_images_can_be_read_as_grey(tmp_path: Path) -> None:
     assert decode(image, 8, "x", channels=1).tolist() == np.full((1, 8, 8), 76).tolist()
     source = write(tmp_path / "data", dict.fromkeys(TWO_SPLITS, image))
     settings = DataSettings(format="images", source=str(source), resolution=8, channels=1)
-    assert prepare(settings, source, tmp_path / "out")["shape"] == [1, 8, 8]
+    assert prepare_data(settings, source, tmp_path / "out")["shape"] == [1, 8, 8]
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_class_names_that_are_not_utf8_are_shown_by_their_bytes(tmp_path: Path) 
     with open(os.path.join(os.fsencode(tmp_path / "data"), b"caf\xe9", b"\xff.png"), "wb") as file:
         file.write(b"no image")
     with pytest.raises(InputError) as caught:
-        prepare(DataSettings(format="images", source="x", resolution=8), tmp_path / "data", tmp_path / "again")
+        prepare_data(DataSettings(format="images", source="x", resolution=8), tmp_path / "data", tmp_path / "again")
     assert "caf\\xe9" in str(caught.value).encode().decode()
 
 
@@ -408,7 +408,7 @@ def test_what_the_first_version_read_otherwise_is_refused_where_the_plan_does_no
     source = write(tmp_path / "data", TWO_SPLITS | {"train/cat/9.png": saved(transparent((0, 0, 0)))})
     settings = DataSettings(format="images", source=str(source), resolution=8)
     with pytest.raises(InputError, match="read otherwise than when this was planned"):
-        prepare(settings, source, tmp_path / "out", revised=False)
+        prepare_data(settings, source, tmp_path / "out", revised=False)
     assert not (tmp_path / "out").exists()
 
 

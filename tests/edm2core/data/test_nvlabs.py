@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from edm2core.config.settings import DataSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.data.folders import survey
 from edm2core.errors import InputError
 
@@ -39,7 +39,7 @@ def archive(path: Path, content: Any, prefix: str = "", **more: bytes) -> Path:
 
 
 def prepared(path: Path) -> Any:
-    prepare(DataSettings(format="images", source=str(path), resolution=8, test_share=0), path, path.with_name("out"))
+    prepare_data(DataSettings(format="images", source=str(path), resolution=8, test_share=0), path, path.with_name("out"))
     return load_prepared(path.with_name("out"))
 
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from edm2core.config.settings import DataSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.errors import InputError, IntegrityError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    prepare(DataSettings(format="digits"), None, tmp_path / "out")
+    prepare_data(DataSettings(format="digits"), None, tmp_path / "out")
     return tmp_path / "out"
 
 

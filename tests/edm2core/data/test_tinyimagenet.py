@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edm2core.config.settings import DataSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.errors import InputError
 
 ROOT = "tiny-imagenet-200/"
@@ -44,7 +44,7 @@ def prepared(tmp_path: Path, content: dict[str, bytes], **settings: Any) -> Any:
     with zipfile.ZipFile(source, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, data)
-    prepare(DataSettings(format="tinyimagenet", source=str(source), **settings), source, tmp_path / "out")
+    prepare_data(DataSettings(format="tinyimagenet", source=str(source), **settings), source, tmp_path / "out")
     return load_prepared(tmp_path / "out")
 
 
@@ -66,7 +66,7 @@ def test_an_unpacked_folder_serves_as_well(tmp_path: Path) -> None:
     for name, data in members().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    info = prepare(DataSettings(format="tinyimagenet", source="x"), tmp_path, tmp_path / "out")
+    info = prepare_data(DataSettings(format="tinyimagenet", source="x"), tmp_path, tmp_path / "out")
     assert info["counts"]["per_class"] == {"train": [2, 1], "test": [1, 1]}
 
 

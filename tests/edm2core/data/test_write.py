@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from edm2core.config.settings import DataSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.errors import EdmError, InputError
 
 DIGITS = DataSettings(format="digits")
@@ -24,7 +24,7 @@ def image_folder(folder: Path, images: dict[str, np.ndarray]) -> DataSettings:
 def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     settings = image_folder(tmp_path / "data", {f"a/{n}.png": generator.integers(0, 200, (4, 4, 3), dtype=np.uint8) for n in range(300)})
-    info = prepare(settings, tmp_path / "data", tmp_path / "out")
+    info = prepare_data(settings, tmp_path / "data", tmp_path / "out")
     data = load_prepared(tmp_path / "out")
     unit = np.asarray(data.train_images) / 255
     assert info["mean"] == pytest.approx(unit.mean(axis=(0, 2, 3)).tolist(), abs=1e-12)
@@ -35,23 +35,23 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
 def test_equal_pixels_cannot_be_standardised(tmp_path: Path) -> None:
     settings = image_folder(tmp_path / "data", {"a/1.png": np.full((4, 4, 3), 9, np.uint8)})
     with pytest.raises(InputError, match="All pixels are equal"):
-        prepare(settings, tmp_path / "data", tmp_path / "out")
+        prepare_data(settings, tmp_path / "data", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_progress_counts_images_up_to_all(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    prepare(DIGITS, None, tmp_path / "out", lambda done, total: seen.append((done, total)))
+    prepare_data(DIGITS, None, tmp_path / "out", lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert seen[-1] == (1797, 1797)
 
 
 def test_an_empty_folder_may_stand_there_and_a_full_one_may_not(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    prepare(DIGITS, None, tmp_path / "out")
+    prepare_data(DIGITS, None, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match="not empty"):
-        prepare(DIGITS, None, tmp_path / "out")
+        prepare_data(DIGITS, None, tmp_path / "out")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
 
@@ -60,7 +60,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(DIGITS, None, tmp_path / "out", interrupt)
+        prepare_data(DIGITS, None, tmp_path / "out", interrupt)
     assert not list(tmp_path.iterdir())
 
 
@@ -69,7 +69,7 @@ def test_a_disk_that_cannot_hold_it_is_an_error_with_words(tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(EdmError, match=r"cannot be written(.|\n)*out(.|\n)*Free some space"):
-            prepare(DIGITS, None, tmp_path / "out")
+            prepare_data(DIGITS, None, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
@@ -77,7 +77,7 @@ def test_a_disk_that_cannot_hold_it_is_an_error_with_words(tmp_path: Path) -> No
 
 def test_a_missing_source_is_an_error_with_words(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
-        prepare(DataSettings(format="cifar10", source="x"), tmp_path / "nowhere", tmp_path / "out")
+        prepare_data(DataSettings(format="cifar10", source="x"), tmp_path / "nowhere", tmp_path / "out")
 
 
 def test_importing_the_package_stays_light() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.compiling import COST_S, Outcome, adopt, wanted
+from edm2core.diffusion.compiling import COST_S, Compiled, adopt, wanted
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.trainer import Trainer
@@ -98,7 +98,7 @@ def test_numbers_that_are_not_finite_are_never_the_same() -> None:
         with torch.no_grad():
             return [network(x, c_noise)]
 
-    outcome: Outcome = adopt(network, 2, run, "fp32", backend="eager")
+    outcome: Compiled = adopt(network, 2, run, "fp32", backend="eager")
     assert not outcome.adopted
 
 

@@ -26,7 +26,7 @@ from edm2core.config.settings import SampleSettings, TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import compute
-from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.trainer import Trainer
 from edm2core.stages.sample import draw_images
@@ -50,7 +50,7 @@ def denoiser(config: str) -> Denoiser:
     made = Denoiser(build_network(recipe.network), recipe.diffusion).requires_grad_(False).eval()
     for gain in (parameter for parameter in made.parameters() if parameter.ndim == 0):
         gain.fill_(1.0)  # that of G's output starts at 0, which would hide everything
-    return prepare(made, torch.device("cpu"))
+    return prepare_for_inference(made, torch.device("cpu"))
 
 
 def drawn(config: str, cuts: list[int]) -> Tensor:

@@ -23,7 +23,7 @@ from edm2core.diffusion.applied import Applied
 from edm2core.diffusion.averages import FixedEma
 from edm2core.diffusion.compiling import adopt
 from edm2core.diffusion.denoiser import Denoiser, Objective, training_loss
-from edm2core.diffusion.folding import prepare
+from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
 from edm2core.snapshots.checkpoints import fx_names, load_fx_tensors
@@ -39,7 +39,7 @@ LOSS, THREE_STEPS, SCHEDULE = 5e-6, 1e-4, 1e-6
 # Every way to run the network must give the same numbers; a path returns what is called in place of the denoiser.
 PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "as loaded": lambda denoiser: denoiser,
-    "prepared": lambda denoiser: prepare(copy.deepcopy(denoiser), torch.device("cpu")),
+    "prepared": lambda denoiser: prepare_for_inference(copy.deepcopy(denoiser), torch.device("cpu")),
 }
 
 
@@ -151,7 +151,7 @@ def test_the_images_of_six_sampler_steps(trained: Trained, denoiser: Denoiser) -
 @pytest.mark.parametrize("trained", [(config, True) for config in CONFIGS], indirect=True, ids=str)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, backend: str) -> None:
-    tensors, fast = trained.tensors, prepare(copy.deepcopy(trained.average), torch.device("cpu"))
+    tensors, fast = trained.tensors, prepare_for_inference(copy.deepcopy(trained.average), torch.device("cpu"))
     x = noised(trained)
     with torch.no_grad():
         outcome = adopt(fast.network, len(x), lambda: [fast(x, 0.5)], "fp32", backend=backend)

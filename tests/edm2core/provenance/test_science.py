@@ -175,8 +175,8 @@ def test_how_a_name_is_imported_is_no_science(copy: Path) -> None:
     change(copy / "diffusion/trainer.py", "from edm2core.diffusion.training_schedule import", "from .training_schedule import")
     change(
         copy / "stages" / "prepare.py",
-        "from edm2core.data import load_prepared, prepare",
-        "from edm2core.data.prepared import load_prepared\nfrom edm2core.data.write import prepare",
+        "from edm2core.data import load_prepared, prepare_data",
+        "from edm2core.data.prepared import load_prepared\nfrom edm2core.data.write import prepare_data",
     )
     assert changed(copy) == set()
 

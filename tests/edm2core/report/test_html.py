@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import pytest
 
 from edm2core.report import Outcome, RunInfo
-from edm2core.report.html import count, duration, render, value
+from edm2core.report.html import render, value
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -264,16 +264,6 @@ def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[
     labels = [a["aria-label"] for tag, a in page.elements if tag == "div" and str(a.get("aria-label")).startswith("Results on")]
     assert labels == ["Results on cifar100", "Results on cifar10"]
     assert "samples 3000 instead of 50000" in page.text
-
-
-@pytest.mark.parametrize(("number", "words"), [(39_510_144, "39.5 M"), (302_000, "302 k"), (12, "12"), (None, "—")])
-def test_large_numbers_are_short(number: float | None, words: str) -> None:
-    assert count(number) == words
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(3.14, "3.1 s"), (59, "59 s"), (60, "1 min"), (7500, "2 h 05 min"), (None, "—")])
-def test_durations_are_in_words(seconds: float | None, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_values_have_digits_that_mean_something() -> None:

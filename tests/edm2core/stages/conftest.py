@@ -12,7 +12,7 @@ import torch
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import DataSettings, NetworkSettings
-from edm2core.data import load_prepared, prepare
+from edm2core.data import load_prepared, prepare_data
 from edm2core.data.scale import Affine
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.networks import build_network
@@ -71,7 +71,7 @@ def bench(tmp_path: Path) -> Bench:
 def digits(bench: Bench) -> Ref:
     """The prepared digits."""
     work = bench.workspace("prepare", {}, {})
-    work.metadata |= prepare(DataSettings.model_validate(load_recipe("digits/C").data.model_dump()), None, work.out)
+    work.metadata |= prepare_data(DataSettings.model_validate(load_recipe("digits/C").data.model_dump()), None, work.out)
     return bench.commit(work).ref
 
 

@@ -10,16 +10,16 @@ from edm2core.plan.tasks import Task
 from pipelines.run import console as view
 from pipelines.run.console import View
 from pipelines.run.remaining import Left, Remaining
-from pipelines.run.task_scheduler import Outcome
+from pipelines.run.task_scheduler import TaskChange
 
 TASK = Task("metrics", 1, {}, {}, "k", "C · FD at epoch 1")
 PROGRESS = {"kind": "progress", "done": 1, "total": 4, "loss": 0.5, "images_per_s": 100.0, "eta_s": 7}
 
 
-def printed(*outcomes: Outcome, **metadata: object) -> str:
+def printed(*outcomes: TaskChange, **metadata: object) -> str:
     console = Console(file=io.StringIO(), width=200)
     shown = View([TASK], console, Remaining([TASK], {}, 1))
-    shown.changed(TASK, Outcome("running"))
+    shown.changed(TASK, TaskChange("running"))
     shown.event(TASK, PROGRESS)
     if metadata:
         shown.made(TASK, Manifest("metrics", 1, "k", "t", {}, {}, {}, "a", {}, metadata))
@@ -37,30 +37,30 @@ def test_without_a_terminal_a_task_that_takes_its_time_says_how_far_it_is(monkey
 
 
 def test_a_finished_task_says_what_it_found() -> None:
-    assert "✓ C · FD at epoch 1 · 3 s · fd_digits 76.36\n" in printed(Outcome("done", None, 3.0), values={"fd_digits": 76.3567})
+    assert "✓ C · FD at epoch 1 · 3 s · fd_digits 76.36\n" in printed(TaskChange("done", None, 3.0), values={"fd_digits": 76.3567})
 
 
 def test_one_that_measures_nothing_says_how_it_went_and_of_no_time_left() -> None:
-    assert "✓ C · FD at epoch 1 · 3 s · loss 0.5 · 100 images/s\n" in printed(Outcome("done", None, 3.0))
+    assert "✓ C · FD at epoch 1 · 3 s · loss 0.5 · 100 images/s\n" in printed(TaskChange("done", None, 3.0))
 
 
 def test_a_failed_task_says_why_and_the_summary_counts_it() -> None:
-    text = printed(Outcome("failed", EdmError("The disk is full."), 2.0))
+    text = printed(TaskChange("failed", EdmError("The disk is full."), 2.0))
     assert "✗ C · FD at epoch 1 · 2 s\n  The disk is full.\n" in text
     assert "1 of 1 tasks ended (1 failed) · 0 s" in text
 
 
 def test_what_was_there_already_only_counts() -> None:
-    lines = printed(Outcome("reused")).splitlines()
+    lines = printed(TaskChange("reused")).splitlines()
     assert lines == ["1 of 1 tasks ended (1 reused) · 0 s"]
 
 
 def test_what_could_not_start_only_counts() -> None:
-    assert printed(Outcome("skipped")).splitlines() == ["1 of 1 tasks ended (1 skipped) · 0 s"]
+    assert printed(TaskChange("skipped")).splitlines() == ["1 of 1 tasks ended (1 skipped) · 0 s"]
 
 
 def test_what_it_did_itself_and_then_found_again_is_done_and_counts_once() -> None:
-    assert "1 of 1 tasks ended (1 done) · 0 s" in printed(Outcome("done", None, 3.0), Outcome("reused"))
+    assert "1 of 1 tasks ended (1 done) · 0 s" in printed(TaskChange("done", None, 3.0), TaskChange("reused"))
 
 
 def test_tasks_that_come_later_count_too() -> None:
@@ -84,8 +84,8 @@ def on_terminal(left: Left | None) -> str:
     """The first frame while one of two tasks runs and the other is done."""
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
     shown = View([TASK, replace(TASK, key="other")], console, Says(left))
-    shown.changed(replace(TASK, key="other"), Outcome("reused"))
-    shown.changed(TASK, Outcome("running"))
+    shown.changed(replace(TASK, key="other"), TaskChange("reused"))
+    shown.changed(TASK, TaskChange("running"))
     shown.event(TASK, PROGRESS)
     shown._begun -= 30.0
     console.print(shown._table())

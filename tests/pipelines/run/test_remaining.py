@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edm2core.plan.manifest import Ref
 from pipelines.estimate import Estimate
 from pipelines.run.remaining import Remaining
-from pipelines.run.task_scheduler import Outcome, run_tasks, time_left
+from pipelines.run.task_scheduler import TaskChange, run_tasks, time_left
 from tests.pipelines.run.test_task_scheduler import ignore, task
 
 
@@ -58,7 +58,7 @@ def test_nothing_is_said_before_anything_is_measured_and_only_the_least_while_so
     tasks = [task("a", stage="snapshot"), task("a2", "snapshot/a", stage="snapshot"), task("m", "snapshot/a2", stage="metrics")]
     remaining = Remaining(tasks, {one.ref: Estimate(flops) for one, flops in zip(tasks, (10.0, 30.0, 7.0), strict=True)}, 1)
     assert remaining.left() is None
-    remaining.changed(tasks[0], Outcome("running"))
+    remaining.changed(tasks[0], TaskChange("running"))
     remaining.progress(tasks[0], said(eta_s=50, seconds_per_step=1.0, total=100))
     left = remaining.left()
     assert left is not None
@@ -69,7 +69,7 @@ def test_nothing_is_said_before_anything_is_measured_and_only_the_least_while_so
 def test_a_measured_stage_takes_as_long_as_its_like_by_operations() -> None:
     tasks = [task("a", stage="metrics"), task("b", stage="metrics"), task("c", stage="metrics")]
     remaining = Remaining(tasks, {one.ref: Estimate(flops) for one, flops in zip(tasks, (10.0, 30.0, 20.0), strict=True)}, 1)
-    remaining.changed(tasks[0], Outcome("done", None, 4.0))
+    remaining.changed(tasks[0], TaskChange("done", None, 4.0))
     left = remaining.left()
     assert left is not None
     assert not left.least
@@ -79,14 +79,14 @@ def test_a_measured_stage_takes_as_long_as_its_like_by_operations() -> None:
 def test_a_running_task_that_says_how_long_it_still_takes_is_measured_until_it_has_ended() -> None:
     tasks = [task("a", stage="probe"), task("b", stage="probe"), task("c", "probe/a", stage="probe")]
     remaining = Remaining(tasks, {one.ref: Estimate(flops) for one, flops in zip(tasks, (10.0, 0.1, 20.0), strict=True)}, 2)
-    remaining.changed(tasks[1], Outcome("done", None, 4.0))  # so small that its start was most of it
-    remaining.changed(tasks[0], Outcome("running"))
+    remaining.changed(tasks[1], TaskChange("done", None, 4.0))  # so small that its start was most of it
+    remaining.changed(tasks[0], TaskChange("running"))
     remaining.progress(tasks[0], said(eta_s=16))
     left = remaining.left()
     assert left is not None
     assert not left.least
     assert left.seconds == pytest.approx(16 + (4 + 16) / 10.1 * 20, abs=0.5)
-    remaining.changed(tasks[0], Outcome("done", None, 6.0))
+    remaining.changed(tasks[0], TaskChange("done", None, 6.0))
     left = remaining.left()
     assert left is not None
     assert left.seconds == pytest.approx((4 + 6) / 10.1 * 20, abs=0.5)
@@ -95,16 +95,16 @@ def test_a_running_task_that_says_how_long_it_still_takes_is_measured_until_it_h
 def test_a_running_task_that_failed_measures_nothing() -> None:
     tasks = [task("a", stage="probe"), task("b", stage="probe")]
     remaining = Remaining(tasks, {}, 2)
-    remaining.changed(tasks[0], Outcome("running"))
+    remaining.changed(tasks[0], TaskChange("running"))
     remaining.progress(tasks[0], said(eta_s=16))
-    remaining.changed(tasks[0], Outcome("failed", None, 1.0))
+    remaining.changed(tasks[0], TaskChange("failed", None, 1.0))
     assert remaining.left() is None
 
 
 def test_nothing_is_left_when_all_have_ended() -> None:
     tasks = [task("a")]
     remaining = Remaining(tasks, {}, 1)
-    remaining.changed(tasks[0], Outcome("done", None, 4.0))
+    remaining.changed(tasks[0], TaskChange("done", None, 4.0))
     assert remaining.left() is None
 
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from edm2core.errors import EdmError, Interrupted
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task
-from pipelines.run.task_scheduler import Outcome, run_tasks
+from pipelines.run.task_scheduler import TaskChange, run_tasks
 
 
 def task(name: str, *needs: str, stage: str = "sample") -> Task:
     return Task(stage, 1, {}, {need: Ref(need.split("/")[0], need.split("/")[1]) for need in needs}, name, name)
 
 
-def ignore(_task: Task, _outcome: Outcome) -> None:
+def ignore(_task: Task, _outcome: TaskChange) -> None:
     pass
 
 
