@@ -128,13 +128,13 @@ def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say
 def _cluster(profile: Profile, record: Run, say: Callable[[str], None]) -> Backend:
     """The cluster that this pod is in, where jobs are deleted with the run's Workflow if this pod says which that is."""
     from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
-    from components.launcher.pytorchjob import PyTorchJobBackend
+    from components.launcher.cluster_backend import ClusterBackend
     from components.workflow_owner import workflow_of
 
     cluster = Cluster.connect(profile)
     owner, why = workflow_of(cluster)
     say(f"jobs belong to the Workflow {owner['name']}" if owner else f"jobs belong to nobody, since {why}")
-    return PyTorchJobBackend(profile, cluster, record, owner)
+    return ClusterBackend(profile, cluster, record, owner)
 
 
 def _follow(

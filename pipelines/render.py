@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from components.launcher.job import to_manifest
+from components.launcher.job import selector, to_manifest
+from components.launcher.job_kinds import kind_of
 from components.launcher.profile import Profile
 from components.launcher.spec import spec_of
 from edm2core.config import load_recipe, recipe_names
@@ -33,7 +35,7 @@ def usual_profile(recipe: str) -> str:
 
 
 def ready_jobs(recipe: Recipe, profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The PyTorchJob that prepares a recipe's data where they are missing, and the one that waits for them and trains to its end, seed 0.
+    """The job that prepares a recipe's data where they are missing, and the one that waits for them and trains to its end, seed 0.
 
     They have the names and make the results that an experiment with this recipe wants, so that a later one finds them. They are two so
     that what downloads need not be what trains: each has the network that its work needs (k8s/components/downloads).
@@ -64,12 +66,13 @@ def text(recipe: Recipe, profile: Profile) -> str:
     """The file of a recipe's ready jobs, with what to do with them at its top."""
     jobs = ready_jobs(recipe, profile)
     name, namespace = jobs[1]["metadata"]["name"], profile.namespace
-    hold = '{"spec": {"runPolicy": {"suspend": true}}}'
+    kind = kind_of(profile)
+    labels, suspend = selector(kind.pod_labels(name)), json.dumps(kind.suspension(True))
     head = [
         f"Prepares the data where they are not in the store, and trains {recipe.name} for {recipe.training.epochs} epochs.",
         f"Written by `edm2 render` for the profile {profile.name}.",
-        f"Follow it: kubectl -n {namespace} logs -f -l training.kubeflow.org/job-name={name} --prefix",
-        f"Stop it, its state saved: kubectl -n {namespace} patch pytorchjob {name} --type merge -p '{hold}'",
+        f"Follow it: kubectl -n {namespace} logs -f -l {labels} --prefix",
+        f"Stop it, its state saved: kubectl -n {namespace} patch {kind.name.lower()} {name} --type merge -p '{suspend}'",
     ]
     return "".join(f"# {line}\n" for line in head) + yaml.safe_dump_all(jobs, sort_keys=False, width=2**20, allow_unicode=True)
 

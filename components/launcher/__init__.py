@@ -1,1 +1,1 @@
-"""What to run (spec), where it runs (local, pytorchjob), and how it is watched."""
+"""What to run (spec), where it runs (local processes, or jobs of a cluster of some kind), and how it is watched."""

@@ -1,84 +1,167 @@
-"""The few requests that are made of a Kubernetes API server, as plain data, with words for what it refuses."""
+"""The one way to Kubernetes: requests as plain data, with one policy of time-outs and retries, and words for what is refused."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from urllib3.util import Retry
 
-from components.launcher.job import PLURAL, SELECTOR
+from components.launcher.job import SELECTOR, selector
+from components.launcher.job_kinds import JobKind, kind_of
 from components.launcher.profile import Profile
 from edm2core.errors import EdmError, InputError
 
 Object = dict[str, Any]
+Query = Mapping[str, str]
+Answer = TypeVar("Answer")
 TIMEOUT = (3, 20)  # seconds to connect, to answer
+LOG_TIMEOUT = (3, 60)  # a log that is followed may be silent for longer
+RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # of a broken connection; a redirection leads to a page to log in
+AWAY_S = 60.0  # how long `patiently` waits for an API server that is unreachable or overloaded
+AGAIN_S = 1.0  # between two of its attempts
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-JOBS = ("kubeflow.org", "v1")
+METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 
 
 class ClusterError(EdmError):
-    """The API server did not do what was asked; `status` is its HTTP status, 0 if it was not reached."""
+    """The API server did not do what was asked; `status` is its HTTP status, 0 without an answer of its own; `said` are its bare words."""
 
-    def __init__(self, what: str, status: int, *, where: str, do_next: str) -> None:
+    def __init__(self, what: str, status: int, *, where: str, do_next: str, said: str = "") -> None:
         super().__init__(what, where=where, do_next=do_next, permanent=status not in (0, 408, 429) and status < 500)
-        self.status = status
+        self.status, self.said = status, said or what.rstrip(".")
+
+
+class ApiServer:
+    """An API server of Kubernetes. Every method raises ClusterError."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        configuration.retries = RETRY
+        self._api = client.ApiClient(configuration)
+        self.host = str(configuration.host)
+
+    @classmethod
+    def connect(cls, context: str | None) -> ApiServer:
+        """That of a context of the kubeconfig; if none is named, a pod's own, elsewhere the current context's.
+
+        Raises InputError where there is no way to one: no account in the pod; no kubeconfig, or one that cannot be read or is wrong.
+        """
+        configuration = client.Configuration()
+        if context is None and IN_POD.exists():
+            try:
+                config.load_incluster_config(client_configuration=configuration)
+            except (config.ConfigException, OSError) as error:
+                raise InputError(
+                    f"This pod has no account to reach its cluster with: {error}.",
+                    where=str(IN_POD),
+                    do_next="Give the pod a ServiceAccount with automountServiceAccountToken, or the profile a `context`.",
+                ) from None
+            return cls(configuration)
+        try:
+            config.load_kube_config(context=context, client_configuration=configuration)
+            return cls(configuration)
+        except Exception as error:  # a kubeconfig may be wrong in any way: no YAML, another shape, certificates that are no base64
+            words = f"it cannot be read: {error.strerror}" if isinstance(error, OSError) else " ".join(str(error).split()).rstrip(".")
+            raise InputError(
+                f"There is no way to a cluster: {words or type(error).__name__}.",
+                where=f"context {context or 'current'} in {os.environ.get('KUBECONFIG') or '~/.kube/config'}",
+                do_next="Set KUBECONFIG to a kubeconfig that works, or name another context; `kubectl config get-contexts` lists them.",
+            ) from None
+
+    def get(self, path: str, **query: str) -> Object:
+        """What is at a path of the API."""
+        with self.errors_in_words("get", path, f"GET {path}"):
+            return self.answer("get", path, query)
+
+    def create(self, path: str, body: Object) -> Object:
+        """Create an object below a path of the API; the object as it is then."""
+        with self.errors_in_words("create", path, f"POST {path}"):
+            return self.answer("create", path, body=body)
+
+    def answer(self, verb: str, path: str, query: Query | None = None, body: Object | None = None) -> Object:
+        """The answer to a request, as plain data; raises as the libraries do, so it stands within `errors_in_words`."""
+        return dict(json.loads(self.response(verb, path, query, body).data))
+
+    def response(
+        self, verb: str, path: str, query: Query | None = None, body: Object | None = None, timeout: tuple[int, int] = TIMEOUT
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer to a request, its body not yet read; raises as the libraries do, so it stands within `errors_in_words`."""
+        response: urllib3.BaseHTTPResponse = self._api.call_api(
+            path,
+            METHODS[verb],
+            query_params=list((query or {}).items()),
+            header_params={"Accept": "*/*", "Content-Type": "application/merge-patch+json" if verb == "patch" else "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=timeout,
+        )
+        return response
+
+    @contextmanager
+    def errors_in_words(self, verb: str, resource: str, where: str) -> Iterator[None]:
+        """Raises ClusterError for what a request raises, and for an answer that is not of the API server's kind."""
+        try:
+            yield
+        except ApiException as error:
+            if 300 <= (error.status or 0) < 400:
+                raise self._not_kubernetes(where) from error
+            raise refusal(error.status or 0, _message(error), verb, resource, where) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._not_kubernetes(where) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            reason = type(error).__name__
+            raise ClusterError(
+                f"The cluster's API server at {self.host} cannot be reached: {reason}.",
+                0,
+                where=where,
+                do_next="Check the network and the profile's `context`.",
+                said=f"it cannot be reached ({reason})",
+            ) from None
+
+    def _not_kubernetes(self, where: str) -> ClusterError:
+        return ClusterError(
+            f"What answers at {self.host} is not the API server of Kubernetes: its answer is not of its kind.",
+            0,
+            where=where,
+            do_next="Check the server of the profile's `context`: is it behind a page to log in?",
+        )
 
 
 class Cluster:
-    """A namespace of a cluster. Every method raises ClusterError."""
+    """A namespace of a cluster, and this project's jobs of one kind in it. Every method raises ClusterError."""
 
-    def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        self.namespace = namespace
-        self._jobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
-        self._api = api
+    def __init__(self, api: ApiServer, namespace: str, kind: JobKind) -> None:
+        self._api, self.namespace, self._kind = api, namespace, kind
 
     @classmethod
     def connect(cls, profile: Profile) -> Cluster:
         """The profile's cluster; its own in a pod, if the profile names no context. Raises InputError if there is no way to it."""
-        try:
-            if profile.context is None and IN_POD.exists():
-                configuration = client.Configuration()
-                config.load_incluster_config(client_configuration=configuration)
-                return cls(client.ApiClient(configuration), profile.namespace)
-        except (config.ConfigException, OSError) as error:
-            raise InputError(
-                f"This pod has no account to reach its cluster with: {error}.",
-                where=str(IN_POD),
-                do_next="Give the pod a ServiceAccount with automountServiceAccountToken, or the profile a `context`.",
-            ) from None
-        return cls(api_client(profile.context), profile.namespace)
+        return cls(ApiServer.connect(profile.context), profile.namespace, kind_of(profile))
 
     def job(self, name: str) -> Object | None:
-        """The PyTorchJob of that name, or None."""
-        with self._words("get", PLURAL, name):
-            try:
-                found: Object = self._jobs.get_namespaced_custom_object(*JOBS, self.namespace, PLURAL, name, _request_timeout=TIMEOUT)
-            except ApiException as error:
-                if error.status == 404 and "page not found" not in str(error.body):
-                    return None
-                raise
-            return found
+        """The job of that name, or None."""
+        return self._ask("get", self._kind.plural, name)
 
-    def jobs(self, labels: dict[str, str] | None = None) -> list[Object]:
-        """This project's PyTorchJobs."""
-        with self._words("list", PLURAL):
-            found = self._jobs.list_namespaced_custom_object(
-                *JOBS, self.namespace, PLURAL, label_selector=_selector({**SELECTOR, **(labels or {})}), _request_timeout=TIMEOUT
-            )
-            return list(found["items"])
+    def jobs(self, labels: Mapping[str, str] | None = None) -> list[Object]:
+        """This project's jobs with these labels."""
+        return self._list(self._kind.plural, labelSelector=selector({**SELECTOR, **(labels or {})}))
 
     def create_job(self, job: Object) -> bool:
-        """Create a PyTorchJob; False if there is one of that name."""
-        with self._words("create", PLURAL, job["metadata"]["name"]):
+        """Create a job; False if there is one of that name."""
+        plural, name = self._kind.plural, job["metadata"]["name"]
+        with self._errors_in_words("create", plural, name):
             try:
-                self._jobs.create_namespaced_custom_object(*JOBS, self.namespace, PLURAL, job, _request_timeout=TIMEOUT)
+                self._api.answer("create", self._path(plural), body=job)
             except ApiException as error:
                 if error.status == 409:
                     return False
@@ -86,159 +169,111 @@ class Cluster:
             return True
 
     def patch_job(self, name: str, change: Object) -> bool:
-        """Merge `change` into a PyTorchJob; False if there is none."""
-        with self._words("patch", PLURAL, name):
-            return _there(
-                lambda: self._jobs.patch_namespaced_custom_object(*JOBS, self.namespace, PLURAL, name, change, _request_timeout=TIMEOUT)
-            )
+        """Merge `change` into a job; False if there is none of that name."""
+        return self._ask("patch", self._kind.plural, name, body=change) is not None
 
     def delete_job(self, name: str) -> bool:
-        """Delete a PyTorchJob and, by its owner references, its pods; False if there is none."""
-        with self._words("delete", PLURAL, name):
-            return _there(
-                lambda: self._jobs.delete_namespaced_custom_object(
-                    *JOBS, self.namespace, PLURAL, name, propagation_policy="Background", _request_timeout=TIMEOUT
-                )
-            )
+        """Delete a job and, by its owner references, its pods; False if there is none of that name."""
+        return self._ask("delete", self._kind.plural, name, {"propagationPolicy": "Background"}) is not None
 
     def pods(self, job: str) -> list[Object]:
-        """The pods of a PyTorchJob."""
-        with self._words("list", "pods"):
-            selector = _selector({"training.kubeflow.org/job-name": job})
-            return _items(
-                self._core.list_namespaced_pod(self.namespace, label_selector=selector, _preload_content=False, _request_timeout=TIMEOUT)
-            )
+        """The pods of the job of that name."""
+        return self._list("pods", labelSelector=selector(self._kind.pod_labels(job)))
 
     def pod(self, name: str) -> Object | None:
         """The pod of that name, or None."""
-        with self._words("get", "pods", name):
-            try:
-                found: Object = json.loads(
-                    self._core.read_namespaced_pod(name, self.namespace, _preload_content=False, _request_timeout=TIMEOUT).data
-                )
-            except ApiException as error:
-                if error.status == 404:
-                    return None
-                raise
-            return found
+        return self._ask("get", "pods", name)
 
-    def remove_pod(self, name: str, uid: str) -> bool:
-        """Forget the pod of that name and uid at once, whether its node says that it has ended or not; False if there is none."""
-        body = client.V1DeleteOptions(grace_period_seconds=0, preconditions=client.V1Preconditions(uid=uid))
-        with self._words("delete", "pods", name):
-            return _there(lambda: self._core.delete_namespaced_pod(name, self.namespace, body=body, _request_timeout=TIMEOUT))
+    def create_pod(self, pod: Object) -> None:
+        """Create a pod."""
+        with self._errors_in_words("create", "pods", pod["metadata"]["name"]):
+            self._api.answer("create", self._path("pods"), body=pod)
+
+    def remove_pod(self, name: str, uid: str = "") -> bool:
+        """Forget a pod at once, whether its node says that it has ended or not; False if there is none of that name and uid."""
+        options: Object = {"gracePeriodSeconds": 0, **({"preconditions": {"uid": uid}} if uid else {})}
+        return self._ask("delete", "pods", name, body=options) is not None
 
     def events(self, uids: set[str]) -> list[Object]:
-        """Events about these objects."""
-        with self._words("list", "events"):
-            found = _items(self._core.list_namespaced_event(self.namespace, _preload_content=False, _request_timeout=TIMEOUT))
-            return [event for event in found if event["involvedObject"].get("uid") in uids]
+        """Events about the objects with these uids."""
+        return [event for event in self._list("events") if event["involvedObject"].get("uid") in uids]
 
     def log(self, pod: str, container: str, since: str, follow: bool) -> urllib3.BaseHTTPResponse:
         """A container's output from `since` (RFC 3339, to the second) on, each line with its time; `follow` goes on as it comes."""
-        query = [("container", container), ("timestamps", "true"), ("follow", str(follow).lower())]
-        query += [("sinceTime", since)] if since else []
-        path = "/api/v1/namespaces/{namespace}/pods/{name}/log"
-        with self._words("get", "pods/log", pod):
-            response: urllib3.BaseHTTPResponse = self._api.call_api(
-                path,
-                "GET",
-                {"namespace": self.namespace, "name": pod},
-                query,
-                {"Accept": "*/*"},
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=(TIMEOUT[0], 60),
-            )
-            return response
+        query = {"container": container, "timestamps": "true", "follow": str(follow).lower(), **({"sinceTime": since} if since else {})}
+        with self._errors_in_words("get", "pods/log", pod):
+            return self._api.response("get", self._path("pods", pod) + "/log", query, timeout=LOG_TIMEOUT)
+
+    def output(self, pod: str, container: str) -> str:
+        """What a container has printed."""
+        with self._errors_in_words("get", "pods/log", pod):
+            response = self._api.response("get", self._path("pods", pod) + "/log", {"container": container})
+            return response.data.decode(errors="replace")
+
+    def _ask(self, verb: str, resource: str, name: str, query: Query | None = None, body: Object | None = None) -> Object | None:
+        """What the API server answers about an object; None if there is none of that name."""
+        with self._errors_in_words(verb, resource, name):
+            try:
+                return self._api.answer(verb, self._path(resource, name), query, body)
+            except ApiException as error:
+                if error.status == 404 and "page not found" not in str(error.body):  # which says that the whole resource is unknown
+                    return None
+                raise
+
+    def _list(self, resource: str, **query: str) -> list[Object]:
+        with self._errors_in_words("list", resource):
+            return list(self._api.answer("list", self._path(resource), query)["items"])
+
+    def _path(self, resource: str, name: str = "") -> str:
+        api = f"apis/{self._kind.group}/{self._kind.version}" if resource == self._kind.plural else "api/v1"
+        return f"/{api}/namespaces/{self.namespace}/{resource}" + (f"/{name}" if name else "")
 
     @contextmanager
-    def _words(self, verb: str, resource: str, name: str = "") -> Iterator[None]:
-        where = f"{verb} {resource} {name} in namespace {self.namespace}".replace("  ", " ")
+    def _errors_in_words(self, verb: str, resource: str, name: str = "") -> Iterator[None]:
+        where = " ".join(filter(None, [verb, resource, name, "in namespace", self.namespace]))
         try:
-            yield
-        except ApiException as error:
-            raise refusal(error.status or 0, _message(error), verb, resource, where) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ClusterError(
-                f"What answers at {self._api.configuration.host} is not the API server of Kubernetes: its answer is not of its kind.",
-                0,
-                where=where,
-                do_next="Check the server of the profile's `context`: is it behind a page to log in?",
-            ) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            host = self._api.configuration.host
-            raise ClusterError(
-                f"The cluster's API server at {host} cannot be reached: {type(error).__name__}.",
-                0,
-                where=where,
-                do_next="Check the network and the profile's `context`.",
-            ) from None
+            with self._api.errors_in_words(verb, resource, where):
+                yield
+        except ClusterError as error:
+            if error.status == 404 and resource == self._kind.plural and "namespaces" not in error.said:
+                raise no_such_kind(self._kind, where) from None
+            raise
 
 
-def api_client(context: str | None) -> client.ApiClient:
-    """The way to the API server of a context of the kubeconfig, the current one if none is named.
-
-    Raises InputError where there is none: no kubeconfig, one that cannot be read, or one that is wrong.
-    """
-    try:
-        return config.new_client_from_config(context=context)
-    except Exception as error:  # a kubeconfig may be wrong in any way: no YAML, another shape, certificates that are no base64
-        words = f"it cannot be read: {error.strerror}" if isinstance(error, OSError) else " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"There is no way to a cluster: {words or type(error).__name__}.",
-            where=f"context {context or 'current'} in {os.environ.get('KUBECONFIG') or '~/.kube/config'}",
-            do_next="Set KUBECONFIG to a kubeconfig that works, or name another context; `kubectl config get-contexts` lists them.",
-        ) from None
+def patiently(request: Callable[[], Answer]) -> Answer:
+    """Repeat a request for AWAY_S while the API server is unreachable or overloaded; raises ClusterError after that."""
+    end = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return request()
+        except ClusterError as error:
+            if error.permanent or time.monotonic() > end:
+                raise
+            time.sleep(AGAIN_S)
 
 
 def refusal(status: int, message: str, verb: str, resource: str, where: str) -> ClusterError:
-    """What an answer of the API server means, for a person."""
+    """What a refusal by the API server means, for a person."""
     if status == 404 and "namespaces" in message:
-        return ClusterError(f"There is no such namespace: {message}.", status, where=where, do_next="Create it: `kubectl apply -k k8s/…`.")
-    if status == 404 and resource == PLURAL:
-        return ClusterError(
-            "This cluster knows no PyTorchJob: the training operator (v1) is not installed.",
-            status,
-            where=where,
-            do_next="Install the Kubeflow training operator 1.9, or Kubeflow itself.",
-        )
-    if status == 403 and "cannot" in message:
-        return ClusterError(
-            f"Forbidden: {message}.",
-            status,
-            where=where,
-            do_next=f"Its Role needs the verb {verb} on {resource}; k8s/base has such a Role.",
-        )
-    if status == 401:
-        return ClusterError("The API server does not know this user.", status, where=where, do_next="Log in again.")
-    return ClusterError(
-        f"The API server refuses: {message}.", status, where=where, do_next="Change what it names, or ask who runs the cluster."
-    )
+        what, do_next = f"There is no such namespace: {message}.", "Create it: `kubectl apply -k k8s/…`."
+    elif status == 403 and "cannot" in message:
+        what, do_next = f"Forbidden: {message}.", f"Its Role needs the verb {verb} on {resource}; k8s/base has such a Role."
+    elif status == 401:
+        what, do_next = "The API server does not know this user.", "Log in again."
+    else:
+        what, do_next = f"The API server refuses: {message}.", "Change what it names, or ask who runs the cluster."
+    return ClusterError(what, status, where=where, do_next=do_next, said=message)
+
+
+def no_such_kind(kind: JobKind, where: str) -> ClusterError:
+    """The cluster does not know the kind of job."""
+    what = f"This cluster knows no {kind.name}: {kind.operator} ({kind.version}) is not installed."
+    return ClusterError(what, 404, where=where, do_next=kind.install)
 
 
 def _message(error: ApiException) -> str:
+    """What the API server says, without its envelope."""
     try:
         return str(json.loads(error.body)["message"]).rstrip(".")
     except (ValueError, TypeError, KeyError):
         return f"HTTP {error.status} {error.reason}"
-
-
-def _items(response: urllib3.BaseHTTPResponse) -> list[Object]:
-    found: list[Object] = json.loads(response.data)["items"]
-    return found
-
-
-def _there(request: Any) -> bool:
-    try:
-        request()
-    except ApiException as error:
-        if error.status == 404 and "page not found" not in str(error.body):
-            return False
-        raise
-    return True
-
-
-def _selector(labels: dict[str, str]) -> str:
-    return ",".join(f"{name}={value}" for name, value in labels.items())

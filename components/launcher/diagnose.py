@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.launcher.job import CONTAINER
+from components.launcher.job_kinds import JobKind
 from edm2core.worker.exit_codes import FAILED, INTERRUPTED
 
 Object = dict[str, Any]
-Kind = Literal["", "suspended", "room", "turn", "place", "refused", "broken"]
-"""Why a job does not run: somebody or a queue holds it; no room; no room while others of ours work; no node is right for it; its node
-turned it away, so that it is made again; what waiting rarely mends."""
+Cause = Literal["", "suspended", "room", "turn", "place", "refused", "broken"]
+"""Why a job does not run: a person or a queue suspended it; no room; no room while other jobs of ours work; no node suits it; its node
+turned it away, so that it is made again; a fault that waiting rarely mends."""
 
 PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -29,31 +29,36 @@ DISRUPTIONS = {  # reason of a pod's condition DisruptionTarget → what was don
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Where a job stands; `kind` and `reason` say why it does not run, or how it ended."""
+    """Where a job stands; `cause` and `reason` say why it does not run, or how it ended."""
 
     state: Literal["absent", "queued", "running", "done", "failed"]
     reason: str = ""
-    kind: Kind = ""
+    cause: Cause = ""
     code: int | None = None
     missing: int = 0  # pods that do not run
 
 
-def diagnose(job: Object | None, pods: list[Object], events: Iterable[Object] = ()) -> Diagnosis:
-    """Where a PyTorchJob stands, from itself, its pods, and events about either."""
+def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iterable[Object] = ()) -> Diagnosis:
+    """Where a job stands, from itself, its pods, and events about either."""
     if job is None:
         return Diagnosis("absent", "the job is gone")
-    condition = last_condition(job)
-    if condition.get("type") == "Succeeded":
+    ending = kind.ending(job)
+    if ending and ending.succeeded:
         return Diagnosis("done", code=0)
-    if condition.get("type") == "Failed":
+    if ending:
         death = first_death(pods)
         if death is not None and death.code < 128:
             return Diagnosis("failed", death.words, code=death.code)
-        return Diagnosis("failed", str(condition.get("message", "the job failed")), code=FAILED)  # such as a deadline: no pod's own doing
-    if suspended(job):
+        return Diagnosis("failed", ending.message, code=FAILED)  # such as a deadline: no pod's own doing
+    if kind.is_suspended(job):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
         return Diagnosis("queued", f"waits in the queue {queue}" if queue else "suspended", "suspended")
-    wanted, events = replicas(job), list(events)
+    return diagnose_pods(kind.pods_wanted(job), pods, events, job["metadata"]["uid"])
+
+
+def diagnose_pods(wanted: int, pods: list[Object], events: Iterable[Object] = (), job: str = "") -> Diagnosis:
+    """How it stands with the `wanted` pods of something that is to run; `job` is the uid of what makes them."""
+    events = list(events)
     current = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     running = [pod for pod in current if pod["status"].get("phase") == "Running" and not out_of_reach(pod)]
     missing = wanted - len(running)
@@ -72,7 +77,7 @@ def diagnose(job: Object | None, pods: list[Object], events: Iterable[Object] = 
 
 
 def out_of_reach(pod: Object) -> bool:
-    """Whether the pod's node has stopped answering: the pod is then declared not ready, while all that is known of its containers is."""
+    """Whether the pod's node has stopped answering: the cluster then declares the pod not ready, and leaves its containers as they were."""
     states = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions") or []}
     return pod["status"].get("phase") == "Running" and states.get("ContainersReady") == "True" and states.get("Ready") == "False"
 
@@ -90,19 +95,19 @@ def has_begun(pod: Object) -> bool:
 
 @dataclass(frozen=True)
 class Death:
-    """How a pod's container ended, or, of a pod that was told to leave, that it will."""
+    """How a pod's container ended, or that it will, where the pod was told to leave."""
 
     pod: str
     uid: str
     code: int
     words: str
     time: str
-    disrupted: bool = False  # by the cluster, whatever its code
-    taken: bool = False  # so, and for no fault of its own: drained, preempted, its node lost
+    disrupted: bool = False  # the cluster ended it, whatever its code
+    taken: bool = False  # the cluster ended it for no fault of its own: drained, preempted, its node lost
 
     @property
     def first_cause(self) -> bool:
-        """Whether it ended by itself or by the cluster's doing, not because it was asked to or lost another."""
+        """Whether it ended by itself or by the cluster's doing, not because it was told to stop or lost another pod."""
         return self.disrupted or self.code != INTERRUPTED
 
     @property
@@ -117,11 +122,13 @@ def deaths(pods: Iterable[Object]) -> list[Death]:
     for pod in pods:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
         taken, fault = _disruption(pod), pod["status"].get("reason") == "Evicted"
-        states = [(status.get("state", {}), status.get("lastState", {})) for status in _container_statuses(pod)]
-        ends = [end for now, before in states if (end := now.get("terminated") or before.get("terminated"))]
-        for end in ends:
+        ends = []
+        for status in _container_statuses(pod):
+            if end := status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated"):
+                ends.append((status["name"], end))
+        for container, end in ends:
             code = int(end.get("exitCode", 0))
-            words = taken or _death(name, pod, code, str(end.get("reason", "")))
+            words = taken or _death(name, pod, container, code, str(end.get("reason", "")))
             found.append(Death(name, uid, code, words, str(end.get("finishedAt", "")), bool(taken), bool(taken) and not fault))
         if taken and not ends:
             found.append(Death(name, uid, INTERRUPTED, taken, "", True, not fault))
@@ -129,7 +136,7 @@ def deaths(pods: Iterable[Object]) -> list[Death]:
 
 
 def evictions(events: Iterable[Object]) -> list[Death]:
-    """Pods that a node evicted, from events: the operator may have replaced such a pod before anybody saw how it ended."""
+    """Pods that a node evicted, from events: such a pod may have been replaced before anybody saw how it ended."""
     about = [(event["involvedObject"], event) for event in events if event.get("reason") == "Evicted"]
     return [Death(pod["name"], pod["uid"], 137, _evicted(pod["name"], event.get("message", "")), "", True) for pod, event in about]
 
@@ -157,32 +164,13 @@ def _evicted(name: str, message: str) -> str:
     return f"{name} was evicted by its node: {_line(message)}"
 
 
-def _death(name: str, pod: Object, code: int, reason: str) -> str:
+def _death(name: str, pod: Object, container: str, code: int, reason: str) -> str:
     if reason == "OOMKilled":
-        limits: Object = next((c.get("resources", {}).get("limits", {}) for c in pod["spec"]["containers"] if c["name"] == CONTAINER), {})
+        limits: Object = next((c.get("resources", {}).get("limits", {}) for c in pod["spec"]["containers"] if c["name"] == container), {})
         return f"{name} ran out of memory (OOMKilled; its limit is {limits.get('memory', 'the node')})"
     if reason in ("", "Error", "Completed"):
         return f"{name} ended with exit code {code}"
     return f"{name} ended with exit code {code} ({reason})"
-
-
-def last_condition(job: Object) -> Object:
-    """The newest condition that holds."""
-    true: list[Object] = [c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"]
-    for final in ("Succeeded", "Failed"):
-        if found := [c for c in true if c["type"] == final]:
-            return found[-1]
-    return true[-1] if true else {}
-
-
-def finished(job: Object) -> bool:
-    """Whether the job has ended, well or not."""
-    return last_condition(job).get("type") in ("Succeeded", "Failed")
-
-
-def active(job: Object) -> bool:
-    """Whether the job runs, or would if it could."""
-    return not finished(job) and not suspended(job) and "deletionTimestamp" not in job["metadata"]
 
 
 def age(job: Object) -> tuple[str, str]:
@@ -190,17 +178,7 @@ def age(job: Object) -> tuple[str, str]:
     return job["metadata"]["creationTimestamp"], job["metadata"]["name"]
 
 
-def suspended(job: Object) -> bool:
-    """Whether the job is held back."""
-    return bool(job["spec"].get("runPolicy", {}).get("suspend"))
-
-
-def replicas(job: Object) -> int:
-    """How many pods the job wants."""
-    return sum(int(kind.get("replicas", 1)) for kind in job["spec"]["pytorchReplicaSpecs"].values())
-
-
-def _trouble(pod: Object, events: list[Object]) -> tuple[Kind, str] | None:
+def _trouble(pod: Object, events: list[Object]) -> tuple[Cause, str] | None:
     """Why a pod does not run."""
     name = pod["metadata"]["name"]
     if turned_away(pod):
@@ -223,9 +201,9 @@ def _trouble(pod: Object, events: list[Object]) -> tuple[Kind, str] | None:
     return None
 
 
-def _refused(job: Object, events: list[Object]) -> tuple[Kind, str] | None:
-    """Why the operator could not create a pod."""
-    about = [e for e in events if e["involvedObject"].get("uid") == job["metadata"]["uid"] and "FailedCreate" in e.get("reason", "")]
+def _refused(job: str, events: list[Object]) -> tuple[Cause, str] | None:
+    """Why a pod of the job of that uid could not be created."""
+    about = [e for e in events if e["involvedObject"].get("uid") == job and "FailedCreate" in e.get("reason", "")]
     if not about:
         return None
     message = _line(_newest(about).get("message", ""))

@@ -1,67 +1,52 @@
-"""A job as Kubernetes reads it: a PyTorchJob made of workers only, which is admitted where "restricted" PodSecurity is enforced."""
+"""A job as Kubernetes reads it: its pods as "restricted" PodSecurity admits them, in the shape of the profile's job kind."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from components.launcher.job_kinds import kind_of
 from components.launcher.profile import Profile, Resources
 from components.launcher.spec import JobSpec
 
-API, KIND, PLURAL = "kubeflow.org/v1", "PyTorchJob", "pytorchjobs"
-CONTAINER = "pytorch"  # the operator wants this name
 SELECTOR = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "job"}
-DIGEST = "edm2/spec"  # annotation: of what this job was made from, so that a changed profile is noticed
-RENDEZVOUS = {
-    "read_timeout": "10",
-    "join_timeout": "120",
-}  # with torchrun's own a recreated pod can wait for a dead one's store for minutes
-MOST_NAME = 63 - len("-worker-99")
+DIGEST = "edm2/spec"  # annotation: digest of what this job was made from, so that a changed profile is noticed
 
 
 def to_manifest(spec: JobSpec, profile: Profile, *, run: str = "", owner: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The PyTorchJob for a job; `run` is who wants it, `owner` an ownerReference to what it is to be deleted with."""
-    metadata: dict[str, Any] = {"name": spec.name[:MOST_NAME], "namespace": profile.namespace, "labels": _labels(spec, profile, run)}
+    """The manifest of a job; `run` is who wants it, `owner` an ownerReference to what it is to be deleted with."""
+    kind = kind_of(profile)
+    metadata: dict[str, Any] = {
+        "name": spec.name[: kind.longest_name],
+        "namespace": profile.namespace,
+        "labels": _labels(spec, profile, run),
+    }
     if owner:
         metadata["ownerReferences"] = [owner]
-    policy: dict[str, Any] = {"cleanPodPolicy": "Running", "ttlSecondsAfterFinished": profile.ttl_s, "suspend": False}
-    if profile.active_deadline_s:
-        policy["activeDeadlineSeconds"] = profile.active_deadline_s
-    job: dict[str, Any] = {
-        "apiVersion": API,
-        "kind": KIND,
-        "metadata": metadata,
-        "spec": {
-            "nprocPerNode": str(spec.processes),
-            "runPolicy": policy,
-            "elasticPolicy": {
-                "rdzvBackend": "c10d",
-                "minReplicas": spec.nodes,
-                "maxReplicas": spec.nodes,
-                "maxRestarts": 0,
-                "rdzvConf": [{"key": key, "value": value} for key, value in RENDEZVOUS.items()],
-            },
-            "pytorchReplicaSpecs": {
-                "Worker": {"replicas": spec.nodes, "restartPolicy": "ExitCode", "template": _template(spec, profile, run)}
-            },
-        },
-    }
-    metadata["annotations"] = {DIGEST: _digest(job["spec"])}
-    return job
+    filled = kind.spec(spec, profile, pod_template(spec, profile, run))
+    # Neither who wants the job nor for which of a trajectory's snapshots it was started makes it another job.
+    metadata["annotations"] = {DIGEST: hashlib.sha256(json.dumps(kind.decisive(filled), sort_keys=True).encode()).hexdigest()[:16]}
+    return {"apiVersion": f"{kind.group}/{kind.version}", "kind": kind.name, "metadata": metadata, "spec": filled}
 
 
 def run_label(run: str) -> str:
-    """The label of jobs that a run wants; one job may be wanted by several runs."""
+    """The label of jobs that a run wants. Several runs may want one job."""
     return f"run.edm2/{_plain(run)}"
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """Labels as a query for the objects that have them all."""
+    return ",".join(f"{name}={value}" for name, value in labels.items())
 
 
 def merged(below: Any, above: Any) -> Any:
     """`above` laid over `below`: mappings merge, null deletes, lists of named things merge by name, other lists and values replace."""
     if isinstance(below, dict) and isinstance(above, dict):
-        kept = {key: value for key, value in below.items() if above.get(key, value) is not None}
-        return kept | {key: merged(below.get(key), value) for key, value in above.items() if value is not None}
+        undeleted = {key: value for key, value in below.items() if above.get(key, value) is not None}
+        return undeleted | {key: merged(below.get(key), value) for key, value in above.items() if value is not None}
     if _named(below) and _named(above):
         changes = {thing["name"]: thing for thing in above}
         known = [merged(thing, changes.pop(thing["name"], {})) for thing in below]
@@ -73,7 +58,8 @@ def _named(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(thing, dict) and "name" in thing for thing in value)
 
 
-def _template(spec: JobSpec, profile: Profile, run: str) -> dict[str, Any]:
+def pod_template(spec: JobSpec, profile: Profile, run: str = "") -> dict[str, Any]:
+    """What each pod of a job is made from."""
     resources = profile.resources_of(spec.task.stage)
     pod: dict[str, Any] = {
         "serviceAccountName": profile.service_accounts.job,
@@ -108,7 +94,7 @@ def _container(spec: JobSpec, profile: Profile, resources: Resources) -> dict[st
     amounts = {"memory": resources.memory} | ({"nvidia.com/gpu": str(resources.gpus)} if resources.gpus else {})
     entry = ["python", "-m", "components.launcher.entry", "--pod", "--nnodes", str(spec.nodes), "--nproc-per-node", str(spec.processes)]
     return {
-        "name": CONTAINER,
+        "name": kind_of(profile).container,
         "image": profile.images.compute,
         "imagePullPolicy": profile.images.pull_policy,
         "command": [*entry, "--hang-s", str(profile.hang_s)],
@@ -145,7 +131,7 @@ def _environment(spec: JobSpec, profile: Profile, resources: Resources) -> list[
 
 
 def cores(quantity: str) -> float:
-    """CPU cores, of a quantity such as 500m."""
+    """CPU cores as a number, from a quantity such as 500m."""
     return float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
 
 
@@ -163,14 +149,5 @@ def _labels(spec: JobSpec, profile: Profile, run: str) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """As the value of a label, or the name in one, may be."""
+    """The text without what the value of a label, or the name in one, may not have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-63:].strip("._-")
-
-
-def _digest(spec: dict[str, Any]) -> str:
-    """Of what decides how the job runs: neither who wants it, nor which of a trajectory's snapshots it was started for."""
-    template = spec["pytorchReplicaSpecs"]["Worker"]["template"]
-    container = {**template["spec"]["containers"][0], "args": None}
-    pod = {**template["spec"], "containers": [container, *template["spec"]["containers"][1:]]}
-    values = {**spec, "pytorchReplicaSpecs": {"replicas": spec["pytorchReplicaSpecs"]["Worker"]["replicas"], "pod": pod}}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import Any
 import urllib3
 
 from components.launcher.cluster import Cluster, ClusterError
-from components.launcher.job import CONTAINER
+from components.launcher.job_kinds import JobKind
 from components.launcher.log_store import Line, LogRecord
 from edm2core.events import line as event_line
 
@@ -37,6 +37,7 @@ class PodLogs:
     """Reads every pod of a job as soon as it has begun, and hands out and keeps the lines."""
 
     cluster: Cluster
+    kind: JobKind
     record: LogRecord | None = None
     refused: ClusterError | None = None  # why nothing can be read
     _readers: dict[str, _Reader] = field(default_factory=dict)  # by uid
@@ -54,7 +55,7 @@ class PodLogs:
             self._flushed.start()
         for pod in pods:
             uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
-            if uid in self._readers or not _has_begun(pod):
+            if uid in self._readers or not self._in_state(pod, "running", "terminated"):
                 continue
             reader = _Reader(name, f"{name}/{uid[:UID]}")
             reader.last, reader.count = self._ends.get(reader.pod, ("", 0))
@@ -70,7 +71,7 @@ class PodLogs:
             lines += [event_line("warning", message=self._said)] if self._said else []
         while self._lines:
             line = self._lines.popleft()
-            lines.append(line.text if re.match(r"\[rank \d+\] |@edm2 ", line.text) else f"[pod {_index(line.pod)}] {line.text}")
+            lines.append(line.text if re.match(r"\[rank \d+\] |@edm2 ", line.text) else f"[pod {self._index(line)}] {line.text}")
         return lines
 
     def drain(self, seconds: float) -> None:
@@ -119,7 +120,7 @@ class PodLogs:
                 self._refused(error)
                 self._stop.wait(RETRY_S)
                 continue
-            return None if pod is None or pod["metadata"]["uid"] != uid else _has_ended(pod)
+            return None if pod is None or pod["metadata"]["uid"] != uid else self._in_state(pod, "terminated")
         return None
 
     def _refused(self, error: ClusterError) -> None:
@@ -128,7 +129,7 @@ class PodLogs:
             self.refused = error
 
     def _stream(self, reader: _Reader, uid: str, follow: bool) -> None:
-        response = self.cluster.log(reader.name, CONTAINER, f"{reader.last[:19]}Z" if reader.last else "", follow)
+        response = self.cluster.log(reader.name, self.kind.container, f"{reader.last[:19]}Z" if reader.last else "", follow)
         try:
             if self._ended(reader.name, uid) is None:  # the name may have passed to another pod before the request came
                 return
@@ -152,6 +153,15 @@ class PodLogs:
         finally:
             response.close()
 
+    def _index(self, line: Line) -> str:
+        """Which of the job's pods the line is of."""
+        return self.kind.pod_index(line.pod.partition("/")[0])
+
+    def _in_state(self, pod: dict[str, Any], *states: str) -> bool:
+        """Whether the container that works is in one of these states."""
+        statuses = pod["status"].get("containerStatuses") or []
+        return any(state in status.get("state", {}) for status in statuses if status.get("name") == self.kind.container for state in states)
+
 
 def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
     """Whole lines; one that a broken connection cut off is left for the next request."""
@@ -168,20 +178,3 @@ def _padded(stamp: str) -> str:
     """The time with all nine digits, so that times compare as text."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}Z"
-
-
-def _index(pod: str) -> str:
-    """Which of the job's pods it is."""
-    return pod.partition("/")[0].rpartition("-")[2]
-
-
-def _has_begun(pod: dict[str, Any]) -> bool:
-    return any(name in state for state in _states(pod) for name in ("running", "terminated"))
-
-
-def _has_ended(pod: dict[str, Any]) -> bool:
-    return any("terminated" in state for state in _states(pod))
-
-
-def _states(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    return [s.get("state", {}) for s in pod["status"].get("containerStatuses") or [] if s.get("name") == CONTAINER]

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import click
 
+from components.launcher.cluster import ApiServer, Cluster
+from components.launcher.job_kinds import kind_of
 from components.launcher.profile import load_profile
 from pipelines.cli.options import cluster_option
-from pipelines.doctor.cluster import Check, ClusterApi, check_api, check_cluster, check_here, check_store
+from pipelines.doctor.cluster import check_api, check_cluster
+from pipelines.doctor.machine import Check, check_here, check_store
 from pipelines.doctor.pod import check_from_pod
 
 
@@ -36,10 +39,10 @@ def _checks(context: str | None, cluster: str | None, store: str | None, patienc
     profile = load_profile(cluster) if cluster else None
     if profile is None and context is None:
         return
-    api = ClusterApi.connect(context or (profile.context if profile else None))
+    api = ApiServer.connect(context or (profile.context if profile else None))
     answer = check_api(api)
     yield answer
     if answer.state == "ok":
         yield from check_cluster(api, profile)
         if profile is not None:
-            yield from check_from_pod(api, profile, patience)
+            yield from check_from_pod(Cluster(api, profile.namespace, kind_of(profile)), profile, patience)

@@ -32,7 +32,7 @@ def command(
     train_again: bool,
     accept_code: bool,
 ) -> None:
-    """Run EXPERIMENT: prepare, train, sample, measure, report. On this machine, or with --cluster as PyTorchJobs that it drives.
+    """Run EXPERIMENT: prepare, train, sample, measure, report. On this machine, or with --cluster as jobs there that it drives.
 
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
     Whatever interrupts it, the same command goes on where it stopped; a second run of a finished experiment takes seconds.

@@ -5,45 +5,42 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
-import urllib3
-from kubernetes.client.exceptions import ApiException
-
-from components.launcher.diagnose import diagnose
-from components.launcher.job import to_manifest
+from components.launcher.cluster import Cluster, ClusterError
+from components.launcher.diagnose import diagnose_pods
+from components.launcher.job import pod_template
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec
 from edm2core.plan.tasks import Task
-from pipelines.doctor.cluster import Check, ClusterApi, Object, words
+from pipelines.doctor.machine import Check
 
-STUCK_S = 30  # in one trouble, until it is taken for lasting
+Object = dict[str, Any]
+STUCK_S = 30  # how long one trouble may last until it is taken for permanent
 RESOURCES = {"cpu": "100m", "memory": "512Mi"}
-ONLY = {"metadata": {"uid": ""}, "spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": 1}}}}  # a pod is diagnosed as a job's only one
 
 
-def check_from_pod(api: ClusterApi, profile: Profile, patience_s: float) -> Iterator[Check]:
+def check_from_pod(cluster: Cluster, profile: Profile, patience_s: float) -> Iterator[Check]:
     """Run the probe pod under the control pods' account, and report what it saw; it is deleted again."""
-    path = f"/api/v1/namespaces/{profile.namespace}/pods"
-    pod = probe_pod(profile, f"edm2-doctor-{uuid.uuid4().hex[:8]}")
+    name = f"edm2-doctor-{uuid.uuid4().hex[:8]}"
     try:
-        api("POST", path, pod)
-    except ApiException as error:
-        yield Check("problem", f"no pod can be started in namespace {profile.namespace}: {words(error)}", "It says what it wants changed.")
+        cluster.create_pod(probe_pod(profile, name))
+    except ClusterError as error:
+        said = f"no pod can be started in namespace {profile.namespace}: {error.said}"
+        yield Check("problem", said, "It says what it wants changed.")
         return
-    name = pod["metadata"]["name"]
     try:
-        yield from _watch(api, f"{path}/{name}", patience_s)
-    except (ApiException, urllib3.exceptions.HTTPError) as error:
-        said = words(error) if isinstance(error, ApiException) else type(error).__name__
-        yield Check("problem", f"the probe pod {name} cannot be followed: {said}")
+        yield from _watch(cluster, name, patience_s)
+    except ClusterError as error:
+        yield Check("problem", f"the probe pod {name} cannot be followed: {error.said}")
     finally:
-        api.text("DELETE", f"{path}/{name}?gracePeriodSeconds=0")
+        cluster.remove_pod(name)
 
 
 def probe_pod(profile: Profile, name: str) -> Object:
     """The pod: a job's, with both images, no GPU, and little of everything else."""
     task = Task("metrics", 1, {}, {}, "doctor", "doctor")
-    template = to_manifest(JobSpec(name, "none", task, profile.store.uri), profile)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+    template = pod_template(JobSpec(name, "none", task, profile.store.uri), profile)
     spec = template["spec"]
     labels = {**template["metadata"]["labels"], "app.kubernetes.io/component": "control"}
     labels.pop("kueue.x-k8s.io/queue-name", None)
@@ -66,16 +63,20 @@ def probe_pod(profile: Profile, name: str) -> Object:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, **changed}}
 
 
-def _watch(api: ClusterApi, path: str, patience_s: float) -> Iterator[Check]:
+def _watch(cluster: Cluster, name: str, patience_s: float) -> Iterator[Check]:
+    """Wait for the probe pod's end, and tell what it saw."""
     begun, trouble, since = time.monotonic(), "", 0.0
     while True:
-        pod = api("GET", path)
+        pod = cluster.pod(name)
+        if pod is None:
+            yield Check("problem", f"the probe pod {name} was deleted before it ended", "Run doctor again.")
+            return
         if pod["status"].get("phase") in ("Succeeded", "Failed"):
             yield Check("ok", "both images can be pulled by a pod")
-            yield from _told(api.text("GET", f"{path}/log?container=control"))
+            yield from _told(cluster.output(name, "control"))
             return
-        found = diagnose(ONLY, [pod])
-        reason = found.reason if found.kind else ""
+        found = diagnose_pods(1, [pod])
+        reason = found.reason if found.cause else ""
         if reason.partition(":")[0] != trouble.partition(":")[0]:
             since = time.monotonic()
         trouble = reason
@@ -83,7 +84,8 @@ def _watch(api: ClusterApi, path: str, patience_s: float) -> Iterator[Check]:
             yield Check("problem", f"the probe pod does not run: {trouble}", "docs/operations.md says what each of these means.")
             return
         if time.monotonic() - begun > patience_s:
-            yield Check("problem", f"the probe pod has not ended after {patience_s:.0f} s: {found.reason}", f"kubectl describe {path[1:]}")
+            describe = f"kubectl -n {cluster.namespace} describe pod {name}"
+            yield Check("problem", f"the probe pod has not ended after {patience_s:.0f} s: {found.reason}", describe)
             return
         time.sleep(1.0)
 

@@ -20,7 +20,7 @@ from typing import Any
 import urllib3
 from kfp_server_api import ApiException, V2beta1Run
 
-from components.launcher.cluster import IN_POD, api_client
+from components.launcher.cluster import IN_POD, ApiServer
 from components.launcher.profile import Profile
 from edm2core.answers import unlike_json
 from edm2core.errors import EdmError, InputError
@@ -52,7 +52,7 @@ class Kubeflow:
         self._profile = profile
         self._documents: dict[tuple[str, str], dict[str, Any]] = {}
         if not profile.kfp.host and not IN_POD.exists():
-            api_client(profile.context)  # through whose API server Kubeflow is reached: its own client would ask localhost without one
+            ApiServer.connect(profile.context)  # Kubeflow's own client would ask localhost if there were no way to an API server
         with self._words("connect"):
             self._client = Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context)
             # An installation for one user refuses a namespace, one for many needs it; the client would send the one it is installed in.

@@ -73,7 +73,7 @@ class Here:
 
 @dataclass(frozen=True)
 class OnCluster:
-    """A cluster with the training operator, whose jobs this machine starts and follows."""
+    """A cluster whose jobs this machine starts and follows."""
 
     profile: Profile
 
@@ -90,9 +90,10 @@ class OnCluster:
         return False
 
     def backend(self, record: Run) -> Backend:
-        from components.launcher.pytorchjob import backend_of  # the client of Kubernetes is slow to import
+        from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
+        from components.launcher.cluster_backend import ClusterBackend
 
-        return backend_of(self.profile, record)
+        return ClusterBackend(self.profile, Cluster.connect(self.profile), record)
 
     def spec(self, task: Task) -> JobSpec:
         resources = self.profile.resources_of(task.stage)

@@ -25,11 +25,11 @@ from safetensors.numpy import load_file
 
 from components.execute import execute
 from components.launcher.cluster import Cluster
+from components.launcher.cluster_backend import ClusterBackend
 from components.launcher.job import merged
 from components.launcher.local import LocalBackend
 from components.launcher.log_store import log_folder
 from components.launcher.profile import Profile, load_profile
-from components.launcher.pytorchjob import PyTorchJobBackend
 from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
@@ -146,7 +146,7 @@ class Follower:
         self.store = open_store(profile.store.uri)
         self.record = Run(run, self.store)
         self.namespace = profile.namespace
-        self.backend = PyTorchJobBackend(profile, cluster, self.record)
+        self.backend = ClusterBackend(profile, cluster, self.record)
         self.spec, self.ended = self.spec_of(task, profile), 0.0
         self.manifest: Manifest | None = None
         self.error: BaseException | None = None

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
-from components.launcher import cluster
-from components.launcher.cluster import Cluster, ClusterError
-from components.launcher.pytorchjob import PyTorchJobBackend
+from components.launcher.cluster import ApiServer, Cluster, ClusterError
+from components.launcher.cluster_backend import ClusterBackend
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from edm2core.errors import EdmError
 from tests.cluster.lab import Follower, Lab, kubectl, until
 
@@ -114,8 +114,8 @@ def test_a_missing_right_is_named(lab: Lab, verb: str, resource: str) -> None:
 
 
 def test_a_cluster_without_the_training_operator_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "JOBS", ("kubeflow.org", "v9"))  # which this server knows as little as v1 where nothing is installed
-    backend = PyTorchJobBackend(lab.profile(), Cluster.connect(lab.profile()))
+    monkeypatch.setattr(PyTorchJob, "version", "v9")  # which this server knows as little as v1 where nothing is installed
+    backend = ClusterBackend(lab.profile(), Cluster.connect(lab.profile()))
     _, training = lab.tasks([2])
     spec = Follower.spec_of(training, lab.profile())
     with pytest.raises(ClusterError, match="training operator"):
@@ -134,4 +134,4 @@ def as_account(lab: Lab, name: str) -> Cluster:
     config.load_kube_config(client_configuration=configuration)
     configuration.cert_file = configuration.key_file = None
     configuration.api_key = {"authorization": f"Bearer {token}"}
-    return Cluster(client.ApiClient(configuration), lab.namespace)
+    return Cluster(ApiServer(configuration), lab.namespace, PyTorchJob())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.launcher import pytorchjob
+from components.launcher import follower as following
 from tests.cluster.lab import Lab, kubectl, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -43,7 +43,7 @@ def lost_node() -> Iterator[str]:
 
 
 def test_a_pod_on_a_lost_node_is_given_up_and_begins_on_another(lab: Lab, lost_node: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pytorchjob, "LEAVE_S", 5.0)
+    monkeypatch.setattr(following, "LEAVE_S", 5.0)
     changes: dict[str, Any] = {"node_selector": {WHERE: lost_node}, "resources": {"snapshot": {"nodes": 1}}, "grace_s": 5}
     profile, (training,) = lab.fresh([2], **changes)
     follower = lab.follow(training, profile)

@@ -13,7 +13,8 @@ from kubernetes import client
 from components.execute import TaskFailedError
 from components.kubeflow import Artifact
 from components.kubeflow_task import _place, work
-from components.launcher.cluster import Cluster
+from components.launcher.cluster import ApiServer, Cluster
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
 from components.record.plan_parameter import Packed, put, wisher
 from components.report.finish import finish
@@ -92,7 +93,7 @@ def cluster(fake: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """The fake one, and this process in its pod `launcher`."""
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{fake.server_port}"
-    cluster = Cluster(client.ApiClient(configuration), "team")
+    cluster = Cluster(ApiServer(configuration), "team", PyTorchJob())
     monkeypatch.setattr(Cluster, "connect", lambda profile: cluster)
     monkeypatch.setenv("KFP_POD_NAME", "launcher")
     monkeypatch.setenv("KFP_POD_UID", "p-1")

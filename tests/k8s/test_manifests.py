@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from components.launcher.job import SELECTOR
+from components.launcher.job_kinds import KINDS
 from components.launcher.profile import ServiceAccounts, load_profile
-from pipelines.doctor.cluster import KFP_RIGHTS, RIGHTS, Right
+from pipelines.doctor.cluster import KFP_RIGHTS, Right, rights
 from pipelines.kubeflow.compiler import CONTROL
 
 K8S = Path(__file__).parents[2] / "k8s"
@@ -87,7 +88,7 @@ def test_a_profile_names_the_namespace_that_its_overlay_makes(name: str) -> None
 
 def test_the_roles_grant_exactly_the_rights_that_doctor_checks(objects: list[Object]) -> None:
     machinery = {binding["metadata"]["name"] for binding in of_kind(objects, "RoleBinding")} & {"edm2-kfp"}
-    assert granted(objects) == set(RIGHTS) | (set(KFP_RIGHTS) if machinery else set())
+    assert granted(objects) == {right for kind in KINDS for right in rights(kind)} | (set(KFP_RIGHTS) if machinery else set())
     assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from components.launcher.cluster import Cluster, ClusterError
+from components.launcher.cluster import ApiServer, Cluster, ClusterError, refusal
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 
 LOGIN = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
 
@@ -33,7 +34,7 @@ def there() -> Iterator[tuple[type[Page], Cluster]]:
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{server.server_port}"
-    yield handler, Cluster(client.ApiClient(configuration), "team")
+    yield handler, Cluster(ApiServer(configuration), "team", PyTorchJob())
     server.shutdown()
     server.server_close()
 
@@ -54,3 +55,46 @@ def test_a_refusal_without_words_of_its_own_gets_some(there: tuple[type[Page], C
     for ask in (cluster.jobs, lambda: cluster.pod("x")):
         with pytest.raises(ClusterError, match=words):
             ask()
+
+
+def test_a_redirection_leads_to_a_page_to_log_in_and_not_to_the_api_server(there: tuple[type[Page], Cluster]) -> None:
+    handler, cluster = there
+    handler.answer = (302, b"")
+    with pytest.raises(ClusterError, match="is not the API server of Kubernetes"):
+        cluster.jobs()
+
+
+def test_a_cluster_that_lacks_the_kind_of_job_says_what_to_install(there: tuple[type[Page], Cluster]) -> None:
+    handler, cluster = there
+    handler.answer = (404, b"404 page not found")
+    for ask in (cluster.jobs, lambda: cluster.job("x")):
+        with pytest.raises(ClusterError, match="knows no PyTorchJob: the training operator"):
+            ask()
+
+
+def test_an_object_that_is_not_there_is_none(there: tuple[type[Page], Cluster]) -> None:
+    handler, cluster = there
+    handler.answer = (404, b'{"message": "not found"}')
+    assert cluster.job("x") is None
+    assert cluster.pod("x") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "words"),
+    [
+        (404, 'namespaces "team" not found', "no such namespace"),
+        (403, 'pytorchjobs.kubeflow.org is forbidden: User "x" cannot create resource', "verb create on pytorchjobs"),
+        (403, 'admission webhook "x" denied the request: no', "denied the request"),
+        (422, "spec is invalid", "spec is invalid"),
+        (401, "Unauthorized", "does not know this user"),
+    ],
+)
+def test_a_refusal_says_what_to_do(status: int, message: str, words: str) -> None:
+    error = refusal(status, message, "create", "pytorchjobs", "here")
+    assert words in f"{error.what} {error.do_next}"
+    assert error.permanent
+
+
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_what_passes_is_not_final(status: int) -> None:
+    assert not refusal(status, "later", "get", "pods", "here").permanent

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from components.launcher.diagnose import age, deaths, diagnose, first_death
+from components.launcher import diagnose as diagnosing
+from components.launcher.diagnose import Diagnosis, age, deaths, first_death
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 
 Object = dict[str, Any]
 
@@ -26,6 +29,10 @@ def pod(index: int, phase: str = "Pending", state: Object | None = None, conditi
         "spec": {"containers": [{"name": "pytorch", "resources": {"limits": {"memory": "200Mi"}}}]},
         "status": {"phase": phase, "containerStatuses": statuses, "conditions": conditions or []},
     }
+
+
+def diagnose(job: Object | None, pods: list[Object], events: Iterable[Object] = ()) -> Diagnosis:
+    return diagnosing.diagnose(PyTorchJob(), job, pods, events)
 
 
 def event(uid: str, reason: str, message: str, time: str = "2026-01-01T00:00:00Z") -> Object:
@@ -55,11 +62,11 @@ def test_a_job_that_is_gone_is_absent_and_a_succeeded_one_done() -> None:
 
 def test_a_restarting_job_has_not_failed() -> None:
     found = diagnose(job(["Created", "Restarting"]), [running(1), pod(0)])
-    assert (found.state, found.reason, found.kind) == ("queued", "1 of 2 pods run", "")
+    assert (found.state, found.reason, found.cause) == ("queued", "1 of 2 pods run", "")
 
 
 def test_a_suspended_job_waits() -> None:
-    assert diagnose(job(suspend=True), []).kind == "suspended"
+    assert diagnose(job(suspend=True), []).cause == "suspended"
     queued = diagnose(job(suspend=True, labels={"kueue.x-k8s.io/queue-name": "gpus"}), [])
     assert (queued.state, queued.reason) == ("queued", "waits in the queue gpus")
 
@@ -105,18 +112,18 @@ def test_a_suspended_job_waits() -> None:
 )
 def test_why_a_job_does_not_run_is_said_in_one_line(pods: list[Object], events: list[Object], kind: str, words: str) -> None:
     found = diagnose(job(), pods, events)
-    assert (found.state, found.kind) == ("queued", kind)
+    assert (found.state, found.cause) == ("queued", kind)
     assert words in found.reason
     assert "\n" not in found.reason
 
 
 def test_an_old_refusal_does_not_count_once_all_pods_are_there() -> None:
     refused = event("j-uid", "FailedCreatePod", "exceeded quota: q")
-    assert diagnose(job(), [running(0), pod(1)], [refused]).kind == ""
+    assert diagnose(job(), [running(0), pod(1)], [refused]).cause == ""
 
 
 def test_others_events_do_not_count() -> None:
-    assert diagnose(job(), [], [event("another", "FailedCreatePod", "exceeded quota: q")]).kind == ""
+    assert diagnose(job(), [], [event("another", "FailedCreatePod", "exceeded quota: q")]).cause == ""
 
 
 def test_a_failed_job_fails_with_the_error_that_came_first() -> None:
@@ -168,7 +175,7 @@ def test_a_pod_that_its_node_turned_away_says_which_and_why() -> None:
     refused["spec"]["nodeName"] = "node-7"
     refused["status"] |= {"reason": "UnexpectedAdmissionError", "message": "Allocate failed: no devices"}
     found = diagnose(job(["Created", "Restarting"]), [refused, running(1)])
-    assert (found.state, found.kind) == ("queued", "refused")
+    assert (found.state, found.cause) == ("queued", "refused")
     assert found.reason == "j-worker-0 was turned away by the node node-7 (UnexpectedAdmissionError): Allocate failed: no devices"
 
 

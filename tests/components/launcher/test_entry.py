@@ -24,7 +24,7 @@ def start(tmp_path: Path) -> Start:
 
     def start(program: str, *options: str, processes: int = 2) -> subprocess.Popen[str]:
         (tmp_path / "stand_in.py").write_text(
-            "import os, pathlib, signal, sys, time\nfrom edm2core.stages import signals\nfrom edm2core.worker.heartbeat import Beat\n"
+            "import os, pathlib, signal, sys, time\nfrom edm2core.worker import signals\nfrom edm2core.worker.heartbeat import Beat\n"
             f"signals.install()\nrank, here = int(os.environ.get('RANK', '0')), pathlib.Path({str(tmp_path)!r})\n"
             f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\n{program}\n"
         )

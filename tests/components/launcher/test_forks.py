@@ -16,7 +16,7 @@ from components.launcher.forks import Fork, Forks
 
 PROGRAM = """\
 import os, sys, time
-from edm2core.stages import signals
+from edm2core.worker import signals
 signals.die_with_parent()
 print(__name__, sys.argv[1:], os.environ["COLOUR"], os.getpgrp() == os.getpid(), os.environ.get("OTHER"), flush=True)
 if sys.argv[1] == "wait":

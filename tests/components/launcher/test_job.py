@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.launcher.job import DIGEST, MOST_NAME, merged, run_label, to_manifest
+from components.launcher.job import DIGEST, merged, run_label, to_manifest
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
 from components.launcher.spec import spec_of
 from edm2core.plan.tasks import Task
@@ -80,7 +81,7 @@ def test_all_snapshots_of_a_training_have_one_job_of_a_legal_name(tasks: list[Ta
     one, two = (job(task, profile())["metadata"] for task in tasks[1:])
     assert one["name"] == two["name"]
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", one["name"])
-    assert len(one["name"]) <= MOST_NAME
+    assert len(one["name"]) <= PyTorchJob.longest_name
     assert one["annotations"][DIGEST] == two["annotations"][DIGEST]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.log_store import LogRecord, read_record
 from components.launcher.podlogs import PodLogs
 from edm2core.errors import StoreError
@@ -62,7 +63,7 @@ class Server:
 
 
 def read(server: Server, record: LogRecord | None = None, seconds: float = 10) -> list[str]:
-    logs = PodLogs(server, record)  # type: ignore[arg-type]
+    logs = PodLogs(server, PyTorchJob(), record)  # type: ignore[arg-type]
     logs.watch(list(server.pods.values()))
     logs.drain(seconds)
     logs.close()
@@ -100,7 +101,7 @@ def test_a_later_follower_goes_on_where_the_record_ends(store: Store) -> None:
 
 def test_lines_that_two_followers_kept_count_once(store: Store) -> None:
     server = Server(OUTPUT, [])
-    both = [PodLogs(server, LogRecord(store, "logs")) for _ in range(2)]  # type: ignore[arg-type]
+    both = [PodLogs(server, PyTorchJob(), LogRecord(store, "logs")) for _ in range(2)]  # type: ignore[arg-type]
     for logs in both:
         logs.watch(list(server.pods.values()))
     for logs in both:
@@ -111,7 +112,7 @@ def test_lines_that_two_followers_kept_count_once(store: Store) -> None:
 
 def test_a_replaced_pod_is_not_read_under_its_predecessors_name() -> None:
     server = Server(OUTPUT, [])
-    logs = PodLogs(server)  # type: ignore[arg-type]
+    logs = PodLogs(server, PyTorchJob())  # type: ignore[arg-type]
     before = list(server.pods.values())
     server.replace()
     logs.watch(before)

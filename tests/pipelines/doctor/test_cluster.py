@@ -15,10 +15,12 @@ import yaml
 from click.testing import CliRunner
 from kubernetes import client
 
+from components.launcher.cluster import ApiServer
 from components.launcher.profile import Profile, load_profile
 from edm2core.errors import InputError
 from pipelines.cli.doctor import command
-from pipelines.doctor.cluster import GPU, Check, ClusterApi, check_api, check_cluster, check_here, check_store, gpus_used
+from pipelines.doctor.cluster import GPU, check_api, check_cluster, gpus_used
+from pipelines.doctor.machine import Check, check_here, check_store
 from pipelines.doctor.pod import probe_pod
 
 
@@ -52,8 +54,8 @@ class Answers:
         self.api = api_at(self.server.server_port)
 
 
-def api_at(port: int) -> ClusterApi:
-    return ClusterApi(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+def api_at(port: int) -> ApiServer:
+    return ApiServer(client.Configuration(host=f"http://127.0.0.1:{port}"))
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_this_machine_is_looked_at_without_any_cluster() -> None:
 def test_an_unknown_context_is_an_error_of_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"There is no way to a cluster: .*found\.\n"):  # one full stop
-        ClusterApi.connect("nowhere")
+        ApiServer.connect("nowhere")
 
 
 def test_an_api_server_that_is_not_there_is_a_problem() -> None:

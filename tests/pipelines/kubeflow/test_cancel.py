@@ -9,8 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from kubernetes import client
 
-from components.launcher.cluster import Cluster
+from components.launcher.cluster import ApiServer, Cluster
 from components.launcher.job import run_label
+from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
 from components.launcher.stopping import suspend_unfollowed
 from edm2core.store.local import LocalStore
@@ -95,7 +96,7 @@ def fake() -> Iterator[FakeCluster]:
 def cluster(fake: FakeCluster) -> Cluster:
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{fake.server_port}"
-    return Cluster(client.ApiClient(configuration), "team")
+    return Cluster(ApiServer(configuration), "team", PyTorchJob())
 
 
 def test_a_runs_jobs_are_suspended_unless_another_run_wants_them(fake: FakeCluster, cluster: Cluster) -> None:

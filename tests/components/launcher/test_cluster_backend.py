@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from components.launcher import pytorchjob
+from components.launcher import cluster_backend, follower, followers
 from components.launcher.cluster import ClusterError, refusal
+from components.launcher.cluster_backend import ClusterBackend
+from components.launcher.follower import MADE_WAY
+from components.launcher.followers import FOLLOWER
 from components.launcher.job import DIGEST, merged
 from components.launcher.profile import Profile
-from components.launcher.pytorchjob import FOLLOWER, MADE_WAY, PyTorchJobBackend
 from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.tasks import Task
 
@@ -91,8 +93,9 @@ class Memory:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
-    for name in ("LOOK_S", "BEAT_S", "ROOM_S"):
-        monkeypatch.setattr(pytorchjob, name, 0.0)
+    for name in ("LOOK_S", "SIGN_S", "ROOM_S"):
+        monkeypatch.setattr(follower, name, 0.0)
+    monkeypatch.setattr(cluster_backend, "POLL_S", 0.0)
     return Memory()
 
 
@@ -101,8 +104,8 @@ def spec(tasks: list[Task]) -> JobSpec:
     return spec_of(tasks[1], "s3://bucket/prefix", nodes=2, processes=4)
 
 
-def backend(memory: Memory, profile: Profile) -> PyTorchJobBackend:
-    return PyTorchJobBackend(profile, memory)  # type: ignore[arg-type]
+def backend(memory: Memory, profile: Profile) -> ClusterBackend:
+    return ClusterBackend(profile, memory)  # type: ignore[arg-type]
 
 
 def verbs(memory: Memory) -> list[str]:
@@ -191,7 +194,7 @@ def test_a_follower_that_fell_silent_does_not_count(
     here = backend(memory, profile())
     here.start(spec)
     here.poll(spec.name)
-    monkeypatch.setattr(pytorchjob, "SILENT_S", 0.1)
+    monkeypatch.setattr(followers, "SILENT_S", 0.1)
     time.sleep(0.2)
     here.poll(spec.name)
     here.stop(spec.name, 5)
@@ -378,7 +381,7 @@ def test_a_pod_on_a_node_that_does_not_answer_is_one_restart_however_often_other
 def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
     memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pytorchjob, "LEAVE_S", 0.1)
+    monkeypatch.setattr(follower, "LEAVE_S", 0.1)
     here = backend(memory, profile())
     here.start(spec)
     name = f"{spec.name}-worker-1"
@@ -395,7 +398,7 @@ def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
 def test_a_follower_that_may_not_remove_a_pod_says_what_does(
     memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pytorchjob, "LEAVE_S", 0.0)
+    monkeypatch.setattr(follower, "LEAVE_S", 0.0)
     memory.refusal = refusal(403, 'pods "x" is forbidden: User "y" cannot delete resource', "delete", "pods", "here")
     here = backend(memory, profile())
     here.start(spec)
@@ -433,25 +436,3 @@ def test_an_api_server_that_is_away_for_a_while_is_no_failure(
 
     monkeypatch.setattr(memory, "job", away)
     assert here.poll(spec.name).state == "running"
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "words"),
-    [
-        (404, "the server could not find the requested resource", "training operator"),
-        (404, 'namespaces "team" not found', "no such namespace"),
-        (403, 'pytorchjobs.kubeflow.org is forbidden: User "x" cannot create resource', "verb create on pytorchjobs"),
-        (403, 'admission webhook "x" denied the request: no', "denied the request"),
-        (422, "spec is invalid", "spec is invalid"),
-        (401, "Unauthorized", "does not know this user"),
-    ],
-)
-def test_a_refusal_says_what_to_do(status: int, message: str, words: str) -> None:
-    error = refusal(status, message, "create", "pytorchjobs", "here")
-    assert words in f"{error.what} {error.do_next}"
-    assert error.permanent
-
-
-@pytest.mark.parametrize("status", [0, 429, 500, 503])
-def test_what_passes_is_not_final(status: int) -> None:
-    assert not refusal(status, "later", "get", "pods", "here").permanent

@@ -1,0 +1,141 @@
+"""Jobs of a cluster. They go on when this process ends, and whoever comes next adopts them.
+
+A job that a queue (Kueue) suspends and resumes is not suspended here but deleted; its state is in the store either way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+import threading
+import time
+from typing import Any
+
+from components.launcher.cluster import Cluster, ClusterError, patiently
+from components.launcher.follower import MADE_WAY, Follower
+from components.launcher.followers import FOLLOWER, now
+from components.launcher.job import DIGEST, run_label, to_manifest
+from components.launcher.job_kinds import kind_of
+from components.launcher.log_store import LogRecord, log_folder
+from components.launcher.podlogs import PodLogs
+from components.launcher.profile import Profile
+from components.launcher.spec import JobSpec, Status
+from edm2core.store.runs import Run
+
+Object = dict[str, Any]
+POLL_S = 0.25  # between two looks whether a job or its pods are gone
+
+
+class ClusterBackend:
+    """Starts, watches and stops jobs of one namespace. A job belongs to no process: `start` adopts one that is there.
+
+    `owner` is an ownerReference to what the jobs are to be deleted with. Where requests fail, methods raise ClusterError.
+    """
+
+    def __init__(self, profile: Profile, cluster: Cluster, record: Run | None = None, owner: Object | None = None) -> None:
+        self._profile, self._cluster, self._record, self._owner = profile, cluster, record, owner
+        self._kind = kind_of(profile)
+        self._me = FOLLOWER + secrets.token_hex(4)
+        self._followers: dict[str, Follower] = {}
+        self._stopped: set[str] = set()  # names of jobs that were to stop, perhaps while they were being started
+
+    def start(self, spec: JobSpec) -> None:
+        """Create the job, resume the suspended one, or adopt the running one of that name; one that has ended is replaced."""
+        run = self._record.id if self._record else ""
+        wanted = to_manifest(spec, self._profile, run=run, owner=self._owner)
+        wanted["metadata"]["annotations"][self._me] = now()
+        mark = {"metadata": {"annotations": {self._me: now(), MADE_WAY: None}, "labels": {run_label(run): "yes"} if run else {}}}
+        self._stopped.discard(spec.name)
+        while not patiently(lambda: self._try_to_start(spec, wanted, mark)):
+            pass
+        before = self._followers.get(spec.name)
+        logs = before.logs if before and not before.logs.closed else self._logs_of(spec)
+        follower = self._followers[spec.name] = Follower(self._cluster, self._profile, spec.name, self._me, logs)
+        if spec.name in self._stopped:
+            follower.stop()
+
+    def _try_to_start(self, spec: JobSpec, wanted: Object, mark: Object) -> bool:
+        """One step towards a job that works; True if it does, False if the job has to be looked at again."""
+        job = self._cluster.job(spec.name)
+        if job is None:
+            return self._cluster.create_job(wanted)
+        if "deletionTimestamp" in job["metadata"] or self._kind.ending(job):
+            self._remove(spec.name)
+            return False
+        mark = self._owned(job, mark)
+        if not self._kind.is_suspended(job) or self._profile.queue:
+            return self._cluster.patch_job(spec.name, mark)
+        if job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
+            self._remove(spec.name)  # the profile has changed since; its state is in the store
+            return False
+        self._wait_for_end(spec.name, self._profile.grace_s)
+        return self._cluster.patch_job(spec.name, mark | self._kind.suspension(False))
+
+    def _owned(self, job: Object, mark: Object) -> Object:
+        """The change that also makes the job belong to this run's Workflow, so that it outlives the Workflow it belonged to before."""
+        owners = job["metadata"].get("ownerReferences", [])
+        if self._owner is None or any(owner["uid"] == self._owner["uid"] for owner in owners):
+            return mark
+        return {**mark, "metadata": {**mark["metadata"], "ownerReferences": [*owners, self._owner]}}
+
+    def poll(self, name: str) -> Status:
+        if follower := self._followers.get(name):
+            return follower.poll()
+        job = patiently(lambda: self._cluster.job(name))
+        return Status("queued" if job is not None and self._kind.is_active(job) else "absent")
+
+    def logs(self, name: str) -> list[str]:
+        follower = self._followers.get(name)
+        return follower.logs.take() if follower else []
+
+    def stop(self, name: str, grace_s: float) -> None:
+        """First of all one request that makes the job save and end, unless another process follows it; then wait for its pods' end."""
+        self._stopped.add(name)
+        follower = self._followers.get(name)
+        if follower is None or follower.status.over:
+            return
+        if follower.stop():
+            self._wait_for_end(name, grace_s)
+        follower.logs.close()
+
+    def stop_all(self, grace_s: float) -> None:
+        """Stop every job, all at once; says on standard error what could not be stopped."""
+
+        def stop(name: str) -> None:
+            try:
+                self.stop(name, grace_s)
+            except ClusterError as error:
+                sys.stderr.write(f"The job {name} could not be stopped. {error}\n")
+
+        threads = [threading.Thread(target=stop, args=(name,)) for name in list(self._followers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def kill_all(self) -> None:
+        """Nothing: what runs in the cluster does not die with this process."""
+
+    def close(self, grace_s: float) -> None:
+        """Follow no job any more; they go on."""
+        for follower in self._followers.values():
+            with contextlib.suppress(ClusterError):
+                follower.sign_out()
+            follower.logs.close()
+
+    def _remove(self, name: str) -> None:
+        self._cluster.delete_job(name)
+        while self._cluster.job(name) is not None:
+            time.sleep(POLL_S)
+        self._wait_for_end(name, self._profile.grace_s)
+
+    def _wait_for_end(self, name: str, seconds: float) -> None:
+        """Wait until the job has no pods, or for that time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self._cluster.pods(name):
+            time.sleep(POLL_S)
+
+    def _logs_of(self, spec: JobSpec) -> PodLogs:
+        record = self._record
+        return PodLogs(self._cluster, self._kind, LogRecord(record.store, log_folder(record.id, spec.task)) if record else None)

@@ -1,0 +1,161 @@
+"""Follows one job of a cluster: where it stands, how long it has been waiting for what, and when to give it up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from components.launcher.cluster import Cluster, ClusterError
+from components.launcher.diagnose import Cause, Diagnosis, age, diagnose
+from components.launcher.followers import OtherFollowers, now, signs_of_life
+from components.launcher.job_kinds import kind_of
+from components.launcher.podlogs import PodLogs
+from components.launcher.profile import Profile
+from components.launcher.restarts import Restarts
+from components.launcher.spec import Status
+from edm2core.worker.exit_codes import FAILED
+
+Object = dict[str, Any]
+LOOK_S = 1.0  # between two looks at a job
+SIGN_S = 15.0  # between two signs of life of a follower
+BROKEN_S = 40.0  # how long a fault that waiting rarely mends may last: an image's registry may be back in a moment
+ROOM_S = 20.0  # how long a job without room for all of its pods keeps some of them while an older job waits or works
+MAKE_WAY_S = 60.0  # how long it then has no pods
+LEAVE_S = 30.0  # how much longer than its grace a pod may take to end until its node is taken for gone
+DRAIN_S = 5.0  # how long to wait for the rest of a finished job's output
+MADE_WAY = "edm2/makes-way-for"  # annotation: the older job for which this one is suspended
+
+
+class Follower:
+    """A job of a cluster as this process sees it; `me` is the annotation by which it says that it follows the job."""
+
+    def __init__(self, cluster: Cluster, profile: Profile, name: str, me: str, logs: PodLogs) -> None:
+        self.name, self.logs, self.status = name, logs, Status("queued")
+        self._cluster, self._profile, self._kind, self._me = cluster, profile, kind_of(profile), me
+        self._restarts, self._others, self._waiting = Restarts(self._kind), OtherFollowers(), _Waiting()
+        self._lock = threading.Lock()
+        self._looked, self._signed = 0.0, time.monotonic()
+        self._leaving: dict[str, float] = {}  # uid of a pod → when this process first saw that it was told to end
+
+    def poll(self) -> Status:
+        """Where the job stands, by a look that is at most LOOK_S old. While the API server is away, it stands where it stood."""
+        with self._lock:
+            if not self.status.over and time.monotonic() - self._looked > LOOK_S:
+                try:
+                    self.status = self._look()
+                except ClusterError as error:
+                    if error.permanent:
+                        raise
+                    self.status = Status(self.status.state, error.what, None, self._restarts.number, self._restarts.lost)
+                self._looked = time.monotonic()
+            return self.status
+
+    def stop(self) -> bool:
+        """By one request suspend the job, or only sign out if others follow it; True if it ends."""
+        if self._others.any_alive():
+            self.sign_out()
+            return False
+        if self._profile.queue:
+            self._cluster.delete_job(self.name)
+        else:
+            self._suspend(True, {self._me: None})
+        return True
+
+    def sign_out(self) -> None:
+        """Say that this process no longer follows the job."""
+        self._cluster.patch_job(self.name, {"metadata": {"annotations": {self._me: None}}})
+
+    def _look(self) -> Status:
+        job, pods = self._cluster.job(self.name), self._cluster.pods(self.name)
+        found, events = diagnose(self._kind, job, pods), list[Object]()
+        if job is not None and found.missing:
+            uids = {job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}
+            events = self._cluster.events(uids | self._restarts.uids)
+            found = diagnose(self._kind, job, pods, events)
+        self.logs.watch(pods)
+        if self.logs.refused:
+            raise self.logs.refused
+        death = self._restarts.count(pods, events, found.cause == "suspended")
+        if job is None or found.state in ("done", "failed"):
+            self.logs.drain(DRAIN_S)
+            return Status(found.state, found.reason, found.code, self._restarts.number)
+        self._sign(job)
+        reason = self._wait(job, found) + self._remove_overdue(pods)
+        patience = {"broken": BROKEN_S, **dict.fromkeys(("room", "place", "refused"), self._profile.patience_s)}.get(self._waiting.cause)
+        if patience is not None and self._waiting.seconds > patience:
+            self.stop()
+            return Status("failed", f"{reason} (for {self._waiting.seconds:.0f} s)", FAILED, self._restarts.number)
+        return Status(found.state, death or reason, None, self._restarts.number, self._restarts.lost)
+
+    def _sign(self, job: Object) -> None:
+        """Say that this process follows the job, and remember who else does."""
+        self._others.see({name: sign for name, sign in signs_of_life(job).items() if name != self._me})
+        if time.monotonic() - self._signed > SIGN_S:
+            gone = dict.fromkeys(self._others.long_gone())
+            self._cluster.patch_job(self.name, {"metadata": {"annotations": {**gone, self._me: now()}}})
+            self._signed = time.monotonic()
+
+    def _wait(self, job: Object, found: Diagnosis) -> str:
+        """What the job waits for. One that lacks room makes way for an older one: two with half their pods each would wait for ever."""
+        cause, way = found.cause, job["metadata"].get("annotations", {}).get(MADE_WAY, "")
+        if self._profile.queue or not (cause == "room" or (cause == "suspended" and way)):
+            return self._waiting.note(cause, found.reason, bool(found.missing))
+        others = [other for other in self._cluster.jobs() if other["metadata"]["name"] != self.name and self._kind.is_active(other)]
+        older = [other["metadata"]["name"] for other in sorted(others, key=age) if age(other) < age(job)]
+        self._waiting.note("turn" if cause == "room" and others else cause, found.reason, bool(found.missing))
+        if cause == "suspended":
+            if not older or self._waiting.seconds > MAKE_WAY_S:
+                self._suspend(False, {MADE_WAY: None})
+            return f"makes way for the older job {way}"
+        if older and self._waiting.seconds > ROOM_S:
+            self._suspend(True, {MADE_WAY: older[0]})
+        return found.reason + (f"; waits for {len(others)} other jobs" if others else "")
+
+    def _remove_overdue(self, pods: list[Object]) -> str:
+        """Remove pods that ought to have ended long ago but whose node does not say so: new ones need their names. In words.
+
+        One that runs on unseen does no harm: each writer for a job says which generation of it he is.
+        """
+        stuck = self._overdue(pods)
+        for pod in stuck:
+            name = pod["metadata"]["name"]
+            try:
+                self._cluster.remove_pod(name, pod["metadata"]["uid"])
+            except ClusterError as error:
+                return f"; {name} cannot be removed from its lost node ({error.what}); remove it with kubectl delete pod {name} --force"
+        return f"; {', '.join(pod['metadata']['name'] for pod in stuck)} removed, since the node does not end it" if stuck else ""
+
+    def _overdue(self, pods: list[Object]) -> list[Object]:
+        """Pods that should have ended by now, by this process's clock."""
+        ending = {pod["metadata"]["uid"]: pod for pod in pods if "deletionTimestamp" in pod["metadata"]}
+        self._leaving = {uid: self._leaving.get(uid, time.monotonic()) for uid in ending}
+        longest = {uid: pod["metadata"].get("deletionGracePeriodSeconds", 0) + LEAVE_S for uid, pod in ending.items()}
+        return [pod for uid, pod in ending.items() if time.monotonic() - self._leaving[uid] > longest[uid]]
+
+    def _suspend(self, suspend: bool, annotations: dict[str, str | None]) -> None:
+        self._cluster.patch_job(self.name, {"metadata": {"annotations": annotations}} | self._kind.suspension(suspend))
+
+
+class _Waiting:
+    """Why a job does not run, and since when for that cause."""
+
+    def __init__(self) -> None:
+        self.cause: Cause = ""
+        self._since, self._why = 0.0, ""
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._since
+
+    def note(self, cause: Cause, why: str, missing: bool) -> str:
+        """Take down why the job does not run, as a look has shown; the words for it.
+
+        A pod that its node turned away is made again at once, so a look in between that finds no fault does not mean that it is over.
+        """
+        if self.cause == "refused" and cause == "" and missing:
+            return self._why
+        if cause != self.cause:
+            self.cause, self._since = cause, time.monotonic()
+        self._why = why
+        return why

@@ -1,0 +1,68 @@
+"""PyTorchJob of the Kubeflow training operator, version 1.
+
+It is made of workers only and elastic in form: that shape needs no init container, which "restricted" PodSecurity would refuse.
+"""
+
+from __future__ import annotations
+
+from components.launcher.job_kinds.base import Ending, JobKind, Object
+from components.launcher.profile import Profile
+from components.launcher.spec import JobSpec
+
+RENDEZVOUS = {"read_timeout": "10", "join_timeout": "120"}
+"""Seconds. With torchrun's own values a recreated pod can wait for minutes for the store of a dead one."""
+
+
+class PyTorchJob(JobKind):
+    name, group, version, plural = "PyTorchJob", "kubeflow.org", "v1", "pytorchjobs"
+    container = "pytorch"  # the operator demands this name
+    longest_name = 63 - len("-worker-99")
+    operator, deployment = "the training operator", "training-operator"
+    install = "Install the Kubeflow training operator 1.9 (docs/operations.md), or Kubeflow itself."
+
+    def spec(self, job: JobSpec, profile: Profile, pod_template: Object) -> Object:
+        policy: Object = {"cleanPodPolicy": "Running", "ttlSecondsAfterFinished": profile.ttl_s, "suspend": False}
+        if profile.active_deadline_s:
+            policy["activeDeadlineSeconds"] = profile.active_deadline_s
+        return {
+            "nprocPerNode": str(job.processes),
+            "runPolicy": policy,
+            "elasticPolicy": {
+                "rdzvBackend": "c10d",
+                "minReplicas": job.nodes,
+                "maxReplicas": job.nodes,
+                "maxRestarts": 0,
+                "rdzvConf": [{"key": key, "value": value} for key, value in RENDEZVOUS.items()],
+            },
+            "pytorchReplicaSpecs": {"Worker": {"replicas": job.nodes, "restartPolicy": "ExitCode", "template": pod_template}},
+        }
+
+    def decisive(self, spec: Object) -> Object:
+        worker = spec["pytorchReplicaSpecs"]["Worker"]
+        pod = worker["template"]["spec"]
+        first, *others = pod["containers"]
+        pod = {**pod, "containers": [{**first, "args": None}, *others]}
+        return {**spec, "pytorchReplicaSpecs": {"replicas": worker["replicas"], "pod": pod}}
+
+    def suspension(self, suspend: bool) -> Object:
+        return {"spec": {"runPolicy": {"suspend": suspend}}}
+
+    def is_suspended(self, job: Object) -> bool:
+        return bool(job["spec"].get("runPolicy", {}).get("suspend"))
+
+    def ending(self, job: Object) -> Ending | None:
+        conditions = [c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"]
+        for final in ("Succeeded", "Failed"):
+            for condition in reversed(conditions):
+                if condition["type"] == final:
+                    return Ending(final == "Succeeded", str(condition.get("message", "the job failed")))
+        return None
+
+    def pods_wanted(self, job: Object) -> int:
+        return sum(int(role.get("replicas", 1)) for role in job["spec"]["pytorchReplicaSpecs"].values())
+
+    def pod_labels(self, name: str) -> dict[str, str]:
+        return {"training.kubeflow.org/job-name": name}
+
+    def pod_index(self, pod: str) -> str:
+        return pod.rpartition("-")[2]
