@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch_fidelity.defaults import DEFAULTS
 
-from edm2core.metrics.kernel import SUBSETS, kernel_distance
-from edm2core.metrics.names import SUBSET, Metric
+from edm2core.metrics.compared import Compared
+from edm2core.metrics.kernel import SUBSET, SUBSETS, kernel_distance
+from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo, frechet_distance, frechet_error, statistics
-from edm2core.metrics.values import Compared, metric_values
+from edm2core.metrics.values import metric_values
 
 Features = NDArray[np.float32]
 COUNTS, IMAGES = (1000, 1100, 2050, 10000, 50000), (1100, 1440, 10000, 50000)

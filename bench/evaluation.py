@@ -21,13 +21,17 @@ from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.data.varied import checked
 from edm2core.diffusion.devices import pick_device
-from edm2core.metrics.extractors import IMAGES_AT_ONCE, INCEPTION, build_inception, extract
+from edm2core.metrics import inception
+from edm2core.metrics.compared import Compared
+from edm2core.metrics.extractors import IMAGES_AT_ONCE, extract
 from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo
-from edm2core.metrics.values import Compared, metric_values
+from edm2core.metrics.values import metric_values
+from edm2core.registry import EXTRACTORS
 
 SHARD = 64
+INCEPTION = EXTRACTORS["inception"]
 METRICS = ("precision", "recall", "density", "coverage", "memorisation")
 
 
@@ -66,11 +70,11 @@ def product_pass(samples: int, training: int) -> Work:
     module, shards, device = _extractor(), _shards(samples), pick_device()
     features = np.random.default_rng(1).random((training, INCEPTION.dimensions), dtype=np.float32)
     unused = Statistics(np.zeros(0), np.zeros((0, 0)), training)
-    stored = Reference(unused, ReferenceInfo(training, INCEPTION.name, "", ""), features)
+    stored = Reference(unused, ReferenceInfo(training, "inception", "", ""), features)
 
     def work() -> None:
         found = extract(module, checked(_read(shards), "samples"), device)
-        metric_values([Metric(name, INCEPTION.name) for name in METRICS], Compared(found, stored, device))
+        metric_values([Metric(name, "inception") for name in METRICS], Compared(found, stored, device))
 
     return work
 
@@ -98,7 +102,7 @@ def _forget(_: object) -> None:
 
 
 def _extractor() -> nn.Module:
-    module: nn.Module = build_inception(_weights()).eval().requires_grad_(False)
+    module: nn.Module = inception.build(_weights()).eval().requires_grad_(False)
     return module
 
 

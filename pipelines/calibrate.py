@@ -10,11 +10,12 @@ from edm2core.data.loose import loose_images
 from edm2core.data.source import digest_of
 from edm2core.errors import InputError
 from edm2core.metrics.imported import arrays_of
-from edm2core.metrics.names import EXTRACTORS, INCEPTIONS, WEIGHTS, Metric
+from edm2core.metrics.names import Metric
 from edm2core.paths import local_path
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, calibration_task, plan
+from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from pipelines.inputs.sources import resolve
@@ -45,14 +46,14 @@ def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list
 def by_statistics(made: list[Task], file: Path, name: str, dataset: str) -> Task:
     """Our reference held to others' of the same images. Raises InputError for a file that holds none in these features."""
     digest = digest_of(file)
-    arrays_of(file, EXTRACTORS[_extractor(made)])
+    arrays_of(file, _dimensions(made))
     settings = CalibrationSettings(against="statistics", name=name)
     return calibration_task(settings, _inputs(made), dataset, str(file.resolve()), digest)
 
 
 def by_test_images(made: list[Task], count: int, dataset: str) -> Task | None:
     """Our reference held to the test images, of which so many are there; None where they are too few."""
-    if count <= EXTRACTORS[_extractor(made)]:
+    if count <= _dimensions(made):
         return None
     return calibration_task(CalibrationSettings(against="test"), _inputs(made), dataset)
 
@@ -76,7 +77,7 @@ def by_model(made: list[Task], model: Model, recipe: Recipe, store: Store) -> Ta
         path, network = local_path(model.images, "--images").resolve(), recipe.network
         source, digest = str(path), digest_of(path)
         count, _ = loose_images(path, (network.image_channels, network.resolution, network.resolution))
-    if count <= (dimensions := EXTRACTORS[_extractor(made)]):
+    if count <= (dimensions := _dimensions(made)):
         raise InputError(
             f"{count} images are too few for a Fréchet distance in {dimensions} features.",
             where=f"--images {model.images}",
@@ -89,5 +90,6 @@ def _inputs(made: list[Task]) -> dict[str, Ref]:
     return {task.stage.replace("prepare", "data"): task.ref for task in made}
 
 
-def _extractor(made: list[Task]) -> str:
-    return str(next(task for task in made if task.stage == "extractor").settings["extractor"])
+def _dimensions(made: list[Task]) -> int:
+    """Of the features that the extractor among these tasks gives."""
+    return EXTRACTORS[next(task for task in made if task.stage == "extractor").settings["extractor"]].dimensions

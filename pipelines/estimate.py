@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edm2core.config.datasets import DIGITS, TRAINING_IMAGES
-from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, TrainingSettings
+from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, SampleSettings, TrainingSettings
 from edm2core.diffusion.layout import block_widths
-from edm2core.metrics.names import EXTRACTORS
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import Cost, network_cost
 from edm2core.plan.tasks import Task, trajectory_ref
+from edm2core.registry import EXTRACTORS, FORMATS, SOLVERS
 
 UTILISATION = 0.35  # of a GPU's peak that training and sampling are taken to reach: docs/performance.md says what was measured
 TRAINING = 3  # a training step's operations are three forwards: forward, and both halves of backward
-EXTRACTOR_FLOPS = {"inception": 11.4e9, "pytorch_fid": 11.4e9, "dinov2": 162e9}  # of one image, brought to 299 or 224 pixels
 LOOKED_AT = 2  # slots of a training's state
 
 
@@ -42,9 +40,6 @@ class Images(NamedTuple):
 
     train: int
     test: int
-
-
-PUBLISHED = {name: Images(count, 10_000) for name, count in TRAINING_IMAGES.items()}
 
 
 @dataclass(frozen=True)
@@ -110,14 +105,14 @@ class _Planner:
 
     def _sample(self, task: Task) -> Estimate:
         snapshot, settings = self._snapshot_below(task), task.settings
-        evaluations = 2 * settings["steps"] - 1
+        evaluations = SOLVERS[settings.get("solver") or SampleSettings().solver].total(settings["steps"])
         network = snapshot.settings["network"]
         pixels = network["image_channels"] * network["resolution"] ** 2
         return Estimate(_network(snapshot).flops * evaluations * settings["count"], settings["count"] * pixels, _half(settings))
 
     def _reference(self, task: Task) -> Estimate:
         images = self._images(self.tasks[task.inputs["data"]])
-        size = EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]]
+        size = EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]].dimensions
         stored = 8.0 * size * (size + 1) + 4.0 * size * images.train if images else None  # mean, covariance and features
         return Estimate(self._features(task) * images.train if images else None, stored)
 
@@ -150,15 +145,16 @@ class _Planner:
 
     def _features(self, task: Task) -> float:
         """Operations of the extractor for one image."""
-        return EXTRACTOR_FLOPS.get(self.tasks[task.inputs["extractor"]].settings["extractor"], 0.0)
+        return EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]].flops
 
     def _images(self, task: Task) -> Images | None:
         """How many images there are, for the task that prepares them."""
-        if known := PUBLISHED.get(task.settings["format"]):
-            return known
-        if task.settings["format"] == "digits":
-            test = round(DIGITS * task.settings["test_share"])
-            return Images(DIGITS - test, test)
+        known = FORMATS[task.settings["format"]]
+        if known.train is not None and known.test is not None:
+            return Images(known.train, known.test)
+        if known.total is not None:
+            test = round(known.total * task.settings["test_share"])
+            return Images(known.total - test, test)
         manifest = self.prepared(task.ref)
         return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else None
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
+
+from edm2core.registry import EXTRACTORS, FORMATS, NETWORKS, SCHEDULES, SOLVERS, WEIGHTINGS
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,6 +34,19 @@ def like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Refuses a name that is none of a table of the registry."""
+    *others, last = (f"'{name}'" for name in names)
+    words = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise PydanticCustomError("one_of", "{words}", {"words": words})
+        return name
+
+    return AfterValidator(check)
+
+
 def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     """Raises ValueError where a value stands twice."""
     doubled = sorted({str(v) for v in values or () if (values or ()).count(v) > 1})
@@ -47,6 +63,12 @@ Name = Annotated[str, like(NAME, "up to 63 letters, digits, dots, dashes and und
 Digest = Annotated[
     str, like(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})\Z", "sha256: or md5: and the digest in hexadecimal, such as sha256:9f86d0…")
 ]
+NetworkName = Annotated[str, one_of(NETWORKS)]
+Weighting = Annotated[str, one_of(WEIGHTINGS)]
+Schedule = Annotated[str, one_of(SCHEDULES)]
+SolverName = Annotated[str, one_of(SOLVERS)]
+FormatName = Annotated[str, one_of(FORMATS)]
+BroughtExtractor = Annotated[str, one_of([name for name, extractor in EXTRACTORS.items() if extractor.weights])]
 Precision = Literal["fp32", "bf16", "fp16"]
 Compile = Literal["auto", "always", "never"]
 Weights = Literal["plain", "normalized", "forced"]

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from edm2core.config.datasets import TRAINING_IMAGES
 from edm2core.config.fields import (
+    BroughtExtractor,
     Colour,
     Compile,
     Count,
@@ -17,20 +17,26 @@ from edm2core.config.fields import (
     Draws,
     Ema,
     Epochs,
+    FormatName,
     GroupNormKind,
     Init,
     Levels,
+    NetworkName,
     PixelEpsilon,
     Positive,
     Precision,
+    Schedule,
     Seeds,
     Settings,
     Share,
     Shares,
+    SolverName,
+    Weighting,
     Weights,
     Widths,
     unkeyed,
 )
+from edm2core.registry import FORMATS, DataFormat
 
 STORED_AVERAGES = 64  # of a training, where it does not say how often
 
@@ -44,7 +50,7 @@ def check_exact(exact: bool, precision: Precision) -> None:
 class DataSettings(Settings):
     """Where images come from and how they become arrays."""
 
-    format: Literal["cifar10", "cifar100", "tinyimagenet", "images", "digits"]
+    format: FormatName
     source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
     digest: Digest | None = None
     resolution: Count | None = None  # images: side after centre crop and resize
@@ -53,12 +59,18 @@ class DataSettings(Settings):
     channels: Literal[1, 3] = 3  # images: 1 makes them grey; none: what network.image_channels says
     standardize: bool = False  # affine map to mean 0, standard deviation sigma_data, not to [-1, 1]
 
+    @property
+    def facts(self) -> DataFormat:
+        """What is known of the format before any data are opened."""
+        return FORMATS[self.format]
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.format != "digits" and not self.source:
+        if not self.facts.builtin and not self.source:
             raise ValueError(f"source: the format '{self.format}' needs a path or URL")
-        if self.format == "images" and self.resolution is None:
-            raise ValueError("resolution: the format 'images' needs the side in pixels that images are brought to")
+        if self.facts.shape is None and self.resolution is None:
+            brought = "images are brought to" if self.facts.resized else "its images have"
+            raise ValueError(f"resolution: the format '{self.format}' needs the side in pixels that {brought}")
         if self.source and self.source.startswith(("http://", "https://")) and not self.digest:
             raise ValueError("digest: a URL needs 'sha256:…' or 'md5:…' of what it must deliver")
         return self
@@ -67,6 +79,7 @@ class DataSettings(Settings):
 class NetworkSettings(Settings):
     """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the other configs and the paper's (docs/recipes.md)."""
 
+    use: NetworkName = "unet"  # the family of networks
     resolution: Count  # side of the square input, pixels
     image_channels: Count = 3
     classes: Annotated[int, Field(ge=0)] = 0  # class-conditional with so many classes; 0: unconditional
@@ -119,6 +132,7 @@ class DiffusionSettings(Settings):
     sigma_data: Positive = 0.5
     p_mean: float = -1.2  # mean of ln sigma
     p_std: Positive = 1.2  # standard deviation of ln sigma
+    weighting: Weighting = "edm"  # of the loss by noise level: lambda(sigma)
     log_variance_features: Annotated[int, Field(ge=0)] = 256  # Fourier features of the learned u(sigma) (rung B); 0: no u(sigma)
 
 
@@ -131,7 +145,7 @@ class TrainingSettings(Settings):
     lr: Positive
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # whole where the rate changes every epoch
     t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
-    lr_changes: Literal["every_epoch", "every_step"] = "every_epoch"  # every_step: the schedule follows the images seen
+    lr_changes: Schedule = "every_epoch"  # every_step: the schedule follows the images seen
     loss_reduction: Literal["mean", "sum"] = "mean"  # over an image's elements; sum: larger gradients, so fp16 needs no loss scaling
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
     flip: bool = False  # random horizontal flips
@@ -158,10 +172,11 @@ class TrainingSettings(Settings):
 
 
 class SampleSettings(Settings):
-    """Heun's sampler (EDM, algorithm 2) and how many images it draws."""
+    """The sampler and how many images it draws."""
 
     count: Count = 50_000
-    steps: Annotated[int, Field(ge=2)] = 18  # noise levels; network evaluations = 2 * steps - 1
+    solver: SolverName = "heun"  # EDM, algorithm 2
+    steps: Annotated[int, Field(ge=2)] = 18  # noise levels; heun evaluates the network 2 * steps - 1 times
     sigma_min: Positive = 0.002
     sigma_max: Annotated[float, Field(gt=0, le=1e6)] = 80.0
     rho: Positive = 7.0
@@ -291,7 +306,7 @@ class ReferenceSettings(Settings):
     """Statistics that others took of the same images, instead of our own: an .npz with mu and sigma, as NVlabs and pytorch-fid write."""
 
     source: str = unkeyed(...)  # path of the .npz
-    extractor: Literal["inception", "pytorch_fid", "dinov2"]  # whose features they are of
+    extractor: BroughtExtractor  # whose features they are of
     count: Count  # images they are of: all training images
     resolution: Count  # of those images, pixels
     origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words: it stands in every table
@@ -353,7 +368,7 @@ class Recipe(Settings):
         if self.reference and self.reference.resolution != self.network.resolution:
             sizes = f"of {self.reference.resolution} pixels, the network of {self.network.resolution}"
             raise ValueError(f"reference.resolution, network.resolution: the statistics are of images {sizes}")
-        images = TRAINING_IMAGES.get(self.data.format)
+        images = self.data.facts.train
         if self.reference and images and self.reference.count != images:
             raise ValueError(f"reference.count: it is of {self.reference.count} images, {self.data.format} has {images} for training")
         return self

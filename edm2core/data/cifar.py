@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
 from edm2core.data.split import Images, Split, blocks_of
 from edm2core.errors import InputError, printable
@@ -25,9 +26,9 @@ _LAYOUT: dict[str, tuple[tuple[str, ...], str, str, bytes, bytes]] = {
 }
 
 
-def read_cifar(files: Files, form: str) -> Images:
+def read_cifar(files: Files, settings: DataSettings) -> Images:
     """The data set of an archive or an unpacked folder, in the order of its batches. Raises InputError naming the member that is wrong."""
-    train, test, meta, label_key, names_key = _LAYOUT[form]
+    train, test, meta, label_key, names_key = _LAYOUT[settings.format]
     members = _members(files, (*train, test, meta))
     contents = {wanted: _load(files, name) for name, wanted in members.items()}
     names = {wanted: files.where(name) for name, wanted in members.items()}

@@ -11,7 +11,7 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.split import Images, Split, blocks_of, stratified_test
 
 
-def read_digits(settings: DataSettings) -> Images:
+def read_digits(_: None, settings: DataSettings) -> Images:
     """Grey values 0…16 as uint8 0…255, [N, 1, 8, 8]; a stratified share becomes the test split."""
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]

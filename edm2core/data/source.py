@@ -18,12 +18,14 @@ from edm2core.paths import local_path
 
 
 def source_digest(settings: DataSettings) -> str:
-    """The source's identity in keys: the declared digest, else the SHA-256 of the local file or folder; "builtin:digits" for digits.
+    """The source's identity in keys: the declared digest, else the SHA-256 of the local file or folder.
+
+    It is "builtin:<format>" where a package brings the data.
 
     Raises InputError where a local path does not exist or cannot be read.
     """
-    if settings.format == "digits":
-        return "builtin:digits"
+    if settings.facts.builtin:
+        return f"builtin:{settings.format}"
     if _is_url(settings):
         return _declared(settings)
     path = _local(settings)
@@ -51,12 +53,12 @@ def digest_of_entries(digests: Mapping[str, str], algorithm: str) -> str:
 
 
 def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> Path | None:
-    """The source as a local file or folder whose declared digest was checked; None for digits.
+    """The source as a local file or folder whose declared digest was checked; None where there is none to bring.
 
     A URL is downloaded into `cache`, continuing what an earlier call left. Processes that want the
     same file at once wait for one download. Raises InputError for a wrong digest, EdmError where the network fails.
     """
-    if settings.format == "digits":
+    if settings.facts.builtin:
         return None
     if not _is_url(settings):
         path = _local(settings)

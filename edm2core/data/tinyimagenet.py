@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
 from edm2core.data.folders import class_groups, is_image
 from edm2core.data.images import decode, image_blocks
@@ -15,8 +16,8 @@ from edm2core.errors import InputError
 _AGAIN = "Get the archive again from its publisher."
 
 
-def read_tinyimagenet(files: Files, resolution: int | None) -> Images:
-    """Classes by sorted wnid, named by the first of their words; images as they are, or brought to `resolution`.
+def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
+    """Classes by sorted wnid, named by the first of their words; images as they are, or brought to data.resolution.
 
     test/ has no labels and is left out. Raises InputError naming the class folder, annotation or image that is missing or unknown.
     """
@@ -28,9 +29,9 @@ def read_tinyimagenet(files: Files, resolution: int | None) -> Images:
         raise InputError("It lists no class, or one twice.", where=files.where(f"{root}wnids.txt"), do_next=_AGAIN)
     train_names, train_labels = _train(files, root, wnids)
     test_names, test_labels = _validation(files, root, wnids)
-    shape = decode(files.read(train_names[0]), resolution, files.where(train_names[0])).shape
+    shape = decode(files.read(train_names[0]), settings.resolution, files.where(train_names[0])).shape
     train, test = (
-        Split(np.array(labels, dtype=np.int64), image_blocks(files, names, shape, resolution))
+        Split(np.array(labels, dtype=np.int64), image_blocks(files, names, shape, settings.resolution))
         for names, labels in ((train_names, train_labels), (test_names, test_labels))
     )
     return Images(_class_names(files, root, wnids), shape, train, test)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
-from edm2core.data.files import open_files
+from edm2core.data.files import Files, open_files
 from edm2core.data.prepared import INFO
 from edm2core.data.split import Images, Split
 from edm2core.errors import EdmError, InputError
+from edm2core.registry import FORMATS, load
 
 SIGMA_DATA = 0.5
 TOLERANCE = 0.2  # relative, of the standard deviation that the diffusion model assumes
@@ -42,7 +43,8 @@ def prepare_data(
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
-        with _reader(settings, source) as images:
+        with nullcontext() if source is None else open_files(source) as files:
+            images = _read(settings, files)
             if images.revised and not revised:
                 raise InputError(
                     "These images are read otherwise than when this was planned (their transparency, classes or names).",
@@ -63,33 +65,11 @@ def prepare_data(
     return info
 
 
-@contextmanager
-def _reader(settings: DataSettings, source: Path | None) -> Iterator[Images]:
-    """The source's images. Readers are imported here so that this module loads without Pillow and scikit-learn."""
-    if settings.format == "digits":
-        from edm2core.data.digits import read_digits
-
-        yield _at_resolution(settings, read_digits(settings))
-        return
-    if source is None:
+def _read(settings: DataSettings, files: Files | None) -> Images:
+    """The data set as its format's reader delivers it. Raises InputError where a source is missing, or its images have another side."""
+    if files is None and not settings.facts.builtin:
         raise InputError(f"The format {settings.format!r} needs a source.", where="data.source", do_next="Give a path or URL.")
-    with open_files(source) as files:
-        if settings.format in ("cifar10", "cifar100"):
-            from edm2core.data.cifar import read_cifar
-
-            images = read_cifar(files, settings.format)
-        elif settings.format == "tinyimagenet":
-            from edm2core.data.tinyimagenet import read_tinyimagenet
-
-            images = read_tinyimagenet(files, settings.resolution)
-        else:
-            from edm2core.data.images import read_image_folder
-
-            images = read_image_folder(files, settings)
-        yield _at_resolution(settings, images)
-
-
-def _at_resolution(settings: DataSettings, images: Images) -> Images:
+    images: Images = load(FORMATS[settings.format].read)(files, settings)
     if settings.resolution not in (None, images.shape[-1]):
         raise InputError(
             f"{settings.format} has images of side {images.shape[-1]}.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weight
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.networks import UNet
 from edm2core.diffusion.unet import learned, operations
+from edm2core.registry import WEIGHTINGS, load
 
 
 class LogVariance(nn.Module):
@@ -37,6 +38,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.settings = network, settings
         self.affine = affine or Affine()
+        self.loss_weight: Callable[[Any, float], Any] = load(WEIGHTINGS[settings.weighting])
         maps = replace(learned(network.settings), biases=False)
         features = settings.log_variance_features
         self.uncertainty = LogVariance(features, operations(network.settings).fourier, maps) if features else None
@@ -115,7 +117,7 @@ def image_losses(
     the denoiser's. Their mean over a batch is the loss, however the batch was cut into micro-batches.
     """
     images, sigma = images.float(), _levels(sigma, images)
-    weight = loss_weight(sigma, denoiser.settings.sigma_data)
+    weight: Tensor = denoiser.loss_weight(sigma, denoiser.settings.sigma_data)
     log_variance = denoiser.log_variance(sigma)
     error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from edm2core.diffusion.denoiser import Denoiser, loss_weight, noise_levels
+from edm2core.diffusion.denoiser import Denoiser, noise_levels
 from edm2core.diffusion.layers import Weighted
 from edm2core.diffusion.networks import UNet
 from edm2core.diffusion.sampler import latents
@@ -91,7 +91,7 @@ def losses(
             error: Tensor = denoiser(clean + sigma * noise, sigma, None if labels is None else labels[part]) - clean
             total += error.double().square().mean() * len(clean)
             progress(len(clean))
-        found.append(float(total / len(images)) * loss_weight(sigma, denoiser.settings.sigma_data))
+        found.append(float(total / len(images)) * denoiser.loss_weight(sigma, denoiser.settings.sigma_data))
     return found
 
 

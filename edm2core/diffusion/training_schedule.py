@@ -10,19 +10,25 @@ from torch import Tensor
 
 from edm2core.config.settings import TrainingSettings
 from edm2core.keyed_random import seed_of
+from edm2core.registry import SCHEDULES, load
 
 
 def learning_rate(training: TrainingSettings, epoch: float) -> float:
-    """The learning rate of a step taken after `epoch` epochs, a fraction within an epoch.
+    """The learning rate of a step taken after `epoch` epochs, a fraction within an epoch."""
+    rate: float = load(SCHEDULES[training.lr_changes])(training, epoch)
+    return rate
 
-    every_epoch: FX's, which warms up and falls by whole epochs. every_step: the paper's, α_ref/√max(t/t_ref, 1) times a linear warm-up
-    by the images seen (EDM2, equation 67), 0 at the first step.
-    """
-    if training.lr_changes == "every_epoch":
-        whole = math.floor(epoch)
-        if whole < training.warmup_epochs:
-            return training.lr * (whole + 1) / training.warmup_epochs
-        return training.lr / _decay(training, whole)
+
+def by_epoch(training: TrainingSettings, epoch: float) -> float:
+    """FX's schedule, which warms up and falls by whole epochs."""
+    whole = math.floor(epoch)
+    if whole < training.warmup_epochs:
+        return training.lr * (whole + 1) / training.warmup_epochs
+    return training.lr / _decay(training, whole)
+
+
+def by_images(training: TrainingSettings, epoch: float) -> float:
+    """The paper's: α_ref/√max(t/t_ref, 1) times a linear warm-up by the images seen (EDM2, equation 67), 0 at the first step."""
     warmup = min(epoch / training.warmup_epochs, 1.0) if training.warmup_epochs else 1.0
     return training.lr * warmup / _decay(training, epoch)
 

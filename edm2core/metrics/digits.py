@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import register_feature_extractor
 
+from edm2core.data.prepared import Prepared
+from edm2core.errors import InputError
 from edm2core.keyed_random import seed_of
 
 SIDE, CLASSES = 8, 10
@@ -22,7 +26,7 @@ class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
     64 numbers an image, so that a covariance of a few hundred images has full rank; SiLU, so that none of them is constant.
     """
 
-    NAME, LAYER, DIMENSIONS = "digits", "64", 64
+    NAME, LAYER, DIMENSIONS, CHANNELS = "digits", "64", 64, 1
 
     def __init__(self, name: str = NAME, features_list: list[str] | None = None, **_: object) -> None:
         super().__init__(name, features_list or [self.LAYER])
@@ -66,6 +70,27 @@ class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
 
 
 register_feature_extractor(DigitsFeatures.NAME, DigitsFeatures)
+
+
+def build(weights: dict[str, Tensor]) -> DigitsFeatures:
+    """The classifier with these weights; raises RuntimeError if they are not its own."""
+    module = DigitsFeatures()
+    module.load_state_dict(weights)
+    return module
+
+
+def fit(data: Prepared, title: str) -> tuple[DigitsFeatures, dict[str, Any]]:
+    """The classifier of the training images, and its accuracy on the test images. Raises InputError for data other than digits."""
+    shape = data.train_images.shape[1:]
+    if shape != (1, SIDE, SIDE) or len(data.classes) != CLASSES:
+        raise InputError(
+            f"The digits features are for {CLASSES} classes of 1x{SIDE}x{SIDE} images, not {len(data.classes)} of {shape}.",
+            where=title,
+            do_next="Ask for metrics in other features, such as `fid`.",
+        )
+    module = train_digits(data.train_images, data.train_labels)
+    tested = round(accuracy(module, data.test_images, data.test_labels), 2) if len(data.test_images) else None
+    return module, {"test_accuracy": tested}
 
 
 def train_digits(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> DigitsFeatures:

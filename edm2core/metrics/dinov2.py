@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from edm2core.registry import EXTRACTORS
+
 SIDE, PATCH, HEAD = 224, 14, 64
 OFFSET = 0.1  # of the authors' scale for positions, which moves bicubic's weights a little
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -62,6 +64,15 @@ class DinoV2(FeatureExtractorBase):  # type: ignore[misc]  # the library has no 
         scale = (side + OFFSET) / learned
         grid = F.interpolate(grid, scale_factor=(scale, scale), mode="bicubic")
         return torch.cat([cls, grid.flatten(2).transpose(1, 2)], 1)
+
+
+def build(weights: dict[str, Tensor]) -> DinoV2:
+    """DINOv2's ViT-L/14, which published distances are in; raises RuntimeError or KeyError if these are not its weights."""
+    facts = EXTRACTORS["dinov2"]
+    module = DinoV2(facts.library_name, [facts.layer], weights)
+    if module.cls_token.shape[-1] != facts.dimensions:
+        raise RuntimeError(f"it is {module.cls_token.shape[-1]} wide, not {facts.dimensions}")
+    return module
 
 
 class _Block(nn.Module):

@@ -6,6 +6,7 @@ Their Fréchet distance is never called FID. It notices blur, noise, colour cast
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import register_feature_extractor
+
+from edm2core.data.prepared import Prepared
 
 OCTAVES = 3
 GRID, COLOUR_GRID = 4, 2  # cells a side of the layout: of luma, and of the two colour differences
@@ -90,6 +93,18 @@ class FilterFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
 
 def _log(energies: Tensor) -> Tensor:
     return (energies + FLOOR).log()
+
+
+def build(weights: dict[str, Tensor]) -> FilterFeatures:
+    """The extractor with these means and deviations; raises RuntimeError if they are not its own."""
+    module = FilterFeatures()
+    module.load_state_dict(weights)
+    return module
+
+
+def fit(data: Prepared, _: str) -> tuple[FilterFeatures, dict[str, Any]]:
+    """The extractor scaled to the training images."""
+    return fit_filters(data.train_images), {}
 
 
 def fit_filters(images: NDArray[np.uint8]) -> FilterFeatures:

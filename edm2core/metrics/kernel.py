@@ -6,9 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch_fidelity.defaults import DEFAULTS
 
-from edm2core.metrics.names import SUBSET
+from edm2core.metrics.compared import Compared, Value
 
+SUBSET = 1000  # images in each subset
 SUBSETS = 100  # that the distance is the mean over
+
+
+def kernel(compared: Compared) -> dict[str, Value]:
+    """KID, or the kernel distance in other features."""
+    return {"kid": Value(*kernel_distance(compared.features, compared.real))}
 
 
 def kernel_distance(samples: NDArray[np.float32], real: NDArray[np.float32]) -> tuple[float, float]:

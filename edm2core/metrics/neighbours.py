@@ -8,10 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from edm2core.metrics.compared import Compared, Value
+
 BLOCK = 512  # rows of a matrix of distances that are held at once
 SPARE = 4  # nearest by rough distances that are looked at beside those asked for
 NUMBERS = 2**22  # in differences of pairs that are held at once
 TIE = 1e-11  # squared distances that differ by this share of themselves are equal: rounding is 2e-13 at most in 2048 features
+COUNTED = 5  # neighbours that density and coverage count
 SUSPICIOUS = 1 / 3  # of the distance to the second nearest (Yoon et al. 2023)
 
 
@@ -81,6 +84,24 @@ def memorised(samples: Tensor, training: Tensor, pairs: int = 16) -> Memorised:
     ratios = torch.where(second > 0, first / second, 0.0)
     order = ratios.argsort(stable=True)[:pairs]
     return Memorised(float((ratios < SUSPICIOUS).double().mean()), order.tolist(), found.indices[order, 0].tolist(), ratios[order].tolist())
+
+
+def precision(compared: Compared) -> dict[str, Value]:
+    """Precision and recall, as metrics."""
+    shares = precision_and_recall(*compared.tensors())
+    return {name: Value(share) for name, share in zip(("precision", "recall"), shares, strict=True)}
+
+
+def density(compared: Compared) -> dict[str, Value]:
+    """Density and coverage, as metrics."""
+    shares = density_and_coverage(*compared.tensors(), COUNTED)
+    return {name: Value(share) for name, share in zip(("density", "coverage"), shares, strict=True)}
+
+
+def memorisation(compared: Compared) -> dict[str, Value]:
+    """The share of samples near a training image, as a metric; `compared` is given the nearest pairs."""
+    compared.memorised = memorised(*compared.tensors())
+    return {"memorisation": Value(compared.memorised.share)}
 
 
 class _Set(NamedTuple):

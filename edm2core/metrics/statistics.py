@@ -13,6 +13,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from edm2core.errors import InputError, IntegrityError
+from edm2core.metrics.compared import Compared, Value
 from edm2core.metrics.gaussian import Statistics
 
 ARRAYS, FEATURES, INFO = "reference.safetensors", "features.npy", "reference.json"
@@ -51,6 +52,13 @@ def statistics(features: NDArray[np.float32]) -> Statistics:
         centred = features[begin : begin + ROWS_AT_ONCE] - mean
         covariance += centred.T @ centred
     return Statistics(mean, covariance / (n - 1), n)
+
+
+def frechet(compared: Compared) -> dict[str, Value]:
+    """FID, or the Fréchet distance in other features."""
+    own, reference = statistics(compared.features), compared.reference.statistics
+    value = Value(frechet_distance(own, reference), frechet_error(compared.features, reference))
+    return {"fid": value, "fd": value}
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from edm2core.config.datasets import SHAPES, most_training_images
 from edm2core.config.fields import Counts, Name, Seeds, Settings, once
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
@@ -19,9 +18,10 @@ from edm2core.config.yaml_file import Document, Place, load, read_text, without_
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
-from edm2core.metrics.names import EXTRACTORS, FRECHET, IN_WORDS, METRICS, Metric, metric, split
+from edm2core.metrics.names import FRECHET, Metric, metric, split
 from edm2core.paths import located
 from edm2core.plan.sweep import Swept, lay_point, points
+from edm2core.registry import EXTRACTORS, METRICS
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
@@ -142,8 +142,9 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
         except ValueError as error:
             raise InputError(str(error), where=where, do_next="docs/evaluation.md lists metrics and extractors.") from None
         if recipe.sample.count < asked.least_images:
-            own = "fd" if recipe.data.format == "digits" else "fd_filters"
-            covariance = f", since a covariance of {EXTRACTORS[asked.extractor]} features needs them" if asked.name in FRECHET else ""
+            features = EXTRACTORS[asked.extractor].dimensions
+            own = "fd" if recipe.data.facts.extractor else "fd_filters"
+            covariance = f", since a covariance of {features} features needs them" if asked.name in FRECHET else ""
             raise InputError(
                 f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
                 where=_written(document, "sample.count"),
@@ -151,14 +152,14 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
                 if setting in document.values
                 else f"Raise sample.count of {recipe.name}, or say `metrics: [{own}]`; without it the experiment asks for FID.",
             )
-        count = None if recipe.reference else most_training_images(recipe.data)
+        count = None if recipe.reference else recipe.data.facts.most_training_images(recipe.data.test_share)
         if count is not None and count < asked.least_images:
             raise InputError(
                 f"{recipe.data.format} has {count} images for training, and '{text}' needs at least {asked.least_images} to compare with.",
                 where=where,
                 do_next="Ask for metrics in features of fewer dimensions, such as the data set's own.",
             )
-        if recipe.reference and asked.extractor == recipe.reference.extractor and asked.name not in (*FRECHET, "is"):
+        if recipe.reference and asked.extractor == recipe.reference.extractor and METRICS[asked.name].needs == "features":
             raise InputError(
                 f"'{text}' needs the training images' own features, which imported statistics do not hold.",
                 where=where,
@@ -169,13 +170,14 @@ def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: 
 
 
 def _ordered(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    return tuple(sorted(metrics, key=lambda each: (list(EXTRACTORS).index(each.extractor), METRICS.index(each.name))))
+    return tuple(sorted(metrics, key=lambda each: (list(EXTRACTORS).index(each.extractor), list(METRICS).index(each.name))))
 
 
 def _reference_is_used(document: Document, file: ExperimentFile, recipe: Recipe, metrics: tuple[Metric, ...]) -> None:
     if recipe.reference and metrics and not any(a.extractor == recipe.reference.extractor and a.name in FRECHET for a in metrics):
+        words = EXTRACTORS[recipe.reference.extractor].words
         raise InputError(
-            f"The imported reference of {recipe.name} is in {IN_WORDS[recipe.reference.extractor]}, in which no distance is asked for.",
+            f"The imported reference of {recipe.name} is in {words}, in which no distance is asked for.",
             where=str(document.origin(("metrics",))),
             do_next="Import statistics in the features that `metrics` name, or name such metrics.",
         )
@@ -268,19 +270,20 @@ def complete(recipe: Document) -> Recipe:
 
 def _channels(recipe: Recipe) -> Literal[1, 3]:
     """Own images become grey where the network is of grey ones."""
-    stated = recipe.data.format != "images" or "channels" in recipe.data.model_fields_set
+    stated = recipe.data.facts.shape or "channels" in recipe.data.model_fields_set
     return 1 if not stated and recipe.network.image_channels == 1 else recipe.data.channels
 
 
 def _fits_data(document: Document, recipe: Recipe) -> None:
     """The network is of images as the data set has them, and a batch is of no more than it has."""
-    network, (channels, side, classes) = recipe.network, SHAPES.get(recipe.data.format, (_channels(recipe), recipe.data.resolution, None))
-    if recipe.data.format == "tinyimagenet":
+    network, facts = recipe.network, recipe.data.facts
+    channels, side, _ = facts.shape or (_channels(recipe), recipe.data.resolution, None)
+    if facts.resized:
         side = recipe.data.resolution or side
     for setting, given, has in (
         ("image_channels", network.image_channels, channels),
         ("resolution", network.resolution, side),
-        ("classes", network.classes or classes, classes),
+        ("classes", network.classes or facts.classes, facts.classes),
     ):
         if has is not None and given != has:
             raise InputError(
@@ -288,7 +291,7 @@ def _fits_data(document: Document, recipe: Recipe) -> None:
                 where=str(document.origin(("network", setting))),
                 do_next=f"Set network.{setting} to {has}" + (", or to 0 for an unconditional network." if setting == "classes" else "."),
             )
-    count = most_training_images(recipe.data)
+    count = facts.most_training_images(recipe.data.test_share)
     if count is not None and recipe.training.batch > count:
         raise InputError(
             f"training.batch is {recipe.training.batch:,}; {recipe.data.format} has {count:,} images for training.",

@@ -20,11 +20,12 @@ from edm2core.config.settings import (
     StartSettings,
     TrajectorySettings,
 )
-from edm2core.metrics.names import IN_WORDS, WEIGHTS, Metric, in_words
+from edm2core.metrics.names import Metric, in_words
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import Key, key_of, keyed
 from edm2core.plan.manifest import Ref
 from edm2core.plan.versions import version_of
+from edm2core.registry import EXTRACTORS, WEIGHTS
 
 PIXEL_PROBE = {"t": (1,), "blocks": ("pixels",), "ema": "fixed", "features": None, "knn": 0, "few_shot": ()}
 
@@ -103,7 +104,6 @@ STAGES_OF = {
     **{"extractor": ("extractor",), "reference": ("reference",)},
 }
 """The stages whose results an input of that name can be."""
-BUILTIN = "builtin:digits"  # the source that is not brought, and whose digest stands in no settings
 
 
 def own_key(task: Task) -> Key:
@@ -121,7 +121,7 @@ def own_key(task: Task) -> Key:
         read = model.model_validate({name: value for name, value in settings.items() if name in fields})
         values |= keyed(read.model_copy(update={"digest": None}) if "digest" in fields else read)
     keys = {name: ref.key for name, ref in task.inputs.items()}
-    brought = settings.get("digest") or (BUILTIN if task.stage == "prepare" else "")
+    brought = settings.get("digest") or (f"builtin:{settings['format']}" if task.stage == "prepare" else "")
     return key_of(task.stage, task.version, values, keys | ({"source": brought} if brought else {}))
 
 
@@ -220,7 +220,7 @@ def _task(
 
 
 def _prepare(recipe: Recipe, digest: str, revised: bool) -> Task:
-    source, known = recipe.data.source or "", None if digest == BUILTIN else digest
+    source, known = recipe.data.source or "", None if digest == f"builtin:{recipe.data.format}" else digest
     settings = recipe.data.model_copy(update={"source": shown(source) or None})
     more: dict[str, Any] = {"digest": known} | ({"revised": True} if revised else {})
     task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, **more)
@@ -299,7 +299,8 @@ def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[s
     if name in WEIGHTS:
         digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
         known = {"source": source and shown(source), "digest": digest}
-        return replace(_task("extractor", {"extractor": name}, {}, IN_WORDS[name], {"extractor": name}, **known), address=source or "")
+        task = _task("extractor", {"extractor": name}, {}, EXTRACTORS[name].words, {"extractor": name}, **known)
+        return replace(task, address=source or "")
     whose = name if name == "digits" else f"{data.subject['dataset']} · {name}"
     return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{whose} · feature extractor", {"extractor": name})
 

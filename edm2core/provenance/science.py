@@ -2,6 +2,7 @@
 
 A stage's science is its own module and the modules of `SCIENCE` that its imports lead to. They are digested as syntax trees, without what
 changes no number: comments, docstrings, formatting, annotations, import statements, words of errors and events, and where a module lies.
+A module that loads from a table of the registry leads to the code that the table names.
 An imported name counts as what it means: `np.exp`, `numpy.exp` and `exp` from `numpy` are the same, `exp` from `math` is another.
 """
 

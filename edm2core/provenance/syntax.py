@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 SKIPPED = frozenset({"annotation", "returns", "ctx", "type_comment", "type_params", "kind"})  # types, and what Python's versions differ in
 SAYING = frozenset({"emit", "print", "progress", "warn"})  # calls that only say something
+REGISTRY, LOAD = "registry.py", "load"  # the module of tables that name code, and the function that imports what they name
+ADDRESS = re.compile(r"(\w+)\.([\w.]+):(\w+)")  # package.module:callable
 FAILING = ("Error", "Exception", "Warning", "Interrupted")  # how the names end of what is raised with words
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -87,12 +90,30 @@ class Module:
     @cached_property
     def leads_to(self) -> set[str]:
         """The paths of the package's modules that its import statements lead to."""
-        return {use.path for use in self.names.values() if use.path} - {self._path}
+        return {use.path for use in (*self.names.values(), *self._loaded) if use.path} - {self._path}
 
     @property
     def uses(self) -> set[Use]:
         """The names of the package's other modules in its tree."""
-        return self._used if self.digest else set()  # writing the tree finds them
+        return self._used | self._loaded if self.digest else set()  # writing the tree finds them
+
+    @cached_property
+    def _loaded(self) -> set[Use]:
+        """The code that the registry's tables name, of those tables from which this module loads."""
+        tables = {use.name for use in self.names.values() if use.path == REGISTRY}
+        if LOAD not in tables:
+            return set()
+        return {use for table in tables for use in self._package.module(REGISTRY).named_in(table)}
+
+    def named_in(self, table: str) -> set[Use]:
+        """The package's code that the addresses in a table name, which is assigned at this module's top."""
+        found = set[Use]()
+        for node in self._tree.body:
+            if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == table for target in node.targets):
+                strings = [each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+                addresses = [match for match in map(ADDRESS.fullmatch, strings) if match and match[1] == self._package.folder.name]
+                found |= {self._meaning(".".join(match.groups())) for match in addresses}
+        return found
 
     @cached_property
     def _unread(self) -> set[ast.stmt]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edm2core.metrics import names
+from edm2core.registry import METRICS
 from edm2core.report.calibrations import calibration_facts
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import describe, protocol
@@ -67,7 +68,7 @@ def label(metric: str) -> str:
 def rank(metric: str) -> tuple[Any, ...]:
     """Where a metric stands among others: of samples first, in the order in which `METRICS` has them, then of probes."""
     name = names.split(metric)[0]
-    return is_probe(metric), names.METRICS.index(name) if name in names.METRICS else len(names.METRICS), metric
+    return is_probe(metric), list(METRICS).index(name) if name in METRICS else len(METRICS), metric
 
 
 def is_probe(metric: str) -> bool:
@@ -76,7 +77,8 @@ def is_probe(metric: str) -> bool:
 
 
 def higher_is_better(metric: str) -> bool:
-    return names.split(metric)[0] in names.HIGHER_IS_BETTER or is_probe(metric)
+    facts = METRICS.get(names.split(metric)[0])
+    return is_probe(metric) or (facts is not None and facts.higher_is_better)
 
 
 def run_facts(report: Report) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from edm2core.diffusion.devices import pick_device
 from edm2core.metrics.extractors import extract, load_extractor
 from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.imported import read_npz
-from edm2core.metrics.names import INCEPTIONS, Metric
+from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
+from edm2core.registry import INCEPTIONS
 from edm2core.stages.sample import shard_names
 from edm2core.worker.main import main
 from edm2core.worker.sources import brought_file

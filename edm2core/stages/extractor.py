@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -10,13 +9,11 @@ from torch import Tensor
 from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
 from edm2core.events import emit
-from edm2core.metrics.digits import CLASSES, SIDE, accuracy, train_digits
-from edm2core.metrics.extractors import DIGITS, DINOV2, FILTERS, INCEPTION, PYTORCH_FID, Extractor, build_dinov2, build_inception
-from edm2core.metrics.filters import fit_filters
-from edm2core.metrics.names import IN_WORDS, WEIGHTS
+from edm2core.metrics.extractors import BUILD, INFOS, Extractor
+from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS, load
 from edm2core.snapshots.torch_file import load_torch
 from edm2core.worker.main import main
-from edm2core.worker.sources import GET_WEIGHTS, PUBLISHED, weights_file
+from edm2core.worker.sources import weights_file
 from edm2core.worker.workspace import Workspace
 
 
@@ -24,70 +21,39 @@ def run(work: Workspace) -> None:
     """Result: extractor.safetensors and extractor.json."""
     if work.rank:
         return
-    makers = {"digits": _digits, "inception": _inception, "pytorch_fid": _inception, "dinov2": _dinov2, "filters": _filters}
-    make = makers.get(work.settings["extractor"])
-    if make is None:
-        raise InputError(
-            f"There is no feature extractor {work.settings['extractor']!r}.", where="extractor", do_next=f"Use one of {', '.join(makers)}."
-        )
-    make(work)
+    name = work.settings["extractor"]
+    if name not in EXTRACTORS:
+        raise InputError(f"There is no feature extractor {name!r}.", where="extractor", do_next=f"Use one of {', '.join(EXTRACTORS)}.")
+    info, facts = INFOS[name], EXTRACTORS[name]
+    if facts.fit:
+        data = work.inputs["data"]
+        work.progress(0, 1)
+        module, found = load(facts.fit)(load_prepared(data.all()), data.manifest.title)
+        info.write(work.out, module.state_dict())
+        work.metadata |= {"extractor": name, "label": facts.words, "dimensions": facts.dimensions, **found}
+    else:
+        _brought(work, info)
 
 
-def _digits(work: Workspace) -> None:
-    data = load_prepared(work.inputs["data"].all())
-    shape = data.train_images.shape[1:]
-    if shape != (1, SIDE, SIDE) or len(data.classes) != CLASSES:
-        raise InputError(
-            f"The digits features are for {CLASSES} classes of 1x{SIDE}x{SIDE} images, not {len(data.classes)} of {shape}.",
-            where=work.inputs["data"].manifest.title,
-            do_next="Ask for metrics in other features, such as `fid`.",
-        )
-    work.progress(0, 1)
-    module = train_digits(data.train_images, data.train_labels)
-    DIGITS.write(work.out, module.state_dict())
-    work.metadata |= {
-        "extractor": DIGITS.name,
-        "label": "digits features",
-        "dimensions": DIGITS.dimensions,
-        "test_accuracy": round(accuracy(module, data.test_images, data.test_labels), 2) if len(data.test_images) else None,
-    }
-
-
-def _filters(work: Workspace) -> None:
-    images = load_prepared(work.inputs["data"].all()).train_images
-    FILTERS.write(work.out, fit_filters(images).state_dict())
-    work.metadata |= {"extractor": FILTERS.name, "label": IN_WORDS[FILTERS.name], "dimensions": FILTERS.dimensions}
-
-
-def _inception(work: Workspace) -> None:
-    info = PYTORCH_FID if work.settings["extractor"] == PYTORCH_FID.name else INCEPTION
-    path = weights_file(work)
+def _brought(work: Workspace, info: Extractor) -> None:
+    """An extractor of the user's weights, where they are its own."""
+    file, path = WEIGHT_FILES[WEIGHTS[info.name]], weights_file(work)
     digest = digest_of(path)
-    published = digest.startswith(PUBLISHED)
+    published = digest.startswith(file.published)
     if not published:
         emit(
-            "warning", message=f"{path} is not the published file ({PUBLISHED}…): distances are not comparable with FIDs in the literature."
+            "warning",
+            message=f"{path} is not the published file ({file.published}…): distances are not comparable with FIDs in the literature.",
         )
-    _brought(work, info, path, lambda weights: build_inception(weights, info))
-    work.metadata |= {"source_digest": digest, "published_weights": published}
-
-
-def _dinov2(work: Workspace) -> None:
-    path = weights_file(work)
-    _brought(work, DINOV2, path, build_dinov2)
-    work.metadata["source_digest"] = digest_of(path)
-
-
-def _brought(work: Workspace, info: Extractor, path: Path, build: Callable[[dict[str, Tensor]], object]) -> None:
-    """An extractor of the user's weights, if `build` takes them."""
-    do_next = GET_WEIGHTS[WEIGHTS[info.name]]
-    weights = read_weights(path, do_next)
+    weights = read_weights(path, file.get)
     try:
-        build(weights)
+        BUILD[info.name](weights)
     except (RuntimeError, KeyError) as error:
-        raise InputError(f"These are not the weights of {info.library_name}: {error}", where=str(path), do_next=do_next) from error
+        raise InputError(f"These are not the weights of {info.library_name}: {error}", where=str(path), do_next=file.get) from error
     info.write(work.out, weights)
-    work.metadata |= {"extractor": info.name, "label": info.library_name, "dimensions": info.dimensions}
+    work.metadata |= {"extractor": info.name, "label": info.library_name, "dimensions": info.dimensions, "source_digest": digest}
+    if file.published:
+        work.metadata["published_weights"] = published
 
 
 def read_weights(path: Path, do_next: str) -> dict[str, Tensor]:

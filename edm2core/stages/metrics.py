@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from edm2core.data.varied import checked
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.errors import IntegrityError
-from edm2core.metrics.extractors import INCEPTION, PYTORCH_FID, WEIGHTS, class_logits, extract, load_extractor
+from edm2core.metrics.compared import Compared
+from edm2core.metrics.extractors import WEIGHTS, extract, load_extractor
+from edm2core.metrics.inception import class_logits
 from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
 from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, read_reference
-from edm2core.metrics.values import Compared, metric_values
+from edm2core.metrics.values import metric_values
+from edm2core.registry import INCEPTIONS, METRICS
 from edm2core.stages.sample import shard_names, write_grid
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Input, Workspace
@@ -32,7 +35,7 @@ def run(work: Workspace) -> None:
     samples, extractor = work.inputs["samples"], work.inputs["extractor"]
     info, module = load_extractor(extractor.all())
     metrics = [Metric(name, info.name) for name in work.settings["metrics"]]
-    reference = _reference(work.inputs["reference"], any(metric.name not in (*FRECHET, "is") for metric in metrics))
+    reference = _reference(work.inputs["reference"], any(METRICS[metric.name].needs == "features" for metric in metrics))
     if reference.info.extractor_sha256 != extractor.manifest.files[WEIGHTS].sha256:
         raise IntegrityError(
             "The reference statistics are of another feature extractor.", where=work.task.title, do_next="Make them again."
@@ -40,8 +43,8 @@ def run(work: Workspace) -> None:
     count, device = samples.manifest.metadata["n"], pick_device()
     shards = checked(_shards(samples), "samples")
     features = extract(module, shards, device, lambda done: work.progress(done, count, unit="images"))
-    classifies = info in (INCEPTION, PYTORCH_FID)
-    compared = Compared(features, reference, device, (lambda: class_logits(module, features)) if classifies else None)
+    logits = (lambda: class_logits(module, features)) if info.name in INCEPTIONS else None
+    compared = Compared(features, reference, device, logits)
     found = metric_values(metrics, compared)
     if reference.info.origin:
         found = {f"{name}{IMPORTED}" if split(name)[0] in FRECHET else name: value for name, value in found.items()}

@@ -22,9 +22,10 @@ from edm2core.diffusion.compiling import adopt, wanted
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import DTYPES, autocast, compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
-from edm2core.diffusion.sampler import between, drawn_labels, heun, latents, to_uint8
+from edm2core.diffusion.sampler import between, drawn_labels, latents, to_uint8
 from edm2core.errors import EdmError
 from edm2core.events import emit
+from edm2core.registry import SOLVERS, load
 from edm2core.snapshots import files as snapshot
 from edm2core.worker import signals
 from edm2core.worker.main import main
@@ -61,7 +62,7 @@ def run(work: Workspace) -> None:
         "seed": settings.seed,
         "draw": work.settings["draw"],
         "steps": settings.steps,
-        "nfe": 2 * settings.steps - 1,
+        "nfe": SOLVERS[settings.solver].total(settings.steps),
         "ema": settings.ema[0],
         "images_per_s": rate,
     }
@@ -122,8 +123,9 @@ def _images(
     device = next(denoiser.parameters()).device
     sampler = settings.model_dump(include={"steps", "sigma_min", "sigma_max", "rho", "eta", "s_min", "s_max", "s_noise", "clip"})
     labels = None if labels is None else labels.to(device)
+    draw = load(SOLVERS[settings.solver].draw)
     with autocast(device.type, settings.precision):
-        images = heun(denoiser, start.to(device), **sampler, state=DTYPES[settings.state], noise=noise, labels=labels)
+        images: Tensor = draw(denoiser, start.to(device), **sampler, state=DTYPES[settings.state], noise=noise, labels=labels)
     if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
         raise EdmError(
             f"{bad} of {len(images)} images drawn together are not finite: the network gives no numbers.",

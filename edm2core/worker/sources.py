@@ -13,21 +13,12 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
 from edm2core.data.source import digest_of, fetch, wrong_digest
 from edm2core.errors import EdmError, InputError, Interrupted
-from edm2core.metrics.names import WEIGHTS
 from edm2core.paths import local_path
+from edm2core.registry import WEIGHT_FILES, WEIGHTS
 from edm2core.store.sources import stored_path, take
 from edm2core.worker.workspace import Workspace
 
 T = TypeVar("T")
-WEIGHTS_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-PUBLISHED = "sha256:6726825d"  # how the published file's digest starts, as its name says; a declared digest may be such a beginning
-GET_WEIGHTS = {
-    "inception": f"Download {WEIGHTS_URL} and give its path, or give this URL, as `inception_weights:` in the experiment "
-    "or --weights of a command.",
-    "dinov2": "Download https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth and give its path as "
-    "`dinov2_weights:` in the experiment or --weights of a command.",
-}
-WHAT = {"inception": "Inception", "dinov2": "DINOv2 ViT-L/14"}
 
 
 def data_settings(settings: Mapping[str, Any]) -> DataSettings:
@@ -36,9 +27,9 @@ def data_settings(settings: Mapping[str, Any]) -> DataSettings:
 
 
 def data_source(work: Workspace) -> Path | None:
-    """The file or folder that a data set is made from, its digest checked; None for digits."""
+    """The file or folder that a data set is made from, its digest checked; None where there is none to bring."""
     settings = data_settings(work.settings)
-    if settings.format == "digits":
+    if settings.facts.builtin:
         return None
     return _stored_or(work, settings.digest or "", lambda listener: fetch(settings, download_folder(), listener))
 
@@ -63,20 +54,21 @@ def fetch_file(settings: Mapping[str, Any]) -> Path:
 
 def declared_digest(settings: Mapping[str, Any]) -> str:
     """What the digest of an extractor's weights must start with."""
-    return str(settings.get("digest") or (PUBLISHED if WEIGHTS[settings["extractor"]] == "inception" else ""))
+    return str(settings.get("digest") or WEIGHT_FILES[WEIGHTS[settings["extractor"]]].published)
 
 
 def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener = NOBODY) -> Path:
     """An extractor's weights by the path or URL in its settings, checked; what is downloaded goes into `cache`."""
     kind, source, declared = WEIGHTS[settings["extractor"]], settings.get("source"), declared_digest(settings)
-    where, do_next = f"{kind}_weights: {source}" if source else f"{kind}_weights", GET_WEIGHTS[kind]
+    file = WEIGHT_FILES[kind]
+    where, do_next = f"{kind}_weights: {source}" if source else f"{kind}_weights", file.get
 
     def check(path: Path) -> None:
         if not (found := digest_of(path)).startswith(declared):
             raise wrong_digest(str(path), declared, found, do_next, path)
 
     if not source:
-        raise InputError(f"The weights of {WHAT[kind]} do not come with this program.", where=where, do_next=do_next)
+        raise InputError(f"The weights of {file.words} do not come with this program.", where=where, do_next=do_next)
     if is_url(source):
         target = cache / Path(urlsplit(source).path).name
         try:
@@ -84,7 +76,7 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener =
         except InputError as error:
             raise InputError(error.what, where=where, do_next=do_next) from error
     if not Path(source).is_file():
-        raise InputError(f"The weights of {WHAT[kind]} are not there.", where=where, do_next=do_next)
+        raise InputError(f"The weights of {file.words} are not there.", where=where, do_next=do_next)
     check(Path(source))
     return Path(source)
 

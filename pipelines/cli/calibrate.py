@@ -11,12 +11,11 @@ from rich.console import Console
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
-from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.paths import located
 from edm2core.plan.experiment import complete
+from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
 from edm2core.report.calibrations import calibration
 from edm2core.store import open_store
-from edm2core.worker.sources import GET_WEIGHTS, WHAT
 from pipelines.calibrate import Model, by_model, by_statistics, by_test_images, reference_tasks
 from pipelines.cli.options import PATH, store_option
 from pipelines.run.run_tasks import do_tasks
@@ -62,12 +61,10 @@ def command(
     if data:
         document = lay(document, "data.source", located(data, Path(), "--data", urls=True), Origin("the command", 1))
     read, where = complete(document), open_store(store)
-    features = extractor or ("digits" if read.data.format == "digits" else "inception")
+    features = extractor or (read.data.facts.extractor or "inception")
     if features in WEIGHTS and weights is None:
-        kind = WEIGHTS[features]
-        raise InputError(
-            f"The weights of {WHAT[kind]} are not given.", where="--weights", do_next=f"Give a path or URL. {GET_WEIGHTS[kind]}"
-        )
+        file = WEIGHT_FILES[WEIGHTS[features]]
+        raise InputError(f"The weights of {file.words} are not given.", where="--weights", do_next=f"Give a path or URL. {file.get}")
     made = reference_tasks(read, features, weights and located(weights, Path(), "--weights", urls=True))
     asked = []
     if statistics and origin:

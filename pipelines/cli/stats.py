@@ -12,16 +12,15 @@ from rich.console import Console
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
-from edm2core.metrics.names import EXTRACTORS, WEIGHTS, Metric
+from edm2core.metrics.names import Metric
 from edm2core.paths import located
 from edm2core.plan.experiment import Experiment, complete
 from edm2core.plan.tasks import plan
+from edm2core.registry import INCEPTIONS, WEIGHTS
 from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option
 from pipelines.inputs.sources import resolve
 from pipelines.run.run_tasks import do_task
-
-BROUGHT = [name for name in EXTRACTORS if name in WEIGHTS]
 
 
 @click.group(short_help="Bring others' reference statistics into a store.")
@@ -33,7 +32,7 @@ def command() -> None:
 @click.argument("file", type=PATH)
 @click.option("--recipe", required=True, help="A recipe of the data that they are of: a name that `edm2 recipes` lists, or a path.")
 @click.option("--origin", required=True, help="Where they come from, in words; it stands in every table that they are used for.")
-@click.option("--extractor", type=click.Choice(BROUGHT), default="inception", show_default=True, help="Whose features they are of.")
+@click.option("--extractor", type=click.Choice(list(WEIGHTS)), default="inception", show_default=True, help="Whose features they are of.")
 @click.option("--weights", required=True, help="Path or URL of the extractor's weights.")
 @click.option("--count", required=True, type=click.IntRange(1), help="How many images they are of.")
 @click.option("--resolution", required=True, type=click.IntRange(1), help="The side of these images, in pixels.")
@@ -50,7 +49,7 @@ def import_(file: Path, recipe: str, origin: str, extractor: str, weights: str, 
     if not file.is_file():
         raise InputError("There is no such file.", where=str(file), do_next="Give the path of an .npz.")
     source = located(weights, Path(), "--weights", urls=True)
-    metric = Metric("fid" if extractor != "dinov2" else "fd", extractor)
+    metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
     experiment = Experiment(
         "import", (read,), (0,), {read.name: ()}, {read.name: (metric,)}, False, False, {WEIGHTS[extractor]: source}, ""
     )

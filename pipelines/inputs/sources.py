@@ -11,14 +11,14 @@ from edm2core.data.download import Listener
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.data.torch_headers import check_torch
 from edm2core.metrics.imported import arrays_of
-from edm2core.metrics.names import EXTRACTORS, WEIGHTS
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.tasks import Task
+from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put, source_ref
-from edm2core.worker.sources import GET_WEIGHTS, WHAT, data_settings, download_folder, fetch_file, fetch_weights
+from edm2core.worker.sources import data_settings, download_folder, fetch_file, fetch_weights
 from pipelines.inputs.extractor_weights import weights_digest
 from pipelines.inputs.suited import check_data, is_revised, survey_data
 
@@ -39,7 +39,7 @@ def resolve(experiment: Experiment) -> dict[str, str]:
         check_torch(Path(start.checkpoint))
     digests |= {f"start:{recipe.name}": digest_of(Path(recipe.start.checkpoint)) for recipe in experiment.recipes if recipe.start}
     for reference in {recipe.reference for recipe in experiment.recipes if recipe.reference}:
-        arrays_of(Path(reference.source), EXTRACTORS[reference.extractor])
+        arrays_of(Path(reference.source), EXTRACTORS[reference.extractor].dimensions)
     digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
     left_out = absent(experiment)
     surveys = survey_data(experiment)
@@ -58,11 +58,11 @@ def absent(experiment: Experiment) -> dict[str, str]:
         kind = WEIGHTS.get(metric.extractor)
         if kind is None or kind in required:
             continue
-        source = experiment.weights[kind]
+        source, file = experiment.weights[kind], WEIGHT_FILES[kind]
         if source is None:
-            found[metric.result] = f"The experiment names no weights of {WHAT[kind]}. {GET_WEIGHTS[kind]}"
+            found[metric.result] = f"The experiment names no weights of {file.words}. {file.get}"
         elif not is_url(source) and not Path(source).exists():
-            found[metric.result] = f"There is no file {source}. {GET_WEIGHTS[kind]}"
+            found[metric.result] = f"There is no file {source}. {file.get}"
     return found
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from edm2core.addresses import is_url
 from edm2core.config.settings import DataSettings, Recipe
 from edm2core.data.files import check_archive
-from edm2core.data.folders import Survey, survey
+from edm2core.data.folders import Survey
 from edm2core.data.split import enough_to_probe
 from edm2core.errors import InputError
-from edm2core.metrics.names import EXTRACTORS, FRECHET
+from edm2core.metrics.names import FRECHET
 from edm2core.plan.experiment import Experiment
-
-DIGITS = 10  # classes of scikit-learn's
-
+from edm2core.registry import EXTRACTORS, load
 
 Surveys = dict[tuple[str, float], Survey]  # source and test share: what is known of it
 
@@ -25,16 +23,17 @@ def survey_data(experiment: Experiment) -> Surveys:
 
     Raises InputError for a folder or zip that cannot be read so, and for what is no archive where one is needed.
     """
-    for source in {str(recipe.data.source) for recipe in experiment.recipes if recipe.data.format not in ("digits", "images")}:
+    brought = [recipe.data for recipe in experiment.recipes if not recipe.data.facts.builtin]
+    for source in {str(data.source) for data in brought if not data.facts.survey}:
         if not is_url(source) and not Path(source).is_dir():
             check_archive(Path(source))
-    asked = {_asked(recipe.data) for recipe in experiment.recipes if recipe.data.format == "images" and not is_url(str(recipe.data.source))}
-    return {(source, share): survey(Path(source), share) for source, share in sorted(asked)}
+    asked = {(*_asked(data), data.facts.survey) for data in brought if data.facts.survey and not is_url(str(data.source))}
+    return {(source, share): load(survey)(Path(source), share) for source, share, survey in sorted(asked)}
 
 
 def is_revised(data: DataSettings, surveys: Surveys) -> bool:
     """Whether the first version of the reader could have given other images: of those behind a URL nobody knows."""
-    return data.format == "images" and (is_url(str(data.source)) or surveys[_asked(data)].revised)
+    return bool(data.facts.survey) and (is_url(str(data.source)) or surveys[_asked(data)].revised)
 
 
 def _asked(data: DataSettings) -> tuple[str, float]:
@@ -53,8 +52,8 @@ def check_data(experiment: Experiment, left_out: Collection[str], surveys: Surve
             _conditions(recipe, len(found.counts))
             if experiment.probe:
                 enough_to_probe(found.counts, recipe.probe.holds_out, where)
-        elif recipe.data.format == "digits":
-            _conditions(recipe, DIGITS)
+        elif recipe.data.facts.builtin:
+            _conditions(recipe, recipe.data.facts.classes or 0)
             if experiment.probe and not recipe.data.test_share:
                 enough_to_probe([], recipe.probe.holds_out, f"{recipe.name}: data.test_share")
 
@@ -64,7 +63,7 @@ def _enough_to_compare(experiment: Experiment, recipe: Recipe, left_out: Collect
     for metric in experiment.metrics[recipe.name]:
         if metric.result in left_out or metric.extractor == imported or count >= metric.least_images:
             continue
-        features = EXTRACTORS[metric.extractor]
+        features = EXTRACTORS[metric.extractor].dimensions
         why = f", since a covariance of {features} features needs them" if metric.name in FRECHET else ""
         raise InputError(
             f"The data of {recipe.name} have {count} images for training, and '{metric.result}' needs at least {metric.least_images}{why}.",

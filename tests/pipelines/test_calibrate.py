@@ -88,7 +88,7 @@ def test_what_is_given_is_measured_once_and_shown_in_reports(folder: Path) -> No
         (("digits/C", "--images", "model.npz"), "--model and --expected and --tolerance are missing beside --images"),
         (("digits/C", "--statistics", "theirs.npz"), "--origin is missing beside --statistics"),
         (("digits/C", "--statistics", "narrow.npz", "--origin", "a page"), "these features have 64 dimensions"),
-        (("digits/C", "--statistics", "absent.npz", "--origin", "a page"), "cannot be read"),
+        (("digits/C", "--statistics", "absent.npz", "--origin", "a page"), "no file absent.npz"),
         (("digits/C", "--images", "few.npy", *MODEL[2:]), "64 images are too few"),
         (("digits/C", "--images", "theirs.npz", *MODEL[2:]), "the data are uint8 images of shape [1, 8, 8]"),
         (("digits/C", "--images", "sample/0", *MODEL[2:]), "There are no sample/0"),

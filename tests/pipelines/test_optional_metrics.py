@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.tasks import plan
+from edm2core.registry import WEIGHT_FILES
 from edm2core.store import open_store
 from edm2core.store.runs import load_absent, open_run
 from pipelines.cli.plan import command
-from pipelines.inputs.extractor_weights import NAMES
 from pipelines.inputs.sources import absent, resolve
 
 TEXT = """\
@@ -50,7 +50,7 @@ def test_the_plan_says_what_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_has_weights_is_measured(tmp_path: Path) -> None:
-    torch.save(dict.fromkeys(NAMES["dinov2"][0], torch.zeros(1)), tmp_path / "dinov2.pth")
+    torch.save(dict.fromkeys(WEIGHT_FILES["dinov2"].names, torch.zeros(1)), tmp_path / "dinov2.pth")
     experiment = load_experiment(write(tmp_path))
     tasks = plan(experiment, resolve(experiment))
     assert [task.settings["metrics"] for task in tasks if task.stage == "metrics"] == [["fd"], ["fd", "kid"]]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits, load_sample_images
 
-from edm2core.metrics.extractors import FILTERS, extract, load_extractor
+from edm2core.metrics.extractors import INFOS, extract, load_extractor
 from edm2core.metrics.filters import FilterFeatures, fit_filters
-from edm2core.metrics.names import EXTRACTORS, Metric, metric
+from edm2core.metrics.names import Metric, metric
 from edm2core.metrics.neighbours import memorised
 from edm2core.metrics.statistics import frechet_distance, statistics
+from edm2core.registry import EXTRACTORS
 
 Images = NDArray[np.uint8]
 N, CPU = 90, torch.device("cpu")
@@ -103,7 +104,7 @@ def test_worse_images_are_farther_from_small_sets(name: str) -> None:
 
 def test_features_have_mean_0_and_deviation_1_over_the_training_images_and_no_other_scale() -> None:
     features = extract(fit_filters(photos()), [photos()], CPU)
-    assert features.shape == (2 * N, FilterFeatures.DIMENSIONS) == (2 * N, EXTRACTORS["filters"])
+    assert features.shape == (2 * N, FilterFeatures.DIMENSIONS) == (2 * N, EXTRACTORS["filters"].dimensions)
     np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(features.std(0), 1, atol=1e-3)
 
@@ -119,9 +120,9 @@ def test_any_size_and_grey_images_have_finite_features(side: int) -> None:
 def test_it_is_written_and_read_as_others_are(tmp_path: Path) -> None:
     images = photos()
     module = fit_filters(images)
-    FILTERS.write(tmp_path, module.state_dict())
+    INFOS["filters"].write(tmp_path, module.state_dict())
     info, read = load_extractor(tmp_path)
-    assert info == FILTERS
+    assert info == INFOS["filters"]
     np.testing.assert_array_equal(extract(read, [images], CPU), extract(module, [images], CPU))
 
 

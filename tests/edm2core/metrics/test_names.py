@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from edm2core.metrics.names import EXTRACTORS, METRICS, Metric, in_words, label, metric, split
+from edm2core.metrics.names import Metric, in_words, label, metric, split
+from edm2core.registry import EXTRACTORS, METRICS
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,14 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from edm2core.errors import InputError
+from edm2core.metrics import inception
+from edm2core.metrics.compared import Compared
 from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import build_inception, class_logits, extract
-from edm2core.metrics.names import METRICS, Metric
+from edm2core.metrics.extractors import extract
+from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo, statistics
-from edm2core.metrics.values import Compared, metric_values
+from edm2core.metrics.values import metric_values
+from edm2core.registry import METRICS
 
 CPU = torch.device("cpu")
 Blobs = Callable[..., np.ndarray]
@@ -164,9 +167,9 @@ def test_its_command_says_the_same_with_inception(
     fidelity.main()
     printed = capsys.readouterr().out
     library = json.loads(printed[printed.index("{") :])
-    module = build_inception(inception_weights)
+    module = inception.build(inception_weights)
     found, real = (extract(module, [images], CPU) for images in sets)
-    ours = values(["fid", "kid", "is", "precision", "recall"], "inception", found, real, class_logits(module, found))
+    ours = values(["fid", "kid", "is", "precision", "recall"], "inception", found, real, inception.class_logits(module, found))
     assert ours == pytest.approx(
         {
             "fid": library["frechet_inception_distance"],

@@ -10,6 +10,7 @@ from pydantic import Field
 from edm2core.config.fields import Settings, unkeyed
 from edm2core.config.settings import DataSettings, ProbeSettings, SampleSettings, TrainingSettings
 from edm2core.plan.keys import LENGTH, canonical, key_of, keyed
+from edm2core.registry import SOLVERS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -91,7 +92,14 @@ KEYED = {
     },
 }  # fmt: skip
 UNKEYED = {SampleSettings: {"batch": 7, "shard": 9, "compile": "never"}, ProbeSettings: {}}
-APART = {SampleSettings: set(), ProbeSettings: {"protocol"}}  # what most others contradict
+APART = {SampleSettings: {"solver"}, ProbeSettings: {"protocol"}}  # of one choice; what most others contradict
+
+
+def test_another_choice_of_the_registry_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOLVERS, "other", SOLVERS["heun"])
+    assert keyed(SampleSettings(solver="other")) == {"solver": "other"}
+    with pytest.raises(ValueError, match="must be 'heun'"):
+        SampleSettings(solver="none")
 
 
 @pytest.mark.parametrize("kind", KEYED)

@@ -60,6 +60,14 @@ def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Pat
     assert {"sample", "metrics", "prepare"} <= changed(copy)
 
 
+def test_code_that_the_registry_names_is_science_of_who_loads_it(copy: Path) -> None:
+    change(copy / "metrics/kernel.py", "SUBSETS = 100", "SUBSETS = 99")
+    assert changed(copy) == {"metrics"}
+    (copy / "diffusion/euler.py").write_text("def euler(denoiser, latents, steps, **_):\n    return latents\n")
+    change(copy / "registry.py", '"heun": Solver(', '"euler": Solver("edm2core.diffusion.euler:euler", 1), "heun": Solver(')
+    assert changed(copy) == {"metrics", "sample"}
+
+
 def test_the_store_the_worker_and_the_report_are_no_science(copy: Path) -> None:
     own = {f"stages/{name}.py" for name in STAGES.values()}
     files = [path for path in copy.rglob("*.py") if path.relative_to(copy).parts[0].removesuffix(".py") not in SCIENCE]
@@ -86,7 +94,7 @@ def test_everything_else_is_science_of_some_stage(copy: Path) -> None:
             "(\n            self.steps  %  self.steps_per_epoch ==\n            0\n        )",
         ),
         ("data/scale.py", "-> ", "-> 'None' or "),
-        ("metrics/names.py", "SUBSET = 1000", "SUBSET: int = 1000"),
+        ("metrics/kernel.py", "SUBSET = 1000", "SUBSET: int = 1000"),
         ("diffusion/trainer.py", "denoiser: Denoiser = field(init=False)", "denoiser: 'torch.nn.Module' = field(init=False)"),
         ("diffusion/sampler.py", "import torch\n", "import contextlib\nimport torch\n"),
         ("stages/train.py", "hundreds of times slower", "far slower"),

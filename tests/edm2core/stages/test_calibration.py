@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
 from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import DIGITS
+from edm2core.metrics.extractors import INFOS
 from edm2core.metrics.statistics import frechet_distance, read_reference, statistics
 from edm2core.plan.manifest import Ref
 from edm2core.stages import calibration, reference
@@ -19,8 +20,9 @@ from edm2core.stages import calibration, reference
 
 @pytest.fixture
 def inputs(bench: Any, digits: Ref) -> dict[str, Ref]:
+    torch.manual_seed(0)
     work = bench.workspace("extractor", {}, {})
-    DIGITS.write(work.out, DigitsFeatures().state_dict())
+    INFOS["digits"].write(work.out, DigitsFeatures().state_dict())
     made = {"data": digits, "extractor": bench.commit(work).ref}
     return {**made, "reference": bench.run(reference.run, "reference", {"split": "train"}, made)[1].ref}
 

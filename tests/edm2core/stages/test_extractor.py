@@ -15,8 +15,8 @@ from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
 from edm2core.metrics.extractors import extract, load_extractor
 from edm2core.plan.manifest import Manifest, Ref
+from edm2core.registry import INCEPTION_URL
 from edm2core.stages import extractor, prepare, reference
-from edm2core.worker import sources
 
 CPU = torch.device("cpu")
 
@@ -104,7 +104,7 @@ def test_fid_of_too_few_images_is_refused(bench: Any, digits: Ref, weights_file:
 def test_absent_weights_say_where_to_get_them(bench: Any, source: str | None) -> None:
     with pytest.raises(InputError) as caught:
         bench.run(extractor.run, "extractor", inception(source, "sha256:6726825d"))
-    assert sources.WEIGHTS_URL in caught.value.do_next
+    assert INCEPTION_URL in caught.value.do_next
     assert "inception_weights" in caught.value.where + caught.value.do_next
 
 

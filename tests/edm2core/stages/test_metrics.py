@@ -10,7 +10,7 @@ from PIL import Image
 from edm2core.data import load_prepared
 from edm2core.errors import InputError, IntegrityError
 from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import DIGITS, extract
+from edm2core.metrics.extractors import INFOS, extract
 from edm2core.plan.manifest import Ref
 from edm2core.stages import metrics, reference
 from edm2core.store.results import load
@@ -23,7 +23,7 @@ def extractor(bench: Any) -> Ref:
 
 def random_extractor(bench: Any) -> Ref:
     work = bench.workspace("extractor", {}, {})
-    DIGITS.write(work.out, DigitsFeatures().state_dict())
+    INFOS["digits"].write(work.out, DigitsFeatures().state_dict())
     ref: Ref = bench.commit(work).ref
     return ref
 

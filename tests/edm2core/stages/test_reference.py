@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edm2core.errors import InputError
+from edm2core.metrics import extractors
 from edm2core.metrics.digits import DigitsFeatures
 from edm2core.metrics.extractors import Extractor
 from edm2core.metrics.statistics import read_reference
@@ -21,7 +22,8 @@ INCEPTION_LIKE = Extractor("inception", "digits", DigitsFeatures.LAYER, DigitsFe
 @pytest.fixture
 def extractor(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Ref:
     """The digits' small network under Inception's name, since only such features have statistics to import."""
-    monkeypatch.setattr("edm2core.metrics.extractors.DIGITS", INCEPTION_LIKE)
+    monkeypatch.setitem(extractors.INFOS, "inception", INCEPTION_LIKE)
+    monkeypatch.setitem(extractors.BUILD, "inception", extractors.BUILD["digits"])
     work = bench.workspace("extractor", {}, {})
     INCEPTION_LIKE.write(work.out, DigitsFeatures().state_dict())
     ref: Ref = bench.commit(work).ref

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from edm2core.errors import InputError
-from edm2core.worker.sources import PUBLISHED
-from pipelines.inputs.extractor_weights import NAMES, weights_digest
+from edm2core.registry import WEIGHT_FILES
+from pipelines.inputs.extractor_weights import weights_digest
 
-INCEPTION, DINOV2 = NAMES["inception"][0], NAMES["dinov2"][0]
+INCEPTION, DINOV2 = WEIGHT_FILES["inception"].names, WEIGHT_FILES["dinov2"].names
 
 
 def saved(path: Path, *names: str, zipped: bool = True) -> str:
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_that_ends_with_a_digest_must_have_it(tmp_path: Path) -> None:
-    path = tmp_path / f"weights-inception-2015-12-05-{PUBLISHED.removeprefix('sha256:')}.pth"
+    path = tmp_path / f"weights-inception-2015-12-05-{WEIGHT_FILES['inception'].published.removeprefix('sha256:')}.pth"
     with pytest.raises(InputError, match="is not what its name says"):
         weights_digest("inception", saved(path, *INCEPTION))
 

@@ -15,8 +15,8 @@ from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.keys import key_of, keyed
 from edm2core.plan.tasks import Task, plan
+from edm2core.registry import WEIGHT_FILES
 from edm2core.worker.sources import data_settings
-from pipelines.inputs.extractor_weights import NAMES
 from pipelines.inputs.sources import resolve
 
 
@@ -37,7 +37,7 @@ def read(tmp_path: Path, source: Path, network: dict[str, Any] | None = None, da
         "data": {"format": "images", "source": str(source), "resolution": 8, **(data or {})},
         "network": {"image_channels": 3, **(network or {})},
     }
-    torch.save(dict.fromkeys(NAMES["inception"][0], torch.zeros(1)), tmp_path / "weights.pth")
+    torch.save(dict.fromkeys(WEIGHT_FILES["inception"].names, torch.zeros(1)), tmp_path / "weights.pth")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
     asked = {"name": "mine", "recipes": ["mine.yaml"], "epochs": [1], "inception_weights": "weights.pth", "sample": {"count": 3000}}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump({**asked, **settings}))

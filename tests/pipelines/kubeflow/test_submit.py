@@ -23,12 +23,12 @@ from edm2core.errors import EdmError, InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.tasks import Task, plan
+from edm2core.registry import WEIGHT_FILES
 from edm2core.store import open_store
 from edm2core.store.runs import Run, find_run, open_run
 from pipelines.cli.logs import command as logs
 from pipelines.cli.status import command as status
 from pipelines.cli.submit import command as submit
-from pipelines.inputs.extractor_weights import NAMES
 from pipelines.kubeflow.submit import Kubeflow, Submitted, must_find
 
 API = "/apis/v2beta1"
@@ -217,7 +217,7 @@ def test_submit_compiles_starts_and_waits(fake: FakeKubeflow, tmp_path: Path) ->
 def test_submit_uploads_what_the_user_brings_before_it_starts_anything(
     fake: FakeKubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save(dict.fromkeys(NAMES["inception"][0], torch.zeros(1)), tmp_path / "weights.pth")
+    torch.save(dict.fromkeys(WEIGHT_FILES["inception"].names, torch.zeros(1)), tmp_path / "weights.pth")
     (tmp_path / "far.yaml").write_text(yaml.safe_dump(values(fake)))
     some = {"name": "some", "recipes": ["digits/C"], "epochs": [1], "metrics": ["is"], "inception_weights": "weights.pth"}
     (tmp_path / "some.yaml").write_text(yaml.safe_dump(some))

@@ -1,0 +1,46 @@
+"""What a metric is given, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from edm2core.metrics.neighbours import Memorised
+    from edm2core.metrics.statistics import Reference
+
+
+class Value(NamedTuple):
+    """A metric's value, and its standard error from the sampling of images, where it has one."""
+
+    value: float
+    error: float | None = None
+
+
+@dataclass
+class Compared:
+    """Samples and what they are compared with: `features` float32 [n, d]; `logits` gives [n, classes] where the extractor classifies."""
+
+    features: NDArray[np.float32]
+    reference: Reference
+    device: torch.device
+    logits: Callable[[], Tensor] | None = None
+    memorised: Memorised | None = field(default=None, init=False)  # once that metric was asked for
+
+    @property
+    def real(self) -> NDArray[np.float32]:
+        """The training images' features."""
+        if self.reference.features is None:
+            raise ValueError("these metrics need the reference's features")
+        return self.reference.features
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The samples' and the training images' features, on the device."""
+        samples, real = (torch.tensor(np.asarray(features), device=self.device) for features in (self.features, self.real))
+        return samples, real

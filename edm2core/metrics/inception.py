@@ -1,0 +1,68 @@
+"""Inception-v3 as FID has it, by torch-fidelity and behind pytorch-fid's resize, and the score that is of its classes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
+from edm2core.metrics.compared import Compared, Value
+from edm2core.registry import EXTRACTORS
+
+SPLITS = 10  # parts of the samples that the Inception score is averaged over
+
+
+class PytorchFid(FeatureExtractorInceptionV3):  # type: ignore[misc]  # the library has no types
+    """The same network behind pytorch-fid's resize: bilinear between centres of pixels, and values in [-1, 1]."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        if images.dtype != torch.uint8 or images.shape[1] != 3:
+            raise ValueError(f"wants uint8 [N, 3, H, W], not {images.dtype} {list(images.shape)}")
+        x = 2 * F.interpolate(images.float() / 255, (self.INPUT_IMAGE_SIZE,) * 2, mode="bilinear", align_corners=False) - 1
+        for name, layer in self.named_children():  # in the order they run
+            if name != "fc":
+                x = layer(x)
+        return (x.flatten(1),)
+
+
+def build(weights: dict[str, Tensor]) -> FeatureExtractorBase:
+    """torch-fidelity's Inception with these weights; raises RuntimeError if they are not its own names and shapes."""
+    return _built(FeatureExtractorInceptionV3, weights)
+
+
+def build_pytorch_fid(weights: dict[str, Tensor]) -> FeatureExtractorBase:
+    """The same network behind pytorch-fid's resize; raises RuntimeError as `build`."""
+    return _built(PytorchFid, weights)
+
+
+def _built(kind: type[FeatureExtractorInceptionV3], weights: dict[str, Tensor]) -> FeatureExtractorBase:
+    # its constructor unpickles whatever file it is given, so it is given one that was written here from bare tensors
+    file = io.BytesIO()
+    torch.save(weights, file)
+    file.seek(0)
+    facts = EXTRACTORS["inception"]
+    return kind(facts.library_name, [facts.layer], feature_extractor_weights_path=file)
+
+
+def class_logits(module: FeatureExtractorBase, features: NDArray[np.float32]) -> Tensor:
+    """Inception's logits [N, 1008] without bias, which the Inception score is of, from its features [N, 2048]."""
+    weight: Tensor = module.fc.weight.cpu()
+    return torch.from_numpy(features) @ weight.T
+
+
+def score(compared: Compared) -> dict[str, Value]:
+    """Salimans et al., arXiv 1606.03498, section 4: a mean over tenths of the samples, shuffled.
+
+    The standard error divides by n - 1; torch-fidelity's deviation, from which it is taken, divides by n.
+    """
+    if compared.logits is None:
+        raise ValueError("the Inception score needs an extractor that classifies")
+    library = isc_features_to_metric(compared.logits(), SPLITS)
+    return {"is": Value(library[KEY_METRIC_ISC_MEAN], library[KEY_METRIC_ISC_STD] / np.sqrt(SPLITS - 1))}

@@ -1,0 +1,173 @@
+"""Everything that settings choose by name, and what planning has to know of it: one table a family, one line a choice.
+
+A new metric, solver, data format, … is a file of its own and a line here. A line names its code as "module:callable", which `load`
+imports when it is used, so that planning reads these tables without torch, Pillow or scikit-learn.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+
+@cache
+def load(address: str) -> Any:
+    """What "module:callable" names, imported if it is not yet."""
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
+
+
+class Network(NamedTuple):
+    """A family of networks."""
+
+    build: str  # (its settings) → the module, freshly initialised
+    settings: str  # the class of its settings
+
+
+NETWORKS = {"unet": Network("edm2core.diffusion.unet:UNet", "edm2core.config.settings:NetworkSettings")}
+
+WEIGHTINGS = {"edm": "edm2core.diffusion.denoiser:loss_weight"}
+"""λ(σ), the weight of the loss at a noise level: (sigma, sigma_data) → weight. The learned exp(-u(σ)) multiplies it."""
+
+SCHEDULES = {
+    "every_epoch": "edm2core.diffusion.training_schedule:by_epoch",
+    "every_step": "edm2core.diffusion.training_schedule:by_images",
+}
+"""Learning-rate schedules: (training's settings, epochs so far with their fraction) → the rate of the next step."""
+
+
+class Solver(NamedTuple):
+    """A way from noise to an image."""
+
+    draw: str  # (denoiser, latents, steps, …) → images; `heun` says what it is given
+    evaluations: int  # of the network in each step; the last step, to σ = 0, takes one
+
+    def total(self, steps: int) -> int:
+        """The network's evaluations in so many steps."""
+        return self.evaluations * (steps - 1) + 1
+
+
+SOLVERS = {"heun": Solver("edm2core.diffusion.sampler:heun", evaluations=2)}
+
+
+class Metric(NamedTuple):
+    """A metric, in whichever extractor's features it is taken."""
+
+    words: str
+    compute: str  # (Compared) → {metric's name: Value}; those with the same address are computed together
+    needs: Literal["statistics", "features", "classes"] = "features"
+    """Beside the samples' features: the training images' mean and covariance, their own features, or the extractor's classes."""
+    least_images: int = 6  # for which it is defined; `statistics` need one more than the features have dimensions
+    higher_is_better: bool = False
+    inception: Literal["only", "plain", ""] = ""
+    """only: defined in Inception's features alone. plain: its name says no extractor where that is Inception; so do the former."""
+    words_elsewhere: str = ""  # in features other than Inception's, where it is called otherwise
+
+
+METRICS = {
+    "fid": Metric("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
+    "fd": Metric("FD", "edm2core.metrics.statistics:frechet", "statistics"),
+    "kid": Metric("KID", "edm2core.metrics.kernel:kernel", least_images=1000, inception="plain", words_elsewhere="Kernel distance"),
+    "is": Metric("Inception score", "edm2core.metrics.inception:score", "classes", 10, True, "only"),
+    "precision": Metric("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),
+    "recall": Metric("Recall", "edm2core.metrics.neighbours:precision", higher_is_better=True),
+    "density": Metric("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
+    "coverage": Metric("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
+    "memorisation": Metric("Memorised share", "edm2core.metrics.neighbours:memorisation"),
+}
+"""In the order of tables."""
+
+
+class Extractor(NamedTuple):
+    """A network whose features metrics compare."""
+
+    words: str
+    dimensions: int
+    library_name: str  # in torch-fidelity's registry, where it is there
+    layer: str
+    build: str  # (weights by name) → the module
+    fit: str = ""  # (prepared data, their name) → the module and facts about it; empty where the user brings a file of weights
+    weights: str = ""  # which file of weights the user brings
+    flops: float = 0.0  # for one image, brought to 299 or 224 pixels
+
+
+EXTRACTORS = {
+    "inception": Extractor(
+        *("Inception features", 2048, "inception-v3-compat", "2048", "edm2core.metrics.inception:build"),
+        weights="inception",
+        flops=11.4e9,
+    ),
+    "pytorch_fid": Extractor(
+        *("Inception features, pytorch-fid's resize", 2048, "inception-v3-compat behind pytorch-fid's resize", "2048"),
+        "edm2core.metrics.inception:build_pytorch_fid",
+        weights="inception",
+        flops=11.4e9,
+    ),
+    "dinov2": Extractor(*("DINOv2 features", 1024, "dinov2_vitl14", "cls", "edm2core.metrics.dinov2:build"), weights="dinov2", flops=162e9),
+    "digits": Extractor(*("digits features", 64, "digits", "64", "edm2core.metrics.digits:build"), fit="edm2core.metrics.digits:fit"),
+    "filters": Extractor(*("filter features", 54, "filters", "all", "edm2core.metrics.filters:build"), fit="edm2core.metrics.filters:fit"),
+}
+"""In the order of tables; `pytorch_fid` is Inception behind pytorch-fid's resize, `filters` are for small sets of any images."""
+WEIGHTS = {name: extractor.weights for name, extractor in EXTRACTORS.items() if extractor.weights}
+INCEPTIONS = tuple(name for name, weights in WEIGHTS.items() if weights == "inception")
+
+
+class WeightFile(NamedTuple):
+    """A file of weights that the user brings."""
+
+    words: str  # whose they are
+    get: str  # where it can be had, and how to name it
+    published: str  # how its digest begins; empty where none was published
+    names: tuple[str, ...]  # of weights that it holds
+    others: dict[str, str]  # names of weights that files hold which could be taken for it, and whose those are
+
+
+INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+WEIGHT_FILES = {
+    "inception": WeightFile(
+        "Inception",
+        f"Download {INCEPTION_URL} and give its path, or give this URL, as `inception_weights:` in the experiment "
+        "or --weights of a command.",
+        "sha256:6726825d",
+        ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight", "fc.weight"),
+        {"AuxLogits.fc.weight": "torchvision's, another training of it"},
+    ),
+    "dinov2": WeightFile(
+        "DINOv2 ViT-L/14",
+        "Download https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth and give its path as "
+        "`dinov2_weights:` in the experiment or --weights of a command.",
+        "",
+        ("cls_token", "pos_embed", "blocks.23.ls1.gamma"),
+        {"blocks.24.ls1.gamma": "of a deeper one", "register_tokens": "of the variant with registers"},
+    ),
+}
+
+
+class DataFormat(NamedTuple):
+    """A form that image data come in."""
+
+    read: str  # (settings, the source's Files; None where it needs none) → Images
+    shape: tuple[int, int, int] | None = None  # channels and sides of its images; none: data.channels and data.resolution say them
+    classes: int | None = None
+    train: int | None = None  # images, where it always has so many
+    test: int | None = None
+    total: int | None = None  # images of which data.test_share are for test
+    builtin: bool = False  # it comes with a package: there is no source
+    resized: bool = False  # data.resolution says to which side its images are brought
+    survey: str = ""  # (path, test share) → what names and headers say of a source on this disk before it is read
+    extractor: str = ""  # the one that is for these data alone
+
+    def most_training_images(self, test_share: float) -> int | None:
+        """How many images for training there are at most; none where only looking at them tells."""
+        return self.train if self.total is None else math.ceil(self.total * (1 - test_share))
+
+
+FORMATS = {
+    "cifar10": DataFormat("edm2core.data.cifar:read_cifar", (3, 32, 32), 10, 50_000, 10_000),
+    "cifar100": DataFormat("edm2core.data.cifar:read_cifar", (3, 32, 32), 100, 50_000, 10_000),
+    "tinyimagenet": DataFormat("edm2core.data.tinyimagenet:read_tinyimagenet", (3, 64, 64), 200, 100_000, 10_000, resized=True),
+    "images": DataFormat("edm2core.data.images:read_image_folder", resized=True, survey="edm2core.data.folders:survey"),
+    "digits": DataFormat("edm2core.data.digits:read_digits", (1, 8, 8), 10, total=1797, builtin=True, extractor="digits"),
+}
