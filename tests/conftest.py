@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,15 @@ from collections.abc import Iterator
 import pytest
 
 PATIENCE_S = 120.0
+
+
+@pytest.fixture(autouse=True)
+def _no_lease_outlives_its_test() -> Iterator[None]:
+    """A lease that a test leaves behind would warn, in a later test's output, that its store's folder is gone."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("lease "):
+            thread._target.__self__._stop.set()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
@@ -19,6 +18,7 @@ from edm2core.store import open_store
 from pipelines.calibrate import Model, by_model, by_statistics, by_test_images, reference_tasks
 from pipelines.cli.options import PATH, store_option
 from pipelines.run.run_tasks import do_tasks
+from pipelines.run.terminal import open_console
 
 SIGNS = {True: "✓", False: "✗", None: "·"}
 
@@ -71,7 +71,7 @@ def command(
         asked.append(by_statistics(made, statistics, origin, read.dataset))
     if images and model and expected is not None and tolerance is not None:
         asked.append(by_model(made, Model(images, model, expected, tolerance), read, where))
-    console = Console(highlight=False)
+    console = open_console()
     run = f"calibrate-{read.dataset}-{(asked or made)[-1].key[:6]}"
     (prepared,) = do_tasks(made[:1], where, run, console)
     count = prepared.metadata["counts"]["test"]

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from rich.console import Console
 
 from edm2core.config.fields import average_name, weights_file
 from edm2core.diffusion.posthoc import MOST_ERROR
@@ -21,6 +20,7 @@ from edm2core.store.results import load
 from edm2core.store.runs import find_run, load_plan
 from pipelines.cli.options import store_option
 from pipelines.run.run_tasks import do_task
+from pipelines.run.terminal import open_console
 
 
 @click.command(short_help="Mix averages of any width from those that training stored.")
@@ -35,7 +35,7 @@ def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, st
     Each average becomes a result, which `edm2core.snapshots.files.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
     """
     names = [_width(width) for width in widths]
-    console = Console(highlight=False)
+    console = open_console()
     asked = []
     for where, manifest in (found for address in snapshots for found in _snapshots(address, store)):
         for name in names:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import StartSettings
@@ -16,6 +15,7 @@ from edm2core.plan.tasks import start_task
 from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option
 from pipelines.run.run_tasks import do_task
+from pipelines.run.terminal import open_console
 
 
 @click.group(short_help="Bring another implementation's checkpoint into a store.")
@@ -40,7 +40,7 @@ def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
     start = StartSettings(checkpoint=str(checkpoint.resolve()), epoch=epoch)
     chosen = {"start.checkpoint": start.checkpoint} | ({"start.epoch": start.completed} if start.completed else {})
     read = load_recipe(recipe, chosen)
-    console = Console(highlight=False)
+    console = open_console()
     made = do_task(start_task(read, start, digest_of(checkpoint)), open_store(store), f"import-{checkpoint.stem}", console)
     epochs = "at an epoch that is not known" if start.completed is None else f"after {start.completed} epochs"
     steps = "" if made.metadata["updates"] is None else f", {made.metadata['updates']} steps"

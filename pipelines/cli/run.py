@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from components.launcher.profile import load_profile
 from pipelines.cli.options import accept_code_option, cluster_option, experiment_argument, store_option
 from pipelines.run.places import Here, OnCluster
 from pipelines.run.run_experiment import run
+from pipelines.run.terminal import open_console
 
 
 @click.command(short_help="Run an experiment and write its report.")
@@ -37,7 +37,7 @@ def command(
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
     Whatever interrupts it, the same command goes on where it stopped; a second run of a finished experiment takes seconds.
     """
-    console = Console(highlight=False)
+    console = open_console()
     place = OnCluster(load_profile(cluster)) if cluster else Here.detect(store, jobs, processes)
     done = run(experiment, place, console, only, train_again, accept_code)
     console.print(f"report: {done.store.uri}/{done.folder}/report.html", soft_wrap=True)

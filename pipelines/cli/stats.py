@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import yaml
-from rich.console import Console
 
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
@@ -21,6 +20,7 @@ from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option
 from pipelines.inputs.sources import resolve
 from pipelines.run.run_tasks import do_task
+from pipelines.run.terminal import open_console
 
 
 @click.group(short_help="Bring others' reference statistics into a store.")
@@ -54,7 +54,7 @@ def import_(file: Path, recipe: str, origin: str, extractor: str, weights: str, 
         "import", (read,), (0,), {read.name: ()}, {read.name: (metric,)}, False, False, {WEIGHTS[extractor]: source}, ""
     )
     tasks = plan(experiment, resolve(experiment))
-    console, where = Console(highlight=False), open_store(store)
+    console, where = open_console(), open_store(store)
     for task in tasks:
         made = do_task(task, where, f"stats-{file.stem}", console)
     console.print(f"{made.title}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)
