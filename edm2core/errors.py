@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from edm2core.addresses import redacted
-
-
-def printable(text: str) -> str:
-    r"""Text that can be written as UTF-8: a byte of a file's name that is none stands as \xe9, another lone surrogate as \ud800."""
-    return re.sub(
-        "[\ud800-\udfff]",
-        lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}" if 0xDC80 <= ord(match[0]) <= 0xDCFF else f"\\u{ord(match[0]):04x}",
-        text,
-    )
+from edm2core.words import printable
 
 
 class EdmError(Exception):

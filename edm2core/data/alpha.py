@@ -6,7 +6,6 @@ import struct
 
 from edm2core.data.files import Files
 from edm2core.data.kind import INSTEAD, kind_of
-from edm2core.errors import InputError
 
 HEAD = 4096  # bytes that are read of a file first; all of it where its header is longer
 _EXTRA_SAMPLES = 338  # TIFF 6.0, section 18
@@ -19,7 +18,7 @@ def alpha_of(files: Files, name: str) -> bool:
     """
     start = files.head(name, HEAD)
     if (kind := kind_of(start)) in INSTEAD:
-        raise InputError(f"The image cannot be used: it is {kind.name}.", where=files.where(name), do_next=kind.do_next)
+        raise files.wrong(name, f"The image cannot be used: it is {kind.name}.", kind.do_next)
     try:
         found = _has_alpha(start)
         return _has_alpha(files.read(name)) is True if found is None and files.sizes[name] > len(start) else found is True

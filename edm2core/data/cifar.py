@@ -6,7 +6,7 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
 from edm2core.data.split import Images, Split, blocks_of
-from edm2core.errors import InputError, printable
+from edm2core.errors import InputError
+from edm2core.words import printable
 
 SHAPE = (3, 32, 32)
 # train members, test member, member with the class names; keys of labels and names
@@ -44,13 +45,10 @@ def _members(files: Files, wanted: tuple[str, ...]) -> dict[str, str]:
         count = list(found.values()).count(basename)
         if count != 1:
             others = {PurePosixPath(name).suffix for name in files.sizes} & {".bin", ".mat"}
-            raise InputError(
-                f"There is {count or 'no'} member named {basename!r}, which this format has once.",
-                where=str(files.path),
-                do_next=f"It holds {others.pop()} files: get the archive of the python version, which is read."
-                if others
-                else "Check that data.format names this archive's format, or get the archive again.",
-            )
+            do_next = "Check that data.format names this archive's format, or get the archive again."
+            if others:
+                do_next = f"It holds {others.pop()} files: get the archive of the python version, which is read."
+            raise files.wrong("", f"There is {count or 'no'} member named {basename!r}, which this format has once.", do_next)
     return found
 
 
@@ -132,67 +130,54 @@ class _Array:
         raise _odd(where, f"has an array that is not one of {_KINDS[kinds]}")
 
 
-# Instances with empty __slots__: a pickle can call them and can set nothing on them.
-class _Reconstruct:
-    __slots__ = ()
-
-    def __call__(self, *_: object) -> _Array:
-        return _Array()
+def _stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as an instance with empty __slots__: a pickle can call it and can set nothing on it."""
+    made: Callable[..., Any] = type(function.__name__, (), {"__slots__": (), "__call__": staticmethod(function)})()
+    return made
 
 
-class _MakeDtype:
-    __slots__ = ()
-
-    def __call__(self, name: object, *_: object) -> _Dtype:
-        return _Dtype(name)
+@_stand_in
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
 
 
-class _FromBuffer:
+@_stand_in
+def _make_dtype(name: object, *_: object) -> _Dtype:
+    return _Dtype(name)
+
+
+@_stand_in
+def _from_buffer(data: object, dtype: object, shape: object, order: object, *_: object) -> _Array:
     """numpy's, of protocol 5."""
-
-    __slots__ = ()
-
-    def __call__(self, data: object, dtype: object, shape: object, order: object, *_: object) -> _Array:
-        return _Array((1, shape, dtype, order == "F", data))
+    return _Array((1, shape, dtype, order == "F", data))
 
 
-class _Scalar:
+@_stand_in
+def _scalar(dtype: object, data: object = None) -> int | str | bytes:
     """numpy's, of a single number or text such as np.int64(3)."""
-
-    __slots__ = ()
-
-    def __call__(self, dtype: object, data: object = None) -> int | str | bytes:
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-            raise ValueError("it has a number that is none")
-        found: int | str | bytes = dtype.of((*_INTEGERS, *_TEXTS), data)[0].item()
-        return found
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+        raise ValueError("it has a number that is none")
+    value: int | str | bytes = dtype.of((*_INTEGERS, *_TEXTS), data)[0].item()
+    return value
 
 
-class _Encode:
+@_stand_in
+def _encode(text: object, encoding: object = "latin1") -> bytes:
     """_codecs.encode, as which protocols below 3 store bytes."""
-
-    __slots__ = ()
-
-    def __call__(self, text: object, encoding: object = "latin1") -> bytes:
-        if not isinstance(text, str) or encoding not in ("latin1", b"latin1", "latin-1", b"latin-1"):
-            raise ValueError("it has bytes that are none")
-        return text.encode("latin1")
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1", "latin-1", b"latin-1"):
+        raise ValueError("it has bytes that are none")
+    return text.encode("latin1")
 
 
-class _Bytes:
+@_stand_in
+def _bytes(content: object = b"", encoding: object = "latin1") -> bytes:
     """bytes and bytearray, of bytes or of latin-1 text alone: of a number they would be so many zeros."""
-
-    __slots__ = ()
-
-    def __call__(self, content: object = b"", encoding: object = "latin1") -> bytes:
-        return bytes(content) if isinstance(content, bytes | bytearray) else _Encode()(content, encoding)
+    return bytes(content) if isinstance(content, bytes | bytearray) else bytes(_encode(content, encoding))
 
 
-class _MakeDict:
-    __slots__ = ()
-
-    def __call__(self) -> dict[Any, Any]:
-        return {}
+@_stand_in
+def _make_dict() -> dict[Any, Any]:
+    return {}
 
 
 _INTEGERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
@@ -203,16 +188,16 @@ _ALLOWED: dict[tuple[str, str], object] = {
         (f"{package}.{name}", function): stand_in
         for package in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
         for name, function, stand_in in (
-            ("multiarray", "_reconstruct", _Reconstruct()),
-            ("multiarray", "scalar", _Scalar()),
-            ("numeric", "_frombuffer", _FromBuffer()),
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
         )
     },
     ("numpy", "ndarray"): object(),
-    ("numpy", "dtype"): _MakeDtype(),
-    ("_codecs", "encode"): _Encode(),
-    **{(builtins, name): _Bytes() for builtins in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
-    ("collections", "OrderedDict"): _MakeDict(),
+    ("numpy", "dtype"): _make_dtype,
+    ("_codecs", "encode"): _encode,
+    **{(builtins, name): _bytes for builtins in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
+    ("collections", "OrderedDict"): _make_dict,
 }
 _HARMLESS = re.compile(
     r"(builtins|__builtin__)\.(set|frozenset|complex|x?range|slice|dict|list|tuple|int|long|float|bool|str|unicode|object)|"

@@ -144,9 +144,8 @@ def _continue(wanted: Wanted, part: Path) -> None:
             return  # nothing lies beyond what is here: the check decides
         if error.code in (408, 425, 429) or error.code >= 500:
             raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
-        do_next = "Correct the URL."
-        if error.code in (401, 403, 407):
-            do_next = f"Correct its user and password or its token, which may have expired. {wanted.by_hand}"
+        refused = error.code in (401, 403, 407)
+        do_next = f"Correct its user and password or its token, which may have expired. {wanted.by_hand}" if refused else "Correct the URL."
         raise InputError(f"The server answered {error.code} {error.reason}.", where=wanted.where, do_next=do_next) from error
     except (OSError, http.client.HTTPException) as error:
         if isinstance(reason := getattr(error, "reason", error), ssl.SSLCertVerificationError):

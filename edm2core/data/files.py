@@ -26,22 +26,15 @@ MAX_MEMBER = 512 * 2**20  # bytes; the largest published member (CIFAR-100's tra
 MAX_HEADER = 2**20  # bytes of one name or header in a tar
 MAX_XZ = 256 * 2**20  # bytes of memory that unpacking an .xz may take: `xz -9` takes 65 MiB
 LEFT_BEHIND = frozenset(
-    {
+    (
         *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
-        *(
-            "thumbs.db",
-            "ehthumbs.db",
-            "ehthumbs_vista.db",
-            "desktop.ini",
-            "$recycle.bin",
-            "recycler",
-            "system volume information",
-        ),  # Windows
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),  # Windows
+        *("$recycle.bin", "recycler", "system volume information"),
         *("@eadir", "@tmp", "@synoeastream", "#recycle", "#snapshot", "~snapshot"),  # Synology; NetApp
         *("@recycle", "@recently-snapshot", "@transcode"),  # QNAP
         *("lost+found", "lost-found", *(f"found.{number:03}" for number in range(10))),  # file systems
         *("picasa.ini", "zbthumbnail.info", "__pycache__"),
-    }
+    )
 )
 """What systems leave in folders, lower-case, beside names that begin with a dot: never part of a data set."""
 _AGAIN = "The file is incomplete or altered: get it again from where it came."
@@ -70,7 +63,6 @@ class Files:
     kind: Literal["folder", "zip", "tar"]
     sizes: dict[str, int]  # name -> bytes, in the order in which they are stored: the order in which a tar is quick to read
     folders: frozenset[str]  # empty ones too
-    _read: Callable[[str], bytes]
     _head: Callable[[str, int], bytes]
     left_behind: tuple[str, ...] = ()  # files that systems left there (`LEFT_BEHIND`); those that begin with a dot are not counted
     renamed: bool = False  # names of a zip that states no encoding were read as UTF-8, or by its Unicode field
@@ -80,28 +72,26 @@ class Files:
         """How messages name a member; "" is the source itself."""
         return str(self.path / name) if self.kind == "folder" or not name else f"{self.path}, in it {name!r}"
 
+    def wrong(self, name: str, what: str, do_next: str) -> InputError:
+        """The error for a member that cannot be used; "" is the source itself."""
+        return InputError(what, where=self.where(name), do_next=do_next)
+
     def head(self, name: str, size: int) -> bytes:
         """At most `size` bytes of a member's beginning. Raises InputError naming it."""
         try:
             return self._head(name, size)
         except _UNREADABLE as error:
-            raise InputError(f"It cannot be read: {error}.", where=self.where(name), do_next=_AGAIN) from error
+            raise self.wrong(name, f"It cannot be read: {error}.", _AGAIN) from error
 
     def read(self, name: str) -> bytes:
         """The bytes of one member; safe in several threads for folders and zips. Raises InputError naming it."""
         size = self.sizes[name]
         if size > MAX_MEMBER:
-            raise InputError(
-                f"A file of {size:,} bytes is more than any image data needs.",
-                where=self.where(name),
-                do_next=f"The limit is {MAX_MEMBER:,}.",
-            )
-        try:
-            data = self._read(name)
-        except _UNREADABLE as error:
-            raise InputError(f"It cannot be read: {error}.", where=self.where(name), do_next=_AGAIN) from error
+            raise self.wrong(name, f"A file of {size:,} bytes is more than any image data needs.", f"The limit is {MAX_MEMBER:,}.")
+        data = self.head(name, size + 1)  # one byte more tells a file that grew
         if len(data) != size:
-            raise InputError(f"It has {len(data):,} bytes where {size:,} were announced.", where=self.where(name), do_next=_AGAIN)
+            count = "more" if len(data) > size else f"{len(data):,}"
+            raise self.wrong(name, f"It has {count} bytes where {size:,} were announced.", _AGAIN)
         return data
 
 
@@ -117,9 +107,7 @@ def open_files(path: Path) -> Iterator[Files]:
         sizes = {name: size for name, size in listed.items() if not _is_left_behind(name)}
         shown = frozenset(name for name in folders if not _is_left_behind(name))
         left = tuple(sorted(listed.keys() - sizes.keys()))
-        yield Files(
-            path, "folder", sizes, shown, lambda name: (path / name).read_bytes(), lambda name, size: _start(path / name, size), left
-        )
+        yield Files(path, "folder", sizes, shown, lambda name, size: _start(path / name, size), left)
         return
     start = check_archive(path)
     if kind_of(start) is ZIP:
@@ -265,7 +253,7 @@ def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
 
     sizes = {name: info.file_size for name, info in members.items()}
     folders = _all_folders(empty, members)
-    return Files(path, "zip", sizes, folders, lambda name: head(name, sizes[name]), head, tuple(left), renamed, tuple(unstated))
+    return Files(path, "zip", sizes, folders, head, tuple(left), renamed, tuple(unstated))
 
 
 def _readable(info: zipfile.ZipInfo, path: Path) -> None:
@@ -336,7 +324,7 @@ def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:
         return member.read(size)
 
     sizes = {name: info.size for name, info in members.items()}
-    return Files(path, "tar", sizes, _all_folders(empty, members), lambda name: head(name, sizes[name]), head, tuple(left))
+    return Files(path, "tar", sizes, _all_folders(empty, members), head, tuple(left))
 
 
 def _inside(name: str, path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -13,15 +13,15 @@ from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files, open_files
 from edm2core.data.nvlabs import LABELS, is_nvlabs, labelled
 from edm2core.data.split import ClassCount, test_images
-from edm2core.errors import InputError, printable
+from edm2core.words import printable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 LATER_SUFFIXES = (".jfif", ".jpe")  # that the first version did not read
 UNREAD = frozenset(
-    {
+    (
         *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr"),
-        *(".dng", ".cr2", ".nef", ".arw"),
-    }
+        *(".dng", ".cr2", ".nef", ".arw"),  # of cameras
+    )
 )
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -59,9 +59,7 @@ def class_folders(files: Files) -> Folders:
     Raises InputError naming the folder or image that is wrong.
     """
     if files.kind == "tar":
-        raise InputError(
-            "Images are read from a folder or a zip, not from a tar.", where=str(files.path), do_next="Unpack it, or pack it as a zip."
-        )
+        raise files.wrong("", "Images are read from a folder or a zip, not from a tar.", "Unpack it, or pack it as a zip.")
     root = _root(files)
     images = [name for name in files.sizes if is_image(name)]
     later = files.renamed or any(map(is_image, files.left_behind)) or any(name.lower().endswith(LATER_SUFFIXES) for name in images)
@@ -122,20 +120,16 @@ def class_groups(files: Files, root: str, split: str = "") -> Groups:
         if name.startswith(root) and is_image(name):
             first, slash, _ = name[len(root) :].partition("/")
             if not slash:
-                raise InputError(
-                    f"The image is in no class folder{f' of the split {split}/' if split else ''}.",
-                    where=files.where(name),
-                    do_next=f"Put every image into its class's folder. {_NO_CLASSES}"
-                    + (f" If {split}/ is a class and no split, rename it." if split else ""),
-                )
+                what, rename = f"The image is in no class folder{f' of the split {split}/' if split else ''}.", ""
+                if split:
+                    rename = f" If {split}/ is a class and no split, rename it."
+                raise files.wrong(name, what, f"Put every image into its class's folder. {_NO_CLASSES}{rename}")
             groups[first].append(name)
     if not groups:
-        raise InputError("The folder holds no images.", where=files.where(root), do_next=_what_it_holds(files, root))
+        raise files.wrong(root, "The folder holds no images.", _what_it_holds(files, root))
     for folder in sorted(_subfolders(files, root)):
         if folder not in groups:
-            raise InputError(
-                "The class folder holds no image.", where=files.where(root + folder), do_next="Add its images, or remove the folder."
-            )
+            raise files.wrong(root + folder, "The class folder holds no image.", "Add its images, or remove the folder.")
     return {name: sorted(groups[name]) for name in sorted(groups)}
 
 
@@ -172,10 +166,10 @@ def _check_not_splits(files: Files, root: str, top: set[str]) -> None:
     """Raises InputError for folders such as trainA, trainB, testA and testB, which all say a split and more."""
     said = [{SPLITS[word] for word in _words(folder) if word in SPLITS} for folder in top]
     if all(len(splits) == 1 for splits in said) and len(set.union(*said, set())) > 1:
-        raise InputError(
-            f"{', '.join(f'{folder}/' for folder in sorted(top))} look like splits of several kinds, not like classes.",
-            where=files.where(root),
-            do_next="Give one folder train and one folder test, with the same class folders inside, or name classes otherwise.",
+        raise files.wrong(
+            root,
+            f"{_listed(top)} look like splits of several kinds, not like classes.",
+            "Give one folder train and one folder test, with the same class folders inside, or name classes otherwise.",
         )
 
 
@@ -204,29 +198,29 @@ def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups,
     named = {split: _inside_split(files, root, folder) for split, folder in folders.items()}
     train = class_groups(files, f"{root}{named['train']}/", named["train"])
     if "test" not in named and "val" not in named:
-        raise InputError(
+        raise files.wrong(
+            root,
             f"{named['train']}/ has class folders, but no test/ or val/ stands beside it.",
-            where=files.where(root),
-            do_next=f"Name the test split's folder test or val; or rename {folders['train']}/, if it is a class.",
+            f"Name the test split's folder test or val; or rename {folders['train']}/, if it is a class.",
         )
     with_images = {name[len(root) :].split("/")[0] for name in files.sizes if name.startswith(root) and is_image(name)}
     if other := sorted(with_images - set(folders.values())):
-        raise InputError(
+        raise files.wrong(
+            root + other[0],
             f"It holds images and is no split, and {folders['train']}/ beside it is one.",
-            where=files.where(root + other[0]),
-            do_next=f"Move it out of the data set; or rename {folders['train']}/, if it is a class.",
+            f"Move it out of the data set; or rename {folders['train']}/, if it is a class.",
         )
     chosen, notes = _test_split(files, root, named, train)
     test = class_groups(files, f"{root}{chosen}/", chosen)
     for name in sorted(train.keys() ^ test.keys()):
         has, lacks = (named["train"], chosen) if name in train else (chosen, named["train"])
         alike = [other for other in (test if name in train else train) if _alike(other) == _alike(name)]
-        raise InputError(
-            f"Class {name!r} is in {has}/ and missing here"
-            + (f", where {alike[0]!r} differs in case or in how its accents are encoded." if alike else "."),
-            where=files.where(f"{root}{lacks}/{name}"),
-            do_next="Give both splits the same class folders."
-            + (" Tiny-ImageNet as it is published is read by data.format: tinyimagenet." if f"{root}wnids.txt" in files.sizes else ""),
+        differs = f", where {alike[0]!r} differs in case or in how its accents are encoded" if alike else ""
+        published = " Tiny-ImageNet as it is published is read by data.format: tinyimagenet." if f"{root}wnids.txt" in files.sizes else ""
+        raise files.wrong(
+            f"{root}{lacks}/{name}",
+            f"Class {name!r} is in {has}/ and missing here{differs}.",
+            f"Give both splits the same class folders.{published}",
         )
     return train, test, notes, named != folders
 
@@ -252,36 +246,34 @@ def _split_names(files: Files, root: str, top: set[str]) -> dict[str, str]:
     for folder in sorted(top):
         split = said.get(folder)
         if split in found:
-            raise InputError(
-                f"{found[split]}/ and {folder}/ both say that they are the split {split!r}.",
-                where=files.where(root),
-                do_next="Keep one of them, or put them into one folder.",
-            )
+            what = f"{found[split]}/ and {folder}/ both say that they are the split {split!r}."
+            raise files.wrong(root, what, "Keep one of them, or put them into one folder.")
         if split:
             found[split] = folder
     if "train" not in found:
-        raise InputError(
-            f"{', '.join(f'{folder}/' for folder in sorted(found.values()))} are splits, and none is for training.",
-            where=files.where(root),
-            do_next="Name the training split's folder train; classes need names that are not a split's.",
-        )
+        do_next = "Name the training split's folder train; classes need names that are not a split's."
+        raise files.wrong(root, f"{_listed(found.values())} are splits, and none is for training.", do_next)
     return found
+
+
+def _listed(folders: Iterable[str]) -> str:
+    return ", ".join(f"{folder}/" for folder in sorted(folders))
 
 
 def _root(files: Files) -> str:
     """Where the class or split folders lie, "" or "…/": below a single folder that packs everything, as archives often have."""
     root = ""
-    while True:
-        folders = _subfolders(files, root)
-        loose = any(name.startswith(root) and "/" not in name[len(root) :] and is_image(name) for name in files.sizes)
-        if loose or len(folders) != 1:
-            return root
+    while len(folders := _subfolders(files, root)) == 1 and not _has_loose_images(files, root):
         below = f"{root}{next(iter(folders))}/"
-        if not _subfolders(files, below) or any(
-            "/" not in name[len(below) :] and name.startswith(below) and is_image(name) for name in files.sizes
-        ):
-            return root
+        if not _subfolders(files, below) or _has_loose_images(files, below):
+            break
         root = below
+    return root
+
+
+def _has_loose_images(files: Files, root: str) -> bool:
+    """Whether images lie in the folder itself."""
+    return any(name.startswith(root) and "/" not in name[len(root) :] and is_image(name) for name in files.sizes)
 
 
 def _subfolders(files: Files, root: str) -> set[str]:

@@ -21,9 +21,10 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files
 from edm2core.data.folders import Groups, class_folders
-from edm2core.data.kind import BEGINNING, kind_of
+from edm2core.data.kind import BEGINNING, Kind, kind_of
 from edm2core.data.split import Blocks, Images, Split, stratified_test
-from edm2core.errors import InputError, printable
+from edm2core.errors import InputError
+from edm2core.words import printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000  # below Pillow's own warning
@@ -65,9 +66,8 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise _bad(
-                    where, f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}", "Make the image smaller."
-                )
+                size = f"{image.width} x {image.height} pixels"
+                raise _bad(where, f"{size} are more than the limit of {MAX_PIXELS:,}", "Make the image smaller.")
             if image.mode[0] in "IF":
                 raise _bad(where, f"its pixels ({image.mode}) are deeper than 8 bits", "Convert it to 8 bits a channel.")
             with _LARGE_ONES if image.width * image.height > LARGE else nullcontext():
@@ -78,12 +78,8 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _bad(where, f"its size is absurd ({str(error).partition(',')[0]})", "Make the image smaller.") from error
     except UnidentifiedImageError as error:
-        kind = kind_of(data[:BEGINNING])
-        raise _bad(
-            where,
-            f"it is {kind.name}" if kind else "it is not an image of a known kind",
-            kind.do_next if kind else f"Known are {', '.join(FORMATS)}.",
-        ) from error
+        kind = kind_of(data[:BEGINNING]) or Kind("not an image of a known kind", f"Known are {', '.join(FORMATS)}.")
+        raise _bad(where, f"it is {kind.name}", kind.do_next) from error
     except Exception as error:  # a damaged file can raise anything
         if any(limit in str(error) for limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")):
             raise _Metadata from error
@@ -122,11 +118,8 @@ def image_blocks(
     def one(name: str) -> NDArray[np.uint8]:
         pixels = decode(files.read(name), resolution, files.where(name), background, shape[0])
         if pixels.shape != shape:
-            raise _bad(
-                files.where(name),
-                f"{pixels.shape[2]} x {pixels.shape[1]} pixels where others have {shape[2]} x {shape[1]}",
-                "Set data.resolution.",
-            )
+            sizes = f"{pixels.shape[2]} x {pixels.shape[1]} pixels where others have {shape[2]} x {shape[1]}"
+            raise _bad(files.where(name), sizes, "Set data.resolution.")
         return pixels
 
     with ThreadPoolExecutor(_THREADS) as pool:

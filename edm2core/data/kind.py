@@ -99,10 +99,13 @@ def beginning(path: Path) -> bytes:
         raise absent(path, error) from error
 
 
-def named(path: Path, otherwise: str, expected: str) -> tuple[str, str]:
-    """The words for a file that is not `expected`, and what to do; `otherwise` where it is not recognised."""
-    kind = kind_of(beginning(path))
-    return (f"It is {kind.name}, and {expected} was expected.", kind.do_next) if kind else (otherwise, "")
+def unexpected(path: Path, expected: str, do_next: str) -> InputError:
+    """The error for a file that is not `expected` ("an .npz"): it says what the file is, where that is recognised."""
+    if kind := kind_of(beginning(path)):
+        what, do_next = f"It is {kind.name}, and {expected} was expected.", f"{kind.do_next} {do_next}"
+    else:
+        what = f"It is not {expected}."
+    return InputError(what, where=str(path), do_next=do_next)
 
 
 def regular(path: Path) -> None:

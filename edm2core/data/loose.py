@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edm2core.data.files import open_files
 from edm2core.data.folders import is_image
 from edm2core.data.images import image_blocks
-from edm2core.data.kind import beginning, named
+from edm2core.data.kind import beginning, unexpected
 from edm2core.data.npz import Header, headers, load_array
 from edm2core.errors import InputError
 
@@ -43,34 +43,27 @@ def _decoded(path: Path, names: list[str], shape: tuple[int, int, int]) -> Itera
 
 
 def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    name = None
-    if path.suffix == ".npz":
-        found = {name: header for name, header in headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
-        if len(found) != 1:
-            held_arrays = f"{len(found) or 'no'} arrays of four dimensions"
-            raise InputError(
-                f"It holds {held_arrays}, and the data are uint8 images of shape {list(shape)}.", where=str(path), do_next=ADVICE
-            )
-        name, held = next(iter(found.items()))
+    """The images [n, *shape] of a file, whose header is checked before an .npz is expanded."""
+    expected = f"and the data are uint8 images of shape {list(shape)}."
+    if path.suffix == ".npy":
+        array = _mapped(path)
+        header = Header(array.shape, array.dtype)
     else:
-        mapped = _mapped(path)
-        held = Header(mapped.shape, mapped.dtype)
-    channels_last = (*shape[1:], shape[0])
-    if held.dtype != np.uint8 or held.shape[1:] not in (shape, channels_last):
-        raise InputError(
-            f"It holds {held.dtype} {list(held.shape)}, and the data are uint8 images of shape {list(shape)}.",
-            where=str(path),
-            do_next=ADVICE,
-        )
-    images: NDArray[np.uint8] = load_array(path, name, ADVICE) if name else mapped
-    return images if images.shape[1:] == shape else images.transpose(0, 3, 1, 2)
+        images = {name: header for name, header in headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
+        if len(images) != 1:
+            raise InputError(f"It holds {len(images) or 'no'} arrays of four dimensions, {expected}", where=str(path), do_next=ADVICE)
+        ((name, header),) = images.items()
+    if header.dtype != np.uint8 or header.shape[1:] not in (shape, (*shape[1:], shape[0])):
+        raise InputError(f"It holds {header.dtype} {list(header.shape)}, {expected}", where=str(path), do_next=ADVICE)
+    if path.suffix == ".npz":
+        array = load_array(path, name, ADVICE)
+    return array if array.shape[1:] == shape else array.transpose(0, 3, 1, 2)
 
 
 def _mapped(path: Path) -> NDArray[np.uint8]:
+    if not beginning(path).startswith(b"\x93NUMPY"):
+        raise unexpected(path, "an array in .npy", ADVICE)
     try:
-        if not beginning(path).startswith(b"\x93NUMPY"):
-            what, do_next = named(path, "It is no array in .npy.", "an array in .npy")
-            raise InputError(what, where=str(path), do_next=f"{do_next} {ADVICE}".strip())
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     except (OSError, ValueError, EOFError) as error:

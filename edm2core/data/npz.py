@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edm2core.data.bombs import check_zip
-from edm2core.data.kind import ZIP, beginning, kind_of, named
+from edm2core.data.kind import ZIP, beginning, kind_of, unexpected
 from edm2core.errors import InputError
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, MemoryError)
@@ -26,8 +26,7 @@ class Header(NamedTuple):
 def headers(path: Path, do_next: str) -> dict[str, Header]:
     """The arrays of an .npz by name. Raises InputError for a file that is none, by its name where it is known, and for a bomb."""
     if kind_of(beginning(path)) is not ZIP:
-        what, own = named(path, "It is no .npz.", "an .npz")
-        raise InputError(what, where=str(path), do_next=f"{own} {do_next}".strip())
+        raise unexpected(path, "an .npz", do_next)
     try:
         with zipfile.ZipFile(path) as archive:
             check_zip(archive.infolist(), path)
@@ -40,8 +39,8 @@ def load_array(path: Path, name: str, do_next: str) -> NDArray[Any]:
     """One array of an .npz whose header was found good. Raises InputError where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            found: NDArray[Any] = file[name]
-            return found
+            array: NDArray[Any] = file[name]
+            return array
     except _DAMAGED as error:
         raise InputError(f"It cannot be read as an array: {error}.", where=str(path), do_next=do_next) from error
 

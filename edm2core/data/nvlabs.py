@@ -20,11 +20,8 @@ _LATENTS = re.compile(r"\d{5}/img-mean-std-latents-\d{8}\.npy")
 def is_nvlabs(files: Files, root: str, images: list[str]) -> bool:
     """Whether the source is such an archive: by dataset.json with `labels`, or by the images' names. Raises InputError for latents."""
     if any(_LATENTS.fullmatch(name[len(root) :]) for name in files.sizes if name.startswith(root) and name.endswith(".npy")):
-        raise InputError(
-            "It holds latents of an autoencoder, as `dataset_tool.py encode` writes them, and no images.",
-            where=str(files.path),
-            do_next="Give the archive that `encode` was run on, or the images themselves.",
-        )
+        what = "It holds latents of an autoencoder, as `dataset_tool.py encode` writes them, and no images."
+        raise files.wrong("", what, "Give the archive that `encode` was run on, or the images themselves.")
     by_name = bool(images) and all(_NAME.fullmatch(name[len(root) :]) for name in images)
     return by_name or "labels" in (_content(files, root) or {})
 

@@ -39,7 +39,7 @@ def load_prepared(folder: Path) -> Prepared:
     except OSError as error:
         raise InputError("It holds no prepared data set.", where=str(folder), do_next="Prepare it first.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"It is damaged: {error!r}.", where=str(folder / INFO), do_next="Prepare the data set again.") from error
+        raise _damaged(folder / INFO, f"It is damaged: {error!r}.") from error
     arrays = {
         f"{part}_{what}": _array(folder / f"{part}_{what}.npy", dtype, (count, *tail))
         for part, count in expected.items()
@@ -48,11 +48,8 @@ def load_prepared(folder: Path) -> Prepared:
     for part in expected:
         labels = arrays[f"{part}_labels"]
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-            raise IntegrityError(
-                f"It has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0.",
-                where=str(folder / f"{part}_labels.npy"),
-                do_next="Prepare the data set again.",
-            )
+            what = f"It has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0."
+            raise _damaged(folder / f"{part}_labels.npy", what)
     return Prepared(**arrays, classes=classes, affine=affine, info=info)
 
 
@@ -60,11 +57,11 @@ def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArr
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise IntegrityError(f"It cannot be read: {error}.", where=str(path), do_next="Prepare the data set again.") from error
+        raise _damaged(path, f"It cannot be read: {error}.") from error
     if array.dtype != dtype or array.shape != shape:
-        raise IntegrityError(
-            f"It holds {array.dtype} {array.shape} where {INFO} says {np.dtype(dtype)} {shape}.",
-            where=str(path),
-            do_next="Prepare the data set again.",
-        )
+        raise _damaged(path, f"It holds {array.dtype} {array.shape} where {INFO} says {np.dtype(dtype)} {shape}.")
     return array
+
+
+def _damaged(path: Path, what: str) -> IntegrityError:
+    return IntegrityError(what, where=str(path), do_next="Prepare the data set again.")

@@ -26,7 +26,7 @@ def source_digest(settings: DataSettings) -> str:
     """
     if settings.facts.builtin:
         return f"builtin:{settings.format}"
-    if _is_url(settings):
+    if is_url(str(settings.source)):
         return _declared(settings)
     path = _local(settings)
     return settings.digest or digest_of(path)
@@ -60,12 +60,11 @@ def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> P
     """
     if settings.facts.builtin:
         return None
-    if not _is_url(settings):
+    if not is_url(str(settings.source)):
         path = _local(settings)
         if settings.digest and (found := digest_of(path, settings.digest.partition(":")[0])) != settings.digest:
-            raise wrong_digest(
-                str(path), settings.digest, found, "Replace the file, or correct data.digest if this file is the one you mean.", path
-            )
+            do_next = "Replace the file, or correct data.digest if this file is the one you mean."
+            raise wrong_digest(str(path), settings.digest, found, do_next, path)
         return path
     url, digest = str(settings.source), _declared(settings)
     target = cache / f"{digest.partition(':')[2]}-{PurePosixPath(urlsplit(url).path).name or 'download'}"
@@ -75,13 +74,8 @@ def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> P
 def _check_download(path: Path, url: str, digest: str) -> None:
     found = digest_of(path, digest.partition(":")[0])
     if found != digest:
-        raise wrong_digest(
-            shown(url),
-            digest,
-            found,
-            "The publisher's file has changed or data.digest is wrong: compare with the published digest.",
-            path,
-        )
+        do_next = "The publisher's file has changed or data.digest is wrong: compare with the published digest."
+        raise wrong_digest(shown(url), digest, found, do_next, path)
 
 
 def wrong_digest(where: str, expected: str, found: str, do_next: str, path: Path) -> InputError:
@@ -90,10 +84,6 @@ def wrong_digest(where: str, expected: str, found: str, do_next: str, path: Path
     if kind in INSTEAD:
         return InputError(f"It is {kind.name}: its digest is {found}, not {expected}.", where=where, do_next=f"{kind.do_next} {do_next}")
     return InputError(f"The digest is wrong: expected {expected}, found {found}.", where=where, do_next=do_next)
-
-
-def _is_url(settings: DataSettings) -> bool:
-    return is_url(str(settings.source))
 
 
 def _declared(settings: DataSettings) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
-from edm2core.data.folders import class_groups, is_image
+from edm2core.data.folders import Groups, class_groups, is_image
 from edm2core.data.images import decode, image_blocks
 from edm2core.data.split import Images, Split
 from edm2core.errors import InputError
@@ -22,11 +22,11 @@ def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
     test/ has no labels and is left out. Raises InputError naming the class folder, annotation or image that is missing or unknown.
     """
     if files.kind == "tar":
-        raise InputError("It is a tar where the published archive is a zip.", where=str(files.path), do_next=_AGAIN)
+        raise files.wrong("", "It is a tar where the published archive is a zip.", _AGAIN)
     root = _root(files)
     wnids = sorted(_text(files, f"{root}wnids.txt").split())
     if len(set(wnids)) != len(wnids) or not wnids:
-        raise InputError("It lists no class, or one twice.", where=files.where(f"{root}wnids.txt"), do_next=_AGAIN)
+        raise files.wrong(f"{root}wnids.txt", "It lists no class, or one twice.", _AGAIN)
     train_names, train_labels = _train(files, root, wnids)
     test_names, test_labels = _validation(files, root, wnids)
     shape = decode(files.read(train_names[0]), settings.resolution, files.where(train_names[0])).shape
@@ -40,23 +40,25 @@ def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
 def _root(files: Files) -> str:
     found = [name for name in files.sizes if PurePosixPath(name).name == "wnids.txt"]
     if len(found) != 1:
-        raise InputError(
-            f"It has {len(found)} files wnids.txt where Tiny-ImageNet has one.",
-            where=str(files.path),
-            do_next="Check data.format and data.source.",
-        )
+        raise files.wrong("", f"It has {len(found)} files wnids.txt where Tiny-ImageNet has one.", "Check data.format and data.source.")
     return found[0].removesuffix("wnids.txt")
 
 
 def _train(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
-    groups = class_groups(files, f"{root}train/")
+    groups = _class_groups(files, f"{root}train/", wnids)
     for wnid in wnids:
         if wnid not in groups:
-            raise InputError(f"Class {wnid!r} of wnids.txt has no folder.", where=files.where(f"{root}train/{wnid}"), do_next=_AGAIN)
-    for folder in groups:
-        if folder not in wnids:
-            raise InputError("The class folder is not in wnids.txt.", where=files.where(f"{root}train/{folder}"), do_next=_AGAIN)
+            raise files.wrong(f"{root}train/{wnid}", f"Class {wnid!r} of wnids.txt has no folder.", _AGAIN)
     return [name for wnid in wnids for name in groups[wnid]], [label for label, wnid in enumerate(wnids) for _ in groups[wnid]]
+
+
+def _class_groups(files: Files, folder: str, wnids: list[str]) -> Groups:
+    """The images of a split's class folders, which are all in wnids.txt."""
+    groups = class_groups(files, folder)
+    for name in groups:
+        if name not in wnids:
+            raise files.wrong(folder + name, "The class folder is not in wnids.txt.", _AGAIN)
+    return groups
 
 
 def _validation(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
@@ -64,35 +66,32 @@ def _validation(files: Files, root: str, wnids: list[str]) -> tuple[list[str], l
     if not any(name.startswith(folder) and is_image(name) for name in files.sizes):
         return _sorted_into_classes(files, root, wnids)
     annotations = f"{root}val/val_annotations.txt"
-    where = files.where(annotations)
     labels: dict[str, int] = {}
     for number, line in enumerate(_text(files, annotations).splitlines(), 1):
-        fields = line.split("\t")
-        if len(fields) < 2:
-            raise InputError("It is no 'file, class, box' with tabs between.", where=f"{where}, line {number}", do_next=_AGAIN)
-        name = folder + fields[0]
-        if fields[1] not in wnids:
-            raise InputError(
-                f"It names the class {fields[1]!r}, which is not in wnids.txt.", where=f"{where}, line {number}", do_next=_AGAIN
-            )
-        if name not in files.sizes:
-            raise InputError(f"It names the image {fields[0]!r}, which is missing.", where=f"{where}, line {number}", do_next=_AGAIN)
-        if name in labels:
-            raise InputError(f"It names the image {fields[0]!r} twice.", where=f"{where}, line {number}", do_next=_AGAIN)
-        labels[name] = wnids.index(fields[1])
+        file, wnid, *_ = [*line.split("\t"), "", ""]
+        name = folder + file
+        if "\t" not in line:
+            what = "It is not 'file, class, box' with tabs between."
+        elif wnid not in wnids:
+            what = f"It names the class {wnid!r}, which is not in wnids.txt."
+        elif name not in files.sizes:
+            what = f"It names the image {file!r}, which is missing."
+        elif name in labels:
+            what = f"It names the image {file!r} twice."
+        else:
+            labels[name] = wnids.index(wnid)
+            continue
+        raise InputError(what, where=f"{files.where(annotations)}, line {number}", do_next=_AGAIN)
     for name in files.sizes:
         if name.startswith(folder) and is_image(name) and name not in labels:
-            raise InputError("The image has no annotation.", where=files.where(name), do_next=_AGAIN)
+            raise files.wrong(name, "The image has no annotation.", _AGAIN)
     names = sorted(labels)
     return names, [labels[name] for name in names]
 
 
 def _sorted_into_classes(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
-    """The validation images where somebody has moved them into folders of their classes: by file name, as they were before."""
-    groups = class_groups(files, f"{root}val/")
-    for folder in groups:
-        if folder not in wnids:
-            raise InputError("The class folder is not in wnids.txt.", where=files.where(f"{root}val/{folder}"), do_next=_AGAIN)
+    """The validation images where somebody has moved them into folders of their classes, in the published order: by file name."""
+    groups = _class_groups(files, f"{root}val/", wnids)
     labels = {name: wnids.index(folder) for folder, names in groups.items() for name in names}
     names = sorted(labels, key=lambda name: (PurePosixPath(name).name, name))
     return names, [labels[name] for name in names]
@@ -106,5 +105,5 @@ def _class_names(files: Files, root: str, wnids: list[str]) -> tuple[str, ...]:
 
 def _text(files: Files, name: str) -> str:
     if name not in files.sizes:
-        raise InputError("The file is missing.", where=files.where(name), do_next=_AGAIN)
+        raise files.wrong(name, "The file is missing.", _AGAIN)
     return files.read(name).decode(errors="replace")

@@ -91,9 +91,8 @@ def _write(settings: DataSettings, images: Images, folder: Path, progress: Progr
     means, stds = zip(*(_moments(row) for row in histogram), strict=True)
     mean, std = _moments(histogram.sum(axis=0))
     if settings.standardize and std == 0:
-        raise InputError(
-            "All pixels are equal and cannot be standardised.", where=f"data.source: {settings.source}", do_next="Check the images."
-        )
+        where = f"data.source: {settings.source}"
+        raise InputError("All pixels are equal and cannot be standardised.", where=where, do_next="Check the images.")
     scale, offset = (SIGMA_DATA / std, -mean * SIGMA_DATA / std) if settings.standardize else (2.0, -1.0)
     notes = list(images.notes)
     if abs(std * scale / SIGMA_DATA - 1) > TOLERANCE:

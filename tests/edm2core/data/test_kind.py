@@ -14,8 +14,9 @@ from PIL import Image
 
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files
-from edm2core.data.kind import INSTEAD, TAR, kind_of, named, regular
-from edm2core.errors import InputError, printable
+from edm2core.data.kind import INSTEAD, TAR, kind_of, regular, unexpected
+from edm2core.errors import InputError
+from edm2core.words import printable
 
 BEGINNINGS = [
     b"",
@@ -33,7 +34,7 @@ BEGINNINGS = [
 
 def holding(data: bytes) -> Files:
     """A folder with one file, in memory."""
-    return Files(Path("/data"), "folder", {"a.png": len(data)}, frozenset(), lambda name: data, lambda name, size: data[:size])
+    return Files(Path("/data"), "folder", {"a.png": len(data)}, frozenset(), lambda name, size: data[:size])
 
 
 @given(st.sampled_from(BEGINNINGS), st.binary(max_size=200))
@@ -65,7 +66,7 @@ def test_a_tar_is_known_by_its_first_header(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a", "w") as archive:
         archive.addfile(tarfile.TarInfo("x"))
     assert kind_of((tmp_path / "a").read_bytes()[:512]) is TAR
-    assert named(tmp_path / "a", "", "an .npz") == ("It is a tar archive, and an .npz was expected.", TAR.do_next)
+    assert unexpected(tmp_path / "a", "an .npz", "").what == "It is a tar archive, and an .npz was expected."
 
 
 def test_a_folder_and_a_device_are_no_files(tmp_path: Path) -> None:
