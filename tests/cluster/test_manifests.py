@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.launcher.job_kinds import kind_of
 from components.launcher.profile import load_profile
 from edm2core.config import load_recipe
 from edm2core.plan.manifest import Ref
 from edm2core.store import open_store
 from edm2core.store.results import load, verify
-from pipelines.doctor.cluster import RIGHTS
+from pipelines.doctor.cluster import rights
 from tests.cluster.lab import kubectl, until
 
 pytestmark = pytest.mark.cluster
@@ -38,7 +39,7 @@ def doctor(profile: str) -> tuple[int, str]:
 def test_doctor_finds_nothing_wrong_and_leaves_nothing_behind(installed: str, profile: str) -> None:
     code, said = doctor(profile)
     assert code == 0, said
-    assert f"all {len(RIGHTS)} rights that k8s/base grants" in said
+    assert f"all {len(rights(kind_of(None)))} rights that k8s/base grants" in said
     assert "both images can be pulled by a pod" in said
     assert "from a pod: the store refuses a second writer" in said
     assert "doctor" not in kubectl("-n", installed, "get", "pods", "-o", "name")
