@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.compare import Measurements, Spread, ratio, share
-from components.launcher.malloc import MALLOC
+from components.launcher.environment import MALLOC
 
 
 @dataclass(frozen=True)

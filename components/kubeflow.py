@@ -1,7 +1,7 @@
 """The command of Kubeflow's tasks: `python3 -m components.kubeflow COMPONENT EXECUTOR_INPUT [NAME=VALUE]…` calls the component's function.
 
-It does for them what KFP's own executor does, without importing kfp, which takes a pod a second. And it is one line: KFP's has the
-function's source in it, of which Kubeflow keeps six copies for each task, in an object that may take a megabyte.
+It replaces KFP's own executor. It does not import kfp, which takes a pod a second. And the command is one line: KFP's contains the
+function's source, and Kubeflow keeps six copies of it for each task in an object that may have at most a megabyte.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-MOUNTS = {"gs": "/gcs", "minio": "/minio", "s3": "/s3"}  # where KFP's launcher takes files from that it uploads
+MOUNTS = {"gs": "/gcs", "minio": "/minio", "s3": "/s3"}  # scheme of an address → folder from which KFP's launcher uploads
 
 
 @dataclass
 class Artifact:
-    """An output: a file, which Kubeflow's launcher uploads when the task has ended, and what Kubeflow shows of it."""
+    """An output of a task: a file, which Kubeflow's launcher uploads when the task has ended, and metadata that Kubeflow shows."""
 
     name: str
     uri: str
@@ -47,18 +47,16 @@ def component(name: str) -> Callable[..., dict[str, str] | None]:
 
 
 def perform(name: str, executor_input: str, *more: str) -> None:
-    """Call the component's function with the parameters and the outputs of an ExecutorInput (as JSON), and write what it gives.
+    """Call the component's function with the parameters and outputs of an ExecutorInput (as JSON), and write what it returns.
 
-    `more` are parameters that Kubeflow need not know, as NAME=VALUE; what is not of that form only tells commands from each other.
+    `more` are parameters that Kubeflow need not know, as NAME=VALUE; words of another form only make commands differ from each other.
 
-    An output under another name than the function's is that of the function's parameter for which there is none: artifacts are called
-    after what is in them, such as FID.
+    Artifacts are named after their content, such as FID. So an output that has not the name of one of the function's parameters goes to
+    the parameter that would otherwise get nothing.
     """
     asked = json.loads(executor_input)
-    outputs = {
-        output: Artifact(found["artifacts"][0].get("name", output), found["artifacts"][0]["uri"])
-        for output, found in asked["outputs"].get("artifacts", {}).items()
-    }
+    wanted = {output: entry["artifacts"][0] for output, entry in asked["outputs"].get("artifacts", {}).items()}
+    outputs = {output: Artifact(artifact.get("name", output), artifact["uri"]) for output, artifact in wanted.items()}
     function = component(name)
     given = dict(asked.get("inputs", {}).get("parameterValues", {}))
     given |= dict(argument.split("=", 1) for argument in more if "=" in argument)
@@ -70,11 +68,7 @@ def perform(name: str, executor_input: str, *more: str) -> None:
     values = function(**given, **known, **dict(zip(unnamed, others, strict=True)))
     record = {
         "parameterValues": values or {},
-        "artifacts": {
-            output: {"artifacts": [{"name": artifact.name, "uri": artifact.uri, "metadata": artifact.metadata}]}
-            for output, artifact in outputs.items()
-            if output != "executor-logs"
-        },
+        "artifacts": {output: {"artifacts": [asdict(artifact)]} for output, artifact in outputs.items() if output != "executor-logs"},
     }
     file = Path(asked["outputs"]["outputFile"])
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
-"""What every component does: take one task through execute(), and show for it, as a small artifact, where its result is.
+"""What every component does: take one task through execute(), and fill a small artifact that says where its result is.
 
-A component is a plain function below components/<name>/: its signature is what Kubeflow Pipelines sees of it, and components/kubeflow.py
-calls it.
+A component is a plain function in components/<name>/component.py. Kubeflow Pipelines sees its signature; components/kubeflow.py calls it.
 """
 
 from __future__ import annotations
@@ -37,27 +36,27 @@ from edm2core.store.base import Store
 from edm2core.store.runs import Run
 from edm2core.worker.signals import to_stop
 
-GRACE_S = 60.0  # for saving; Kubeflow's terminate gives less, a node that is drained gives this
+GRACE_S = 60.0  # for saving, as a node that is drained allows; Kubeflow's terminate allows less
 QUIET_S = 10.0  # between two progress lines
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished task, for those who show something of it."""
+    """A finished task, for its component's viewer."""
 
     manifest: Manifest
     store: Store
 
     def read(self, name: str) -> bytes:
-        """One of the result's files; only small ones are asked for."""
+        """One of the result's files, which has to fit in memory."""
         return self.store.read(self.manifest.path(name))
 
 
 def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False) -> Done:
-    """Do a task of a recorded plan, named as in the trajectory `of`, and fill its artifact: where the result is, in words and as metadata.
+    """Do the task of that name in the trajectory `of` of a recorded plan, and fill its artifact: where the result is, as text and metadata.
 
-    `plan` is the address that the run's first task has given the plan. An artifact of `metrics` gets no metadata, which Kubeflow would show
-    among them. Exits with words instead of a traceback where the task failed, since Kubeflow shows a component's output as it is.
+    `plan` is the address that the run's first task has given the plan. An artifact of `metrics` gets no metadata, since Kubeflow would show
+    it among the metrics. If the task fails, this exits with words and no traceback: Kubeflow shows a component's output as it is.
     """
     try:
         recorded = read(plan)
@@ -77,7 +76,7 @@ def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False)
 
 
 def _described(done: Done) -> list[str]:
-    """What and where a result is, for a person who looks at the artifact."""
+    """Lines for a person who looks at the artifact: what the result is, where it is, and its files."""
     manifest = done.manifest
     digest = hashlib.sha256(manifest.dumps()).hexdigest()
     files = [f"{name}: {record.size} bytes, sha256 {record.sha256}" for name, record in manifest.files.items()]
@@ -85,7 +84,7 @@ def _described(done: Done) -> list[str]:
 
 
 def _metadata(done: Done) -> dict[str, str | int]:
-    """Where and whose the result is; without what is None, which Kubeflow would refuse."""
+    """Where the result is, and of which training. What is None is left out, since Kubeflow would refuse it."""
     manifest = done.manifest
     facts = {name: manifest.metadata.get(name) for name in ("recipe", "seed", "epoch")}
     where = f"{done.store.uri}/{manifest.ref.folder}/{manifest.attempt}"
@@ -113,12 +112,12 @@ def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done
 
 
 def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say: Callable[[str], None]) -> tuple[Backend, Task, JobSpec]:
-    """Where the task is done: in this pod, or by a job."""
+    """Where the task is done: in this pod, or by a job of the cluster."""
     if profile is not None and not profile.in_task_pod(task.stage):
         resources = profile.resources_of(task.stage)
         spec = spec_of(task, store_uri, nodes=resources.nodes, processes=resources.processes_per_node)
         return _cluster(profile, record, say), task, spec
-    if task.stage == "snapshot":  # this pod ends with the task, so training is not to run on towards later snapshots
+    if task.stage == "snapshot":  # this pod ends with the task, so training must not run on towards later snapshots
         task = replace(task, wanted=(task.settings["epoch"],))
     processes = profile.resources_of(task.stage).processes_per_node if profile else 1
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -126,7 +125,7 @@ def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say
 
 
 def _cluster(profile: Profile, record: Run, say: Callable[[str], None]) -> Backend:
-    """The cluster that this pod is in, where jobs are deleted with the run's Workflow if this pod says which that is."""
+    """The cluster of this pod. Its jobs are deleted with the run's Workflow, if the pod tells which that is."""
     from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
     from components.launcher.cluster_backend import ClusterBackend
     from components.workflow_owner import workflow_of
@@ -140,7 +139,7 @@ def _cluster(profile: Profile, record: Run, say: Callable[[str], None]) -> Backe
 def _follow(
     task: Task, store: Store, backend: Backend, spec: JobSpec, who: str, show: Callable[[Task, dict[str, Any]], None]
 ) -> tuple[Manifest, bool]:
-    """execute(), in a thread of its own: the main thread holds nothing and only waits, so that a signal is served at once."""
+    """execute() in a thread of its own. The main thread only waits and holds no lock, so that it serves a signal at once."""
     stop = threading.Event()
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
@@ -158,7 +157,7 @@ def _follow(
 
 
 class _Speaker:
-    """Prints what a person follows in Kubeflow's log view, and keeps the rest in the run's record."""
+    """Prints what a person wants to see in Kubeflow's log view, and keeps the other events in the run's record."""
 
     def __init__(self, record: Run) -> None:
         self._record = record
@@ -182,6 +181,6 @@ class _Speaker:
         self.line(f"{state}: {task.title}")
 
     def line(self, line: str) -> None:
-        with suppress(OSError):  # whoever read this may be gone already when the pod is told to end
+        with suppress(OSError):  # when the pod is told to end, its reader may be gone already
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()

@@ -1,6 +1,6 @@
-"""To whom a job belongs that a task of Kubeflow's starts: to the run's Workflow, or to nobody; never to the task's own pod.
+"""Who owns a job that a task of Kubeflow's starts: the run's Workflow or nobody, never the task's own pod.
 
-A pod that is lost takes all that belongs to it along, while its successor is to adopt the job.
+When a pod is lost, all that it owns is deleted; but the pod that comes after it is to adopt the job.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from edm2core.errors import EdmError
 
 
 def workflow_of(cluster: Cluster) -> tuple[dict[str, Any] | None, str]:
-    """An ownerReference to the Workflow that this process's pod belongs to, or None; and why none."""
+    """An ownerReference to the Workflow that owns this process's pod, or None and the reason."""
     pod = os.environ.get("KFP_POD_NAME") or os.environ.get("HOSTNAME", "")
     if not pod:
         return None, "this pod's name is unknown"
@@ -22,7 +22,7 @@ def workflow_of(cluster: Cluster) -> tuple[dict[str, Any] | None, str]:
     except EdmError as error:
         return None, f"this pod cannot be read: {error.what}"
     if found is None or found["metadata"]["uid"] != os.environ.get("KFP_POD_UID", found["metadata"]["uid"]):
-        return None, f"this pod is not in namespace {cluster.namespace}"  # where what owned a job from elsewhere would be taken for gone
+        return None, f"this pod is not in namespace {cluster.namespace}"  # Kubernetes takes an owner in another namespace for deleted
     for owner in found["metadata"].get("ownerReferences", []):
         if owner["kind"] == "Workflow" and owner["apiVersion"].startswith("argoproj.io/"):
             return {name: owner[name] for name in ("apiVersion", "kind", "name", "uid")}, ""

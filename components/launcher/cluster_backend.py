@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from components.launcher.cluster import Cluster, ClusterError, patiently
@@ -108,11 +108,8 @@ class ClusterBackend:
             except ClusterError as error:
                 sys.stderr.write(f"The job {name} could not be stopped. {error}\n")
 
-        threads = [threading.Thread(target=stop, args=(name,)) for name in list(self._followers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(max(1, len(self._followers))) as pool:
+            list(pool.map(stop, list(self._followers)))
 
     def kill_all(self) -> None:
         """Nothing: what runs in the cluster does not die with this process."""

@@ -1,8 +1,8 @@
 """The program around torchrun: `python -m components.launcher.entry --nproc-per-node N -m MODULE ARGUMENT…`.
 
-Its exit code says what a restart can do about the end of the job's processes here: 0 all finished; 1 or 2 an error of their own that
-no restart cures; 143 saved and stopped, killed, hung, or another process of the job was lost. Without --pod a process's 75 (try again
-later) is passed on; in a pod, where every code below 128 ends the job for good, it becomes 143 after a pause.
+Its exit code says whether a restart can help. 0: all processes finished. 1 or 2: a process had an error of its own, which no restart
+cures. 143: a process saved and stopped, was killed or hung, or another process of the job was lost. 75: try again later; in a pod this
+becomes 143 after a pause, since there every code below 128 ends the job for good.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY
 from edm2core.worker.signals import to_stop
 
 POLL_S = 0.1
-LINGER_S = 15.0  # for torchrun to end after one of its processes has failed
+LINGER_S = 15.0  # how long torchrun may take to end after one of its processes has failed
 PAUSE_S = 10.0  # before a pod asks for a restart because of a passing fault
 
 
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def verdict(codes: list[int]) -> int:
-    """What the processes' exit codes mean for all of them; no code at all means that they never ran, or were killed with torchrun."""
+    """One exit code for those of all processes. No code at all means that they never ran, or were killed together with torchrun."""
     for permanent in (BAD_INPUT, FAILED):
         if permanent in codes:
             return permanent
@@ -73,10 +73,10 @@ def verdict(codes: list[int]) -> int:
 
 
 def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event) -> list[int]:
-    """The exit codes of this node's processes; without a success of torchrun none of them counts as success."""
+    """Run torchrun; the exit codes of this node's processes. Unless torchrun itself succeeds, no success among them counts."""
     gone, words = _watch_parent(), deque[str](maxlen=40)
     os.mkfifo(folder / ALIVE)
-    alive = os.open(folder / ALIVE, os.O_RDWR)  # closed by this process's end, whatever it is
+    alive = os.open(folder / ALIVE, os.O_RDWR)  # the system closes it when this process ends, however it ends
     # A session of its own: a signal to this process's group must not make torchrun kill processes that are saving.
     torchrun = subprocess.Popen(
         _command(options, folder), env=_environment(options), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
@@ -100,7 +100,7 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
             (folder / STOP).touch()
         saving = asked.is_set() and len(codes) < len(list(folder.glob("began-*")))
         if not any(codes) or saving:
-            failed_at = None  # they work, perhaps because torchrun has started them again
+            failed_at = None  # all work, or some are still saving
         elif failed_at is None:
             failed_at = time.monotonic()
         nothing_to_save = asked.is_set() and not any(folder.glob("began-*"))  # still looking for the other nodes
@@ -125,7 +125,7 @@ def _command(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
-    """This process's, without what would lead one node's processes to look for others."""
+    """torchrun's environment. On one node it lacks the variables by which processes would look for other nodes."""
     kept = of_one_machine(os.environ) if options.nnodes == 1 else dict(os.environ)
     kept.setdefault("OMP_NUM_THREADS", "1")
     kept.pop("EDM2_DIE_WITH_PARENT", None)
@@ -138,7 +138,7 @@ def _codes(folder: Path) -> list[int]:
 
 
 def _supervisors(folder: Path) -> list[int]:
-    """The processes around those of the stage that torchrun has started last."""
+    """The pids of the supervisors (rank.py) that torchrun has started last."""
     return [int(text) for file in folder.glob("began-*") if (text := file.read_text(encoding="utf-8"))]
 
 
@@ -148,7 +148,7 @@ def _listen(source: IO[bytes], words: deque[str]) -> None:
 
 
 def _watch_parent() -> Callable[[], bool]:
-    """Whether the process that `EDM2_DIE_WITH_PARENT` names is no longer the parent."""
+    """A function that says whether the process that `EDM2_DIE_WITH_PARENT` names is no longer the parent."""
     parent = int(os.environ.get("EDM2_DIE_WITH_PARENT", "0"))
     return lambda: parent != 0 and os.getppid() != parent
 

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.launcher.environment import of_one_machine
+from components.launcher.environment import MALLOC, of_one_machine
 from components.launcher.forks import Fork, Forks
-from components.launcher.malloc import MALLOC
 from components.launcher.spec import JobSpec, Status
 from components.launcher.stopped import is_stopped
 from edm2core.errors import EdmError
@@ -33,7 +33,7 @@ class _Running:
 class LocalBackend:
     """Starts each job once, in a process group of its own, with its output in a file below `logs`.
 
-    `forking`: jobs of one process are forks of one that has imported what they import.
+    `forking`: a job of one process is a fork of a process that has already imported what the job imports.
     """
 
     def __init__(self, log_path: Callable[[JobSpec], Path], threads: int, forking: bool = False) -> None:
@@ -46,14 +46,14 @@ class LocalBackend:
     def start(self, spec: JobSpec) -> None:
         with self._lock:
             for job in self._jobs.values():
-                job.process.poll()  # one whose result came before its end is not looked at again, and would stay a zombie
+                job.process.poll()  # nobody polls a job again once its result is there, so it would stay a zombie
             running = self._jobs.get(spec.name)
             if running is not None and running.process.returncode is None:
                 return
             log = self._log_path(spec)
             log.parent.mkdir(parents=True, exist_ok=True)
             log.touch()
-            read = running.read if running and running.log == log else log.stat().st_size  # not again what an earlier run printed
+            read = running.read if running and running.log == log else log.stat().st_size  # leave out what an earlier run printed
             process = self._forked(spec, log) or self._started(spec, log)
             self._jobs[spec.name] = _Running(process, log, read)
 
@@ -76,7 +76,7 @@ class LocalBackend:
                 ) from error
 
     def _forked(self, spec: JobSpec, log: Path) -> Fork | None:
-        """None where it is better a process of its own: for several processes, another environment, or a stage that imports little."""
+        """The job as a fork; None if it needs several processes or another environment, or imports too little for a fork to pay."""
         if not self._forking or spec.processes > 1 or spec.env:
             return None
         if self._forks is None:
@@ -109,7 +109,7 @@ class LocalBackend:
                 with running.log.open("rb") as file:
                     file.seek(running.read)
                     data = file.read()
-            except FileNotFoundError:  # somebody deleted it, maybe with all of the store, which is found out by asking that
+            except FileNotFoundError:  # somebody deleted it, perhaps with the whole store; asking the store will show that
                 return []
             whole = data.rfind(b"\n") + 1 if running.process.poll() is None else len(data)
             running.read += whole
@@ -128,11 +128,8 @@ class LocalBackend:
 
     def stop_all(self, grace_s: float) -> None:
         """Stop every job, all at once."""
-        threads = [threading.Thread(target=self.stop, args=(name, grace_s)) for name in list(self._jobs)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(max(1, len(self._jobs))) as pool:
+            list(pool.map(lambda name: self.stop(name, grace_s), list(self._jobs)))
 
     def kill_all(self) -> None:
         """End every job at once, without saving."""

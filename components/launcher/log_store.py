@@ -13,7 +13,7 @@ from edm2core.errors import EdmError
 from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 
-CHUNK = 256 * 1024  # characters of log in one object of the store; the last one is written again until it is full
+CHUNK = 256 * 1024  # characters of log in one object of the store; the last object is written again until it is full
 
 
 def log_folder(run: str, task: Task) -> str:
@@ -25,12 +25,12 @@ class Line(NamedTuple):
     """A line of a pod's output, at the node's time (RFC 3339 with nine digits of a second)."""
 
     time: str
-    pod: str  # name/start of its uid: a recreated pod has its predecessor's name
+    pod: str  # its name, and the start of its uid, since a recreated pod may have its predecessor's name
     text: str
 
 
 class LogRecord:
-    """A job's lines in the store, in chunks that only this process writes; where they end, a later follower goes on."""
+    """A job's lines in the store, in chunks that only this process writes. A later follower goes on where they end."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder.rstrip("/") + "/"
@@ -52,7 +52,7 @@ class LogRecord:
             self._new += lines
 
     def flush(self) -> None:
-        """Write what is new; what the store does not take now is tried again at the next call."""
+        """Write what is new. What the store does not take now is written at the next call."""
         with self._writing:
             with self._lock:
                 taken, self._new = self._new, []

@@ -19,7 +19,7 @@ from edm2core.events import line as event_line
 
 RETRY_S = 1.0
 FLUSH_S = 5.0
-UID = 8  # characters of a pod's uid that tell it from others of its name
+UID = 8  # characters of a pod's uid: enough to tell it from others of its name
 
 
 @dataclass
@@ -34,12 +34,12 @@ class _Reader:
 
 @dataclass
 class PodLogs:
-    """Reads every pod of a job as soon as it has begun, and hands out and keeps the lines."""
+    """Reads the output of every pod of a job from its beginning, keeps the lines, and hands them out."""
 
     cluster: Cluster
     kind: JobKind
     record: LogRecord | None = None
-    refused: ClusterError | None = None  # why nothing can be read
+    refused: ClusterError | None = None  # the right that is missing to read logs
     _readers: dict[str, _Reader] = field(default_factory=dict)  # by uid
     _lines: deque[Line] = field(default_factory=deque)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -48,7 +48,7 @@ class PodLogs:
     _flushed: threading.Thread | None = None
 
     def watch(self, pods: list[dict[str, Any]]) -> None:
-        """Begin to read those pods that are not being read."""
+        """Begin to read the pods that are not being read yet."""
         if self._flushed is None:
             self._ends = self.record.ends() if self.record else {}
             self._flushed = threading.Thread(target=self._flush, name="keep logs", daemon=True)
@@ -64,7 +64,7 @@ class PodLogs:
             reader.thread.start()
 
     def take(self) -> list[str]:
-        """New lines, each marked with its rank, or with its pod where no rank said it; and, as an event, why they cannot be kept."""
+        """New lines, each marked with its rank, or with its pod if it names no rank; and, as an event, why lines cannot be kept."""
         lines = []
         if self.record is not None and self.record.trouble != self._said:
             self._said = self.record.trouble
@@ -75,7 +75,7 @@ class PodLogs:
         return lines
 
     def drain(self, seconds: float) -> None:
-        """Wait until everything that ended pods printed has been read, but not longer than that."""
+        """Wait until the whole output of ended pods has been read, at most for so many seconds."""
         end = time.monotonic() + seconds
         for reader in list(self._readers.values()):
             if reader.thread is not None:
@@ -97,7 +97,7 @@ class PodLogs:
 
     def _read(self, reader: _Reader, uid: str) -> None:
         while not self._stop.is_set():
-            ended = self._ended(reader.name, uid)  # asked before reading: what was printed until then is then complete
+            ended = self._ended(reader.name, uid)  # asked before reading, so that an ended pod's output is read to its end
             if ended is None:
                 return
             try:
@@ -124,14 +124,14 @@ class PodLogs:
         return None
 
     def _refused(self, error: ClusterError) -> None:
-        """Remember a missing right; anything else passes, or the pod is gone."""
+        """Remember a missing right. Any other error passes, or means that the pod is gone."""
         if error.status in (401, 403):
             self.refused = error
 
     def _stream(self, reader: _Reader, uid: str, follow: bool) -> None:
         response = self.cluster.log(reader.name, self.kind.container, f"{reader.last[:19]}Z" if reader.last else "", follow)
         try:
-            if self._ended(reader.name, uid) is None:  # the name may have passed to another pod before the request came
+            if self._ended(reader.name, uid) is None:  # by now the name may belong to another pod
                 return
             seen = 0  # lines of the last time that were handed out before
             for raw in _lines_of(response):
@@ -164,7 +164,7 @@ class PodLogs:
 
 
 def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
-    """Whole lines; one that a broken connection cut off is left for the next request."""
+    """Whole lines. One that a broken connection cuts off comes with the next request."""
     rest = b""
     for data in response.stream(65536, decode_content=False):
         *whole, rest = (rest + data).split(b"\n")

@@ -1,4 +1,4 @@
-"""One process of a job: its lines are marked with its rank, its hanging is noticed, and how it ended is written down.
+"""Supervises one process of a job: marks its lines with its rank, notices when it hangs, and writes down how it ended.
 
 `python -m components.launcher.rank FOLDER HANG_S MODULE ARGUMENT…` is what torchrun starts for each rank.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from components.launcher.malloc import MALLOC
+from components.launcher.environment import MALLOC
 from components.launcher.stopped import Stopped
 from edm2core.events import emit
 from edm2core.worker.exit_codes import INTERRUPTED
 from edm2core.worker.heartbeat import silence
 
 POLL_S = 0.1
-PATIENCE_S = 5.0  # with a process that was asked to end because another one of its job has failed
+PATIENCE_S = 5.0  # until a process is killed that was told to end because another one of its job has failed
 STOP = "stop"  # a file in the folder: every rank saves and stops
 ALIVE = "alive"  # a pipe in the folder, whose other end the entry program holds
 
@@ -31,7 +31,7 @@ ALIVE = "alive"  # a pipe in the folder, whose other end the entry program holds
 def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable[[], bool], ended: Callable[[], bool], rank: str) -> int:
     """Run `python ARGUMENT…` to its end and return its exit code (128 + n if a signal ended it).
 
-    `asked`: whether it should save and stop; `ended`: whether it should end now. `rank` is put before its lines, if it is not empty.
+    `asked` says whether it should save and stop, `ended` whether it should end now. A `rank` that is not empty marks its lines.
     """
     beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
     beat.write_text("", encoding="utf-8")
@@ -73,7 +73,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
 
 
 def _pump(source: IO[bytes], prefix: bytes) -> None:
-    """Pass on lines, each whole and in one write, so that those of several ranks do not mix."""
+    """Pass lines on, each in one write, so that lines of several ranks do not mix."""
     for line in source:
         os.write(sys.stdout.fileno(), prefix + line if line.endswith(b"\n") else prefix + line + b"\n")
 
@@ -97,7 +97,7 @@ def main() -> int:
     code = INTERRUPTED if stop.exists() else supervise(["-m", *arguments], folder, hang_s, stop.exists, ended, os.environ["RANK"])
     verdict.write_text(str(code), encoding="utf-8")
     while stop.exists() and len(list(folder.glob("code-*"))) < int(os.environ["LOCAL_WORLD_SIZE"]) and not _closed(entry):
-        time.sleep(POLL_S)  # the first one that ends makes torchrun end the others, which may still be saving
+        time.sleep(POLL_S)  # torchrun ends the others, which may still be saving, as soon as one process exits
     return code
 
 

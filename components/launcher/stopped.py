@@ -1,4 +1,4 @@
-"""Processes that a signal has stopped: they neither go on nor end."""
+"""Tells which processes a signal (SIGSTOP) has stopped: they neither go on nor end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether the process is stopped by a signal (SIGSTOP); False where the system does not say, and for one that a debugger holds."""
+    """Whether a signal has stopped the process; False where the system does not say, and for one that a debugger holds."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):
@@ -21,7 +21,7 @@ class Stopped:
         self._since: dict[int, float] = {}
 
     def seconds(self, pid: int) -> float:
-        """Since it was first seen to be stopped; 0 while it runs."""
+        """Seconds since the process was first seen to be stopped; 0 while it runs."""
         if not is_stopped(pid):
             self._since.pop(pid, None)
             return 0.0

@@ -1,4 +1,4 @@
-"""The first task of Kubeflow's run: it records the plan, and says what of it the store lacks, so that what is finished is skipped."""
+"""The first task of Kubeflow's run: it records the plan, and says what the store lacks of it, so that Kubeflow skips finished tasks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MISSING, DONE = "missing", "done"
 
 
 def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts: Any) -> dict[str, str]:
-    """Record the plan; its address as `plan`, and whether anything is missing: of all as `Output`, of the nth trajectory as `t<n>`.
+    """Record the plan; returns its address as `plan`, and whether anything is missing: of all as `Output`, of the nth trajectory as `t<n>`.
 
-    `overview` says what is missing. Where nothing is, it is the run's report, which no later task writes then.
+    `overview` says what is missing. If nothing is, it is the run's report, since then no later task writes one.
     """
     plan = Packed.loads(packed)
     tasks = [Task.from_json(task) for task in plan.tasks]
@@ -50,7 +50,7 @@ def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts
 
 
 def _is_there(store: Store, task: Task) -> bool:
-    """Whether the task has nothing to do; one whose result is damaged has to say so."""
+    """Whether the task's result is in the store. A damaged result counts as missing, so that its task runs and reports the damage."""
     try:
         return committed(store, task) is not None
     except EdmError:

@@ -1,7 +1,7 @@
-"""A package's plan: carried as one parameter, recorded in the store by the run's first task, read there by all others.
+"""A package's plan: one parameter carries it, the run's first task records it in the store, and all other tasks read it there.
 
-Kubeflow keeps what a task is given several times over, so a task is given its reference and the address of the plan; the digest in the
-address says whether what is there is what was asked for. A run that was submitted in parts has a plan for each.
+Kubeflow keeps several copies of a task's arguments, so a task only gets its name and the plan's address. The digest in the address shows
+whether the recorded plan is the one that was submitted. A run that was submitted in parts has a plan for each part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edm2core.store.base import Store
 
 @dataclass(frozen=True)
 class Packed:
-    """What a package is to do: an experiment's name and text, a part of its tasks, and which metrics it leaves out for what reason."""
+    """What a package is to do: an experiment's name and text, some or all of its tasks, and why it leaves out which metrics."""
 
     name: str
     experiment: str
@@ -36,7 +36,7 @@ class Packed:
         return cls(name, experiment, [task.to_json() for task in tasks], dict(absent), part)
 
     def dumps(self) -> str:
-        """As a short line: compressed, since a plan repeats itself, and without braces, which Argo would substitute."""
+        """One short line. It is compressed, since a plan repeats itself, and has no braces, which Argo would substitute."""
         return base64.b64encode(lzma.compress(json.dumps(asdict(self)).encode(), preset=9 | lzma.PRESET_EXTREME)).decode()
 
     @classmethod
@@ -46,7 +46,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A plan as the store has it: whose it is, and with which cluster profile (as JSON; empty: none) it is carried out."""
+    """A plan in the store: its run, and the cluster profile (as JSON; empty: none) with which it is carried out."""
 
     run: str
     store: str
@@ -79,7 +79,7 @@ def read(address: str) -> Recorded:
 
 
 def recorded(store: Store, run: str) -> list[Recorded]:
-    """All plans that were recorded for a run, by its parts' names; what is damaged is left out."""
+    """All plans of a run that are not damaged, sorted by the names of its parts."""
     found = []
     for entry in store.list(_folder(run)):
         try:
@@ -90,7 +90,7 @@ def recorded(store: Store, run: str) -> list[Recorded]:
 
 
 def trajectories(tasks: Sequence[Task]) -> dict[Ref, list[Task]]:
-    """The tasks of each trajectory, in the plan's order; what several share is in none."""
+    """The tasks of each trajectory, in the plan's order, without the tasks that several trajectories share."""
     by_ref = {task.ref: task for task in tasks}
     groups: dict[Ref, list[Task]] = {}
     for task in tasks:
@@ -103,7 +103,7 @@ def trajectories(tasks: Sequence[Task]) -> dict[Ref, list[Task]]:
 
 
 def grouped(tasks: Sequence[Task]) -> dict[str, list[Task]]:
-    """The tasks of each trajectory under its name, such as E · seed 0; what several share under none."""
+    """The tasks of each trajectory under its name, such as E · seed 0; those that several share under the empty name."""
     groups = trajectories(tasks)
     inside = {task.ref for group in groups.values() for task in group}
     return {"": [task for task in tasks if task.ref not in inside], **{who(group): group for group in groups.values()}}
@@ -115,7 +115,7 @@ def who(group: Sequence[Task]) -> str:
 
 
 def named(group: Sequence[Task]) -> dict[Ref, str]:
-    """What a trajectory's tasks are called inside of it, the epoch first, as Kubeflow shows two dozen characters: ep 200 · FD."""
+    """The names of a trajectory's tasks within it, such as ep 200 · FD; the epoch first, since Kubeflow shows two dozen characters."""
     short = {task.ref: _short(task) for task in group}
     return {
         task.ref: f"{short[task.ref]} · {task.title.split(' · ')[0]}"
@@ -134,7 +134,7 @@ def _short(task: Task) -> str:
 
 
 def wisher(run: str) -> str:
-    """Under which name Kubeflow's run wants snapshots: `edm2 run` of the same run may be live too, and takes back its own wishes."""
+    """Under which name Kubeflow's run wants snapshots. `edm2 run` of the same run may be live too, and takes back only its own wishes."""
     return f"{run}.kubeflow"
 
 

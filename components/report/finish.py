@@ -1,4 +1,4 @@
-"""The last task of Kubeflow's run, whatever happened before: it leaves no job unfollowed, and writes the report."""
+"""The last task of Kubeflow's run, whatever happened before: it suspends jobs that nobody follows, and writes the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edm2core.store.wanted import unwant
 def finish(run: str, store: str, profile: str, part: str, page: Any, latest: Any) -> None:
     """Suspend the part's jobs that nobody follows, take back its wishes for snapshots, and write the report of the whole run.
 
-    `page` gets the report, `latest` the last number of each kind. Where the environment names an MLflow server, it is told what there is.
+    `page` gets the report, `latest` the last number of each metric. An MLflow server that the environment names gets all results.
     """
     try:
         where = open_store(store)
@@ -43,7 +43,7 @@ def finish(run: str, store: str, profile: str, part: str, page: Any, latest: Any
 
 
 def report(run: str, where: Store, page: Any, latest: Any) -> None:
-    """Write the report of a recorded run, and show it: the page itself, and the latest number of each kind."""
+    """Write the report of a recorded run, and fill the artifacts: `page` with it, `latest` with the last number of each metric."""
     name, tasks = load_plan(where, run)
     record = Run(run, where)
     outcomes = recorded_outcomes(record)
@@ -56,12 +56,12 @@ def report(run: str, where: Store, page: Any, latest: Any) -> None:
     try:
         if server := MlflowServer.named():
             server.log(name, tracked(collect(name, tasks, where, RunInfo(outcomes), pictures=False), run, {}), ended=True)
-    except EdmError as error:  # a tracker's trouble is never the experiment's
+    except EdmError as error:  # a fault of the tracker must not fail the experiment
         sys.stdout.write(f"{error}\n")
 
 
 def _let_go(tasks: Sequence[Task], run: str, store: str, profile: str) -> None:
-    """Suspend the jobs of these tasks that nobody follows any more; that they could not be must not cost the report."""
+    """Suspend the jobs of these tasks that nobody follows any more. If that fails, say so and go on: the report matters more."""
     if not profile:
         return
     from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
@@ -76,7 +76,7 @@ def _let_go(tasks: Sequence[Task], run: str, store: str, profile: str) -> None:
 
 
 def _gather(where: Store, run: str, known: dict[Any, Task]) -> None:
-    """Have the run's plan be that of all its parts, if several first tasks have each written it before they knew of each other."""
+    """Complete the run's plan, if the first tasks of several parts have each written it before they knew of each other."""
     name, tasks = load_plan(where, run)
     if lacking := [task for ref, task in known.items() if ref not in {there.ref for there in tasks}]:
         record = Run(run, where)

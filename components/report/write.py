@@ -33,12 +33,13 @@ def write_report(
     running: bool = False,
     ended: float | None = None,
 ) -> Report:
-    """report.html, results.json and its tables as CSV from what is in the store; tasks without a result show as such.
+    """Write report.html, results.json and the tables as CSV from what is in the store; tasks without a result are shown as such.
 
-    `command` is what a person would type to get it again; `ended` is when the run ended, in seconds since 1970, where its summary does not
-    say so yet. The user's notes.md, if the run's folder has one, is part of the page. Of several that are written at once, as by the parts
-    of a run, the one that has seen the most results stands: each says first how many it has seen, and writes again if another has said
-    more since.
+    `command` is what a person would type to get it again. `ended` is when the run ended, in seconds since 1970, if its summary does not say
+    so yet. The user's notes.md, if the run's folder has one, is part of the page.
+
+    The parts of a run may write its report at the same time. The report that has seen the most results stands: each writer first records
+    how many it has seen, and writes again if another one has recorded more since.
     """
     experiment, notes = _text(run, "experiment.yaml"), _text(run, NOTES)
     started, finished = _times(run, running, ended)
@@ -65,10 +66,10 @@ def _commit(run: Run, report: Report) -> None:
 
 
 def _times(run: Run, running: bool, ended: float | None) -> tuple[str, str]:
-    """When a run was last started and when it ended, as ISO 8601; "" where that is not known, or has not come."""
+    """When a run was last started and when it ended, as ISO 8601; "" if that is not known or has not happened."""
     try:
         summary = Summary.load(run.store, run.id)
-    except (MissingError, IntegrityError):  # of an earlier version; `edm2 runs` names the damaged one
+    except (MissingError, IntegrityError):  # an earlier version wrote none; `edm2 runs` names a damaged one
         return "", ""
     end = None if running else ended or summary.ended
     return _iso(summary.asked), _iso(end) if end else ""
@@ -79,7 +80,7 @@ def _iso(seconds: float) -> str:
 
 
 def _seen(run: Run) -> set[int]:
-    """How many results the run's reports have seen."""
+    """The numbers of results that the run's reports have seen."""
     return {int(entry.path.rpartition("/")[2]) for entry in run.store.list(f"{run.folder}/{SEEN}/")}
 
 
@@ -92,14 +93,14 @@ def _text(run: Run, file: str) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """How each task ended when it was last tried, by a run's own events, or stands; and which of the events cannot be read."""
+    """What a run's own events say: how each task ended when it was last tried, or where it stands; and which events cannot be read."""
 
     outcomes: dict[Ref, Outcome]
     damaged: tuple[str, ...] = ()
 
 
 def read_outcomes(run: Run, *, running: bool = False) -> Record:
-    """What a run's record says of its tasks, or where it goes on how they stand; what was never tried is left out."""
+    """What a run's record says of its tasks; while the run is live, also where they stand. Tasks that were never tried are left out."""
     states = (*ENDS, *STANDS) if running else ENDS
     found: dict[Ref, Outcome] = {}
     events, damaged = run.events()
