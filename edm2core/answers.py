@@ -1,4 +1,4 @@
-"""Whether what answers at an address is the service that it should be, told from its answer."""
+"""Tells from an answer whether the expected service sent it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MOST_SHOWN = 80  # characters
 
 
 def unlike_json(body: bytes | str, status: int, headers: Mapping[str, str]) -> str:
-    """In words, what an answer is that should have been a JSON object; empty where it is one.
+    """Says what an answer is if it is not a JSON object; an empty string if it is one.
 
-    A page is called by its title, a redirection by where it leads.
+    A web page is named by its title, a redirection by its target.
     """
     if 300 <= status < 400:
         return f"a redirection to {shown(headers.get('Location') or 'nowhere').partition('?')[0]}"
     text = body.decode(errors="replace") if isinstance(body, bytes) else body
     try:
-        found: Any = json.loads(text)
+        answer: Any = json.loads(text)
     except ValueError:
         return page(text) or f"no JSON: {' '.join(text.split())[:MOST_SHOWN] or 'nothing'}"
-    return "" if isinstance(found, dict) else f"no JSON object: {text.strip()[:MOST_SHOWN]}"
+    return "" if isinstance(answer, dict) else f"no JSON object: {text.strip()[:MOST_SHOWN]}"
 
 
 def page(text: str) -> str:
-    """In words, which web page a text is; empty where it is none."""
-    begin = text.lstrip("\ufeff \t\r\n")[:4096]
-    if not re.match(r"<(!doctype html|html|head|body)\b", begin, re.IGNORECASE):
+    """Names the web page that a text is, by its title; an empty string if it is none."""
+    start = text.lstrip("\ufeff \t\r\n")[:4096]
+    if not re.match(r"<(!doctype html|html|head|body)\b", start, re.IGNORECASE):
         return ""
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     called = " ".join(html.unescape(title[1]).split())[:MOST_SHOWN] if title else ""

@@ -10,7 +10,7 @@ class EdmError(Exception):
     """A failure with words for the person who has to act on it.
 
     `what` is one sentence; `where` a file, line, setting, key or URI; `do_next` the next thing to try.
-    `permanent` says that trying again without a change cannot help. Addresses in the words are shown without their secrets.
+    `permanent` says that trying again without a change cannot help. Addresses are shown without their secrets.
     """
 
     exit_code = 1
@@ -44,7 +44,7 @@ class StoreError(EdmError):
 
 
 class Interrupted(EdmError):
-    """Work stopped on request with everything needed to continue saved (exit code 130)."""
+    """Work stopped on request; everything needed to continue is saved (exit code 130)."""
 
     exit_code = 130
 

@@ -42,7 +42,7 @@ def parse(line: str) -> dict[str, Any] | None:
 
 
 def readable(text: str) -> str:
-    """A line of a log for a person: events as their time, and message or numbers, without the marks of ranks and pods."""
+    """A line of a log for a person: an event as its time and its message or numbers, without the prefixes of ranks and pods."""
     event = parse(text[text.find(MARK) :]) if MARK in text else None
     if event is None:
         return text
@@ -54,7 +54,7 @@ def readable(text: str) -> str:
 
 
 def in_words(event: dict[str, Any]) -> str:
-    """An event that is not about progress as a sentence for a person."""
+    """A sentence for any event other than progress."""
     kind, message = str(event["kind"]), event.get("message")
     if message:
         return str(message) if kind in ("compiled", "waiting") else f"{kind}: {message}"

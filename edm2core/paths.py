@@ -12,9 +12,9 @@ from edm2core.errors import InputError
 
 
 def local_path(address: str, where: str = "") -> Path:
-    """The path that an address is: as it stands, with ~ for the user's home, or as a file:// URL.
+    """The local path that an address names: a plain path, one that begins with ~, or a file:// URL.
 
-    Raises InputError, naming `where` it stands, for a file:// URL of another host, and for ~ where no home is known.
+    Raises InputError, which names `where` the address stands, for a file:// URL of another host, and for ~ where no home is known.
     """
     if address.lower().startswith("file:"):
         parts = urlsplit(address.replace("?", "%3F").replace("#", "%23"))
@@ -34,10 +34,10 @@ def local_path(address: str, where: str = "") -> Path:
 
 
 def located(address: str, base: Path, where: str, *, urls: bool) -> str:
-    """An absolute path, of a path relative to `base`; or a URL as it is, where `urls` are taken.
+    """The address made absolute: a path is relative to `base`; a URL stays as it is, if `urls` are allowed.
 
-    Raises InputError, naming `where` it stands, for what no task could read wherever it runs: a URL of another kind than http(s), or one
-    without a host.
+    Raises InputError, which names `where` the address stands, for a path that no system call takes, and for a URL that no task could
+    read: another scheme than http(s), or no host.
     """
     if not is_url(address):
         path = base / local_path(address, where)
@@ -45,7 +45,7 @@ def located(address: str, base: Path, where: str, *, urls: bool) -> str:
             if path.is_symlink() and not path.exists():
                 raise FileNotFoundError(f"it is a link to {os.readlink(path)!r}, which leads nowhere")
             return str(path.resolve())
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte in it, a circle of links
+        except (OSError, ValueError, RuntimeError) as error:  # too long, with a zero byte, or a loop of links
             what = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise InputError(f"The path {reprlib.repr(str(path))} cannot be used: {what}.", where=where, do_next="Correct it.") from error
     kinds = "a local path, or an http(s) URL" if urls else "a local path"

@@ -1,4 +1,4 @@
-"""Whether an image file has an alpha channel, by its header alone: the formats' specifications, without Pillow."""
+"""Whether an image file has an alpha channel, read from its header as the formats' specifications say, without Pillow."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import struct
 from edm2core.data.files import Files
 from edm2core.data.kind import INSTEAD, kind_of
 
-HEAD = 4096  # bytes that are read of a file first; all of it where its header is longer
+HEAD = 4096  # bytes that are read of a file first; the whole file only if its header is longer
 _EXTRA_SAMPLES = 338  # TIFF 6.0, section 18
 
 
 def alpha_of(files: Files, name: str) -> bool:
-    """Whether the named file has an alpha channel or a transparent colour; False for what is no whole image, which decoding refuses.
+    """Whether the named file has an alpha channel or a transparent colour; False for a truncated image, which decoding refuses.
 
-    Raises InputError for a file that cannot be read, and for one that only stands in place of an image, such as a Git LFS pointer.
+    Raises InputError for a file that cannot be read, and for a stand-in such as a Git LFS pointer.
     """
     start = files.head(name, HEAD)
     if (kind := kind_of(start)) in INSTEAD:
         raise files.wrong(name, f"The image cannot be used: it is {kind.name}.", kind.do_next)
     try:
-        found = _has_alpha(start)
-        return _has_alpha(files.read(name)) is True if found is None and files.sizes[name] > len(start) else found is True
+        alpha = _has_alpha(start)
+        return _has_alpha(files.read(name)) is True if alpha is None and files.sizes[name] > len(start) else alpha is True
     except (struct.error, IndexError):
         return False
 
 
 def _has_alpha(data: bytes) -> bool | None:
-    """None where the header does not end in these bytes."""
+    """None if the header is longer than these bytes."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data)
     if data.startswith((b"GIF87a", b"GIF89a")):

@@ -1,4 +1,4 @@
-"""Files that would expand beyond all measure, told from their headers: nothing of them is expanded."""
+"""Recognises decompression bombs by their headers, without expanding anything."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from edm2core.errors import InputError
 
 MOST_EXPANSION = 200  # times; deflate reaches 1032 on zeros, real images, arrays and weights seldom 10
-UNCHECKED = 16 * 2**20  # bytes that may come of anything
+UNCHECKED = 16 * 2**20  # bytes that any file may expand to
 
 
 def check_expansion(packed: int, unpacked: int, where: str) -> None:
-    """Raises InputError where `packed` bytes are to become so many that they hold next to nothing."""
+    """Raises InputError where `packed` bytes would expand to more than UNCHECKED bytes and more than MOST_EXPANSION times."""
     if unpacked > UNCHECKED and unpacked > MOST_EXPANSION * packed:
         raise InputError(
             f"It would expand from {packed:,} to {unpacked:,} bytes, more than {MOST_EXPANSION} times: it was left packed.",
@@ -23,7 +23,7 @@ def check_expansion(packed: int, unpacked: int, where: str) -> None:
 
 
 def check_zip(members: Iterable[zipfile.ZipInfo], path: Path) -> None:
-    """That neither a member of a zip nor all of them together expand so, by its directory. Raises InputError."""
+    """Checks each member of a zip, and all of them together, by the sizes in its directory. Raises InputError for a bomb."""
     unpacked = 0
     for info in members:
         check_expansion(info.compress_size, info.file_size, f"{path}, in it {info.filename!r}")

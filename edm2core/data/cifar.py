@@ -31,25 +31,25 @@ def read_cifar(files: Files, settings: DataSettings) -> Images:
     """The data set of an archive or an unpacked folder, in the order of its batches. Raises InputError naming the member that is wrong."""
     train, test, meta, label_key, names_key = _LAYOUT[settings.format]
     members = _members(files, (*train, test, meta))
-    contents = {wanted: _load(files, name) for name, wanted in members.items()}
-    names = {wanted: files.where(name) for name, wanted in members.items()}
+    contents = {basename: _load(files, name) for name, basename in members.items()}
+    names = {basename: files.where(name) for name, basename in members.items()}
     classes = _class_names(contents[meta], names_key, names[meta])
-    batches = {wanted: _batch(contents.pop(wanted), label_key, len(classes), names[wanted]) for wanted in (*train, test)}
+    batches = {basename: _batch(contents.pop(basename), label_key, len(classes), names[basename]) for basename in (*train, test)}
     return Images(classes, SHAPE, _join([batches[name] for name in train]), _join([batches[test]]))
 
 
 def _members(files: Files, wanted: tuple[str, ...]) -> dict[str, str]:
-    """Member's name -> what it is, in the archive's order, each found once."""
-    found = {name: PurePosixPath(name).name for name in files.sizes if PurePosixPath(name).name in wanted}
+    """The full name of each wanted member → its base name, in the archive's order. Raises InputError unless each is there once."""
+    members = {name: PurePosixPath(name).name for name in files.sizes if PurePosixPath(name).name in wanted}
     for basename in wanted:
-        count = list(found.values()).count(basename)
+        count = list(members.values()).count(basename)
         if count != 1:
             others = {PurePosixPath(name).suffix for name in files.sizes} & {".bin", ".mat"}
             do_next = "Check that data.format names this archive's format, or get the archive again."
             if others:
                 do_next = f"It holds {others.pop()} files: get the archive of the python version, which is read."
             raise files.wrong("", f"There is {count or 'no'} member named {basename!r}, which this format has once.", do_next)
-    return found
+    return members
 
 
 def _class_names(content: dict[bytes, Any], key: bytes, where: str) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ class _Dtype:
                 self.order = order.decode("latin1") if isinstance(order, bytes) else order
 
     def of(self, kinds: Collection[str], data: bytes | bytearray) -> NDArray[Any]:
-        """The numbers or texts in these bytes. Raises ValueError where they are of no such kind."""
+        """The numbers or texts in these bytes. Raises ValueError where they are of none of these kinds."""
         if not any(re.fullmatch(kind, str(self.name)) for kind in kinds) or self.order not in ("|", "<", ">", "="):
             raise ValueError(f"{self.name} is none of {', '.join(kinds)}")
         return np.frombuffer(data, np.dtype(f"{self.order}{self.name}"))
@@ -205,7 +205,7 @@ _HARMLESS = re.compile(
     r"collections\.\w+|datetime\.\w+|pathlib\.\w*Path|decimal\.Decimal|fractions\.Fraction|uuid\.UUID|types\.SimpleNamespace|"
     r"torch\._utils\._rebuild_\w+|torch\.\w*Storage|torch\.storage\.\w+|PIL\.\w+\.\w+|pandas\.[\w.]+"
 )
-"""Names that only make data, of kinds that no archive of these needs."""
+"""Names that can only build data and stand in no published archive: they are refused as damage, not as an attack."""
 
 
 class _Refused(Exception):
@@ -244,7 +244,7 @@ def _load(files: Files, name: str) -> dict[bytes, Any]:
 
 
 def _check_memo(data: bytes) -> None:
-    """Raises ValueError where a few bytes would make the unpickler's memory of objects a table of gigabytes, or the pickle is cut."""
+    """Raises ValueError for a truncated pickle, and for one that skips numbers of objects: a few bytes would make a memo of gigabytes."""
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > number:
             raise ValueError(f"it numbers its object {number} as {argument}")

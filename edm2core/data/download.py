@@ -29,12 +29,12 @@ CHUNK = 2**20
 
 
 class _Unfinished(Exception):
-    """The transfer broke off; what arrived is kept."""
+    """The transfer broke off; the bytes that arrived stay on disk."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears how a download goes: `progress` the bytes that are here and those in all, `say` why it is tried again."""
+    """Callbacks of a download: `progress` gets the bytes received and the total, `say` the reason for another attempt."""
 
     progress: Callable[[int, int], None] = lambda _done, _total: None
     say: Callable[[str], None] = lambda _line: None
@@ -67,10 +67,10 @@ class Wanted:
 
 
 def download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Path:
-    """`target` with the bytes that are wanted, which `check` accepts (it raises where they are wrong).
+    """Download to `target`, and return it. `check` raises InputError for a file with wrong bytes.
 
-    A file already there is checked again. What an unfinished call left (`target` + ".part") is continued; if the whole is then wrong, it is
-    fetched once more from the start. Raises EdmError where the network or the disk fails, which is permanent if nothing has arrived, and
+    A file that is already there is checked again. An unfinished download (`target` + ".part") is continued; if the result is wrong, the
+    file is fetched once more from the start. Raises EdmError where the network or the disk fails, permanent if nothing has arrived, and
     InputError for an answer such as 404.
     """
     try:
@@ -141,7 +141,7 @@ def _continue(wanted: Wanted, part: Path) -> None:
     except HTTPError as error:
         error.close()
         if error.code == 416 and done:
-            return  # nothing lies beyond what is here: the check decides
+            return  # the file ends here: `check` decides
         if error.code in (408, 425, 429) or error.code >= 500:
             raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
         refused = error.code in (401, 403, 407)
@@ -173,7 +173,7 @@ def _continue(wanted: Wanted, part: Path) -> None:
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follows to http(s) alone, with the user and password to the same host alone."""
+    """Follows redirects to http(s) only, and sends user and password to the same host only."""
 
     def redirect_request(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str) -> Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
@@ -186,7 +186,7 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _request(url: str, headers: dict[str, str]) -> Request:
-    """What asks for the URL; its user and password go into a header."""
+    """The request for a URL, whose user and password go into a header."""
     parts = urlsplit(url)
     known, _, host = parts.netloc.rpartition("@")
     request = Request(parts._replace(netloc=host, fragment="").geturl(), headers=headers)  # noqa: S310 (only http(s) is let through)

@@ -56,7 +56,7 @@ Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
 class Files:
     """The regular files of a source; names use "/" and never lead out of it.
 
-    Hidden ones (".…") are left out, and what systems leave behind.
+    Left out are hidden ones (".…") and what operating systems leave behind.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Files:
     _head: Callable[[str, int], bytes]
     left_behind: tuple[str, ...] = ()  # files that systems left there (`LEFT_BEHIND`); those that begin with a dot are not counted
     renamed: bool = False  # names of a zip that states no encoding were read as UTF-8, or by its Unicode field
-    unstated: tuple[str, ...] = ()  # names that are in some other encoding, which nothing states
+    unstated: tuple[str, ...] = ()  # names in an encoding that the zip does not state
 
     def where(self, name: str) -> str:
         """How messages name a member; "" is the source itself."""
@@ -99,8 +99,8 @@ class Files:
 def open_files(path: Path) -> Iterator[Files]:
     """Open a folder, zip or tar (also compressed).
 
-    Raises InputError for anything else, by its name where it is known, for an encrypted archive, for one that expands beyond measure,
-    and for archives whose paths lead out of them.
+    Raises InputError for any other file, which it names where it recognises it; for an encrypted archive; for a decompression bomb; and
+    for an archive whose paths lead out of it.
     """
     if path.is_dir():
         listed, folders = list_folder(path)
@@ -117,12 +117,12 @@ def open_files(path: Path) -> Iterator[Files]:
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
     with _stream(path, opener or (lambda path: path.open("rb"))) as stream:
         bounded = _Bounded(stream)
-        with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no more
+        with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no other method
             yield _tar_files(path, tar, bounded)
 
 
 def check_archive(path: Path) -> bytes:
-    """The beginning of a file that may be a zip or a tar. Raises InputError for what is known to be something else, by its name."""
+    """The first bytes of a file that may be a zip or a tar. Raises InputError for a file that is recognised as something else."""
     start = beginning(path)
     kind = kind_of(start)
     if kind and kind not in (ZIP, TAR) and not start.startswith(tuple(_COMPRESSED)):
@@ -137,7 +137,7 @@ def _start(path: Path, size: int) -> bytes:
 
 @contextmanager
 def _stream(path: Path, opener: Callable[[Path], BufferedIOBase]) -> Iterator[BufferedIOBase]:
-    """The bytes of a tar. An .xz announces how much memory it wants, which is checked first."""
+    """The bytes of a tar. How much memory an .xz asks for is checked first."""
     if opener is lzma.LZMAFile:
         try:
             with path.open("rb") as file:
@@ -150,7 +150,7 @@ def _stream(path: Path, opener: Callable[[Path], BufferedIOBase]) -> Iterator[Bu
 
 
 class _Bounded:
-    """A stream that never reads more at once than its `most`: a tar's header may announce a name of gigabytes."""
+    """A stream that never reads more than `most` bytes at once, since a tar's header may announce a name of gigabytes."""
 
     def __init__(self, stream: BufferedIOBase) -> None:
         self.stream, self.most = stream, MAX_HEADER
@@ -170,7 +170,7 @@ class _Bounded:
 def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
     """The sizes of a folder's regular files by relative name, sorted, and its sub-folders; links are followed, as the user made them.
 
-    What systems leave behind is listed too, since a folder's digest is of all that this lists; where it is nothing to read, it is not.
+    Files that systems leave behind are listed too, since a folder's digest covers them; unreadable ones are not.
     """
     sizes: dict[str, int] = {}
     folders: set[str] = set()
@@ -195,13 +195,13 @@ def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
                 continue
             file = Path(root) / name
             try:
-                found = file.stat()
+                status = file.stat()
             except OSError as error:
                 if _is_left_behind(str(relative / name)):
                     continue
                 raise absent(file, error) from error
-            if stat.S_ISREG(found.st_mode):
-                sizes[str(relative / name)] = found.st_size
+            if stat.S_ISREG(status.st_mode):
+                sizes[str(relative / name)] = status.st_size
             elif not _is_left_behind(str(relative / name)):
                 raise InputError("It is neither a file nor a folder.", where=str(file), do_next="Remove it from the folder.")
     return dict(sorted(sizes.items())), frozenset(folders)
@@ -238,7 +238,7 @@ def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
         name = _inside(own or info.filename, path)
         if own is None:
             unstated.append(info.filename)
-            if slashes and "\\" in info.filename:  # half of some character, as in Shift-JIS: no folder's name ends there
+            if slashes and "\\" in info.filename:  # it is half of a character, as in Shift-JIS, and separates no folders
                 name, renamed = PurePosixPath(info.filename).as_posix(), True
         if stat.S_ISLNK(info.external_attr >> 16):
             raise _link(path, info.filename)
@@ -249,7 +249,7 @@ def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
 
     def head(name: str, size: int) -> bytes:
         with archive.open(members[name]) as member:
-            return member.read(min(size, members[name].file_size))  # with a bound, so that a false size cannot fill the memory
+            return member.read(min(size, members[name].file_size))  # bounded, so that a false size cannot fill the memory
 
     sizes = {name: info.file_size for name, info in members.items()}
     folders = _all_folders(empty, members)
@@ -257,7 +257,7 @@ def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
 
 
 def _readable(info: zipfile.ZipInfo, path: Path) -> None:
-    """Raises InputError for a member that needs a password, or is packed in a way that is not read."""
+    """Raises InputError for a member that needs a password, or uses an unsupported method of compression."""
     where = f"{path}, in it {info.filename!r}"
     if info.flag_bits & _ENCRYPTED:
         raise InputError(
@@ -272,9 +272,9 @@ def _readable(info: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _zip_names(members: list[zipfile.ZipInfo]) -> dict[str, str | None]:
-    """The members' names by those that zipfile gave them; None where they are in an encoding that nothing states.
+    """Each member's true name, by the name that zipfile gave it; None where its encoding is not stated.
 
-    Names that state none are all read as UTF-8, or none of them where one is not: bytes of other encodings can look like it.
+    Names without a stated encoding are read as UTF-8 only if all of them are valid UTF-8, since bytes of another encoding can look like it.
     """
     names = {info.filename: _stated_name(info) for info in members}
     with suppress(UnicodeDecodeError):
@@ -328,7 +328,7 @@ def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:
 
 
 def _inside(name: str, path: Path) -> str:
-    """The member's name with "/" between its parts; refuses one that is absolute or climbs, in Windows' spelling too."""
+    """The member's name with "/" between its parts. Raises InputError if it is absolute or climbs by "..", in Windows' spelling too."""
     parsed = PureWindowsPath(name)
     if parsed.anchor or ".." in parsed.parts:
         raise InputError(

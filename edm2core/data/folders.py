@@ -16,7 +16,7 @@ from edm2core.data.split import ClassCount, test_images
 from edm2core.words import printable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
-LATER_SUFFIXES = (".jfif", ".jpe")  # that the first version did not read
+LATER_SUFFIXES = (".jfif", ".jpe")  # read since the second version
 UNREAD = frozenset(
     (
         *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr"),
@@ -28,7 +28,7 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "holdout"), "val"),
 }
-_BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img", "folder"})  # words that go with a split's name
+_BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img", "folder"})  # that may stand beside a split's name
 _NO_CLASSES = (
     "Images without classes go into one folder of any name, the same in every split, with network.classes: 0, and `probe: false` in the "
     "experiment, since there is nothing to tell apart."
@@ -38,12 +38,12 @@ Groups = dict[str, list[str]]  # class name -> its images' names; both sorted, l
 
 
 class Folders(NamedTuple):
-    """A data set's images by class; where `test` is None, a share of `train` becomes it. `notes` say what was left out."""
+    """A data set's images by class; if `test` is None, a share of `train` becomes the test split. `notes` say what was left out."""
 
     train: Groups
     test: Groups | None
     notes: list[str]
-    revised: bool  # whether the first version of this reader took the names otherwise
+    revised: bool  # whether the first version of this reader read the names differently
 
 
 class Survey(NamedTuple):
@@ -76,14 +76,14 @@ def class_folders(files: Files) -> Folders:
 
 
 def survey(path: Path, test_share: float) -> Survey:
-    """How many images for training and for test each class of a folder or zip has, and whether reading changed, by names and headers.
+    """Counts each class's images for training and test by names and headers, and tells whether the reader's first version differed.
 
-    Raises InputError as `class_folders` does, for a class too small to have both splits, and for what stands in place of an image.
+    Raises InputError as `class_folders` does, for a class too small to have both splits, and for a stand-in such as a Git LFS pointer.
     """
     with open_files(path) as files:
         train, test, _, revised = class_folders(files)
         images = (name for groups in (train, test or {}) for names in groups.values() for name in names)
-        revised = sum(alpha_of(files, name) for name in images) > 0 or revised  # all are looked at: each could be no image
+        revised = sum(alpha_of(files, name) for name in images) > 0 or revised  # all are looked at: each could be a stand-in
     if test is not None:
         return Survey([ClassCount(printable(name), len(images), len(test[name])) for name, images in train.items()], revised)
     tested = {name: test_images(len(images), test_share, printable(name), str(path)) for name, images in train.items()}
@@ -91,14 +91,14 @@ def survey(path: Path, test_share: float) -> Survey:
 
 
 def splits_of(folders: Collection[str]) -> dict[str, str]:
-    """The folders whose names say a split, and which: train, test or val, in any case and by its synonyms ("TRAIN", "training_set").
+    """Which folders' names mean a split: folder → train, test or val.
 
-    What all names share is no matter ("seg_train", "seg_test", "seg_pred").
+    Case and synonyms ("TRAIN", "training_set") do not matter, nor do words that all names share ("seg_train", "seg_test", "seg_pred").
     """
     words = {folder: _words(folder) for folder in folders}
     shared = set.intersection(*map(set, words.values())) - SPLITS.keys() if len(words) > 1 else set()
-    own = {folder: [word for word in found if word not in shared] for folder, found in words.items()}
-    return {folder: SPLITS[found[0]] for folder, found in own.items() if len(found) == 1 and found[0] in SPLITS}
+    own = {folder: [word for word in words_of if word not in shared] for folder, words_of in words.items()}
+    return {folder: SPLITS[words_of[0]] for folder, words_of in own.items() if len(words_of) == 1 and words_of[0] in SPLITS}
 
 
 def _words(folder: str) -> list[str]:
@@ -142,20 +142,20 @@ def _what_it_holds(files: Files, root: str) -> str:
 
 
 def _left_out(files: Files, read: str = "") -> list[str]:
-    """In words, what is not read of a source, where `read` is a file that is, beside the images."""
+    """Notes on the files of a source that are not read. `read` is a file that is, beside the images."""
     skipped = [name for name in files.sizes if not is_image(name) and name != read]
     unread = [name for name in skipped if PurePosixPath(name).suffix.lower() in UNREAD]
-    found = {
+    notes = {
         "Without an image's suffix and left out": skipped,
         "Of them, images of kinds that are not read (convert them to PNG or JPEG)": unread,
         "Left behind by systems and left out": files.left_behind,
         "Names in an encoding that the zip does not state, read as code page 437 (pack it again with names in UTF-8)": files.unstated,
     }
-    return [f"{what}: {len(names)}, such as {names[0]!r}." for what, names in found.items() if names]
+    return [f"{note}: {len(names)}, such as {names[0]!r}." for note, names in notes.items() if names]
 
 
 def _are_splits(files: Files, root: str, top: set[str]) -> bool:
-    """Whether the folders are splits and no classes: all are named so, or one for training is and has another or classes inside."""
+    """Whether the folders are splits, not classes: all are named so, or one is for training and has a split beside it or folders inside."""
     named = splits_of(top)
     training = [folder for folder, split in named.items() if split == "train"]
     inside = any(_subfolders(files, f"{root}{folder}/") for folder in training)
@@ -163,7 +163,7 @@ def _are_splits(files: Files, root: str, top: set[str]) -> bool:
 
 
 def _check_not_splits(files: Files, root: str, top: set[str]) -> None:
-    """Raises InputError for folders such as trainA, trainB, testA and testB, which all say a split and more."""
+    """Raises InputError for folders such as trainA, trainB, testA and testB, whose names all mean a split of some kind."""
     said = [{SPLITS[word] for word in _words(folder) if word in SPLITS} for folder in top]
     if all(len(splits) == 1 for splits in said) and len(set.union(*said, set())) > 1:
         raise files.wrong(
@@ -174,7 +174,7 @@ def _check_not_splits(files: Files, root: str, top: set[str]) -> None:
 
 
 def _splits_inside(files: Files, root: str, top: set[str]) -> list[str]:
-    """What is said of class folders that hold splits: these are read together."""
+    """A note where class folders hold folders of splits, which are read together."""
     inside = {folder: _subfolders(files, f"{root}{folder}/") for folder in sorted(top)}
     if not inside or not all(folders and len(splits_of(folders)) == len(folders) for folders in inside.values()):
         return []
@@ -193,7 +193,7 @@ def _inside_split(files: Files, root: str, folder: str) -> str:
 
 
 def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups, list[str], bool]:
-    """The splits' groups, what is said of them, and whether a split's folder was found in another of its name."""
+    """The groups of both splits, notes on them, and whether a split's folder lay inside another of the same name."""
     folders = _split_names(files, root, top)
     named = {split: _inside_split(files, root, folder) for split, folder in folders.items()}
     train = class_groups(files, f"{root}{named['train']}/", named["train"])
@@ -230,7 +230,7 @@ def _alike(name: str) -> str:
 
 
 def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -> tuple[str, list[str]]:
-    """The folder of the test split, and what is said of the one that is left out: that of validation, or a test without classes."""
+    """The folder of the test split, and a note on the folder left out: validation, or a test folder without classes."""
     if "test" not in named or "val" not in named:
         return named.get("test", named.get("val", "")), []
     test, val = named["test"], named["val"]
@@ -240,20 +240,20 @@ def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -
 
 
 def _split_names(files: Files, root: str, top: set[str]) -> dict[str, str]:
-    """train, test and val, those that are there: the folder. Raises InputError where two folders say the same, or none is for training."""
-    found: dict[str, str] = {}
+    """The folder of each split: train, test, val. Raises InputError where two folders mean the same split, or none is for training."""
+    folders: dict[str, str] = {}
     said = splits_of(top)
     for folder in sorted(top):
         split = said.get(folder)
-        if split in found:
-            what = f"{found[split]}/ and {folder}/ both say that they are the split {split!r}."
+        if split in folders:
+            what = f"{folders[split]}/ and {folder}/ both say that they are the split {split!r}."
             raise files.wrong(root, what, "Keep one of them, or put them into one folder.")
         if split:
-            found[split] = folder
-    if "train" not in found:
+            folders[split] = folder
+    if "train" not in folders:
         do_next = "Name the training split's folder train; classes need names that are not a split's."
-        raise files.wrong(root, f"{_listed(found.values())} are splits, and none is for training.", do_next)
-    return found
+        raise files.wrong(root, f"{_listed(folders.values())} are splits, and none is for training.", do_next)
+    return folders
 
 
 def _listed(folders: Iterable[str]) -> str:

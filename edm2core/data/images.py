@@ -58,7 +58,7 @@ def decode(data: bytes, resolution: int | None, where: str, background: Colour |
 
 
 class _Metadata(Exception):
-    """A PNG whose texts or colour profile are more than Pillow expands; its pixels may be sound."""
+    """Pillow refuses to expand a PNG's texts or colour profile; its pixels may be sound."""
 
 
 def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
@@ -87,7 +87,7 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
 
 
 def _on(image: Image.Image, background: Colour | None, where: str) -> Image.Image:
-    """A transparent image on a colour. What stands under full transparency is arbitrary and is not seen."""
+    """The image on a background colour. Colours under full transparency are arbitrary and do not show."""
     coloured = image.convert("RGBA")
     if background is None:
         if cast(tuple[int, int], coloured.getchannel("A").getextrema())[0] < 255:
@@ -98,13 +98,13 @@ def _on(image: Image.Image, background: Colour | None, where: str) -> Image.Imag
 
 def _without_metadata(data: bytes) -> bytes:
     """A PNG without its texts and colour profile, which do not touch its pixels (PNG specification, section 11.3)."""
-    kept, at = [data[:8]], 8
+    chunks, at = [data[:8]], 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
-            kept.append(data[at : at + 12 + length])
+            chunks.append(data[at : at + 12 + length])
         at += 12 + length
-    return b"".join(kept)
+    return b"".join(chunks)
 
 
 def image_blocks(

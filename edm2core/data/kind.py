@@ -1,4 +1,4 @@
-"""What a file is by how it begins: so that what was brought in place of something else is called by its name. Nothing is unpacked."""
+"""Recognises a file by its first bytes, so that an error can name what was brought by mistake. Nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from edm2core.errors import InputError
 
-BEGINNING = 512  # bytes that tell what a file is
+BEGINNING = 512  # bytes that are looked at
 
 
 class Kind(NamedTuple):
@@ -62,11 +62,11 @@ _HEIF = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"heim", b"heis",
 
 
 INSTEAD = (EMPTY, _LFS, _ANNEX, PAGE, _ANSWER, _JSON)
-"""What stands in place of a file that was not brought whole, and is never what was meant."""
+"""What lies where a download or checkout failed: never what the user meant."""
 
 
 def kind_of(start: bytes) -> Kind | None:
-    """What begins with these bytes; None for anything that is not known."""
+    """The kind of file that begins with these bytes; None if it is not recognised."""
     if not start:
         return EMPTY
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -90,7 +90,7 @@ def kind_of(start: bytes) -> Kind | None:
 
 
 def beginning(path: Path) -> bytes:
-    """The first bytes of a file, which tell what it is. Raises InputError as `regular` does, and where it cannot be read."""
+    """The first bytes of a file. Raises InputError as `regular` does, and where it cannot be read."""
     regular(path)
     try:
         with path.open("rb") as file:
@@ -109,7 +109,7 @@ def unexpected(path: Path, expected: str, do_next: str) -> InputError:
 
 
 def regular(path: Path) -> None:
-    """Raises InputError for what is no file that can be read twice: missing, a broken link, a folder, a pipe, a device."""
+    """Raises InputError unless the path is a regular file, which can be read twice; not for example a folder, a pipe or a device."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -119,7 +119,7 @@ def regular(path: Path) -> None:
 
 
 def absent(path: Path, error: OSError) -> InputError:
-    """The error for a path that cannot be looked at: a link that leads nowhere is called so."""
+    """The error for a path that cannot be opened; it names a link whose target is missing."""
     if path.is_symlink():
         return InputError(
             f"It is a link to {os.readlink(path)!r}, which cannot be reached: {error.strerror}.",

@@ -1,4 +1,4 @@
-"""Images that belong to no data set, as others publish a model's: an array in .npy or .npz, or image files in a folder or zip."""
+"""Images outside any data set, such as published samples of a model: an array in .npy or .npz, or image files in a folder or zip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays in an .npz that comes from outside: known by their headers before any is expanded, and never unpickled."""
+"""Arrays in an .npz from outside: headers are read before anything is expanded, and nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, No
 
 
 class Header(NamedTuple):
-    """What an array announces."""
+    """An array's shape and type, as its header states them."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 def headers(path: Path, do_next: str) -> dict[str, Header]:
-    """The arrays of an .npz by name. Raises InputError for a file that is none, by its name where it is known, and for a bomb."""
+    """The headers of an .npz's arrays by name. Raises InputError for another kind of file, and for a decompression bomb."""
     if kind_of(beginning(path)) is not ZIP:
         raise unexpected(path, "an .npz", do_next)
     try:

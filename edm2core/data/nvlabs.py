@@ -68,7 +68,7 @@ def _class(label: Any, name: str, where: str) -> int:
 
 
 def _content(files: Files, root: str) -> dict[str, Any] | None:
-    """What dataset.json holds; nothing where there is none, None where it is no object in JSON."""
+    """The content of dataset.json: empty if there is no such file, None if it is not a JSON object."""
     if root + LABELS not in files.sizes:
         return {}
     try:

@@ -35,7 +35,7 @@ def source_digest(settings: DataSettings) -> str:
 def digest_of(path: Path, algorithm: str = "sha256") -> str:
     """`<algorithm>:<hex>` of a file's bytes; of a folder: over the JSON of its sorted [relative path, file digest] pairs.
 
-    Raises InputError for what cannot be read, such as a broken link or a pipe.
+    Raises InputError for a path that cannot be read, such as a broken link or a pipe.
     """
     if not path.is_dir():
         regular(path)
@@ -55,7 +55,7 @@ def digest_of_entries(digests: Mapping[str, str], algorithm: str) -> str:
 def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> Path | None:
     """The source as a local file or folder whose declared digest was checked; None where there is none to bring.
 
-    A URL is downloaded into `cache`, continuing what an earlier call left. Processes that want the
+    A URL is downloaded into `cache`; an unfinished download is continued. Processes that want the
     same file at once wait for one download. Raises InputError for a wrong digest, EdmError where the network fails.
     """
     if settings.facts.builtin:
@@ -72,14 +72,14 @@ def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> P
 
 
 def _check_download(path: Path, url: str, digest: str) -> None:
-    found = digest_of(path, digest.partition(":")[0])
-    if found != digest:
+    actual = digest_of(path, digest.partition(":")[0])
+    if actual != digest:
         do_next = "The publisher's file has changed or data.digest is wrong: compare with the published digest."
-        raise wrong_digest(shown(url), digest, found, do_next, path)
+        raise wrong_digest(shown(url), digest, actual, do_next, path)
 
 
 def wrong_digest(where: str, expected: str, found: str, do_next: str, path: Path) -> InputError:
-    """The error for bytes that are not the declared ones: what stands in their place is called by its name."""
+    """The error for a file with another digest than the declared one; it names a stand-in such as a Git LFS pointer."""
     kind = kind_of(beginning(path)) if path.is_file() else None
     if kind in INSTEAD:
         return InputError(f"It is {kind.name}: its digest is {found}, not {expected}.", where=where, do_next=f"{kind.do_next} {do_next}")

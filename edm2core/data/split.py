@@ -1,4 +1,4 @@
-"""A data set on its way into the prepared form, and the test split of one that has none."""
+"""A data set as a reader delivers it, and how a test split is made where there is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClassCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """Labels int64 [N], known first, and the images in the same order, as blocks uint8 [n, C, H, W] that are made when asked for."""
+    """Labels int64 [N], and the images in the same order, as blocks uint8 [n, C, H, W] that are read when asked for."""
 
     labels: NDArray[np.int64]
     images: Blocks
@@ -39,7 +39,7 @@ class Images:
     train: Split
     test: Split
     notes: tuple[str, ...] = ()
-    revised: bool = False  # whether the first version of the reader gave others
+    revised: bool = False  # whether the first version of the reader gave other images
 
 
 def blocks_of(images: NDArray[np.uint8], size: int = 1024) -> Blocks:
@@ -78,7 +78,7 @@ def test_images(count: int, share: float, name: str, where: str) -> int:
 
 
 def enough_to_probe(counts: Sequence[ClassCount], holds_out: bool, where: str) -> None:
-    """That every class can be learned, chosen on and tested; raises InputError naming the classes that cannot."""
+    """Checks that every class has images to train, choose a cell and test on. Raises InputError naming the classes that lack some."""
     if not any(own.test for own in counts):
         raise InputError(
             "The probe needs test images, and the data set has none.",

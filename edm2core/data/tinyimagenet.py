@@ -38,10 +38,10 @@ def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
 
 
 def _root(files: Files) -> str:
-    found = [name for name in files.sizes if PurePosixPath(name).name == "wnids.txt"]
-    if len(found) != 1:
-        raise files.wrong("", f"It has {len(found)} files wnids.txt where Tiny-ImageNet has one.", "Check data.format and data.source.")
-    return found[0].removesuffix("wnids.txt")
+    names = [name for name in files.sizes if PurePosixPath(name).name == "wnids.txt"]
+    if len(names) != 1:
+        raise files.wrong("", f"It has {len(names)} files wnids.txt where Tiny-ImageNet has one.", "Check data.format and data.source.")
+    return names[0].removesuffix("wnids.txt")
 
 
 def _train(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:

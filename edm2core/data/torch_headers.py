@@ -1,4 +1,4 @@
-"""Files of torch.save that come from outside, judged by their headers: what they are and hold, without torch and without loading them."""
+"""Checks files of torch.save from outside by their headers, without torch and without loading them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from edm2core.data.kind import PICKLE, ZIP, beginning, kind_of
 from edm2core.errors import InputError
 
 EXPECTED = "a file of torch.save"
-OLD_PICKLES = 4  # in an older file, the content's the last: magic number, version, machine
+OLD_PICKLES = 4  # in a file of the older format: magic number, version, machine, content
 _INTEGERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"})
 
 
 def check_torch(path: Path) -> None:
-    """That a file is one of torch.save by how it begins, and by its headers expands to no more than it holds; nothing is loaded.
+    """Checks that a file begins as torch.save's do, and that no header announces more data than the file holds. Nothing is loaded.
 
-    Raises InputError.
+    Raises InputError where it does not.
     """
     kind = kind_of(beginning(path))
     if kind is None or kind not in (ZIP, PICKLE):
@@ -37,7 +37,7 @@ def check_torch(path: Path) -> None:
 
 
 def opcodes(path: Path) -> Iterator[tuple[str, Any]]:
-    """The opcodes of the pickle with the content and their arguments, in which all names stand. Raises InputError for a damaged file."""
+    """The opcodes and arguments of the pickle that describes the content, with all names. Raises InputError for a damaged file."""
     try:
         if kind_of(beginning(path)) is ZIP:
             with zipfile.ZipFile(path) as archive:

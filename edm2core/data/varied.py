@@ -1,4 +1,4 @@
-"""Images that nothing can be learned from, and no metric means anything for."""
+"""Refuses sets of images that are useless for training and for metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edm2core.errors import InputError
 
 
 def checked(shards: Iterable[NDArray[np.uint8]], what: str) -> Iterator[NDArray[np.uint8]]:
-    """The same shards, uint8 [n, C, H, W]. Raises InputError, after the last one, where all images are of one colour, or are one image."""
+    """Passes the shards on, uint8 [n, C, H, W]. Raises InputError after the last one if every image is of one colour, or all are alike."""
     first: NDArray[np.uint8] | None = None
     all_flat = all_same = True
     for shard in shards:

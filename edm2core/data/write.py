@@ -1,4 +1,4 @@
-"""Writing the prepared form: arrays, and what is known of them."""
+"""Writes the prepared form: arrays, and dataset.json, which describes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def prepare_data(
     train_images.npy, test_images.npy: uint8 [N, C, H, W]; train_labels.npy, test_labels.npy: int64 [N]. dataset.json: format, classes,
     shape [C, H, W], counts {train, test, per_class {train, test}}, mean and std (per channel, of the training images in [0, 1]),
     affine {scale, offset} to the network's scale, network_std (over all pixels there), warning (text or null).
-    `revised` says whether the plan knows that the first version of the reader gave other images, where it did: else they are refused.
+    `revised` says that the plan reckons with the reader's second version. Without it, images that the first version read differently are
+    refused.
     `out` appears whole or not at all. Raises InputError naming the file that is wrong, EdmError where `out` cannot be written.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

@@ -16,7 +16,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from edm2core.registry import EXTRACTORS
 
 SIDE, PATCH, HEAD = 224, 14, 64
-OFFSET = 0.1  # of the authors' scale for positions, which moves bicubic's weights a little
+OFFSET = 0.1  # added by the authors to a grid's side when positions are resized; it shifts the bicubic weights a little
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,7 +32,7 @@ class DinoV2(FeatureExtractorBase):  # type: ignore[misc]  # the library has no 
         width, depth = weights["cls_token"].shape[-1], sum(name.endswith(".ls1.gamma") for name in weights)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(weights["pos_embed"].shape))
-        self.mask_token = nn.Parameter(torch.empty(1, width))  # of training alone
+        self.mask_token = nn.Parameter(torch.empty(1, width))  # used in training alone
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, PATCH)})
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)

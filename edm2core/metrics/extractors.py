@@ -71,7 +71,7 @@ def extract(
     """
     module = module.to(device)
     at_once = IMAGES_AT_ONCE[device.type]
-    found: list[NDArray[np.float32]] = []
+    parts: list[NDArray[np.float32]] = []
     done = 0
     # without TF32: the numbers are compared across machines
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -84,10 +84,10 @@ def extract(
                     (features,) = module(images)
                 except ValueError as error:  # how torch-fidelity says that a shape does not fit
                     raise InputError(f"The images do not suit the {module.get_name()} features: {error}") from error
-                found.append(features.cpu().numpy())
+                parts.append(features.cpu().numpy())
                 done += len(images)
                 if progress:
                     progress(done)
-    if not found:
+    if not parts:
         raise InputError("There are no images to take features of.")
-    return np.concatenate(found)
+    return np.concatenate(parts)

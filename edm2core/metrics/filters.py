@@ -73,12 +73,12 @@ class FilterFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
         red, green, blue = (images.float() / 255).unbind(1)
         luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
         planes = torch.stack([luma, (red - green) / math.sqrt(2), (red + green - 2 * blue) / math.sqrt(6)], 1)
-        found = [F.adaptive_avg_pool2d(planes[:, :1], GRID), F.adaptive_avg_pool2d(planes[:, 1:], COLOUR_GRID)]
-        found += [_log(planes.var((2, 3), correction=0))]
+        parts = [F.adaptive_avg_pool2d(planes[:, :1], GRID), F.adaptive_avg_pool2d(planes[:, 1:], COLOUR_GRID)]
+        parts += [_log(planes.var((2, 3), correction=0))]
         for _ in range(OCTAVES):
-            found += self._texture(planes)
+            parts += self._texture(planes)
             planes = F.avg_pool2d(planes, 2, ceil_mode=True) if min(planes.shape[2:]) > 1 else planes
-        return torch.cat([part.flatten(1) for part in found], 1)
+        return torch.cat([part.flatten(1) for part in parts], 1)
 
     def _texture(self, planes: Tensor) -> list[Tensor]:
         padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")

@@ -1,4 +1,4 @@
-"""What a set of images is to a Fréchet distance. No torch."""
+"""The Gaussian that stands for a set of images in a Fréchet distance. No torch."""
 
 from __future__ import annotations
 

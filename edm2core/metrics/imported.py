@@ -28,18 +28,18 @@ def read_npz(path: Path, n: int, dimensions: int) -> Statistics:
 
 
 def arrays_of(path: Path, dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """mu and sigma, quickly: raises InputError where they are not there, not finite, or not of so many dimensions."""
-    found = headers(path, ADVICE)
-    if missing := [name for name in ("mu", "sigma") if name not in found]:
+    """mu and sigma, before the slow check of sigma. Raises InputError where they are missing, not finite or of other dimensions."""
+    held = headers(path, ADVICE)
+    if missing := [name for name in ("mu", "sigma") if name not in held]:
         raise InputError(f"These are no statistics: there is no {' and no '.join(missing)}.", where=str(path), do_next=ADVICE)
-    shapes = [found[name].shape for name in ("mu", "sigma")]
+    shapes = [held[name].shape for name in ("mu", "sigma")]
     if shapes != [(dimensions,), (dimensions, dimensions)]:
         raise InputError(
             f"The statistics have shapes {list(shapes[0])} and {list(shapes[1])}; these features have {dimensions} dimensions.",
             where=str(path),
             do_next="Correct reference.extractor, or give statistics in its features.",
         )
-    if any(found[name].dtype.kind not in "fiu" for name in ("mu", "sigma")):
+    if any(held[name].dtype.kind not in "fiu" for name in ("mu", "sigma")):
         raise InputError("These are no statistics: mu and sigma are no real numbers.", where=str(path), do_next=ADVICE)
     mean, covariance = (load_array(path, name, ADVICE).astype(np.float64, copy=False) for name in ("mu", "sigma"))
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

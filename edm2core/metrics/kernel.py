@@ -21,7 +21,7 @@ def kernel_distance(samples: NDArray[np.float32], real: NDArray[np.float32]) -> 
     """The unbiased squared MMD with a cubic kernel, mean over subsets, and its standard error over other samples, the real images fixed.
 
     Bińkowski et al., arXiv 1801.01401, section 4; the subsets are torch-fidelity's, and so is the value. The error is a jackknife's over
-    samples: each is left out of all subsets that it is in, so that what they have in common counts (Shao & Tu 1995, "The Jackknife and
+    samples: each sample is left out of all subsets that hold it, so that their overlap counts (Shao & Tu 1995, "The Jackknife and
     Bootstrap", section 1.4). Where samples and images are alike it is too large by √2 at most (Efron & Stein 1981).
     """
     draws = np.random.RandomState(DEFAULTS["rng_seed"])
@@ -29,7 +29,7 @@ def kernel_distance(samples: NDArray[np.float32], real: NDArray[np.float32]) -> 
     for _ in range(SUBSETS):
         rows, columns = (draws.choice(len(features), SUBSET, replace=False) for features in (samples, real))
         x, y = (np.asarray(features[chosen], np.float64) for features, chosen in ((samples, rows), (real, columns)))
-        own, other = _beside_the_diagonal(x), _beside_the_diagonal(y)
+        own, other = _sums_over_others(x), _sums_over_others(y)
         across = _kernels(x, y).mean(axis=1)
         distances.append(own.sum() / (SUBSET * (SUBSET - 1)) + other.sum() / (SUBSET * (SUBSET - 1)) - 2 * across.mean())
         without = (own.sum() - 2 * own) / ((SUBSET - 1) * (SUBSET - 2)) - 2 * (across.sum() - across) / (SUBSET - 1)
@@ -38,8 +38,8 @@ def kernel_distance(samples: NDArray[np.float32], real: NDArray[np.float32]) -> 
     return float(np.mean(distances)), float(np.sqrt(variance))
 
 
-def _beside_the_diagonal(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each, the sum of its kernels with all others."""
+def _sums_over_others(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each row, the sum of its kernels with all other rows."""
     kernels = _kernels(x, x)
     sums: NDArray[np.float64] = kernels.sum(axis=1) - np.diagonal(kernels)
     return sums

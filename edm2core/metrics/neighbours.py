@@ -11,8 +11,8 @@ from torch import Tensor
 from edm2core.metrics.compared import Compared, Value
 
 BLOCK = 512  # rows of a matrix of distances that are held at once
-SPARE = 4  # nearest by rough distances that are looked at beside those asked for
-NUMBERS = 2**22  # in differences of pairs that are held at once
+SPARE = 4  # more candidates by rough distance, whose exact distances are computed too
+NUMBERS = 2**22  # that are held at once in the differences of pairs
 TIE = 1e-11  # squared distances that differ by this share of themselves are equal: rounding is 2e-13 at most in 2048 features
 COUNTED = 5  # neighbours that density and coverage count
 SUSPICIOUS = 1 / 3  # of the distance to the second nearest (Yoon et al. 2023)
@@ -28,13 +28,14 @@ class Nearest(NamedTuple):
 def nearest(queries: Tensor, points: Tensor, k: int, *, among_themselves: bool = False) -> Nearest:
     """The k nearest points of each query, by Euclidean distance; `among_themselves`: queries are the points, and none is its own."""
     looking, looked_at = _centred(queries, points)
-    found = [_nearest(block, looked_at, k, begin if among_themselves else None) for begin, block in looking.blocks()]
-    return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    parts = [_nearest(block, looked_at, k, begin if among_themselves else None) for begin, block in looking.blocks()]
+    return Nearest(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
-    """The share of samples in a ball around a real image, of radius to the k-th nearest other, and the other way round; edges belong to it.
+    """Precision: the share of samples inside a ball around some real image. Recall: the same with samples and real images exchanged.
 
+    A ball reaches to the k-th nearest other point of its own set, which lies inside.
     Kynkäänniemi et al., arXiv 1904.06991, equations 1 and 2.
     """
 
@@ -49,8 +50,9 @@ def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[flo
 
 
 def density_and_coverage(samples: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
-    """How many balls around real images, of radius to the k-th nearest other, hold a sample, over k; the share of balls that hold one.
+    """Density: in how many balls around real images a sample lies on average, over k. Coverage: the share of balls that hold a sample.
 
+    A ball reaches to the k-th nearest other real image.
     Naeem et al., arXiv 2002.09797, equations 4 and 5; edges do not belong to the balls, so that of identical sets both are 1. Of equal
     distributions the expected density is 1, the expected coverage 1 - (N-1)…(N-k) / ((M+N-1)…(M+N-k)) for N real images and M samples.
     """
@@ -79,11 +81,11 @@ def memorised(samples: Tensor, training: Tensor, pairs: int = 16) -> Memorised:
     Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize", there in pixels. A training image that
     occurs twice hides its copies, unless they are exact.
     """
-    found = nearest(samples, training, 2)
-    first, second = found.distances.T
+    distances, indices = nearest(samples, training, 2)
+    first, second = distances.T
     ratios = torch.where(second > 0, first / second, 0.0)
     order = ratios.argsort(stable=True)[:pairs]
-    return Memorised(float((ratios < SUSPICIOUS).double().mean()), order.tolist(), found.indices[order, 0].tolist(), ratios[order].tolist())
+    return Memorised(float((ratios < SUSPICIOUS).double().mean()), order.tolist(), indices[order, 0].tolist(), ratios[order].tolist())
 
 
 def precision(compared: Compared) -> dict[str, Value]:
@@ -111,7 +113,7 @@ class _Set(NamedTuple):
     norms: Tensor
 
     def blocks(self) -> Iterator[tuple[int, _Set]]:
-        """Some rows at a time, and which is their first."""
+        """Some rows at a time, each with the number of its first."""
         return ((begin, _Set(*(part[begin : begin + BLOCK] for part in self))) for begin in range(0, len(self.points), BLOCK))
 
 
@@ -123,7 +125,7 @@ class _Rough(NamedTuple):
 
 
 def _centred(*sets: Tensor) -> list[_Set]:
-    """About the last set's mean, so that a mean far from 0 takes no digits from what the sets differ in."""
+    """The sets minus the last one's mean: a mean far from 0 would cost digits of the differences."""
     mean = sets[-1].double().mean(dim=0)
     return [_Set(points, points.square().sum(1)) for points in (features.double() - mean for features in sets)]
 
@@ -140,12 +142,12 @@ def _squares(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _limits(centres: Tensor, k: int, *, edges: bool) -> Tensor:
-    """The squared distances [n] to each centre's k-th nearest other, so that what lies on an edge is inside, or is not."""
+    """The squared distances [n] to each centre's k-th nearest other, moved by TIE so that points on an edge are inside, or outside."""
     return nearest(centres, centres, k, among_themselves=True).distances[:, -1].square() * (1 + TIE if edges else 1 - TIE)
 
 
 def _within(x: _Set, y: _Set, rough: _Rough, limits: Tensor, *, edges: bool) -> Tensor:
-    """Whether the squared distances [n, m] are below the limits, which broadcast to them: rough ones decide wherever they can."""
+    """Whether squared distances [n, m] are below the limits, which broadcast to them. Exact distances decide where rough ones cannot."""
     inside = torch.le if edges else torch.lt
     over = rough.squares - limits
     within = inside(over, 0)
@@ -158,7 +160,7 @@ def _within(x: _Set, y: _Set, rough: _Rough, limits: Tensor, *, edges: bool) -> 
 
 
 def _nearest(x: _Set, y: _Set, k: int, begin: int | None) -> Nearest:
-    """Of each of x; the first is `y.points[begin]`, if they are of y themselves."""
+    """The k nearest of y for each of x. If x is part of y, its first is `y.points[begin]`, and no point is its own neighbour."""
     skip = int(begin is not None)
     rough = _rough(x, y)
     if begin is not None:
@@ -170,7 +172,7 @@ def _nearest(x: _Set, y: _Set, k: int, begin: int | None) -> Nearest:
     exact, order = squares.sort(dim=1, stable=True)
     indices = candidates.gather(1, order)
     if looked < len(y.points):
-        doubtful = exact[:, k - 1] > values[:, -1] - rough.error[:, 0]  # one that was not looked at may be nearer
+        doubtful = exact[:, k - 1] > values[:, -1] - rough.error[:, 0]  # a point that was no candidate may be nearer
         for row in doubtful.nonzero().flatten().tolist():
             every = torch.cat([_squares(x.points[row], part) for part in torch.split(y.points, max(NUMBERS // y.points.shape[1], 1))])
             if begin is not None:

@@ -78,8 +78,8 @@ def _distance(a: Statistics, factor_a: NDArray[np.float64], b: Statistics, facto
 def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """F with FFᵀ = covariance; eigenvalues that rounding cannot tell from 0 are 0, as matrix_rank has it."""
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
-    factor: NDArray[np.float64] = vectors[:, kept] * np.sqrt(values[kept])
+    nonzero = values > len(values) * np.finfo(np.float64).eps * values[-1]
+    factor: NDArray[np.float64] = vectors[:, nonzero] * np.sqrt(values[nonzero])
     return factor
 
 

@@ -58,14 +58,14 @@ def denoiser_features(denoiser: Denoiser, cells: Sequence[Cell], precision: Prec
 
     @torch.inference_mode()
     def features(images: Tensor, name: Named) -> dict[Cell, Tensor]:
-        found: dict[Cell, Tensor] = {}
+        by_cell: dict[Cell, Tensor] = {}
         for t, wanted in blocks.items():
             sigma = probe_sigma(t)
             noise = torch.randn(images.shape, generator=generator(images.device, *name, "noise", t), device=images.device)
             with autocast(images.device.type, precision):
                 pooled = denoiser.features(images + sigma * noise, sigma, wanted)
-            found |= {Cell(t, block): pooled[block].float() for block in wanted}
-        return found
+            by_cell |= {Cell(t, block): pooled[block].float() for block in wanted}
+        return by_cell
 
     return features
 

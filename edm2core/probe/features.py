@@ -25,7 +25,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Batch = tuple[list[Tensor], Tensor]
 """Features [cells, n, width] of each group of cells, float32, and the labels [n]."""
 Tell = Callable[[int, int], None]
-"""Told how much of something is done, of how much."""
+"""Gets how much is done, and how much there is in all."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def flip(images: Tensor, which: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, padding: int, black: float, draws: torch.Generator) -> Tensor:
-    """Images [n, C, H, W] cut at random out of themselves padded with black, as torchvision's RandomCrop does."""
+    """Random crops of images [n, C, H, W] padded with black, as torchvision's RandomCrop makes them."""
     n, _, height, width = images.shape
     top, left = torch.randint(0, 2 * padding + 1, (2, n), generator=draws, device=images.device)
     padded = F.pad(images, (padding,) * 4, value=black)
@@ -130,18 +130,18 @@ class Fresh:
     def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
         images, features = self.data.split(split), self.features(cells)
         for step, chosen in enumerate(torch.split(index, self.settings.batch)):
-            found = features(self.data.at_network_scale(images.images[chosen]), (seed, split, step * self.settings.batch))
-            yield self._stacked(cells, found), images.labels[chosen]
+            by_cell = features(self.data.at_network_scale(images.images[chosen]), (seed, split, step * self.settings.batch))
+            yield self._stacked(cells, by_cell), images.labels[chosen]
 
-    def _stacked(self, cells: Sequence[Cell], found: Mapping[Cell, Tensor]) -> list[Tensor]:
-        return [torch.stack([found[cell] for cell in group]) for group in grouped(self.widths, cells)]
+    def _stacked(self, cells: Sequence[Cell], by_cell: Mapping[Cell, Tensor]) -> list[Tensor]:
+        return [torch.stack([by_cell[cell] for cell in group]) for group in grouped(self.widths, cells)]
 
 
 class Cached:
     """Features of `cached_draws` looks at every training image and of one at every test image, in half precision on disk.
 
     The first look is at the images as they are; every second one is mirrored where there are flips, all but the first are cropped where
-    there are crops, and each has noise of its own. An epoch takes one look of every image; which, differs from image to image.
+    there are crops, and each has noise of its own. An epoch uses one look at every image, and images differ in which one.
     """
 
     def __init__(
@@ -208,8 +208,8 @@ class Cached:
             for draw in range(self.looks[split]):
                 for begin in range(0, len(images), BLOCK):
                     seen = self._seen(images[begin : begin + BLOCK], split, draw, begin)
-                    for cell, found in self._features(seen, (self.settings.seeds[0], split, "look", draw, begin)).items():
-                        self._append(cell, split, found)
+                    for cell, rows in self._features(seen, (self.settings.seeds[0], split, "look", draw, begin)).items():
+                        self._append(cell, split, rows)
                     done += len(seen)
                     tell(done, total)
 
@@ -222,9 +222,9 @@ class Cached:
             seen = crop(seen, self.settings.crop, self.data.affine.low, draws)
         return seen
 
-    def _append(self, cell: Cell, split: Split, found: Tensor) -> None:
+    def _append(self, cell: Cell, split: Split, rows: Tensor) -> None:
         """Written as a stream: a full disk then raises, where it would kill a process that writes through a memory map."""
-        half = found.half()
+        half = rows.half()
         if not bool(half.isfinite().all()):
             raise EdmError(
                 f"Features at t {cell.t}, {cell.block} do not fit into half precision.",

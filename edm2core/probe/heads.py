@@ -77,10 +77,10 @@ class Heads:
     @torch.no_grad()
     def best(self, batches: Iterable[Batch], count: int) -> dict[Cell, Tensor]:
         """The `count` likeliest classes [N, count] of every image by every cell, the likeliest first."""
-        found: list[Tensor] = []
+        likeliest: list[Tensor] = []
         for features, _ in batches:
-            found.append(torch.cat([logits.topk(count, dim=2).indices for logits in self.logits(features)]))
-        return dict(zip(self.cells, torch.cat(found, dim=1), strict=True))
+            likeliest.append(torch.cat([logits.topk(count, dim=2).indices for logits in self.logits(features)]))
+        return dict(zip(self.cells, torch.cat(likeliest, dim=1), strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """What continues the training after its last completed epoch with the same bits."""

@@ -33,7 +33,7 @@ def accuracy(predictions: Tensor, labels: Tensor) -> float:
 def standard_error(seeds: Sequence[Tensor]) -> float:
     """In percent, of the mean accuracy over the probe's seeds, on other test images; each seed's hits are bool [N].
 
-    √(p(1 - p)/n) for one seed. Of several, what each differs in from the others on the same image is averaged out.
+    √(p(1 - p)/n) for one seed. Over several seeds, the differences between seeds on the same image average out.
     """
     of_image = torch.stack(list(seeds)).double()
     mean, _ = mean_and_deviation([percent(hit) for hit in seeds])
@@ -58,8 +58,7 @@ def choose(accuracies: Mapping[Cell, float]) -> Cell:
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the images to train and to validate on: of each class `share` (at least one image of two), picked by the seed."""
-    kept, held = _by_class(labels, share, seed, "validation", leave=1)
-    return kept, held
+    return _by_class(labels, share, seed, "validation", leave=1)
 
 
 def few_of_each(labels: Tensor, share: float, seed: int) -> Tensor:
@@ -68,23 +67,23 @@ def few_of_each(labels: Tensor, share: float, seed: int) -> Tensor:
 
 
 def _by_class(labels: Tensor, share: float, seed: int, purpose: str, leave: int) -> tuple[Tensor, Tensor]:
-    kept, held = [], []
+    others, picked = [], []
     for label in sorted(set(labels.tolist())):
         members = (labels == label).nonzero().flatten().cpu()
         members = members[torch.randperm(len(members), generator=generator(torch.device("cpu"), seed, purpose, label))]
         count = min(max(round(share * len(members)), 1), len(members) - leave)
-        held.append(members[:count])
-        kept.append(members[count:])
-    return torch.cat(kept).sort().values.to(labels.device), torch.cat(held).sort().values.to(labels.device)
+        picked.append(members[:count])
+        others.append(members[count:])
+    return torch.cat(others).sort().values.to(labels.device), torch.cat(picked).sort().values.to(labels.device)
 
 
 def nearest(bank: Tensor, labels: Tensor, looked: Tensor, neighbours: int, classes: int) -> Tensor:
     """The class [M] that the nearest of `bank` [N, width], with labels [N], give `looked` [M, width]: cosine, votes exp(cos/0.07)."""
     bank = F.normalize(bank.float(), dim=1)
-    found = []
+    classes_of = []
     for part in torch.split(F.normalize(looked.float(), dim=1), 1024):
         closest = (part @ bank.T).topk(min(neighbours, len(bank)), dim=1)
         votes = torch.zeros(len(part), classes, device=bank.device)
         votes.scatter_add_(1, labels[closest.indices], (closest.values / TEMPERATURE).exp())
-        found.append(votes.argmax(dim=1))
-    return torch.cat(found)
+        classes_of.append(votes.argmax(dim=1))
+    return torch.cat(classes_of)
