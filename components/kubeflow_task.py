@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.execute import TaskFailedError, execute
+from components.launcher.job import cluster_spec
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile
 from components.launcher.spec import Backend, JobSpec, spec_of
@@ -114,9 +115,7 @@ def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done
 def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say: Callable[[str], None]) -> tuple[Backend, Task, JobSpec]:
     """Where the task is done: in this pod, or by a job of the cluster."""
     if profile is not None and not profile.in_task_pod(task.stage):
-        resources = profile.resources_of(task.stage)
-        spec = spec_of(task, store_uri, nodes=resources.nodes, processes=resources.processes_per_node)
-        return _cluster(profile, record, say), task, spec
+        return _cluster(profile, record, say), task, cluster_spec(task, store_uri, profile)
     if task.stage == "snapshot":  # this pod ends with the task, so training must not run on towards later snapshots
         task = replace(task, wanted=(task.settings["epoch"],))
     processes = profile.resources_of(task.stage).processes_per_node if profile else 1

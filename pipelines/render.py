@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from components.launcher.job import selector, to_manifest
+from components.launcher.job import cluster_spec, selector, to_manifest
 from components.launcher.job_kinds import kind_of
 from components.launcher.profile import Profile
-from components.launcher.spec import spec_of
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import Recipe
 from edm2core.plan.experiment import Experiment
@@ -45,8 +44,7 @@ def ready_jobs(recipe: Recipe, profile: Profile) -> tuple[dict[str, Any], dict[s
 
 
 def _job(task: Task, profile: Profile, module: str = "") -> dict[str, Any]:
-    resources = profile.resources_of(task.stage)
-    spec = spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
+    spec = cluster_spec(task, profile.store.uri, profile)
     return to_manifest(replace(spec, module=module or spec.module), profile)
 
 

@@ -88,14 +88,7 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
     stopped = Stopped()
     while torchrun.poll() is None:
         codes = _codes(folder)
-        for pid in [torchrun.pid, *_supervisors(folder)]:
-            if stopped.seconds(pid) > options.hang_s:
-                emit(
-                    "warning",
-                    message=f"process {pid} of this job has been stopped from outside (SIGSTOP); ended, to go on from the last state",
-                )
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        _kill_stopped([torchrun.pid, *_supervisors(folder)], stopped, options.hang_s)
         if asked.is_set():
             (folder / STOP).touch()
         saving = asked.is_set() and len(codes) < len(list(folder.glob("began-*")))
@@ -115,6 +108,16 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
     if not codes and not asked.is_set():
         sys.stdout.write("\n".join(["The processes of this node could not be started:", *words]) + "\n")
     return [code for code in codes if code != DONE]
+
+
+def _kill_stopped(pids: list[int], stopped: Stopped, hang_s: float) -> None:
+    """Kill processes that a signal has stopped for too long."""
+    for pid in pids:
+        if stopped.seconds(pid) > hang_s:
+            said = f"process {pid} of this job has been stopped from outside (SIGSTOP); ended, to go on from the last state"
+            emit("warning", message=said)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _command(options: argparse.Namespace, folder: Path) -> list[str]:

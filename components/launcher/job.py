@@ -10,7 +10,8 @@ from typing import Any
 
 from components.launcher.job_kinds import kind_of
 from components.launcher.profile import Profile, Resources
-from components.launcher.spec import JobSpec
+from components.launcher.spec import JobSpec, spec_of
+from edm2core.plan.tasks import Task
 
 SELECTOR = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "job"}
 DIGEST = "edm2/spec"  # annotation: digest of what this job was made from, so that a changed profile is noticed
@@ -30,6 +31,12 @@ def to_manifest(spec: JobSpec, profile: Profile, *, run: str = "", owner: dict[s
     # Neither who wants the job nor for which of a trajectory's snapshots it was started makes it another job.
     metadata["annotations"] = {DIGEST: hashlib.sha256(json.dumps(kind.decisive(filled), sort_keys=True).encode()).hexdigest()[:16]}
     return {"apiVersion": f"{kind.group}/{kind.version}", "kind": kind.name, "metadata": metadata, "spec": filled}
+
+
+def cluster_spec(task: Task, store: str, profile: Profile) -> JobSpec:
+    """The job that makes a task's result on a cluster, with the nodes and processes that its profile gives the stage."""
+    resources = profile.resources_of(task.stage)
+    return spec_of(task, store, nodes=resources.nodes, processes=resources.processes_per_node)
 
 
 def run_label(run: str) -> str:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,27 @@ UID = 8  # characters of a pod's uid: enough to tell it from others of its name
 
 @dataclass
 class _Reader:
+    """How far one pod's output has been read."""
+
     name: str
-    pod: str
-    thread: threading.Thread | None = None
-    over: bool = False
-    last: str = ""
+    pod: str  # as in Line
+    last: str = ""  # time of the last line
     count: int = 0  # lines of that time
+    thread: threading.Thread | None = None
+
+    def new(self, stamped: Iterable[str]) -> Iterator[Line]:
+        """The lines that have not been read before, of lines in order that each begin with their time."""
+        seen = 0  # lines of the last time that were read before
+        for line in stamped:
+            stamp, _, text = line.partition(" ")
+            stamp = _padded(stamp)
+            if stamp < self.last:
+                continue
+            seen = seen + 1 if stamp == self.last else 1
+            if stamp == self.last and seen <= self.count:
+                continue
+            self.last, self.count = stamp, seen
+            yield Line(stamp, self.pod, text)
 
 
 @dataclass
@@ -133,20 +148,7 @@ class PodLogs:
         try:
             if self._ended(reader.name, uid) is None:  # by now the name may belong to another pod
                 return
-            seen = 0  # lines of the last time that were handed out before
-            for raw in _lines_of(response):
-                stamp, _, text = raw.partition(" ")
-                stamp = _padded(stamp)
-                if stamp < reader.last:
-                    continue
-                if stamp == reader.last:
-                    seen += 1
-                    if seen <= reader.count:
-                        continue
-                    reader.count = seen
-                else:
-                    reader.last, reader.count, seen = stamp, 1, 1
-                line = Line(stamp, reader.pod, text)
+            for line in reader.new(_lines_of(response)):
                 self._lines.append(line)
                 if self.record is not None:
                     self.record.add([line])

@@ -1,4 +1,4 @@
-"""Trainings on an MLflow server: one MLflow experiment for each of ours, one MLflow run for each training, every point once."""
+"""Logs trainings at an MLflow server: each experiment as one of MLflow's, each training as one run, every point once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edm2core.report.tracked import Tracked
 URI = "MLFLOW_TRACKING_URI"
 IDENTITY, REFERENCES = "edm2.identity", "edm2.references"  # tags
 BOUNDS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""For MLflow's client, where the user says nothing else: its own would wait for minutes."""
+"""For MLflow's client, unless the user sets them. With its own it would wait for minutes."""
 MOST_POINTS, MOST_WORDS, LONGEST = 1000, 100, 6000  # in one request; characters of a parameter's or tag's value
 LONGEST_DIGEST = 36
 Each = TypeVar("Each")
@@ -27,7 +27,7 @@ Each = TypeVar("Each")
 
 @dataclass
 class _Known:
-    """What the server has of a training."""
+    """What the server already has of a training."""
 
     run: str
     status: str
@@ -38,10 +38,10 @@ class _Known:
 
 
 class MlflowServer:
-    """Where MLFLOW_TRACKING_URI says; credentials are MLflow's own, from its environment variables."""
+    """The server that MLFLOW_TRACKING_URI names. MLflow's client takes credentials from its own environment variables."""
 
     def __init__(self, uri: str) -> None:
-        """Asks the server nothing. Raises InputError where MLflow's client is not installed or knows no such URI."""
+        """Sends no request. Raises InputError if MLflow's client is not installed or cannot use the URI."""
         if importlib.util.find_spec("mlflow") is None:
             raise InputError(
                 f"{URI} is set, and MLflow's client is not installed.",
@@ -52,28 +52,28 @@ class MlflowServer:
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient  # takes a second, and is not everywhere
 
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry; what comes of it is said here
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry; what fails in the end is said here
         self.uri = shown(uri)
         self._known: dict[str, _Known] = {}
         try:
             self._client = MlflowClient(uri)
         except Exception as error:  # whatever a store of MLflow's raises while it is opened
             raise InputError(
-                f"MLflow cannot use this address: {self._words(error)}",
+                f"MLflow cannot use this address: {_words(error)}",
                 where=f"{URI}={self.uri}",
                 do_next="Set it to a server's, such as http://localhost:5000, or unset it.",
             ) from error
 
     @classmethod
     def named(cls) -> MlflowServer | None:
-        """The one that the environment names, if it names one."""
+        """The server that the environment names, or None."""
         uri = os.environ.get(URI, "").strip()
         return cls(uri) if uri else None
 
     def log(self, experiment: str, trainings: Iterable[Tracked], *, ended: bool) -> None:
-        """Bring the server to what is known of the trainings; what it has already is not sent again.
+        """Send the server what it does not have yet of the trainings.
 
-        `ended`: nobody works on them any more, so what is undone stays so. Raises EdmError where the server does not take it.
+        `ended`: nobody works on them any more, so that what is undone stays undone. Raises EdmError if the server does not take it.
         """
         identity = ""
         try:
@@ -82,9 +82,9 @@ class MlflowServer:
                 identity = training.identity
                 self._log(self._known.setdefault(identity, self._known.get(identity) or self._find(where, training)), training, ended)
         except Exception as error:
-            self._known.pop(identity, None)  # what was taken of a request that failed is not known: asked again next time
+            self._known.pop(identity, None)  # unknown is what the server took of a failed request, so it is asked next time
             raise EdmError(
-                f"MLflow at {self.uri} was not told everything: {self._words(error)}",
+                f"MLflow at {self.uri} was not told everything: {_words(error)}",
                 where=self.uri,
                 do_next="What is missing is logged when the same command runs again.",
                 permanent=False,
@@ -107,7 +107,7 @@ class MlflowServer:
         return str(found.experiment_id)
 
     def _find(self, experiment: str, training: Tracked) -> _Known:
-        """The training's run, made if there is none; where two processes make one at once, the older stays."""
+        """The training's run; it is made if there is none. If two processes make one at once, the older one stays."""
         asked = f"tags.`{IDENTITY}` = '{training.identity}'"
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
         found = self._client.search_runs([experiment], asked, order_by=order)
@@ -133,12 +133,12 @@ class MlflowServer:
         parameters = {n: v[:LONGEST] for n, v in training.parameters.items() if n not in known.parameters}
         for names in _parts(list(parameters), MOST_WORDS):
             self._client.log_batch(known.run, params=[Param(name, parameters[name]) for name in names])
-            known.parameters |= set(names)
+        known.parameters |= parameters.keys()
         tags = {name: value[:LONGEST] for name, value in training.tags.items()}
         tags = {name: value for name, value in tags.items() if known.tags.get(name) != value}
         for names in _parts(list(tags), MOST_WORDS):
             self._client.log_batch(known.run, tags=[RunTag(name, tags[name]) for name in names])
-            known.tags |= {name: tags[name] for name in names}
+        known.tags |= tags
         if (data := training.data) and data.digest[:LONGEST_DIGEST] not in known.data:
             dataset = Dataset(data.name, data.digest[:LONGEST_DIGEST], "edm2", json.dumps({"uri": data.location, "sha256": data.digest}))
             self._client.log_inputs(known.run, [DatasetInput(dataset)])
@@ -146,8 +146,8 @@ class MlflowServer:
         points = [point for point in training.points if point.epoch not in known.points.get(point.metric, ())]
         for some in _parts(points, MOST_POINTS):
             self._client.log_batch(known.run, metrics=[Metric(p.metric, p.value, int(p.time * 1000), p.epoch) for p in some])
-            for point in some:
-                known.points.setdefault(point.metric, set()).add(point.epoch)
+        for point in points:
+            known.points.setdefault(point.metric, set()).add(point.epoch)
         self._refer(known, training.results)
         status = _status(training, ended)
         if status != known.status:
@@ -158,27 +158,28 @@ class MlflowServer:
             known.status = status
 
     def _refer(self, known: _Known, results: list[dict[str, Any]]) -> None:
-        """Keep the list of results, which stay where they are, as the run's one artifact."""
+        """Log the list of results as the run's one artifact; the results themselves stay where they are."""
         digest = hashlib.sha256(json.dumps(results).encode()).hexdigest()
         if results and known.tags.get(REFERENCES) != digest:
             self._client.log_dict(known.run, {"results": results}, "results.json")
             self._client.set_tag(known.run, REFERENCES, digest)
             known.tags[REFERENCES] = digest
 
-    def _words(self, error: BaseException) -> str:
-        """What went wrong in a line, without the credentials that an address may hold."""
-        cause: BaseException | None = error
-        while cause is not None:
-            if {kind.__name__ for kind in type(cause).__mro__} & {"ConnectionError", "Timeout"}:
-                return "it does not answer."
-            cause = cause.__cause__ or cause.__context__
-        said = str(error)
-        begin = said.find("Response body: ")
-        if shown_page := page(said[begin:].removeprefix("Response body: ").lstrip("'\"")) if begin >= 0 else "":
-            return f"what answers is not its API, but {shown_page}; log in, or correct {URI}."
-        if "error code 401" in said or "Exceeded 30 redirects" in said:
-            return "it refuses: log in (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
-        return redacted((said.splitlines() or [type(error).__name__])[0])[:300]
+
+def _words(error: BaseException) -> str:
+    """What went wrong, in one line without the credentials that an address may hold."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if {kind.__name__ for kind in type(cause).__mro__} & {"ConnectionError", "Timeout"}:
+            return "it does not answer."
+        cause = cause.__cause__ or cause.__context__
+    said = str(error)
+    begin = said.find("Response body: ")
+    if shown_page := page(said[begin:].removeprefix("Response body: ").lstrip("'\"")) if begin >= 0 else "":
+        return f"what answers is not its API, but {shown_page}; log in, or correct {URI}."
+    if "error code 401" in said or "Exceeded 30 redirects" in said:
+        return "it refuses: log in (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
+    return redacted((said.splitlines() or [type(error).__name__])[0])[:300]
 
 
 def _status(training: Tracked, ended: bool) -> str:

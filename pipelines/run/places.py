@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from components.launcher.job import cluster_spec
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile
 from components.launcher.spec import Backend, JobSpec, spec_of
@@ -96,8 +97,7 @@ class OnCluster:
         return ClusterBackend(self.profile, Cluster.connect(self.profile), record)
 
     def spec(self, task: Task) -> JobSpec:
-        resources = self.profile.resources_of(task.stage)
-        return spec_of(task, self.store, nodes=resources.nodes, processes=resources.processes_per_node)
+        return cluster_spec(task, self.store, self.profile)
 
     @property
     def grace_s(self) -> float:

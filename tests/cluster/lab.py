@@ -26,11 +26,11 @@ from safetensors.numpy import load_file
 from components.execute import execute
 from components.launcher.cluster import Cluster
 from components.launcher.cluster_backend import ClusterBackend
-from components.launcher.job import merged
+from components.launcher.job import cluster_spec, merged
 from components.launcher.local import LocalBackend
 from components.launcher.log_store import log_folder
 from components.launcher.profile import Profile, load_profile
-from components.launcher.spec import JobSpec, spec_of
+from components.launcher.spec import spec_of
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.tasks import Task, plan
@@ -147,16 +147,11 @@ class Follower:
         self.record = Run(run, self.store)
         self.namespace = profile.namespace
         self.backend = ClusterBackend(profile, cluster, self.record)
-        self.spec, self.ended = self.spec_of(task, profile), 0.0
+        self.spec, self.ended = cluster_spec(task, profile.store.uri, profile), 0.0
         self.manifest: Manifest | None = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-
-    @staticmethod
-    def spec_of(task: Task, profile: Profile) -> JobSpec:
-        resources = profile.resources_of(task.stage)
-        return spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node)
 
     @property
     def logs(self) -> str:

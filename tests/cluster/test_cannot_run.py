@@ -12,9 +12,10 @@ from kubernetes import client, config
 
 from components.launcher.cluster import ApiServer, Cluster, ClusterError
 from components.launcher.cluster_backend import ClusterBackend
+from components.launcher.job import cluster_spec
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from edm2core.errors import EdmError
-from tests.cluster.lab import Follower, Lab, kubectl, until
+from tests.cluster.lab import Lab, kubectl, until
 
 pytestmark = pytest.mark.cluster
 
@@ -117,7 +118,7 @@ def test_a_cluster_without_the_training_operator_is_named(lab: Lab, monkeypatch:
     monkeypatch.setattr(PyTorchJob, "version", "v9")  # which this server knows as little as v1 where nothing is installed
     backend = ClusterBackend(lab.profile(), Cluster.connect(lab.profile()))
     _, training = lab.tasks([2])
-    spec = Follower.spec_of(training, lab.profile())
+    spec = cluster_spec(training, lab.profile().store.uri, lab.profile())
     with pytest.raises(ClusterError, match="training operator"):
         backend.start(spec)
 

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from components.launcher.job import DIGEST, merged, run_label, to_manifest
+from components.launcher.job import DIGEST, cluster_spec, merged, run_label, to_manifest
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
-from components.launcher.spec import spec_of
 from edm2core.plan.tasks import Task
 
 Profiles = Callable[..., Profile]
 
 
 def job(task: Task, profile: Profile, **options: Any) -> dict[str, Any]:
-    resources = profile.resources_of(task.stage)
-    return to_manifest(spec_of(task, profile.store.uri, nodes=resources.nodes, processes=resources.processes_per_node), profile, **options)
+    return to_manifest(cluster_spec(task, profile.store.uri, profile), profile, **options)
 
 
 def pod(made: dict[str, Any]) -> dict[str, Any]:
