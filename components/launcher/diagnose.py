@@ -1,4 +1,4 @@
-"""Where a job stands and why it does not run, in plain words, from the API's objects. Pure."""
+"""Says in plain words where a job stands and why it does not run, from the API's objects. All functions are pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iter
         death = first_death(pods)
         if death is not None and death.code < 128:
             return Diagnosis("failed", death.words, code=death.code)
-        return Diagnosis("failed", ending.message, code=FAILED)  # such as a deadline: no pod's own doing
+        return Diagnosis("failed", ending.message, code=FAILED)  # such as a deadline: no pod failed by itself
     if kind.is_suspended(job):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
         return Diagnosis("queued", f"waits in the queue {queue}" if queue else "suspended", "suspended")
@@ -57,7 +57,7 @@ def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iter
 
 
 def diagnose_pods(wanted: int, pods: list[Object], events: Iterable[Object] = (), job: str = "") -> Diagnosis:
-    """How it stands with the `wanted` pods of something that is to run; `job` is the uid of what makes them."""
+    """Where a set of `wanted` pods stands; `job` is the uid of the job that they belong to, if any."""
     events = list(events)
     current = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     running = [pod for pod in current if pod["status"].get("phase") == "Running" and not out_of_reach(pod)]
@@ -117,7 +117,7 @@ class Death:
 
 
 def deaths(pods: Iterable[Object]) -> list[Death]:
-    """Containers that have ended, the first one first; a pod that the cluster takes away is among them as soon as that is known."""
+    """How containers ended, the earliest first. A pod that the cluster is taking away counts as soon as that is known."""
     found = []
     for pod in pods:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
@@ -142,14 +142,14 @@ def evictions(events: Iterable[Object]) -> list[Death]:
 
 
 def first_death(pods: Iterable[Object]) -> Death | None:
-    """The first container that failed, one with an error of its own before those that only lost it."""
+    """The first container that failed by an error of its own; if there is none, the first that failed."""
     failed = [death for death in deaths(pods) if death.code]
     own = [death for death in failed if death.code < 128]
     return next(iter(own or failed), None)
 
 
 def _disruption(pod: Object) -> str:
-    """What the cluster did to the pod, in words; nothing if it left it alone."""
+    """What the cluster did to the pod, in words; empty if it did nothing."""
     name, status = pod["metadata"]["name"], pod["status"]
     told = next((c for c in status.get("conditions") or [] if c["type"] == "DisruptionTarget" and c["status"] == "True"), None)
     if status.get("reason") == "Evicted":

@@ -1,8 +1,9 @@
-"""Tasks as forks of one process that has imported what they import, which saves each of them one to three seconds of a core.
+"""Tasks as forks of one process that has already imported what they import. This saves each task one to three seconds of a core.
 
-For machines without a GPU: CUDA survives no fork, and where there is one, tasks take longer. The process reads orders on its standard
-input. It answers each on its standard output, `began PID` or `refused`, and says later `ended PID CODE`. It ends with its input, so with
-whoever started it, and its forks end with it, since they are told to die with their parent.
+It is for machines without a GPU: CUDA does not survive a fork, and tasks on a GPU take so long that the seconds do not matter.
+
+The forking process reads orders from its standard input. On its standard output it answers each with `began PID` or `refused`, and says
+later `ended PID CODE`. It ends when its input ends, and so with the process that started it. Its forks die with their parent.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ IMPORTED = (
 
 
 class Fork:
-    """A forked task, with what is used of a `subprocess.Popen`."""
+    """A forked task, with those methods of a `subprocess.Popen` that the launcher needs."""
 
     def __init__(self, forks: Forks, pid: int) -> None:
         self._forks, self.pid = forks, pid
@@ -50,7 +51,7 @@ class Fork:
 
 
 class Forks:
-    """The process that forks; it begins to import at once."""
+    """The forking process, as the launcher sees it; it begins to import at once."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._server = subprocess.Popen(
@@ -64,7 +65,7 @@ class Forks:
         self._lock, self._heard, self._codes, self._answers = threading.Lock(), b"", dict[int, int](), list[int | None]()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
-        """A fork that is `python ARGUMENTS`, in a process group of its own; none where the process that forks has ended or may not fork."""
+        """A fork that does what `python ARGUMENTS` would, in its own process group; None if that process has ended or cannot fork."""
         assert self._server.stdin is not None  # noqa: S101
         with self._lock:
             try:
@@ -79,18 +80,18 @@ class Forks:
             return None if pid is None else Fork(self, pid)
 
     def code(self, pid: int) -> int | None:
-        """How a fork ended; None while it runs. The end of the process that forks is theirs too."""
+        """The exit code of a fork; None while it runs. Forks end with the forking process."""
         with self._lock:
             while pid not in self._codes and self._listen(0):
                 pass
             return self._codes.get(pid, None if self._server.poll() is None else -signal.SIGKILL)
 
     def kill(self) -> None:
-        """End it, and so all forks, at once."""
+        """End the forking process, and with it all forks, at once."""
         self._server.kill()
 
     def _listen(self, timeout: float | None) -> bool:
-        """Take in what it says; False where that is nothing."""
+        """Read what the forking process says; False if it says nothing within the time-out, or has ended."""
         assert self._server.stdout is not None  # noqa: S101
         pipe = self._server.stdout.fileno()
         if not select.select([pipe], [], [], timeout)[0] or not (data := os.read(pipe, 1 << 16)):
@@ -111,12 +112,12 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
     waiting, heard, server = list(IMPORTED), b"", os.getpid()
-    remember_code()  # forks are of what is imported here, not of what its files become meanwhile
+    remember_code()  # forks run the code that is imported here, even if its files change later
     while True:
         readable, _, _ = select.select([0, woken], [], [], 0 if waiting else None)
         if not readable:
             importlib.import_module(waiting.pop(0))
-            gc.freeze()  # so that a fork's collector leaves the pages shared
+            gc.freeze()  # so that a fork's garbage collector does not write to shared pages
         if woken in readable:
             os.read(woken, 1 << 16)
             _reap()
@@ -138,7 +139,7 @@ def main() -> None:
                     return _become(arguments, environment, log, server, say_ready)
                 os.close(say_ready)
                 if pid > 0:
-                    os.read(ready, 1)  # ends when the fork is ready, and when it has died before that
+                    os.read(ready, 1)  # returns when the fork is ready or has died
                     os.write(1, f"began {pid}\n".encode())
                 os.close(ready)
 
@@ -152,12 +153,12 @@ def _reap() -> None:
 
 
 def _become(arguments: list[str], environment: dict[str, str], log: str, server: int, say_ready: int) -> None:
-    """Be `python -m MODULE ARGUMENT…` in a session of its own, with its output in the log."""
+    """Turn this fork into `python -m MODULE ARGUMENT…` in its own session, with its output in the log."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.close(say_ready)  # only now can its group be signalled and its log be read
+    os.close(say_ready)  # from now on its group can be signalled and its log read
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -1,4 +1,4 @@
-"""A cluster profile: where jobs run and with what. None of it decides a result, so none of it is in a key."""
+"""A cluster profile: where jobs run and what they get. It decides no result, so no key contains it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ def _text(value: Any) -> Any:
 Quantity = Annotated[
     str,
     BeforeValidator(_text),
-    like(
-        r"^\d+(\.\d+)?(m|k|[KMGTP]i|[MGTP])?\Z",
-        "a quantity, such as 2 or 500m (of a CPU), 8Gi or 512Mi (of memory)",
-    ),
+    like(r"^\d+(\.\d+)?(m|k|[KMGTP]i|[MGTP])?\Z", "a quantity, such as 2 or 500m (of a CPU), 8Gi or 512Mi (of memory)"),
 ]
 Image = Annotated[str, like(r"^(?!.*://)\w[\w.\-/:@]*\Z", "an image, such as registry.example.com/edm2-compute:1.0")]
 Namespace = Annotated[
@@ -45,7 +42,7 @@ SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN$", re.IGNORECASE)  # in the n
 
 
 def _in_words(check: Callable[..., Any], *given: str) -> None:
-    """Raises ValueError with the words of an InputError, so that it is told with its line."""
+    """Raises ValueError with the words of the check's error, so that pydantic reports it with its line."""
     try:
         check(*given)
     except EdmError as error:
@@ -58,7 +55,7 @@ def _bucket(uri: str) -> str:
 
 
 def _server(address: str) -> str:
-    """Raises ValueError for what is no server's address as pods may know it: one with a user, a password or a token."""
+    """The address; raises ValueError if it is not a server's URL, or contains a user, a password or a token."""
     if shown(address) != address or "@" in address:
         raise ValueError("must be an address without user, password and query, since it is shown; what is secret goes into a Secret")
     try:
@@ -72,7 +69,7 @@ def _server(address: str) -> str:
 
 
 def _no_secrets(variables: dict[str, str]) -> dict[str, str]:
-    """Raises ValueError for a variable that holds a secret: the profile stands in packages, parameters and jobs."""
+    """The variables; raises ValueError if one holds a secret, since packages, parameters and jobs show the profile."""
     for name, value in variables.items():
         if SECRET.search(name) or shown(value) != value:
             raise ValueError(f"{name} holds a secret, and a profile is shown: put it into the Secret, and name its key in secret_env")
@@ -82,10 +79,10 @@ def _no_secrets(variables: dict[str, str]) -> dict[str, str]:
 
 
 class Resources(Settings):
-    """What one stage's job gets; each pod gets the numbers that are not `nodes`."""
+    """What one stage's job gets. All but `nodes` is for each pod."""
 
     nodes: Count = 1
-    processes: Count | None = None  # in each pod; none: one for each GPU, at least one
+    processes: Count | None = None  # none: one for each GPU, at least one
     gpus: Annotated[int, Field(ge=0)] = 0
     cpu: Quantity = "1"
     cpu_limit: Quantity | None = None  # none: what is requested
@@ -99,7 +96,7 @@ class Resources(Settings):
 
 
 class StageResources(Settings):
-    """Resources of each stage's job; what a stage does not set is as in `default`."""
+    """Resources of each stage's job. A stage takes from `default` what it does not set."""
 
     default: Resources = Resources()
     prepare: Resources = Resources()
@@ -118,7 +115,7 @@ class StoreProfile(Settings):
     """How pods reach the store; the credentials stay in the Secret."""
 
     uri: Annotated[str, AfterValidator(_bucket)]
-    env: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}  # endpoint, region: what is no secret
+    env: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}  # such as endpoint and region; no secrets
     secret: Name | None = None  # Secret with the credentials
     secret_env: dict[str, str] = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}  # variable → the Secret's key
 
@@ -130,7 +127,7 @@ class StoreProfile(Settings):
 
 
 class MlflowProfile(Settings):
-    """The MLflow server that a run on Kubeflow Pipelines is logged at, as its pods reach it; the credentials stay in the Secret."""
+    """The MLflow server for runs on Kubeflow Pipelines, by the address that pods use; the credentials stay in the Secret."""
 
     uri: Annotated[str, AfterValidator(_server)]
     secret: Name | None = None  # Secret with the credentials
@@ -147,14 +144,14 @@ class Images(Settings):
 
 
 class ServiceAccounts(Settings):
-    """Under which account pods run: those that compute need no rights at all."""
+    """The ServiceAccounts of pods. Those that compute need no rights at all."""
 
     job: Name = "edm2-job"
     control: Name = "edm2-control"
 
 
 class PriorityClasses(Settings):
-    """PriorityClass names; training above evaluation, so that looking at snapshots never stops what makes them."""
+    """PriorityClass names. Training goes above evaluation, so that evaluating snapshots never stops the training that makes them."""
 
     training: Name | None = None
     evaluation: Name | None = None
@@ -163,40 +160,42 @@ class PriorityClasses(Settings):
 class Kfp(Settings):
     """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
 
-    host: Annotated[str, AfterValidator(_server)] | None = None  # of its API; none: by the cluster's API server, in a pod the Service
-    ui: Annotated[str, AfterValidator(_server)] | None = None  # of its pages, for links to them; none: as host
+    host: Annotated[str, AfterValidator(_server)] | None = None  # of its API; none: through the API server, in a pod its Service
+    ui: Annotated[str, AfterValidator(_server)] | None = None  # URL of its pages, for links; none: as `host`
     namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
-    max_parallel: Count | None = None  # trajectories side by side; none: all
+    max_parallel: Count | None = None  # trajectories at once; none: all
 
 
 class Profile(Settings):
     """A cluster, as this project uses it."""
 
     name: Name
-    context: str | None = None  # of the kubeconfig; none: the current one, in a pod its own cluster
+    context: str | None = None  # of the kubeconfig; none: the current one, in a pod the pod's own cluster
     namespace: Namespace
     store: StoreProfile
     images: Images
     service_accounts: ServiceAccounts = ServiceAccounts()
     resources: StageResources = StageResources()
-    run_in_task_pod: Annotated[tuple[Stage, ...], Field(strict=False)] = ()  # not as a job: in KFP's own pod, if of one node
+    run_in_task_pod: Annotated[
+        tuple[Stage, ...], Field(strict=False)
+    ] = ()  # stages that run in the pod of KFP's task instead of a job, if they need one node
     kfp: Kfp = Kfp()
-    mlflow: MlflowProfile | None = None  # `edm2 run --cluster` goes by the environment of the machine it runs on
-    queue: Name | None = None  # of Kueue
+    mlflow: MlflowProfile | None = None  # for Kubeflow Pipelines; `edm2 run --cluster` uses MLFLOW_TRACKING_URI of its own machine
+    queue: Name | None = None  # Kueue's LocalQueue
     priority_classes: PriorityClasses = PriorityClasses()
     tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
     node_selector: dict[str, str] = {}
-    patch: dict[str, Any] = {}  # merged over every job pod's spec; lists of named things merge by name
+    patch: dict[str, Any] = {}  # merged over the spec of every job's pods; lists of named things merge by name
     run_as_user: Count = 65532
-    jobs: Count = 4  # side by side, when a machine outside drives the cluster
-    patience_s: Seconds = 1800  # for a pod that cannot be scheduled, unless a queue holds it
-    active_deadline_s: Count | None = None  # of a job, over all its restarts
-    ttl_s: Seconds = 3600  # a finished job's life
-    grace_s: Count = 120  # for saving the state before a pod is killed
-    hang_s: Count = 30  # of silence beyond the usual step time, until a job is taken for hung
+    jobs: Count = 4  # at once, with `edm2 run --cluster`
+    patience_s: Seconds = 1800  # with a pod that cannot be scheduled; a job that a queue holds waits without limit
+    active_deadline_s: Count | None = None  # how long a job may last, restarts included
+    ttl_s: Seconds = 3600  # until a finished job is deleted
+    grace_s: Count = 120  # what a pod has to save its state before it is killed
+    hang_s: Count = 30  # how much longer than usual a step may take until its process counts as hung
 
     def resources_of(self, stage: str) -> Resources:
-        """What a stage's job gets: its own settings over the default's."""
+        """What a stage's job gets: its own settings, and for the others the default."""
         own: Resources = getattr(self.resources, stage)
         return Resources.model_validate({**self.resources.default.model_dump(), **own.model_dump(exclude_unset=True)})
 

@@ -16,9 +16,9 @@ MODULES = {stage: f"edm2core.stages.{stage}" for stage in STAGES} | {"snapshot":
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One job: processes that together work on one task, or on the trajectory that several snapshot tasks look at."""
+    """One job: processes that work together on one task, or on a trajectory, which has several snapshot tasks."""
 
-    name: str  # unique per piece of work, so that starting it twice adopts it; a DNS-1035 label
+    name: str  # one for each piece of work, so that a second start adopts the job; a DNS-1035 label
     module: str
     task: Task
     store: str
@@ -33,13 +33,13 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a job stands; `reason` says in one line why it waits, failed or was restarted; `code` is its exit code where there is one."""
+    """Where a job stands. `reason` says in one line why it waits, failed or was restarted; `code` is its exit code, if it has one."""
 
     state: Literal["absent", "queued", "running", "done", "failed"]
     reason: str = ""
     code: int | None = None
-    restarts: int = 0  # that the place itself has made of this job's processes
-    lost: bool = False  # whether the last of them was for want of processes that others took away, not by the job's own failing
+    restarts: int = 0  # of this job's processes, by the backend itself
+    lost: bool = False  # the last restart was because the cluster took processes away, not because the job failed
 
     @property
     def over(self) -> bool:
@@ -50,34 +50,34 @@ class Backend(Protocol):
     """A place where jobs run."""
 
     def start(self, spec: JobSpec) -> None:
-        """Start the job, or adopt the one of that name which is there already."""
+        """Start the job, or adopt the job of that name that is there already."""
 
     def poll(self, name: str) -> Status:
         """Where the job stands now."""
 
     def logs(self, name: str) -> list[str]:
-        """Lines that the job's processes printed since the last call, each once."""
+        """The lines that the job's processes have printed since the last call."""
 
     def stop(self, name: str, grace_s: float) -> None:
-        """Ask the job to save and end, and end it after `grace_s` seconds in any case; returns when it has ended."""
+        """Tell the job to save and end, and end it after `grace_s` seconds in any case; returns when it has ended."""
 
     def stop_all(self, grace_s: float) -> None:
         """Stop every job, all at once."""
 
     def kill_all(self) -> None:
-        """End at once, without saving, what dies with this process."""
+        """End at once, without saving, the jobs that would die with this process."""
 
     def close(self, grace_s: float) -> None:
-        """This process has no more to do with its jobs: those that would die with it are stopped, others go on."""
+        """Let go of all jobs: those that would die with this process are stopped, others go on."""
 
 
 def work_ref(task: Task) -> Ref:
-    """What is being worked on, and so what a lease is held on: the trajectory for a snapshot, else the task itself."""
+    """What a job works on, and holds the lease of: the trajectory for a snapshot, else the task itself."""
     return trajectory_ref(task) if task.stage == "snapshot" else task.ref
 
 
 def job_name(task: Task, store: str) -> str:
-    """The name of the job that makes this task's result in that store: all snapshots of a trajectory share one."""
+    """The name of the job that makes this task's result in that store. All snapshots of a trajectory share one job."""
     ref = work_ref(task)
     where = hashlib.sha256(store.partition("://")[2].rstrip("/").encode() or store.encode()).hexdigest()[:6]
     return f"edm2-{ref.stage}-{ref.key}-{where}"

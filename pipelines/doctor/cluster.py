@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +69,7 @@ def check_cluster(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
 
 
 def _operator(api: ApiServer, kind: JobKind) -> Iterator[Check]:
-    """Whether the cluster knows our kind of job, and whether what makes its pods works."""
+    """Whether the cluster knows our kind of job, and whether the operator runs that makes its pods."""
     try:
         known = {resource["name"] for resource in api.get(f"/apis/{kind.group}/{kind.version}")["resources"]}
     except ClusterError:
@@ -170,7 +171,7 @@ def _rights(api: ApiServer, profile: Profile, needed: tuple[Right, ...], granted
 
 
 def _bound(api: ApiServer, profile: Profile) -> Iterator[Check]:
-    """Whether jobs of the control account are held to one account and to the store's Secret, and to those that the profile names."""
+    """Whether the admission policy limits jobs of the control account to the account and the Secret that the profile names."""
     policy, account, secret = "edm2-jobs", profile.service_accounts, profile.store.secret
     try:
         api.get(f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{policy}")
@@ -190,6 +191,7 @@ def _bound(api: ApiServer, profile: Profile) -> Iterator[Check]:
 
 
 def _nodes(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
+    """Whether usable nodes have the GPUs that the profile asks for, and how many are free."""
     wanted = max((profile.resources_of(stage).gpus for stage in STAGES), default=0) if profile else 0
     try:
         nodes = api.get("/api/v1/nodes")["items"]
@@ -197,8 +199,7 @@ def _nodes(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
         yield Check("note", f"the nodes cannot be looked at: {error.said}")
         return
     gpus = {node["metadata"]["name"]: int(node["status"]["allocatable"].get(GPU, 0)) for node in nodes if _usable(node)}
-    if wanted > max(gpus.values(), default=0):
-        most = max(gpus.values(), default=0)
+    if wanted > (most := max(gpus.values(), default=0)):
         advice = "Set fewer `gpus` and more `nodes` in the profile, or install the GPU operator of the nodes' maker."
         yield Check("problem", f"the profile asks for {wanted} GPUs in a pod; the largest usable node has {most}", advice)
     if not any(gpus.values()):
@@ -208,25 +209,24 @@ def _nodes(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
         used = gpus_used(api.get("/api/v1/pods", fieldSelector="status.phase!=Succeeded,status.phase!=Failed")["items"])
     except ClusterError as error:
         yield Check("note", f"who uses the GPUs cannot be seen: {error.said}")
-        used = {}
+        used = Counter()
     for name, count in gpus.items():
         if count:
-            free = count - used.get(name, 0)
+            free = count - used[name]
             yield Check("ok" if free >= wanted else "note", f"node {name}: {free} of {count} GPUs are free")
 
 
-def gpus_used(pods: list[Object]) -> dict[str, int]:
-    """GPUs that pods hold, by node."""
-    used: dict[str, int] = {}
+def gpus_used(pods: list[Object]) -> Counter[str]:
+    """How many GPUs pods hold, by node."""
+    used = Counter[str]()
     for pod in pods:
-        node = pod["spec"].get("nodeName")
-        if node:
-            held = sum(int(c.get("resources", {}).get("limits", {}).get(GPU, 0)) for c in pod["spec"]["containers"])
-            used[node] = used.get(node, 0) + held
+        if node := pod["spec"].get("nodeName"):
+            used[node] += sum(int(c.get("resources", {}).get("limits", {}).get(GPU, 0)) for c in pod["spec"]["containers"])
     return used
 
 
 def _usable(node: Object) -> bool:
+    """Whether the node is ready and takes pods."""
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
     return ready and not node["spec"].get("unschedulable")
 

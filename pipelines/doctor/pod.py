@@ -1,4 +1,4 @@
-"""A pod as this project's own are, that shows what only a pod can: images that can be pulled, a store that can be reached and written."""
+"""Starts a pod like this project's own, to see what only a pod can show: images can be pulled, the store can be reached and written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_from_pod(cluster: Cluster, profile: Profile, patience_s: float) -> Ite
         cluster.create_pod(probe_pod(profile, name))
     except ClusterError as error:
         said = f"no pod can be started in namespace {profile.namespace}: {error.said}"
-        yield Check("problem", said, "It says what it wants changed.")
+        yield Check("problem", said, "Change what the refusal names.")
         return
     try:
         yield from _watch(cluster, name, patience_s)
