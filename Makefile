@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
 
-.PHONY: demo test same-science bench test-all test-cluster test-cluster-full images lint lock clean
+.PHONY: demo test same-science bench test-all cluster test-cluster test-cluster-full images lint lock clean
 
 # uv installs in seconds what it has downloaded once. It asks the index and the folder of wheels that pip is told to ask by its variables.
 ifneq ($(PIP_FIND_LINKS),)
@@ -37,8 +37,9 @@ $(DEV): $(READY) requirements-dev.lock
 demo: $(READY)
 	$(BIN)/edm2 run experiments/demo.yaml
 
+# Two processes share the fast tests; each test file stays in one, so that what its tests share is made once.
 test: $(DEV)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 # After a change that moves no number: tests that, and adds the line by which users' trainings go on under it.
 # make same-science SINCE=<revision before> WHY="what changed"
@@ -50,17 +51,18 @@ bench: $(DEV)
 	$(BIN)/python -m bench
 
 test-all: $(DEV)
-	$(BIN)/pytest -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not cluster"
 
 # On a machine with a throw-away cluster: LAB names the command that brings it up.
 LAB ?= ../shared/lab/lab
 
-test-cluster: $(DEV)
+cluster: $(DEV)
 	LAB=$(LAB) tests/cluster/up.sh
+
+test-cluster: cluster
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m "cluster and not slow" tests/cluster
 
-test-cluster-full: $(DEV)
-	LAB=$(LAB) tests/cluster/up.sh
+test-cluster-full: cluster
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m cluster tests/cluster
 
 # make images REGISTRY=registry.example.org/team: builds and pushes both images, and records their digests in k8s/images.json

@@ -14,7 +14,32 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.needs import NEEDS
+
 PATIENCE_S = 120.0
+LEFT_OUT: dict[str, int] = {}  # what is missing, and how many tests need it
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need what is not here; refuse to where CI promises that all is."""
+    missing = {name for name, need in NEEDS.items() if need.missing}
+    kept, left_out = [], []
+    for item in items:
+        lacking = [mark.args[0] for mark in item.iter_markers("needs") if mark.args[0] in missing]
+        (left_out if lacking else kept).append(item)
+        for name in lacking:
+            LEFT_OUT[name] = LEFT_OUT.get(name, 0) + 1
+    absent = [name for name in LEFT_OUT if NEEDS[name].in_ci and os.environ.get("CI")]
+    if absent:
+        raise pytest.UsageError("; ".join(f"tests need {name}: {NEEDS[name].get}" for name in absent))
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, and how to have it."""
+    for name, count in LEFT_OUT.items():
+        terminalreporter.write_line(f"Left out: {count} tests that need {name} ({NEEDS[name].get}).", yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,8 @@ def test_a_generator_on_a_cpu_takes_32_bits_of_a_seed() -> None:
     assert not torch.equal(drawn(seed), drawn(seed ^ (1 << 31)))
 
 
+@pytest.mark.needs("gpu")
 def test_a_generator_on_a_gpu_takes_all_of_it() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     seed = seed_of(0, 1, "noise")
     assert not torch.equal(drawn(seed, "cuda"), drawn(seed % 2**32, "cuda"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,10 @@ RESERVED = (
     ),
 )
 Object = dict[str, Any]
+pytestmark = pytest.mark.needs("kubectl")
 
 
 def build(folder: Path) -> list[Object]:
-    if shutil.which("kubectl") is None:
-        pytest.skip("needs kubectl")
     ran = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return [document for document in yaml.safe_load_all(ran.stdout) if document]

@@ -45,7 +45,7 @@ def client(user: str, password: str) -> Minio:
     return Minio(os.environ["MINIO"], user, password, secure=False)
 
 
-@pytest.mark.servers
+@pytest.mark.needs("minio")
 def test_the_user_has_its_bucket_and_nothing_else(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = os.environ["BUCKET"], f"other-{secrets.token_hex(3)}"
     root = client(Server.user, Server.password)

@@ -141,9 +141,8 @@ def test_a_compiler_makes_the_same_masks() -> None:
     assert torch.equal(torch.compile(dropout, dynamic=False)(x, RATE, keys), dropout(x, RATE, keys))
 
 
+@pytest.mark.needs("gpu")
 def test_a_graphics_processor_makes_the_same_masks() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     keys, x = dropout_keys(3, 4, 2, CPU), torch.randn(4, 6, 5, 5)
     there = dropout_keys(3, 4, 2, torch.device("cuda"))
     assert torch.equal(there.cpu(), keys)

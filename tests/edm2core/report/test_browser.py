@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,11 +13,12 @@ from playwright.sync_api import Browser, Error, Frame, Page, sync_playwright
 
 from edm2core.report import RunInfo
 from edm2core.report.html import render
+from tests.needs import CHROMIUM
 
 if TYPE_CHECKING:
     from conftest import Fake
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.needs("chromium")
 
 NOTES = "# Why\n\n*Lower* is better; see [the paper](https://arxiv.org/abs/2312.02696).\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
 DRAWN = "[...document.querySelectorAll('.canvas')].every((canvas) => !canvas.checkVisibility() || canvas.querySelector('.main-svg'))"
@@ -46,16 +45,6 @@ CONTRAST = """() => {
 }"""
 
 
-def find_chromium() -> str:
-    """The browser's path; without one the tests fail where everything must be there, and say what is missing elsewhere."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if path := shutil.which(name):
-            return path
-    if os.environ.get("CI"):
-        pytest.fail("There is no Chromium, and the page is to be looked at: apt-get install chromium")
-    pytest.skip("There is no Chromium to look at the page with: apt-get install chromium")
-
-
 def until(page: Page | Frame, true: str) -> None:
     """Wait for an expression; the page's own policy forbids playwright to do so inside it."""
     deadline = time.monotonic() + 60
@@ -70,7 +59,7 @@ def until(page: Page | Frame, true: str) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=CHROMIUM(), args=["--no-sandbox"])
         yield started
         started.close()
 

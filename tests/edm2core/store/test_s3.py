@@ -32,9 +32,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "PART", 5 * 2**20)
 
 
-@pytest.fixture(
-    params=[pytest.param("minio_server", marks=pytest.mark.servers), pytest.param("seaweedfs_server", marks=pytest.mark.servers)]
-)
+@pytest.fixture(params=[pytest.param("minio_server", marks=pytest.mark.needs("minio")), "seaweedfs_server"])
 def server(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -302,7 +300,7 @@ def test_wrong_credentials_are_said_and_not_shown(server: Any, monkeypatch: pyte
         assert "of-mine" not in str(caught.value)
 
 
-@pytest.mark.servers
+@pytest.mark.needs("minio")
 def test_a_user_who_may_not_list_and_one_who_may_not_write(minio_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = minio_server.use(monkeypatch)
     open_store(uri).write("a/b", b"here")
@@ -333,7 +331,7 @@ def test_a_user_who_may_not_list_and_one_who_may_not_write(minio_server: Any, mo
     assert "s3:DeleteObject" in caught.value.do_next
 
 
-@pytest.mark.servers
+@pytest.mark.needs("minio")
 def test_credentials_from_a_mounted_secret(minio_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     uri = minio_server.use(monkeypatch)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -349,7 +347,7 @@ def test_credentials_from_a_mounted_secret(minio_server: Any, monkeypatch: pytes
     open_store(uri).write("a/b", b"")
 
 
-@pytest.mark.servers
+@pytest.mark.needs("minio")
 def test_credentials_from_a_file(minio_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     uri = minio_server.use(monkeypatch)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -120,7 +120,6 @@ def test_a_run_that_is_not_there_is_bad_input(tmp_path: Path, run: str) -> None:
         load_plan(store, run)
 
 
-@pytest.mark.servers
 def test_a_finished_run_costs_a_remote_store_one_request(seaweedfs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         run, tasks = begin(seaweedfs, tmp_path, f"run-{number}")
@@ -141,7 +140,6 @@ def test_a_finished_run_costs_a_remote_store_one_request(seaweedfs: Store, tmp_p
     assert len(asked) == 1 + 5
 
 
-@pytest.mark.servers
 def test_what_a_run_writes_locally_is_seen_in_a_remote_store_while_it_goes_on(
     seaweedfs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

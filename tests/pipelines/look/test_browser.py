@@ -14,15 +14,16 @@ from edm2core.store.runs import Run, record
 from pipelines.look import listen
 from pipelines.look.server import Server
 from tests.edm2core.report.conftest import Fake
-from tests.edm2core.report.test_browser import CONTRAST, find_chromium, until
+from tests.edm2core.report.test_browser import CONTRAST, until
+from tests.needs import CHROMIUM
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.needs("chromium")
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=CHROMIUM(), args=["--no-sandbox"])
         yield started
         started.close()
 

@@ -360,7 +360,6 @@ def test_an_address_that_is_open_to_others_is_warned_of_and_a_missing_store_name
     assert "no store here" in ran.stderr
 
 
-@pytest.mark.servers
 def test_a_store_in_a_bucket_is_shown_like_a_folder(tmp_path: Path, seaweedfs: Store) -> None:  # noqa: F811
     fake = Fake(tmp_path)
     task = fake.find("snapshot")

@@ -107,7 +107,6 @@ def test_a_port_in_use_is_named(folder: Path) -> None:
     assert "cannot be listened at" in ran.stderr
 
 
-@pytest.mark.servers
 def test_a_bucket_is_brought_like_a_folder(folder: Path, tmp_path: Path, seaweedfs: Store) -> None:  # noqa: F811
     store = LocalStore(folder / "store")
     for prefix in ("runs/", "results/metrics/", "scratch/trajectory/"):
