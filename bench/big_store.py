@@ -21,7 +21,8 @@ from pathlib import Path
 from components.launcher.spec import work_ref
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.plan.tasks import Task, plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import Store, open_store
 from edm2core.store.averages import averages_of
 from edm2core.store.base import file_record
@@ -46,7 +47,7 @@ def fill(store: Store, runs: int, results: int) -> str:
         plan_json = sealed({"name": run, "absent": {}, "tasks": [task.to_json() for task in tasks]})
         _write(store, f"runs/{run}/plan.json", plan_json)
         counts = {"done": len(tasks)}
-        summary = summarise(run, run, [task.to_json() for task in tasks], time.time(), {"plan.json": plan_json})
+        summary = summarise(run, run, tasks, time.time(), {"plan.json": plan_json})
         ended = {**vars(summary), "ended": time.time(), "states": counts, "files": {n: list(f) for n, f in summary.files.items()}}
         _write(store, summary_path(run), sealed(ended))
         events = (sealed({"time": 0.0, "kind": "done", "task": str(task.ref), "error": ""}, None) for task in tasks)
@@ -60,7 +61,7 @@ def fill(store: Store, runs: int, results: int) -> str:
     def put(item: tuple[Ref, Task]) -> None:
         ref, task = item
         inputs = {name: str(ref) for name, ref in task.inputs.items()}
-        made = Manifest(ref.stage, 1, ref.key, task.title, task.settings, inputs, {}, "attempt", {"data": record}, dict(task.subject))
+        made = Manifest(ref.stage, 1, ref.key, task.title, task.settings, inputs, {}, "attempt", {"data": record}, task.subject.to_json())
         _write(store, made.path("data"), b"x" * 200)
         _write(store, ref.manifest, made.dumps())
 
@@ -82,11 +83,11 @@ def _planned(runs: int) -> Iterator[tuple[str, list[Task]]]:
             file = Path(folder) / "e.yaml"
             file.write_text(EXPERIMENT.format(seeds=seeds), encoding="utf-8")
             tasks = plan(load_experiment(file), {"data:digits/C": "builtin:digits"})
-            shared = [task for task in tasks if "seed" not in task.subject]
+            shared = [task for task in tasks if not task.subject.recipe]
             own: dict[int, list[Task]] = {seed: [] for seed in seeds}
             for task in tasks:
-                if "seed" in task.subject:
-                    own[task.subject["seed"]].append(task)
+                if task.subject.recipe:
+                    own[task.subject.seed].append(task)
             yield from ((f"big-{seed:05d}", [*shared, *own[seed]]) for seed in seeds)
 
 

@@ -14,7 +14,8 @@ from bench.compare import Spread
 from bench.rows import Options, Result, Row
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store.local import LocalStore
 from edm2core.store.results import commit
 from edm2core.store.runs import open_run

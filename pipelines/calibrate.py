@@ -14,7 +14,8 @@ from edm2core.metrics.names import Metric
 from edm2core.paths import local_path
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, calibration_task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, calibration_task
 from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.results import load
@@ -40,7 +41,7 @@ def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list
     metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
     plain = recipe.model_copy(update={"reference": None, "start": None})
     asked = Experiment("calibrate", (plain,), (0,), {recipe.name: ()}, {recipe.name: (metric,)}, False, False, brought, "")
-    return plan(asked, resolve(asked))
+    return list(plan(asked, resolve(asked)))
 
 
 def by_statistics(made: list[Task], file: Path, name: str, dataset: str) -> Task:

@@ -10,6 +10,7 @@ from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSe
 from edm2core.diffusion.layout import block_widths
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import Cost, network_cost
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.registry import EXTRACTORS, FORMATS, SOLVERS
 
@@ -58,15 +59,15 @@ class Estimate:
         return None if self.flops is None else self.flops / (peak * UTILISATION)
 
 
-def estimates(tasks: list[Task], prepared: Callable[[Ref], Manifest | None]) -> dict[Ref, Estimate]:
+def estimates(tasks: Iterable[Task], prepared: Callable[[Ref], Manifest | None]) -> dict[Ref, Estimate]:
     """Each task's cost; `prepared` finds the manifest of a data set that is prepared already, which knows its images."""
-    planner = _Planner({task.ref: task for task in tasks}, prepared)
-    return {task.ref: planner.estimate(task) for task in tasks}
+    planner = _Planner(plan := Plan(tuple(tasks)), prepared)
+    return {task.ref: planner.estimate(task) for task in plan}
 
 
 class _Planner:
-    def __init__(self, tasks: Mapping[Ref, Task], prepared: Callable[[Ref], Manifest | None]) -> None:
-        self.tasks, self.prepared = tasks, prepared
+    def __init__(self, plan: Plan, prepared: Callable[[Ref], Manifest | None]) -> None:
+        self.plan, self.tasks, self.prepared = plan, plan.by_ref, prepared
         self.begun: set[Ref] = set()
 
     def estimate(self, task: Task) -> Estimate:
@@ -100,8 +101,10 @@ class _Planner:
         return Estimate(0.0, 4.0 * _network(self._snapshot_below(task)).parameters)
 
     def _snapshot_below(self, task: Task) -> Task:
-        """The snapshot that a task stands on."""
-        return task if task.stage == "snapshot" else self._snapshot_below(self.tasks[task.inputs["snapshot"]])
+        snapshot = self.plan.snapshot_of(task)
+        if snapshot is None:
+            raise KeyError(task.ref)
+        return snapshot
 
     def _sample(self, task: Task) -> Estimate:
         snapshot, settings = self._snapshot_below(task), task.settings

@@ -15,7 +15,8 @@ from components.launcher.profile import Profile
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import Recipe
 from edm2core.plan.experiment import Experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from pipelines.inputs.sources import resolve
 
 FOLDER = Path("k8s/pytorchjobs")

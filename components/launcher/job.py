@@ -147,8 +147,8 @@ def _labels(spec: JobSpec, profile: Profile, run: str) -> dict[str, str]:
     values = {
         "edm2/experiment": run.rpartition("-")[0],
         "edm2/stage": "training" if spec.task.stage == "snapshot" else spec.task.stage,
-        "edm2/recipe": subject.get("recipe") or subject.get("dataset"),
-        "edm2/seed": subject.get("seed"),
+        "edm2/recipe": subject.recipe or subject.dataset,
+        "edm2/seed": subject.seed if subject.recipe else None,
         "kueue.x-k8s.io/queue-name": profile.queue,
     }
     labels = {name: _plain(str(value)) for name, value in values.items() if value not in (None, "")}

@@ -7,7 +7,6 @@ from typing import Any
 
 from components.kubeflow_task import Done
 from components.viewer_output import show_values
-from edm2core.report.results import is_probe
 from edm2core.words import printable
 
 LARGEST_MATRIX = 100  # classes; the metadata of a larger one is more than the viewer and its database take
@@ -15,7 +14,7 @@ LARGEST_MATRIX = 100  # classes; the metadata of a larger one is more than the v
 
 def show_probe(done: Done, metrics: Any, confusion: Any) -> None:
     """Rows of the matrix are true classes, columns predicted ones."""
-    show_values({name: value for name, value in done.manifest.metadata.items() if is_probe(name)}, metrics)
+    show_values(done.manifest.measured, metrics)
     probe = json.loads(done.read("probe.json"))
     if len(probe["classes"]) <= LARGEST_MATRIX:
         confusion.log_confusion_matrix([printable(str(name)) for name in probe["classes"]], probe["confusion"])

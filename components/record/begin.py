@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 from components.execute import committed
-from components.record.plan_parameter import Packed, put, recorded, trajectories
+from components.record.plan_parameter import Packed, put, recorded
 from components.report.finish import report
 from components.viewer_output import show_page
 from edm2core.errors import EdmError
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.store import open_store
 from edm2core.store.base import Store
@@ -28,12 +30,12 @@ def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts
     `overview` says what is missing. If nothing is, it is the run's report, since then no later task writes one.
     """
     plan = Packed.loads(packed)
-    tasks = [Task.from_json(task) for task in plan.tasks]
+    tasks = Plan.parse(plan.tasks, plan.recipes)
     try:
         where = open_store(store)
         address = put(where, plan, run, profile)
-        whole = {task.ref: task.to_json() for part in recorded(where, run) for task in part.tasks}
-        record_run(Run(run, where), plan.name, plan.experiment, list(whole.values()), plan.absent)
+        whole = {task.ref: task for part in recorded(where, run) for task in part.plan}
+        record_run(Run(run, where), plan.name, plan.experiment, replace(tasks, tasks=tuple(whole.values())), plan.absent)
         lacks = [task for task, there in zip(tasks, each(where, lambda task: _is_there(where, task), tasks), strict=True) if not there]
         if lacks:
             show_page(plan.name, _listed(tasks, lacks), overview)
@@ -44,7 +46,7 @@ def begin(packed: str, run: str, store: str, profile: str, overview: Any, counts
     except EdmError as error:
         sys.exit(str(error))
     sys.stdout.write(f"{len(tasks) - len(lacks)} of {len(tasks)} tasks are done.\n")
-    groups = trajectories(tasks).values()
+    groups = tasks.trajectories().values()
     by_trajectory = {f"t{number}": _state(group, lacks) for number, group in enumerate(groups)}
     return {"Output": _state(tasks, lacks), "plan": address, **by_trajectory}
 

@@ -10,13 +10,15 @@ import base64
 import hashlib
 import json
 import lzma
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from edm2core.errors import EdmError, IntegrityError
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, trajectory_ref
+from edm2core.plan.plan import Plan
+from edm2core.plan.tasks import Task
 from edm2core.store import open_store
 from edm2core.store.base import Store
 
@@ -30,10 +32,12 @@ class Packed:
     tasks: list[dict[str, Any]]
     absent: dict[str, str]
     part: str = ""  # which part of the experiment, where it is submitted in several
+    recipes: dict[str, Any] = field(default_factory=dict)  # of the whole experiment
 
     @classmethod
     def of(cls, name: str, experiment: str, tasks: Sequence[Task], absent: Mapping[str, str], part: str = "") -> Self:
-        return cls(name, experiment, [task.to_json() for task in tasks], dict(absent), part)
+        plan = Plan.of(tasks)
+        return cls(name, experiment, [task.to_json() for task in plan], dict(absent), part, plan.stored_recipes())
 
     def dumps(self) -> str:
         """One short line. It is compressed, since a plan repeats itself, and has no braces, which Argo would substitute."""
@@ -52,20 +56,20 @@ class Recorded:
     store: str
     profile: str
     part: str
-    tasks: tuple[Task, ...]
+    plan: Plan
 
     def task(self, of: str, name: str) -> Task:
         """The task of that name of that trajectory; raises IntegrityError if there is none."""
-        for who, group in grouped(self.tasks).items():
-            for task, known in named(group).items():
+        for who, group in grouped(self.plan).items():
+            for ref, known in named(self.plan, group).items():
                 if (who, known) == (of, name):
-                    return next(one for one in group if one.ref == task)
+                    return self.plan.by_ref[ref]
         raise IntegrityError(f"The plan has no task {name} of {of}.", where=f"{self.store}/{_folder(self.run)}", do_next="Submit it again.")
 
 
 def put(store: Store, packed: Packed, run: str, profile: str) -> str:
     """Record the plan of a run in the store; its address."""
-    data = json.dumps({"part": packed.part, "profile": profile, "tasks": packed.tasks}, sort_keys=True).encode()
+    data = json.dumps({"part": packed.part, "profile": profile, "tasks": packed.tasks, "recipes": packed.recipes}, sort_keys=True).encode()
     path = f"{_folder(run)}{hashlib.sha256(data).hexdigest()[:20]}.json"
     store.write(path, data)
     return f"{store.uri}/{path}"
@@ -89,48 +93,22 @@ def recorded(store: Store, run: str) -> list[Recorded]:
     return sorted(found, key=lambda plan: plan.part)
 
 
-def trajectories(tasks: Sequence[Task]) -> dict[Ref, list[Task]]:
-    """The tasks of each trajectory, in the plan's order, without the tasks that several trajectories share."""
-    by_ref = {task.ref: task for task in tasks}
-    groups: dict[Ref, list[Task]] = {}
-    for task in tasks:
-        snapshot = task
-        while snapshot.stage != "snapshot" and (need := snapshot.inputs.get("snapshot") or snapshot.inputs.get("samples")):
-            snapshot = by_ref[need]
-        if snapshot.stage == "snapshot":
-            groups.setdefault(trajectory_ref(snapshot), []).append(task)
-    return groups
-
-
-def grouped(tasks: Sequence[Task]) -> dict[str, list[Task]]:
+def grouped(plan: Plan) -> dict[str, list[Task]]:
     """The tasks of each trajectory under its name, such as E · seed 0; those that several share under the empty name."""
-    groups = trajectories(tasks)
+    groups = plan.trajectories()
     inside = {task.ref for group in groups.values() for task in group}
-    return {"": [task for task in tasks if task.ref not in inside], **{who(group): group for group in groups.values()}}
+    shared = [task for task in plan if task.ref not in inside]
+    return {"": shared, **{group[0].whose: group for group in groups.values()}}
 
 
-def who(group: Sequence[Task]) -> str:
-    """What a trajectory is called: E · seed 0."""
-    return " · ".join(group[0].title.split(" · ")[:2])
-
-
-def named(group: Sequence[Task]) -> dict[Ref, str]:
+def named(plan: Plan, group: Sequence[Task]) -> dict[Ref, str]:
     """The names of a trajectory's tasks within it, such as ep 200 · FD; the epoch first, since Kubeflow shows two dozen characters."""
-    short = {task.ref: _short(task) for task in group}
+    names = {task.ref: f"ep {task.subject.epoch} · {plan.what(task)}" if task.subject.recipe else task.title for task in group}
+    times = Counter(names.values())
     return {
-        task.ref: f"{short[task.ref]} · {task.title.split(' · ')[0]}"
-        if list(short.values()).count(short[task.ref]) > 1
-        else short[task.ref]
+        task.ref: f"{names[task.ref]} · {task.short or task.subject.dataset}" if times[names[task.ref]] > 1 else names[task.ref]
         for task in group
     }
-
-
-def _short(task: Task) -> str:
-    epoch = task.subject.get("epoch")
-    if epoch is None:
-        return task.title
-    what = task.title.removeprefix(f"{who([task])} · ")
-    return f"ep {epoch} · {'train' if task.stage == 'snapshot' else what.replace(f' at epoch {epoch}', '', 1)}"
 
 
 def wisher(run: str) -> str:
@@ -144,8 +122,8 @@ def _read(store: Store, run: str, path: str) -> Recorded:
         raise IntegrityError("The run's recorded plan is damaged.", where=f"{store.uri}/{path}", do_next="Submit the experiment again.")
     try:
         values = json.loads(data)
-        tasks = tuple(Task.from_json(task) for task in values["tasks"])
-        return Recorded(run, store.uri, values["profile"], values["part"], tasks)
+        plan = Plan.parse(values["tasks"], values.get("recipes"))
+        return Recorded(run, store.uri, values["profile"], values["part"], plan)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(
             f"The run's recorded plan is of another version of edm2 ({error}).",

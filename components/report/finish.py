@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def finish(run: str, store: str, profile: str, part: str, page: Any, latest: Any
     try:
         where = open_store(store)
         plans = recorded(where, run)
-        own = {task.ref: task for plan in plans if plan.part == part for task in plan.tasks}
+        own = {task.ref: task for plan in plans if plan.part == part for task in plan.plan}
         _let_go(list(own.values()), run, store, profile)
         unwant(where, own.values(), wisher(run))
-        _gather(where, run, {task.ref: task for plan in plans for task in plan.tasks})
+        _gather(where, run, {task.ref: task for plan in plans for task in plan.plan})
         report(run, where, page, latest)
     except EdmError as error:
         sys.exit(str(error))
@@ -77,11 +78,11 @@ def _let_go(tasks: Sequence[Task], run: str, store: str, profile: str) -> None:
 
 def _gather(where: Store, run: str, known: dict[Any, Task]) -> None:
     """Complete the run's plan, if the first tasks of several parts have each written it before they knew of each other."""
-    name, tasks = load_plan(where, run)
-    if lacking := [task for ref, task in known.items() if ref not in {there.ref for there in tasks}]:
+    name, plan = load_plan(where, run)
+    if lacking := [task for ref, task in known.items() if ref not in {there.ref for there in plan}]:
         record = Run(run, where)
         text = where.read(f"{record.folder}/experiment.yaml").decode(errors="replace")
-        record_run(record, name, text, [task.to_json() for task in (*tasks, *lacking)], load_absent(record))
+        record_run(record, name, text, replace(plan, tasks=(*plan, *lacking)), load_absent(record))
 
 
 def _latest(written: Report) -> dict[str, float]:

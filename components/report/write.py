@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ SEEN = "reports"  # folder of a run: an empty file for each number of results th
 def write_report(
     run: Run,
     name: str,
-    tasks: list[Task],
+    tasks: Sequence[Task],
     outcomes: Mapping[Ref, Outcome],
     command: str,
     *,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
+from edm2core.config.fields import is_keyed
 from edm2core.config.settings import Recipe
 
 
@@ -21,7 +23,7 @@ class Difference:
 
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
     """What differs between two recipes, in the order of the settings, their names aside."""
-    a, b = (dict(_flat(recipe.model_dump(mode="json", exclude={"name"}))) for recipe in (one, other))
+    a, b = ({name: setting.value for name, setting in flattened(recipe).items() if name != "name"} for recipe in (one, other))
     names = [name for name in a if a[name] != b[name]]
     return [Difference(name, WHAT.get(name, name), *(in_words(name, values[name]) for values in (a, b))) for name in names]
 
@@ -38,12 +40,23 @@ def in_words(name: str, value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
+class Flat(NamedTuple):
+    """A setting's value as JSON holds it, and whether it decides what comes out."""
+
+    value: Any
+    keyed: bool
+
+
+def flattened(settings: BaseModel) -> dict[str, Flat]:
+    """Every setting by its dotted name, as in YAML; a section that is not there is None under its own name."""
+    values, found = settings.model_dump(mode="json"), dict[str, Flat]()
+    for name, field in type(settings).model_fields.items():
+        section = getattr(settings, name)
+        if isinstance(section, BaseModel):
+            found |= {f"{name}.{inner}": Flat(flat.value, flat.keyed and is_keyed(field)) for inner, flat in flattened(section).items()}
         else:
-            yield f"{before}{name}", value
+            found[name] = Flat(values[name], is_keyed(field))
+    return found
 
 
 WHAT = {

@@ -27,9 +27,13 @@ class Metric(NamedTuple):
         """Its name for a person; what is not in Inception's features is neither FID nor KID."""
         if self == ("fid", "pytorch_fid"):
             return "FID (pytorch-fid's resize)"
+        return self.short_label if self.result == self.name else f"{self.short_label} ({EXTRACTORS[self.extractor].words})"
+
+    @property
+    def short_label(self) -> str:
+        """The label without the features."""
         facts = METRICS[self.name]
-        name = facts.words if self.extractor in INCEPTIONS else facts.words_elsewhere or facts.words
-        return name if self.result == self.name else f"{name} ({EXTRACTORS[self.extractor].words})"
+        return facts.words if self.extractor in INCEPTIONS else facts.words_elsewhere or facts.words
 
     @property
     def least_images(self) -> int:
@@ -82,4 +86,9 @@ def in_words(metrics: tuple[Metric, ...]) -> str:
     """Several metrics of one extractor, for a title."""
     if len(metrics) == 1:
         return metrics[0].label
-    return f"{', '.join(METRICS[each.name].words for each in metrics)} ({EXTRACTORS[metrics[0].extractor].words})"
+    return f"{short_names(metrics)} ({EXTRACTORS[metrics[0].extractor].words})"
+
+
+def short_names(metrics: tuple[Metric, ...]) -> str:
+    """Several metrics of one extractor without its features: FD, KID."""
+    return metrics[0].short_label if len(metrics) == 1 else ", ".join(METRICS[each.name].words for each in metrics)

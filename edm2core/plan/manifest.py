@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from edm2core.errors import IntegrityError
 from edm2core.plan.keys import Key
+from edm2core.plan.probe_metrics import is_probe
 
 DIGEST = "manifest_sha256"  # of all the rest, among the provenance in the stored form: earlier versions read it too
 
@@ -38,9 +39,6 @@ class Ref(NamedTuple):
     @property
     def scratch(self) -> str:
         return f"scratch/{self.stage}/{self.key}"
-
-
-ACCURACIES = ("probe_accuracy", "knn_accuracy", "pixel_accuracy")
 
 
 def diff_path(sha256: str) -> str:
@@ -85,15 +83,17 @@ class Manifest:
         return str(self.provenance.get("science") or "")
 
     @property
-    def measured(self) -> dict[str, float]:
-        """The numbers that an evaluation found, by their names in results; none of what only prepares or trains."""
-        values = self.metadata.get("values") or {name: value for name, value in self.metadata.items() if name in ACCURACIES}
-        return {name: value for name, value in values.items() if isinstance(value, int | float)} if isinstance(values, dict) else {}
+    def measured(self) -> dict[str, float | None]:
+        """What an evaluation found, by its names in results, None for what is no number; none of what only prepares or trains."""
+        values = self.metadata.get("values") or {name: value for name, value in self.metadata.items() if is_probe(name)}
+        if not isinstance(values, dict):
+            return {}
+        return {name: value if isinstance(value, int | float) else None for name, value in values.items()}
 
     @property
     def in_words(self) -> str:
         """What was measured, in a line."""
-        return " · ".join(f"{name} {value:.4g}" for name, value in self.measured.items())
+        return " · ".join(f"{name} {value:.4g}" for name, value in self.measured.items() if value is not None)
 
     @property
     def digest(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from edm2core.addresses import redacted, shown
@@ -24,6 +24,7 @@ from edm2core.metrics.names import Metric, in_words
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import Key, key_of, keyed
 from edm2core.plan.manifest import Ref
+from edm2core.plan.subject import Subject
 from edm2core.plan.versions import version_of
 from edm2core.registry import EXTRACTORS, WEIGHTS
 
@@ -40,10 +41,11 @@ class Task:
     inputs: dict[str, Ref]
     key: Key
     title: str
-    subject: dict[str, Any] = field(default_factory=dict)  # whose result it is: recipe, dataset, seed, epoch, ema, draw
+    subject: Subject = field(default_factory=Subject)  # whose result it is
     after: tuple[Ref, ...] = ()  # must be done before, though nothing of it is read: a trajectory's earlier snapshot
     wanted: tuple[int, ...] = ()  # snapshot: all epochs that the plan wants of this trajectory
     accept_code: bool = False  # snapshot: training may go on from a state that other science made
+    short: str = ""  # what titles call its recipe; of a snapshot in a sweep, the training that several recipes share
     address: str = field(default="", repr=False)  # the whole of settings["source"], user and token included: it never leaves this process
 
     @property
@@ -51,16 +53,20 @@ class Task:
         return Ref(self.stage, self.key)
 
     @property
+    def whose(self) -> str:
+        """The training that it is of, as titles begin: E · seed 0."""
+        return training_title(self.short or self.subject.recipe, self.subject.seed)
+
+    @property
     def needs(self) -> tuple[Ref, ...]:
         return (*self.inputs.values(), *self.after)
 
     def to_json(self) -> dict[str, Any]:
         """The task as others get it: without `address`."""
-        values = {**asdict(self), "inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
+        refs = {"inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
+        values = {**vars(self), "subject": self.subject.to_json(), "wanted": list(self.wanted), **refs}
         del values["address"]
-        if not self.accept_code:
-            del values["accept_code"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in ("accept_code", "short")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -68,8 +74,18 @@ class Task:
             "inputs": {n: Ref.parse(r) for n, r in values["inputs"].items()},
             "after": tuple(Ref.parse(r) for r in values.get("after", ())),
             "wanted": tuple(values.get("wanted", ())),
+            "subject": Subject.parse(values.get("subject", {})),
         }
         return cls(**{**values, **changed})
+
+
+def training_title(name: str, seed: int) -> str:
+    """How titles begin that are of a training."""
+    return f"{name} · seed {seed}"
+
+
+def snapshot_title(whose: str, epoch: int) -> str:
+    return f"{whose} · train to epoch {epoch}"
 
 
 def trajectory_ref(task: Task) -> Ref:
@@ -141,7 +157,7 @@ def _verifies(task: Task) -> bool:
         return False
 
 
-def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
+def tasks_of(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
     `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source (and `revised:<recipe name>` where
@@ -152,7 +168,8 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     tasks: dict[Ref, Task] = {}
 
     def add(task: Task) -> Task:
-        return tasks.setdefault(task.ref, task)
+        name = task.subject.recipe
+        return tasks.setdefault(task.ref, replace(task, short=short[name]) if name and not task.short else task)
 
     short = _short_names(experiment)
     for recipe in experiment.recipes:
@@ -171,13 +188,11 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
         for seed in experiment.seeds:
             before: tuple[Ref, ...] = ()
             for epoch in experiment.epochs[recipe.name]:
-                who = f"{short[recipe.name]} · seed {seed}"
-                subject = {"dataset": recipe.dataset, "recipe": recipe.name, "seed": seed, "epoch": epoch}
-                place = experiment.swept.get(recipe.name)
-                if place:
-                    subject["sweep"] = asdict(place)
-                training = f"{short[place.training if place else recipe.name]} · seed {seed} · train to epoch {epoch}"
-                snapshot = add(_snapshot(recipe, seed, epoch, inputs, before, experiment.epochs[recipe.name], training, subject))
+                who = training_title(short[recipe.name], seed)
+                swept = experiment.swept.get(recipe.name)
+                subject = Subject(recipe.dataset, recipe.name, seed, epoch, swept)
+                training = short[swept.training if swept else recipe.name]
+                snapshot = add(_snapshot(recipe, inputs, before, experiment.epochs[recipe.name], training, subject))
                 before = (snapshot.ref,)
                 at = f"at epoch {epoch}"
                 emas = [*(drawn.sample.ema if drawn else ())]
@@ -189,7 +204,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
                 for samples in _samples(drawn, averaged, who, at, subject) if drawn else ():
                     add(samples)
                     for metrics, extractor, reference in compared:
-                        extra = _which(recipe, samples.subject["ema"], samples.subject["draw"])
+                        extra = which(recipe, samples.subject.ema, samples.subject.draw or 0)
                         add(_metrics(metrics, samples, data, reference, extractor, f"{who} · {in_words(metrics)} {at}{extra}"))
                 if experiment.probe:
                     add(_probe(recipe, averaged[recipe.probe.ema], data, f"{who} · probe {at}", subject))
@@ -210,9 +225,7 @@ def _by_extractor(metrics: tuple[Metric, ...]) -> list[tuple[Metric, ...]]:
     return [tuple(m for m in metrics if m.extractor == extractor) for extractor in dict.fromkeys(m.extractor for m in metrics)]
 
 
-def _task(
-    stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref], title: str, subject: dict[str, Any], **more: Any
-) -> Task:
+def _task(stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref], title: str, subject: Subject, **more: Any) -> Task:
     """A task by its settings, with `more` that is in no section: which draw, and what the user brought by path and digest."""
     values = (settings.model_dump(mode="json") if isinstance(settings, Settings) else settings) | more
     task = Task(stage, version_of(stage, values), values, inputs, "", title, subject)
@@ -223,7 +236,7 @@ def _prepare(recipe: Recipe, digest: str, revised: bool) -> Task:
     source, known = recipe.data.source or "", None if digest == f"builtin:{recipe.data.format}" else digest
     settings = recipe.data.model_copy(update={"source": shown(source) or None})
     more: dict[str, Any] = {"digest": known} | ({"revised": True} if revised else {})
-    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", {"dataset": recipe.dataset}, **more)
+    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", Subject(recipe.dataset), **more)
     return replace(task, address=source)
 
 
@@ -231,30 +244,24 @@ def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
     """The task that reads a checkpoint, named by content, for the recipe that starts from it."""
     settings = CheckpointSettings(network=recipe.network, diffusion=recipe.diffusion, epoch=start.completed)
     name = start.checkpoint.rpartition("/")[2]
-    title, subject = f"{recipe.name} · read {name}", {"dataset": recipe.dataset}
+    title, subject = f"{recipe.name} · read {name}", Subject(recipe.dataset)
     return _task("start", settings, {}, title, subject, source=start.checkpoint, digest=digest)
 
 
 def _snapshot(
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-    inputs: dict[str, Ref],
-    after: tuple[Ref, ...],
-    wanted: tuple[int, ...],
-    title: str,
-    subject: dict[str, Any],
+    recipe: Recipe, inputs: dict[str, Ref], after: tuple[Ref, ...], wanted: tuple[int, ...], short: str, subject: Subject
 ) -> Task:
-    trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=seed)
-    settings = {**trajectory.model_dump(mode="json"), "epoch": epoch}
-    task = Task("snapshot", version_of("snapshot", settings), settings, inputs, "", title, subject, after, wanted)
+    trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=subject.seed)
+    settings = {**trajectory.model_dump(mode="json"), "epoch": subject.epoch}
+    title = snapshot_title(training_title(short, subject.seed), subject.epoch)
+    task = Task("snapshot", version_of("snapshot", settings), settings, inputs, "", title, subject, after, wanted, short=short)
     return replace(task, key=own_key(task))
 
 
-def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: dict[str, Any], force: bool = False) -> Task:
+def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: Subject, force: bool = False) -> Task:
     """The task that mixes an average of this relative width, at a snapshot's epoch, from stored ones."""
     settings = {"sigma_rel": sigma_rel} | ({"force": True} if force else {})
-    return _task("ema", settings, {"snapshot": snapshot}, title, {**subject, "ema": f"{sigma_rel:.3f}"})
+    return _task("ema", settings, {"snapshot": snapshot}, title, replace(subject, ema=f"{sigma_rel:.3f}"))
 
 
 def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], dataset: str, source: str = "", digest: str = "") -> Task:
@@ -263,34 +270,35 @@ def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], data
     `source` and `digest` are of the file or folder with what others have; a model's images may be a result of `samples` instead.
     """
     what = {"statistics": f"statistics of {settings.name}", "test": "the test images", "images": settings.name}[settings.against]
-    title, subject = f"{dataset} · calibration by {what}", {"dataset": dataset}
+    title, subject = f"{dataset} · calibration by {what}", Subject(dataset)
     return _task("calibration", settings, inputs, title, subject, source=source, digest=digest)
 
 
-def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subject: dict[str, Any]) -> list[Task]:
+def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subject: Subject) -> list[Task]:
     tasks = []
     for ema in recipe.sample.ema:
         for draw in range(recipe.sample.draws):
             one = SampleSettings.model_validate({**recipe.sample.model_dump(), "ema": (ema,), "draws": 1})
-            title = f"{who} · {one.count} samples {at}{_which(recipe, ema, draw)}"
-            tasks.append(_sample(one, draw, averaged[ema].ref, title, {**subject, "ema": ema, "draw": draw}))
+            title = f"{who} · {one.count} samples {at}{which(recipe, ema, draw)}"
+            tasks.append(_sample(one, draw, averaged[ema].ref, title, replace(subject, ema=ema, draw=draw)))
     return tasks
 
 
-def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: dict[str, Any]) -> Task:
+def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: Subject) -> Task:
     return _task("sample", settings, {"snapshot": snapshot}, title, subject, draw=draw)
 
 
 def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
     """The tasks that draw again from the same snapshot, with the seeds of draw `draw`, and measure that as `measured` does `samples`."""
     settings = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"})
-    subject, which = {**samples.subject, "draw": draw, "recheck": True}, f" · again, draw {draw}"
-    again = _sample(settings, draw, samples.inputs["snapshot"], samples.title + which, subject)
-    inputs = {**measured.inputs, "samples": again.ref}
-    return [again, _task(measured.stage, measured.settings, inputs, measured.title + which, subject)]
+    subject, again = replace(samples.subject, draw=draw, recheck=True), f" · again, draw {draw}"
+    fresh = _sample(settings, draw, samples.inputs["snapshot"], samples.title + again, subject)
+    inputs = {**measured.inputs, "samples": fresh.ref}
+    tasks = [fresh, _task(measured.stage, measured.settings, inputs, measured.title + again, subject)]
+    return [replace(task, short=samples.short) for task in tasks]
 
 
-def _which(recipe: Recipe, ema: str, draw: int) -> str:
+def which(recipe: Recipe, ema: str, draw: int) -> str:
     """Average and draw, where the recipe has several."""
     return (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
 
@@ -299,14 +307,14 @@ def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[s
     if name in WEIGHTS:
         digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
         known = {"source": source and shown(source), "digest": digest}
-        task = _task("extractor", {"extractor": name}, {}, EXTRACTORS[name].words, {"extractor": name}, **known)
+        task = _task("extractor", {"extractor": name}, {}, EXTRACTORS[name].words, Subject(extractor=name), **known)
         return replace(task, address=source or "")
-    whose = name if name == "digits" else f"{data.subject['dataset']} · {name}"
-    return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{whose} · feature extractor", {"extractor": name})
+    whose = name if name == "digits" else f"{data.subject.dataset} · {name}"
+    return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{whose} · feature extractor", Subject(extractor=name))
 
 
 def _reference(recipe: Recipe, name: str, data: Task, extractor: Task, digests: Mapping[str, str]) -> Task:
-    inputs, subject = {"data": data.ref, "extractor": extractor.ref}, {"dataset": recipe.dataset}
+    inputs, subject = {"data": data.ref, "extractor": extractor.ref}, Subject(recipe.dataset)
     if recipe.reference is None or recipe.reference.extractor != name:
         return _task("reference", {"split": "train"}, inputs, f"{recipe.dataset} · reference statistics ({name})", subject)
     title, digest = f"{recipe.dataset} · imported reference ({name})", digests[f"reference:{recipe.name}"]
@@ -319,18 +327,18 @@ def _metrics(metrics: tuple[Metric, ...], samples: Task, data: Task, reference: 
     return _task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, samples.subject)
 
 
-def _probe(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: dict[str, Any]) -> Task:
-    return _task("probe", recipe.probe, {"snapshot": snapshot.ref, "data": data.ref}, title, {**subject, "ema": recipe.probe.ema})
+def _probe(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: Subject) -> Task:
+    return _task("probe", recipe.probe, {"snapshot": snapshot.ref, "data": data.ref}, title, replace(subject, ema=recipe.probe.ema))
 
 
-def _diagnostics(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: dict[str, Any]) -> Task:
+def _diagnostics(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: Subject) -> Task:
     settings = recipe.diagnostics.model_copy(update={"ema": recipe.diagnosed_ema})
     return _task("diagnostics", settings, {"snapshot": snapshot.ref, "data": data.ref}, title, subject)
 
 
 def _pixel_probe(recipe: Recipe, data: Task) -> Task:
     settings = ProbeSettings.model_validate({**recipe.probe.model_dump(), **PIXEL_PROBE})
-    return _task("probe", settings, {"data": data.ref}, f"{recipe.dataset} · linear classifier on raw pixels", {"dataset": recipe.dataset})
+    return _task("probe", settings, {"data": data.ref}, f"{recipe.dataset} · linear classifier on raw pixels", Subject(recipe.dataset))
 
 
 def _short_names(experiment: Experiment) -> dict[str, str]:

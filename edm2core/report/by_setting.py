@@ -8,11 +8,12 @@ from statistics import fmean
 from typing import Any
 
 from edm2core.config.words import in_words
+from edm2core.plan.probe_metrics import is_probe
 from edm2core.plan.sweep import TRAINED, Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, plot
 from edm2core.report.protocol import apart
-from edm2core.report.results import Row, higher_is_better, is_probe, label
+from edm2core.report.results import Row, better, higher_is_better, label
 
 Lines = dict[
     tuple[str, int, str], dict[int, dict[Any, list[float]]]
@@ -63,8 +64,7 @@ def setting_figures(report: Report, rows: Mapping[Row, Result], styles: Styles) 
         if all(isinstance(x, float) and x > 0 for trace in traces for x in trace["x"]):
             drawn["layout"]["xaxis"] |= {"type": "log"}
         epochs = sorted({max(by_epoch) for by_epoch in lines.values()})
-        better = "higher" if higher_is_better(metric) else "lower"
-        caption = f"At epoch {', '.join(map(str, epochs))}; {better} is better. {protocol[0].upper()}{protocol[1:]}."
+        caption = f"At epoch {', '.join(map(str, epochs))}; {better(metric)} is better. {protocol[0].upper()}{protocol[1:]}."
         title = f"{label(metric)} by {setting}" + (f" · {dataset}" if len({key[0] for key in groups}) > 1 else "")
         figures.append(Figure(f"setting-{number}", title, caption, drawn, log=not higher_is_better(metric)))
     return figures
@@ -74,9 +74,9 @@ def _groups(report: Report, rows: Mapping[Row, Result], styles: Styles) -> dict[
     """The lines of each (data set, metric, protocol without the setting, swept setting)."""
     groups: dict[tuple[str, str, str, str], Lines] = {}
     for row, result in sorted(rows.items(), key=lambda item: _order(item[0], styles)):
-        if row.value is None or row.epoch is None or row.seed is None or "sweep" not in result.task.subject:
+        if row.value is None or row.epoch is None or row.seed is None or result.task.subject.sweep is None:
             continue
-        place = Swept(**result.task.subject["sweep"])
+        place = result.task.subject.sweep
         other = "sample" if result.task.stage == "probe" else "probe"
         for setting, value in place.at.items():
             if setting.startswith(f"{other}."):  # which this metric does not depend on

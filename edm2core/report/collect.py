@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from edm2core.errors import EdmError
 from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.results import load
@@ -66,6 +67,7 @@ class Report:
 
     name: str
     store: str  # URI
+    plan: Plan
     results: Mapping[Ref, Result]  # in the plan's order
     curves: Mapping[Ref, list[dict[str, Any]]]  # of each trajectory's latest finished snapshot
     grids: Mapping[Ref, bytes]  # PNG of each finished sample task's, first draws alone
@@ -86,10 +88,8 @@ class Report:
 
     def snapshot(self, result: Result) -> Result | None:
         """The snapshot that a result of samples, metrics, a probe or a mixed average stands on."""
-        if result.task.stage == "snapshot":
-            return result
-        below = self.input(result, "samples") or self.input(result, "snapshot")
-        return self.snapshot(below) if below else None
+        snapshot = self.plan.snapshot_of(result.task)
+        return self.results[snapshot.ref] if snapshot else None
 
     @property
     def undone(self) -> list[Result]:
@@ -98,7 +98,8 @@ class Report:
 
 def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pictures: bool = True) -> Report:
     """Read what a plan has produced so far, with or without its pictures; what is missing or damaged is recorded, never raised."""
-    results = {task.ref: _result(task, store, run.outcomes.get(task.ref)) for task in tasks}
+    plan = Plan.of(tasks)
+    results = {task.ref: _result(task, store, run.outcomes.get(task.ref)) for task in plan}
     unreadable: list[str] = []
 
     def read(result: Result, file: str, folder: Path) -> bytes | None:
@@ -118,7 +119,7 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
             data = read(result, CURVE, Path(temporary) / f"curve-{number}")
             if data is not None:
                 curves[result.task.ref] = _lines(data)
-        firsts = [r for r in results.values() if r.task.stage == "sample" and not r.task.subject.get("draw")]
+        firsts = [r for r in results.values() if r.task.stage == "sample" and not r.task.subject.draw]
         wanted = {GRID: firsts, INTERPOLATIONS: firsts, NEIGHBOURS: _latest_with_neighbours(results.values())}
         for file, those in wanted.items() if pictures else ():
             for number, result in enumerate(those):
@@ -132,7 +133,7 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
             if lines and {"classes", "confusion"} <= lines[0].keys():
                 confusions[result.task.ref] = confusion_of(lines[0])
     found = shown[GRID], shown[INTERPOLATIONS], shown[NEIGHBOURS]
-    return Report(name, store.uri, results, curves, *found, tuple(unreadable), run, _calibrations(store, results), confusions)
+    return Report(name, store.uri, plan, results, curves, *found, tuple(unreadable), run, _calibrations(store, results), confusions)
 
 
 def confusion_of(probe: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,9 +176,8 @@ def _latest_snapshots(results: Iterable[Result]) -> list[Result]:
     for result in results:
         if result.task.stage == "snapshot" and result.manifest is not None:
             subject = result.task.subject
-            who = (subject.get("recipe"), subject.get("seed"))
-            if who not in latest or latest[who].task.subject.get("epoch", 0) < subject.get("epoch", 0):
-                latest[who] = result
+            if subject.training not in latest or latest[subject.training].task.subject.epoch < subject.epoch:
+                latest[subject.training] = result
     return list(latest.values())
 
 
@@ -186,10 +186,10 @@ def _latest_with_neighbours(results: Iterable[Result]) -> list[Result]:
     latest: dict[Any, Result] = {}
     for result in results:
         subject = result.task.subject
-        if result.manifest is None or NEIGHBOURS not in result.manifest.files or subject.get("draw"):
+        if result.manifest is None or NEIGHBOURS not in result.manifest.files or subject.draw:
             continue
-        who = (subject.get("recipe"), subject.get("seed"), subject.get("ema"), result.metadata.get("extractor"))
-        if who not in latest or latest[who].task.subject.get("epoch", 0) < subject.get("epoch", 0):
+        who = (*subject.training, subject.ema, result.metadata.get("extractor"))
+        if who not in latest or latest[who].task.subject.epoch < subject.epoch:
             latest[who] = result
     return list(latest.values())
 

@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
 from edm2core.config import Recipe
-from edm2core.config.fields import is_keyed
-from edm2core.config.words import WHAT, in_words
+from edm2core.config.words import WHAT, flattened, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures
-from edm2core.report.results import Row, distinct, higher_is_better, rank, rows
+from edm2core.report.results import Row, best_of, distinct, rank, rows
 from edm2core.report.sciences import sciences
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
-from edm2core.report.summary import Column, Line, Table, recipes, tables
+from edm2core.report.summary import Column, Line, Table, tables
 from edm2core.words import NOTHING
 
 SECTIONS = ("data", "start", "network", "diffusion", "training", "sample", "reference", "probe")
@@ -132,8 +129,7 @@ def _table(dataset: str, lines: list[Line], pixels: list[Row]) -> Table:
         cells = [cell for line in lines if (cell := line.cells.get(column)) and cell.best]
         bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}
         if len(bests) > 1 and len({(cell.count, cell.draws) for cell in cells}) == 1:
-            choose = max if higher_is_better(column.metric) else min
-            leaders[column] = choose(bests, key=lambda who: bests[who])
+            leaders[column] = best_of(column.metric, bests)
     same = len({row.value for row in pixels}) == 1
     return Table(dataset, columns, lines, pixels if same else [], leaders)
 
@@ -155,9 +151,9 @@ def _called(side: Side) -> Report:
 
     def renamed(result: Result) -> Result:
         subject = result.task.subject
-        if "recipe" not in subject:
+        if not subject.recipe:
             return result
-        return replace(result, task=replace(result.task, subject={**subject, "recipe": side.called(subject["recipe"])}))
+        return replace(result, task=replace(result.task, subject=replace(subject, recipe=side.called(subject.recipe))))
 
     return replace(side.report, results={ref: renamed(result) for ref, result in side.report.results.items()})
 
@@ -210,7 +206,7 @@ def _asked(sides: Sequence[Side]) -> list[Setting]:
         values: dict[str, list[Any]] = {
             "recipes": Styles.of(side.report).recipes,
             "seeds": Styles.of(side.report).seeds,
-            "epochs": sorted({r.task.subject["epoch"] for r in results if "epoch" in r.task.subject}),
+            "epochs": sorted({r.task.subject.epoch for r in results if r.task.subject.recipe}),
             "metrics": sorted({row.metric for row in rows(side.report)}),
             "code version": distinct(done, "code_version"),
             **_science(side.report),
@@ -234,7 +230,7 @@ def _science(report: Report) -> dict[str, list[str]]:
 
 def _settings(sides: Sequence[Side]) -> list[Setting]:
     """The recipes' settings that differ: in a recipe that several have, and between experiments that share none."""
-    own = {side.mark: {name: _flat(recipe) for name, recipe in recipes(side.report).items()} for side in sides}
+    own = {side.mark: {name: _flat(recipe) for name, recipe in side.report.plan.recipes.items()} for side in sides}
     names = dict.fromkeys(name for found in own.values() for values in found.values() for name in values)
     differing = [name for name in names if any(_differ(own[a], own[b], name) for a, b in combinations(own, 2))]
     return [Setting(name, WHAT.get(name, name), {mark: _in_each(name, found) for mark, found in own.items()}) for name in differing]
@@ -257,10 +253,6 @@ def _in_each(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """The settings of a recipe that decide what comes out, by their name in YAML."""
-    found: dict[str, Any] = {}
-    for section in SECTIONS:
-        settings = getattr(recipe, section, None)
-        if isinstance(settings, BaseModel):
-            fields = type(settings).model_fields
-            found |= {f"{section}.{name}": v for name, v in settings.model_dump(mode="json").items() if is_keyed(fields[name])}
-    return found
+    return {
+        name: value for name, (value, keyed) in flattened(recipe).items() if keyed and name.partition(".")[0] in SECTIONS and "." in name
+    }

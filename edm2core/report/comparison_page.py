@@ -15,7 +15,7 @@ from edm2core.report.html import environment, packed_plotly, short
 from edm2core.report.published import others
 from edm2core.report.results import distinct
 from edm2core.report.seeds import DIFFERENCE, difference_facts
-from edm2core.report.summary import Cell, least_of_draws, recipes
+from edm2core.report.summary import Cell, least_of_draws
 from edm2core.report.write import table, write_files
 from edm2core.words import printable
 
@@ -65,7 +65,7 @@ def render(found: Comparison) -> str:
     curves = metric_figures(found.rows, found.styles)
     over_seeds = seed_figures(found.by_seeds, found.styles)
     figures = [*curves, *over_seeds, *found.training]
-    known = {recipe.dataset: others(recipe.data.format) for side in found.sides for recipe in recipes(side.report).values()}
+    known = {recipe.dataset: others(recipe.data.format) for side in found.sides for recipe in side.report.plan.recipes.values()}
     page = (
         environment()
         .get_template("compare.html")

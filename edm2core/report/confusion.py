@@ -23,7 +23,7 @@ def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
         cells += len(report.confusions[result.task.ref]["classes"]) ** 2
         if cells <= MOST_CELLS:
             subject = result.task.subject
-            kept.append((styles.name(subject["recipe"], subject["seed"], subject["ema"]), epoch, result))
+            kept.append((styles.name(*subject.training, subject.ema), epoch, result))
     if not kept:
         return []
     order = {result.task.ref: number for number, (_, result) in enumerate(_probes(report))}
@@ -46,7 +46,7 @@ def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
 def _probes(report: Report) -> list[tuple[int, Result]]:
     """The snapshots' probes that have a matrix, by epoch and in the plan's order."""
     probes = (result for result in report.of_stage("probe") if result.task.ref in report.confusions)
-    return [(result.task.subject["epoch"], result) for result in probes if "recipe" in result.task.subject]
+    return [(result.task.subject.epoch, result) for result in probes if result.task.subject.recipe]
 
 
 def _trace(found: dict[str, Any]) -> dict[str, Any]:

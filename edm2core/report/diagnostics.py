@@ -101,5 +101,5 @@ def _trainings(report: Report) -> Trainings:
     for result in report.of_stage("diagnostics"):
         subject = result.task.subject
         if result.manifest:
-            trainings.setdefault((subject["recipe"], subject["seed"]), {})[subject["epoch"]] = result.metadata
+            trainings.setdefault(subject.training, {})[subject.epoch] = result.metadata
     return trainings

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Result
-from edm2core.report.results import Row, higher_is_better
+from edm2core.report.results import Row, best_of
 
 
 @dataclass
@@ -28,8 +28,8 @@ class Sweep:
     @property
     def best(self) -> tuple[float, float]:
         """σ_rel and value."""
-        choose = max if higher_is_better(self.metric) else min
-        return choose(self.values.items(), key=lambda item: item[1])
+        best = best_of(self.metric, self.values)
+        return best, self.values[best]
 
     @property
     def at_an_end(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from edm2core.provenance.science import brief
 from edm2core.report.collect import Report, Result
 from edm2core.report.ema_widths import Sweep
-from edm2core.report.results import Row, clean, higher_is_better, label, rank
+from edm2core.report.results import Row, better, clean, higher_is_better, label, rank
 from edm2core.report.seeds import SeedTable
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -72,7 +72,7 @@ class Styles:
         subjects = [result.task.subject for result in report.results.values()]
 
         def values(name: str) -> list[Any]:
-            return list(dict.fromkeys(s[name] for s in subjects if "recipe" in s and name in s))
+            return list(dict.fromkeys(getattr(s, name) for s in subjects if s.recipe and getattr(s, name) != ""))
 
         return cls(values("recipe"), sorted(values("seed")), values("ema"))
 
@@ -114,8 +114,7 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
             for who, points in lines.items()
         ]
         title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
-        better = "higher is better" if higher_is_better(metric) else "lower is better"
-        caption = f"{better.capitalize()}. {_sentence(protocol)}"
+        caption = f"{better(metric).capitalize()} is better. {_sentence(protocol)}"
         figures.append(Figure(f"metric-{number}", title, caption, plot(traces, "epoch"), log=not higher_is_better(metric)))
     return figures
 
@@ -156,8 +155,9 @@ def sweep_figures(sweeps: Iterable[Sweep], styles: Styles) -> list[Figure]:
                 level = {"mode": "lines", "x": [widths[0], widths[-1]], "y": [sweep.fixed] * 2, "hovertemplate": "%{y:.4~g}"}
                 traces.append(trace | level | {"name": f"{trace['name']} · fixed EMA", "line": {"width": 1, "dash": "dot"}})
         epochs = sorted({sweep.epoch for sweep in lines.values()})
-        better = "higher" if higher_is_better(metric) else "lower"
-        caption = f"A ring marks each training's best; {better} is better. At epoch {', '.join(map(str, epochs))}. {_sentence(protocol)}"
+        caption = (
+            f"A ring marks each training's best; {better(metric)} is better. At epoch {', '.join(map(str, epochs))}. {_sentence(protocol)}"
+        )
         title = label(metric) + (f" · {dataset}" if len({key[0] for key in groups}) > 1 else "")
         figures.append(Figure(f"sweep-{number}", title, caption, plot(traces, "relative width σ_rel"), log=not higher_is_better(metric)))
     return figures
@@ -173,9 +173,9 @@ def training_figures(report: Report, styles: Styles) -> list[Figure]:
         for subject, lines in curves:
             points = [(line["epoch"], clean(line.get(name))) for line in lines if "epoch" in line and name in line]
             x, y = _thin([(epoch, value) for epoch, value in points if value is not None])
-            trace = styles.trace(subject["recipe"], subject["seed"]) | {"mode": "lines", "x": x, "y": y}
+            trace = styles.trace(*subject.training) | {"mode": "lines", "x": x, "y": y}
             if name == "lr" and len(styles.seeds) == 1:  # schedules of different recipes often coincide
-                trace["line"] = trace["line"] | {"dash": DASHES[styles.recipes.index(subject["recipe"]) % len(DASHES)]}
+                trace["line"] = trace["line"] | {"dash": DASHES[styles.recipes.index(subject.recipe) % len(DASHES)]}
             traces.append(trace | {"hovertemplate": f"%{{y:{digits}}}"})
             if name == "loss" and x:
                 traces += _restarts(lines, x, y, trace)
@@ -193,8 +193,8 @@ def probe_maps(report: Report, styles: Styles) -> list[Figure]:
     found: dict[tuple[str, int], Result] = {}
     for result in report.of_stage("probe"):
         subject = result.task.subject
-        if "recipe" in subject and len(result.metadata.get("cells") or []) > 1:
-            found[styles.name(subject["recipe"], subject["seed"], subject["ema"]), subject["epoch"]] = result
+        if subject.recipe and len(result.metadata.get("cells") or []) > 1:
+            found[styles.name(*subject.training, subject.ema), subject.epoch] = result
     return [_surface(found)] if found else []
 
 

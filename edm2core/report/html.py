@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from edm2core.plan.manifest import Ref, diff_path
+from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
@@ -24,11 +25,11 @@ from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, 
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
-from edm2core.report.results import distinct, is_probe, label, rank, rows
+from edm2core.report.results import distinct, label, rank, rows
 from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import seed_tables, spreads
-from edm2core.report.summary import least_of_draws, recipes, tables
+from edm2core.report.summary import least_of_draws, tables
 from edm2core.words import NOTHING, count, duration, printable, size
 
 STAGES = {
@@ -63,7 +64,7 @@ def render(report: Report) -> str:
     """The whole page, with plotly.js in it, compressed, where there is something to draw; loads nothing from anywhere."""
     found = rows(report)
     styles = Styles.of(report)
-    known = recipes(report)
+    known = report.plan.recipes
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
     by_width = sorted(sweeps(found), key=lambda sweep: rank(sweep.metric))
     widths = sweep_figures(by_width, styles)
@@ -208,7 +209,7 @@ def _data(report: Report) -> list[dict[str, Any]]:
     """Every prepared data set: its source and digest, how many images, and the digests of the arrays."""
     return [
         {
-            "name": result.task.subject.get("dataset", ""),
+            "name": result.task.subject.dataset,
             "ref": result.task.ref,
             "source": result.task.settings.get("source") or "scikit-learn's digits, part of its package",
             "digest": result.task.settings.get("digest"),
@@ -225,7 +226,7 @@ def _stages(done: list[Result]) -> list[dict[str, Any]]:
     seconds: dict[str, dict[Any, float]] = {}
     for result in done:
         subject = result.task.subject
-        who = (subject.get("recipe"), subject.get("seed")) if result.task.stage == "snapshot" else result.task.ref
+        who = subject.training if result.task.stage == "snapshot" else result.task.ref
         spent = float(result.provenance.get("seconds") or 0.0)
         stage = seconds.setdefault(result.task.stage, {})
         stage[who] = max(stage.get(who, 0.0), spent)
@@ -234,7 +235,7 @@ def _stages(done: list[Result]) -> list[dict[str, Any]]:
 
 
 def _facts(done: list[Result]) -> dict[str, list[str]]:
-    seeds = sorted({str(r.task.subject["seed"]) for r in done if "seed" in r.task.subject})
+    seeds = sorted({str(r.task.subject.seed) for r in done if r.task.subject.recipe})
     return {
         "Code version": distinct(done, "code_version"),
         "Host": distinct(done, "host"),
@@ -254,7 +255,7 @@ def _started(done: list[Result]) -> list[str]:
     """Which trainings did not begin here, and from what."""
     return sorted(
         {
-            f"{r.task.subject.get('recipe')}: {start['implementation']}, epoch {start['epoch'] or 'unknown'}, {start['checkpoint']}"
+            f"{r.task.subject.recipe}: {start['implementation']}, epoch {start['epoch'] or 'unknown'}, {start['checkpoint']}"
             for r in done
             if (start := r.metadata.get("start"))
         }
@@ -272,7 +273,7 @@ def _nonfinite(done: list[Result]) -> list[str]:
     steps: dict[tuple[Any, Any], int] = {}
     for result in done:
         if result.task.stage == "snapshot":
-            who = (result.task.subject.get("recipe"), result.task.subject.get("seed"))
+            who = result.task.subject.training
             steps[who] = max(steps.get(who, 0), int(result.metadata.get("nonfinite_steps") or 0))
     return [f"{recipe}, seed {seed}: {number}" for (recipe, seed), number in steps.items() if number]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from edm2core.config.settings import ProbeSettings, SampleSettings
 from edm2core.plan.keys import keyed
+from edm2core.plan.probe_metrics import share_of_labels
 from edm2core.report.collect import Report, Result
 
 WORDS = {
@@ -76,7 +76,7 @@ def _probe(report: Report, result: Result, metric: str) -> dict[str, Any]:
         cell["chosen on"] = _chosen_on(settings, metric)
     if metric == "knn_accuracy":
         return {"classifier": f"k-NN of {settings.knn} neighbours, cosine", **cell, "ema": settings.ema, **others}
-    few = re.fullmatch(r"probe_accuracy_(.+)pct", metric)
+    few = share_of_labels(metric)
     return {
         "protocol": settings.protocol,
         **cell,
@@ -87,7 +87,7 @@ def _probe(report: Report, result: Result, metric: str) -> dict[str, Any]:
         "crop": settings.crop,
         "features": _features(settings, few=bool(few)),
         "seeds": _list(settings.seeds),
-        **({"labels": f"{few[1]} %"} if few else {}),
+        **({"labels": f"{few} %"} if few else {}),
         **({} if pixels else {"ema": settings.ema}),
         **others,
     }

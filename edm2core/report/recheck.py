@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, redrawn
 from edm2core.report.collect import Report, Result
-from edm2core.report.results import Row, higher_is_better, rows
+from edm2core.report.results import Row, best_of, rows
 
 Choice = tuple[str, str, int, str, str, str]  # data set, recipe, seed, average, metric, protocol
 
@@ -87,4 +87,5 @@ def _choice(row: Row) -> Choice:
 
 def _best(choice: Choice, epochs: dict[int, dict[Row, Result]]) -> tuple[int, float]:
     means = {epoch: fmean(row.value for row in found if row.value is not None) for epoch, found in sorted(epochs.items())}
-    return (max if higher_is_better(choice[4]) else min)(means.items(), key=lambda item: item[1])
+    best = best_of(choice[4], means)
+    return best, means[best]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from edm2core.metrics import names
+from edm2core.plan.probe_metrics import is_probe, probe_label
 from edm2core.registry import METRICS
 from edm2core.report.calibrations import calibration_facts
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import describe, protocol
 from edm2core.report.sciences import science_facts
 
-PROBES = {
-    "probe_accuracy": "Linear probe, %",
-    "probe_top5": "Linear probe, top 5, %",
-    "probe_accuracy_picked_on_test": "Linear probe, cell picked on the test images, %",
-    "knn_accuracy": "Nearest neighbours, %",
-    "pixel_accuracy": "Raw pixels, %",
-}
-FEW = re.compile(r"probe_accuracy_([\d.]+)pct")  # such as probe_accuracy_1pct
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -52,17 +45,15 @@ def rows(report: Report, *, rechecks: bool = False) -> dict[Row, Result]:
         (_row(report, result, metric, value), result)
         for result in report.results.values()
         if result.manifest is not None and result.task.stage in ("metrics", "probe")
-        if bool(result.task.subject.get("recheck")) == rechecks
-        for metric, value in _values(result).items()
+        if result.task.subject.recheck == rechecks
+        for metric, value in result.manifest.measured.items()
     ]
     return dict(sorted(found, key=lambda pair: _order(pair[0])))
 
 
 def label(metric: str) -> str:
     """A metric's name for a person."""
-    if few := FEW.fullmatch(metric):
-        return f"Linear probe, {few[1]} % of the labels, %"
-    return PROBES.get(metric) or names.label(metric) or metric.replace("_", " ")
+    return probe_label(metric) or names.label(metric) or metric.replace("_", " ")
 
 
 def rank(metric: str) -> tuple[Any, ...]:
@@ -71,14 +62,19 @@ def rank(metric: str) -> tuple[Any, ...]:
     return is_probe(metric), list(METRICS).index(name) if name in METRICS else len(METRICS), metric
 
 
-def is_probe(metric: str) -> bool:
-    """Whether it is an accuracy of the probe stage, in percent."""
-    return metric in PROBES or FEW.fullmatch(metric) is not None
-
-
 def higher_is_better(metric: str) -> bool:
     facts = METRICS.get(names.split(metric)[0])
     return is_probe(metric) or (facts is not None and facts.higher_is_better)
+
+
+def better(metric: str) -> str:
+    """Which values are better: higher or lower."""
+    return "higher" if higher_is_better(metric) else "lower"
+
+
+def best_of(metric: str, values: Mapping[K, float]) -> K:
+    """What has the best of these values of a metric, the first of several."""
+    return (max if higher_is_better(metric) else min)(values, key=lambda each: values[each])
 
 
 def run_facts(report: Report) -> dict[str, Any]:
@@ -119,28 +115,20 @@ def clean(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _values(result: Result) -> Mapping[str, Any]:
-    if result.task.stage == "metrics":
-        values = result.metadata.get("values", {})
-        return values if isinstance(values, Mapping) else {}
-    return {name: value for name, value in result.metadata.items() if is_probe(name)}
-
-
-def _row(report: Report, result: Result, metric: str, value: Any) -> Row:
+def _row(report: Report, result: Result, metric: str, value: float | None) -> Row:
     subject = result.task.subject
-    number = float(value) if isinstance(value, (int, float)) else None
     errors = result.metadata.get("standard_errors", {})
     return Row(
-        str(subject.get("dataset", "")),
-        subject.get("recipe"),
-        subject.get("seed"),
-        subject.get("epoch"),
-        subject.get("ema"),
-        subject.get("draw"),
+        subject.dataset,
+        subject.recipe or None,
+        subject.seed if subject.recipe else None,
+        subject.epoch if subject.recipe else None,
+        subject.ema or None,
+        subject.draw,
         result.metadata.get("n", result.metadata.get("test_images")),
         describe(protocol(report, result, metric)),
         metric,
-        clean(number),
+        clean(None if value is None else float(value)),
         clean(errors.get(metric)),
         clean(result.metadata.get("deviations", {}).get(metric)),
     )

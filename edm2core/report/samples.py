@@ -85,9 +85,9 @@ class Neighbours:
 
 def samples(report: Report, styles: Styles) -> list[Samples]:
     """The samples of every data set, with fewer epochs and then fewer trainings where all would make the page too large."""
-    first = [r for r in report.of_stage("sample") if r.task.subject.get("draw", 0) == 0]
+    first = [r for r in report.of_stage("sample") if not r.task.subject.draw]
     shown = _fitting(report, styles, first)
-    return [_dataset(report, styles, name, [r for r in first if r.task.subject["dataset"] == name], shown) for name in _datasets(first)]
+    return [_dataset(report, styles, name, [r for r in first if r.task.subject.dataset == name], shown) for name in _datasets(first)]
 
 
 def neighbours(report: Report, styles: Styles) -> list[Neighbours]:
@@ -100,10 +100,10 @@ def neighbours(report: Report, styles: Styles) -> list[Neighbours]:
         result = report.results[ref]
         subject, metadata = result.task.subject, result.metadata
         share = next(value for name, value in metadata["values"].items() if name.startswith("memorisation"))
-        title = styles.name(subject["recipe"], subject["seed"], subject["ema"])
-        color = styles.recipes.index(subject["recipe"])
+        title = styles.name(*subject.training, subject.ema)
+        color = styles.recipes.index(subject.recipe)
         ratios = metadata["neighbours"]["ratios"]
-        found.append(Neighbours(title, color, _embedded(png, subject["epoch"]), share, metadata["n"], metadata["extractor"], ratios[0]))
+        found.append(Neighbours(title, color, _embedded(png, subject.epoch), share, metadata["n"], metadata["extractor"], ratios[0]))
     return found
 
 
@@ -111,8 +111,8 @@ def _dataset(report: Report, styles: Styles, name: str, results: list[Result], s
     columns: dict[tuple[str, int, str], dict[int, Result]] = {}
     for result in results:
         subject = result.task.subject
-        columns.setdefault((subject["recipe"], subject["seed"], subject["ema"]), {})[subject["epoch"]] = result
-    wanted = sorted({result.task.subject["epoch"] for result in results})
+        columns.setdefault((*subject.training, subject.ema), {})[subject.epoch] = result
+    wanted = sorted({result.task.subject.epoch for result in results})
     epochs = [e for e in wanted if any(r.task.ref in shown for found in columns.values() for epoch, r in found.items() if epoch == e)]
     kept = {who: found for who, found in columns.items() if any(result.task.ref in shown for result in found.values())}
     strips = [
@@ -151,8 +151,8 @@ def _fitting(report: Report, styles: Styles, results: list[Result]) -> set[Ref]:
     """The samples whose pictures fit: evenly spaced epochs, the last among them; where few are left, of fewer seeds and averages."""
     if not results:
         return set()
-    epochs = sorted({result.task.subject["epoch"] for result in results}, reverse=True)
-    variants = list(dict.fromkeys(styles.variant(result.task.subject["seed"], result.task.subject["ema"]) for result in results))
+    epochs = sorted({result.task.subject.epoch for result in results}, reverse=True)
+    variants = list(dict.fromkeys(styles.variant(result.task.subject.seed, result.task.subject.ema) for result in results))
     size = {r.task.ref: len(report.grids.get(r.task.ref, b"")) + len(report.interpolations.get(r.task.ref, b"")) for r in results}
     longest = [stride for stride in range(1, len(epochs) + 1) if len(epochs[::stride]) >= min(FEW, len(epochs))]
     choices = [(stride, len(variants)) for stride in longest]
@@ -162,8 +162,8 @@ def _fitting(report: Report, styles: Styles, results: list[Result]) -> set[Ref]:
         chosen = {
             result.task.ref
             for result in results
-            if result.task.subject["epoch"] in epochs[::stride]
-            and styles.variant(result.task.subject["seed"], result.task.subject["ema"]) in variants[:number]
+            if result.task.subject.epoch in epochs[::stride]
+            and styles.variant(result.task.subject.seed, result.task.subject.ema) in variants[:number]
         }
         if sum(size[ref] for ref in chosen) <= BUDGET:
             return chosen
@@ -171,4 +171,4 @@ def _fitting(report: Report, styles: Styles, results: list[Result]) -> set[Ref]:
 
 
 def _datasets(results: list[Result]) -> list[str]:
-    return list(dict.fromkeys(result.task.subject["dataset"] for result in results))
+    return list(dict.fromkeys(result.task.subject.dataset for result in results))

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
-
-from pydantic import ValidationError
 
 from edm2core.config import Recipe
-from edm2core.config.settings import ReferenceSettings
 from edm2core.plan.manifest import Ref
+from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report, Result
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
-from edm2core.report.results import Row, higher_is_better, is_probe, label, rank
+from edm2core.report.results import Row, best_of, higher_is_better, label, rank
 
 MOST_NARROW = 3  # metrics side by side with all that is to be said of each value
 
@@ -95,58 +92,21 @@ class Table:
         return len(self.columns) > MOST_NARROW
 
 
-def recipes(report: Report) -> dict[str, Recipe]:
-    """The recipes of the plan, put together from its tasks, in the plan's order."""
-    sections: dict[str, dict[str, Any]] = {}
-    for result in report.results.values():
-        name = result.task.subject.get("recipe")
-        if name is None:
-            continue
-        recipe = sections.setdefault(name, {"name": name})
-        settings = result.task.settings
-        snapshot = report.snapshot(result)
-        data = report.input(snapshot, "data") if snapshot else None
-        if snapshot and data:
-            recipe["data"] = data.task.settings
-            recipe |= {section: snapshot.task.settings[section] for section in ("network", "diffusion", "training")}
-            if start := report.input(snapshot, "start"):
-                recipe["start"] = {"checkpoint": start.task.settings["source"], "epoch": start.task.settings["epoch"]}
-        if result.task.stage == "sample" and not result.task.subject.get("recheck"):
-            before = recipe.get("sample", {"ema": [], "draws": 0})
-            emas = [*before["ema"], *(ema for ema in settings["ema"] if ema not in before["ema"])]
-            recipe["sample"] = {k: v for k, v in settings.items() if k != "draw"} | {
-                "ema": emas,
-                "draws": max(before["draws"], settings["draw"] + 1),
-            }
-        if result.task.stage == "metrics" and (reference := report.input(result, "reference")) and "origin" in reference.task.settings:
-            recipe["reference"] = {name: reference.task.settings[name] for name in ReferenceSettings.model_fields}
-        if result.task.stage == "probe":
-            recipe["probe"] = settings
-    found = {}
-    for name, values in sections.items():
-        try:
-            found[name] = Recipe.model_validate(values)
-        except ValidationError:  # a plan of a version whose settings are not known here
-            continue
-    return found
-
-
 def tables(report: Report, rows: dict[Row, Result]) -> list[Table]:
     """One table a data set, in the plan's order."""
-    known = recipes(report)
     lines: dict[tuple[str, int, str], Line] = {}
     for result in report.results.values():
         subject = result.task.subject
-        if "recipe" not in subject:
+        if not subject.recipe:
             continue
-        who = (subject["recipe"], subject["seed"], subject.get("ema", ""))
-        lines.setdefault(who, Line(subject["dataset"], *who))
+        who = (*subject.training, subject.ema)
+        lines.setdefault(who, Line(subject.dataset, *who))
     looked_at = {who[:2] for who in lines if who[2]}
     lines = {who: line for who, line in lines.items() if who[2] or who[:2] not in looked_at}
     for line in lines.values():
         _cost(report, line)
         for column, found in _columns(rows, line).items():
-            line.cells[column] = _cell(report, line, column, found, known.get(line.recipe))
+            line.cells[column] = _cell(report, line, column, found, report.plan.recipes.get(line.recipe))
     for line in lines.values():
         _mark_undone(report, line, {c for other in lines.values() if other.dataset == line.dataset for c in other.cells})
     return [_table(name, [line for line in lines.values() if line.dataset == name], rows) for name in _datasets(report)]
@@ -163,14 +123,14 @@ def _mark_undone(report: Report, line: Line, columns: set[Column]) -> None:
 def _state(report: Report, line: Line, epoch: int, column: Column) -> str:
     """Why a value is not there: the state of the tasks that should have made it."""
     stages = ("probe",) if is_probe(column.metric) else ("sample", "metrics")
-    who = {"recipe": line.recipe, "seed": line.seed, "ema": line.ema, "epoch": epoch}
-    states = [r.outcome.state for r in report.undone if r.task.stage in stages and who.items() <= r.task.subject.items()]
+    undone = [r for r in report.undone if r.task.stage in stages and r.task.subject.epoch == epoch]
+    states = [r.outcome.state for r in undone if (*r.task.subject.training, r.task.subject.ema) == line.who]
     return "failed" if "failed" in states else states[-1] if states else ""
 
 
 def _epochs(report: Report, line: Line) -> list[int]:
     subjects = [result.task.subject for result in report.results.values()]
-    return sorted({s["epoch"] for s in subjects if (s.get("recipe"), s.get("seed")) == (line.recipe, line.seed)})
+    return sorted({s.epoch for s in subjects if s.training == (line.recipe, line.seed)})
 
 
 def _columns(rows: dict[Row, Result], line: Line) -> dict[Column, dict[Row, Result]]:
@@ -188,9 +148,7 @@ def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], 
         values.setdefault(row.epoch or 0, []).append(row.value or 0.0)
         errors.setdefault(row.epoch or 0, []).append(row.error)
     means = {epoch: fmean(v) for epoch, v in sorted(values.items())}
-    higher = higher_is_better(column.metric)
-    choose = max if higher else min
-    best = choose(means, key=lambda epoch: means[epoch])
+    best = best_of(column.metric, means)
     epochs = _epochs(report, line)
     last = epochs[-1]
     return Cell(
@@ -203,7 +161,7 @@ def _cell(report: Report, line: Line, column: Column, found: dict[Row, Result], 
         beside(recipe, column.metric, best, protocol(report, next(iter(found.values())), column.metric)) if recipe else None,
         _mean_error(errors[best]),
         next((row.deviation for row in found if row.epoch == best), None),
-        None if higher or len(values[best]) < 2 else min(values[best]),
+        None if higher_is_better(column.metric) or len(values[best]) < 2 else min(values[best]),
         _results_at(found, best),
         _results_at(found, last),
         tuple(result.task.ref for row, result in found.items() if row.epoch == best and row.value == min(values[best])),
@@ -231,14 +189,14 @@ def least_of_draws(table: Table) -> dict[tuple[Column, int], list[tuple[Line, Ce
 
 
 def _cost(report: Report, line: Line) -> None:
-    own = [r for r in report.results.values() if (r.task.subject.get("recipe"), r.task.subject.get("seed")) == (line.recipe, line.seed)]
+    own = [r for r in report.results.values() if r.task.subject.training == (line.recipe, line.seed)]
     snapshots = {s.task.ref: s for r in own if (s := report.snapshot(r)) and s.manifest}  # which other recipes of a sweep may share
-    done = sorted(snapshots.values(), key=lambda r: r.task.subject["epoch"])
+    done = sorted(snapshots.values(), key=lambda r: r.task.subject.epoch)
     if not done:
         return
     last = done[-1]
     line.parameters = last.metadata.get("parameters")
-    line.epochs = last.task.subject["epoch"]
+    line.epochs = last.task.subject.epoch
     line.images = last.metadata.get("images_seen")
     line.seconds = last.provenance.get("seconds")
     line.processes = last.provenance.get("world_size", 1)
@@ -251,11 +209,10 @@ def _table(dataset: str, lines: list[Line], rows: dict[Row, Result]) -> Table:
     for column in columns:
         bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}
         if len(bests) > 1:
-            choose = max if higher_is_better(column.metric) else min
-            leaders[column] = choose(bests, key=lambda who: bests[who])
+            leaders[column] = best_of(column.metric, bests)
     pixels = [row for row in rows if row.metric == "pixel_accuracy" and row.dataset == dataset]
     return Table(dataset, columns, lines, pixels, leaders)
 
 
 def _datasets(report: Report) -> list[str]:
-    return list(dict.fromkeys(r.task.subject["dataset"] for r in report.results.values() if "recipe" in r.task.subject))
+    return list(dict.fromkeys(r.task.subject.dataset for r in report.results.values() if r.task.subject.recipe))

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
 from edm2core.addresses import shown
 from edm2core.config import Recipe
-from edm2core.config.fields import is_keyed
+from edm2core.config.settings import DiagnosticsSettings
+from edm2core.config.words import flattened
 from edm2core.plan.keys import key_of
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import trajectory_ref
+from edm2core.plan.tasks import training_title, trajectory_ref
 from edm2core.plan.versions import EVERYWHERE
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, distinct, rows
-from edm2core.report.summary import recipes
 
 Curve = list[dict[str, Any]]
 
@@ -65,9 +63,9 @@ def tracked(report: Report, run: str, live: Mapping[Ref, Curve]) -> list[Tracked
     groups: dict[tuple[Ref, str], dict[Ref, Result]] = {}
     for result in report.results.values():
         if snapshot := report.snapshot(result):
-            group = groups.setdefault((trajectory_ref(snapshot.task), result.task.subject["recipe"]), {})
+            group = groups.setdefault((trajectory_ref(snapshot.task), result.task.subject.recipe), {})
             group |= {snapshot.task.ref: snapshot, result.task.ref: result}  # a sweep's recipes may share snapshots
-    known, found, again = recipes(report), rows(report), rows(report, rechecks=True)
+    known, found, again = report.plan.recipes, rows(report), rows(report, rechecks=True)
     return [
         _tracked(report, run, trajectory, recipe, list(group.values()), known.get(recipe), found, again, live.get(trajectory, []))
         for (trajectory, recipe), group in groups.items()
@@ -86,13 +84,14 @@ def _tracked(
     live: Curve,
 ) -> Tracked:
     subject, done = group[0].task.subject, [result for result in group if result.manifest]
-    who = {"recipe": name, "seed": str(subject["seed"]), "dataset": str(subject["dataset"])}
-    settings = dict(_flat(recipe)) if recipe else {}
-    parameters = who | {name: _text(value) for name, (value, keyed) in settings.items() if keyed}
+    who = {"recipe": name, "seed": str(subject.seed), "dataset": subject.dataset}
+    # Diagnostics change no value that is logged, so that what is looked into makes no other identity.
+    settings = flattened(recipe.model_copy(update={"diagnostics": DiagnosticsSettings()})) if recipe else {}
+    parameters = who | {name: _text(value) for name, (value, keyed) in settings.items() if keyed and name != "name"}
     parameters |= _digests(report, group)
     refs = {result.task.ref for result in group}
     own, fresh = ({row: result for row, result in some.items() if result.task.ref in refs} for some in (found, again))
-    last = max((result for result in done if result.task.ref in report.curves), key=lambda r: r.task.subject["epoch"], default=None)
+    last = max((result for result in done if result.task.ref in report.curves), key=lambda r: r.task.subject.epoch, default=None)
     curve, measured = _curve(last, report, live), [*_measured(own, group), *_measured(fresh, group, "recheck/")]
     protocols = {f"edm2.protocol.{row.metric}": row.protocol for row in own}
     tags = {f"edm2.setting.{name}": _text(value) for name, (value, keyed) in settings.items() if not keyed} | protocols
@@ -100,7 +99,7 @@ def _tracked(
     tags |= {"edm2.trajectory": trajectory.key, "edm2.code_version": ", ".join(distinct(done, "code_version"))}
     return Tracked(
         key_of("tracked", 1, parameters, {"store": report.store, "trajectory": trajectory.key, "versions": _versions(group)}),
-        f"{name} · seed {subject['seed']}",
+        training_title(name, subject.seed),
         parameters,
         tags,
         (*curve, *measured),
@@ -117,16 +116,6 @@ def _versions(group: list[Result]) -> str:
         for stage in ("sample", "metrics", "probe")
     }
     return " ".join(f"{stage} {', '.join(map(str, sorted(versions)))}" for stage, versions in made.items())
-
-
-def _flat(settings: BaseModel, prefix: str = "", keyed: bool = True) -> Iterator[tuple[str, tuple[Any, bool]]]:
-    """Every setting by its dotted name, with whether it decides results."""
-    for name, field in type(settings).model_fields.items():
-        value, decides = getattr(settings, name), keyed and is_keyed(field)
-        if isinstance(value, BaseModel):
-            yield from _flat(value, f"{prefix}{name}.", decides)
-        elif f"{prefix}{name}" != "name":
-            yield f"{prefix}{name}", (value, decides)
 
 
 def _text(value: Any) -> str:
@@ -183,7 +172,7 @@ def _extractor(report: Report, result: Result) -> str:
 def _set(result: Result) -> tuple[Any, ...]:
     """Results that differ from one another in the draw alone have the same."""
     subject = result.task.subject
-    return result.task.stage, result.task.inputs.get("extractor"), subject.get("epoch"), subject.get("ema"), bool(subject.get("recheck"))
+    return result.task.stage, result.task.inputs.get("extractor"), subject.epoch, subject.ema, subject.recheck
 
 
 def _measured(found: Mapping[Row, Result], group: list[Result], prefix: str = "") -> Iterator[Point]:
@@ -217,7 +206,7 @@ def _data(report: Report, snapshot: Result | None) -> Data | None:
         return None
     manifest = data.manifest
     digest = hashlib.sha256(manifest.dumps()).hexdigest()
-    return Data(str(data.task.subject["dataset"]), digest, f"{report.store}/{manifest.ref.folder}/{manifest.attempt}")
+    return Data(data.task.subject.dataset, digest, f"{report.store}/{manifest.ref.folder}/{manifest.attempt}")
 
 
 def _reference(report: Report, result: Result) -> dict[str, Any]:
@@ -228,7 +217,7 @@ def _reference(report: Report, result: Result) -> dict[str, Any]:
     return {
         "title": manifest.title,
         "result": str(manifest.ref),
-        "epoch": result.task.subject.get("epoch"),
+        "epoch": result.task.subject.epoch if result.task.subject.recipe else None,
         "location": f"{report.store}/{manifest.ref.folder}/{manifest.attempt}",
         "manifest_sha256": hashlib.sha256(manifest.dumps()).hexdigest(),
         "files": {name: {"sha256": file.sha256, "bytes": file.size} for name, file in sorted(manifest.files.items())},

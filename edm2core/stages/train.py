@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from edm2core.diffusion.trainer import Trainer, averaged_weights
 from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, average_ref, snapshot_ref, trajectory_ref
+from edm2core.plan.tasks import Task, average_ref, snapshot_ref, snapshot_title, trajectory_ref
 from edm2core.provenance.origin import code_version, describe
 from edm2core.provenance.science import ACCEPT, UNKNOWN, brief, same, science_of, sciences_of
 from edm2core.snapshots import files as snapshot
@@ -301,8 +302,8 @@ class Training:
             {**self.task.settings, "epoch": epoch},
             self.task.inputs,
             snapshot_ref(self.trajectory, epoch).key,
-            self._title(epoch),
-            {**self.task.subject, "epoch": epoch},
+            snapshot_title(self.task.whose, epoch),
+            replace(self.task.subject, epoch=epoch),
         )
         numbers = {"trajectory": self.trajectory.key, "parameters": self._parameters(), **counts}
         if start := self.inputs.get("start"):
@@ -317,14 +318,14 @@ class Training:
             part = f"average/{name}/"
             weights = {k.removeprefix(part): v for k, v in averages.result().items() if k.startswith(part)}
             safetensors.torch.save_file(packed(weights), out / weights_file(name))
-        key, who = average_ref(self.trajectory, epoch).key, self.task.title.rsplit(" · ", 1)[0]
+        key = average_ref(self.trajectory, epoch).key
         task = Task(
             "average",
             self.task.version,
             {**self.task.settings, "epoch": epoch},
             self.task.inputs,
             key,
-            f"{who} · stored averages at epoch {epoch}",
+            f"{self.task.whose} · stored averages at epoch {epoch}",
         )
         self._commit(task, out, {"trajectory": self.trajectory.key, "bits": THREE_BYTES}, curve)
 
@@ -360,12 +361,8 @@ class Training:
             begin = max([self.trainer.began_at, *(earlier * steps for earlier in self.committed if earlier < epoch)])
             part = {"done": row["step"] - begin, "total": epoch * steps - begin, "eta_s": round((epoch * steps - row["step"]) * pace)}
             speed = {"target": epoch, "steps_per_epoch": steps, "seconds_per_step": pace}
-            emit("progress", task=self._title(epoch), **part, **speed, **row)
+            emit("progress", task=snapshot_title(self.task.whose, epoch), **part, **speed, **row)
         self.clock = now, seen, row["step"]
-
-    def _title(self, epoch: int) -> str:
-        """Of the task whose result is the snapshot at `epoch`."""
-        return f"{self.task.title.rsplit(' · ', 1)[0]} · train to epoch {epoch}"
 
     def _row(self, row: dict[str, Any]) -> None:
         self.curve.append(row)

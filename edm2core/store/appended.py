@@ -6,10 +6,11 @@ They are recorded when a run ends, and compared with the beginning of each file,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.plan.manifest import FileRecord
+from edm2core.plan.tasks import Task
 from edm2core.store.averages import trainings
 from edm2core.store.base import Store
 from edm2core.store.plans import read_plan
@@ -42,7 +43,7 @@ def accept_appended(store: Store, run: str, *paths: str) -> None:
 
 def _paths(store: Store, run: str) -> list[str]:
     try:
-        tasks = read_plan(store, run).parsed()
+        tasks: Sequence[Task] = read_plan(store, run).plan
     except (MissingError, IntegrityError):
         tasks = []
     folders = [f"runs/{run}/events/", f"runs/{run}/logs/", *(f"{ref.scratch}/tensorboard/" for ref in trainings(tasks))]

@@ -100,12 +100,12 @@ def _accept(store: Store, run: str, *paths: str) -> str:
 
 def _summarise(store: Store, run: str) -> str:
     try:
-        plan = read_plan(store, run)
+        found = read_plan(store, run)
     except (IntegrityError, MissingError):
         return "Its plan is damaged too: run its experiment again."
     ages = [entry.age_s for entry in store.list(f"runs/{run}/") if entry.path != summary_path(run)]
     data = {name: store.read(f"runs/{run}/{name}") for name in ("experiment.yaml", "plan.json") if store.stat(f"runs/{run}/{name}")}
-    made = summarise(run, plan.name, plan.tasks, time.time() - max(ages, default=0.0), data)
+    made = summarise(run, found.name, found.plan, time.time() - max(ages, default=0.0), data)
     quiet_s = min(ages, default=0.0)
     write(store, replace(made, ended=time.time() - quiet_s) if quiet_s > FRESH_S else made)
     return "Made anew from its plan; `edm2 report` adds what its report says."

@@ -267,9 +267,9 @@ class _Kept:
 def _plan(store: Store, run: str) -> list[Task] | IntegrityError:
     """A run's tasks, or why what it needs is not known; a plan without a digest, of an earlier version, verifies by its tasks' keys."""
     try:
-        plan = read_plan(store, run)
-        tasks = plan.parsed()
-        if plan.sealed or not (changed := unverified(tasks)):
+        found = read_plan(store, run)
+        tasks = list(found.plan)
+        if found.sealed or not (changed := unverified(tasks)):
             return tasks
         return IntegrityError(f"The plan of {run} has been changed since it was written: {changed[0].ref} is not that task's key.")
     except MissingError:

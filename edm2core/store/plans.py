@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edm2core.errors import EdmError, IntegrityError, MissingError
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.sealed import is_sealed, sealed, unseal
@@ -21,21 +21,19 @@ class Recorded:
     """A run's plan as it was recorded; `absent`: the metrics that it leaves out, by their name in results, and why."""
 
     name: str
-    tasks: list[dict[str, Any]]
+    plan: Plan
     absent: dict[str, str]
     sealed: bool  # whether its digest was there, and right
-
-    def parsed(self) -> list[Task]:
-        return [Task.from_json(task) for task in self.tasks]
 
 
 def plan_path(run: str) -> str:
     return f"runs/{run}/plan.json"
 
 
-def write_plan(store: Store, run: str, name: str, tasks: list[dict[str, Any]], absent: Mapping[str, str]) -> bytes:
+def write_plan(store: Store, run: str, name: str, tasks: Iterable[Task], absent: Mapping[str, str]) -> bytes:
     """Record a run's plan; the bytes that were written."""
-    data = sealed({"name": name, "absent": dict(absent), "tasks": tasks})
+    plan = Plan.of(tasks)
+    data = sealed({"name": name, "absent": dict(absent), "recipes": plan.stored_recipes(), "tasks": [task.to_json() for task in plan]})
     store.write(plan_path(run), data)
     return data
 
@@ -46,9 +44,8 @@ def read_plan(store: Store, run: str) -> Recorded:
     try:
         data = store.read(plan_path(run))
         values = unseal(data, EARLIER)
-        found = Recorded(str(values["name"]), list(values["tasks"]), dict(values.get("absent", {})), is_sealed(data))
-        found.parsed()
-        return found
+        plan = Plan.parse(values["tasks"], values.get("recipes"))
+        return Recorded(str(values["name"]), plan, dict(values.get("absent", {})), is_sealed(data))
     except MissingError:
         raise
     except EdmError as error:

@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ from edm2core.errors import EdmError, InputError, IntegrityError, MissingError, 
 from edm2core.events import emit
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import key_of
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.appended import record_appended
@@ -148,16 +149,16 @@ def _wait_for_gc(store: Store, say: Callable[[str], None]) -> None:
 
 
 def open_run(
-    store: Store, experiment: Experiment, tasks: list[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
+    store: Store, experiment: Experiment, tasks: Plan, absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
 ) -> Run:
     """The run of this experiment, recorded in the store: see `record`."""
     run = Run(run_id(experiment, tasks), store)
-    record(run, experiment.name, experiment.text, [task.to_json() for task in tasks], absent, say)
+    record(run, experiment.name, experiment.text, tasks, absent, say)
     return run
 
 
 def record(
-    run: Run, name: str, experiment: str, tasks: list[dict[str, Any]], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
+    run: Run, name: str, experiment: str, tasks: Sequence[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
 ) -> None:
     """Write what was asked into the run's folder: the experiment file's text, the plan and which metrics it leaves out for what reason, and
     a summary of it.
@@ -171,9 +172,7 @@ def record(
     _wait_for_gc(run.store, say)
 
 
-def add_tasks(
-    run: Run, name: str, tasks: list[dict[str, Any]], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
-) -> None:
+def add_tasks(run: Run, name: str, tasks: Sequence[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting) -> None:
     """Write the plan of a run that goes on, with the tasks that were added to it; what else its record says stays, such as its start.
 
     What the plan needs is safe from its return on, as with `record`.
@@ -183,7 +182,7 @@ def add_tasks(
     _wait_for_gc(run.store, say)
 
 
-def run_id(experiment: Experiment, tasks: list[Task]) -> str:
+def run_id(experiment: Experiment, tasks: Sequence[Task]) -> str:
     """The experiment's name and a hash of its plan."""
     return f"{experiment.name}-{key_of('run', 1, {}, {str(t.ref): '' for t in tasks})[:6]}"
 
@@ -199,17 +198,17 @@ def find_run(address: str, store: str) -> Run:
     return run
 
 
-def load_plan(store: Store, run: str) -> tuple[str, list[Task]]:
-    """The name and the tasks of a recorded run.
+def load_plan(store: Store, run: str) -> tuple[str, Plan]:
+    """The name and the plan of a recorded run.
 
     Raises InputError naming the runs there are, IntegrityError for a plan that cannot be read.
     """
     _must_exist(Run(run, store))
     try:
-        plan = read_plan(store, run)
+        found = read_plan(store, run)
     except MissingError as error:
         raise IntegrityError(f"The plan of {run} is missing.", where=error.where, do_next=MEND_PLAN) from None
-    return plan.name, plan.parsed()
+    return found.name, found.plan
 
 
 def load_absent(run: Run) -> dict[str, str]:

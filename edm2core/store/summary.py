@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.plan.manifest import FileRecord, Ref
+from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 from edm2core.store.plans import plan_path, read_plan
 from edm2core.store.sealed import read_sealed, sealed
@@ -74,15 +75,16 @@ class Listed:
         return self.summary.id
 
 
-def summarise(run: str, name: str, tasks: Iterable[Mapping[str, Any]], asked: float, files: Mapping[str, bytes]) -> Summary:
-    """The summary of a plan, its tasks as they stand in JSON."""
+def summarise(run: str, name: str, tasks: Iterable[Task], asked: float, files: Mapping[str, bytes]) -> Summary:
+    """The summary of a plan."""
     tasks = list(tasks)
 
-    def values(of: str) -> tuple[Any, ...]:
-        return tuple(dict.fromkeys(task["subject"][of] for task in tasks if task["subject"].get(of) is not None))
-
-    epochs = tuple(sorted(values("epoch")))
-    return Summary(run, name, len(tasks), values("recipe"), values("dataset"), values("seed"), epochs, asked, files=records_of(files))
+    trained = [task.subject for task in tasks if task.subject.recipe]
+    recipes = tuple(dict.fromkeys(subject.recipe for subject in trained))
+    seeds = tuple(dict.fromkeys(subject.seed for subject in trained))
+    datasets = tuple(dict.fromkeys(task.subject.dataset for task in tasks if task.subject.dataset))
+    epochs = tuple(sorted({subject.epoch for subject in trained}))
+    return Summary(run, name, len(tasks), recipes, datasets, seeds, epochs, asked, files=records_of(files))
 
 
 def records_of(files: Mapping[str, bytes]) -> dict[str, FileRecord]:
@@ -137,7 +139,7 @@ def list_one(store: Store, run: str) -> Listed | None:
         return Listed(summary, "damaged" if trouble else _state(summary, done), done, trouble)
     nothing = summary or Summary(run, run, 0, (), (), (), (), 0.0)
     try:
-        plan = read_plan(store, run)
+        found = read_plan(store, run)
     except MissingError:
         if summary is None and not trouble:
             return None  # only logs, or somebody's own folder
@@ -145,8 +147,8 @@ def list_one(store: Store, run: str) -> Listed | None:
     except IntegrityError as error:
         return Listed(nothing, "damaged", None, error.what)
     ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
-    summary = summary or summarise(run, plan.name, plan.tasks, time.time() - max(ages, default=0.0), {})
-    done = sum(present(store, [task.ref for task in plan.parsed()]))
+    summary = summary or summarise(run, found.name, found.plan, time.time() - max(ages, default=0.0), {})
+    done = sum(present(store, [task.ref for task in found.plan]))
     fresh = summary.ended is None and min(ages, default=0.0) < FRESH_S
     state = "running" if fresh and done < summary.tasks else _state(summary, done)
     return Listed(summary, "damaged" if trouble else state, done, trouble)

@@ -155,7 +155,7 @@ def manifest_of(
         digests,
         attempt,
         files,
-        {**task.subject, **metadata},
+        {**task.subject.to_json(), **metadata},
         {**provenance, **_code(task.stage, store)},
     )
 

@@ -8,7 +8,7 @@ import click
 
 from components.launcher.profile import load_profile
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.store import check_address
 from edm2core.store.runs import run_id
 from pipelines.cli.options import PATH, accept_code_option, cluster_option, experiment_argument, store_option

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import click
 
@@ -12,7 +11,8 @@ from edm2core.config.fields import average_name, weights_file
 from edm2core.diffusion.posthoc import MOST_ERROR
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.plan.tasks import ema_task
+from edm2core.plan.subject import Subject
+from edm2core.plan.tasks import ema_task, training_title
 from edm2core.store import find_store
 from edm2core.store.averages import Mixture, mixture
 from edm2core.store.base import Store
@@ -39,8 +39,9 @@ def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, st
     asked = []
     for where, manifest in (found for address in snapshots for found in _snapshots(address, store)):
         for name in names:
+            subject = Subject.parse({key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")})
             found = mixture(where, manifest, float(name))
-            title = f"{manifest.title.rpartition(' · ')[0]} · EMA {name} at epoch {manifest.metadata['epoch']}"
+            title = f"{training_title(subject.recipe, subject.seed)} · EMA {name} at epoch {manifest.metadata['epoch']}"
             share = _rounding_share(where, manifest, found)
             rounded = f"rounding {found.rounding:.1e} of the weights" + (f", {share:.2%} of the way to them" if share is not None else "")
             exact = f"profile error {found.mix.error:.2%}, from {len(found.stored) + 1} epochs' averages; {rounded}"
@@ -48,7 +49,6 @@ def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, st
             if not force:
                 found.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}", share)
             insisted = max(found.mix.error, share or 0.0) > MOST_ERROR
-            subject: dict[str, Any] = {key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")}
             asked.append((where, ema_task(manifest.ref, float(name), title, subject, force=insisted)))
     for where, task in asked:
         made = do_task(task, where, "ema", console)

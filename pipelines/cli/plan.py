@@ -12,7 +12,7 @@ from rich.table import Table
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import Plan, plan
 from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
@@ -79,7 +79,7 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     )
 
 
-def _tasks(tasks: list[Task], there: set[Ref]) -> Table:
+def _tasks(tasks: Plan, there: set[Ref]) -> Table:
     table = Table("", "task", "key", box=None, pad_edge=False)
     for task in tasks:
         done = task.ref in there
@@ -87,13 +87,13 @@ def _tasks(tasks: list[Task], there: set[Ref]) -> Table:
     return table
 
 
-def _costs(tasks: list[Task], there: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) -> Table:
+def _costs(tasks: Plan, there: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) -> Table:
     """A line for each stage, and their sum."""
     table = Table("stage", box=None, pad_edge=False)
     for name in ("tasks", "to do", "PFLOP", "kept", "GPU hours", "still"):
         table.add_column(name, justify="right")
     stages = list(dict.fromkeys(task.stage for task in tasks))
-    for stage, own in [*((stage, [t for t in tasks if t.stage == stage]) for stage in stages), ("all", tasks)]:
+    for stage, own in [*((stage, [t for t in tasks if t.stage == stage]) for stage in stages), ("all", list(tasks))]:
         left = [task for task in own if task.ref not in there]
         all_costs = [costs[task.ref] for task in own]
         row = (_sum(cost.flops for cost in all_costs), _sum(cost.stored for cost in all_costs))

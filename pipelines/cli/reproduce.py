@@ -35,13 +35,13 @@ def command(result: str, experiment: bool, store: str) -> None:
         return
     text = where.read(f"runs/{run}/experiment.yaml").decode()
     made = manifest.provenance
-    click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in manifest.measured.items()))
+    click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in manifest.measured.items() if value is not None))
     click.echo(f"# recorded in {where.uri}/{manifest.ref.manifest}, made on {made.get('device', 'an unknown device')}")
     if text.startswith("# edm2 "):  # not an experiment's: of a command
         click.echo("\n".join([_checkout(made, where), f".venv/bin/{text[2:].strip()}"]))
         return
     file = f"{run}.yaml"
-    only = "" if task.subject.get("recheck") else f" --only {manifest.ref}"  # which snapshot is the best is known only after the others
+    only = "" if task.subject.recheck else f" --only {manifest.ref}"  # which snapshot is the best is known only after the others
     click.echo(f"edm2 reproduce {shlex.quote(f'{where.uri}/{manifest.ref.folder}')} --experiment > {shlex.quote(file)}")
     click.echo(_checkout(made, where))
     click.echo(f".venv/bin/edm2 run {shlex.quote(file)} --store again{only}")

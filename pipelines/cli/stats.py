@@ -14,7 +14,7 @@ from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
 from edm2core.paths import located
 from edm2core.plan.experiment import Experiment, complete
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.registry import INCEPTIONS, WEIGHTS
 from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option

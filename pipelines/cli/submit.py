@@ -13,7 +13,8 @@ import click
 from components.launcher.profile import load_profile
 from edm2core.errors import EdmError
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests

@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,10 +25,12 @@ from components.kubeflow import component
 from components.launcher.job import cores
 from components.launcher.profile import MlflowProfile, Profile
 from components.record.begin import MISSING
-from components.record.plan_parameter import Packed, named, trajectories, who
+from components.record.plan_parameter import Packed, named
 from edm2core.errors import InputError
+from edm2core.metrics.names import short_names
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from pipelines.inputs.sources import absent
 from pipelines.kubeflow.workflow_size import MOST, Size, size_of
@@ -68,7 +70,7 @@ class Package:
     """A compiled package, all of an experiment or a part of it."""
 
     part: str  # such as "2 of 3"; empty if it is all
-    tasks: list[Task]
+    tasks: Plan
     spec: dict[str, Any]
     platforms: dict[str, Any]
     size: Size
@@ -80,7 +82,7 @@ class Package:
         file.write_text(yaml.safe_dump_all(documents, allow_unicode=True), encoding="utf-8")
 
 
-def compile(tasks: list[Task], experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str) -> list[Package]:
+def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str) -> list[Package]:
     """The packages of a plan: one, or several where the Workflow of one would be larger than Kubernetes takes.
 
     Several are split by trajectory, and a trajectory that is too large for one by epochs. Each is a run of Kubeflow's with the same `run`
@@ -88,7 +90,7 @@ def compile(tasks: list[Task], experiment: Experiment, run_id: str, profile: Pro
     or under kfp.local in its own process. Raises InputError where the tasks of a single epoch are too many.
     """
 
-    def made(tasks: list[Task], part: str) -> Package | None:
+    def made(tasks: Plan, part: str) -> Package | None:
         for shape in SHAPES:
             pipeline = _Compiler(tasks, experiment, run_id, profile, store_uri, part, shape).pipeline()
             spec, platforms = MessageToDict(pipeline.pipeline_spec), MessageToDict(pipeline.platform_spec)
@@ -102,7 +104,7 @@ def compile(tasks: list[Task], experiment: Experiment, run_id: str, profile: Pro
                 break
         return None
 
-    parts = [tasks]
+    parts = [plan]
     while True:
         packages = [made(part, f"{number} of {len(parts)}" if len(parts) > 1 else "") for number, part in enumerate(parts, 1)]
         found = [package for package in packages if package is not None]
@@ -118,9 +120,9 @@ def compile(tasks: list[Task], experiment: Experiment, run_id: str, profile: Pro
         parts = [half for part, package in zip(parts, packages, strict=True) for half in ([part] if package else halves(part))]
 
 
-def halves(tasks: list[Task]) -> list[list[Task]]:
+def halves(plan: Plan) -> list[Plan]:
     """A plan as two: half of its trajectories each, or, of one trajectory, half of its epochs. What both need is in both."""
-    blocks = _blocks(tasks)
+    blocks = _blocks(plan)
     trained = list(dict.fromkeys(trajectory for trajectory, _ in blocks))
     by: list[Any] = trained if len(trained) > 1 else list(blocks)
     groups = [by[: (len(by) + 1) // 2], by[(len(by) + 1) // 2 :]]
@@ -128,25 +130,24 @@ def halves(tasks: list[Task]) -> list[list[Task]]:
     parts = []
     for group in groups:
         own = [task for (trajectory, epoch), block in blocks.items() if {trajectory, (trajectory, epoch)} & set(group) for task in block]
-        needed = {ref for task in own for ref in task.needs} - inside
-        shared = [task for task in tasks if task.ref not in inside]
-        while more := {ref for task in shared if task.ref in needed for ref in task.needs} - needed:
-            needed |= more
+        needed = {task.ref for task in plan.standing_on(own)}
+        shared = [task for task in plan if task.ref not in inside]
         first = group is groups[0]  # which also gets what nothing needs, such as the probe of raw pixels
-        parts.append([task for task in shared if task.ref in needed or (first and not _needed(task, tasks))] + own)
+        chosen = [task for task in shared if task.ref in needed or (first and not _needed(task, plan))] + own
+        parts.append(replace(plan, tasks=tuple(chosen)))
     return parts
 
 
-def _blocks(tasks: list[Task]) -> dict[tuple[Ref, int], list[Task]]:
+def _blocks(plan: Plan) -> dict[tuple[Ref, int], list[Task]]:
     """The tasks of each trajectory's each epoch."""
     blocks: dict[tuple[Ref, int], list[Task]] = {}
-    for ref, group in trajectories(tasks).items():
+    for ref, group in plan.trajectories().items():
         for task in group:
-            blocks.setdefault((ref, task.subject["epoch"]), []).append(task)
+            blocks.setdefault((ref, task.subject.epoch), []).append(task)
     return blocks
 
 
-def _needed(task: Task, tasks: list[Task]) -> bool:
+def _needed(task: Task, tasks: Iterable[Task]) -> bool:
     return any(task.ref in other.needs for other in tasks)
 
 
@@ -154,14 +155,14 @@ class _Compiler:
     """Turns tasks into Kubeflow's: `pipeline` builds the root from `_trajectory` and `_add`."""
 
     def __init__(
-        self, tasks: list[Task], experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str, part: str, shape: Shape
+        self, tasks: Plan, experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str, part: str, shape: Shape
     ) -> None:
         self.tasks, self.experiment, self.run_id, self.profile, self.store_uri = tasks, experiment, run_id, profile, store_uri
         self.part, self.shape = part, shape
         self.made: dict[str, BaseComponent] = {}
 
     def pipeline(self) -> BaseComponent:
-        groups = trajectories(self.tasks)
+        groups = self.tasks.trajectories()
         self.inside = {task.ref for group in groups.values() for task in group}
         nested = {ref: self._trajectory(group) for ref, group in groups.items()}  # Kubeflow wants them built before they are used
         if self.profile and self.profile.kfp.max_parallel:
@@ -181,13 +182,13 @@ class _Compiler:
             with dsl.ExitHandler(last, name=self.experiment.name):
                 plan = first.outputs["plan"]
                 channels: Channels = {}
-                names = named(shared)
+                names = named(self.tasks, shared)
                 done = {task.ref: self._add(task, names[task.ref], "", plan, channels) for task in shared}
                 begun: list[PipelineTask] = []
                 for flag, (ref, group) in zip(flags, groups.items(), strict=True):
                     artifacts = {name: channels[need] for name, need in self._needs(group).items()}
-                    made = nested[ref](of=who(group), plan=plan, missing=first.outputs[flag], **artifacts)
-                    made.set_display_name(who(group)).set_caching_options(False)
+                    made = nested[ref](of=group[0].whose, plan=plan, missing=first.outputs[flag], **artifacts)
+                    made.set_display_name(group[0].whose).set_caching_options(False)
                     made.after(*[done[need] for need in _needs(group).values()])
                     if parallel and len(begun) >= parallel:
                         made.after(begun[-parallel])
@@ -203,14 +204,14 @@ class _Compiler:
 
     def _trajectory(self, group: list[Task]) -> BaseComponent:
         """A trajectory's trainings, one after the other, and what looks at each snapshot; skipped unless something is `missing`."""
-        names = named(group)
+        names = named(self.tasks, group)
         looks = self._looks(group, names)
 
         def trajectory(of: str, plan: str, missing: str, *artifacts: PipelineChannel) -> None:
             channels: Channels = dict(zip(self._needs(group).values(), artifacts, strict=True))
             made: dict[Ref, PipelineTask] = {}
             for task in group:
-                if task.stage == "snapshot" or task.subject["epoch"] not in looks:
+                if task.stage == "snapshot" or task.subject.epoch not in looks:
                     made[task.ref] = self._add(task, names[task.ref], of, plan, channels)
                     made[task.ref].after(*[made[ref] for ref in task.after if ref in made])
             for epoch, look in looks.items():
@@ -219,7 +220,7 @@ class _Compiler:
                 made_look.set_display_name(f"ep {epoch}").set_caching_options(False)
 
         parameters = [_parameter(name, str) for name in ("of", "plan", "missing")]
-        return _pipeline(_name(who(group)), trajectory, [*parameters, *self._artifacts(group)])
+        return _pipeline(_name(group[0].whose), trajectory, [*parameters, *self._artifacts(group)])
 
     def _there(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
         """A trajectory in a DAG that others may wait for: what waits for a skipped one is never run."""
@@ -227,16 +228,16 @@ class _Compiler:
 
         def there(of: str, plan: str, missing: str, *artifacts: PipelineChannel) -> None:
             inside = trajectory(of=of, plan=plan, missing=missing, **dict(zip(needs, artifacts, strict=True)))
-            inside.set_display_name(who(group)).set_caching_options(False)
+            inside.set_display_name(group[0].whose).set_caching_options(False)
 
         parameters = [_parameter(name, str) for name in ("of", "plan", "missing")]
-        return _pipeline(_name(who(group)), there, [*parameters, *self._artifacts(group)])
+        return _pipeline(_name(group[0].whose), there, [*parameters, *self._artifacts(group)])
 
     def _looks(self, group: list[Task], names: Mapping[Ref, str]) -> dict[int, BaseComponent]:
         """A DAG for each epoch, of what looks at its snapshot; none where that is one task alone."""
         if not self.shape.by_epoch:
             return {}
-        epochs = dict.fromkeys(task.subject["epoch"] for task in group)
+        epochs = dict.fromkeys(task.subject.epoch for task in group)
         return {epoch: self._one_look(look, names, epoch) for epoch in epochs if len(look := _look(group, epoch)) > 1}
 
     def _one_look(self, look: list[Task], names: Mapping[Ref, str], epoch: int) -> BaseComponent:
@@ -252,7 +253,7 @@ class _Compiler:
         in_pod = self.profile is None or self.profile.in_task_pod(task.stage)
         read = {name: ref for name, ref in task.inputs.items() if ref in channels}
         inputs = {name: RESULT[ref.stage][1] for name, ref in read.items()}
-        called = {"values": _measured(name)} if task.stage == "metrics" else {}
+        called = {"values": _measured(self.tasks, task)} if task.stage == "metrics" else {}
         component = self._component(task.stage, "compute" if in_pod else "control", inputs, called)
         made = component(task=name, of=of, plan=plan, **{name: channels[ref] for name, ref in read.items()})
         made.set_display_name(name).set_caching_options(False)
@@ -324,14 +325,14 @@ class _Compiler:
         return self.made.setdefault(json.dumps([*command, image, *arguments, list(gives)]), dsl.container_component(shape))
 
 
-def _measured(name: str) -> str:
+def _measured(plan: Plan, task: Task) -> str:
     """What the artifact of a task that measures samples is called, such as FID or FD_KID."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", name.split(" · ")[1].partition("(")[0]).strip("_")
+    return re.sub(r"[^A-Za-z0-9]+", "_", short_names(plan.measured(task)))
 
 
 def _look(group: list[Task], epoch: int) -> list[Task]:
     """What looks at a trajectory's snapshot of that epoch."""
-    return [task for task in group if task.stage != "snapshot" and task.subject["epoch"] == epoch]
+    return [task for task in group if task.stage != "snapshot" and task.subject.epoch == epoch]
 
 
 def _skip_all(spec: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import asdict
 from importlib import resources
@@ -128,11 +127,10 @@ def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
     latest: dict[tuple[Any, ...], tuple[int, str, str, Manifest]] = {}
     for each in view.tasks:
         subject = each.task.subject
-        if each.task.stage == "sample" and each.manifest and "grid.png" in each.manifest.files and not subject.get("draw"):
-            who = (subject.get("recipe"), subject.get("seed"), subject.get("ema"))
-            epoch = int(subject.get("epoch") or 0)
-            if who not in latest or latest[who][0] < epoch:
-                latest[who] = (epoch, re.sub(r" · samples.*", "", each.task.title), each.manifest.path("grid.png"), each.manifest)
+        if each.task.stage == "sample" and each.manifest and "grid.png" in each.manifest.files and not subject.draw:
+            who = (*subject.training, subject.ema)
+            if who not in latest or latest[who][0] < subject.epoch:
+                latest[who] = (subject.epoch, each.task.title, each.manifest.path("grid.png"), each.manifest)
     return [found[1:] for found in latest.values()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from components.report.write import read_outcomes
 from edm2core.errors import EdmError, IntegrityError, MissingError
 from edm2core.events import MARK, numbers, parse, readable
 from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.report import Outcome
 from edm2core.store.base import Entry, Store
@@ -87,7 +88,7 @@ class Look:
         self.store = store
         self._keep_s = LOCAL_S if getattr(store, "root", None) is not None else REMOTE_S
         self._kept: dict[Hashable, tuple[float, Any]] = {}
-        self._plans: dict[str, tuple[bytes, list[Task], dict[Ref, Ref]]] = {}
+        self._plans: dict[str, tuple[bytes, Plan, dict[Ref, Ref]]] = {}
         self._locks: dict[Hashable, threading.Lock] = {}
 
     def runs(self) -> list[Listed]:
@@ -182,7 +183,7 @@ class Look:
                     return TaskView(task, "running", reason, progress=Progress(share, numbers(event)), log=True)
         return TaskView(task, "running", reason, log=bool(logs))
 
-    def _logs(self, run: str, tasks: list[Task], entries: list[Entry], works: set[Ref]) -> dict[Ref, list[Entry]]:
+    def _logs(self, run: str, tasks: Sequence[Task], entries: list[Entry], works: set[Ref]) -> dict[Ref, list[Entry]]:
         """The files with what each task's job printed, oldest first; all snapshots of a training have one job."""
         by_folder: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -205,7 +206,7 @@ class Look:
             data = data.partition(b"\n")[2]
         return data.decode(errors="replace")
 
-    def _plan(self, run: str) -> tuple[list[Task], dict[Ref, Ref]]:
+    def _plan(self, run: str) -> tuple[Plan, dict[Ref, Ref]]:
         """A run's tasks, and what each is worked on as, which is slow to find and is kept while the plan is the same."""
         path = f"runs/{run}/plan.json"
         try:

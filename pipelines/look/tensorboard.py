@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from edm2core.errors import IntegrityError
 from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store.base import Store
 from edm2core.store.results import load
@@ -23,7 +24,7 @@ class Boards:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
-        self._plans: dict[str, tuple[int, list[Task]]] = {}  # with the size of the file, which a plan that grew changes
+        self._plans: dict[str, tuple[int, Plan]] = {}  # with the size of the file, which a plan that grew changes
         self._names: dict[Ref, str] = {}  # of snapshots' tasks: the folder of their training
         self._shown: set[Ref] = set()
         self._writers: dict[str, Any] = {}
@@ -46,7 +47,7 @@ class Boards:
         for writer in self._writers.values():
             writer.close()
 
-    def _all_plans(self) -> Iterator[list[Task]]:
+    def _all_plans(self) -> Iterator[Plan]:
         """The tasks of every run whose plan can be read: one that cannot must not hide the others."""
         for run in self._store.folders("runs/"):
             entry = self._store.stat(f"runs/{run}/plan.json")
@@ -59,12 +60,12 @@ class Boards:
                     continue
             yield self._plans[run][1]
 
-    def _trainings(self, tasks: list[Task]) -> dict[Ref, str]:
+    def _trainings(self, tasks: Plan) -> dict[Ref, str]:
         found: dict[Ref, str] = {}
         for task in tasks:
             if task.stage == "snapshot":
                 ref = trajectory_ref(task)
-                found[ref] = f"{task.subject['recipe']}-seed{task.subject['seed']}-{ref.key[:6]}".replace("/", "-")
+                found[ref] = f"{task.subject.recipe}-seed{task.subject.seed}-{ref.key[:6]}".replace("/", "-")
                 self._names[task.ref] = found[ref]
         return found
 
@@ -78,17 +79,18 @@ class Boards:
                 path.write_bytes(self._store.read(entry.path))  # in place, as TensorBoard keeps the file open and reads on
         return count
 
-    def _evaluate(self, tasks: list[Task]) -> None:
+    def _evaluate(self, tasks: Plan) -> None:
         """Show the results of metrics and probes that are new, by epoch."""
-        by_ref = {task.ref: task for task in tasks}
-        new = [task for task in tasks if task.stage in ("metrics", "probe") and task.ref not in self._shown and "epoch" in task.subject]
+        new = [task for task in tasks if task.stage in ("metrics", "probe") and task.ref not in self._shown and task.subject.recipe]
         for task, manifest in zip(new, each(self._store, self._manifest, new), strict=True):
-            name = self._names.get(_snapshot(task, by_ref))
+            snapshot = tasks.snapshot_of(task)
+            name = self._names.get(snapshot.ref) if snapshot else None
             if manifest is None or name is None:
                 continue
             self._shown.add(task.ref)
-            for metric, value in _values(manifest).items():
-                self._write(f"{name}/evaluation", f"{metric}{_variant(task)}", value, int(task.subject["epoch"]), manifest)
+            for metric, value in manifest.measured.items():
+                if value is not None:
+                    self._write(f"{name}/evaluation", f"{metric}{_variant(task)}", value, task.subject.epoch, manifest)
 
     def _manifest(self, task: Task) -> Manifest | None:
         try:
@@ -108,28 +110,12 @@ class Boards:
         self._writers[name].add_event(event)
 
 
-def _snapshot(task: Task, by_ref: dict[Ref, Task]) -> Ref:
-    """The snapshot task that a result stands on, through its samples or a mixed average."""
-    while task.stage != "snapshot":
-        below = task.inputs.get("samples") or task.inputs.get("snapshot")
-        if below is None or below not in by_ref:
-            return task.ref
-        task = by_ref[below]
-    return task.ref
-
-
-def _values(manifest: Manifest) -> dict[str, float]:
-    metadata = manifest.metadata
-    values = metadata.get("values") or {name: metadata[name] for name in ("probe_accuracy",) if name in metadata}
-    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-
-
 def _variant(task: Task) -> str:
     """What tells results of the same metric and epoch apart."""
     subject = task.subject
     parts = [
-        f"EMA {subject['ema']}" if subject.get("ema", "fixed") != "fixed" else "",
-        f"draw {subject['draw']}" if subject.get("draw") else "",
-        "again" if subject.get("recheck") else "",
+        f"EMA {subject.ema}" if subject.ema not in ("", "fixed") else "",
+        f"draw {subject.draw}" if subject.draw else "",
+        "again" if subject.recheck else "",
     ]
     return "".join(f" · {part}" for part in parts if part)

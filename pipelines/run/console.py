@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +31,7 @@ SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]"
 class View:
     """Shows tasks as they start, go on and end."""
 
-    def __init__(self, tasks: list[Task], console: Console, remaining: Remaining) -> None:
+    def __init__(self, tasks: Sequence[Task], console: Console, remaining: Remaining) -> None:
         self._console, self._tasks, self._remaining = console, {task.ref for task in tasks}, remaining
         self._lock = threading.Lock()
         self._running: dict[Ref, Task] = {}
@@ -52,7 +53,7 @@ class View:
         if self._live:
             self._live.stop()
 
-    def add(self, tasks: list[Task]) -> None:
+    def add(self, tasks: Sequence[Task]) -> None:
         """More tasks than it began with."""
         with self._lock:
             self._tasks |= {task.ref for task in tasks}

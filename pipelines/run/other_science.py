@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.provenance.origin import code_version
 from edm2core.provenance.science import ACCEPT, brief, same, science_of
@@ -52,9 +54,9 @@ def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -
     return found
 
 
-def accepting(tasks: Sequence[Task]) -> list[Task]:
+def accepting(plan: Plan) -> Plan:
     """The tasks as they are recorded and given to those that train, where other science is accepted."""
-    return [Task(**{**vars(task), "accept_code": True}) if task.stage == "snapshot" else task for task in tasks]
+    return replace(plan, tasks=tuple(replace(task, accept_code=task.stage == "snapshot") for task in plan))
 
 
 def refuse(found: Sequence[Continued], store: Store) -> None:

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,8 @@ from edm2core.addresses import redacted
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import Plan, plan
+from edm2core.plan.tasks import Task
 from edm2core.provenance.made_by import made_by
 from edm2core.report import Outcome, RunInfo, collect
 from edm2core.report.recheck import rechecks
@@ -57,7 +59,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     experiment, server = load_experiment(path), MlflowServer.named()
     tasks, left_out = plan(experiment, resolve(experiment)), absent(experiment)
     if only:
-        tasks = _standing_on(tasks, only, path)
+        tasks = replace(tasks, tasks=tuple(_standing_on(tasks, only, path)))
     store = open_store(place.store)
     if not train_again:
         refuse(gone(tasks, store), store)
@@ -77,7 +79,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     backend = place.backend(record)
     stop = threading.Event()
 
-    def costs(of: list[Task]) -> dict[Ref, Estimate]:
+    def costs(of: Sequence[Task]) -> dict[Ref, Estimate]:
         return estimates(of, lambda ref: load(store, ref))
 
     remaining = Remaining(tasks, costs(tasks), place.jobs)
@@ -117,8 +119,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
 
     def write_so_far() -> None:
         known = dict(outcomes)
-        there = [*tasks]
-        write_report(record, experiment.name, there, _reported(record, there, known), command, running=True)
+        write_report(record, experiment.name, tasks, _reported(record, tasks, known), command, running=True)
 
     live = LiveReport(write_so_far)
     console.print(f"report, while it runs: {store.uri}/{record.folder}/report.html", soft_wrap=True, markup=False)
@@ -129,8 +130,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
             if experiment.recheck and not only and not stop.is_set():
                 done = [task for task in tasks if outcomes[task.ref].state in ("done", "reused")]
                 again = rechecks(collect(experiment.name, done, store, RunInfo()), experiment.recheck)
-                tasks = [*tasks, *again]
-                add_tasks(record, experiment.name, [task.to_json() for task in tasks], left_out, say)
+                tasks = replace(tasks, tasks=(*tasks, *again))
+                add_tasks(record, experiment.name, tasks, left_out, say)
                 view.add(again)
                 remaining.add(again, costs(tasks))
                 with view:
@@ -151,24 +152,19 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     return record
 
 
-def _standing_on(tasks: list[Task], only: str, path: Path) -> list[Task]:
+def _standing_on(plan: Plan, only: str, path: Path) -> list[Task]:
     """The task of that address and all that it needs, in the plan's order."""
-    by_name = {str(task.ref): task for task in tasks}
+    by_name = {str(task.ref): task for task in plan}
     if only not in by_name:
         raise InputError(
             f"The plan of {path} has no result {only}.",
             where="--only",
             do_next="`edm2 plan` lists those it has. Where settings, data or the code's version differ, so do keys.",
         )
-    wanted, found = [by_name[only]], set[Ref]()
-    while wanted:
-        task = wanted.pop()
-        found.add(task.ref)
-        wanted += [by_name[str(ref)] for ref in task.needs if ref not in found]
-    return [task for task in tasks if task.ref in found]
+    return plan.standing_on([by_name[only]])
 
 
-def _reported(record: Run, tasks: list[Task], outcomes: dict[Ref, TaskChange]) -> dict[Ref, Outcome]:
+def _reported(record: Run, tasks: Sequence[Task], outcomes: dict[Ref, TaskChange]) -> dict[Ref, Outcome]:
     logs = {task.ref: _log_of(record, task) for task in tasks if task.ref in outcomes and outcomes[task.ref].state == "failed"}
     why = {"waiting": NEVER_BEGUN}
     return {ref: Outcome(o.state, str(o.error or why.get(o.state, "")), logs.get(ref, "")) for ref, o in outcomes.items()}
@@ -182,7 +178,7 @@ def _log_of(record: Run, task: Task) -> str:
     return f"{record.store.uri}/{pods}" if any(record.store.list(f"{pods}/")) else ""
 
 
-def _raise_failures(record: Run, tasks: list[Task], outcomes: dict[Ref, TaskChange]) -> None:
+def _raise_failures(record: Run, tasks: Sequence[Task], outcomes: dict[Ref, TaskChange]) -> None:
     failed = [(task, error) for task in tasks if (error := outcomes[task.ref].error) is not None]
     if not failed:
         return

@@ -34,7 +34,7 @@ def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
 def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console) -> list[Manifest]:
     """Do the tasks one after the other, or find them done; all stand in the run of that id."""
     run = Run(run_id, store)
-    record(run, run_id, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", [task.to_json() for task in tasks], {})
+    record(run, run_id, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", tasks, {})
     place = Here(store.uri, 1, 1)
     bring_here(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
     backend = place.backend(run)

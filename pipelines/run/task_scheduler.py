@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -28,7 +28,7 @@ class TaskChange:
 
 
 def run_tasks(
-    tasks: list[Task],
+    tasks: Sequence[Task],
     work: Callable[[Task], bool],
     slots: int,
     stop: threading.Event,
@@ -73,7 +73,7 @@ def run_tasks(
     return outcomes
 
 
-def time_left(tasks: list[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int) -> float:
+def time_left(tasks: Sequence[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int) -> float:
     """Seconds until the last task ends, if `run_tasks` goes on from here: `running` tasks take so much longer, the others `seconds`."""
     by_ref = {task.ref: task for task in tasks}
     height, now, done = _heights(tasks), 0.0, set(ended)
@@ -99,7 +99,7 @@ def time_left(tasks: list[Task], ended: Set[Ref], running: Mapping[Ref, float], 
     return now
 
 
-def _next(ready: list[Task], running: list[Task], begun: set[Ref], height: Mapping[Ref, int], slots: int) -> list[Task]:
+def _next(ready: list[Task], running: Sequence[Task], begun: set[Ref], height: Mapping[Ref, int], slots: int) -> list[Task]:
     """The ready tasks that begin now, in their order; their trajectories are added to those that have begun."""
     chosen: list[Task] = []
     for task in sorted(ready, key=lambda t: (not _begun(t, begun), -height[t.ref])):
@@ -120,7 +120,7 @@ def _outcome(work: Callable[[Task], bool], task: Task) -> TaskChange:
         return TaskChange("failed", error, time.monotonic() - begun)
 
 
-def _fits(task: Task, running: list[Task], slots: int) -> bool:
+def _fits(task: Task, running: Sequence[Task], slots: int) -> bool:
     if len(running) < slots:
         return True
     evaluations = sum(other.stage != "snapshot" for other in running)
@@ -131,7 +131,7 @@ def _begun(task: Task, begun: set[Ref]) -> bool:
     return task.stage == "snapshot" and trajectory_ref(task) in begun
 
 
-def _heights(tasks: list[Task]) -> dict[Ref, int]:
+def _heights(tasks: Sequence[Task]) -> dict[Ref, int]:
     """How many tasks, one after the other, still follow each task; training counts for more than looking at it."""
     users: dict[Ref, list[Task]] = {task.ref: [] for task in tasks}
     for task in tasks:

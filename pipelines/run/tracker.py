@@ -10,6 +10,7 @@ from typing import Any
 from components.report.mlflow_server import MlflowServer
 from edm2core.errors import EdmError
 from edm2core.plan.manifest import Ref
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.report import Outcome, RunInfo, collect
 from edm2core.report.tracked import tracked
@@ -25,7 +26,7 @@ class Tracker:
 
     def __init__(self, server: MlflowServer, name: str, record: Run, tasks: Iterable[Task], say: Callable[[str], None]) -> None:
         self._server, self._name, self._record, self._say = server, name, record, say
-        self._tasks = list(tasks)
+        self._plan = Plan.of(tasks)
         self._live: dict[Ref, list[dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._news, self._closing = threading.Event(), threading.Event()
@@ -48,7 +49,7 @@ class Tracker:
 
     def close(self, tasks: Iterable[Task], outcomes: Mapping[Ref, Outcome]) -> None:
         """Log how the run ended, and wait for that, not for long."""
-        self._tasks, self._outcomes = list(tasks), outcomes
+        self._plan, self._outcomes = Plan.of(tasks), outcomes
         self._closing.set()
         self._news.set()
         self._thread.join(LAST_S)
@@ -71,7 +72,7 @@ class Tracker:
         try:
             with self._lock:
                 live = {ref: list(rows) for ref, rows in self._live.items()}
-            report = collect(self._name, self._tasks, self._record.store, RunInfo(self._outcomes), pictures=False)
+            report = collect(self._name, self._plan, self._record.store, RunInfo(self._outcomes), pictures=False)
             self._server.log(self._name, tracked(report, self._record.id, live), ended=ended)
         except Exception as error:  # a tracker's trouble is never the experiment's
             words = (

@@ -33,7 +33,8 @@ from components.launcher.profile import Profile, load_profile
 from components.launcher.spec import spec_of
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store import Store, open_store
 from edm2core.store.runs import Run
 

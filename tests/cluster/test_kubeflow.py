@@ -18,7 +18,7 @@ from components.launcher.job import run_label
 from components.launcher.profile import load_profile
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.store import Store, open_store
 from edm2core.store.results import load, verify
 from edm2core.store.runs import run_id

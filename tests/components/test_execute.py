@@ -14,7 +14,8 @@ from components.launcher.local import LocalBackend
 from components.launcher.spec import JobSpec, Status, spec_of
 from edm2core.errors import EdmError, Interrupted
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store import Store, open_store
 from edm2core.store.leases import acquire
 

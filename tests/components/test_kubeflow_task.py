@@ -20,7 +20,8 @@ from components.record.plan_parameter import Packed, put, wisher
 from components.report.finish import finish
 from components.workflow_owner import workflow_of
 from edm2core.plan.experiment import Experiment, load_experiment
-from edm2core.plan.tasks import Task, plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import Store, open_store
 from edm2core.store.runs import Run, open_run
 from edm2core.store.wanted import want

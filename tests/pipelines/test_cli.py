@@ -306,7 +306,7 @@ def test_leases_that_can_go_are_one_line_of_gc(edm2: Edm2, tmp_path: Path) -> No
 def test_logs_of_a_reused_task_are_those_of_the_run_that_did_it_and_an_empty_answer_is_none(edm2: Edm2, tmp_path: Path) -> None:
     store, task = LocalStore(tmp_path / "store"), Task("metrics", 1, {}, {}, "k", "C · FD at epoch 1")
     for name in ("first", "second"):
-        record(Run(name, store), name, "", [task.to_json()], {})
+        record(Run(name, store), name, "", [task], {})
     code, printed = edm2("logs", "second", "--store", "store", "--task", "FD")
     assert code == 2
     assert "Nothing is kept of what “C · FD at epoch 1” printed: not begun yet." in printed

@@ -6,7 +6,8 @@ import yaml
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import network_cost
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from pipelines.estimate import GPUS, UTILISATION, Estimate, estimates
 
 DIGESTS = {"data:cifar10/E": "md5:" + "0" * 32, "data:digits/C": "builtin:digits", "inception": "sha256:6726825d"}

@@ -7,7 +7,7 @@ import pytest
 
 from components.launcher.profile import load_profile
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.store.runs import run_id
 from pipelines.estimate import GPUS, estimates
 from pipelines.inputs.sources import resolve

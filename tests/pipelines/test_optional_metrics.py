@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.registry import WEIGHT_FILES
 from edm2core.store import open_store
 from edm2core.store.runs import load_absent, open_run

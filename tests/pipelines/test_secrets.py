@@ -24,7 +24,7 @@ from rich.console import Console
 
 from components.record.plan_parameter import Packed
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.store import open_store
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     """The demo as a finished run with its report."""
     fake = Fake(tmp_path_factory.mktemp("verified")).make()
     run = Run("demo-1", fake.store)
-    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(run, fake.name, fake.text, fake.tasks, {})
     write_report(run, fake.name, fake.tasks, {}, "edm2 run demo.yaml")
     run.end()
     return fake
@@ -110,7 +110,7 @@ def test_a_summary_that_cannot_be_read_is_named(made: Fake, capsys: pytest.Captu
 def test_a_report_that_is_being_written_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake = Fake(tmp_path).make(lambda task: task.stage == "probe")
     run = Run("demo-1", fake.store)
-    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(run, fake.name, fake.text, fake.tasks, {})
     write_report(run, fake.name, fake.tasks, {}, "")
     fake.store.write("runs/demo-1/report.html", b"newer")
     printed, error = verify(fake.store.uri, capsys)
@@ -139,7 +139,7 @@ def working(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     run = Run("demo-1", fake.store)
     snapshot, sample = fake.find("snapshot", recipe="digits/E", epoch=60), fake.find("sample", recipe="digits/E", epoch=60)
     trajectory = trajectory_ref(snapshot)
-    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(run, fake.name, fake.text, fake.tasks, {})
     run.log({"kind": "running", "task": str(snapshot.ref), "error": ""})
     run.log({"kind": "failed", "task": str(snapshot.ref), "error": "out of memory"})
     log = run.log_path(snapshot)
@@ -226,7 +226,7 @@ def test_whatever_kind_of_file_is_flipped_or_cut_is_found_named_and_mended(
             verify(store, capsys, "--drop")
             if name.endswith(("plan.json", "experiment.yaml")):  # which running the experiment again records anew
                 run = Run("demo-1", working.store)
-                record(run, working.name, working.text, [task.to_json() for task in working.tasks], {})
+                record(run, working.name, working.text, working.tasks, {})
                 run.end()
             elif name.endswith(REPORTS):
                 report_again(working)

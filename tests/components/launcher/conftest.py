@@ -11,7 +11,8 @@ import pytest
 
 from components.launcher.profile import Profile
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 
 PROFILE = {
     "name": "test",

@@ -15,7 +15,8 @@ from components.report.write import write_report
 from edm2core.errors import IntegrityError
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store import Store, open_store
 from edm2core.store.runs import Run, load_plan
 
@@ -53,9 +54,9 @@ def test_the_first_task_says_what_is_missing_of_which_trajectory(asked: Any, tmp
     assert "E · seed 0 · train to epoch 2" in Path(overview.path).read_text()
     assert load_plan(store, "x-1") == ("x", tasks)
     plan_there = read(found["plan"])
-    assert (plan_there.run, plan_there.store, list(plan_there.tasks)) == ("x-1", store.uri, tasks)
+    assert (plan_there.run, plan_there.store, plan_there.plan) == ("x-1", store.uri, tasks)
     for of, group in groups.items():
-        for ref, name in named(group).items():
+        for ref, name in named(tasks, group).items():
             assert plan_there.task(of, name).ref == ref
 
 

@@ -12,7 +12,7 @@ from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.trainer import Trainer
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.probe import Data, Fresh, Heads, Labelled, cells_of, denoiser_features
 from edm2core.snapshots import files as snapshot
 from edm2core.stages.sample import draw_images
@@ -71,7 +71,7 @@ def test_all_are_planned_beside_each_other_and_no_two_trainings_are_the_same(tmp
     (tmp_path / "e.yaml").write_text(f"name: all\nrecipes: [{', '.join(recipe_names())}]\nepochs: [1]\nmetrics: []\n")
     experiment = load_experiment(tmp_path / "e.yaml")
     tasks = plan(experiment, {f"data:{recipe.name}": recipe.data.digest or "builtin:digits" for recipe in experiment.recipes})
-    snapshots = {task.subject["recipe"]: task for task in tasks if task.stage == "snapshot"}
+    snapshots = {task.subject.recipe: task for task in tasks if task.stage == "snapshot"}
     assert list(snapshots) == recipe_names()
     assert len({task.key for task in snapshots.values()}) == len(snapshots)
     assert snapshots["paper/cifar10/G"].title == "paper/cifar10/G · seed 0 · train to epoch 1"

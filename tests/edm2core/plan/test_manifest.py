@@ -100,11 +100,12 @@ def test_a_manifest_is_the_same_read_or_just_made_and_without_its_digest_counts(
 @pytest.mark.parametrize(
     ("metadata", "measured"),
     [
-        ({"values": {"fd_digits": 1.5, "kid": None}, "n": 5}, {"fd_digits": 1.5}),
+        ({"values": {"fd_digits": 1.5, "kid": None}, "n": 5}, {"fd_digits": 1.5, "kid": None}),
+        ({"probe_accuracy": 90.0, "probe_accuracy_1pct": 60.0, "epoch": 3}, {"probe_accuracy": 90.0, "probe_accuracy_1pct": 60.0}),
         ({"probe_accuracy": 90.0, "cells": [1], "epoch": 3}, {"probe_accuracy": 90.0}),
         ({"epoch": 3}, {}),
         ({"values": "of another version"}, {}),
     ],
 )
-def test_what_was_measured_is_told_from_the_rest(metadata: dict[str, object], measured: dict[str, float]) -> None:
+def test_what_was_measured_is_told_from_the_rest(metadata: dict[str, object], measured: dict[str, float | None]) -> None:
     assert Manifest("metrics", 1, "k", "t", {}, {}, {}, "a", {}, metadata).measured == measured

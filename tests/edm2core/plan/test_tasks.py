@@ -12,7 +12,10 @@ from edm2core.config.settings import CalibrationSettings
 from edm2core.plan import versions
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, calibration_task, ema_task, own_key, plan, redrawn, trajectory_ref, unverified
+from edm2core.plan.plan import plan
+from edm2core.plan.subject import Subject
+from edm2core.plan.sweep import Swept
+from edm2core.plan.tasks import Task, calibration_task, ema_task, own_key, redrawn, trajectory_ref, unverified
 from edm2core.plan.versions import EVERYWHERE
 
 DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
@@ -87,7 +90,7 @@ def test_keys_of_each_metric_are_what_they_were(tmp_path: Path) -> None:
 
 
 def test_snapshots_of_a_trajectory_are_chained_and_share_its_key() -> None:
-    snapshots = [task for task in plan(load_experiment(DEMO), DIGITS) if task.stage == "snapshot" and task.subject["recipe"] == "digits/E"]
+    snapshots = [task for task in plan(load_experiment(DEMO), DIGITS) if task.stage == "snapshot" and task.subject.recipe == "digits/E"]
     assert len({trajectory_ref(task) for task in snapshots}) == 1
     assert [task.after for task in snapshots] == [(), (snapshots[0].ref,), (snapshots[1].ref,)]
     assert all(task.wanted == (10, 20, 40) for task in snapshots)
@@ -136,7 +139,7 @@ def test_an_average_that_no_snapshot_has_is_mixed_once_for_all_that_look_at_it(t
     assert [task.title for task in mixed] == ["C · seed 0 · EMA 0.075 at epoch 30", "C · seed 0 · EMA 0.075 at epoch 40"]
     for task in tasks:
         if task.stage in ("sample", "probe") and "snapshot" in task.inputs:
-            assert by_ref[task.inputs["snapshot"]].stage == ("ema" if task.subject["ema"] == "0.075" else "snapshot")
+            assert by_ref[task.inputs["snapshot"]].stage == ("ema" if task.subject.ema == "0.075" else "snapshot")
     assert len({task.title for task in tasks}) == len(tasks)
 
 
@@ -171,7 +174,7 @@ def test_a_swept_recipe_has_the_keys_of_one_with_that_value(tmp_path: Path) -> N
     assert {task.ref for task in single} < {task.ref for task in swept}
     titles = [task.title for task in swept if task.stage == "snapshot"]
     assert titles == ["C lr=0.001 · seed 0 · train to epoch 40", "C lr=0.002 · seed 0 · train to epoch 40"]
-    assert swept[-1].subject["sweep"] == {"of": "digits/C", "at": {"training.lr": 0.002}}
+    assert swept[-1].subject.sweep == Swept("digits/C", {"training.lr": 0.002})
 
 
 def test_a_setting_that_only_evaluates_is_swept_over_one_training(tmp_path: Path) -> None:
@@ -231,13 +234,13 @@ def every_kind(folder: Path) -> list[Task]:
     digests = {f"{what}:{recipe.name}": f"sha256:{7:064x}" for what in ("data", "start", "reference") for recipe in read.recipes}
     tasks = plan(read, {**digests, "inception": "sha256:6726825d", "dinov2": f"sha256:{8:064x}"})
     measured = next(task for task in tasks if task.stage == "metrics")
-    tasks += redrawn(next(task for task in tasks if task.ref == measured.inputs["samples"]), measured, draw=7)
+    tasks = [*tasks, *redrawn(next(task for task in tasks if task.ref == measured.inputs["samples"]), measured, draw=7)]
     made = {task.stage: task.ref for task in tasks if task.stage in ("extractor", "reference")}
     inputs = {**made, "data": tasks[0].ref}
     for held_to, source in ((CalibrationSettings(against="test"), ""), (CalibrationSettings(against="images", name="a"), "images.zip")):
         tasks.append(calibration_task(held_to, inputs, "cifar10", source, source and f"sha256:{9:064x}"))
     snapshot = next(task for task in tasks if task.stage == "snapshot")
-    return [*tasks, ema_task(snapshot.ref, 0.02, "an average", {}, force=True), *plan(load_experiment(DEMO), DIGITS)]
+    return [*tasks, ema_task(snapshot.ref, 0.02, "an average", Subject(), force=True), *plan(load_experiment(DEMO), DIGITS)]
 
 
 def test_every_task_verifies_by_its_own_record(tmp_path: Path) -> None:

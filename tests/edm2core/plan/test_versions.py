@@ -4,7 +4,7 @@ import pytest
 
 from edm2core.plan import versions
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.plan.versions import EVERYWHERE, Change, measures, version_of
 
 NOTHING: versions.TaskSettings = {}

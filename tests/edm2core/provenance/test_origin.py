@@ -11,7 +11,7 @@ import pytest
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest, diff_path
-from edm2core.plan.tasks import plan
+from edm2core.plan.plan import plan
 from edm2core.provenance.origin import MOST_CHANGES
 from edm2core.provenance.science import PACKAGE, science_of
 from edm2core.store import open_store

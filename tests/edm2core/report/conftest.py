@@ -17,7 +17,8 @@ from PIL import Image
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.provenance.science import science_of
 from edm2core.report import Report, RunInfo, collect
 from edm2core.store.local import LocalStore
@@ -75,7 +76,7 @@ class Fake:
         for name, data in _files(task, self.classes).items():
             (out / name).write_bytes(data)
         attempt = f"20250301T101500-{task.key[:8]}"
-        metadata = {**task.subject, **_metadata(task, self.tasks), **self.metadata.get(task.stage, {}), **(metadata or {})}
+        metadata = {**task.subject.to_json(), **_metadata(task, self.tasks), **self.metadata.get(task.stage, {}), **(metadata or {})}
         inputs = {name: str(ref) for name, ref in task.inputs.items()}
         files = upload_files(self.store, task.ref, attempt, out)
         made = Manifest(
@@ -87,17 +88,17 @@ class Fake:
         return collect(self.name, self.tasks, self.store, run or RunInfo(experiment=self.text))
 
     def find(self, stage: str, **subject: Any) -> Task:
-        return next(t for t in self.tasks if t.stage == stage and subject.items() <= t.subject.items())
+        return next(t for t in self.tasks if t.stage == stage and subject.items() <= t.subject.to_json().items())
 
 
 def by_several_sciences(fake: Fake, recipe: str) -> Fake:
     """All of it by this code's science, but of one recipe: its training went on under it after another's, its samples are another's."""
     for task in fake.tasks:
         metadata: dict[str, Any] = {}
-        if task.stage == "snapshot" and task.subject["recipe"] == recipe and task.subject["epoch"] > 20:
+        if task.stage == "snapshot" and task.subject.recipe == recipe and task.subject.epoch > 20:
             metadata["sciences"] = [{"from_step": 0, "science": OTHER}, {"from_step": 460, "science": science_of("snapshot")}]
         manifest = fake.commit(task, metadata)
-        other = task.stage == "sample" and task.subject["recipe"] == recipe
+        other = task.stage == "sample" and task.subject.recipe == recipe
         by = {"science": OTHER, "diff": DIFF} if other else {"science": science_of(task.stage)}
         fake.store.write(task.ref.manifest, replace(manifest, provenance={**manifest.provenance, **by}).dumps())
     return fake
@@ -147,17 +148,17 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Fake:
 def _quality(task: Task) -> float:
     """How bad the samples are: falls along the training, differs by recipe, seed and the width of the average."""
     subject = task.subject
-    ema = subject.get("ema", "fixed")
-    away = 0.0 if ema == "fixed" else 20 * abs(float(ema) - WIDTH[subject["recipe"][-1]]) - 0.2
-    return (1 + away) * LEVEL.get(subject["recipe"][-1], 0.9) * (0.12 + math.exp(-subject["epoch"] / 30)) * (1 + 0.03 * subject["seed"])
+    ema = subject.ema
+    away = 0.0 if ema == "fixed" else 20 * abs(float(ema) - WIDTH[subject.recipe[-1]]) - 0.2
+    return (1 + away) * LEVEL.get(subject.recipe[-1], 0.9) * (0.12 + math.exp(-subject.epoch / 30)) * (1 + 0.03 * subject.seed)
 
 
 def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
-    dataset = task.subject.get("dataset", "digits")
+    dataset = task.subject.dataset
     if task.stage == "prepare":
         return {"counts": {"train": TRAIN[dataset], "test": TEST[dataset]}, "warning": None}
     if task.stage == "snapshot":
-        epoch = task.subject["epoch"]
+        epoch = task.subject.epoch
         return {"parameters": PARAMETERS, "step": epoch * STEPS, "images_seen": epoch * TRAIN[dataset]}
     if task.stage == "ema":
         return {"error": 0.001}
@@ -188,7 +189,7 @@ def _metadata(task: Task, tasks: list[Task]) -> dict[str, Any]:
 
 def _inside(task: Task) -> dict[str, Any]:
     """Magnitudes that grow in C alone, and losses that fall with the noise."""
-    growth = task.subject["epoch"] / 10 if task.subject["recipe"].endswith("C") else 1.0
+    growth = task.subject.epoch / 10 if task.subject.recipe.endswith("C") else 1.0
     levels = [
         {"level": f"{part} {side}", "activation": growth * 8 / side, "weight": growth}
         for part, side in (("encoder", 8), ("encoder", 4), ("middle", 4), ("decoder", 4), ("decoder", 8))
@@ -207,7 +208,7 @@ def _inside(task: Task) -> dict[str, Any]:
 
 
 def _provenance(task: Task) -> dict[str, Any]:
-    seconds = {"snapshot": 1.1 * task.subject.get("epoch", 0), "sample": 6.3, "probe": 4.8}.get(task.stage, 1.7)
+    seconds = {"snapshot": 1.1 * task.subject.epoch, "sample": 6.3, "probe": 4.8}.get(task.stage, 1.7)
     return {
         "code_version": "0.1.0+4f2a9c1d77e0",
         "host": "workstation",
@@ -235,14 +236,14 @@ def _files(task: Task, classes: tuple[str, str, str]) -> dict[str, bytes]:
 
 
 def _curve(task: Task) -> bytes:
-    noise = np.random.default_rng(task.subject["seed"])
+    noise = np.random.default_rng(task.subject.seed)
     training, lines = task.settings["training"], []
-    for step in range(5, task.subject["epoch"] * STEPS + 1, 5):
+    for step in range(5, task.subject.epoch * STEPS + 1, 5):
         epoch = step / STEPS
         lr = training["lr"] * min(1, epoch / training["warmup_epochs"])
         if training["t_ref_epochs"]:
             lr /= math.sqrt(max(epoch / training["t_ref_epochs"], 1))
-        loss = LEVEL.get(task.subject["recipe"][-1], 0.9) * (0.2 + math.exp(-epoch / 6)) + noise.normal(0, 0.015)
+        loss = LEVEL.get(task.subject.recipe[-1], 0.9) * (0.2 + math.exp(-epoch / 6)) + noise.normal(0, 0.015)
         lines.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr, "images_per_s": 1300.0, "nonfinite": 0})
         lines[-1]["relative_update"] = lr / 10
         if step == 20 * STEPS:

@@ -68,15 +68,15 @@ def made(name: str) -> Made:
 
 
 def _late(task: Task) -> bool:
-    return task.subject.get("epoch") == 60
+    return task.subject.epoch == 60
 
 
 def _late_of_g(task: Task) -> bool:
-    return _late(task) and task.subject.get("recipe") == "digits/G"
+    return _late(task) and task.subject.recipe == "digits/G"
 
 
 def _samples_of_g(task: Task) -> bool:
-    return task.subject.get("recipe") == "digits/G" and task.stage in ("sample", "metrics")
+    return task.subject.recipe == "digits/G" and task.stage in ("sample", "metrics")
 
 
 def _outcomes(fake: Fake, info: RunInfo, **states: Outcome) -> RunInfo:
@@ -145,11 +145,11 @@ def _renamed(fake: Fake, info: RunInfo) -> RunInfo:
         replace(
             t,
             title=f"{HOSTILE} {t.title}",
-            subject={**t.subject, **({"recipe": f"{HOSTILE} {t.subject['recipe'][-1]}"} if "recipe" in t.subject else {})},
+            subject=replace(t.subject, recipe=f"{HOSTILE} {t.subject.recipe[-1]}") if t.subject.recipe else t.subject,
         )
         for t in fake.tasks
     ]
-    failed = next(task for task in fake.tasks if task.stage == "probe" and task.subject.get("epoch") == 60)
+    failed = next(task for task in fake.tasks if task.stage == "probe" and task.subject.epoch == 60)
     fake.classes = [HOSTILE, "two", UNREADABLE]
     fake.metadata = {
         "metrics": {"values": {HOSTILE: 3.0, "fd_digits": math.nan}},
@@ -226,7 +226,7 @@ SHAPES = {
     ),
     "never begun": Shape(without=lambda task: True),
     "nothing trained": Shape(without=lambda task: task.stage != "prepare"),
-    "one seed of two": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, without=lambda task: task.subject.get("seed") == 1),
+    "one seed of two": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, without=lambda task: task.subject.seed == 1),
     "damaged": Shape(after=_damaged),
     "not finite": Shape(metadata={"metrics": {"values": {"fd_digits": math.nan}}, "snapshot": {"nonfinite_steps": 3}}),
     "badly named": Shape(without=lambda task: True, after=_renamed),

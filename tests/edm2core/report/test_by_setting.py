@@ -11,7 +11,7 @@ from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.figures import Styles
 from edm2core.report.html import render
 from edm2core.report.results import rows
-from edm2core.report.summary import recipes, tables
+from edm2core.report.summary import tables
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -27,7 +27,7 @@ def test_each_recipe_is_a_line_over_the_values_at_its_last_epoch(another: Callab
     assert fd.title == "FD (digits features) by training.lr"
     assert fd.plot["layout"]["xaxis"]["type"] == "log"
     assert "By the swept setting" in render(report)
-    assert recipes(report)["digits/E lr=0.005"].training.lr == 0.005
+    assert report.plan.recipes["digits/E lr=0.005"].training.lr == 0.005
 
 
 def test_of_two_settings_each_has_its_figure_and_the_other_tells_lines_apart(another: Callable[..., Fake]) -> None:
@@ -43,8 +43,8 @@ def test_of_two_settings_each_has_its_figure_and_the_other_tells_lines_apart(ano
 def test_what_only_evaluates_is_compared_on_the_same_snapshots(another: Callable[..., Fake]) -> None:
     fake = another({", digits/E, digits/G": ""}, add="sweep: {sample.precision: [fp32, bf16]}\n", make=False)
     for task in fake.tasks:
-        halved = task.stage == "metrics" and task.subject["sweep"]["at"] == {"sample.precision": "bf16"}
-        fake.commit(task, {"values": {"fd_digits": 40.4 - task.subject["epoch"]}} if halved else None)
+        halved = task.stage == "metrics" and task.subject.sweep.at == {"sample.precision": "bf16"}
+        fake.commit(task, {"values": {"fd_digits": 40.4 - task.subject.epoch}} if halved else None)
     report = fake.report()
     found = rows(report)
     (fd,) = setting_figures(report, found, Styles.of(report))

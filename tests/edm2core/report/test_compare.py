@@ -112,7 +112,7 @@ def test_one_seed_is_no_claim(two: Two) -> None:
 
 
 def test_an_unfinished_experiment_says_so_and_shows_what_it_has(two: Two) -> None:
-    found = two({}, leave_out=lambda task: task.subject.get("epoch") == 60)
+    found = two({}, leave_out=lambda task: task.subject.epoch == 60)
     page = Page(render(found))
     assert "tasks have no result; what there is, is shown" in page.text
     assert "all 40 tasks are done" in page.text

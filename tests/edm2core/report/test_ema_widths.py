@@ -65,7 +65,7 @@ def test_the_page_says_which_width_is_best_and_how_exact_it_is(swept: Fake) -> N
 
 
 def test_averages_are_mixed_only_where_no_snapshot_has_them(swept: Fake) -> None:
-    mixed = {task.subject["ema"] for task in swept.tasks if task.stage == "ema"}
+    mixed = {task.subject.ema for task in swept.tasks if task.stage == "ema"}
     assert mixed == {"0.025", "0.075", "0.150"}
     report = swept.report()
     for result in report.results.values():

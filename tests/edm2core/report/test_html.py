@@ -155,7 +155,7 @@ def test_samples_drawn_before_there_were_interpolations_are_shown_without(demo: 
 
 
 def test_while_a_run_goes_on_the_slider_starts_where_pictures_are(fake: Fake) -> None:
-    fake.make(lambda task: task.subject.get("epoch") == 60)
+    fake.make(lambda task: task.subject.epoch == 60)
     page = Page(render(fake.report(RunInfo(running=True))))
     (slider,) = [a for tag, a in page.elements if tag == "input" and a.get("type") == "range" and a.get("id") != "confusion-slider"]
     assert slider["value"] == "1"
@@ -178,7 +178,7 @@ def test_hostile_names_stay_text(fake: Fake) -> None:
     fake.text = HOSTILE
     bad = fake.find("sample", recipe="digits/C", epoch=20)
     fake.tasks = [
-        replace(task, title=HOSTILE, subject={**task.subject, **({"recipe": HOSTILE} if "recipe" in task.subject else {})})
+        replace(task, title=HOSTILE, subject=replace(task.subject, recipe=HOSTILE) if task.subject.recipe else task.subject)
         for task in fake.tasks
     ]
     fake.metadata = {"metrics": {"values": {HOSTILE: 3.0}}}
@@ -195,9 +195,7 @@ def test_hostile_names_stay_text(fake: Fake) -> None:
 
 def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake: Fake) -> None:
     bad = fake.find("sample", recipe="digits/E", epoch=60)
-    fake.make(
-        lambda task: task.subject.get("recipe") == "digits/E" and task.subject.get("epoch") == 60 and task.stage in ("sample", "metrics")
-    )
+    fake.make(lambda task: task.subject.recipe == "digits/E" and task.subject.epoch == 60 and task.stage in ("sample", "metrics"))
     run = RunInfo({bad.ref: Outcome("failed", "No space left.", "runs/x/logs/7")}, command="edm2 run experiment.yaml")
     page = Page(render(fake.report(run)))
     assert "what was typed here: edm2 run experiment.yaml" in page.text

@@ -95,7 +95,7 @@ def test_every_mean_and_difference_leads_to_the_results_it_is_of(another: Callab
     page = render(fake.report())
     section = page[page.index("Over training seeds</h2>") : page.index('<section id="samples"')]
     for task in fake.tasks:
-        if task.stage in ("metrics", "probe") and task.subject.get("recipe"):
+        if task.stage in ("metrics", "probe") and task.subject.recipe:
             assert section.count(f'href="../../{task.ref.manifest}"') == 1 + 2  # its recipe's mean, and two differences
     assert "2 seeds (" in section
     assert "· n = 2000" in section

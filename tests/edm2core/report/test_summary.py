@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edm2core.plan.plan import earlier_recipes
 from edm2core.plan.tasks import Task
 from edm2core.report import Outcome, RunInfo
 from edm2core.report.results import rows
-from edm2core.report.summary import Cell, Line, Table, least_of_draws, recipes, tables
+from edm2core.report.summary import Cell, Line, Table, least_of_draws, tables
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -62,7 +63,7 @@ def test_a_failed_last_epoch_shows_as_failed_not_as_an_earlier_value(fake: Fake)
 
 
 def test_a_recipe_without_any_value_says_why(fake: Fake) -> None:
-    fake.make(lambda task: task.stage == "metrics" and task.subject.get("recipe") == "digits/G")
+    fake.make(lambda task: task.stage == "metrics" and task.subject.recipe == "digits/G")
     cell = _cell(_line(_table(fake), "digits/G"), "fd_digits")
     assert (cell.best, cell.state) == (None, "missing")
 
@@ -114,4 +115,4 @@ def test_cost_is_that_of_the_latest_snapshot(demo: Fake) -> None:
 
 def test_recipes_put_together_from_the_plan_are_the_experiments(another: Callable[..., Fake]) -> None:
     fake = another({"steps: 18": 'steps: 18, draws: 2, ema: [fixed, "0.050"]', "t: [4]": "t: [3, 4]"}, make=False)
-    assert list(recipes(fake.report()).values()) == list(fake.recipes)
+    assert list(earlier_recipes(fake.tasks).values()) == list(fake.report().plan.recipes.values()) == list(fake.recipes)

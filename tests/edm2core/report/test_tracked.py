@@ -70,7 +70,7 @@ def test_several_averages_are_several_metrics(another: Callable[..., Fake]) -> N
 
 def test_a_training_that_goes_on_is_seen_between_snapshots(another: Callable[..., Fake]) -> None:
     fake = another(make=False)
-    fake.make(lambda task: task.stage != "prepare" and task.subject.get("epoch") != 20)
+    fake.make(lambda task: task.stage != "prepare" and task.subject.epoch != 20)
     ref = trajectory_ref(fake.find("snapshot", recipe="digits/C"))
     rows = [{"step": step, "epoch": step / 23, "loss": 0.5, "lr": 0.1, "time": 2e9} for step in (470, 483, 490, 506)]
     stored = values(of(fake.report()), "loss")

@@ -15,7 +15,9 @@ from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.plan.tasks import Task, ema_task, plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.subject import Subject
+from edm2core.plan.tasks import Task, ema_task, trajectory_ref
 from edm2core.snapshots import files as snapshot
 from edm2core.snapshots.three_bytes import REST, unpacked
 from edm2core.stages import ema, prepare, train
@@ -91,7 +93,7 @@ def made(store: Store, ref: Ref) -> Manifest:
 
 
 def task_of(run: Run, sigma_rel: float, force: bool = False) -> Task:
-    return ema_task(run.task.ref, sigma_rel, f"EMA {sigma_rel}", {}, force)
+    return ema_task(run.task.ref, sigma_rel, f"EMA {sigma_rel}", Subject(), force)
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:

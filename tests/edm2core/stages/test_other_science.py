@@ -13,7 +13,8 @@ import pytest
 from edm2core.errors import InputError, Interrupted
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, snapshot_ref, trajectory_ref
 from edm2core.provenance import science
 from edm2core.stages import prepare, sample, train
 from edm2core.store import Store, open_store

@@ -14,7 +14,8 @@ from edm2core.config import load_recipe
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, snapshot_ref, trajectory_ref
 from edm2core.snapshots import files as snapshot
 from edm2core.snapshots.checkpoints import fx_names
 from edm2core.stages import prepare, start, train

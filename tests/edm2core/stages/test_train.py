@@ -19,7 +19,8 @@ from edm2core.errors import InputError, Interrupted
 from edm2core.events import parse
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan, snapshot_ref, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, snapshot_ref, trajectory_ref
 from edm2core.snapshots.three_bytes import REST, unpacked
 from edm2core.stages import prepare, train
 from edm2core.store import Store, open_store

@@ -12,7 +12,8 @@ import pytest
 from edm2core.config import load_recipe
 from edm2core.errors import EdmError, Interrupted
 from edm2core.plan.experiment import Experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.stages import prepare, wait_and_train
 from edm2core.store import open_store
 from edm2core.store.results import load

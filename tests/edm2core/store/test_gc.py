@@ -16,7 +16,8 @@ from edm2core.config.settings import TrainingSettings
 from edm2core.errors import IntegrityError, StoreError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import FileRecord, Manifest, Ref, diff_path
-from edm2core.plan.tasks import Task, average_ref, plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, average_ref, trajectory_ref
 from edm2core.store import gc
 from edm2core.store.base import Entry
 from edm2core.store.gc import DAY_S, apply, plan_gc
@@ -61,7 +62,7 @@ def record_run(store: LocalStore, tmp_path: Path, run: str, recipe: str) -> list
     file = tmp_path / f"{run}.yaml"
     file.write_text(f"name: {run}\nrecipes: [{recipe}]\nepochs: [1, 2]\nmetrics: [fd]\n")
     tasks = plan(load_experiment(file), {f"data:{recipe}": f"sha256:{SOURCE}"})
-    write_plan(store, run, run, [task.to_json() for task in tasks], {})
+    write_plan(store, run, run, tasks, {})
     for task in tasks:
         finish(store, task.ref)
         if task.stage == "snapshot":
@@ -369,7 +370,7 @@ def test_two_do_not_remove_at_once_and_a_run_that_begins_waits(aged: Aged) -> No
 
 def test_every_flipped_bit_of_a_plan_is_refused_or_changes_nothing(aged: Aged, tmp_path: Path) -> None:
     tasks = record_run(aged, tmp_path, "kept", "digits/C")
-    write_plan(aged, "kept", "kept", [task.to_json() for task in tasks[:1]], {})  # a bit at a time of a whole one takes minutes
+    write_plan(aged, "kept", "kept", tasks[:1], {})  # a bit at a time of a whole one takes minutes
     whole = aged.read("runs/kept/plan.json")
     for place in range(len(whole)):
         for bit in range(8):
@@ -405,7 +406,7 @@ def test_a_flipped_bit_of_a_plan_without_digest_is_refused_or_changes_nothing_th
 
 def test_every_run_whose_plan_is_damaged_or_lost_is_named(aged: Aged, tmp_path: Path) -> None:
     for run in ("kept", "flipped", "lost"):
-        record(Run(run, aged), run, "", [task.to_json() for task in record_run(aged, tmp_path, run, "digits/C")], {})
+        record(Run(run, aged), run, "", record_run(aged, tmp_path, run, "digits/C"), {})
     data = aged.read("runs/flipped/plan.json")
     aged.write("runs/flipped/plan.json", data.replace(b"digits", b"digitt"))
     aged.delete("runs/lost/plan.json")
@@ -485,7 +486,7 @@ def test_a_source_that_is_one_object_goes_as_such(aged: Aged) -> None:
 def test_a_source_stays_as_long_as_a_plan_names_it_by_however_short_a_digest(aged: Aged) -> None:
     digests = {"md5:" + "1" * 32: "", "sha256:" + "2" * 64: ".tar", "sha256:6726825d": ""}
     tasks = [Task("prepare", 1, {"digest": digest}, {}, "k", "") for digest in digests]
-    write_plan(aged, "kept", "kept", [task.to_json() for task in tasks], {})
+    write_plan(aged, "kept", "kept", tasks, {})
     for digest, ending in digests.items():
         aged.write(f"sources/{digest.partition(':')[2]}{ending}", b"")
     assert plan_gc(aged) == []

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from components.launcher.spec import work_ref
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store.base import Entry
 from edm2core.store.gc import apply
 from edm2core.store.leases import GC, acquire, holder
@@ -85,7 +86,7 @@ def finished(store: LocalStore, ref: Ref, folder: Path) -> Iterator[None]:
 
 def run(store: LocalStore, folder: Path) -> Iterator[None]:
     """A run from the record of its plan on: as `record`, and then every task as its stage does it."""
-    write_plan(store, "new", "new", [task.to_json() for task in tasks()], {})
+    write_plan(store, "new", "new", tasks(), {})
     yield
     while (other := holder(store, GC)) is not None and other.alive:
         yield

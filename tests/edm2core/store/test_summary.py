@@ -13,7 +13,8 @@ import pytest
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store import Store, find_store
 from edm2core.store.local import LocalStore
 from edm2core.store.plans import plan_path
@@ -56,7 +57,7 @@ def test_tasks_that_are_added_later_count_and_leave_the_start_and_the_rest_as_th
     change(store, run.id, asked=1000.0, states={"done": 1})
     before = Summary.load(store, run.id)
     again = [replace(task, key=f"{task.key[:-1]}0") for task in tasks[-2:]]
-    add_tasks(run, "one", [task.to_json() for task in [*tasks, *again]], {})
+    add_tasks(run, "one", [*tasks, *again], {})
     after = Summary.load(store, run.id)
     assert (after.asked, after.states, after.epochs) == (before.asked, before.states, before.epochs) == (1000.0, {"done": 1}, (1, 2))
     assert after.tasks == len(load_plan(store, run.id)[1]) == len(tasks) + 2

@@ -4,7 +4,8 @@ import pytest
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import trajectory_ref
 from edm2core.store import open_store
 from edm2core.store.wanted import unwant, want, wanted_epochs
 

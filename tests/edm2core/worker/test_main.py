@@ -12,7 +12,8 @@ import pytest
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, own_key, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, own_key
 from edm2core.stages import prepare
 from edm2core.store import open_store
 from edm2core.worker import main, signals

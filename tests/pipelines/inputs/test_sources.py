@@ -15,7 +15,8 @@ from rich.console import Console
 
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.stages import extractor, prepare
 from edm2core.store import Store, open_store
 from edm2core.store.results import load

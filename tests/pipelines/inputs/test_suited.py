@@ -14,7 +14,8 @@ from PIL import Image
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.keys import key_of, keyed
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.registry import WEIGHT_FILES
 from edm2core.worker.sources import data_settings
 from pipelines.inputs.sources import resolve

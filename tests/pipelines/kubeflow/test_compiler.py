@@ -17,7 +17,8 @@ from components.record.plan_parameter import Packed, grouped, named
 from edm2core.errors import InputError
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store.runs import run_id
 from pipelines.inputs.sources import resolve
 from pipelines.kubeflow.compiler import Package as Made
@@ -64,7 +65,7 @@ class Package:
         self.text = self.file.read_text()
         self.spec, *others = yaml.safe_load_all(self.text)
         self.platform = others[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if others else {}
-        self.refs = {(of, name): ref for of, group in grouped(made.tasks).items() for ref, name in named(group).items()}
+        self.refs = {(of, name): ref for of, group in grouped(made.tasks).items() for ref, name in named(made.tasks, group).items()}
 
     def tasks(self, dag: str = "") -> dict[str, Any]:
         component = self.spec["components"][dag] if dag else self.spec["root"]
@@ -168,7 +169,7 @@ def test_a_task_is_given_its_name_and_where_the_plan_is_and_nothing_else(package
         parameter for parameter in package.tasks()["record"]["inputs"]["parameters"] if parameter not in ("run", "store", "profile")
     ]
     plan = next(a for a in package.container(package.tasks()["record"])["args"] if a.startswith("packed="))
-    assert [Task.from_json(task) for task in Packed.loads(plan.removeprefix("packed=")).tasks] == asked[1]
+    assert [Task.from_json(task) for task in Packed.loads(plan.removeprefix("packed=")).tasks] == list(asked[1])
 
 
 def test_a_nodes_name_has_the_epoch_within_the_two_dozen_characters_that_are_shown(package: Package) -> None:
@@ -447,7 +448,7 @@ def test_what_does_not_fit_is_several_packages_split_by_trajectory(tmp_path: Pat
     assert [part.part for part in parts] == [f"{number} of {len(parts)}" for number in range(1, len(parts) + 1)]
     assert len(parts) > 1
     assert {task.ref for part in parts for task in part.tasks} == {task.ref for task in tasks}
-    own = [[ref for of, group in grouped(part.tasks).items() if of for ref in named(group)] for part in parts]
+    own = [[ref for of, group in grouped(part.tasks).items() if of for ref in named(part.tasks, group)] for part in parts]
     assert sum(map(len, own)) == len({ref for refs in own for ref in refs})  # no trajectory is in two
     for number, part in enumerate(parts):
         (tmp_path / str(number)).mkdir()
@@ -463,7 +464,7 @@ def test_a_trajectory_that_is_too_large_for_one_run_is_split_by_epochs(tmp_path:
         tmp_path, recipes=["digits/E"], seeds=[0], epochs=list(range(1, 15)), metrics=[], probe=False, diagnostics=True
     )
     parts = compile(tasks, read, run_id(read, tasks), profile(), "s3://bucket/edm2")
-    epochs = [{task.subject["epoch"] for task in part.tasks if task.stage == "snapshot"} for part in parts]
+    epochs = [{task.subject.epoch for task in part.tasks if task.stage == "snapshot"} for part in parts]
     assert len(parts) > 1
     assert sum(map(len, epochs)) == 14
     assert all(task.wanted == tuple(range(1, 15)) for part in parts for task in part.tasks if task.stage == "snapshot")

@@ -21,7 +21,8 @@ from components.record.plan_parameter import Packed, grouped, named, put
 from edm2core.config import load_recipe
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.plan.tasks import Task, plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import open_store
 from edm2core.store.results import load, verify
 from edm2core.store.runs import load_plan, open_run, run_id
@@ -88,7 +89,7 @@ def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path
 
     published = artifacts(tmp_path)
     snapshot = published["snapshot/snapshot"]
-    manifest = manifests[next(task.ref for task in tasks if task.stage == "snapshot" and task.subject["epoch"] == 2)]
+    manifest = manifests[next(task.ref for task in tasks if task.stage == "snapshot" and task.subject.epoch == 2)]
     assert manifest is not None
     title, place, *files = Path(snapshot["uri"]).read_text().splitlines()
     assert title == "G · seed 0 · train to epoch 2"
@@ -181,7 +182,7 @@ def started(tmp_path: Path, stage: str, **settings: Any) -> tuple[Task, list[Tas
     task = next(task for task in tasks if task.stage == stage)
     out = tmp_path / "out"
     kinds = {"prepare": {"data": "system.Dataset"}, "snapshot": {"snapshot": "system.Model", "curves": "system.HTML"}}
-    (of, name), *_ = [(of, names[task.ref]) for of, group in grouped(tasks).items() if task.ref in (names := named(group))]
+    (of, name), *_ = [(of, names[task.ref]) for of, group in grouped(tasks).items() if task.ref in (names := named(tasks, group))]
     plan = put(run.store, Packed.of(read.name, read.text, tasks, {}), run.id, "")
     parameters = {"task": name, "of": of, "plan": plan}
     return task, tasks, command_of(tmp_path / "package.yaml", f"exec-{stage}", executor_input(out, parameters, kinds[stage])), out

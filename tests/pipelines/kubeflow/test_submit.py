@@ -22,7 +22,8 @@ from components.record.plan_parameter import Packed
 from edm2core.errors import EdmError, InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.registry import WEIGHT_FILES
 from edm2core.store import open_store
 from edm2core.store.runs import Run, find_run, open_run

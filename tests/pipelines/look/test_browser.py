@@ -34,7 +34,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     fake = Fake(tmp_path_factory.mktemp("looked-at"))
     last = fake.find("probe", recipe="digits/G", epoch=60)
     fake.make(lambda task: task.ref == last.ref)
-    record(Run("going", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(Run("going", fake.store), fake.name, fake.text, fake.tasks, {})
     write_report(Run("going", fake.store), fake.name, fake.tasks, {}, "")
     return fake
 

@@ -24,7 +24,7 @@ from tests.edm2core.report.test_html import Page
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_page_is_whole(shape: str) -> None:
     fake = made(shape).fake
-    record(Run("one", fake.store), "one", "", [task.to_json() for task in fake.tasks], {})
+    record(Run("one", fake.store), "one", "", fake.tasks, {})
     pages = Pages(Look(fake.store))
     texts = [pages.runs(), pages.runs(live=True), pages.run("one"), pages.run("one", live=True), pages.stages()]
     texts.append(pages.error("404", "There is no such page.", "Go back."))

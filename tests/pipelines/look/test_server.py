@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     """An experiment of which the probes are missing, recorded as a run; beside it what nobody should see."""
     folder = tmp_path_factory.mktemp("served")
     fake = Fake(folder).make(lambda task: task.stage == "probe")
-    record(Run("digits-ceg-1", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(Run("digits-ceg-1", fake.store), fake.name, fake.text, fake.tasks, {})
     (folder / "secret.txt").write_text("SECRET")
     root = fake.store.root
     for path in ("leases/snapshot/k/000001.json", "sources/abc", "scratch/trajectory/k/state", "work/x", "secret.txt"):
@@ -267,7 +267,7 @@ def test_what_stands_in_a_store_is_text(tmp_path: Path) -> None:
 def test_a_running_task_says_how_far_it_is(tmp_path: Path) -> None:
     fake = Fake(tmp_path)
     run = Run("going", fake.store)
-    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(run, fake.name, fake.text, fake.tasks, {})
     first, second = [task for task in fake.tasks if task.stage == "snapshot"][:2]
     assert trajectory_ref(first) == trajectory_ref(second)
     log = run.log_path(first)
@@ -298,8 +298,8 @@ def test_a_run_of_another_version_is_named_and_the_others_are_shown(tmp_path: Pa
 def test_whatever_record_of_a_run_is_damaged_its_page_says_so_and_shows_the_rest(tmp_path: Path) -> None:
     fake = Fake(tmp_path).make(lambda task: task.stage == "probe")
     run = Run("one", fake.store)
-    record(run, fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
-    record(Run("other", fake.store), fake.name, fake.text, [task.to_json() for task in fake.tasks], {})
+    record(run, fake.name, fake.text, fake.tasks, {})
+    record(Run("other", fake.store), fake.name, fake.text, fake.tasks, {})
     run.log({"kind": "failed", "task": str(fake.find("probe", recipe="digits/E", epoch=60).ref), "error": "out of memory"})
     acquire(fake.store, fake.find("probe", recipe="digits/E", epoch=20).ref)._stop.set()  # at work
     (lease,) = [entry.path for entry in fake.store.list("leases/probe/") if entry.path.endswith(".json")]
@@ -367,7 +367,7 @@ def test_a_store_in_a_bucket_is_shown_like_a_folder(tmp_path: Path, seaweedfs: S
     for entry in fake.store.list("results/"):
         seaweedfs.write(entry.path, fake.store.read(entry.path))
     run = Run("far", seaweedfs)
-    record(run, fake.name, fake.text, [each.to_json() for each in fake.tasks], {})
+    record(run, fake.name, fake.text, fake.tasks, {})
     for server in _served(seaweedfs):
         browser = Browser(server)
         assert "1 of 40" in browser.text("/")

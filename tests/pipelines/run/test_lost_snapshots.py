@@ -6,7 +6,8 @@ import pytest
 
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.tasks import Task, plan
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task
 from edm2core.store.local import LocalStore
 from pipelines.run.lost_snapshots import gone, refuse
 
@@ -19,7 +20,7 @@ def test_a_snapshot_that_something_was_made_of_and_is_not_there_is_named(tmp_pat
     store = LocalStore(tmp_path / "store")
 
     def find(stage: str, epoch: int) -> Task:
-        return next(task for task in tasks if task.stage == stage and task.subject.get("epoch") == epoch)
+        return next(task for task in tasks if task.stage == stage and task.subject.epoch == epoch)
 
     assert gone(tasks, store) == []  # nothing was made yet
     for stage in ("snapshot", "sample"):

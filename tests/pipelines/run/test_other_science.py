@@ -18,7 +18,8 @@ from components.record.plan_parameter import Packed
 from edm2core.errors import InputError
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
-from edm2core.plan.tasks import Task, plan, trajectory_ref
+from edm2core.plan.plan import plan
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.provenance.science import PACKAGE, science_of
 from edm2core.store.leases import acquire
 from edm2core.store.local import LocalStore
@@ -68,7 +69,7 @@ def test_a_training_whose_state_is_of_other_science_is_named(tasks: list[Task], 
     assert continued(tasks, {}, store) == []
     put(store, tasks, 0, 7.5, OTHER)
     (found,) = continued(tasks, {}, store)
-    assert (found.task.subject["epoch"], found.science, found.code) == (10, OTHER, "0.1.0+old")
+    assert (found.task.subject.epoch, found.science, found.code) == (10, OTHER, "0.1.0+old")
     with pytest.raises(InputError, match=r"train to epoch 10 \(from science 0123456789, 0\.1\.0\+old\)") as refused:
         refuse([found], store)
     assert "--accept-code" in refused.value.do_next
