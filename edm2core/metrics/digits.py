@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import register_feature_extractor
 
 from edm2core.data.prepared import Prepared
 from edm2core.errors import InputError
@@ -28,8 +27,8 @@ class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
 
     NAME, LAYER, DIMENSIONS, CHANNELS = "digits", "64", 64, 1
 
-    def __init__(self, name: str = NAME, features_list: list[str] | None = None, **_: object) -> None:
-        super().__init__(name, features_list or [self.LAYER])
+    def __init__(self) -> None:
+        super().__init__(self.NAME, [self.LAYER])
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, 32, 3, padding=1),
             nn.SiLU(),
@@ -45,18 +44,6 @@ class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
     def get_provided_features_list() -> tuple[str, ...]:
         return (DigitsFeatures.LAYER,)
 
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return DigitsFeatures.LAYER
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
-
     def forward(self, input: Tensor) -> tuple[Tensor]:
         if input.dtype != torch.uint8 or input.shape[1:] != (1, SIDE, SIDE):
             raise ValueError(f"wants uint8 [N, 1, {SIDE}, {SIDE}], not {input.dtype} {list(input.shape)}")
@@ -67,9 +54,6 @@ class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
         """Logits [N, 10] of images uint8 [N, 1, 8, 8]."""
         logits: Tensor = self.classifier(self(images)[0])
         return logits
-
-
-register_feature_extractor(DigitsFeatures.NAME, DigitsFeatures)
 
 
 def build(weights: dict[str, Tensor]) -> DigitsFeatures:

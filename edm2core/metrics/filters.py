@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import register_feature_extractor
 
 from edm2core.data.prepared import Prepared
 
@@ -41,8 +40,8 @@ class FilterFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
     NAME, LAYER = "filters", "all"
     DIMENSIONS = GRID**2 + 2 * COLOUR_GRID**2 + 3 + OCTAVES * (len(FILTERS) + 4)
 
-    def __init__(self, name: str = NAME, features_list: list[str] | None = None, **_: object) -> None:
-        super().__init__(name, features_list or [self.LAYER])
+    def __init__(self) -> None:
+        super().__init__(self.NAME, [self.LAYER])
         self.register_buffer("mean", torch.zeros(self.DIMENSIONS))
         self.register_buffer("deviation", torch.ones(self.DIMENSIONS))
         self.register_buffer("filters", torch.tensor(FILTERS, dtype=torch.float32)[:, None] / 32, persistent=False)
@@ -50,18 +49,6 @@ class FilterFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
         return (FilterFeatures.LAYER,)
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return FilterFeatures.LAYER
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 
     def forward(self, input: Tensor) -> tuple[Tensor]:
         if input.dtype != torch.uint8 or input.shape[1] != 3:
@@ -118,6 +105,3 @@ def fit_filters(images: NDArray[np.uint8]) -> FilterFeatures:
     module.deviation.copy_(torch.where(deviation > 1e-4, deviation, 1.0))
     module.eval().requires_grad_(False)
     return module
-
-
-register_feature_extractor(FilterFeatures.NAME, FilterFeatures)

@@ -1,4 +1,4 @@
-"""Inception with random weights, so that no test downloads any."""
+"""Inception with random weights, so that no test downloads any; the digits features as torch-fidelity's commands take them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.registry import register_feature_extractor
+
+from edm2core.metrics.digits import SIDE, DigitsFeatures
+
+
+class RegisteredDigits(DigitsFeatures):
+    """With what torch-fidelity's registry asks for."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return DigitsFeatures.LAYER
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> Tensor:
+        return torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
+
+
+register_feature_extractor(DigitsFeatures.NAME, RegisteredDigits)
 
 
 def blobs(n: int, seed: int, contrast: float = 1.0) -> np.ndarray:
