@@ -25,10 +25,10 @@ from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import Store, open_store
 from edm2core.store.averages import averages_of
-from edm2core.store.base import file_record
+from edm2core.store.base import each, file_record
 from edm2core.store.local import LocalStore
 from edm2core.store.sealed import sealed
-from edm2core.store.summary import each, summarise, summary_path
+from edm2core.store.summary import summarise, summary_path
 from pipelines.look import listen
 
 EXPERIMENT = "name: big\nrecipes: [digits/C]\nseeds: {seeds}\nepochs: [10, 20, 40]\nmetrics: [fd]\nprobe: false\n"

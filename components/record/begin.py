@@ -16,10 +16,9 @@ from edm2core.errors import EdmError
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.store import open_store
-from edm2core.store.base import Store
+from edm2core.store.base import Store, each
 from edm2core.store.runs import Run
 from edm2core.store.runs import record as record_run
-from edm2core.store.summary import each
 
 MISSING, DONE = "missing", "done"
 

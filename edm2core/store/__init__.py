@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from edm2core.addresses import is_url
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 from edm2core.store.base import Store
 from edm2core.store.bucket import bucket_of
 
-PARTS = {"runs", "results", "sources", "scratch"}  # folders of a store, of which it has at least one
-MOST_LOOKED_INTO = 20  # folders, where a store may be in one of them
+PARTS = {"runs", "results", "sources", "scratch"}  # a store has at least one of these folders
+MOST_LOOKED_INTO = 20  # folders in which a store is looked for, to suggest it
 
 __all__ = ["Store", "check_address", "find_store", "open_store"]
 
 
 def check_address(uri: str) -> None:
-    """Raise InputError for an address that can be no store's, wherever it is opened; nobody is asked."""
+    """Raise InputError if an address cannot be a store's. No request is sent."""
     if not uri.strip():
         raise InputError("The store's address is empty.", do_next="Give a folder, or minio://bucket/prefix.")
     if not is_url(uri):
@@ -32,29 +30,26 @@ def check_address(uri: str) -> None:
 def open_store(uri: str) -> Store:
     """The store at a path, a `file://` URI, or `s3://bucket/prefix` (also written `minio://bucket/prefix`).
 
-    Raises InputError for an address that cannot be one, StoreError for one that cannot be used.
+    Raises InputError if it cannot be a store's address, StoreError if the store cannot be used.
     """
     check_address(uri)
     if not is_url(uri):
-        return _local(local_path(uri))
-    from edm2core.store.s3 import S3Store
+        from edm2core.store.local import LocalStore
+
+        return LocalStore(local_path(uri))
+    from edm2core.store.s3 import S3Store  # the client is slow to import
 
     return S3Store.open(uri)
 
 
 def find_store(uri: str) -> Store:
-    """The store at an address like `open_store`, for who only wants to read; raises InputError where there is none yet."""
+    """Like `open_store`, for an existing store; raises InputError if there is none."""
     store = open_store(uri)
-    found = set(store.folders(""))
-    if not found & PARTS:
-        what = "This is not a store: it has neither runs nor results." if found else "There is no store here: nothing was ever run into it."
-        within = next((name for name in sorted(found)[:MOST_LOOKED_INTO] if PARTS & set(store.folders(f"{name}/"))), None)
+    folders = set(store.folders(""))
+    if not folders & PARTS:
+        nothing = "There is no store here: nothing was ever run into it."
+        what = "This is not a store: it has neither runs nor results." if folders else nothing
+        within = next((name for name in sorted(folders)[:MOST_LOOKED_INTO] if PARTS & set(store.folders(f"{name}/"))), None)
         hint = f"Did you mean {store.uri.rstrip('/')}/{within}? " if within else ""
         raise InputError(what, where=store.uri, do_next=f"{hint}Give the address that `edm2 run --store` was given.")
     return store
-
-
-def _local(folder: Path) -> Store:
-    from edm2core.store.local import LocalStore
-
-    return LocalStore(folder)

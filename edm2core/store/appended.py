@@ -1,6 +1,6 @@
-"""Digests of what only grows: a run's events, what its tasks printed, and the event files of its trainings.
+"""Digests of files that only grow: a run's events, its tasks' logs, and TensorBoard's event files of its trainings.
 
-They are recorded when a run ends, and compared with the beginning of each file, since whoever goes on with the work appends to it.
+They are recorded when a run ends. Later runs append to the files, so only the recorded length is compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edm2core.store.base import Store
 from edm2core.store.plans import read_plan
 from edm2core.store.sealed import read_sealed, sealed
 
-PART = 2**23  # bytes that are read at once
+PART = 2**23  # bytes of one read
 
 
 def appended_path(run: str) -> str:
@@ -24,19 +24,19 @@ def appended_path(run: str) -> str:
 
 
 def record_appended(store: Store, run: str) -> None:
-    """Record what there is now. A file that is no longer as it was recorded keeps that record, so that its damage stays known."""
+    """Record the files as they are now. A file that has changed keeps its earlier record, so that its damage stays known."""
     known = _known(store, run)
     damaged = {path: known[path] for path, _ in _changed(store, known)}
     _write(store, run, {path: store.record(path) for path in _paths(store, run) if path not in damaged} | damaged)
 
 
 def changed_appended(store: Store, run: str) -> Iterator[tuple[str, str]]:
-    """The files that do not begin as they were recorded, and in words why. Raises IntegrityError where the record itself is damaged."""
+    """The files that do not begin as they were recorded, each with the reason. Raises IntegrityError if the record itself is damaged."""
     return _changed(store, _load(store, run))
 
 
 def accept_appended(store: Store, run: str, *paths: str) -> None:
-    """Record these files as they are now, and forget those that are gone; a damaged record is made anew."""
+    """Record these files as they are now, and forget those that are gone. A damaged record is made anew."""
     _write(store, run, {path: record for path, record in _known(store, run).items() if path not in paths})
     record_appended(store, run)
 
@@ -69,7 +69,7 @@ def _digest(store: Store, path: str, size: int) -> str:
 
 
 def _load(store: Store, run: str) -> dict[str, FileRecord]:
-    """What is recorded; nothing of a run that has not ended yet, or ended under an earlier version."""
+    """The recorded files; empty for a run that has not ended yet, or that ended under an earlier version."""
     path = appended_path(run)
     try:
         return {name: FileRecord(int(size), str(sha256)) for name, (size, sha256) in read_sealed(store, path, ())["files"].items()}

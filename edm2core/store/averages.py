@@ -1,4 +1,4 @@
-"""The averages that a training has stored, and what others can be mixed from them."""
+"""The averages that a training has stored, and the mixing of averages of other widths from them (EDM2, section 3)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from edm2core.store.results import load
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a wanted average is mixed from."""
+    """How an average of a wanted width is mixed from stored ones."""
 
-    stored: dict[int, Manifest]  # by epoch, before the snapshot's
-    widths: list[str]  # of the averages in each, and in the snapshot
-    sigma_rel: float  # that is wanted
-    mix: Mix  # of the stored ones and the snapshot's own, epoch by epoch
+    stored: dict[int, Manifest]  # by epoch, all before the snapshot's
+    widths: list[str]  # of the averages that each of them and the snapshot hold
+    sigma_rel: float  # the wanted width
+    mix: Mix  # of the stored averages and the snapshot's, epoch by epoch
 
     @property
     def rounding(self) -> float:
-        """What is lost by how the averages are stored, as a share of the weights; the snapshot's own are not rounded."""
+        """The rounding error of the stored averages, as a share of the weights. The snapshot's own are not rounded."""
         shares = self.mix.coefficients[: -len(self.widths)]
         bits = [manifest.metadata.get("bits", HALF) for manifest in self.stored.values() for _ in self.widths]
         return rounding(shares.tolist(), bits)
 
     def rounding_share(self, weights: Callable[[str], Path]) -> float | None:
-        """The same as a share of the way from the average to the weights; `weights` gives the file of one of the snapshot's own averages.
+        """The rounding error as a share of the distance from the average to the weights.
 
-        None where those are of one width alone, which says nothing of that way.
+        `weights` gives the file of the snapshot's average of a width. None if they are all of one width, which gives no distance.
         """
         if len(self.widths) < 2:
             return None
@@ -43,7 +43,7 @@ class Mixture:
         return self.rounding * length / way(apart, float(one), float(other), self.sigma_rel) if apart else None
 
     def must_be_fine(self, name: str, where: str, rounding_share: float | None) -> None:
-        """Raise InputError if the average would not be what it is called."""
+        """Raise InputError if the errors are so large that the average would not be one of the wanted width."""
         if self.mix.error > MOST_ERROR:
             raise InputError(
                 f"From the averages stored at {len(self.stored)} epochs before this snapshot, one of relative width {name} would have "
@@ -61,18 +61,18 @@ class Mixture:
 
 
 def trainings(tasks: Iterable[Task]) -> dict[Ref, Task]:
-    """The trajectories of a plan's snapshots, or of several plans', each by the task with the longest training."""
+    """The trajectories of snapshot tasks, of one plan or several; each with its task of the longest training."""
     known: dict[str, Ref] = {}
-    found: dict[Ref, Task] = {}
+    longest: dict[Ref, Task] = {}
     for task in tasks:
         if task.stage == "snapshot":
-            what = repr([task.version, task.inputs, *(task.settings[name] for name in TrajectorySettings.model_fields)])
-            if what not in known:  # a trajectory's key is slow to find, and all its snapshots have the same
-                known[what] = trajectory_ref(task)
-            before = found.setdefault(known[what], task)
+            settings = repr([task.version, task.inputs, *(task.settings[name] for name in TrajectorySettings.model_fields)])
+            if settings not in known:  # a trajectory's key is slow to compute, and all its snapshots share it
+                known[settings] = trajectory_ref(task)
+            before = longest.setdefault(known[settings], task)
             if _last(task) > _last(before):
-                found[known[what]] = task
-    return found
+                longest[known[settings]] = task
+    return longest
 
 
 def _last(task: Task) -> int:
@@ -80,28 +80,28 @@ def _last(task: Task) -> int:
 
 
 def averages_of(training: Task, trajectory: Ref) -> set[Ref]:
-    """The averages that a training stores on the way to the end that its task asks for."""
+    """The averages that a training stores until the last epoch that its task asks for."""
     settings = TrainingSettings.model_validate(training.settings["training"])
     return {average_ref(trajectory, epoch) for epoch in settings.stored_epochs(_last(training))}
 
 
 def all_stored(store: Store, trainings: Mapping[Ref, Task]) -> list[Ref]:
-    """The averages that are there of these trainings, by one listing."""
+    """The averages of these trainings that are in the store, found by one listing."""
     keys = set(store.folders("results/average/"))
     refs = (average_ref(ref, epoch) for ref, task in trainings.items() for epoch in range(1, _last(task) + 1)) if keys else ()
     return [ref for ref in refs if ref.key in keys]
 
 
 def stored_averages(store: Store, trajectory: Ref, last: int) -> dict[int, Manifest]:
-    """The stored averages of a trajectory by completed epochs, up to `last`, ascending."""
+    """The stored averages of a trajectory by completed epochs, ascending, up to epoch `last`."""
     keys = {entry.path.split("/")[2] for entry in store.list("results/average/") if entry.path.endswith("/manifest.json")}
     refs = {epoch: average_ref(trajectory, epoch) for epoch in range(1, last + 1)}
-    found = {epoch: load(store, ref) for epoch, ref in refs.items() if ref.key in keys}
-    return {epoch: manifest for epoch, manifest in found.items() if manifest is not None}
+    manifests = {epoch: load(store, ref) for epoch, ref in refs.items() if ref.key in keys}
+    return {epoch: manifest for epoch, manifest in manifests.items() if manifest is not None}
 
 
 def mixture(store: Store, snapshot: Manifest, sigma_rel: float) -> Mixture:
-    """How to mix an average of this relative width at a snapshot's epoch. Raises InputError where the snapshot has none to mix."""
+    """How to mix an average of this relative width at a snapshot's epoch. Raises InputError if the snapshot has no averages to mix."""
     epoch, widths = snapshot.metadata["epoch"], [name for name in snapshot.metadata["emas"] if name != "fixed"]
     if not widths:
         raise InputError(

@@ -1,20 +1,26 @@
-"""Where bytes live: the few operations that everything else in the store is built from."""
+"""The store as a protocol: the few operations on objects that everything else in this room is built from."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from edm2core.errors import StoreError
+from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.plan.manifest import FileRecord
 
-UNKNOWN_S = 86_400.0  # without a change, until what a process of another machine was writing counts as left behind
+T = TypeVar("T")
+R = TypeVar("R")
+UNKNOWN_S = 86_400.0  # seconds without a change after which a file that another machine was writing counts as left behind
+AT_ONCE = 16  # requests to a remote store
 
 
 class Entry(NamedTuple):
-    """A stored object: path from the store's root, bytes, and seconds since it was last written by the store's own clock."""
+    """A stored object: its path from the store's root, its bytes, and the seconds since it was written, by the store's own clock."""
 
     path: str
     size: int
@@ -24,8 +30,8 @@ class Entry(NamedTuple):
 class Store(Protocol):
     """A tree of objects under one URI. Paths are relative, with forward slashes.
 
-    Every write is atomic: a reader sees the old bytes, the new bytes or nothing, whenever the writer dies.
-    All methods raise StoreError (full, read-only, unreachable, denied) with words for it.
+    Every write is atomic: whenever the writer dies, a reader sees the old bytes, the new bytes or nothing.
+    All methods raise StoreError where the store is full, read-only, unreachable or denies access.
     """
 
     uri: str
@@ -37,19 +43,19 @@ class Store(Protocol):
         """Create or replace an object."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Create an object only if there is none; False if there is one. Of many callers exactly one gets True."""
+        """Create an object unless there is one already. Of many callers exactly one gets True."""
 
     def upload(self, source: Path, path: str) -> FileRecord:
-        """Create or replace an object from a file, and say what was stored.
+        """Create or replace an object from a file; return its size and digest.
 
-        The file may be deleted or replaced afterwards, but not written into: a local store shares its bytes.
+        The caller may delete or replace the file afterwards, but must not write into it: a local store shares its bytes.
         """
 
     def read_part(self, path: str, start: int, size: int) -> bytes:
-        """At most `size` bytes of an object from byte `start` on, not verified; raises MissingError if it is not there."""
+        """At most `size` bytes of an object from byte `start` on, without verifying them; raises MissingError if it is not there."""
 
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
-        """A local file with the object's bytes, verified against `record`; a remote store downloads into `folder`.
+        """A local file with the object's bytes, verified against `record`. A remote store downloads it into `folder`.
 
         Raises MissingError if it is not there and IntegrityError if its bytes are not those recorded. Do not write to the file.
         """
@@ -58,37 +64,37 @@ class Store(Protocol):
         """Size and digest of an object, from reading all of it; raises MissingError if it is not there."""
 
     def copy(self, source: str, path: str) -> None:
-        """Create or replace `path` with the bytes of `source`, without moving them through this process where that can be avoided."""
+        """Create or replace `path` with the bytes of `source`, which do not pass through this process where that can be avoided."""
 
     def stat(self, path: str) -> Entry | None:
         """The object's entry, or None."""
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """All objects whose path starts with the folder `prefix` (which ends with a slash, or is empty), sorted by path."""
+        """All objects below the folder `prefix`, which ends with a slash or is empty; sorted by path."""
 
     def folders(self, prefix: str) -> tuple[str, ...]:
-        """The names of the folders directly below the folder `prefix`, sorted, without listing what is in them."""
+        """The names of the folders directly below the folder `prefix`, sorted. What is in them is not listed."""
 
     def delete(self, path: str) -> None:
         """Remove an object; nothing happens if there is none."""
 
     def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
-        """Delete what interrupted writes left behind (no reader ever sees it); returns the bytes freed.
+        """Delete what interrupted writes left behind, which no reader ever sees; returns the bytes freed.
 
-        What a process that lives is writing stays, however old. Where it cannot be known whether the writer lives, what is younger than a
-        day stays in any case, and what `could_commit` says somebody may be writing, by its path or "" where that is not known.
+        What a living process is writing stays, however old it is. It may be unknown whether the writer lives: then anything younger than a
+        day stays, and anything that somebody may still write according to `could_commit`, which takes its path, or "" if that is unknown.
         """
 
 
 def check_path(path: str) -> str:
-    """The path of an object as it is given; raises StoreError if it could lead out of the store."""
+    """The same path; raises StoreError if it could lead out of the store."""
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable() or "\\" in path:
-        raise StoreError("This is not the path of anything in a store.", where=repr(path), do_next="Check who wrote it.")
+        raise StoreError("This is not the path of anything in a store.", where=repr(path), do_next="Check what wrote it.")
     return path
 
 
 def check_prefix(prefix: str) -> str:
-    """The path of a folder with its closing slash, or nothing; raises StoreError if it could lead out of the store."""
+    """The same path of a folder, which ends with a slash or is empty; raises StoreError if it could lead out of the store."""
     if prefix:
         check_path(prefix.removesuffix("/"))
         if not prefix.endswith("/"):
@@ -101,3 +107,54 @@ def file_record(file: Path) -> FileRecord:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return FileRecord(stream.tell(), digest)
+
+
+def identity(file: Path) -> tuple[int, int, int]:
+    """Inode, time of change and size of a local file: a file whose identity is the same has not been written since."""
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def must_be_file(source: Path) -> None:
+    """Raise MissingError if a file that is to be stored is not there."""
+    if not source.is_file():
+        raise MissingError("The file that was to be stored is not there.", where=str(source))
+
+
+def changed_meanwhile(source: Path) -> IntegrityError:
+    """The error for a file that was written to while it was being stored."""
+    return IntegrityError("The file changed while it was being stored.", where=str(source), do_next="Run again.")
+
+
+def damaged(what: str, actual: FileRecord, recorded: str, where: str) -> IntegrityError:
+    """The error for an object whose bytes are not those recorded; `what` and `recorded` are parts of its sentence."""
+    return IntegrityError(
+        f"The stored {what} is damaged: {actual.size} bytes with SHA-256 {actual.sha256[:12]}…, recorded were {recorded}.",
+        where=where,
+        do_next="Delete the result it belongs to; running again makes it anew.",
+    )
+
+
+@contextmanager
+def local_disk(where: Path) -> Iterator[None]:
+    """Raise what fails on this machine's own disk, on the way to the store or from it, as StoreError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "This machine's disk is full." if full else f"This machine's disk: {error.strerror or error}."
+        raise StoreError(what, where=str(error.filename or where), do_next="Free some space, then run again." if full else "") from error
+
+
+def is_local(store: Store) -> bool:
+    """Whether the store is a folder that this machine sees."""
+    return getattr(store, "root", None) is not None
+
+
+def each(store: Store, work: Callable[[T], R], things: Iterable[T]) -> list[R]:
+    """The results of `work` on all things, in their order. A remote store is asked side by side, since most of the time is waiting."""
+    things = list(things)
+    if is_local(store) or len(things) < 2:
+        return [work(thing) for thing in things]
+    with ThreadPoolExecutor(min(AT_ONCE, len(things))) as pool:
+        return list(pool.map(work, things))

@@ -1,4 +1,4 @@
-"""Addresses of buckets and of the services that hold them, checked without asking anybody."""
+"""Addresses of buckets and of the services that hold them. They are checked without a request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from urllib.parse import urlsplit
 from edm2core.errors import InputError
 from edm2core.store.base import check_path
 
-ENDPOINTS = ("EDM2_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables that say where the service is, by precedence
+ENDPOINTS = (
+    "EDM2_S3_ENDPOINT",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+)  # variables that hold the service's address; the first that is set counts
 
 
 def bucket_of(uri: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix` or `minio://bucket/prefix`; raises InputError for what can be neither."""
+    """Bucket and prefix of `s3://bucket/prefix` or `minio://bucket/prefix`; raises InputError for anything else."""
     parts = urlsplit(uri)
     prefix = parts.path.strip("/")
     named = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc)
@@ -25,7 +29,7 @@ def bucket_of(uri: str) -> tuple[str, str]:
 
 
 def check_endpoint(variable: str, endpoint: str) -> None:
-    """Raise InputError for what cannot be where an object store's service is, naming the variable that says so."""
+    """Raise InputError, naming the variable, if its value cannot be the address of an object store's service."""
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

@@ -1,7 +1,7 @@
-"""One worker at a time on one thing: leases made of the store's own operations, with generations.
+"""Leases: the right to work on one thing, which one worker at a time holds. They are objects of the store, with generations.
 
-A lease only keeps two workers from doing the same work. That a worker which lost its lease harms nothing follows from generations
-in what it writes (Scratch) and from the conditional commit (results), not from anybody's clock.
+A lease only keeps two workers from doing the same work. A worker that has lost its lease harms nothing, whatever anybody's clock says: what
+it writes carries its generation (scratch.py), and of several commits one counts (results.py).
 """
 
 from __future__ import annotations
@@ -10,31 +10,28 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from edm2core.errors import EdmError, IntegrityError, MissingError, StoreError
 from edm2core.events import emit
 from edm2core.plan.manifest import Ref
-from edm2core.store.base import Entry, Store
+from edm2core.store.base import Entry, Store, each
 from edm2core.store.process import Process
 from edm2core.store.sealed import read_sealed, sealed
-from edm2core.store.summary import each
-
-__all__ = ["BEAT_S", "PATIENCE_S", "Busy", "Holder", "Lease", "Process", "acquire", "holder", "standing"]
 
 BEAT_S = 5.0
-PATIENCE_S = 60.0  # without a beat, by the store's clock, until somebody else may take over
-SILENT_S = 3600.0  # without a beat, until one that was not given back can no longer wake up and commit
+PATIENCE_S = 60.0  # without a beat, by the store's clock, after which somebody else may take over
+SILENT_S = 3600.0  # without a beat, after which a worker that did not release its lease can no longer wake up and commit
 GC = Ref("gc", "store")  # held while what no run needs is removed
-RECORD, BEAT = ("owner", "process", "started", "token"), ("released", "time")  # their fields
+RECORD, BEAT = ("owner", "process", "started", "token"), ("released", "time")  # the fields of a lease's two records
+UNKNOWN = Process("unknown", "", "", 0, "")
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The last one who took a lease, and how it is."""
+    """The last worker that took a lease, and its state."""
 
     generation: int
     owner: str
@@ -42,7 +39,7 @@ class Holder:
     started: float  # seconds since 1970, by the holder's clock
     released: bool
     beat_age_s: float  # by the store's clock
-    damaged: str = ""  # the file that cannot be read and why: then nothing is known of the holder but whether it is silent
+    damaged: str = ""  # which record cannot be read, and why; of the holder then only the age of its last beat is known
 
     @property
     def alive(self) -> bool:
@@ -51,7 +48,7 @@ class Holder:
 
     @property
     def could_commit(self) -> bool:
-        """Whether it may still write: it is alive, or has been silent for less than an hour and may have been asleep."""
+        """Whether it may still write. A worker that has been silent for less than an hour may have been asleep."""
         return not self.released and not self.process.gone and self.beat_age_s < SILENT_S
 
     @property
@@ -67,42 +64,39 @@ class Holder:
         return f"{self.who} since {since}, last beat {self.beat_age_s:.0f} s ago"
 
 
-CLEARED = Holder(-1, "", Process("", "", "", 0, ""), 0.0, True, 0.0)
-
-
 class Busy(StoreError):
-    """Somebody else works on it; `holder` says who."""
+    """Another worker holds the lease; `holder` says who."""
 
     def __init__(self, ref: Ref, holder: Holder) -> None:
         super().__init__(
             f"{holder.who} is working on {ref}.",
             where=str(holder),
-            do_next=f"Wait until it is done; when it does not beat for {PATIENCE_S:.0f} s its work is taken over.",
+            do_next=f"Wait until it is done. If it gives no sign of life for {PATIENCE_S:.0f} s, its work is taken over.",
             permanent=False,
         )
         self.holder = holder
 
 
 class Lease:
-    """The right to work on something, kept by a thread that writes a beat; a context manager that releases it."""
+    """A lease that this process holds. A thread writes a beat to keep it; as a context manager it is released at the end."""
 
     def __init__(self, store: Store, ref: Ref, generation: int) -> None:
         self.generation = generation
-        self.lost = False  # somebody took over: what this process still does will not count
+        self.lost = False  # another worker took over: what this process still does will not count
         self._store, self._ref = store, ref
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease {ref}", daemon=True)
         self._thread.start()
 
     def release(self) -> None:
-        """Give it back, so that the next one need not wait; a store that cannot be reached now only makes that one wait."""
+        """Release it, so that the next worker need not wait. If the store cannot be reached now, that worker waits."""
         if self._stop.is_set():
             return
         self._stop.set()
         self._thread.join()
         if not self.lost:
             with _only_warned(f"The lease on {self._ref} could not be released"):
-                self._beat(released=True)
+                _write_beat(self._store, self._ref, self.generation, released=True)
 
     def _keep(self) -> None:
         while not self._stop.wait(BEAT_S):
@@ -110,24 +104,21 @@ class Lease:
                 if _newest(self._store, self._ref) > self.generation:
                     self.lost = True
                     return
-                self._beat(released=False)
-
-    def _beat(self, released: bool) -> None:
-        self._store.write(_path(self._ref, self.generation, "beat"), sealed({"released": released, "time": time.time()}, None))
+                _write_beat(self._store, self._ref, self.generation, released=False)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
 
 def acquire(store: Store, ref: Ref, owner: str | None = None) -> Lease:
     """Take the lease on a result, as a new generation.
 
-    Raises Busy while somebody else holds it: not released, not a process of this machine that is gone, and heard of within 60 s.
-    A holder of the same `owner` is not waited for: the name of something of which only one exists at a time, such as a
-    Kubernetes job's pod, whose restart is then at work at once.
+    Raises Busy while another worker holds it: one that has not released it, that is not a finished process of this machine, and whose
+    last beat is less than 60 s old. `owner` names something of which only one exists at a time, such as a Kubernetes job's pod. A holder
+    of the same owner is not waited for, so a pod that was restarted is at work at once.
     """
     while True:
         last = holder(store, ref)
@@ -135,71 +126,77 @@ def acquire(store: Store, ref: Ref, owner: str | None = None) -> Lease:
             raise Busy(ref, last)
         generation = last.generation + 1 if last else 1
         record = {"owner": owner or "", "process": asdict(Process.current()), "started": time.time(), "token": secrets.token_hex(8)}
-        won = store.create(_path(ref, generation, "json"), sealed(record, None))
-        # A newer one means that this process slept while others came and went, and the generation it then made had been cleared away.
-        if won and _newest(store, ref) == generation:
-            _delete_before(store, ref, generation)
+        created = store.create(_path(ref, generation, "json"), sealed(record, None))
+        # A newer generation means that this process slept: others came and went, and removed the generation that it then created.
+        if created and _newest(store, ref) == generation:
+            for entry in list(store.list(_folder(ref))):
+                if 0 < _generation(entry.path) < generation:
+                    store.delete(entry.path)
             return Lease(store, ref, generation)
 
 
 def holder(store: Store, ref: Ref) -> Holder | None:
-    """The last one who took the lease, alive or not; None if nobody ever did."""
+    """The last worker that took the lease, alive or not; None if none ever did."""
     while True:
-        found = _holder(store, ref, list(store.list(_folder(ref))))
-        if found != CLEARED:
-            return found
+        with suppress(MissingError):  # a newer holder has removed the records since they were listed
+            return _read_holder(store, ref, list(store.list(_folder(ref))))
 
 
-def standing(store: Store) -> dict[Ref, Holder]:
-    """The last holder of every lease that one was heard of within the hour: who may still commit something, or has just done so."""
-    return newest(store, SILENT_S)
-
-
-def newest(store: Store, younger_than_s: float = float("inf")) -> dict[Ref, Holder]:
-    """The last holder of every lease that one was heard of since then."""
+def holders(store: Store, younger_than_s: float = float("inf")) -> dict[Ref, Holder]:
+    """The last holder of every lease that has a record younger than that, by the store's clock."""
     folders: dict[Ref, list[Entry]] = {}
     for entry in store.list("leases/"):
         parts = entry.path.split("/")
         if len(parts) == 4:
             folders.setdefault(Ref(parts[1], parts[2]), []).append(entry)
     recent = {ref: entries for ref, entries in folders.items() if min(entry.age_s for entry in entries) < younger_than_s}
-    read = each(store, lambda ref: _holder(store, ref, recent[ref]), recent)
-    found = {ref: holder(store, ref) if last == CLEARED else last for ref, last in zip(recent, read, strict=True)}
-    return {ref: last for ref, last in found.items() if last}
+
+    def read(ref: Ref) -> Holder | None:
+        with suppress(MissingError):
+            return _read_holder(store, ref, recent[ref])
+        return holder(store, ref)
+
+    return {ref: last for ref, last in zip(recent, each(store, read, recent), strict=True) if last}
 
 
 def mend(store: Store, ref: Ref) -> None:
-    """Give back a damaged lease in its holder's place, as the generation that it is."""
+    """Release a damaged lease in its holder's place, without a new generation."""
     last = holder(store, ref)
     if last is not None and last.damaged:
-        record = {"owner": "", "process": asdict(Process("unknown", "", "", 0, "")), "started": last.started, "token": ""}
+        record = {"owner": "", "process": asdict(UNKNOWN), "started": last.started, "token": ""}
         store.write(_path(ref, last.generation, "json"), sealed(record, None))
-        store.write(_path(ref, last.generation, "beat"), sealed({"released": True, "time": time.time()}, None))
+        _write_beat(store, ref, last.generation, released=True)
 
 
-def _holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:
-    """The newest generation's of what was listed; CLEARED where a newer one has taken its files away since."""
+def _read_holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:
+    """The holder of the newest generation that was listed. Raises MissingError if its records are gone since."""
     ages = {entry.path: entry.age_s for entry in entries}
     generation = _newest_of(ages)
     if generation == 0:
         return None
-    paths = [_path(ref, generation, "json"), _path(ref, generation, "beat")]
-    age, damaged, values = min(ages[path] for path in paths if path in ages), "", [dict[str, Any](), dict[str, Any]()]
-    for number, (path, fields) in enumerate(zip(paths, (RECORD, BEAT), strict=True)):
+    damaged: list[str] = []
+
+    def read(path: str, fields: tuple[str, ...]) -> dict[str, Any]:
         try:
-            values[number] = read_sealed(store, path, fields) if path in ages else {}
-        except MissingError:
-            return CLEARED
+            return read_sealed(store, path, fields) if path in ages else {}
         except IntegrityError as error:
-            damaged = damaged or f"{path}: {error.what}"
-    record, beat = values
+            damaged.append(f"{path}: {error.what}")
+            return {}
+
+    paths = _path(ref, generation, "json"), _path(ref, generation, "beat")
+    age = min(ages[path] for path in paths if path in ages)
+    record, beat = read(paths[0], RECORD), read(paths[1], BEAT)
     released = beat.get("released") is True
     try:
-        process = Process(**record["process"])
-        return Holder(generation, str(record["owner"]), process, float(record["started"]), released, age, damaged)
-    except (KeyError, TypeError, ValueError):  # not ours to understand: it counts until it is silent
-        damaged = damaged or f"{paths[0]}: The record is damaged: it names no process."
-        return Holder(generation, "", Process("unknown", "", "", 0, ""), time.time() - age, released, age, damaged)
+        owner, process, started = str(record["owner"]), Process(**record["process"]), float(record["started"])
+    except (KeyError, TypeError, ValueError):  # nothing is known of the holder, so it counts as alive until it is silent
+        damaged.append(f"{paths[0]}: The record is damaged: it names no process.")
+        owner, process, started = "", UNKNOWN, time.time() - age
+    return Holder(generation, owner, process, started, released, age, damaged[0] if damaged else "")
+
+
+def _write_beat(store: Store, ref: Ref, generation: int, *, released: bool) -> None:
+    store.write(_path(ref, generation, "beat"), sealed({"released": released, "time": time.time()}, None))
 
 
 def _folder(ref: Ref) -> str:
@@ -215,20 +212,18 @@ def _newest(store: Store, ref: Ref) -> int:
 
 
 def _newest_of(paths: Iterable[str]) -> int:
-    names = (path.rsplit("/", 1)[1] for path in paths)
-    return max((int(name[:6]) for name in names if name.endswith(".json") and name[:6].isdigit()), default=0)
+    return max((_generation(path) for path in paths if path.endswith(".json")), default=0)
 
 
-def _delete_before(store: Store, ref: Ref, generation: int) -> None:
-    for entry in list(store.list(_folder(ref))):
-        number = entry.path.rsplit("/", 1)[1][:6]
-        if number.isdigit() and int(number) < generation:
-            store.delete(entry.path)
+def _generation(path: str) -> int:
+    """The generation of a record by its path; 0 for another file."""
+    number = path.rpartition("/")[2][:6]
+    return int(number) if number.isdigit() else 0
 
 
 @contextmanager
 def _only_warned(what: str) -> Iterator[None]:
-    """Errors of the store become a warning: the work itself goes on."""
+    """Turn errors of the store into a warning: the work itself goes on."""
     try:
         yield
     except EdmError as error:

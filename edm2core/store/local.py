@@ -1,4 +1,4 @@
-"""The store as a folder of this machine, or of a network file system that has hard links."""
+"""The store as a folder, on this machine's disk or on a network file system that has hard links."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edm2core.errors import IntegrityError, MissingError, StoreError
+from edm2core.errors import MissingError, StoreError
 from edm2core.paths import local_path
 from edm2core.plan.manifest import FileRecord
-from edm2core.store.base import UNKNOWN_S, Entry, check_path, check_prefix, file_record
-from edm2core.store.process import is_gone, tag
+from edm2core.store.base import (
+    UNKNOWN_S,
+    Entry,
+    changed_meanwhile,
+    check_path,
+    check_prefix,
+    damaged,
+    file_record,
+    identity,
+    must_be_file,
+)
+from edm2core.store.process import Process, is_gone
 
-TEMPORARY = ".tmp"  # beside everything else, so that a rename never crosses file systems
+TEMPORARY = ".tmp"  # inside the store, so that a rename never crosses file systems
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
 
 WORDS = {
@@ -37,24 +47,24 @@ PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, 
 class LocalStore:
     """A store in a folder, which is made at the first write.
 
-    Temporary files lie in `.tmp`, which `list` does not show. What `create` and `upload` did survives a power cut.
+    Temporary files lie in `.tmp`, which `list` does not show. What `create` and `upload` have stored survives a power cut.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(local_path(str(root))))
         self.uri = str(self.root)
-        self._verified: dict[str, tuple[tuple[int, int, int], str]] = {}
-        self._seen = self.root.exists()  # from then on it is a fault if it is not there
+        self._verified: dict[str, tuple[tuple[int, int, int], FileRecord]] = {}
+        self._seen = self.root.exists()  # once the folder has been seen, its absence is an error
         if self._seen and not self.root.is_dir():
             raise StoreError("The store is a file, not a folder.", where=self.uri, do_next="Give another folder (--store).")
 
     def must_be_there(self) -> None:
-        """Raise StoreError where the store's folder was there and is not any more, so that nobody writes half a store in its place."""
+        """Raise StoreError if the store's folder was there and is gone, so that nobody writes half a store in its place."""
         if self._seen and not self.root.is_dir():
             raise StoreError(
                 "The store's folder is gone: it was deleted, moved or unmounted while it was in use.",
                 where=self.uri,
-                do_next="Bring it back and run again; what was in it cannot be made again but by running.",
+                do_next="Bring it back, then run again. Without it everything has to be computed anew.",
             )
 
     def read(self, path: str) -> bytes:
@@ -69,16 +79,16 @@ class LocalStore:
     def write(self, path: str, data: bytes) -> None:
         with self._words("write", path), self._temporary() as temporary:
             _write(temporary, data)
-            self._place(temporary, self._file(path), os.replace)
+            self._move(temporary, self._file(path), os.replace)
 
     def create(self, path: str, data: bytes) -> bool:
         with self._words("create", path), self._temporary() as temporary:
             _write(temporary, data)
             target = self._file(path)
             try:
-                self._place(temporary, target, os.link)
+                self._move(temporary, target, os.link)
             except FileExistsError:
-                return temporary.stat().st_nlink > 1  # over NFS the answer to a link that succeeded may get lost, and it is tried again
+                return temporary.stat().st_nlink > 1  # NFS repeats a link whose answer was lost: then it is this call's own
             except OSError as error:
                 if error.errno in NO_LINK - {errno.EACCES}:
                     raise StoreError(
@@ -91,25 +101,22 @@ class LocalStore:
             return True
 
     def upload(self, source: Path, path: str) -> FileRecord:
-        """Like Store.upload; on the same file system the source becomes a hard link to the stored bytes.
-
-        The caller may delete it or put another file in its place, and must not write into it.
-        """
+        """Like Store.upload; on the same file system the source becomes a hard link to the stored bytes."""
         with self._words("store", path), self._temporary() as temporary:
-            record = file_record(_source(source))
+            must_be_file(source)
+            record = file_record(source)
             mode = _usual_mode(temporary)
             _link_or_copy(Path(os.path.realpath(source)), temporary)
             if modes.S_IMODE(temporary.stat().st_mode) != mode:
-                temporary.chmod(mode)  # what wrote it may have made it the user's alone, and a store is a group's
+                temporary.chmod(mode)  # its writer may have made it readable by the user alone, and a store is a group's
             _sync(temporary)
             if temporary.stat().st_size != record.size:
-                raise IntegrityError("The file changed while it was being stored.", where=str(source), do_next="Run again.")
-            self._place(temporary, self._file(path), os.replace)
-            _sync_folders(self._file(path).parent, self.root)
+                raise changed_meanwhile(source)
+            self._replace(temporary, path)
             return record
 
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
-        """The stored file itself (`folder` is not used), verified once per process for as long as it is not changed."""
+        """The stored file itself; `folder` is not used. A process verifies it again only after it has changed."""
         with self._words("read", path):
             file = self._file(path)
             if record is not None:
@@ -125,8 +132,7 @@ class LocalStore:
     def copy(self, source: str, path: str) -> None:
         with self._words("copy", source), self._temporary() as temporary:
             _link_or_copy(self._file(source), temporary)
-            self._place(temporary, self._file(path), os.replace)
-            _sync_folders(self._file(path).parent, self.root)
+            self._replace(temporary, path)
 
     def stat(self, path: str) -> Entry | None:
         with self._words("read", path):
@@ -140,11 +146,11 @@ class LocalStore:
     def list(self, prefix: str) -> Iterator[Entry]:
         check_prefix(prefix)
         with self._words("list", prefix):
-            found = sorted(_walk(self.root / prefix, prefix))
-            if not found:
+            files = sorted(_walk(self.root / prefix, prefix))
+            if not files:
                 self.must_be_there()
-            now = self._now() if found else 0.0
-        for path, size, changed in found:
+            now = self._now() if files else 0.0
+        for path, size, changed in files:
             yield Entry(path, size, max(0.0, now - changed))
 
     def folders(self, prefix: str) -> tuple[str, ...]:
@@ -171,7 +177,7 @@ class LocalStore:
                     break
 
     def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
-        """Like Store.sweep: temporary files, whose names say which process writes them."""
+        """Like Store.sweep. What is left behind are temporary files, whose names say which process wrote them."""
         freed = 0
         with self._words("clean", TEMPORARY):
             now = self._now()
@@ -188,19 +194,13 @@ class LocalStore:
         return self.root / check_path(path)
 
     def _verify(self, path: str, file: Path, record: FileRecord) -> None:
-        status = file.stat()
-        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if self._verified.get(path) == (identity, record.sha256) and status.st_size == record.size:
+        seen = (identity(file), record)
+        if self._verified.get(path) == seen:
             return
-        found = file_record(file)
-        if found != record:
-            raise IntegrityError(
-                f"The stored file is damaged: {found.size} bytes with SHA-256 {found.sha256[:12]}…,"
-                f" recorded were {record.size} with {record.sha256[:12]}….",
-                where=str(file),
-                do_next="Delete the result it belongs to; running again makes it anew.",
-            )
-        self._verified[path] = (identity, record.sha256)
+        actual = file_record(file)
+        if actual != record:
+            raise damaged("file", actual, f"{record.size} with {record.sha256[:12]}…", str(file))
+        self._verified[path] = seen
 
     def _now(self) -> float:
         """The file system's own time, since a server's clock is not this machine's."""
@@ -211,34 +211,40 @@ class LocalStore:
         except OSError as error:
             if error.errno not in WORDS:
                 raise
-            return time.time()  # the store can only be read
+            return time.time()  # no file can be written here to ask by
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        """The name of a file that does not exist yet, in the store's file system; nothing of it stays."""
+        """The name of a file that does not exist yet, in the store's file system. It is removed afterwards."""
         folder = self.root / TEMPORARY
         self.must_be_there()
         _make_folder(folder)
         self._seen = True
-        path = folder / f"{tag()}-{secrets.token_hex(8)}"
+        path = folder / f"{Process.current().tag}-{secrets.token_hex(8)}"
         try:
             yield path
         finally:
             with suppress(OSError):
                 path.unlink()
 
-    def _place(self, temporary: Path, target: Path, how: Callable[[Path, Path], None]) -> None:
+    def _replace(self, temporary: Path, path: str) -> None:
+        """Put a temporary file at an object's path, durably."""
+        target = self._file(path)
+        self._move(temporary, target, os.replace)
+        _sync_folders(target.parent, self.root)
+
+    def _move(self, temporary: Path, target: Path, how: Callable[[Path, Path], None]) -> None:
         for _ in range(100):
             self.must_be_there()
             _make_folder(target.parent)
-            with suppress(FileNotFoundError):  # the folder was empty for a moment, and a delete took it away
+            with suppress(FileNotFoundError):  # a delete has removed the folder while it was empty
                 how(temporary, target)
                 return
         raise OSError(errno.EBUSY, "the folder disappears again and again")
 
     @contextmanager
     def _words(self, verb: str, path: str) -> Iterator[None]:
-        """Turns what the system says into what a person understands."""
+        """Raise the system's errors as StoreError, in words that a person understands."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -264,17 +270,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _usual_mode(free: Path) -> int:
-    """The mode of a file that is made in that folder, by the umask or the folder's own defaults."""
+    """The mode that a new file gets there, by the umask or the folder's own defaults; no file is at the path `free`."""
     free.touch()
     mode = modes.S_IMODE(free.stat().st_mode)
     free.unlink()
     return mode
-
-
-def _source(file: Path) -> Path:
-    if not file.is_file():
-        raise MissingError("The file that was to be stored is not there.", where=str(file))
-    return file
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -302,7 +302,7 @@ def _sync(file: Path) -> None:
 
 
 def _sync_folders(folder: Path, root: Path) -> None:
-    """Make the names on the way from the root durable; a folder that is gone again needs none."""
+    """Make the folder's and its parents' entries durable, up to the root. A folder that is gone again needs nothing."""
     while folder != root.parent:
         with suppress(FileNotFoundError):
             _sync(folder)
@@ -310,7 +310,7 @@ def _sync_folders(folder: Path, root: Path) -> None:
 
 
 def _walk(folder: Path, prefix: str, hidden: bool = False) -> Iterator[tuple[str, int, float]]:
-    """Path, bytes and time of change of every file below a folder, without a defined order."""
+    """Path, bytes and time of change of every file below a folder, in no order."""
     try:
         children = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):

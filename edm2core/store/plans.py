@@ -1,4 +1,4 @@
-"""The record of what a run asked for: written with a digest, and believed only if it verifies, since what is needed follows from it."""
+"""Plans of runs as they are recorded. A plan says what a run needs, so it carries a digest and is used only if it verifies."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from edm2core.store.base import Store
 from edm2core.store.sealed import is_sealed, sealed, unseal
 
 EARLIER = ("name", "absent", "tasks")  # the fields of a plan that was written without a digest
-
 MEND_PLAN = "Run its experiment again, which records it anew, or forget the run (edm2 runs rm)."
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run's plan as it was recorded; `absent`: the metrics that it leaves out, by their name in results, and why."""
+    """A run's plan as it was recorded. `absent` are the metrics that it leaves out, by their names in results, and why."""
 
     name: str
     plan: Plan
     absent: dict[str, str]
-    sealed: bool  # whether its digest was there, and right
+    sealed: bool  # whether it carried its digest
 
 
 def plan_path(run: str) -> str:
@@ -31,7 +30,7 @@ def plan_path(run: str) -> str:
 
 
 def write_plan(store: Store, run: str, name: str, tasks: Iterable[Task], absent: Mapping[str, str]) -> bytes:
-    """Record a run's plan; the bytes that were written."""
+    """Record a run's plan. Returns the bytes that were written."""
     plan = Plan.of(tasks)
     data = sealed({"name": name, "absent": dict(absent), "recipes": plan.stored_recipes(), "tasks": [task.to_json() for task in plan]})
     store.write(plan_path(run), data)

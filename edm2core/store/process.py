@@ -1,4 +1,4 @@
-"""Processes, told apart from every other one on any machine, now or later."""
+"""Processes, each told apart from every other one on any machine, now or later."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Process:
-    """A process; empty strings where the system does not say."""
+    """A process; a field is an empty string where the system does not say."""
 
     host: str
     boot: str
     namespace: str  # of process numbers: two containers of one machine have processes with the same number
     pid: int
-    begun: str
+    begun: str  # in the kernel's ticks
 
     @classmethod
     def current(cls) -> Self:
         return cls(*_machine(), os.getpid(), _begun(os.getpid()) or "")
 
     @property
+    def machine(self) -> str:
+        """12 hex digits of the host, its boot and the namespace."""
+        return hashlib.sha256(f"{self.host}\n{self.boot}\n{self.namespace}".encode()).hexdigest()[:12]
+
+    @property
+    def tag(self) -> str:
+        """The process in a few characters that a file's name can hold; `is_gone` reads them."""
+        return f"{self.machine}-{self.pid}-{self.begun or 0}"
+
+    @property
     def gone(self) -> bool:
         """Whether it certainly runs no more; False where this process cannot know."""
-        here = (self.host, self.boot, self.namespace) == _machine()
-        return here and bool(self.boot and self.begun) and _begun(self.pid) != self.begun
-
-
-def tag() -> str:
-    """This process in a few characters that a file's name can hold."""
-    return f"{_machine_tag()}-{os.getpid()}-{_begun(os.getpid()) or 0}"
+        return is_gone(self.tag) is True
 
 
 def is_gone(tag: str) -> bool | None:
-    """Whether the process of that tag certainly runs no more, or certainly does; None where this process cannot know."""
-    machine, _, rest = tag.partition("-")
-    pid, _, begun = rest.partition("-")
-    if machine != _machine_tag() or not _machine()[1] or not pid.isdecimal() or begun in ("", "0"):
+    """Whether the process of a tag certainly runs no more, or certainly does; None where this process cannot know."""
+    machine, _, process = tag.partition("-")
+    pid, _, begun = process.partition("-")
+    here = Process.current()
+    if machine != here.machine or not here.boot or not pid.isdecimal() or begun in ("", "0"):
         return None
     return _begun(int(pid)) != begun
 
@@ -50,18 +55,10 @@ def is_gone(tag: str) -> bool | None:
 def _machine() -> tuple[str, str, str]:
     """Host, boot and namespace of process numbers."""
     try:
-        return (
-            socket.gethostname(),
-            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip(),
-            os.readlink("/proc/self/ns/pid"),
-        )
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")
     except OSError:
         return socket.gethostname(), "", ""
-
-
-@cache
-def _machine_tag() -> str:
-    return hashlib.sha256("\n".join(_machine()).encode()).hexdigest()[:12]
 
 
 def _begun(pid: int) -> str | None:

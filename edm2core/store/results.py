@@ -1,4 +1,4 @@
-"""Finished results: files under an attempt's own name, then one manifest that makes them count."""
+"""Results: files in the folder of an attempt, then one manifest, which makes that attempt the result."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.plan.manifest import FileRecord, Manifest, Ref
 from edm2core.plan.tasks import Task
-from edm2core.store.base import Store
-from edm2core.store.summary import each
+from edm2core.store.base import Store, each
 
 
 def load(store: Store, ref: Ref) -> Manifest | None:
-    """The manifest of a result, or None where there is none; raises IntegrityError if it is not that result's."""
+    """The manifest of a result, or None if there is none; raises IntegrityError if it is damaged or another result's."""
     try:
         data = store.read(ref.manifest)
     except MissingError:
@@ -29,7 +28,7 @@ def load(store: Store, ref: Ref) -> Manifest | None:
 
 
 def manifests(store: Store, tasks: Iterable[Task]) -> dict[Ref, Manifest]:
-    """The manifests of those of the tasks that have a result; a damaged one counts as none."""
+    """The manifests of the tasks that have a result. A damaged manifest counts as none."""
 
     def look(ref: Ref) -> Manifest | None:
         with suppress(IntegrityError):
@@ -40,13 +39,18 @@ def manifests(store: Store, tasks: Iterable[Task]) -> dict[Ref, Manifest]:
     return {ref: manifest for ref, manifest in zip(refs, each(store, look, refs), strict=True) if manifest is not None}
 
 
+def present(store: Store, refs: Iterable[Ref]) -> list[bool]:
+    """Whether each result is in the store, which its manifest shows."""
+    return each(store, lambda ref: store.stat(ref.manifest) is not None, refs)
+
+
 def new_attempt() -> str:
-    """A folder's name that no other writer has."""
+    """A name for an attempt's folder that no other writer has."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 def upload_files(store: Store, ref: Ref, attempt: str, folder: Path) -> dict[str, FileRecord]:
-    """Store every file below `folder` as a file of this attempt; path inside the folder → what was stored.
+    """Store every file below `folder` as a file of this attempt. Returns size and digest of each, by its path inside the folder.
 
     The files may be deleted afterwards, but not written into (Store.upload).
     """
@@ -55,16 +59,16 @@ def upload_files(store: Store, ref: Ref, attempt: str, folder: Path) -> dict[str
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:
-    """Make an attempt the result, unless another one is already: returns the manifest that counts. The last thing a task does."""
+    """Make an attempt the result, unless another one is it already. Returns the manifest of the result. A task does this last."""
     while not store.create(manifest.ref.manifest, manifest.dumps()):
         winner = load(store, manifest.ref)
-        if winner is not None:  # None: deleted since
+        if winner is not None:  # None: it has been deleted since
             return winner
     return manifest
 
 
 def verify(store: Store, manifest: Manifest, *, contents: bool = True) -> list[str]:
-    """What is wrong with a result's files, in words; without `contents` only what needs no reading of them."""
+    """What is wrong with a result's files, in words. Without `contents` only their presence and size are checked."""
     problems = []
     for name, record in sorted(manifest.files.items()):
         path = manifest.path(name)
@@ -79,7 +83,7 @@ def verify(store: Store, manifest: Manifest, *, contents: bool = True) -> list[s
 
 
 def discard(store: Store, path: str) -> None:
-    """Delete an object, or what is below a folder (with its closing slash): a manifest first, so that no reader trusts the rest."""
+    """Delete an object, or everything below a folder (with its closing slash). A manifest goes first, so that no reader trusts the rest."""
     if not path.endswith("/"):
         store.delete(path)
         return

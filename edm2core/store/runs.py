@@ -1,4 +1,4 @@
-"""A run's folder in the store: what was asked, what happened, what was found."""
+"""Runs: a folder of the store for each, with its experiment, its plan, its events and logs, and its report."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.appended import record_appended
-from edm2core.store.base import Store
+from edm2core.store.base import Store, each, is_local
 from edm2core.store.leases import GC, holder
 from edm2core.store.local import LocalStore
 from edm2core.store.plans import MEND_PLAN, plan_path, read_plan, write_plan
 from edm2core.store.sealed import sealed, unseal
-from edm2core.store.summary import change, each, records_of, summarise, summary_path, write
+from edm2core.store.summary import change, records_of, summarise, summary_path, write
 
-SHARE_S = 15.0  # between two uploads of what a run writes locally
-WAIT_S = 0.5  # between two looks whether a gc has ended
-LISTED = 20  # runs that a message names at most
-NOTES = "notes.md"  # the user's own words about a run, which only the user writes
+SHARE_S = 15.0  # between two uploads of the files that a run writes locally
+WAIT_S = 0.5  # between two checks whether a gc has ended
+LISTED = 20  # most runs that a message names
+NOTES = "notes.md"  # in a run's folder: the user's notes, which edm2 does not change by itself
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment in one store; the same experiment in the same store is the same run, however often it is started."""
+    """An experiment in a store. However often the same experiment is started in the same store, it is the same run."""
 
     id: str
     store: Store
@@ -49,12 +49,14 @@ class Run:
         return f"runs/{self.id}"
 
     def log_path(self, task: Task, rank: int = 0) -> Path:
-        """The local file for a task's output: in the store's own folder if the store is one, else uploaded while the run goes on."""
-        name = f"{self._started}-{rank}.log" if self._remote else f"{rank}.log"  # an upload would replace that of an earlier process
+        """The local file for a task's output. A local store holds it; to a remote store it is uploaded while the run goes on."""
+        name = (
+            f"{self._started}-{rank}.log" if self._remote else f"{rank}.log"
+        )  # else an upload would replace the log of an earlier process
         return self._local / "logs" / f"{task.stage}-{task.key}" / name
 
     def log(self, event: dict[str, Any]) -> None:
-        """Add an event to this process's part of the run's record, with its time where it has none."""
+        """Add an event to this process's file of events, with the time of now if it has none."""
         path = self._local / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -63,8 +65,8 @@ class Run:
         self.share()
 
     def events(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """What was logged, by the processes in the order of their starts; and in words what of it is damaged, which is left out."""
-        found: list[dict[str, Any]] = []
+        """The events of all processes, in the order of their starts; and in words which lines are damaged, which are left out."""
+        events: list[dict[str, Any]] = []
         damaged: list[str] = []
         for entry in self.store.list(f"{self.folder}/events/"):
             try:
@@ -79,16 +81,16 @@ class Run:
             bad = []
             for number, line in enumerate(lines, 1):
                 try:
-                    found.append(unseal(line))
+                    events.append(unseal(line))
                 except ValueError:
                     bad.append(number)
             if bad:
-                which = f"line {bad[0]}" if len(bad) == 1 else f"{len(bad)} lines, the first {bad[0]},"
-                damaged.append(f"{entry.path}: {which} cannot be read.")
-        return found, damaged
+                lines_in_words = f"line {bad[0]}" if len(bad) == 1 else f"{len(bad)} lines, the first {bad[0]},"
+                damaged.append(f"{entry.path}: {lines_in_words} cannot be read.")
+        return events, damaged
 
     def share(self) -> None:
-        """Let others see what was written locally, now and then; what cannot be uploaded now is tried again later."""
+        """Upload what was written locally, at most every 15 s. What cannot be uploaded now is tried again later."""
         if self._remote and time.monotonic() - self._shared["at"] > SHARE_S and self._lock.acquire(blocking=False):
             try:
                 self._shared["at"] = time.monotonic()
@@ -98,13 +100,13 @@ class Run:
                 self._lock.release()
 
     def close(self) -> None:
-        """Upload what was written locally."""
+        """Upload what was written locally since the last time."""
         if self._remote:
             with self._lock:
                 self._upload()
 
     def end(self) -> None:
-        """Record that nobody works on this run any more, and the digests of what was appended to."""
+        """Record that work on this run has ended, and the digests of the files that were appended to."""
         record_appended(self.store, self.id)
         change(self.store, self.id, ended=time.time())
 
@@ -117,7 +119,7 @@ class Run:
 
     @property
     def _remote(self) -> bool:
-        return getattr(self.store, "root", None) is None
+        return not is_local(self.store)
 
     @property
     def _local(self) -> Path:
@@ -131,7 +133,7 @@ class Run:
         return Path(tempfile.mkdtemp(prefix="edm2-run-"))
 
     _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
-    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes as uploaded, and when that was
+    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes as they were uploaded, and when
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -151,7 +153,7 @@ def _wait_for_gc(store: Store, say: Callable[[str], None]) -> None:
 def open_run(
     store: Store, experiment: Experiment, tasks: Plan, absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
 ) -> Run:
-    """The run of this experiment, recorded in the store: see `record`."""
+    """The run of this experiment, recorded in the store as by `record`."""
     run = Run(run_id(experiment, tasks), store)
     record(run, experiment.name, experiment.text, tasks, absent, say)
     return run
@@ -160,10 +162,9 @@ def open_run(
 def record(
     run: Run, name: str, experiment: str, tasks: Sequence[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting
 ) -> None:
-    """Write what was asked into the run's folder: the experiment file's text, the plan and which metrics it leaves out for what reason, and
-    a summary of it.
+    """Write a run's experiment, plan and summary into its folder; `absent` are the metrics that the plan leaves out, and why.
 
-    From its return on nothing that the plan needs is removed: an `edm2 gc --apply` that had begun before is waited for, which `say` hears.
+    Once it returns, nothing that the plan needs is removed. It waits for an `edm2 gc --apply` that has begun before, and tells `say` so.
     """
     text = redacted(experiment).encode()
     run.store.write(f"{run.folder}/experiment.yaml", text)
@@ -173,9 +174,9 @@ def record(
 
 
 def add_tasks(run: Run, name: str, tasks: Sequence[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting) -> None:
-    """Write the plan of a run that goes on, with the tasks that were added to it; what else its record says stays, such as its start.
+    """Write the plan of a run that goes on, with the tasks that were added to it. The rest of its record stays, such as its start.
 
-    What the plan needs is safe from its return on, as with `record`.
+    Once it returns, what the plan needs is safe, as with `record`.
     """
     plan = write_plan(run.store, run.id, name, tasks, absent)
     change(run.store, run.id, tasks=len(tasks), files=records_of({"plan.json": plan}))
@@ -188,12 +189,12 @@ def run_id(experiment: Experiment, tasks: Sequence[Task]) -> str:
 
 
 def find_run(address: str, store: str) -> Run:
-    """The run at an address: an id in `store`, or a store's address with /runs/ID behind it.
+    """The run at an address: an id in `store`, or a store's address followed by /runs/ID.
 
-    Raises InputError where there is no store, or no such run in it.
+    Raises InputError if there is no store, or no such run in it.
     """
-    uri, found, name = address.removesuffix("/report.html").rstrip("/").rpartition("/runs/")
-    run = Run(name, find_store(uri if found else store))
+    uri, separator, name = address.removesuffix("/report.html").rstrip("/").rpartition("/runs/")
+    run = Run(name, find_store(uri if separator else store))
     _must_exist(run)
     return run
 
@@ -201,7 +202,7 @@ def find_run(address: str, store: str) -> Run:
 def load_plan(store: Store, run: str) -> tuple[str, Plan]:
     """The name and the plan of a recorded run.
 
-    Raises InputError naming the runs there are, IntegrityError for a plan that cannot be read.
+    Raises InputError, naming the runs that there are, if there is no such run; IntegrityError if its plan cannot be read.
     """
     _must_exist(Run(run, store))
     try:
@@ -212,7 +213,7 @@ def load_plan(store: Store, run: str) -> tuple[str, Plan]:
 
 
 def load_absent(run: Run) -> dict[str, str]:
-    """The metrics that a recorded run left out, by their name in results, and why."""
+    """The metrics that a recorded run left out, by their names in results; and why."""
     try:
         return read_plan(run.store, run.id).absent
     except MissingError:
@@ -220,21 +221,23 @@ def load_absent(run: Run) -> dict[str, str]:
 
 
 def list_runs(store: Store) -> list[str]:
-    """The ids of all runs in a store, those included whose plan is lost."""
+    """The ids of all runs in a store, also of those whose plan is lost."""
     folders = store.folders("runs/")
-    kept = each(store, lambda name: any(store.stat(path) for path in (plan_path(name), summary_path(name))), folders)
-    return [name for name, is_run in zip(folders, kept, strict=True) if is_run]
+    return [name for name, is_run in zip(folders, each(store, lambda name: _is_run(store, name), folders), strict=True) if is_run]
+
+
+def _is_run(store: Store, name: str) -> bool:
+    return any(store.stat(path) for path in (plan_path(name), summary_path(name)))
 
 
 def _must_exist(run: Run) -> None:
-    path = plan_path(run.id)
-    if "/" not in run.id and run.id not in ("", ".", "..") and any(run.store.stat(p) for p in (path, summary_path(run.id))):
+    if "/" not in run.id and run.id not in ("", ".", "..") and _is_run(run.store, run.id):
         return
     known = list_runs(run.store)
-    called = {part: name for name in known for part in (name, name.rpartition("-")[0])}  # with and without the hash that it ends with
+    called = {part: name for name in known for part in (name, name.rpartition("-")[0])}  # with its hash at the end, and without
     near = [name for name in known if run.id and name.startswith(run.id)] or [
         called[close] for close in difflib.get_close_matches(run.id, called, n=3)
     ]
     hint = f"Did you mean {' or '.join(dict.fromkeys(near[:3]))}? " if near else ""
     there = f"{hint}Runs there: {', '.join(known[:LISTED]) or 'none'}{f' and {len(known) - LISTED} more' if len(known) > LISTED else ''}."
-    raise InputError(f"There is no run {run.id} in {run.store.uri}.", where=path, do_next=there)
+    raise InputError(f"There is no run {run.id} in {run.store.uri}.", where=plan_path(run.id), do_next=there)

@@ -1,10 +1,11 @@
-"""The way to an S3 service: address, credentials, retries, the server's clock, and its errors in words.
+"""A client for an S3 service: its address, credentials, retries, the server's clock, and its errors in words.
 
-Nothing of it comes from a URI or a parameter, which would be shown in logs and user interfaces, but from the environment:
-`EDM2_S3_ENDPOINT` (or `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`): http://host:port or https://host:port; none for s3:// means AWS.
-`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; or `EDM2_S3_CREDENTIALS`, a folder with the files `accesskey` and
-`secretkey` (a mounted Secret); or AWS's credentials file (`AWS_SHARED_CREDENTIALS_FILE`, `AWS_PROFILE`); or, on AWS, the pod's role.
-`AWS_REGION`; `SSL_CERT_FILE` for the certificates to trust.
+The environment says how to reach the service, since URIs and parameters are shown in logs and user interfaces:
+- `EDM2_S3_ENDPOINT` (or `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`): http://host:port or https://host:port. Without it s3:// means AWS.
+- Credentials are `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; or the files `accesskey` and `secretkey` in the
+  folder `EDM2_S3_CREDENTIALS` (a mounted Secret); or AWS's credentials file (`AWS_SHARED_CREDENTIALS_FILE`, `AWS_PROFILE`); or, on AWS,
+  the pod's role.
+- `AWS_REGION`, and `SSL_CERT_FILE` for the certificates to trust.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from edm2core.errors import InputError, MissingError, StoreError
 from edm2core.store.bucket import ENDPOINTS, check_endpoint
 
 AWS = "https://s3.amazonaws.com"
-LOOK_RETRIES, WORK_RETRIES, SILENT_RETRIES = 4, 14, 6  # 7 s until an address is called wrong; 105 s for a server that worked and comes back
+LOOK_RETRIES = 4  # of the first request: an address that does not answer is called wrong after 7 s
+WORK_RETRIES = 14  # of later ones: a server that has answered before has 105 s to come back
+SILENT_RETRIES = 6  # of requests that ran into their time-out
 BACKOFF_S = 0.5
-PASSING = {  # errors of a service that the same request may not meet again
+PASSING = {  # errors that may pass: the same request can succeed later
     "BadDigest",
     "ConditionalRequestConflict",
     "IncompleteBody",
@@ -52,7 +55,7 @@ PASSING = {  # errors of a service that the same request may not meet again
 FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "InsufficientCapacity"}
 MISSING = {"NoSuchKey", "NoSuchObject", "XMinioInvalidObjectName"}
 DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden"}
-WRONG_CREDENTIAL = {  # the variable whose value a service does not take
+WRONG_CREDENTIAL = {  # the variable whose value the service refuses
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY",
     "InvalidToken": "AWS_SESSION_TOKEN",
@@ -62,40 +65,49 @@ WRONG_CREDENTIAL = {  # the variable whose value a service does not take
     "RequestExpired": "AWS_SESSION_TOKEN",
 }
 OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "InvalidRegion"}
-TO_A_PAGE = (302, 303)  # no S3 service redirects so, but what asks people to log in does
-PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # the SDK's own, of an answer without words
+TO_A_PAGE = (302, 303)  # pages that ask people to log in redirect like this; S3 services do not
+PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # the SDK's own codes for an answer without a body
 
 log = logging.getLogger(__name__)
-logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not record.msg.startswith("Retrying ("))  # _Retry says it once
+logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not record.msg.startswith("Retrying ("))  # _Retry says so once
+
+
+class _Fault(NamedTuple):
+    """What went wrong and what to do, for a person."""
+
+    what: str
+    do_next: str
+    where: str = ""  # where it is not the endpoint, bucket and path
+    permanent: bool = True
 
 
 class Connection(NamedTuple):
-    """A client and how it was reached."""
+    """A client, and the address that it was made for."""
 
     client: Minio
     http: Http
     endpoint: str
-    named_by: str  # the variable that says where it is
+    named_by: str  # the variable that holds the endpoint
 
     @property
     def region(self) -> str | None:
-        """The region that requests are signed for: a service may have named another than the environment."""
+        """The region that requests are signed for. It is the environment's, unless the service has named another."""
         return self.client._base_url.region  # type: ignore[no-any-return]
 
 
 class Http(urllib3.PoolManager):
-    """Keeps the server's clock: ages must not depend on this machine's."""
+    """A connection pool that reads the server's clock, so that ages do not depend on this machine's."""
 
     _offset: float | None = None
     last: urllib3.BaseHTTPResponse | None = None
-    led_to: str | None = None  # where the last answer sent the request
+    led_to: str | None = None  # where the last answer redirected to
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]
         response = self.last = super().urlopen(method, url, False, **kw)
         self.led_to = response.headers.get("Location") if 300 <= response.status < 400 else None
         if self.led_to and redirect and response.status not in TO_A_PAGE:
             retries = kw.get("retries") or self.connection_pool_kw["retries"]
-            kw["retries"] = retries.increment(method, url, response=response)  # raises where there are too many
+            kw["retries"] = retries.increment(method, url, response=response)  # raises if there are too many
             return self.urlopen(method, urljoin(url, self.led_to), redirect, **kw)
         date = response.headers.get("Date")
         if date:
@@ -108,7 +120,10 @@ class Http(urllib3.PoolManager):
 
 
 class _Client(Minio):  # type: ignore[misc]
-    """Sends the MD5 of every body: SeaweedFS checks that, and not the SHA-256 in the signature, which the SDK holds to be enough."""
+    """A client that sends the MD5 of every body, and that follows a bucket into its region.
+
+    The SDK relies on the SHA-256 in the signature, which SeaweedFS does not check. It does check the MD5.
+    """
 
     def _build_headers(self, host: str, headers: Any = None, body: bytes | None = None, creds: Any = None) -> Any:
         headers, date = super()._build_headers(host, headers, body, creds)
@@ -121,7 +136,7 @@ class _Client(Minio):  # type: ignore[misc]
         try:
             answer = super()._url_open(method, region, *given, **named)
             kind = answer.headers.get("content-type") or ""
-            if method not in ("GET", "HEAD") and kind.startswith("text/html"):  # the SDK would take a page for success
+            if method not in ("GET", "HEAD") and kind.startswith("text/html"):  # the SDK takes a web page for success
                 raise InvalidResponseError(answer.status, kind, answer.data.decode(errors="replace"))
             return answer
         except S3Error as error:
@@ -135,15 +150,16 @@ class _Client(Minio):  # type: ignore[misc]
 
 
 def _wanted_region(error: S3Error) -> str:
-    """The region in which a service wants to be asked for the bucket, if its answer names one."""
+    """The bucket's region, if the service refuses requests for another and names it; else an empty string."""
+    if error.code not in OTHER_REGION | PERHAPS_OTHER_REGION:
+        return ""
     body = error.response.data.decode(errors="replace") if error.response.data else ""
-    found = re.search(r"<Region>([a-z0-9-]+)</Region>", body) or re.search(r"expecting '([a-z0-9-]+)'", error.message or "")
-    header = error.response.headers.get("x-amz-bucket-region", "")
-    return (header or (found[1] if found else "")) if error.code in OTHER_REGION | PERHAPS_OTHER_REGION else ""
+    named = re.search(r"<Region>([a-z0-9-]+)</Region>", body) or re.search(r"expecting '([a-z0-9-]+)'", error.message or "")
+    return error.response.headers.get("x-amz-bucket-region", "") or (named[1] if named else "")
 
 
 class _Retry(Retry):
-    """Says once that it has to wait; of answers that never came, each of which took its whole time-out, it bears fewer."""
+    """Retries that say once that they wait. Fewer requests may run into their time-out, since each of these takes all of it."""
 
     def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Any = None, *rest: Any, **named: Any) -> Self:
         if isinstance(error, ReadTimeoutError) and sum(isinstance(p.error, ReadTimeoutError) for p in self.history) >= SILENT_RETRIES:
@@ -154,7 +170,7 @@ class _Retry(Retry):
 
 
 class _MountedSecret(Provider):  # type: ignore[misc]
-    """Reads at every request, since Kubernetes replaces the files when the Secret changes."""
+    """Credentials from a mounted Secret, read at every request, since Kubernetes replaces the files when the Secret changes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -164,9 +180,9 @@ class _MountedSecret(Provider):  # type: ignore[misc]
 
 
 def connect(uri: str, retries: int = WORK_RETRIES, region: str | None = None) -> Connection:
-    """A client for the service of an `s3://` or `minio://` URI, which says so itself where it is in another than the `region`.
+    """A client for the service of an `s3://` or `minio://` URI. It sends no request yet.
 
-    Talks to nobody yet. Raises InputError for unusable settings.
+    `region` is where requests start; a service that is in another one says so. Raises InputError for unusable settings.
     """
     named_by = next((name for name in ENDPOINTS if os.environ.get(name)), "")
     endpoint = os.environ.get(named_by, "")
@@ -183,8 +199,8 @@ def connect(uri: str, retries: int = WORK_RETRIES, region: str | None = None) ->
         ca_certs=os.environ.get("SSL_CERT_FILE") or os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
         retries=_Retry(
             total=retries,
-            other=0,  # a certificate does not get better
-            allowed_methods=None,  # all that is asked of a store may be asked again
+            other=0,  # a wrong certificate stays wrong
+            allowed_methods=None,  # every request to a store may be sent again
             status_forcelist=(429, 500, 502, 503, 504),
             backoff_factor=BACKOFF_S,
             backoff_max=10,
@@ -204,125 +220,112 @@ def _credentials(on_aws: bool) -> Provider:
             raise InputError(f"The folder with the store's credentials has no file {missing[0]}.", where=f"EDM2_S3_CREDENTIALS={folder}")
         return _MountedSecret(Path(folder))
     file: list[Provider] = []
-    with suppress(RuntimeError):  # no home folder, so no file in it
+    with suppress(RuntimeError):  # there is no home folder
         file = [AWSConfigProvider()]
     return ChainedProvider([EnvAWSProvider(), *file, *([IamAwsProvider()] if on_aws else [])])
 
 
 def explain(error: Exception, connection: Connection, bucket: str, path: str, right: str) -> StoreError:
-    """What went wrong, for a person: naming the endpoint, the bucket, the right that the request needs, and what the service said."""
+    """The error for a person: it names the endpoint, the bucket, the right that the request needs, and what the service said."""
     where = f"{connection.endpoint}, bucket {bucket}" + (f", {path}" if path else "")
+    if isinstance(error, S3Error) and error.code in MISSING and "kms" not in (error.message or "").lower():
+        return MissingError("This is not in the store.", where=where)
+    fault = _fault(error, connection, bucket, right)
+    return StoreError(fault.what, where=fault.where or where, do_next=fault.do_next, permanent=fault.permanent)
+
+
+def _fault(error: Exception, connection: Connection, bucket: str, right: str) -> _Fault:
     if isinstance(error, S3Error) and error.code:
-        return _refused(error, connection, where, bucket, right)
+        return _refused(error, connection, bucket, right)
     if isinstance(error, MaxRetryError):
-        return _unreachable(error.reason or error, where, connection)
+        return _unreachable(error.reason or error, connection)
     if isinstance(error, HTTPError):
-        return StoreError(f"The connection to the store broke: {error}.", where=where, do_next="Run again.", permanent=False)
-    no_list = isinstance(error, ValueError) and str(error).startswith("XML element")  # XML, which is not that of S3
+        return _Fault(f"The connection to the store broke: {error}.", "Run again.", permanent=False)
+    no_list = isinstance(error, ValueError) and str(error).startswith("XML element")  # XML, but not that of S3
     if no_list or isinstance(error, S3Error | ServerError | InvalidResponseError | ParseError):
-        return _no_service(error, where, connection)
-    if isinstance(error, configparser.Error):
-        return StoreError(  # its own words quote the file
-            f"The file of AWS credentials is malformed ({type(error).__name__}, line {getattr(error, 'lineno', '?')}).",
-            where=os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials",
-            do_next="Mend it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-        )
+        return _no_service(error, connection)
+    if isinstance(error, configparser.Error):  # its own words quote the file
+        what = f"The file of AWS credentials is malformed ({type(error).__name__}, line {getattr(error, 'lineno', '?')})."
+        return _Fault(what, "Mend it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", _credentials_file())
     if isinstance(error, ValueError) and "credential" in str(error).lower():
-        return StoreError(
-            "There are no credentials for the store.",
-            where=where,
-            do_next="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or EDM2_S3_CREDENTIALS to a folder with accesskey and secretkey.",
-        )
-    return StoreError(f"The store could not do it: {error}.", where=where, do_next="Run again.", permanent=False)
+        folder = "EDM2_S3_CREDENTIALS to a folder with accesskey and secretkey"
+        return _Fault("There are no credentials for the store.", f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {folder}.")
+    return _Fault(f"The store could not do it: {error}.", "Run again.", permanent=False)
 
 
-def _no_service(error: Exception, where: str, connection: Connection) -> StoreError:
-    """What answers is no S3 service: a console, a proxy's page to log in, or the same port spoken to wrongly."""
-    status = getattr(error, "status_code", None) or getattr(error, "_code", None)
-    said = getattr(error, "_body", None) or ""
-    if not isinstance(error, ServerError | InvalidResponseError):
+def _no_service(error: Exception, connection: Connection) -> _Fault:
+    """The fault where no S3 service answers: a console, a proxy's page to log in, or a port that speaks https and was asked in http."""
+    status, said = getattr(error, "_code", None), getattr(error, "_body", None) or ""
+    if isinstance(error, ServerError):
+        status = error.status_code
+    elif not isinstance(error, InvalidResponseError):
         last = connection.http.last
         status, said = (last.status, last.data.decode(errors="replace")) if last else (None, "")
     if re.search(r"HTTPS (server|port)|SSL-enabled", said, re.IGNORECASE):
-        return StoreError(
-            "The store speaks https, and was spoken to in http.",
-            where=f"{connection.named_by}={connection.endpoint}",
-            do_next=f"Write https:// in {connection.named_by}.",
-        )
-    words = re.search(r"<Message>(.*?)</Message>", said, re.DOTALL)  # MinIO's console answers programs in XML
-    what = page(said) or (f"“{' '.join((words[1] if words else said).split())[:80]}”" if said.strip() else "")
+        return _other_scheme(connection, "https", "http")
+    message = re.search(r"<Message>(.*?)</Message>", said, re.DOTALL)  # MinIO's console answers programs in XML
+    answer = page(said) or (f"“{' '.join((message[1] if message else said).split())[:80]}”" if said.strip() else "")
     if connection.http.led_to:
-        what = f"a redirection to {_without_query(connection.http.led_to)}"
-    return StoreError(
-        f"The answer (HTTP {status or '?'}) is not that of an S3 service{f': it is {what}' if what else ''}.",
-        where=where,
-        do_next=f"Check {connection.named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?",
-        permanent=status is None or status < 500,
-    )
+        answer = f"a redirection to {_without_query(connection.http.led_to)}"
+    what = f"The answer (HTTP {status or '?'}) is not that of an S3 service{f': it is {answer}' if answer else ''}."
+    return _Fault(what, _check_port(connection), permanent=status is None or status < 500)
+
+
+def _check_port(connection: Connection) -> str:
+    return f"Check {connection.named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?"
+
+
+def _other_scheme(connection: Connection, speaks: str, spoken_to: str) -> _Fault:
+    where = f"{connection.named_by}={connection.endpoint}"
+    what = f"The store speaks {speaks}, and was spoken to in {spoken_to}."
+    return _Fault(what, f"Write {speaks}:// in {connection.named_by}.", where)
 
 
 def _without_query(address: str) -> str:
-    """An address without secrets, which may lack its host."""
+    """An address without secrets. It may lack its host."""
     return re.split("[?#]", shown(address), maxsplit=1)[0]
 
 
-def _refused(error: S3Error, connection: Connection, where: str, bucket: str, right: str) -> StoreError:
+def _refused(error: S3Error, connection: Connection, bucket: str, right: str) -> _Fault:
+    """The fault where the service refuses a request with one of its codes."""
     code = error.code or ""
     words = f"{code}: {error.message.rstrip('.')}" if error.message else code
-    endpoint = "" if connection.endpoint == AWS else f", or {connection.named_by} to the region's address"
-    if wanted := _wanted_region(error):
-        return StoreError(
-            f"The bucket is in another region, {wanted} ({words}).", where=where, do_next=f"Set AWS_REGION to {wanted}{endpoint}."
-        )
-    if code in OTHER_REGION:
-        return StoreError(
-            f"The bucket is in another region ({words}).", where=where, do_next=f"Set AWS_REGION to the bucket's region{endpoint}."
-        )
-    if "kms" in words.lower() and code == "NotImplemented":
-        return StoreError(
-            f"The bucket is encrypted, and its server has no key service ({words}).",
-            where=where,
-            do_next="Ask who runs the server to give it one, for MinIO by MINIO_KMS_SECRET_KEY or MINIO_KMS_KES_ENDPOINT.",
-        )
+    if _wanted_region(error) or code in OTHER_REGION:
+        endpoint = "" if connection.endpoint == AWS else f", or {connection.named_by} to the region's address"
+        region = _wanted_region(error)
+        what = f"The bucket is in another region{f', {region}' if region else ''} ({words})."
+        return _Fault(what, f"Set AWS_REGION to {region or 'that of the bucket'}{endpoint}.")
     if "kms" in words.lower():
-        return StoreError(
-            f"The store cannot use the key that the bucket is encrypted with ({words}).",
-            where=where,
-            do_next="The key must be there and enabled, and on AWS the credentials need kms:GenerateDataKey and kms:Decrypt on it: "
-            "ask who runs the bucket.",
-        )
-    if code in MISSING:
-        return MissingError("This is not in the store.", where=where)
+        return _no_key(code, words)
     if code == "NoSuchBucket":
-        return StoreError(
-            "The bucket does not exist.", where=where, do_next=f"Make it, for example: mc mb ALIAS/{bucket}; or correct the address."
-        )
-    if code in DENIED:  # MinIO's word, too, where the user was removed or disabled whom a token stands for
-        gone = ", and the user whom AWS_SESSION_TOKEN stands for must be there" if os.environ.get("AWS_SESSION_TOKEN") else ""
-        return StoreError(
-            f"The store denies access ({words}).",
-            where=where,
-            do_next=f"Its credentials need the right {right} on this bucket{gone}.",
-        )
+        return _Fault("The bucket does not exist.", f"Make it, for example: mc mb ALIAS/{bucket}; or correct the address.")
+    if code in DENIED:  # MinIO also says so of a token whose user was removed or disabled
+        token = ", and the user whom AWS_SESSION_TOKEN stands for must be there" if os.environ.get("AWS_SESSION_TOKEN") else ""
+        return _Fault(f"The store denies access ({words}).", f"Its credentials need the right {right} on this bucket{token}.")
     if code in WRONG_CREDENTIAL:
-        return _wrong_credential(code, words, where)
+        return _wrong_credential(code, words)
     if code in FULL or error.response.status == 507:
-        return StoreError(
-            f"The store is full ({words}).",
-            where=where,
-            do_next="Free some space (edm2 gc) or raise the quota, then run again; finished work is kept.",
-        )
+        do_next = "Free some space (edm2 gc) or raise the quota, then run again; finished work is kept."
+        return _Fault(f"The store is full ({words}).", do_next)
     if code == "RequestTimeTooSkewed":
-        return StoreError(
-            f"The clocks of the store and of this machine differ too much ({words}).", where=where, do_next="Set the clock right."
-        )
-    return StoreError(
-        f"The store refuses: {words}.", where=where, do_next=f"The request needs the right {right}.", permanent=code not in PASSING
+        return _Fault(f"The clocks of the store and of this machine differ too much ({words}).", "Set the clock right.")
+    return _Fault(f"The store refuses: {words}.", f"The request needs the right {right}.", permanent=code not in PASSING)
+
+
+def _no_key(code: str, words: str) -> _Fault:
+    """The fault where the bucket is encrypted and its key cannot be used."""
+    if code == "NotImplemented":
+        do_next = "Ask who runs the server to give it one, for MinIO by MINIO_KMS_SECRET_KEY or MINIO_KMS_KES_ENDPOINT."
+        return _Fault(f"The bucket is encrypted, and its server has no key service ({words}).", do_next)
+    return _Fault(
+        f"The store cannot use the key that the bucket is encrypted with ({words}).",
+        "The key must be there and enabled, and on AWS the credentials need kms:GenerateDataKey and kms:Decrypt on it: "
+        "ask who runs the bucket.",
     )
 
 
-def _wrong_credential(code: str, words: str, where: str) -> StoreError:
-    """Credentials that the service does not take, with the variable or file that they came from."""
+def _wrong_credential(code: str, words: str) -> _Fault:
+    """The fault where the service refuses the credentials; it names the variable or file that they came from."""
     variable, folder = WRONG_CREDENTIAL[code], os.environ.get("EDM2_S3_CREDENTIALS")
     expired = code in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
     if folder:
@@ -331,44 +334,29 @@ def _wrong_credential(code: str, words: str, where: str) -> StoreError:
         stale = variable == "AWS_SESSION_TOKEN" and not expired
         source = f"{variable}, or unset it where the keys are not temporary" if stale else variable
     else:
-        source = f"{os.environ.get('AWS_SHARED_CREDENTIALS_FILE') or '~/.aws/credentials'} (AWS_PROFILE)"
+        source = f"{_credentials_file()} (AWS_PROFILE)"
     what = "The credentials for the store have expired" if expired else "The store does not accept the credentials"
-    return StoreError(f"{what} ({words}).", where=where, do_next=f"{'Log in again, and renew' if expired else 'Correct'} {source}.")
+    return _Fault(f"{what} ({words}).", f"{'Log in again, and renew' if expired else 'Correct'} {source}.")
 
 
-def _unreachable(reason: BaseException, where: str, connection: Connection) -> StoreError:
-    endpoint, named_by = connection.endpoint, connection.named_by
+def _credentials_file() -> str:
+    return os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+
+
+def _unreachable(reason: BaseException, connection: Connection) -> _Fault:
+    """The fault where no answer came."""
+    named_by, led_to = connection.named_by, connection.http.led_to
     if isinstance(reason, SSLError):
         if re.search("WRONG_VERSION_NUMBER|HTTP_REQUEST|record layer failure", str(reason), re.IGNORECASE):
-            return StoreError(
-                "The store speaks http, and was spoken to in https.",
-                where=f"{named_by}={endpoint}",
-                do_next=f"Write http:// in {named_by}.",
-            )
+            return _other_scheme(connection, "http", "https")
         variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") or not os.environ.get("AWS_CA_BUNDLE") else "AWS_CA_BUNDLE"
-        return StoreError(
-            f"The store's certificate is not trusted: {reason}.",
-            where=where,
-            do_next=f"Set {variable} to its authority's certificate, or correct the host in {named_by}.",
-        )
-    led_to = connection.http.led_to
+        do_next = f"Set {variable} to its authority's certificate, or correct the host in {named_by}."
+        return _Fault(f"The store's certificate is not trusted: {reason}.", do_next)
     if led_to:
-        return StoreError(
-            f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.",
-            where=where,
-            do_next=f"Check {named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?",
-        )
+        return _Fault(f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.", _check_port(connection))
     if "BadStatusLine" in repr(reason):
-        return StoreError(
-            "What answers is not an S3 service: it does not speak HTTP.",
-            where=where,
-            do_next=f"Check the port in {named_by}.",
-        )
+        return _Fault("What answers is not an S3 service: it does not speak HTTP.", f"Check the port in {named_by}.")
     if isinstance(reason, NameResolutionError):
-        return StoreError("The store's host name is not known here.", where=where, do_next=f"Check {named_by}.", permanent=False)
-    return StoreError(
-        f"The store does not answer: {reason}.",
-        where=where,
-        do_next=f"Is the service at {endpoint} ({named_by}) up? Then run again.",
-        permanent=False,
-    )
+        return _Fault("The store's host name is not known here.", f"Check {named_by}.", permanent=False)
+    do_next = f"Is the service at {connection.endpoint} ({named_by}) up? Then run again."
+    return _Fault(f"The store does not answer: {reason}.", do_next, permanent=False)

@@ -1,4 +1,4 @@
-"""Small records in JSON that carry a digest of their own text, so that a changed one is known by itself."""
+"""Sealed records: small JSON objects that carry a digest of their own text, so that a change to one shows."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.store.base import Store
 
 DIGEST = "sha256"
-LENGTH = 256  # bytes at a record's end that hold its digest
+LENGTH = 256  # bytes at a record's end, in which its digest stands
 END = re.compile(rb',\s*"sha256": "([0-9a-f]{64})"\s*\}\s*\Z')
 
 
 def sealed(values: Mapping[str, Any], indent: int | None = 1) -> bytes:
-    """The values, of which there is at least one, as JSON whose last value is the SHA-256 of all that stands before it; None: in a line."""
+    """The values, at least one, as JSON whose last value is the SHA-256 of all text before it. `indent` None gives a single line."""
     body = json.dumps(values, indent=indent, default=str).removesuffix("}").rstrip()
     before, after = (", ", "") if indent is None else (",\n" + " " * indent, "\n")
     return f'{body}{before}"{DIGEST}": "{hashlib.sha256(body.encode()).hexdigest()}"{after}}}'.encode()
 
 
 def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any]:
-    """The values of a sealed record. Raises ValueError, saying why, for what is not one or was changed since it was written.
+    """The values of a sealed record. Raises ValueError with the reason if it is none, or was changed since it was written.
 
-    Earlier versions sealed nothing: a record without a digest counts if it has no other fields than `earlier`, which are those they wrote
-    (None: any).
+    Earlier versions wrote no digest. A record without one is accepted if all its fields are in `earlier`; None accepts any fields.
     """
     try:
         values = json.loads(data)
@@ -35,8 +34,8 @@ def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any
         raise ValueError("it is no JSON of ours") from None
     if not isinstance(values, dict):
         raise ValueError("it is not a record")
-    if found := _end(data):
-        if hashlib.sha256(data[: found.start()]).hexdigest() != found[1].decode():
+    if end := _end(data):
+        if hashlib.sha256(data[: end.start()]).hexdigest() != end[1].decode():
             raise ValueError("it has been changed since it was written")
         del values[DIGEST]
     elif DIGEST in values or (earlier is not None and not values.keys() <= set(earlier)):
@@ -47,8 +46,8 @@ def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any
 def read_sealed(store: Store, path: str, earlier: Collection[str] | None = None) -> dict[str, Any]:
     """The values of a sealed record in a store.
 
-    Raises MissingError if it is not there, IntegrityError if it is damaged or this user may not read it, and StoreError only where the
-    store itself is in trouble: so one bad record hides no others.
+    Raises MissingError if it is not there, IntegrityError if it is damaged or may not be read, and StoreError only if the store itself is
+    in trouble. So a caller that skips damaged records still sees all others.
     """
     try:
         return unseal(store.read(path), earlier)
@@ -63,7 +62,7 @@ def read_sealed(store: Store, path: str, earlier: Collection[str] | None = None)
 
 
 def is_sealed(data: bytes) -> bool:
-    """Whether a record carries a digest; those of earlier versions do not."""
+    """Whether a record carries a digest; records of earlier versions do not."""
     return _end(data) is not None
 
 

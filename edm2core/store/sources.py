@@ -1,4 +1,4 @@
-"""What users brought, in the store: tasks that run elsewhere need neither the user's disk nor the network it was published on.
+"""Sources in the store: data sets, weights and checkpoints that users brought, so that tasks elsewhere can read them.
 
 `sources/<hex>` holds a file's bytes, `sources/<hex>.tar` a folder's files; <hex> is the digest by which the plan names the source.
 """
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from edm2core.data.files import list_folder
 from edm2core.data.source import digest_of, digest_of_entries
-from edm2core.errors import IntegrityError, StoreError
+from edm2core.errors import IntegrityError
 from edm2core.plan.manifest import Ref
-from edm2core.store.base import Store
+from edm2core.store.base import Store, is_local, local_disk
 
-PACKED = ".tar"
+PACKED = ".tar"  # behind a folder's path
 
 
 def stored_path(digest: str) -> str:
-    """Where a source of that digest (`<algorithm>:<hex>`) lies in a store; a folder's with `.tar` behind it."""
+    """The path of a file with that digest (`<algorithm>:<hex>`) in a store; a folder's has PACKED behind it."""
     return f"sources/{digest.partition(':')[2]}"
 
 
 def source_ref(digest: str) -> Ref:
-    """What a lease is held on while a source is being uploaded."""
+    """The name of the lease that is held while a source is being uploaded."""
     return Ref("source", digest.partition(":")[2])
 
 
@@ -36,37 +36,34 @@ def is_stored(store: Store, digest: str) -> bool:
 
 
 def put(store: Store, digest: str, source: Path, scratch: Path) -> None:
-    """Store a file, or a folder packed into one object (below `scratch` first); other bytes than the digest's are refused.
+    """Store a file, or a folder packed into one object; `scratch` is where it is packed.
 
-    A digest of less than full length, as a published file's name may carry, is the beginning of the whole one.
+    Raises IntegrityError if its bytes are not those of the digest. A digest may be shortened, as in the name of a published file.
     """
     if not source.is_dir():
-        path = stored_path(digest)
         if not digest_of(source, _algorithm(digest)).startswith(digest):
             raise _changed(source)
-        if getattr(store, "root", None) is None:
-            store.upload(source, path)
+        if not is_local(store):
+            store.upload(source, stored_path(digest))
             return
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        if not source.is_dir():  # a store that is a folder takes the file itself, which is the user's
+        if not source.is_dir():  # a local store takes the file itself, and this one is the user's
             store.upload(Path(shutil.copyfile(source, Path(folder) / "file")), stored_path(digest))
             return
         packed = Path(folder) / "folder.tar"
-        try:
+        with local_disk(packed):
             _pack(source, packed)
-            found = _digest_of_packed(packed, _algorithm(digest))
-        except OSError as error:
-            raise _disk(packed, error) from error
-        if found != digest:
+            actual = _digest_of_packed(packed, _algorithm(digest))
+        if actual != digest:
             raise _changed(source)
         store.upload(packed, stored_path(digest) + PACKED)
 
 
 def take(store: Store, digest: str, folder: Path) -> Path | None:
-    """The source of that digest as a file or folder on this machine, checked; None if the store has none.
+    """The source of that digest as a verified file or folder on this machine; None if the store has none.
 
-    What has to be brought here or unpacked is put into `folder`. Raises IntegrityError for other bytes than the digest's.
+    Downloads and unpacked files are put into `folder`. Raises IntegrityError if its bytes are not those of the digest.
     """
     for ending in ("", PACKED):
         path = stored_path(digest) + ending
@@ -80,11 +77,10 @@ def take(store: Store, digest: str, folder: Path) -> Path | None:
         )
         if ending == PACKED:
             try:
-                source = _unpack(source, folder / "unpacked")
+                with local_disk(folder):
+                    source = _unpack(source, folder / "unpacked")
             except tarfile.TarError as error:
                 raise damaged from error
-            except OSError as error:
-                raise _disk(folder, error) from error
         if not digest_of(source, _algorithm(digest)).startswith(digest):
             raise damaged
         return source
@@ -121,7 +117,3 @@ def _digest_of_packed(packed: Path, algorithm: str) -> str:
 
 def _changed(source: Path) -> IntegrityError:
     return IntegrityError("A source changed while it was being uploaded.", where=str(source), do_next="Leave it alone, and run again.")
-
-
-def _disk(where: Path, error: OSError) -> StoreError:
-    return StoreError(f"This machine's disk: {error.strerror or error}.", where=str(error.filename or where), do_next="Free some space.")

@@ -1,31 +1,28 @@
-"""What a list of runs shows of each: a small record in the run's folder, so that no plan has to be read."""
+"""Summaries of runs: a small record in each run's folder, so that a list of runs needs to read no plans."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
-from edm2core.plan.manifest import FileRecord, Ref
+from edm2core.plan.manifest import FileRecord
 from edm2core.plan.tasks import Task
-from edm2core.store.base import Store
+from edm2core.store.base import Store, each, is_local
 from edm2core.store.plans import plan_path, read_plan
+from edm2core.store.results import present
 from edm2core.store.sealed import read_sealed, sealed
 
-S = TypeVar("S")
-T = TypeVar("T")
-FRESH_S = 60.0  # a run that wrote something since then is being worked on
-AT_ONCE = 16  # requests to a remote store
+FRESH_S = 60.0  # a run is being worked on if something of it was written within this time
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was asked of a run, when, and what came of it."""
+    """What a run was asked for, when, and what came of it."""
 
     id: str
     name: str
@@ -35,16 +32,16 @@ class Summary:
     seeds: tuple[int, ...]
     epochs: tuple[int, ...]
     asked: float  # seconds since 1970: when it was last started
-    ended: float | None = None  # when nobody worked on it any more
-    states: dict[str, int] = field(default_factory=dict)  # of how many tasks, as of its last report
-    files: dict[str, FileRecord] = field(default_factory=dict)  # of its folder, as they were written
+    ended: float | None = None  # when work on it ended; None while somebody may be at work
+    states: dict[str, int] = field(default_factory=dict)  # how many tasks are in which state, by its last report
+    files: dict[str, FileRecord] = field(default_factory=dict)  # in its folder, as they were written
 
     def dumps(self) -> bytes:
         return sealed({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}})
 
     @classmethod
     def load(cls, store: Store, run: str) -> Self:
-        """A run's summary; raises MissingError where it has none (of an earlier version), IntegrityError where it is damaged."""
+        """A run's summary. Raises MissingError if a run of an earlier version has none, IntegrityError if it is damaged."""
         values = read_sealed(store, summary_path(run), [field.name for field in fields(cls)])
         try:
             lists = {name: tuple(values[name]) for name in ("recipes", "datasets", "seeds", "epochs")}
@@ -55,7 +52,7 @@ class Summary:
 
 
 def epochs_in_words(epochs: Sequence[int]) -> str:
-    """The epochs of a run, ascending: all where they are few, else how many of them from where to where."""
+    """A run's epochs, which are ascending, in words: up to four are listed, more are counted."""
     if len(epochs) > 4:
         return f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
     return f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}" if epochs else ""
@@ -63,12 +60,12 @@ def epochs_in_words(epochs: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Listed:
-    """A run as a list shows it. `state`: done, running, failed, stopped with something left to do, or damaged."""
+    """A run as a list shows it. Its state is done, running, failed, stopped (with tasks left to do) or damaged."""
 
     summary: Summary
     state: str
-    done: int | None  # tasks with a result; None where its plan cannot be read
-    trouble: str = ""  # which of its records is damaged, and how
+    done: int | None  # how many tasks have a result; None if its plan cannot be read
+    trouble: str = ""  # which record is damaged, and how
 
     @property
     def id(self) -> str:
@@ -76,7 +73,7 @@ class Listed:
 
 
 def summarise(run: str, name: str, tasks: Iterable[Task], asked: float, files: Mapping[str, bytes]) -> Summary:
-    """The summary of a plan."""
+    """The summary of a plan; `files` are the bytes of files in the run's folder."""
     tasks = list(tasks)
 
     trained = [task.subject for task in tasks if task.subject.recipe]
@@ -88,64 +85,50 @@ def summarise(run: str, name: str, tasks: Iterable[Task], asked: float, files: M
 
 
 def records_of(files: Mapping[str, bytes]) -> dict[str, FileRecord]:
-    """Size and digest of files by their name in a run's folder."""
+    """Size and digest of each file, by its name in a run's folder."""
     return {file: FileRecord(len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()}
 
 
 def write(store: Store, summary: Summary) -> None:
-    """Put it into the run's folder."""
+    """Write a summary into its run's folder."""
     store.write(summary_path(summary.id), summary.dumps())
 
 
 def change(store: Store, run: str, **changes: Any) -> None:
-    """Change what a run's summary says; `files` are added. Nothing is done where there is none: a run of an earlier version."""
+    """Change fields of a run's summary; `files` are added to those it has. A run of an earlier version has none, and gets none."""
     with suppress(MissingError, IntegrityError):
         before = Summary.load(store, run)
         write(store, replace(before, **{**changes, "files": before.files | changes.get("files", {})}))
 
 
 def listing(store: Store) -> list[Listed]:
-    """Every run of a store, the last started first; what cannot be read of one is left out of its line."""
-    found = each(store, lambda run: list_one(store, run), store.folders("runs/"))
-    return sorted((listed for listed in found if listed), key=lambda listed: (-listed.summary.asked, listed.id))
-
-
-def each(store: Store, work: Callable[[S], T], things: Iterable[S]) -> list[T]:
-    """`work` on all things in order: side by side on a remote store, where most of the time is waiting."""
-    things = list(things)
-    if getattr(store, "root", None) is not None or len(things) < 2:
-        return [work(thing) for thing in things]
-    with ThreadPoolExecutor(min(AT_ONCE, len(things))) as pool:
-        return list(pool.map(work, things))
-
-
-def present(store: Store, refs: Iterable[Ref]) -> list[bool]:
-    """Whether each result is in the store, by its manifest's being there."""
-    return each(store, lambda ref: store.stat(ref.manifest) is not None, refs)
+    """Every run of a store, the last started first. What cannot be read of a run is left out of its line."""
+    runs = each(store, lambda run: list_one(store, run), store.folders("runs/"))
+    return sorted((listed for listed in runs if listed), key=lambda listed: (-listed.summary.asked, listed.id))
 
 
 def list_one(store: Store, run: str) -> Listed | None:
-    """One run as the list shows it; None if there is no such run."""
+    """One run as a list shows it; None if there is no such run."""
     summary, trouble = None, ""
     try:
         summary = Summary.load(store, run)
     except MissingError:
-        pass  # of an earlier version
+        pass  # a run of an earlier version
     except IntegrityError as error:
         trouble = f"summary.json: {error.what}"
     if summary and summary.ended is not None and summary.states:
         done = sum(count for state, count in summary.states.items() if state in ("done", "reused"))
         trouble = _changed_plan(store, summary)
         return Listed(summary, "damaged" if trouble else _state(summary, done), done, trouble)
-    nothing = summary or Summary(run, run, 0, (), (), (), (), 0.0)
+    known = summary or Summary(run, run, 0, (), (), (), (), 0.0)
     try:
         found = read_plan(store, run)
     except MissingError:
         if summary is None and not trouble:
-            return None  # only logs, or somebody's own folder
-        return Listed(nothing, "damaged", None, trouble or "plan.json is missing.")
+            return None  # a folder with logs alone, or the user's own
+        return Listed(known, "damaged", None, trouble or "plan.json is missing.")
     except IntegrityError as error:
-        return Listed(nothing, "damaged", None, error.what)
+        return Listed(known, "damaged", None, error.what)
     ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
     summary = summary or summarise(run, found.name, found.plan, time.time() - max(ages, default=0.0), {})
     done = sum(present(store, [task.ref for task in found.plan]))
@@ -155,18 +138,18 @@ def list_one(store: Store, run: str) -> Listed | None:
 
 
 def _changed_plan(store: Store, summary: Summary) -> str:
-    """What is wrong with a finished run's plan. A remote store is not asked, so that a list of many runs costs a small read each."""
-    if getattr(store, "root", None) is None or "plan.json" not in summary.files:
+    """What is wrong with a finished run's plan. A remote store is not asked: its list of runs would take a larger read for each."""
+    if not is_local(store) or "plan.json" not in summary.files:
         return ""
     try:
-        found = store.record(plan_path(summary.id))
+        record = store.record(plan_path(summary.id))
     except MissingError:
         return "plan.json is missing."
     except StoreError as error:
         if not error.permanent:
             raise
         return f"plan.json: {error.what}"
-    return "" if found == summary.files["plan.json"] else "plan.json is damaged: it has been changed since it was written."
+    return "" if record == summary.files["plan.json"] else "plan.json is damaged: it has been changed since it was written."
 
 
 def _state(summary: Summary, done: int) -> str:

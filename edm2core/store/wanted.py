@@ -1,12 +1,13 @@
-"""Which epochs of a trajectory are wanted as snapshots: a record for each who wants some, which the training reads again every epoch.
+"""Wishes: which epochs of a trajectory runs want as snapshots. Each run has its own record; the training reads all of them every epoch.
 
-Whoever wants takes back its own record and no other: a run that stops takes nothing from another one that wants the same.
+A run takes back its own record alone, so a run that stops takes nothing from another that wants the same.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.events import emit
@@ -17,38 +18,36 @@ from edm2core.store.sealed import is_sealed, sealed, unseal
 
 
 def want(store: Store, trajectory: Ref, who: str, epochs: tuple[int, ...]) -> None:
-    """Record that `who` wants these epochs."""
+    """Record that `who`, such as a run's id, wants these epochs."""
     store.write(_path(trajectory, who), sealed({"epochs": sorted(epochs)}, None))
 
 
 def unwant(store: Store, tasks: Iterable[Task], who: str) -> None:
-    """Take back what `who` wants of the tasks' trajectories: it has it, or was stopped."""
+    """Take back the wishes of `who` for the tasks' trajectories: it has its snapshots, or was stopped."""
     for trajectory in {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}:
         store.delete(_path(trajectory, who))
 
 
 def wanted_epochs(store: Store, trajectory: Ref) -> set[int]:
-    """All epochs that anybody wants; a record that is damaged is left out, saying so."""
+    """All epochs that anybody wants. A damaged record is left out, with a warning."""
     epochs: set[int] = set()
     for path in wishes(store, trajectory):
         try:
-            epochs |= read_wish(store, path)
-        except MissingError:  # taken back since it was listed
-            continue
+            with suppress(MissingError):  # taken back since it was listed
+                epochs |= read_wish(store, path)
         except IntegrityError as error:
-            emit(
-                "warning", message=f"A run's wish for snapshots cannot be read: {path}. {error.what} Start that run again to have it back."
-            )
+            message = f"A run's wish for snapshots cannot be read: {path}. {error.what} Start that run again to have it back."
+            emit("warning", message=message)
     return epochs
 
 
 def wishes(store: Store, trajectory: Ref) -> list[str]:
-    """Where the records of a trajectory lie."""
+    """The paths of all wishes for a trajectory's snapshots."""
     return [entry.path for entry in store.list(f"{trajectory.scratch}/wanted/")]
 
 
 def read_wish(store: Store, path: str) -> set[int]:
-    """The epochs of one record. Raises MissingError if it is not there, IntegrityError if it is damaged."""
+    """The epochs of one wish. Raises MissingError if it is not there, IntegrityError if it is damaged."""
     try:
         data = store.read(path)
         epochs = unseal(data)["epochs"] if is_sealed(data) else json.loads(data)  # earlier versions wrote the list alone

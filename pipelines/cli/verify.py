@@ -14,12 +14,12 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.averages import all_stored, trainings
-from edm2core.store.base import Store
+from edm2core.store.base import Store, each
 from edm2core.store.damage import Damage, of_appended, of_code, of_leases, of_run, of_scratch
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
 from edm2core.store.sources import PACKED, stored_path, take
-from edm2core.store.summary import Summary, each
+from edm2core.store.summary import Summary
 from pipelines.cli.options import store_argument
 from pipelines.inputs.sources import brought
 

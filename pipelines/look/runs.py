@@ -21,11 +21,11 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.report import Outcome
-from edm2core.store.base import Entry, Store
+from edm2core.store.base import Entry, Store, each, is_local
 from edm2core.store.leases import Holder, holder
 from edm2core.store.results import load
 from edm2core.store.runs import Run, load_plan
-from edm2core.store.summary import Listed, each, list_one, listing
+from edm2core.store.summary import Listed, list_one, listing
 
 T = TypeVar("T")
 LOCAL_S, REMOTE_S = 1.0, 5.0  # how old what is shown may be
@@ -86,7 +86,7 @@ class Look:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._keep_s = LOCAL_S if getattr(store, "root", None) is not None else REMOTE_S
+        self._keep_s = LOCAL_S if is_local(store) else REMOTE_S
         self._kept: dict[Hashable, tuple[float, Any]] = {}
         self._plans: dict[str, tuple[bytes, Plan, dict[Ref, Ref]]] = {}
         self._locks: dict[Hashable, threading.Lock] = {}

@@ -13,10 +13,9 @@ from edm2core.errors import IntegrityError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
-from edm2core.store.base import Store
+from edm2core.store.base import Store, each
 from edm2core.store.results import load
 from edm2core.store.runs import load_plan
-from edm2core.store.summary import each
 
 
 class Boards:

@@ -22,8 +22,9 @@ from edm2core.events import parse
 from edm2core.plan.manifest import Ref
 from edm2core.store import Store, leases, open_store
 from edm2core.store.base import Entry
-from edm2core.store.leases import Busy, Lease, Process, acquire, holder
+from edm2core.store.leases import Busy, Lease, acquire, holder
 from edm2core.store.local import LocalStore
+from edm2core.store.process import Process
 
 REF = Ref("trajectory", "0123456789abcdef0123")
 FIRST = "leases/trajectory/0123456789abcdef0123/000001.json"
