@@ -1,1 +1,1 @@
-"""By which code and on which machine a result was made."""
+"""Provenance: by which code and on which machine a result was made."""

@@ -1,4 +1,4 @@
-"""By which science results were made, held against this process's."""
+"""Which science made results, compared with the science of this process."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from edm2core.plan.manifest import Manifest
 from edm2core.provenance.origin import code_version
 from edm2core.provenance.science import UNKNOWN, brief, canonical, same, science_of
 
-NAMED = 3  # trainings, or versions of the code, that a line names at most
+NAMED = 3  # most trainings, or versions of the code, that a line names
 
 
 @dataclass(frozen=True)
 class MadeBy:
-    """Results, of which some were made by other science than this code's, some by one that was not recorded, and some by several."""
+    """Results, with those among them that were not made by this code's science alone."""
 
     results: int
-    others: dict[str, list[Manifest]]  # by the version of the code that made them
-    unknown: list[Manifest]
-    several: list[Manifest]  # a training that went on under other science, and what was mixed from averages of several
+    others: dict[str, list[Manifest]]  # made by other science, by the version of the code that made them
+    unknown: list[Manifest]  # made before science was recorded
+    several: list[Manifest]  # trainings that went on under other science, and mixtures of averages of several sciences
 
     @property
     def lines(self) -> list[str]:
-        """What is to be said of them, a sentence each; nothing where all are of this code's science."""
+        """A sentence for each of these kinds that there is."""
         return [line for line in (self._others(), self._unknown(), self._several()) if line]
 
     def _others(self) -> str:
@@ -32,28 +32,26 @@ class MadeBy:
         if not count:
             return ""
         makers = [f"{len(made)} by {version} ({_digests(made)})" for version, made in sorted(self.others.items())]
-        listed = "; ".join(makers[:NAMED]) + (f"; and {len(makers) - NAMED} versions more" if len(makers) > NAMED else "")
+        listed = _first(makers, "; ", f"; and {len(makers) - NAMED} versions more")
         stages = dict.fromkeys(manifest.stage for made in self.others.values() for manifest in made)
-        ours = ", ".join(f"{stage} {brief(science_of(stage))}" for stage in sorted(stages))  # versions of changed code may read the same
+        ours = ", ".join(f"{stage} {brief(science_of(stage))}" for stage in sorted(stages))  # changed code may have the same version
         return f"{_of(count, self.results)} made by other science than that of this code ({code_version()}: {ours}): {listed}."
 
     def _unknown(self) -> str:
         if not self.unknown:
             return ""
         versions = sorted({_version(manifest) for manifest in self.unknown})
-        listed = ", ".join(versions[:NAMED]) + (f" and {len(versions) - NAMED} more" if len(versions) > NAMED else "")
-        return f"{_of(len(self.unknown), self.results)} made by unknown science, before that was recorded ({listed})."
+        return f"{_of(len(self.unknown), self.results)} made by unknown science, before that was recorded ({_first(versions)})."
 
     def _several(self) -> str:
         if not self.several:
             return ""
-        named = ", ".join(manifest.title for manifest in self.several[:NAMED])
-        more = f" and {len(self.several) - NAMED} more" if len(self.several) > NAMED else ""
-        return f"{_of(len(self.several), self.results)} made by several sciences one after the other: {named}{more}."
+        titles = _first([manifest.title for manifest in self.several])
+        return f"{_of(len(self.several), self.results)} made by several sciences one after the other: {titles}."
 
 
 def made_by(manifests: Iterable[Manifest]) -> MadeBy:
-    """Sort results by the science that made them. Those that `science_equal.yaml` calls equal to this code's are this code's."""
+    """Sort results by the science that made them. A science that `science_equal.yaml` calls equal to this code's counts as this code's."""
     manifests = list(manifests)
     others: dict[str, list[Manifest]] = defaultdict(list)
     unknown = [manifest for manifest in manifests if not manifest.science]
@@ -64,12 +62,18 @@ def made_by(manifests: Iterable[Manifest]) -> MadeBy:
 
 
 def several_of(manifests: Iterable[Manifest]) -> list[dict[str, str]]:
-    """The sciences by which these were made, in their order; nothing where it is one, as is usual."""
-    found: dict[str, str] = {}
+    """The sciences that made these results, in the results' order; an empty list if it was one alone, as is usual."""
+    sciences: dict[str, str] = {}
     for manifest in manifests:
         for part in manifest.metadata.get("sciences") or [{"science": manifest.science or UNKNOWN}]:
-            found.setdefault(canonical(str(part["science"])), str(part["science"]))
-    return [{"science": science} for science in found.values()] if len(found) > 1 else []
+            sciences.setdefault(canonical(str(part["science"])), str(part["science"]))
+    return [{"science": science} for science in sciences.values()] if len(sciences) > 1 else []
+
+
+def _first(names: list[str], separator: str = ", ", more: str = "") -> str:
+    """The first names, and how many more there are; `more` says so in other words."""
+    more = more or f" and {len(names) - NAMED} more"
+    return separator.join(names[:NAMED]) + (more if len(names) > NAMED else "")
 
 
 def _of(count: int, results: int) -> str:
@@ -81,8 +85,8 @@ def _version(manifest: Manifest) -> str:
 
 
 def _digests(manifests: Iterable[Manifest]) -> str:
-    """The sciences of each stage: snapshot 3fa9c2d1e0, sample 77ab01c2d3."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    """The sciences of each stage, such as "snapshot 3fa9c2d1e0, sample 77ab01c2d3"."""
+    by_stage: dict[str, dict[str, None]] = defaultdict(dict)
     for manifest in manifests:
-        found[manifest.stage][brief(manifest.science)] = None
-    return ", ".join(f"{stage} {' and '.join(list(digests)[:NAMED])}" for stage, digests in found.items())
+        by_stage[manifest.stage][brief(manifest.science)] = None
+    return ", ".join(f"{stage} {' and '.join(list(digests)[:NAMED])}" for stage, digests in by_stage.items())

@@ -1,4 +1,4 @@
-"""Where and with what a result was made."""
+"""The origin of a result: the code's version, the machine, and the packages that made it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ import sys
 import time
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from edm2core.addresses import redacted
 from edm2core.provenance import science
 
+PACKAGE_ROOT = science.PACKAGE.parent  # of a checkout, if it has a .git
 PACKAGES = ("edm2", "torch", "torchvision", "numpy", "ema-pytorch", "torch-fidelity", "scikit-learn", "kfp", "kubernetes", "minio")
-
-MOST_CHANGES = 256 << 10  # bytes of a diff that are kept
+MOST_CHANGES = 256 << 10  # most bytes of a diff that are stored
 
 
 def remember_code() -> None:
-    """Take down which science this process is of, before it imports any: its source may be changed while it works."""
+    """Record the science of this process before it imports any, since its source may change while it works."""
     science.here()
     _differences()
 
 
 def changes(stage: str) -> str:
-    """How a working tree differs from its revision in what makes a stage's results, as git's diff; nothing where it does not.
+    """How the files that make a stage's results differ from their revision, as git's diff; an empty string if they do not.
 
-    Only files that git knows are in it, at most MOST_CHANGES bytes, and addresses without what may be secret in them.
+    It holds only files that git tracks, at most MOST_CHANGES bytes, and addresses without their secrets.
     """
-    found = science.here().get(stage)
-    files = found.files if found and _differences() else ()
-    text = redacted("".join(_differences().get(file, "") for file in files)).encode()
+    code = science.here().get(stage)
+    text = redacted("".join(_differences().get(file, "") for file in (code.files if code else ()))).encode()
     if len(text) > MOST_CHANGES:
         text = text[:MOST_CHANGES].rpartition(b"\n")[0] + f"\n# {len(text)} bytes in all; the rest was left out\n".encode()
     return text.decode(errors="replace")
@@ -43,7 +41,7 @@ def changes(stage: str) -> str:
 
 @cache
 def code_version() -> str:
-    """The package's version and git revision; `EDM2_REVISION` says the revision where there is no checkout (in an image)."""
+    """The package's version and git revision. In an image, which has no checkout, `EDM2_REVISION` says the revision."""
     return f"{_version('edm2')}+{os.environ.get('EDM2_REVISION') or _revision() or 'unknown'}"
 
 
@@ -61,7 +59,7 @@ def describe(started: float) -> dict[str, Any]:
 
 
 def place() -> str:
-    """This process's host and device, for a person."""
+    """This process's host and device, in words."""
     return f"{socket.gethostname()} ({_device()})"
 
 
@@ -73,38 +71,35 @@ def _version(package: str) -> str:
 
 
 def _revision() -> str:
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return ""
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8", env=_of_this_checkout())
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return ran.stdout.strip()
+    return _git("describe", "--always", "--dirty", "--abbrev=12").strip()
 
 
 @cache
 def _differences() -> dict[str, str]:
-    """The diff of each of the science's files that is not as in the working tree's revision, by its path in the package."""
-    package = science.PACKAGE
-    files = sorted({file for found in science.here().values() for file in found.files})
-    if not files or not (package.parent / ".git").exists():
+    """The diff of each of the science's files that differs from the working tree's revision, by its path in the package."""
+    files = sorted({file for code in science.here().values() for file in code.files})
+    if not files:
         return {}
-    command = ["git", "-C", str(package.parent), "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/"]
-    paths = [f"{package.name}/{file}" for file in files]
+    paths = [f"{science.PACKAGE.name}/{file}" for file in files]
+    options = ["--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/"]
+    parts = re.split(r"^(?=diff --git )", _git("diff", "HEAD", *options, "--", *paths), flags=re.MULTILINE)
+    by_path = {header[1]: part for part in parts if (header := re.match(r"diff --git a/(\S+) b/", part))}
+    return {file: by_path[path] for file, path in zip(files, paths, strict=True) if path in by_path}
+
+
+def _git(*arguments: str) -> str:
+    """What git prints about this checkout; an empty string where there is no checkout or no git.
+
+    Git's hooks set GIT_DIR and more, by which it would look at another checkout: these variables are left out.
+    """
+    if not (PACKAGE_ROOT / ".git").exists():
+        return ""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        ran = subprocess.run([*command, "--dst-prefix=b/", "--", *paths], capture_output=True, timeout=10, env=_of_this_checkout())
+        command = ["git", "-C", str(PACKAGE_ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, timeout=10, env=environment).stdout.decode(errors="replace")
     except (OSError, subprocess.TimeoutExpired):
-        return {}
-    parts = re.split(r"^(?=diff --git )", ran.stdout.decode(errors="replace"), flags=re.MULTILINE)
-    named = {found[1]: part for part in parts if (found := re.match(r"diff --git a/(\S+) b/", part))}
-    return {file: named[path] for file, path in zip(files, paths, strict=True) if path in named}
-
-
-def _of_this_checkout() -> dict[str, str]:
-    """The environment without GIT_DIR and what else would have git look at another checkout, as its hooks set them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        return ""
 
 
 def _device() -> str:

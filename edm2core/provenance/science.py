@@ -1,9 +1,9 @@
-"""Which science makes a stage's numbers: a digest of the code that its results can depend on, taken without importing any of it.
+"""The science of a stage: a digest of the code that its results can depend on, taken without importing that code.
 
-A stage's science is its own module and the modules of `SCIENCE` that its imports lead to. They are digested as syntax trees, without what
-changes no number: comments, docstrings, formatting, annotations, import statements, words of errors and events, and where a module lies.
+It covers the stage's own module and the modules of `SCIENCE` that its imports lead to. They are digested as syntax trees. What changes no
+number is left out: comments, docstrings, formatting, annotations, imports, words of errors and events, and the place of a module. An
+imported name counts as what it means: `np.exp`, `numpy.exp` and `exp` from `numpy` are the same, and `exp` from `math` is another.
 A module that loads from a table of the registry leads to the code that the table names.
-An imported name counts as what it means: `np.exp`, `numpy.exp` and `exp` from `numpy` are the same, `exp` from `math` is another.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ PACKAGE = Path(__file__).parents[1]
 SCIENCE = frozenset({"data", "diffusion", "keyed_random", "metrics", "probe", "snapshots"})
 """The modules and packages of edm2core that make numbers: networks, diffusion, training, sampling, data, metrics, probe."""
 NOT_FOLLOWED = frozenset({"config", "plan", "report", "stages", "worker"})
-"""What leads to all of the science and brings a stage none of it: settings are in keys, other stages' results are inputs."""
-STAGES = {stage: stage for stage in EVERYWHERE} | {"snapshot": "train", "average": "train"}  # to the stage's own module
+"""Rooms whose imports are not followed. They lead to all of the science, though a stage computes with none of it: settings are in keys."""
+STAGES = {stage: stage for stage in EVERYWHERE} | {"snapshot": "train", "average": "train"}  # the module of each stage
 EQUAL = Path(__file__).parent / "science_equal.yaml"
-UNKNOWN = "unknown"  # the science of what was made before it was recorded
-LENGTH, SHORT = 20, 10  # hex digits, and those that a person is shown
+UNKNOWN = "unknown"  # the science of results that were made before it was recorded
+LENGTH, SHORT = 20, 10  # hex digits of a science, and how many of them are shown
 ACCEPT = "`--accept-code` goes on all the same, with a mark in the curve, in the snapshots and in the report."
 
 
 class Science(NamedTuple):
-    """What makes a stage's results: a digest in hex digits, and the files of the package that it was taken from."""
+    """The science of a stage: its digest in hex digits, and the files of the package that it was taken from."""
 
     digest: str
     files: tuple[str, ...]
 
 
 def science_of(stage: str) -> str:
-    """The science that makes a stage's results in this process: 20 hex digits, or nothing where the package has no source to read.
+    """The science of a stage in this process: 20 hex digits, or an empty string where the package has no source to read.
 
-    It is that of the source when this was first asked, which should be before what makes numbers is imported.
+    The first call reads the source. It should come before the code that makes numbers is imported.
     """
-    found = here().get(stage)
-    return found.digest if found else ""
+    code = here().get(stage)
+    return code.digest if code else ""
 
 
 def brief(science: str) -> str:
-    """A science as a person is shown it."""
+    """The short form of a science that a person is shown."""
     return science[:SHORT] or UNKNOWN
 
 
 def sciences_of(curve: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Which sciences a training was by, each with the step from which on; nothing where it was by one, as is usual."""
+    """The sciences of a training, each with its first step; an empty list if it was one alone, as is usual."""
     marks = [row for row in curve if "science" in row]
     if not marks:
         return []
@@ -64,7 +64,7 @@ def sciences_of(curve: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def same(a: str, b: str) -> bool:
-    """Whether two sciences give the same numbers: they are one, or `science_equal.yaml` says so."""
+    """Whether two sciences give the same numbers: they are equal, or `science_equal.yaml` says so."""
     return canonical(a) == canonical(b)
 
 
@@ -75,50 +75,50 @@ def canonical(science: str) -> str:
 
 @cache
 def equal() -> dict[str, str]:
-    """What `science_equal.yaml` says."""
+    """The contents of `science_equal.yaml`, as `read_equal` returns them."""
     return read_equal(EQUAL.read_text(encoding="utf-8"))
 
 
 def read_equal(text: str) -> dict[str, str]:
-    """Sciences that golden and parity tests showed to give the same numbers as others, each to the first of them."""
+    """Sciences that tests have shown to give the same numbers; each is mapped to the first of those that do."""
     first: dict[str, str] = {}
     for change in yaml.safe_load(text) or []:
         for before, now in change["same"].items():
-            one, other = first.get(before, before), first.get(now, now)
-            first |= {science: one for science, known in first.items() if known == other} | {other: one}
+            kept, merged = first.get(before, before), first.get(now, now)
+            first |= {science: kept for science, known in first.items() if known == merged} | {merged: kept}
     return {science: known for science, known in first.items() if science != known}
 
 
 def sciences(package: Path = PACKAGE, science: Collection[str] = SCIENCE) -> dict[str, Science]:
-    """The science of every stage, as the source of this or another copy of edm2core has it."""
-    from edm2core.provenance.syntax import Package  # not needed where the source is known
+    """The science of every stage, from the source of this or another copy of edm2core."""
+    from edm2core.provenance.syntax import Package  # not needed where the digests are cached
 
-    found = Package(package, science, NOT_FOLLOWED)
+    code = Package(package, science, NOT_FOLLOWED)
     modules = {stage: f"stages/{own}.py" for stage, own in STAGES.items()}
-    return {stage: Science(found.digest(module)[:LENGTH], tuple(found.reached(module))) for stage, module in modules.items()}
+    return {stage: Science(code.digest(module)[:LENGTH], tuple(code.reached(module))) for stage, module in modules.items()}
 
 
 @cache
 def here() -> dict[str, Science]:
-    """As `sciences`, of this process's package, kept between processes by the source's contents: parsing takes a third of a second."""
+    """As `sciences`, of this process's package. A cache on disk, by the source's contents, saves a third of a second."""
     files = sorted(PACKAGE.rglob("*.py"))
     if not files:
         return {}
     contents = hashlib.sha256()
     for path in files:
         contents.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    kept: Path | None = None
-    with suppress(OSError, RuntimeError, ValueError, TypeError):  # no home, nothing kept, or not by this
+    cache_file: Path | None = None
+    with suppress(OSError, RuntimeError, ValueError, TypeError):  # there is no home, no such file, or another program's
         cached = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edm2"
-        kept = Path(cached).expanduser() / "science" / f"{contents.hexdigest()}.json"
-        values = json.loads(kept.read_text(encoding="utf-8"))
+        cache_file = Path(cached).expanduser() / "science" / f"{contents.hexdigest()}.json"
+        values = json.loads(cache_file.read_text(encoding="utf-8"))
         if values.keys() == STAGES.keys():
             return {stage: Science(str(digest), tuple(map(str, files))) for stage, (digest, files) in values.items()}
-    found = sciences()
-    if kept:
+    computed = sciences()
+    if cache_file:
         with suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            part = kept.with_name(f".{kept.name}.{os.getpid()}")
-            part.write_text(json.dumps(found), encoding="utf-8")
-            part.replace(kept)
-    return found
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            part = cache_file.with_name(f".{cache_file.name}.{os.getpid()}")
+            part.write_text(json.dumps(computed), encoding="utf-8")
+            part.replace(cache_file)
+    return computed

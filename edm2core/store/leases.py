@@ -104,7 +104,11 @@ class Lease:
                 if _newest(self._store, self._ref) > self.generation:
                     self.lost = True
                     return
-                _write_beat(self._store, self._ref, self.generation, released=False)
+                self.beat()
+
+    def beat(self) -> None:
+        """Say that this worker is alive."""
+        _write_beat(self._store, self._ref, self.generation, released=False)
 
     def __enter__(self) -> Self:
         return self

@@ -333,7 +333,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def beat_once(self, which: int) -> None:
         index = which % len(self.taken)
         if not self.taken[index]._stop.is_set():
-            self.taken[index]._beat(released=False)
+            self.taken[index].beat()
             if index == len(self.taken) - 1:
                 self.beat = self.store.now
 
