@@ -71,6 +71,9 @@ class Listed:
     def id(self) -> str:
         return self.summary.id
 
+    def to_json(self) -> dict[str, Any]:
+        return {"state": self.state, "done": self.done, "trouble": self.trouble or None, **asdict(self.summary)}
+
 
 def summarise(run: str, name: str, tasks: Iterable[Task], asked: float, files: Mapping[str, bytes]) -> Summary:
     """The summary of a plan; `files` are the bytes of files in the run's folder."""

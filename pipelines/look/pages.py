@@ -1,10 +1,9 @@
-"""Pages from what was read of the store. Everything that came from it is escaped."""
+"""The pages of a store, as HTML and JSON. Everything that comes from the store is escaped."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -50,11 +49,10 @@ class Pages:
         return self._render("runs.html", live, runs=self._look.runs())
 
     def runs_json(self) -> str:
-        runs = [{"state": run.state, "done": run.done, "trouble": run.trouble or None, **asdict(run.summary)} for run in self._look.runs()]
-        return json.dumps(printable(runs))
+        return json.dumps(printable([run.to_json() for run in self._look.runs()]))
 
     def run(self, run: str, live: bool = False) -> str:
-        """One run: how far it is, its tasks, pictures and files."""
+        """One run: its progress, tasks, pictures and files."""
         view = self._look.run(run)
         return self._render("run.html", live, run=view, snapshots=_snapshots(view), pictures=_pictures(view))
 
@@ -62,29 +60,29 @@ class Pages:
         view = self._look.run(run)
         tasks = [
             {
-                "task": str(each.task.ref),
-                "title": each.task.title,
-                "state": each.state,
-                "reason": each.reason or None,
-                "progress": each.progress.share if each.progress else None,
-                "words": each.words or None,
+                "task": str(task.task.ref),
+                "title": task.task.title,
+                "state": task.state,
+                "reason": task.reason or None,
+                "progress": task.progress.share if task.progress else None,
+                "words": task.words or None,
             }
-            for each in view.tasks
+            for task in view.tasks
         ]
         facts = {"run": view.listed.id, "state": view.listed.state, "counts": view.counts, "damaged": view.damaged, "tasks": tasks}
         return json.dumps(printable(facts))
 
     def log(self, run: str, stage: str, key: str, live: bool = False) -> str:
-        """What a task printed last."""
-        task, text, going = self._look.log(run, Ref(stage, key))
-        return self._render("log.html", live, run=run, task=task, text=text, going=going)
+        """The end of what a task printed."""
+        task, text, running = self._look.log(run, Ref(stage, key))
+        return self._render("log.html", live, run=run, task=task, text=text, going=running)
 
     def stages(self) -> str:
-        """What kinds of results there are."""
+        """The stages that have results."""
         return self._render("stages.html", stages=[(stage, STAGES.get(stage, stage), number) for stage, number in self._look.stages()])
 
     def stage(self, stage: str, page: int) -> str:
-        """The results of one stage, a page of them."""
+        """One page of a stage's results."""
         keys = self._look.keys(stage)
         if not keys:
             raise MissingError(f"This store has no results of a stage {stage}.")
@@ -95,7 +93,7 @@ class Pages:
         return self._render("stage.html", stage=stage, results=results, number=len(keys), page=page, pages=pages)
 
     def result(self, stage: str, key: str) -> str:
-        """One result: what it is of, its files, what it stands on, how it was made."""
+        """One result: its files, its inputs, and how it was made."""
         manifest = self._look.result(Ref(stage, key))
         texts = {name: _yaml(getattr(manifest, name)) for name in ("metadata", "settings", "provenance")}
         return self._render("result.html", manifest=manifest, texts=texts, pictures=[n for n in manifest.files if n.endswith(".png")])
@@ -104,7 +102,7 @@ class Pages:
         return self._render("error.html", title=title, what=what, do_next=do_next)
 
     def asset(self, name: str) -> tuple[str, str]:
-        """A file that pages ask for, and its type."""
+        """A file that pages load, and its type."""
         if name == STYLE:
             return self._environment.get_template(STYLE).render() + self._environment.get_template("serve.css").render(), "text/css"
         if name == SCRIPT:
@@ -119,11 +117,11 @@ class Pages:
 
 
 def _snapshots(view: RunView) -> list[Manifest]:
-    return [each.manifest for each in view.tasks if each.task.stage == "snapshot" and each.manifest]
+    return [task.manifest for task in view.tasks if task.task.stage == "snapshot" and task.manifest]
 
 
 def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
-    """The newest grid of samples of each training and average: its title, its path in the store, its result."""
+    """The newest grid of samples of each training and average: its title, its path in the store, and its result."""
     latest: dict[tuple[Any, ...], tuple[int, str, str, Manifest]] = {}
     for each in view.tasks:
         subject = each.task.subject
@@ -147,7 +145,7 @@ def _percent(share: float) -> str:
 
 
 def _yaml(values: dict[str, Any]) -> str:
-    """A line for each name; what a value holds stands in one line where it can."""
+    """The values in YAML, a line for each name. A nested value stands in one line if it fits."""
     plain = json.loads(json.dumps(values, default=str))
     nested = any(isinstance(value, dict | list) for value in plain.values())
     return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None if nested else False, allow_unicode=True, width=110)

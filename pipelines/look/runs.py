@@ -1,4 +1,4 @@
-"""What the pages show, read from the store anew and kept for a moment, however many browsers ask."""
+"""What the pages show. It is read from the store and kept for a moment, so that many browsers cost no more than one."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from edm2core.store.runs import Run, load_plan
 from edm2core.store.summary import Listed, list_one, listing
 
 T = TypeVar("T")
-LOCAL_S, REMOTE_S = 1.0, 5.0  # how old what is shown may be
-RESTS = 5  # times as long as reading took, so that a slow store is not asked all the time
-TAIL = 64 * 1024  # bytes of a log that are looked through for how far a task is
+LOCAL_S, REMOTE_S = 1.0, 5.0  # how long values are kept
+RESTS = 5  # values are kept at least this many times as long as reading took, so that a slow store is not asked all the time
+TAIL = 64 * 1024  # bytes of a log that are searched for a task's progress
 SHOWN = 256 * 1024  # bytes of a log that its page shows
 ORDER = ("running", "failed", "damaged", "interrupted", "skipped", "waiting", "done")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a task says it is."""
+    """A task's progress, by its own words."""
 
     share: float  # 0 to 1
     words: str
@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TaskView:
-    """A task of a run as its page shows it; `log` says whether it printed anything that is kept."""
+    """A task of a run as its page shows it. `log` says whether the store has anything that it printed."""
 
     task: Task
     state: str
@@ -56,7 +56,7 @@ class TaskView:
 
     @property
     def words(self) -> str:
-        """What a finished one found, or how far a running one is."""
+        """What a finished task measured, or the progress of a running one."""
         if self.progress:
             return self.progress.words
         return self.manifest.in_words if self.manifest else ""
@@ -68,9 +68,9 @@ class RunView:
 
     listed: Listed
     tasks: list[TaskView]
-    files: list[Entry]  # of its folder, the report first, without logs and events
+    files: list[Entry]  # in its folder, the report first, without logs and events
     counts: dict[str, int] = field(default_factory=dict)
-    damaged: tuple[str, ...] = ()  # which of its records are, and how
+    damaged: tuple[str, ...] = ()  # which of its records are damaged, and how
 
     @property
     def running(self) -> list[TaskView]:
@@ -82,7 +82,7 @@ class RunView:
 
 
 class Look:
-    """Reads a store for the pages. What it says is at most a second old, on a remote store five."""
+    """Reads a store for the pages. Its answers are at most about a second old, five seconds on a remote store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -96,29 +96,29 @@ class Look:
         return self._recent("runs", lambda: listing(self.store))
 
     def run(self, run: str) -> RunView:
-        """One run, without tasks where its plan is damaged; raises MissingError if there is none."""
+        """One run, without tasks if its plan is damaged. Raises MissingError if there is no such run."""
         return self._recent(("run", run), lambda: self._run(run))
 
     def stages(self) -> list[tuple[str, int]]:
-        """The stages that have results, and of how many keys."""
+        """The stages that have results, and how many results each has."""
         return self._recent("stages", lambda: [(s, len(self.store.folders(f"results/{s}/"))) for s in self.store.folders("results/")])
 
     def keys(self, stage: str) -> list[str]:
         return self._recent(("keys", stage), lambda: list(self.store.folders(f"results/{stage}/")))
 
     def results(self, refs: Iterable[Ref]) -> list[Manifest | None]:
-        """The manifests of results; None for one that is not there or damaged."""
+        """The manifests of results; None for one that is missing or damaged."""
         return each(self.store, self._manifest, refs)
 
     def result(self, ref: Ref) -> Manifest:
-        """One manifest; raises EdmError if it is not there or damaged."""
+        """The manifest of a result; raises EdmError if it is missing or damaged."""
         manifest = load(self.store, ref)
         if manifest is None:
             raise MissingError(f"There is no result {ref} in this store.", where=ref.manifest)
         return manifest
 
     def log(self, run: str, ref: Ref) -> tuple[Task, str, bool]:
-        """A task of a run, the end of what it printed, and whether it goes on."""
+        """A task of a run, the end of what it printed, and whether it is running."""
         view = next((view for view in self.run(run).tasks if view.task.ref == ref), None)
         if view is None:
             raise MissingError(f"{run} has no task {ref}.", where=f"runs/{run}")
@@ -143,18 +143,18 @@ class Look:
         holders = dict(zip(undone, each(self.store, self._holder, undone), strict=True))
         record = read_outcomes(Run(run, self.store))
         outcomes = record.outcomes
-        busy = {ref for ref, found in holders.items() if found}
+        busy = {ref for ref, worker in holders.items() if worker}
         logs = self._logs(run, tasks, entries, set(works.values()))
         views = []
         for task in tasks:
-            found = manifests[task.ref]
+            manifest = manifests[task.ref]
             log = bool(logs.get(task.ref))
-            if isinstance(found, EdmError):
-                views.append(TaskView(task, "damaged", found.what, log=log))
-            elif found is not None:
-                views.append(TaskView(task, "done", manifest=found, log=log))
+            if isinstance(manifest, EdmError):
+                views.append(TaskView(task, "damaged", manifest.what, log=log))
+            elif manifest is not None:
+                views.append(TaskView(task, "done", manifest=manifest, log=log))
             elif works[task.ref] in busy:
-                busy.discard(works[task.ref])  # of a training, the next snapshot
+                busy.discard(works[task.ref])  # of a training's snapshots only the next one is running
                 views.append(self._running(task, holders[works[task.ref]], logs.get(task.ref, [])))
             else:
                 outcome = outcomes.get(task.ref, Outcome("waiting"))
@@ -162,7 +162,7 @@ class Look:
                 views.append(TaskView(task, state, outcome.reason, log=log))
         listed = self._listed(run)
         counts = dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0])))
-        leases = (found.damaged for found in holders.values() if found)
+        leases = (worker.damaged for worker in holders.values() if worker)
         return RunView(listed, views, files, counts, tuple(filter(None, (listed.trouble, *record.damaged, *leases))))
 
     def _listed(self, run: str) -> Listed:
@@ -184,7 +184,7 @@ class Look:
         return TaskView(task, "running", reason, log=bool(logs))
 
     def _logs(self, run: str, tasks: Sequence[Task], entries: list[Entry], works: set[Ref]) -> dict[Ref, list[Entry]]:
-        """The files with what each task's job printed, oldest first; all snapshots of a training have one job."""
+        """The logs of each task's job, oldest first. All snapshots of a training have one job."""
         by_folder: dict[str, list[Entry]] = {}
         for entry in entries:
             by_folder.setdefault(entry.path.rpartition("/")[0], []).append(entry)
@@ -201,13 +201,13 @@ class Look:
     def _tail(self, logs: list[Entry], most: int) -> str:
         last = logs[-1]
         start = max(0, last.size - most)
-        data = self.store.read_part(last.path, start, most + TAIL)  # it may have grown
+        data = self.store.read_part(last.path, start, most + TAIL)  # the file may have grown
         if start:
             data = data.partition(b"\n")[2]
         return data.decode(errors="replace")
 
     def _plan(self, run: str) -> tuple[Plan, dict[Ref, Ref]]:
-        """A run's tasks, and what each is worked on as, which is slow to find and is kept while the plan is the same."""
+        """A run's tasks, and the name of each one's lease. These are slow to compute, and kept while the plan is the same."""
         path = f"runs/{run}/plan.json"
         try:
             data = self.store.read(path)
@@ -239,26 +239,26 @@ class Look:
         return None
 
     def _holder(self, ref: Ref) -> Holder | None:
-        found = holder(self.store, ref)
-        return found if found is not None and found.alive else None
+        last = holder(self.store, ref)
+        return last if last is not None and last.alive else None
 
-    def _recent(self, what: Hashable, read: Callable[[], T]) -> T:
-        """What was read a moment ago, or is read now: once, however many ask."""
-        with self._locks.setdefault(what, threading.Lock()):
-            until, value = self._kept.get(what, (float("-inf"), None))
+    def _recent(self, name: Hashable, read: Callable[[], T]) -> T:
+        """The value that was read a moment ago, or is read now. Of several threads that ask, one reads."""
+        with self._locks.setdefault(name, threading.Lock()):
+            until, value = self._kept.get(name, (float("-inf"), None))
             if time.monotonic() > until:
                 begun = time.monotonic()
                 value = read()
                 ended = time.monotonic()
                 if len(self._kept) > 5000:
                     self._kept.clear()
-                self._kept[what] = (ended + max(self._keep_s, RESTS * (ended - begun)), value)
-            found: T = value
-            return found
+                self._kept[name] = (ended + max(self._keep_s, RESTS * (ended - begun)), value)
+            recent: T = value
+            return recent
 
 
 def confined(store: Store, path: str) -> bool:
-    """Whether a path of a local store leads to something in it: no link leads out. A remote store has no links."""
+    """Whether a path stays inside the store. In a local store a link could lead out; a remote store has no links."""
     root = getattr(store, "root", None)
     if root is None:
         return True

@@ -1,6 +1,6 @@
-"""The web server: GET and HEAD alone, for this machine unless told otherwise, and nothing outside a store's runs and results.
+"""The web server of a store. It answers GET and HEAD alone, and serves files of the store's runs and results alone.
 
-Starlette finds the page and uvicorn speaks HTTP; here stands what is asked for, and what may be.
+Starlette routes requests and uvicorn speaks HTTP. This module holds the addresses, and the checks of what may be asked for.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from pipelines.look.pages import Pages
 from pipelines.look.runs import Look, confined
 
 BLOCK = 2**20
-TRIES = 20  # ports after the wanted one that are tried
-WAITING = 1024  # clients that may wait to be accepted
-GRACE_S = 1  # for what is being sent when the server is told to end
-DIGITS = 15  # of a number in an address or a header; longer ones mean nothing here
+TRIES = 20  # ports that are tried, beginning with the wanted one
+WAITING = 1024  # connections that may wait to be accepted
+GRACE_S = 1  # for answers that are being sent when the server is told to stop
+DIGITS = 15  # most digits of a number in an address or a header
 TYPES = {
     "html": "text/html; charset=utf-8",
     "json": "application/json",
@@ -47,7 +47,7 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# A report's own scripts run, in an origin of their own: whatever stands in a store cannot read the rest of it through this server.
+# A report's scripts run in an origin of their own, so that no file of a store can read the rest of it through this server.
 FILE_POLICY = "sandbox allow-scripts allow-downloads allow-modals; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:"  # noqa: E501
 EVERYWHERE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
 
@@ -55,7 +55,7 @@ View = Callable[[Request], Response]
 
 
 class Server:
-    """Serves one store at a socket that listens already."""
+    """Serves one store on a socket that is already listening."""
 
     def __init__(self, store: Store, host: str, listener: socket.socket) -> None:
         self.store, self.port, self._listener = store, listener.getsockname()[1], listener
@@ -64,7 +64,7 @@ class Server:
             _Application(store, host).app,
             lifespan="off",
             log_config=None,
-            log_level="critical",  # a browser that went away is no news, and a page that is live asks every few seconds
+            log_level="critical",  # a closed browser is not worth a line, and a live page asks every few seconds
             access_log=False,
             server_header=False,
             backlog=WAITING,
@@ -73,7 +73,7 @@ class Server:
         self._server = uvicorn.Server(config)
 
     def run(self) -> None:
-        """Serve until `stop`, or until a signal's handler raises here."""
+        """Serve until `stop` is called, or a signal's handler raises in this thread."""
         serving = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
         serving.start()
         try:
@@ -83,33 +83,31 @@ class Server:
             serving.join(GRACE_S + 1)
 
     def stop(self) -> None:
-        """End soon, from whatever thread."""
+        """Make `run` return soon. Any thread may call it."""
         self._server.should_exit = True
 
 
 def listen(store: Store, host: str, port: int, *, exactly: bool) -> Server:
-    """A server for the store at that port, or unless `exactly` at the next free one; raises InputError where none can be had."""
+    """A server for the store at a port, or at the next free one unless `exactly`. Raises InputError if it cannot listen there."""
     for number in range(port, port + (1 if exactly or port == 0 else TRIES)):
         try:
             family, _, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
             return Server(store, host, socket.create_server(address, family=family, backlog=WAITING))
-        except socket.gaierror:
-            raise InputError(f"{host} is no address of this machine.", where="--host", do_next="Leave it out for localhost.") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
-            if error.errno == errno.EADDRNOTAVAIL:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise InputError(f"{host} is no address of this machine.", where="--host", do_next="Leave it out for localhost.") from None
             raise InputError(f"Port {number} cannot be used: {error.strerror}.", where="--port", do_next="Give one above 1023.") from None
     raise InputError(
         f"Something listens at port {port} already." if exactly else f"Ports {port} to {port + TRIES - 1} are all in use.",
         where="--port",
-        do_next="Give another one (0: any that is free), or end what listens there.",
+        do_next="Give another one (0: any that is free), or stop the program that listens there.",
     )
 
 
 class _Application:
-    """What the addresses of a store's server answer with."""
+    """The Starlette application: the addresses of a store's pages and files."""
 
     def __init__(self, store: Store, host: str) -> None:
         self._store = store
@@ -132,7 +130,7 @@ class _Application:
         self.app.router.redirect_slashes = False
 
     def _in_words(self, view: View) -> View:
-        """The view, with what it raises told as a page."""
+        """The same view, whose errors become pages."""
 
         def answer(request: Request) -> Response:
             try:
@@ -162,19 +160,17 @@ class _Application:
         return _fresh(request, text, f"{kind}; charset=utf-8")
 
     def _folder(self, request: Request) -> Response:
-        """The page of a run or of results whose address lacks the last slash."""
+        """A redirection for the address of a run or of results that lacks its last slash."""
         folder = request.path_params["folder"]
         if folder.partition("/")[0] not in ("runs", "results") or folder.endswith("/"):
             raise MissingError("There is no such page.")
         return RedirectResponse(f"/{quote(folder)}/", HTTPStatus.MOVED_PERMANENTLY)
 
     def _file(self, request: Request) -> Response:
-        top, path = request.path_params["top"], f"{request.path_params['top']}/{request.path_params['path']}"
-        entry = (
-            self._store.stat(path)
-            if top in ("runs", "results") and "/" in request.path_params["path"] and confined(self._store, path)
-            else None
-        )
+        top, below = request.path_params["top"], request.path_params["path"]
+        path = f"{top}/{below}"
+        served = top in ("runs", "results") and "/" in below and confined(self._store, path)
+        entry = self._store.stat(path) if served else None
         if entry is None:
             raise MissingError("There is no such file in this store.")
         name = path.rpartition("/")[2]
@@ -195,7 +191,7 @@ class _Application:
     def _blocks(self, path: str, at: int, end: int) -> Iterator[bytes]:
         while at < end:
             block = self._store.read_part(path, at, min(BLOCK, end - at))
-            if not block:  # it has shrunk: the browser notices that bytes are missing
+            if not block:  # the file has shrunk; the browser notices that bytes are missing
                 return
             yield block
             at += len(block)
@@ -207,7 +203,7 @@ class _Application:
 
 
 class _Guard:
-    """Refuses what is no reading of a page by its own name and path, before anything looks at it."""
+    """Refuses a request before anything else handles it, by its method, the host that it names, and its path."""
 
     def __init__(self, app: ASGIApp, host: str, refuse: Callable[..., Response]) -> None:
         self._app, self._host, self._refuse = app, host, refuse
@@ -226,18 +222,18 @@ class _Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         if scope["method"] not in ("GET", "HEAD"):
             return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", headers={"Allow": "GET, HEAD"})
-        if not self._is_meant(Headers(scope=scope).get("Host", "localhost")):  # only HTTP/1.0 may leave it out, and no browser does
+        if not self._is_meant(Headers(scope=scope).get("Host", "localhost")):  # HTTP/1.0 may leave it out; no browser does
             return self._refuse(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "This server does not answer to that name.",
-                "Ask by its IP address or as localhost: other names are refused, so that no web page can reach it by one.",
+                "Use its IP address or localhost. Other names are refused, so that no web page can reach it by a name of its own.",
             )
         if not _leads_nowhere_else(scope["raw_path"].partition(b"?")[0]):
             return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
         return None
 
     def _is_meant(self, asked: str) -> bool:
-        """Whether the name that was asked for is this server's: a web page that had its own name point here would ask for that one."""
+        """Whether a request names this server. A web page could let its own name lead here; its requests would name that."""
         name = re.sub(r":\d+$", "", asked.strip()).strip("[]").lower()
         if name in {"localhost", self._host.lower()}:
             return True
@@ -245,11 +241,11 @@ class _Guard:
             ipaddress.ip_address(name)
         except ValueError:
             return not is_for_this_machine_alone(self._host) and name in {socket.gethostname().lower(), socket.getfqdn().lower()}
-        return True  # an address cannot be pointed elsewhere
+        return True  # an IP address cannot be made to lead elsewhere
 
 
 def is_for_this_machine_alone(host: str) -> bool:
-    """Whether only programs of this machine reach what listens there."""
+    """Whether only programs on this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -257,7 +253,7 @@ def is_for_this_machine_alone(host: str) -> bool:
 
 
 def _leads_nowhere_else(path: bytes) -> bool:
-    """Whether every part of a path, decoded, is the plain name of something below what stands before it."""
+    """Whether each part of a path, decoded, is the plain name of a file or folder."""
     try:
         first, *parts = [unquote(part, errors="strict") for part in path.decode("ascii").split("/")]
     except UnicodeDecodeError:
@@ -280,13 +276,13 @@ def _number(request: Request, name: str, default: int) -> int:
 
 
 def _part(asked: str, size: int) -> tuple[int, int] | None:
-    """Where the part of a file begins and ends that a Range header asks for; none where it asks for all, or for several parts."""
-    found = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked)
-    if not found or not any(found.groups()):
+    """Start and end of the part that a Range header asks for; None if it asks for all of the file, or for several parts."""
+    limits = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked)
+    if not limits or not any(limits.groups()):
         return None
-    if max(map(len, found.groups())) > DIGITS:
+    if max(map(len, limits.groups())) > DIGITS:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "The part that is asked for is no part of a file.")
-    first, last = found.groups()
+    first, last = limits.groups()
     start = int(first) if first else max(0, size - int(last))
     end = min(size, int(last) + 1) if first and last else size
     if start >= end:
@@ -297,7 +293,7 @@ def _part(asked: str, size: int) -> tuple[int, int] | None:
 
 
 def _fresh(request: Request, text: str, kind: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer that a browser keeps and asks about each time."""
+    """An answer that a browser caches, and revalidates each time."""
     body = text.encode(errors="replace")
     tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", **(headers or {})}

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a store: the event files of its trainings, brought to where it reads them, and its results by epoch."""
+"""A folder for TensorBoard: copies of a store's event files, and its results by epoch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from edm2core.errors import IntegrityError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
-from edm2core.store.base import Store, each
-from edm2core.store.results import load
+from edm2core.store.base import Store
+from edm2core.store.results import manifests
 from edm2core.store.runs import load_plan
 
 
 class Boards:
-    """Keeps a folder as TensorBoard reads it: a folder for each training, named by recipe, seed and key, and in it `evaluation`."""
+    """Keeps a folder up to date for TensorBoard. Each training has a folder, named by recipe, seed and key, with `evaluation` in it."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
@@ -29,10 +29,10 @@ class Boards:
         self._writers: dict[str, Any] = {}
 
     def bring(self) -> int:
-        """Bring what is new; returns how many event files and results there are."""
+        """Copy what is new. Returns how many event files and results there are."""
         plans, trainings = [], dict[Ref, str]()
         for tasks in self._all_plans():
-            with suppress(ValidationError):  # of another version, whose settings are not known here
+            with suppress(ValidationError):  # a plan of another version, with settings that this one does not know
                 trainings |= self._trainings(tasks)
                 plans.append(tasks)
         count = sum(self._bring(ref, name) for ref, name in trainings.items())
@@ -47,7 +47,7 @@ class Boards:
             writer.close()
 
     def _all_plans(self) -> Iterator[Plan]:
-        """The tasks of every run whose plan can be read: one that cannot must not hide the others."""
+        """The tasks of every run whose plan can be read."""
         for run in self._store.folders("runs/"):
             entry = self._store.stat(f"runs/{run}/plan.json")
             if entry is None:
@@ -75,14 +75,15 @@ class Boards:
             path = self._folder / name / entry.path.rpartition("/")[2]
             if not path.exists() or path.stat().st_size != entry.size:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self._store.read(entry.path))  # in place, as TensorBoard keeps the file open and reads on
+                path.write_bytes(self._store.read(entry.path))  # in place, since TensorBoard keeps the file open and reads on
         return count
 
     def _evaluate(self, tasks: Plan) -> None:
-        """Show the results of metrics and probes that are new, by epoch."""
+        """Write the new results of metrics and probes, by epoch."""
         new = [task for task in tasks if task.stage in ("metrics", "probe") and task.ref not in self._shown and task.subject.recipe]
-        for task, manifest in zip(new, each(self._store, self._manifest, new), strict=True):
-            snapshot = tasks.snapshot_of(task)
+        made = manifests(self._store, new)
+        for task in new:
+            manifest, snapshot = made.get(task.ref), tasks.snapshot_of(task)
             name = self._names.get(snapshot.ref) if snapshot else None
             if manifest is None or name is None:
                 continue
@@ -90,12 +91,6 @@ class Boards:
             for metric, value in manifest.measured.items():
                 if value is not None:
                     self._write(f"{name}/evaluation", f"{metric}{_variant(task)}", value, task.subject.epoch, manifest)
-
-    def _manifest(self, task: Task) -> Manifest | None:
-        try:
-            return load(self._store, task.ref)
-        except IntegrityError:
-            return None
 
     def _write(self, name: str, tag: str, value: float, epoch: int, manifest: Manifest) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -110,7 +105,7 @@ class Boards:
 
 
 def _variant(task: Task) -> str:
-    """What tells results of the same metric and epoch apart."""
+    """The suffix that tells results of the same metric and epoch apart."""
     subject = task.subject
     parts = [
         f"EMA {subject.ema}" if subject.ema not in ("", "fixed") else "",
