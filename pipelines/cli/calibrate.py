@@ -23,7 +23,7 @@ from pipelines.run.terminal import open_console
 SIGNS = {True: "✓", False: "✗", None: "·"}
 
 
-@click.command(short_help="Hold distances to what others have measured.")
+@click.command()
 @click.argument("recipe")
 @click.option("--data", help="Path or URL of the recipe's data, where they are not where it says.")
 @click.option("--extractor", type=click.Choice(list(EXTRACTORS)), help="Whose features (default: digits for digits, else inception).")
@@ -48,11 +48,11 @@ def command(
     tolerance: float | None,
     store: str,
 ) -> int:
-    """Measure, in the data of RECIPE, how far this program's distances are from others': our reference against published statistics,
-    the test images against the training images, and a published model's images against its published distance.
+    """Compare distances that edm2 computes, on the data of RECIPE, with others': our reference with published statistics, the test images
+    with the training images, and the distance of a published model's images with the published one.
 
-    Each is done where what it needs is given, once; every report in the store on this extractor shows what was found.
-    Ends with 1 where a model's distance is beyond its tolerance.
+    Each comparison is made once, if its options are given. Every report in the store with this extractor shows its result. The exit code
+    is 1 if a model's distance is beyond its tolerance.
     """
     together = {"--images": images, "--model": model, "--expected": expected, "--tolerance": tolerance}
     _all_or_none(together)
@@ -77,17 +77,17 @@ def command(
     count = prepared.metadata["counts"]["test"]
     by_test = by_test_images(made, count, read.dataset)
     asked += [by_test] if by_test else []
-    found = [calibration(manifest) for manifest in do_tasks([*made, *asked], where, run, console)[len(made) :]]
-    for each in found:
-        console.print(f"{SIGNS[each.agrees]} {each.title}: {each.found}", markup=False, soft_wrap=True)
+    compared = [calibration(manifest) for manifest in do_tasks([*made, *asked], where, run, console)[len(made) :]]
+    for comparison in compared:
+        console.print(f"{SIGNS[comparison.agrees]} {comparison.title}: {comparison.found}", markup=False, soft_wrap=True)
     absent = {
         f"the test images: {count} are too few for these features": not by_test,
         "others' statistics: --statistics (NVlabs' are at https://nvlabs-fi-cdn.nvidia.com/edm/fid-refs) and --origin": not statistics,
         "a model of known distance: --images, --model, --expected and --tolerance": not images,
     }
-    for what in (what for what, missing in absent.items() if missing):
-        console.print(f"- not held to {what}", markup=False, soft_wrap=True)
-    return int(any(each.agrees is False for each in found))
+    for measurement in (measurement for measurement, missing in absent.items() if missing):
+        console.print(f"- not compared with {measurement}", markup=False, soft_wrap=True)
+    return int(any(comparison.agrees is False for comparison in compared))
 
 
 def _all_or_none(options: Mapping[str, object]) -> None:

@@ -14,25 +14,25 @@ from pipelines.kubeflow.cancel import saved_states, stop_jobs, take_back
 from pipelines.kubeflow.submit import Kubeflow
 
 
-@click.command(short_help="Stop a run in a cluster; what it has is kept.")
+@click.command()
 @click.argument("run")
 @needed_cluster_option
 def command(run: str, cluster: str) -> None:
-    """Terminate RUN on Kubeflow Pipelines, stop its jobs, and say what state was saved.
+    """Terminate RUN on Kubeflow Pipelines, stop its jobs, and say which states were saved.
 
-    A run that `edm2 run --cluster` drives is stopped there, by Ctrl-C: as long as it is driven, its jobs are started again.
+    If `edm2 run --cluster` drives the run, stop that command with Ctrl-C: as long as it runs, it starts the jobs again.
     """
     profile = load_profile(cluster)
     try:
         kubeflow = Kubeflow(profile)
-        found = kubeflow.runs(run)
-        for one in found:
-            if not one.over:
-                kubeflow.terminate(one.id)
-                click.echo(f"Kubeflow Pipelines: {one.name} terminated")
-        if all(one.over for one in found):
-            click.echo(f"Kubeflow Pipelines: {found[0].state.lower() if found else 'no such run'}")
-    except EdmError as error:  # a cluster with only the training operator has none, and jobs are to be stopped in any case
+        parts = kubeflow.runs(run)
+        for part in parts:
+            if not part.over:
+                kubeflow.terminate(part.id)
+                click.echo(f"Kubeflow Pipelines: {part.name} terminated")
+        if all(part.over for part in parts):
+            click.echo(f"Kubeflow Pipelines: {parts[0].state.lower() if parts else 'no such run'}")
+    except EdmError as error:  # the cluster may have no Kubeflow Pipelines, and jobs have to be stopped in any case
         click.echo(f"{error}")
     stopped = stop_jobs(Cluster.connect(profile), profile, run, click.echo)
     click.echo(f"{len(stopped)} jobs stopped.")

@@ -18,7 +18,7 @@ from pipelines.kubeflow.workflow_size import MOST
 from pipelines.run.other_science import accepting
 
 
-@click.command(short_help="Write the Kubeflow Pipelines package of an experiment.")
+@click.command()
 @experiment_argument
 @cluster_option
 @store_option
@@ -28,9 +28,9 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None,
     """Write EXPERIMENT as a package that Kubeflow Pipelines runs.
 
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
-    With --cluster, store, images and resources are the profile's, and heavy tasks are jobs of their own. Without, every task works in
-    its own process, with the store given by --store. A plan that is too large for one run of Kubeflow's becomes several packages, split by
-    trajectory.
+    With --cluster, the profile gives the store, images and resources, and heavy tasks become jobs of their own. Without it, every task runs
+    in its own pod, with the store that --store gives. A plan that is too large for one run of Kubeflow becomes several packages, split by
+    training.
     """
     profile = load_profile(cluster) if cluster else None
     check_address(store)
@@ -50,4 +50,6 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None,
         )
     if profile and (reading := brought(tasks)):
         sources = ", ".join(str(task.settings["digest"]) for task in reading)
-        click.echo(f"Not uploaded, as `edm2 submit` does: {sources}. Pods fetch a URL's if they may; a path's they cannot.")
+        click.echo(
+            f"These sources are not uploaded, which `edm2 submit` does: {sources}. Pods may download URLs; they cannot read local paths."
+        )

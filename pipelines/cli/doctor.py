@@ -15,15 +15,15 @@ from pipelines.doctor.machine import Check, check_here, check_store
 from pipelines.doctor.pod import check_from_pod
 
 
-@click.command(short_help="Look whether a machine, a store and a cluster are ready for work.")
+@click.command()
 @click.option("--context", help="A context of the kubeconfig (default: the profile's).")
 @cluster_option
 @click.option("--store", metavar="STORE", help="A store to look at from here: a folder, minio://bucket/prefix or s3://bucket/prefix.")
-@click.option("--patience", default=600.0, show_default=True, help="Seconds for the probe pod, which may have to pull images.")
+@click.option("--patience", default=600.0, show_default=True, help="Seconds to wait for the probe pod, which may have to pull images.")
 def command(context: str | None, cluster: str | None, store: str | None, patience: float) -> int:
-    """Look whether this machine is ready for work, and with --store, --context or --cluster a store and a cluster.
+    """Check whether this machine is ready for work; with --store also a store, with --context or --cluster also a cluster.
 
-    With a profile a small pod is started in its namespace for some seconds. Ends with 1 if there is a problem.
+    With a profile, a small pod runs in its namespace for some seconds. The exit code is 1 if there is a problem.
     """
     problems = 0
     for check in _checks(context, cluster, store, patience):

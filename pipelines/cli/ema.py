@@ -23,46 +23,46 @@ from pipelines.run.run_tasks import do_task
 from pipelines.run.terminal import open_console
 
 
-@click.command(short_help="Mix averages of any width from those that training stored.")
+@click.command()
 @click.argument("snapshots", nargs=-1, required=True)
 @click.option("--sigma-rel", "widths", multiple=True, required=True, help="Relative width, such as 0.1; may be given several times.")
-@click.option("--force", is_flag=True, help="Also where an error is above 5 %.")
+@click.option("--force", is_flag=True, help="Mix them even if an error is above 5 %.")
 @store_option
 def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, store: str) -> None:
-    """Mix, at the epochs of SNAPSHOTS, power-function averages of the relative widths asked for (EDM2, section 3).
+    """Mix power-function averages of the given relative widths, at the epochs of SNAPSHOTS (EDM2, section 3).
 
-    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store; a run, by its id or as STORE/runs/ID, stands for all it has.
-    Each average becomes a result, which `edm2core.snapshots.files.load` reads; an experiment samples from it by `sample: {ema: [...]}`.
+    A snapshot is STORE/results/snapshot/KEY, or snapshot/KEY with --store. A run (its id, or STORE/runs/ID) stands for all its snapshots.
+    Each average becomes a result, which `edm2core.snapshots.files.load` reads. An experiment samples from it with `sample: {ema: [...]}`.
     """
     names = [_width(width) for width in widths]
     console = open_console()
     asked = []
-    for where, manifest in (found for address in snapshots for found in _snapshots(address, store)):
+    for where, manifest in (snapshot for address in snapshots for snapshot in _snapshots(address, store)):
         for name in names:
             subject = Subject.parse({key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")})
-            found = mixture(where, manifest, float(name))
+            mixed = mixture(where, manifest, float(name))
             title = f"{training_title(subject.recipe, subject.seed)} · EMA {name} at epoch {manifest.metadata['epoch']}"
-            share = _rounding_share(where, manifest, found)
-            rounded = f"rounding {found.rounding:.1e} of the weights" + (f", {share:.2%} of the way to them" if share is not None else "")
-            exact = f"profile error {found.mix.error:.2%}, from {len(found.stored) + 1} epochs' averages; {rounded}"
+            share = _rounding_share(where, manifest, mixed)
+            rounded = f"rounding {mixed.rounding:.1e} of the weights" + (f", {share:.2%} of the way to them" if share is not None else "")
+            exact = f"profile error {mixed.mix.error:.2%}, from {len(mixed.stored) + 1} epochs' averages; {rounded}"
             console.print(f"{title}: {exact}", soft_wrap=True)
             if not force:
-                found.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}", share)
-            insisted = max(found.mix.error, share or 0.0) > MOST_ERROR
+                mixed.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}", share)
+            insisted = max(mixed.mix.error, share or 0.0) > MOST_ERROR
             asked.append((where, ema_task(manifest.ref, float(name), title, subject, force=insisted)))
     for where, task in asked:
         made = do_task(task, where, "ema", console)
         console.print(f"{where.uri}/{made.ref.folder}", soft_wrap=True)
 
 
-def _rounding_share(where: Store, manifest: Manifest, found: Mixture) -> float | None:
+def _rounding_share(where: Store, manifest: Manifest, mixed: Mixture) -> float | None:
     with TemporaryDirectory() as folder:
 
         def weights(width: str) -> Path:
             file = weights_file(width)
             return where.fetch(manifest.path(file), Path(folder), manifest.files[file])
 
-        return found.rounding_share(weights)
+        return mixed.rounding_share(weights)
 
 
 def _width(text: str) -> str:
@@ -75,10 +75,10 @@ def _width(text: str) -> str:
 
 
 def _snapshots(address: str, store: str) -> list[tuple[Store, Manifest]]:
-    """The snapshots at an address, or those that a run has."""
-    uri, found, result = address.rstrip("/").rpartition("/results/")
+    """The snapshot at an address, or all snapshots of a run."""
+    uri, separator, result = address.rstrip("/").rpartition("/results/")
     if result.startswith("snapshot/"):
-        where, refs = find_store(uri if found else store), [Ref.parse(result)]
+        where, refs = find_store(uri if separator else store), [Ref.parse(result)]
     else:
         where = (run := find_run(address, store)).store
         refs = [task.ref for task in load_plan(where, run.id)[1] if task.stage == "snapshot"]

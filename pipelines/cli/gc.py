@@ -13,21 +13,21 @@ from edm2core.words import size
 from pipelines.cli.options import store_option
 
 
-@click.command(short_help="List what no run needs, and remove it.")
+@click.command()
 @store_option
-@click.option("--days", default=7, show_default=True, type=click.IntRange(0), help="Leave alone what is younger.")
+@click.option("--days", default=7, show_default=True, type=click.IntRange(0), help="Keep everything that is younger.")
 @click.option("--apply", "remove", is_flag=True, help="Remove it. Without this nothing is removed.")
 def command(store: str, days: int, remove: bool) -> None:
-    """List everything in the store that no run needs (`edm2 runs` lists them, `edm2 runs rm` forgets one), and with --apply remove it.
+    """List everything in the store that no run needs, and with --apply remove it. `edm2 runs` lists the runs, `edm2 runs rm` forgets one.
 
-    Whatever --days says, nothing goes that somebody at work may still commit; a run that begins meanwhile waits until all is removed. If
-    one run's plan is damaged, what it needs is unknown, and nothing goes. Damaged summaries, events and leases are named, and cost nothing:
+    Nothing is removed that a worker may still commit, whatever --days says. A run that starts meanwhile waits until all is removed. If a
+    run's plan is damaged, its needs are unknown, and nothing is removed. Damaged summaries, events and leases are named and do no harm:
     `edm2 verify STORE --drop` mends them.
     """
     where = find_store(store)
     removals, freed = apply(where, days) if remove else (plan_gc(where, days), 0)
     damaged = [*of_leases(where, SILENT_S), *(damage for run in list_runs(where) for damage in of_run(where, run))]
-    leases = [removal for removal in removals if removal.path.startswith("leases/")]  # tiny, and as many as tasks
+    leases = [removal for removal in removals if removal.path.startswith("leases/")]  # they are tiny, and as many as tasks
     for removal in removals:
         if not removal.path.startswith("leases/"):
             click.echo(f"{size(removal.size):>12}  {removal.path}  {removal.why}")
@@ -36,7 +36,7 @@ def command(store: str, days: int, remove: bool) -> None:
     for damage in damaged:
         click.echo(f"✗ {damage.path}: {damage.what}")
     if damaged:
-        click.echo(f"What is damaged keeps what it may name; `edm2 verify {where.uri} --drop` mends it.")
+        click.echo(f"Nothing that these may name is removed; `edm2 verify {where.uri} --drop` mends them.")
     total = sum(removal.size for removal in removals)
     if remove:
         click.echo(f"{size(freed)} removed from {where.uri}.")

@@ -18,7 +18,7 @@ from pipelines.run.run_tasks import do_task
 from pipelines.run.terminal import open_console
 
 
-@click.group(short_help="Bring another implementation's checkpoint into a store.")
+@click.group()
 def command() -> None:
     """Bring another implementation's checkpoint into a store. Nothing in such a file is ever executed."""
 
@@ -31,7 +31,7 @@ def command() -> None:
 def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
     """Make a snapshot and a state of CHECKPOINT, a model_<e>.pth of FutureXiang/edm2.
 
-    A recipe whose `start` names the file goes on from it; so does an experiment by `overrides: {start.checkpoint: FILE}`.
+    A recipe goes on from it if its `start` names the file. So does an experiment with `overrides: {start.checkpoint: FILE}`.
     """
     try:
         check_torch(checkpoint)
@@ -44,5 +44,5 @@ def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
     made = do_task(start_task(read, start, digest_of(checkpoint)), open_store(store), f"import-{checkpoint.stem}", console)
     epochs = "at an epoch that is not known" if start.completed is None else f"after {start.completed} epochs"
     steps = "" if made.metadata["updates"] is None else f", {made.metadata['updates']} steps"
-    what = "snapshot and state" if "state.safetensors" in made.files else "snapshot, without an optimiser's state to train on from"
-    console.print(f"{what} {epochs}{steps}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)
+    results = "snapshot and state" if "state.safetensors" in made.files else "snapshot, without an optimiser's state to train on from"
+    console.print(f"{results} {epochs}{steps}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)

@@ -18,78 +18,75 @@ from edm2core.store.runs import Run, find_run, list_runs, load_plan
 from pipelines.cli.options import cluster_option, store_option
 
 
-@click.command(short_help="Print what a run's tasks printed.")
+@click.command()
 @click.argument("run")
 @click.option("--task", default="", help="Only tasks whose title or key contains this.")
 @store_option
 @cluster_option
 def command(run: str, task: str, store: str, cluster: str | None) -> None:
-    """Print what the tasks of RUN printed, each line after its task's title, and why those failed that did.
+    """Print what the tasks of RUN printed, each line after its task's title, and why tasks failed.
 
-    RUN is a run's id in --store, or STORE/runs/ID. Of a task that is named and reused, what it printed in the run that did it is printed.
-    With --cluster, the store is the profile's, and what Kubeflow Pipelines says of tasks that never came to print anything is added.
+    RUN is a run's id in --store, or STORE/runs/ID. For a reused task that --task names, the output of the run that did it is printed.
+    With --cluster, the store is the profile's. Then Kubeflow Pipelines also says why tasks failed that never printed anything.
     """
-    found = False
+    printed = False
     if cluster:
         from pipelines.kubeflow.submit import Kubeflow, must_find  # KFP's client is slow to import
 
         profile = load_profile(cluster)
         store = profile.store.uri
         kubeflow = Kubeflow(profile)
-        for its in must_find(kubeflow, run):
-            for what, reason in kubeflow.errors(its.id).items():
-                if task.lower() in what.lower():
-                    found = True
-                    click.echo(f"[Kubeflow: {what}] {reason}")
+        for part in must_find(kubeflow, run):
+            for failed, reason in kubeflow.errors(part.id).items():
+                if task.lower() in failed.lower():
+                    printed = True
+                    click.echo(f"[Kubeflow: {failed}] {reason}")
     record = find_run(run, store)
-    tasks = [one for one in load_plan(record.store, record.id)[1] if task.lower() in f"{one.title} {one.ref}".lower()]
-    if task and not tasks and not found:
+    tasks = [named for named in load_plan(record.store, record.id)[1] if task.lower() in f"{named.title} {named.ref}".lower()]
+    if task and not tasks and not printed:
         raise InputError(
             f"No task of {record.id} has {task} in its title or key.", where="--task", do_next=f"`edm2 logs {record.id}` prints all."
         )
     read, outcomes = set[str](), recorded_outcomes(record)
-    for one in tasks:
-        for line in _printed(record, one, read):
-            found = True
-            click.echo(f"[{one.title}] {readable(line)}")
-        if (outcome := outcomes.get(one.ref)) and outcome.state == "failed":  # also of a task that never had a pod
-            found = True
-            click.echo(f"[{one.title}] failed: {outcome.reason}")
-    if task and not found:
+    for named in tasks:
+        for line in _printed(record, named, read):
+            printed = True
+            click.echo(f"[{named.title}] {readable(line)}")
+        if (outcome := outcomes.get(named.ref)) and outcome.state == "failed":  # it may never have had a pod
+            printed = True
+            click.echo(f"[{named.title}] failed: {outcome.reason}")
+    if task and not printed:
         _print_of_others(record, tasks)
 
 
 def _print_of_others(record: Run, tasks: list[Task]) -> None:
-    """What reused tasks printed in the run that did them; raises InputError where none has kept any of it."""
+    """Print the output of reused tasks from the run that did them. Raises InputError if no run has any."""
     others = [Run(name, record.store) for name in list_runs(record.store) if name != record.id]
-    found = False
-    for one in tasks:
-        other, lines = next(((other, lines) for other in others if (lines := list(_printed(other, one, set())))), (record, []))
+    printed = False
+    for task in tasks:
+        other, lines = next(((other, lines) for other in others if (lines := list(_printed(other, task, set())))), (record, []))
         if lines:
-            found = True
-            click.echo(f"{one.title} is reused; what it printed in {other.id}:", err=True)
+            printed = True
+            click.echo(f"{task.title} is reused; what it printed in {other.id}:", err=True)
         for line in lines:
-            click.echo(f"[{one.title}] {readable(line)}")
-    if not found:
+            click.echo(f"[{task.title}] {readable(line)}")
+    if not printed:
+        whose = f"“{tasks[0].title}”" if len(tasks) == 1 else f"these {len(tasks)} tasks"
         raise InputError(
-            f"Nothing is kept of what {_whose(tasks)} printed: {_why(record.store, tasks)}.",
+            f"Nothing is kept of what {whose} printed: {_why(record.store, tasks)}.",
             where=f"{record.store.uri}/{record.folder}/logs",
         )
 
 
 def _printed(record: Run, task: Task, read: set[str]) -> Iterator[str]:
-    """The lines of a task in a run; all snapshots of a training have one job, whose lines come once."""
+    """The lines of a task in a run. All snapshots of a training have one job; `read` names jobs whose lines were printed already."""
     where, pods = record.store, log_folder(record.id, task)
     for entry in where.list(f"{record.folder}/logs/{task.stage}-{task.key}/"):
         if not entry.path.startswith(f"{pods}/"):
             yield from where.read(entry.path).decode(errors="replace").splitlines()
     if pods not in read:
         read.add(pods)
-        yield from (kept.text for kept in read_record(where, pods))
-
-
-def _whose(tasks: list[Task]) -> str:
-    return f"“{tasks[0].title}”" if len(tasks) == 1 else f"these {len(tasks)} tasks"
+        yield from (line.text for line in read_record(where, pods))
 
 
 def _why(store: Store, tasks: list[Task]) -> str:

@@ -35,13 +35,13 @@ GROUPS = {
     "Others' work": {
         "import": "Bring another implementation's checkpoint into a store.",
         "stats": "Bring others' reference statistics into a store.",
-        "calibrate": "Hold distances to what others have measured.",
+        "calibrate": "Compare distances with what others have measured.",
     },
     "The store": {
         "runs": "List the runs in a store, or forget one.",
         "status": "Say how far a run is.",
         "logs": "Print what a run's tasks printed.",
-        "verify": "Check the digests of everything that runs stand on.",
+        "verify": "Check the digests of everything that runs need.",
         "gc": "List what no run needs, and remove it.",
     },
     "On a cluster": {
@@ -52,19 +52,17 @@ GROUPS = {
         "cancel": "Stop a run in a cluster; what it has is kept.",
     },
 }
-VERBS = {verb: what for verbs in GROUPS.values() for verb, what in verbs.items()}
+VERBS = {verb: about for verbs in GROUPS.values() for verb, about in verbs.items()}
 EXAMPLES = {
     "edm2 plan experiments/demo.yaml": "what would run",
     "edm2 run experiments/demo.yaml": "run it; again, after Ctrl-C: go on",
     "edm2 serve edm2-store": "look at it in the browser",
 }
-
-
-OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EBADF)  # what a write to standard output may fail with
+OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EBADF)  # how a write to standard output may fail
 
 
 class _Verbs(click.Group):
-    """Imports a verb's file only when it is called."""
+    """The verbs. Each one's file is imported only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -81,10 +79,10 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        widest = max(map(len, VERBS))  # so that all groups have one column
+        widest = max(map(len, VERBS))  # so that the columns of all groups align
         for group, verbs in GROUPS.items():
             with formatter.section(group):
-                formatter.write_dl([(f"{verb:{widest}}", what) for verb, what in verbs.items()])
+                formatter.write_dl([(f"{verb:{widest}}", about) for verb, about in verbs.items()])
         with formatter.section("Examples"):
             formatter.write_dl(list(EXAMPLES.items()), col_max=36)
 
@@ -98,7 +96,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command and exit: 0 done, 1 a task failed, 2 bad input, 130 interrupted."""
-    _begin_again_alike()
+    _restart_in_utf8()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
@@ -107,9 +105,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        _stand_somewhere(arguments)
+        _check_working_folder(arguments)
         code = cli.main(arguments, prog_name="edm2", standalone_mode=False)
-        sys.stdout.flush()  # where what was printed cannot be written, that is said
+        sys.stdout.flush()  # if the output cannot be written, an error says so
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -130,13 +128,13 @@ def main() -> None:
         _print_no_more()
         sys.exit(1)
     except Exception as error:
-        found = _explained(error)
-        _show(found, debug)
-        sys.exit(found.exit_code)
+        explained = _explained(error)
+        _show(explained, debug)
+        sys.exit(explained.exit_code)
 
 
-def _begin_again_alike() -> None:
-    """Start again where the locale's encoding is not UTF-8, or warnings were made errors: no command depends on either."""
+def _restart_in_utf8() -> None:
+    """Restart the process if the locale's encoding is not UTF-8, or if warnings were made errors."""
     warned = os.environ.pop("PYTHONWARNINGS", None)
     utf8 = sys.flags.utf8_mode or locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
     if warned or (not utf8 and os.environ.get("PYTHONUTF8") != "1"):
@@ -144,8 +142,8 @@ def _begin_again_alike() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
-def _stand_somewhere(arguments: list[str]) -> None:
-    """Raise InputError where the working directory was deleted, in which relative paths, the usual store's too, lead nowhere."""
+def _check_working_folder(arguments: list[str]) -> None:
+    """Raise InputError if the working directory was deleted: relative paths, such as the default store's, then lead nowhere."""
     if {"--help", "-h", "--version"} & {*arguments}:
         return
     try:
@@ -157,12 +155,12 @@ def _stand_somewhere(arguments: list[str]) -> None:
 
 
 def _print_no_more() -> None:
-    """Let what is still to be printed go nowhere, so that the end of this process does not fail on it."""
+    """Discard the rest of the output, so that the end of this process does not fail on it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _explained(error: Exception) -> EdmError:
-    """Words for what nobody has words for: settings in a store that this version does not take, else a mistake of ours."""
+    """An EdmError for any other exception: settings of another version, a file that cannot be used, or else a bug."""
     from pydantic import ValidationError
 
     from edm2core.config.validate import other_version
@@ -174,7 +172,7 @@ def _explained(error: Exception) -> EdmError:
         return EdmError(
             f"What this command prints cannot be written: {error.strerror}.",
             where="standard output",
-            do_next="Send it to another place: a disk with room, or a terminal that is open.",
+            do_next="Send it somewhere else: to a disk with room, or to an open terminal.",
         )
     if isinstance(error, OSError) and error.filename is not None:
         return EdmError(
@@ -184,18 +182,18 @@ def _explained(error: Exception) -> EdmError:
         )
     return EdmError(
         f"This should not have happened: {type(error).__name__}: {error}",
-        where=_place(error),
+        where=_line_of(error),
         do_next="Run it with --debug for the traceback, and report it.",
     )
 
 
-def _place(error: Exception) -> str:
+def _line_of(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.filename}, line {frame.lineno}"
 
 
 def _show(error: EdmError, debug: bool) -> None:
-    with suppress(OSError):  # nobody can be told where the place for it is full or gone
+    with suppress(OSError):  # standard error may be full or closed, and then nobody can be told
         if debug:
             sys.stderr.write(redacted(traceback.format_exc()))
         console = Console(stderr=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share."""
+"""Arguments and steps that several verbs share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edm2core.paths import local_path
 
 
 class UserPath(click.Path):
-    """A path, also as ~/… or file:///…"""
+    """A path, which may also be written as ~/… or file:///…"""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(local_path(str(value)), param, ctx)
@@ -52,5 +52,7 @@ _PROFILE = "A cluster profile: the name of a bundled one (gpu, lab), or a path t
 cluster_option = click.option("--cluster", metavar="PROFILE", help=_PROFILE)
 needed_cluster_option = click.option("--cluster", metavar="PROFILE", required=True, help=_PROFILE)
 accept_code_option = click.option(
-    "--accept-code", is_flag=True, help="Let trainings go on from states that other science made; curve, snapshots and report say so."
+    "--accept-code",
+    is_flag=True,
+    help="Let trainings go on from states that other science made. The curve, the snapshots and the report say so.",
 )

@@ -24,14 +24,14 @@ from pipelines.run.lost_snapshots import gone
 from pipelines.run.other_science import continued
 
 UNKNOWN = "?"
-WIDE = 1000  # columns of a file or pipe: a task stays in its line
+WIDE = 1000  # columns of a file or pipe, so that no line is broken
 
 
-@click.command(short_help="List an experiment's tasks, their cost, and what is in the store already.")
+@click.command()
 @experiment_argument
 @store_option
-@click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="Whose hours are estimated.")
-@click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as the stages take them.")
+@click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="The GPU whose hours are estimated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as stages read them.")
 def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run.
 
@@ -45,32 +45,33 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
         return
     where = open_store(store)
     made = manifests(where, tasks)
-    there = set(made)
+    done = set(made)
     costs = estimates(tasks, made.get)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDE
-    console.print(_tasks(tasks, there))
+    console.print(_tasks(tasks, done))
     console.print()
-    console.print(_costs(tasks, there, costs, GPUS[gpu]))
+    console.print(_costs(tasks, done, costs, GPUS[gpu]))
     if averages := sum(cost.averages for cost in costs.values()):
         console.print(
-            f"Of what is kept, {size(averages)} are averages in three bytes a number, from which those of any width can be mixed.",
+            f"Of what is kept, {size(averages)} are averages in three bytes a number, from which averages of any width can be mixed.",
             soft_wrap=True,
         )
     if scratch := max((cost.scratch or 0.0 for cost in costs.values()), default=0.0):
         console.print(f"A probe keeps up to {size(scratch)} of features in its working folder while it runs.", soft_wrap=True)
     for metric, why in absent(read).items():
         console.print(f"Left out: {metric}. {why}", markup=False, soft_wrap=True)
-    console.print(f"{len(tasks)} tasks, {len(there)} of them in {where.uri} already.", soft_wrap=True)
-    for line in made_by(made.values()).lines:
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    console.print(f"{len(tasks)} tasks, {len(done)} of them in {where.uri} already.", soft_wrap=True)
+    warnings = made_by(made.values()).lines
     for training in continued(tasks, made, where):
-        line = f"{training}: it would go on under other science; `edm2 run --accept-code` lets it, with a mark."
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
+        warnings.append(f"{training}: it would go on under other science; `edm2 run --accept-code` lets it, with a mark.")
     for task in gone(tasks, where):
-        line = f"{task.title}: its snapshot is gone, though results made of it are there; `edm2 run --train-again` makes it again."
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
+        warnings.append(
+            f"{task.title}: its snapshot is gone, though results made of it are there; `edm2 run --train-again` makes it again."
+        )
+    for warning in warnings:
+        console.print(warning, style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."
         + (f" {UNKNOWN}: known once the data are prepared." if any(cost.flops is None for cost in costs.values()) else ""),
@@ -79,22 +80,22 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     )
 
 
-def _tasks(tasks: Plan, there: set[Ref]) -> Table:
+def _tasks(tasks: Plan, done: set[Ref]) -> Table:
     table = Table("", "task", "key", box=None, pad_edge=False)
     for task in tasks:
-        done = task.ref in there
-        table.add_row("✓" if done else "·", task.title, str(task.ref), style="dim" if done else "")
+        is_done = task.ref in done
+        table.add_row("✓" if is_done else "·", task.title, str(task.ref), style="dim" if is_done else "")
     return table
 
 
-def _costs(tasks: Plan, there: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) -> Table:
+def _costs(tasks: Plan, done: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) -> Table:
     """A line for each stage, and their sum."""
     table = Table("stage", box=None, pad_edge=False)
     for name in ("tasks", "to do", "PFLOP", "kept", "GPU hours", "still"):
         table.add_column(name, justify="right")
     stages = list(dict.fromkeys(task.stage for task in tasks))
     for stage, own in [*((stage, [t for t in tasks if t.stage == stage]) for stage in stages), ("all", list(tasks))]:
-        left = [task for task in own if task.ref not in there]
+        left = [task for task in own if task.ref not in done]
         all_costs = [costs[task.ref] for task in own]
         row = (_sum(cost.flops for cost in all_costs), _sum(cost.stored for cost in all_costs))
         hours = [_sum(costs[task.ref].seconds(gpu) for task in some) for some in (own, left)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import click
 import yaml
 
@@ -9,7 +11,7 @@ from edm2core.config import load_recipe, recipe_names
 from edm2core.config.words import differences
 
 
-@click.group(invoke_without_command=True, short_help="List the recipes, show one in full, or compare two.")
+@click.group(invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """List the published recipes."""
@@ -41,12 +43,10 @@ def show(name: str) -> None:
 @click.argument("other")
 def diff(one: str, other: str) -> None:
     """Say in words how recipe OTHER differs from ONE."""
-    found = differences(load_recipe(one), load_recipe(other))
-    count = f"{len(found)} settings differ" if len(found) > 1 else "1 setting differs"
-    click.echo(f"{one} → {other}: {count}" if found else f"{one} and {other} have the same settings")
-    section = ""
-    for each in found:
-        if (here := each.name.partition(".")[0]) != section:
-            section = here
-            click.echo(f"\n{section}")
-        click.echo(f"  {each.what}: {each.one} → {each.other}  ({each.name})")
+    differing = differences(load_recipe(one), load_recipe(other))
+    count = f"{len(differing)} settings differ" if len(differing) > 1 else "1 setting differs"
+    click.echo(f"{one} → {other}: {count}" if differing else f"{one} and {other} have the same settings")
+    for section, settings in groupby(differing, key=lambda setting: setting.name.partition(".")[0]):
+        click.echo(f"\n{section}")
+        for setting in settings:
+            click.echo(f"  {setting.what}: {setting.one} → {setting.other}  ({setting.name})")

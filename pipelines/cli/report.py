@@ -21,53 +21,53 @@ from edm2core.store.summary import list_one
 from pipelines.cli.options import FOLDER, store_option
 
 
-@click.command(short_help="Write the report of a run again, or compare runs.")
+@click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @store_option
 @click.option("--notes", type=click.File("rb"), help="A Markdown file that becomes the run's notes; - reads them.")
 @click.option("--out", type=FOLDER, help="Folder for a comparison (default: ./comparison).")
 def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path | None) -> None:
-    """Write the report of RUN again, from what is in the store now; or compare several, which need not be of one store.
+    """Write the report of RUN again, from what is in the store now; or compare several runs, also of different stores.
 
-    RUN is a run's id in --store, or STORE/runs/ID, as `edm2 run` prints it. The page shows the run's notes, runs/RUN/notes.md in the store,
-    which nothing but --notes or your editor changes; while the run goes on it refreshes, as the run's own does. A comparison shows what
-    differs between the experiments, best and last values, and their curves over each other.
+    RUN is a run's id in --store, or STORE/runs/ID, as `edm2 run` prints it. The page shows the run's notes: the file runs/RUN/notes.md in
+    the store, which only --notes and your editor change. While the run goes on, the page refreshes. A comparison shows how the
+    experiments differ, their best and last values, and their curves over each other.
     """
-    found = [find_run(run, store) for run in runs]
-    if len(found) > 1:
+    records = [find_run(run, store) for run in runs]
+    if len(records) > 1:
         if notes:
             raise InputError("Notes belong to one run, and several are compared.", where="--notes")
-        _compare(found, out or Path("comparison"))
+        _compare(records, out or Path("comparison"))
         return
     if out:
         raise InputError("The report of one run goes into the run's folder.", where="--out", do_next="Name several runs to compare them.")
-    (record,) = found
+    (record,) = records
     name, tasks = load_plan(record.store, record.id)
     if notes:
         record.store.write(f"{record.folder}/{NOTES}", notes.read())
     command = shlex.join(["edm2", *sys.argv[1:]])
     if running := _goes_on(record):
         write_report(record, name, tasks, recorded_outcomes(record, running=True), command, running=True)
-    if not running or not _goes_on(record):  # a run that ended meanwhile has written its last page, maybe before this one
+    if not running or not _goes_on(record):  # if the run has ended meanwhile, its last page may lie under this one
         write_report(record, name, tasks, recorded_outcomes(record), command)
     click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
 
 
 def _goes_on(run: Run) -> bool:
-    """Whether somebody works on the run, who will write its report again: such a page refreshes."""
+    """Whether somebody works on the run, and so will write its report again."""
     listed = list_one(run.store, run.id)
     return listed is not None and listed.state == "running"
 
 
-def _compare(found: Sequence[Run], out: Path) -> None:
-    addresses = [f"{record.store.uri}/{record.folder}" for record in found]
+def _compare(records: Sequence[Run], out: Path) -> None:
+    addresses = [f"{record.store.uri}/{record.folder}" for record in records]
     twice = next((address for address in addresses if addresses.count(address) > 1), None)
     if twice:
         raise InputError("A run cannot be compared with itself.", where=twice, do_next="Name every run once.")
-    if len(found) > len(ascii_uppercase):
+    if len(records) > len(ascii_uppercase):
         raise InputError(f"More than {len(ascii_uppercase)} runs are too many for one page.", where="RUN")
     sides = []
-    for mark, record, address in zip(ascii_uppercase, found, addresses, strict=False):
+    for mark, record, address in zip(ascii_uppercase, records, addresses, strict=False):
         name, tasks = load_plan(record.store, record.id)
         sides.append(Side(mark, address, collect(name, tasks, record.store, RunInfo(recorded_outcomes(record)))))
     for side in sides:

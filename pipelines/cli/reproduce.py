@@ -19,37 +19,37 @@ from edm2core.store.runs import list_runs, load_plan
 from pipelines.cli.options import store_option
 
 
-@click.command(short_help="Print the command that computes a result again.")
+@click.command()
 @click.argument("result")
-@click.option("--experiment", is_flag=True, help="Print the experiment file that it comes from instead.")
+@click.option("--experiment", is_flag=True, help="Print the experiment file that it comes from, not the command.")
 @store_option
 def command(result: str, experiment: bool, store: str) -> None:
-    """Print the command that computes RESULT again, with all that it stands on, in a store of its own.
+    """Print the command that computes RESULT and everything that it needs again, in a store of its own.
 
     RESULT is STORE/results/STAGE/KEY, as a report gives it, or STAGE/KEY with --store.
     """
     where, manifest = _find(result, store)
     run, task = _run_of(where, manifest.ref)
-    if experiment:
-        click.echo(where.read(f"runs/{run}/experiment.yaml").decode(), nl=False)
-        return
     text = where.read(f"runs/{run}/experiment.yaml").decode()
+    if experiment:
+        click.echo(text, nl=False)
+        return
     made = manifest.provenance
     click.echo(f"# {manifest.title}" + "".join(f" · {name} {value}" for name, value in manifest.measured.items() if value is not None))
     click.echo(f"# recorded in {where.uri}/{manifest.ref.manifest}, made on {made.get('device', 'an unknown device')}")
-    if text.startswith("# edm2 "):  # not an experiment's: of a command
+    if text.startswith("# edm2 "):  # the result comes from a command, not from an experiment
         click.echo("\n".join([_checkout(made, where), f".venv/bin/{text[2:].strip()}"]))
         return
     file = f"{run}.yaml"
-    only = "" if task.subject.recheck else f" --only {manifest.ref}"  # which snapshot is the best is known only after the others
+    only = "" if task.subject.recheck else f" --only {manifest.ref}"  # the best snapshot is known only after all others
     click.echo(f"edm2 reproduce {shlex.quote(f'{where.uri}/{manifest.ref.folder}')} --experiment > {shlex.quote(file)}")
     click.echo(_checkout(made, where))
     click.echo(f".venv/bin/edm2 run {shlex.quote(file)} --store again{only}")
 
 
 def _find(result: str, store: str) -> tuple[Store, Manifest]:
-    uri, found, address = result.removesuffix("/manifest.json").rstrip("/").rpartition("/results/")
-    where = find_store(uri if found else store)
+    uri, separator, address = result.removesuffix("/manifest.json").rstrip("/").rpartition("/results/")
+    where = find_store(uri if separator else store)
     manifest = load(where, Ref.parse(address)) if address.count("/") == 1 else None
     if manifest is None:
         raise InputError(
@@ -62,19 +62,19 @@ def _find(result: str, store: str) -> tuple[Store, Manifest]:
 
 def _run_of(store: Store, ref: Ref) -> tuple[str, Task]:
     for run in list_runs(store):
-        with suppress(IntegrityError):  # another run's plan that cannot be read is no obstacle
+        with suppress(IntegrityError):  # another run's plan may be damaged
             for task in load_plan(store, run)[1]:
                 if task.ref == ref:
                     return run, task
     raise InputError(
-        f"No run in {store.uri} stands on {ref}, so what it was asked for is not known.",
+        f"No run in {store.uri} has {ref}, so the experiment that it comes from is not known.",
         where=ref.manifest,
         do_next="Its settings and inputs are in its manifest.",
     )
 
 
 def _checkout(made: Mapping[str, Any], store: Store) -> str:
-    """The commands that bring the code that made a result."""
+    """The commands that check out the code that made a result."""
     version = str(made.get("code_version", ""))
     revision, changed = version.split("+")[-1].removesuffix("-dirty"), version.endswith("-dirty")
     if revision in ("", "unknown") or (changed and "diff" not in made):

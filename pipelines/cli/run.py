@@ -13,14 +13,14 @@ from pipelines.run.run_experiment import run
 from pipelines.run.terminal import open_console
 
 
-@click.command(short_help="Run an experiment and write its report.")
+@click.command()
 @experiment_argument
 @store_option
 @cluster_option
 @click.option("--jobs", type=click.IntRange(1, 64), help="Tasks side by side (default: as many as cores allow, at most 4; 1 on GPUs).")
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes of one training (default: one for each GPU, else 1).")
-@click.option("--only", metavar="STAGE/KEY", help="Only this result and what it stands on.")
-@click.option("--train-again", is_flag=True, help="Make snapshots again that the store has lost though results of them are there.")
+@click.option("--only", metavar="STAGE/KEY", help="Only this result and what it needs.")
+@click.option("--train-again", is_flag=True, help="Train again where the store has lost a snapshot but still has results made of it.")
 @accept_code_option
 def command(
     experiment: Path,
@@ -35,7 +35,7 @@ def command(
     """Run EXPERIMENT: prepare, train, sample, measure, report. On this machine, or with --cluster as jobs there that it drives.
 
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
-    Whatever interrupts it, the same command goes on where it stopped; a second run of a finished experiment takes seconds.
+    After any interruption, the same command goes on where it stopped. Running a finished experiment again takes seconds.
     """
     console = open_console()
     place = OnCluster(load_profile(cluster)) if cluster else Here.detect(store, jobs, processes)

@@ -23,25 +23,27 @@ from pipelines.run.run_tasks import do_task
 from pipelines.run.terminal import open_console
 
 
-@click.group(short_help="Bring others' reference statistics into a store.")
+@click.group()
 def command() -> None:
-    """Bring others' reference statistics into a store. Our own are taken of the prepared data by whichever experiment needs them first."""
+    """Bring others' reference statistics into a store. An experiment that needs our own computes them from the prepared data."""
 
 
 @command.command("import", short_help="Make a reference of an .npz.")
 @click.argument("file", type=PATH)
-@click.option("--recipe", required=True, help="A recipe of the data that they are of: a name that `edm2 recipes` lists, or a path.")
-@click.option("--origin", required=True, help="Where they come from, in words; it stands in every table that they are used for.")
-@click.option("--extractor", type=click.Choice(list(WEIGHTS)), default="inception", show_default=True, help="Whose features they are of.")
+@click.option("--recipe", required=True, help="A recipe of the data set that they describe: a name that `edm2 recipes` lists, or a path.")
+@click.option("--origin", required=True, help="Where they come from, in words. Every table that uses them shows it.")
+@click.option(
+    "--extractor", type=click.Choice(list(WEIGHTS)), default="inception", show_default=True, help="The extractor of their features."
+)
 @click.option("--weights", required=True, help="Path or URL of the extractor's weights.")
-@click.option("--count", required=True, type=click.IntRange(1), help="How many images they are of.")
+@click.option("--count", required=True, type=click.IntRange(1), help="How many images they describe.")
 @click.option("--resolution", required=True, type=click.IntRange(1), help="The side of these images, in pixels.")
 @store_option
 def import_(file: Path, recipe: str, origin: str, extractor: str, weights: str, count: int, resolution: int, store: str) -> None:
     """Check FILE, an .npz with mu and sigma as NVlabs and pytorch-fid write it, and make a reference of it.
 
-    What is not of the recipe's images, in number or size, or not of the extractor's features, is refused. A recipe whose `reference` names
-    the file is compared with it instead of with our own statistics, and every table says so.
+    Statistics of another number or size of images than the recipe's are refused, and so are those of other features. If a recipe's
+    `reference` names the file, its samples are compared with these statistics instead of our own, and every table says so.
     """
     chosen: dict[str, Any] = {"source": str(file.resolve()), "extractor": extractor, "count": count}
     chosen |= {"resolution": resolution, "origin": origin}

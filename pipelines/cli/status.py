@@ -11,7 +11,7 @@ from pipelines.kubeflow.submit import Kubeflow, must_find
 from pipelines.look.runs import Look
 
 
-@click.command(short_help="Say how far a run is.")
+@click.command()
 @click.argument("run")
 @store_option
 @cluster_option

@@ -25,10 +25,10 @@ from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.submit import Kubeflow
 from pipelines.run.other_science import accepting
 
-LOOK_S = 10.0  # for a store that this machine may not reach; what is submitted does not depend on it
+LOOK_S = 10.0  # for reading the store, which this machine may not reach and need not
 
 
-@click.command(short_help="Run an experiment on Kubeflow Pipelines.")
+@click.command()
 @experiment_argument
 @needed_cluster_option
 @click.option("--wait", is_flag=True, help="Wait until the run is over; exit code 1 if it failed.")
@@ -37,8 +37,8 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
     """Compile EXPERIMENT and start it on the cluster's Kubeflow Pipelines.
 
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
-    What is in the store already is not done again, so submitting again continues a run that failed or was cancelled. An experiment that
-    is too large for one run of Kubeflow's becomes several, split by trajectory, which share the store and the report.
+    Results that are in the store are not computed again, so submitting again continues a run that failed or was cancelled. An experiment
+    that is too large for one run of Kubeflow becomes several, split by training, which share the store and the report.
     """
     profile = load_profile(cluster)
     read = load_experiment(experiment)
@@ -63,8 +63,8 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
             click.echo(f"run {run}{part} ({len(package.tasks)} tasks) is Kubeflow's {submitted[-1].id}: {kubeflow.link(submitted[-1].id)}")
     click.echo(f"`edm2 status {run} --cluster {cluster}` says how far it is.")
     if wait:
-        ended = [kubeflow.wait(one.id, lambda now: click.echo(f"{now.state.lower()} {now.reason}".rstrip())) for one in submitted]
-        if failed := next((one for one in ended if one.state != "SUCCEEDED"), None):
+        ended = [kubeflow.wait(part.id, lambda now: click.echo(f"{now.state.lower()} {now.reason}".rstrip())) for part in submitted]
+        if failed := next((part for part in ended if part.state != "SUCCEEDED"), None):
             raise EdmError(
                 f"Run {run} has ended as {failed.state.lower()}{f': {failed.reason}' if failed.reason else ''}.",
                 where=f"{profile.store.uri}/runs/{run}/report.html",
@@ -74,7 +74,7 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
 
 
 def _say_who_made(tasks: Sequence[Task], store: str) -> None:
-    """Say how many results other science has made than this machine's, which is that of the pods where their image is of this code."""
+    """Say how many results were made by other science than this machine's, which pods share if their image has this code."""
     said = ["The store cannot be read from here: the report says which results other science has made."]
 
     def look() -> None:

@@ -21,20 +21,20 @@ from pipelines.look.tensorboard import Boards
 POLL_S = 15.0
 
 
-@click.command(short_help="Show the training curves of a store in TensorBoard.")
+@click.command()
 @store_argument
 @click.option("--host", default="localhost", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="Port to listen at.")
 def command(store: str, host: str, port: int) -> None:
     """Start TensorBoard on the event files of all trainings in STORE, each under its recipe, seed and key, until Ctrl-C.
 
-    Metrics and probes are shown by epoch, in each training's `evaluation`. What goes on meanwhile is shown too.
+    Metrics and probes are shown by epoch, in each training's `evaluation`. New values of running trainings appear as they come.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("TensorBoard is not installed here.", do_next="pip install 'edm2[compute]'")
     where = find_store(store)
     _must_be_free(host, port)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # TensorBoard ends with this command however that ends
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that TensorBoard always ends with this command
     with tempfile.TemporaryDirectory(prefix="edm2-tensorboard-") as folder:
         boards = Boards(where, Path(folder))
         if not boards.bring():
@@ -47,7 +47,7 @@ def command(store: str, host: str, port: int) -> None:
                 try:
                     server.wait(POLL_S)
                 except subprocess.TimeoutExpired:
-                    with suppress(StoreError):  # what cannot be read now is shown later
+                    with suppress(StoreError):  # the store may answer the next time
                         boards.bring()
         finally:
             boards.close()
@@ -56,7 +56,7 @@ def command(store: str, host: str, port: int) -> None:
 
 
 def _must_be_free(host: str, port: int) -> None:
-    """Raise InputError if TensorBoard could not listen there, which it says in a page of its own words."""
+    """Raise InputError if nothing can listen there. TensorBoard itself would print a page of text."""
     if port:
         try:
             socket.create_server((host, port)).close()

@@ -65,7 +65,7 @@ def test_what_is_given_is_measured_once_and_shown_in_reports(folder: Path) -> No
     code, again = edm2(folder, "calibrate", "digits/C", *MODEL[:-1], "1e9")
     assert code == 0, again
     assert "within 1e+09 of it" in again
-    assert "not held to others' statistics: --statistics (NVlabs'" in again
+    assert "not compared with others' statistics: --statistics (NVlabs'" in again
     assert len(set(folder.glob("store/results/*/*/manifest.json")) - set(made)) == 1
     assert all(path.stat().st_mtime == time for path, time in made.items())
     (folder / "e.yaml").write_text(EXPERIMENT)
