@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edm2core.plan.stages import STAGES
+
 MOUNTS = {"gs": "/gcs", "minio": "/minio", "s3": "/s3"}  # scheme of an address → folder from which KFP's launcher uploads
 
 
@@ -41,9 +43,10 @@ class Artifact:
 
 
 def component(name: str) -> Callable[..., dict[str, str] | None]:
-    """The function of a component, in components/<name>/component.py."""
-    function: Callable[..., dict[str, str] | None] = getattr(import_module(f"components.{name}.component"), name)
-    return function
+    """The function of a component: `component` in components/<name>/ for a stage, `<name>` in components/<name>/component.py for others."""
+    module, function = (f"components.{name}", "component") if name in STAGES else (f"components.{name}.component", name)
+    found: Callable[..., dict[str, str] | None] = getattr(import_module(module), function)
+    return found
 
 
 def perform(name: str, executor_input: str, *more: str) -> None:

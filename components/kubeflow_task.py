@@ -1,11 +1,12 @@
-"""What every component does: take one task through execute(), and fill a small artifact that says where its result is.
+"""The component of every stage: it takes one task through execute(), and shows as a small artifact where the task's result is.
 
-A component is a plain function in components/<name>/component.py. Kubeflow Pipelines sees its signature; components/kubeflow.py calls it.
+A component is a plain function. Its signature is what Kubeflow Pipelines sees of it, and components/kubeflow.py calls it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from edm2core.config.validate import other_version
 from edm2core.errors import EdmError
 from edm2core.events import numbers
 from edm2core.plan.manifest import Manifest
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
@@ -51,6 +53,27 @@ class Done:
     def read(self, name: str) -> bytes:
         """One of the result's files, which has to fit in memory."""
         return self.store.read(self.manifest.path(name))
+
+
+def stage_component(name: str, show: Callable[..., None] | None = None) -> Callable[..., None]:
+    """The component of a stage, by the table of stages: a function of a task's `task`, `of` and `plan` (see `work`) and of its outputs.
+
+    The outputs are the stage's artifact and those that `show`, the stage's viewer, fills. Its parameters after the first name them.
+    """
+    stage = STAGES[name]
+    shown = list(inspect.signature(show).parameters.values())[1:] if show else []
+    outputs = {stage.output: f"Output[{stage.kind}]", **{output.name: str(output.annotation) for output in shown}}
+
+    def component(task: str, of: str, plan: str, **artifacts: Any) -> None:
+        done = work(task, of, plan, artifacts[stage.output], metrics=stage.kind == "Metrics")
+        if show:
+            show(done, **{output.name: artifacts[output.name] for output in shown})
+
+    annotations = {**dict.fromkeys(("task", "of", "plan"), "str"), **outputs}
+    parameters = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for each, kind in annotations.items()]
+    component.__doc__, component.__annotations__ = stage.does, {**annotations, "return": None}
+    component.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return component
 
 
 def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False) -> Done:

@@ -1,1 +1,5 @@
-"""An average of another width, mixed from stored ones."""
+"""The stage `ema` as Kubeflow Pipelines sees it."""
+
+from components.kubeflow_task import stage_component
+
+component = stage_component("ema")

@@ -1,1 +1,5 @@
-"""The network whose features are compared."""
+"""The stage `extractor` as Kubeflow Pipelines sees it."""
+
+from components.kubeflow_task import stage_component
+
+component = stage_component("extractor")

@@ -22,14 +22,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edm2core.plan.stages import STAGES
 from edm2core.provenance.origin import remember_code
 
-IMPORTED = (
-    "edm2core.stages.train",
-    "edm2core.stages.sample",
-    "edm2core.stages.metrics",
-    "edm2core.stages.probe",
-)  # in this order, when idle
+IMPORTED = tuple(stage.module for stage in STAGES.values() if stage.imports_torch)  # in this order, when idle
 
 
 class Fork:

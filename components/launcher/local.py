@@ -19,8 +19,7 @@ from components.launcher.forks import Fork, Forks
 from components.launcher.spec import JobSpec, Status
 from components.launcher.stopped import is_stopped
 from edm2core.errors import EdmError
-
-IMPORT_LITTLE = ("prepare",)
+from edm2core.plan.stages import STAGES
 
 
 @dataclass
@@ -81,7 +80,7 @@ class LocalBackend:
             return None
         if self._forks is None:
             self._forks = Forks(self._environment(spec))
-        if spec.task.stage in IMPORT_LITTLE:
+        if not STAGES[spec.task.stage].imports_torch:
             return None
         fork = self._forks.start(spec.arguments, self._environment(spec), log)
         if fork is None:

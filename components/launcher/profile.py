@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
 
 from edm2core.addresses import shown
 from edm2core.config.fields import Count, Name, Settings, like
@@ -17,10 +17,14 @@ from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
 from edm2core.errors import EdmError, InputError
 from edm2core.paths import local_path
+from edm2core.plan.stages import STAGES
 from edm2core.store.bucket import ENDPOINTS, bucket_of, check_endpoint
 
 FOLDER = (Path(__file__).parent / "k8s").resolve()  # in the repository a link to its k8s folder, in a wheel a folder of the package
-Stage = Literal["prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics"]
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[tuple(STAGES)]
 Seconds = Annotated[int, Field(ge=0)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]
 
@@ -95,20 +99,14 @@ class Resources(Settings):
         return self.processes or max(self.gpus, 1)
 
 
-class StageResources(Settings):
+_each_stage: dict[str, Any] = dict.fromkeys(("default", *STAGES), (Resources, Resources()))
+_EachStage = create_model("_EachStage", __base__=Settings, **_each_stage)
+
+
+class StageResources(_EachStage):
     """Resources of each stage's job. A stage takes from `default` what it does not set."""
 
     default: Resources = Resources()
-    prepare: Resources = Resources()
-    start: Resources = Resources()
-    snapshot: Resources = Resources()
-    ema: Resources = Resources()
-    sample: Resources = Resources()
-    extractor: Resources = Resources()
-    reference: Resources = Resources()
-    metrics: Resources = Resources()
-    probe: Resources = Resources()
-    diagnostics: Resources = Resources()
 
 
 class StoreProfile(Settings):
@@ -177,7 +175,7 @@ class Profile(Settings):
     service_accounts: ServiceAccounts = ServiceAccounts()
     resources: StageResources = StageResources()
     run_in_task_pod: Annotated[
-        tuple[Stage, ...], Field(strict=False)
+        tuple[StageName, ...], Field(strict=False)
     ] = ()  # stages that run in the pod of KFP's task instead of a job, if they need one node
     kfp: Kfp = Kfp()
     mlflow: MlflowProfile | None = None  # for Kubeflow Pipelines; `edm2 run --cluster` uses MLFLOW_TRACKING_URI of its own machine

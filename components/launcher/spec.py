@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from edm2core.plan.manifest import Ref
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task, trajectory_ref
-
-STAGES = ("prepare", "start", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics", "calibration")
-MODULES = {stage: f"edm2core.stages.{stage}" for stage in STAGES} | {"snapshot": "edm2core.stages.train"}
 
 
 @dataclass(frozen=True)
@@ -85,4 +83,4 @@ def job_name(task: Task, store: str) -> str:
 
 def spec_of(task: Task, store: str, *, nodes: int = 1, processes: int = 1, env: dict[str, str] | None = None) -> JobSpec:
     """The job that makes this task's result."""
-    return JobSpec(job_name(task, store), MODULES[task.stage], task, store, nodes, processes, env or {})
+    return JobSpec(job_name(task, store), STAGES[task.stage].module, task, store, nodes, processes, env or {})

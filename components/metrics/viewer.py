@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from components.kubeflow_task import Done
 from components.viewer_output import show_values
 
+if TYPE_CHECKING:
+    from kfp.dsl import Metrics, Output
 
-def show_metrics(done: Done, metrics: Any) -> None:
-    show_values(done.manifest.metadata["values"], metrics)
+
+def show_metrics(done: Done, values: Output[Metrics]) -> None:
+    show_values(done.manifest.metadata["values"], values)

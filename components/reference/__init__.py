@@ -1,1 +1,5 @@
-"""The training images' statistics in an extractor's features."""
+"""The stage `reference` as Kubeflow Pipelines sees it."""
+
+from components.kubeflow_task import stage_component
+
+component = stage_component("reference")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.kubeflow_task import Done
 from components.viewer_output import show_page
 
+if TYPE_CHECKING:
+    from kfp.dsl import HTML, Output
+
 WIDTH, HEIGHT, POINTS = 640, 220, 400
 
 
-def show_curves(done: Done, page: Any) -> None:
+def show_curves(done: Done, curves: Output[HTML]) -> None:
     rows = [json.loads(line) for line in done.read("curve.jsonl").decode().splitlines()]
-    show_page(done.manifest.title, _curve("loss", rows) + _curve("lr", rows), page)
+    show_page(done.manifest.title, _curve("loss", rows) + _curve("lr", rows), curves)
 
 
 def _curve(name: str, rows: Iterable[dict[str, Any]]) -> str:

@@ -11,11 +11,8 @@ from edm2core.config.fields import Settings
 from edm2core.config.settings import (
     CalibrationSettings,
     CheckpointSettings,
-    DataSettings,
-    DiagnosticsSettings,
     ProbeSettings,
     Recipe,
-    ReferenceSettings,
     SampleSettings,
     StartSettings,
     TrajectorySettings,
@@ -24,6 +21,7 @@ from edm2core.metrics.names import Metric, in_words
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import Key, key_of, keyed
 from edm2core.plan.manifest import Ref
+from edm2core.plan.stages import STAGES
 from edm2core.plan.subject import Subject
 from edm2core.plan.versions import version_of
 from edm2core.registry import EXTRACTORS, WEIGHTS
@@ -105,23 +103,6 @@ def average_ref(trajectory: Ref, epoch: int) -> Ref:
     return Ref("average", key_of("average", 1, {"epoch": epoch}, {"trajectory": trajectory.key}))
 
 
-KEYED: dict[str, type[Settings]] = {
-    "prepare": DataSettings,
-    "start": CheckpointSettings,
-    "sample": SampleSettings,
-    "reference": ReferenceSettings,
-    "probe": ProbeSettings,
-    "diagnostics": DiagnosticsSettings,
-    "calibration": CalibrationSettings,
-}
-"""Whose fields say what of a stage's settings is keyed; of other stages all is."""
-STAGES_OF = {
-    **{"data": ("prepare",), "start": ("start",), "snapshot": ("snapshot", "ema"), "samples": ("sample",)},
-    **{"extractor": ("extractor",), "reference": ("reference",)},
-}
-"""The stages whose results an input of that name can be."""
-
-
 def own_key(task: Task) -> Key:
     """The key that a task's own record makes: its stage, the version that it records, its settings and its inputs.
 
@@ -130,7 +111,8 @@ def own_key(task: Task) -> Key:
     if task.stage == "snapshot":
         return snapshot_ref(trajectory_ref(task), task.settings["epoch"]).key
     settings = task.settings
-    model = None if settings.keys() == {"split"} else KEYED.get(task.stage)  # our own reference has no settings but that
+    stage = STAGES.get(task.stage)
+    model = stage.settings if stage and settings.keys() != {"split"} else None  # our own reference has no settings but that
     fields = model.model_fields if model else {}
     values = {name: value for name, value in settings.items() if name not in fields and name not in ("source", "digest")}
     if model:
@@ -152,7 +134,7 @@ def unverified(tasks: Iterable[Task]) -> list[Task]:
 
 def _verifies(task: Task) -> bool:
     try:
-        return task.key == own_key(task) and all(ref.stage in STAGES_OF[name] for name, ref in task.inputs.items())
+        return task.key == own_key(task) and all(STAGES[ref.stage].read_as == name for name, ref in task.inputs.items())
     except (ValueError, TypeError, KeyError, AttributeError):
         return False
 

@@ -1,7 +1,7 @@
 """Which version of a stage makes a task's numbers: the one place where a version depends on settings.
 
 A change of numbers re-keys the tasks whose numbers it can change, and with them what stands on those. So where only some settings are
-concerned, it is a line of `CHANGES` that says which; where all are, it raises the stage's number in `EVERYWHERE`.
+concerned, it is a line of `CHANGES` that says which; where all are, it raises the stage's version in the table (`stages.py`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-TaskSettings = Mapping[str, Any]  # as a task carries them, in JSON
+from edm2core.plan.stages import STAGES
 
-EVERYWHERE = {
-    **{"prepare": 1, "start": 2, "snapshot": 1, "ema": 1, "sample": 1, "extractor": 1, "reference": 2, "metrics": 2, "probe": 2},
-    **{"diagnostics": 1, "calibration": 1},
-}
-"""Every stage's version where no line of `CHANGES` concerns the settings."""
+TaskSettings = Mapping[str, Any]  # as a task carries them, in JSON
 
 
 class Change(NamedTuple):
@@ -50,4 +46,4 @@ CHANGES: tuple[Change, ...] = (
 
 def version_of(stage: str, settings: TaskSettings) -> int:
     """The version of a task's numbers: it rises with every change that concerns the task's settings, and with no other."""
-    return EVERYWHERE[stage] + sum(change.stage == stage and change.concerns(settings) for change in CHANGES)
+    return STAGES[stage].version + sum(change.stage == stage and change.concerns(settings) for change in CHANGES)

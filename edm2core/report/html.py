@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from edm2core.plan.manifest import Ref, diff_path
 from edm2core.plan.probe_metrics import is_probe
+from edm2core.plan.stages import in_words
 from edm2core.report.by_setting import same_snapshots, setting_figures
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
@@ -32,15 +33,6 @@ from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, tables
 from edm2core.words import NOTHING, count, duration, printable, size
 
-STAGES = {
-    "prepare": "data",
-    "start": "checkpoint",
-    "snapshot": "training",
-    "ema": "mixing averages",
-    "sample": "sampling",
-    "extractor": "feature extractor",
-    "reference": "reference statistics",
-}
 MOST_ROWS = 3000  # of the table of every value: half a kilobyte each
 SECTIONS = {
     "notes": "Notes",
@@ -231,7 +223,7 @@ def _stages(done: list[Result]) -> list[dict[str, Any]]:
         stage = seconds.setdefault(result.task.stage, {})
         stage[who] = max(stage.get(who, 0.0), spent)
     counts = {stage: sum(r.task.stage == stage for r in done) for stage in seconds}
-    return [{"stage": STAGES.get(stage, stage), "tasks": counts[stage], "seconds": sum(spent.values())} for stage, spent in seconds.items()]
+    return [{"stage": in_words(stage), "tasks": counts[stage], "seconds": sum(spent.values())} for stage, spent in seconds.items()]
 
 
 def _facts(done: list[Result]) -> dict[str, list[str]]:

@@ -16,8 +16,8 @@ from edm2core.config.settings import DiagnosticsSettings
 from edm2core.config.words import flattened
 from edm2core.plan.keys import key_of
 from edm2core.plan.manifest import Ref
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import training_title, trajectory_ref
-from edm2core.plan.versions import EVERYWHERE
 from edm2core.report.collect import Report, Result
 from edm2core.report.results import Row, distinct, rows
 
@@ -112,7 +112,7 @@ def _tracked(
 def _versions(group: list[Result]) -> str:
     """What points are made by: points of different versions are no one curve."""
     made = {
-        stage: {result.task.version for result in group if result.task.stage == stage} or {EVERYWHERE[stage]}
+        stage: {result.task.version for result in group if result.task.stage == stage} or {STAGES[stage].version}
         for stage in ("sample", "metrics", "probe")
     }
     return " ".join(f"{stage} {', '.join(map(str, sorted(versions)))}" for stage, versions in made.items())

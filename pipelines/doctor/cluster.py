@@ -13,11 +13,11 @@ from components.launcher.cluster import ApiServer, ClusterError
 from components.launcher.job_kinds import JobKind, kind_of
 from components.launcher.profile import Profile
 from edm2core.answers import unlike_json
+from edm2core.plan.stages import STAGES
 from pipelines.doctor.machine import Check
 
 Object = dict[str, Any]
 GPU = "nvidia.com/gpu"
-STAGES = ("prepare", "start", "snapshot", "ema", "sample", "extractor", "reference", "metrics", "probe", "diagnostics")
 Right = tuple[str, str, str, str]  # API group, resource, verb, name (none: any)
 
 

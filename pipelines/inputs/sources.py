@@ -12,6 +12,7 @@ from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.data.torch_headers import check_torch
 from edm2core.metrics.imported import arrays_of
 from edm2core.plan.experiment import Experiment
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
 from edm2core.store.base import Store
@@ -68,7 +69,7 @@ def absent(experiment: Experiment) -> dict[str, str]:
 
 def brought(tasks: Iterable[Task]) -> list[Task]:
     """The tasks that read something which the user brings."""
-    return [task for task in tasks if task.stage in ("prepare", "start", "extractor", "reference") and task.settings.get("digest")]
+    return [task for task in tasks if STAGES[task.stage].reads_sources and task.settings.get("digest")]
 
 
 def bring_here(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:

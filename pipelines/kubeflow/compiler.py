@@ -31,19 +31,11 @@ from edm2core.metrics.names import short_names
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from pipelines.inputs.sources import absent
 from pipelines.kubeflow.workflow_size import MOST, Size, size_of
 
-RESULT: dict[str, tuple[str, type]] = {  # a stage's artifact for those who need it: the output's name and type
-    "prepare": ("data", dsl.Dataset),
-    "start": ("start", dsl.Model),
-    "extractor": ("extractor", dsl.Model),
-    "reference": ("reference", dsl.Artifact),
-    "snapshot": ("snapshot", dsl.Model),
-    "ema": ("average", dsl.Model),
-    "sample": ("samples", dsl.Dataset),
-}
 LARGEST_PART = 2**17 - 2**10  # bytes of a DAG's or a component's JSON, which Kubeflow's driver gets as one argument; Linux takes 128 KiB
 LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
 SHM = "/dev/shm"  # noqa: S108
@@ -252,7 +244,7 @@ class _Compiler:
         """One of the plan's tasks, by its name in the trajectory `of`; its result is put among the channels."""
         in_pod = self.profile is None or self.profile.in_task_pod(task.stage)
         read = {name: ref for name, ref in task.inputs.items() if ref in channels}
-        inputs = {name: RESULT[ref.stage][1] for name, ref in read.items()}
+        inputs = {name: _kind(ref) for name, ref in read.items()}
         called = {"values": _measured(self.tasks, task)} if task.stage == "metrics" else {}
         component = self._component(task.stage, "compute" if in_pod else "control", inputs, called)
         made = component(task=name, of=of, plan=plan, **{name: channels[ref] for name, ref in read.items()})
@@ -263,8 +255,9 @@ class _Compiler:
                 _equip(made, self.profile, task.stage)
             else:
                 _keep_small(made)
-        if task.stage in RESULT:
-            channels[task.ref] = made.outputs[RESULT[task.stage][0]]
+        stage = STAGES[task.stage]
+        if stage.kind != "Metrics":  # which nothing reads
+            channels[task.ref] = made.outputs[stage.output]
         return made
 
     def _needs(self, group: list[Task]) -> dict[str, Ref]:
@@ -273,7 +266,7 @@ class _Compiler:
 
     def _artifacts(self, group: list[Task]) -> list[inspect.Parameter]:
         """The same as parameters."""
-        return [_parameter(name, dsl.Input[RESULT[ref.stage][1]]) for name, ref in self._needs(group).items()]
+        return [_parameter(name, dsl.Input[_kind(ref)]) for name, ref in self._needs(group).items()]
 
     def _control(self, name: str, title: str, gives: list[str], fixed: Mapping[str, str], **arguments: Any) -> PipelineTask:
         """A task of Kubeflow's that is none of the plan's; `gives` names the parameters that it tells others."""
@@ -323,6 +316,11 @@ class _Compiler:
         shape.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         shape.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
         return self.made.setdefault(json.dumps([*command, image, *arguments, list(gives)]), dsl.container_component(shape))
+
+
+def _kind(ref: Ref) -> Any:
+    """Kubeflow's type of the artifact that a result is."""
+    return getattr(dsl, STAGES[ref.stage].kind)
 
 
 def _measured(plan: Plan, task: Task) -> str:
@@ -468,7 +466,7 @@ def _needs(group: Iterable[Task]) -> dict[str, Ref]:
     inside = {task.ref for task in group}
     needs: dict[str, Ref] = {}
     for ref in dict.fromkeys(ref for task in group for ref in task.inputs.values() if ref not in inside):
-        name = RESULT[ref.stage][0]
+        name = STAGES[ref.stage].output
         number = sum(other.stage == ref.stage for other in needs.values())
         needs[f"{name}_{number + 1}" if number else name] = ref
     return needs

@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from edm2core.errors import MissingError
 from edm2core.plan.manifest import Manifest, Ref
-from edm2core.report.html import STAGES
+from edm2core.plan.stages import in_words
 from edm2core.store.summary import epochs_in_words
 from edm2core.words import NOTHING, duration, printable, size
 from pipelines.look.runs import Look, RunView
@@ -79,7 +79,7 @@ class Pages:
 
     def stages(self) -> str:
         """The stages that have results."""
-        return self._render("stages.html", stages=[(stage, STAGES.get(stage, stage), number) for stage, number in self._look.stages()])
+        return self._render("stages.html", stages=[(stage, in_words(stage), number) for stage, number in self._look.stages()])
 
     def stage(self, stage: str, page: int) -> str:
         """One page of a stage's results."""

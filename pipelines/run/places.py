@@ -11,6 +11,7 @@ from components.launcher.job import cluster_spec
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile
 from components.launcher.spec import Backend, JobSpec, spec_of
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.store.runs import Run
 
@@ -65,7 +66,7 @@ class Here:
         return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // self.jobs), forking=not _gpus())
 
     def spec(self, task: Task) -> JobSpec:
-        return spec_of(task, self.store, processes=self.processes if task.stage in ("snapshot", "sample") else 1)
+        return spec_of(task, self.store, processes=self.processes if STAGES[task.stage].splits_work else 1)
 
     @property
     def grace_s(self) -> float:

@@ -13,10 +13,10 @@ from edm2core.plan import versions
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import plan
+from edm2core.plan.stages import STAGES
 from edm2core.plan.subject import Subject
 from edm2core.plan.sweep import Swept
 from edm2core.plan.tasks import Task, calibration_task, ema_task, own_key, redrawn, trajectory_ref, unverified
-from edm2core.plan.versions import EVERYWHERE
 
 DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
 DATA = Path(__file__).parents[2] / "data"
@@ -245,7 +245,7 @@ def every_kind(folder: Path) -> list[Task]:
 
 def test_every_task_verifies_by_its_own_record(tmp_path: Path) -> None:
     tasks = every_kind(tmp_path)
-    assert {task.stage for task in tasks} == set(EVERYWHERE)
+    assert {task.stage for task in tasks} == set(STAGES)
     assert not unverified(Task.from_json(json.loads(json.dumps(task.to_json()))) for task in tasks)
 
 

@@ -5,7 +5,8 @@ import pytest
 from edm2core.plan import versions
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.plan import plan
-from edm2core.plan.versions import EVERYWHERE, Change, measures, version_of
+from edm2core.plan.stages import STAGES
+from edm2core.plan.versions import Change, measures, version_of
 
 NOTHING: versions.TaskSettings = {}
 
@@ -19,11 +20,11 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("changed")
 def test_a_change_raises_the_version_of_what_it_concerns_alone() -> None:
-    first = EVERYWHERE["metrics"]
+    first = STAGES["metrics"].version
     assert version_of("metrics", {"metrics": ["fid", "is"]}) == first
     assert version_of("metrics", {"metrics": ["fid", "kid"]}) == version_of("metrics", {"metrics": ["coverage"]}) == first + 1
     assert version_of("metrics", {"metrics": ["kid", "density", "coverage"]}) == first + 2
-    assert version_of("sample", NOTHING) == EVERYWHERE["sample"]
+    assert version_of("sample", NOTHING) == STAGES["sample"].version
 
 
 @pytest.mark.usefixtures("changed")
