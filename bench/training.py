@@ -76,12 +76,12 @@ def product_save(recipe: str, batch: int) -> Work:
     states = States(Scratch(open_store(str(folder / "store")), "scratch/trajectory/bench", 1), folder, background, "")
 
     def work() -> dict[str, float]:
-        waited, begun = trained.waited_s, time.perf_counter()
+        waited, begun = trained.copier.waited_s, time.perf_counter()
         copies = trained.copies()
         stalled = time.perf_counter() - begun
         states.save(trained.steps, trained.epoch, copies, [], stalled)
         trained.step()
-        stalled += trained.waited_s - waited
+        stalled += trained.copier.waited_s - waited
         background.finish()
         return {"seconds": stalled, "interval": states.interval, "cost": states.cost}
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,49 +18,16 @@ from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.applied import Applied
 from edm2core.diffusion.averages import Average, FixedEma, PowerEma
+from edm2core.diffusion.batches import Batch, Batches
 from edm2core.diffusion.compiling import Compiled, adopt
-from edm2core.diffusion.denoiser import Denoiser, Objective, noise_levels
+from edm2core.diffusion.curve import Window, ends_window, relative_change
+from edm2core.diffusion.denoiser import Denoiser, Objective
 from edm2core.diffusion.devices import autocast, compute
-from edm2core.diffusion.dropout import dropout_keys
 from edm2core.diffusion.networks import build_network
-from edm2core.diffusion.training_schedule import epoch_order, learning_rate
-from edm2core.errors import EdmError, InputError
+from edm2core.diffusion.state_copies import Copier, as_numbers, as_tensor, averaged_weights
+from edm2core.diffusion.training_schedule import learning_rate
+from edm2core.errors import InputError
 from edm2core.keyed_random import seed_of
-
-WINDOW = 50  # steps between two rows of the curve, and at the end of every epoch
-
-
-@torch.no_grad()
-def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-    """‖after - before‖ / ‖before‖ of all weights taken as one vector: a scalar, read without waiting for the device."""
-    change, size = (torch.stack(torch._foreach_norm(list(t))).norm() for t in (torch._foreach_sub(list(after), list(before)), before))
-    ratio: Tensor = change / size
-    return ratio
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The images of one step, at the network's scale, with what is drawn for them."""
-
-    images: Tensor  # [N, C, H, W]
-    sigma: Tensor  # [N]
-    noise: Tensor  # [N, C, H, W]
-    labels: Tensor | None  # [N], of a class-conditional network
-    keys: Tensor | None  # [N, blocks, 2], of dropout's masks
-
-    def part(self, begin: int, end: int) -> Batch:
-        labels, keys = (None if each is None else each[begin:end] for each in (self.labels, self.keys))
-        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys)
-
-
-@dataclass
-class Window:
-    """What the curve's next row sums up."""
-
-    loss: Tensor  # sum over steps of this process's share of the mean loss
-    nonfinite: Tensor  # steps skipped since their gradients were not finite
-    steps: int = 0
-    relative_update: Tensor | None = None  # of its last step
 
 
 @dataclass
@@ -106,15 +71,13 @@ class Trainer:
             with warnings.catch_warnings():  # what PyTorch 2.14 offers in its place, 2.11 does not know
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
                 self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        self._copier = ThreadPoolExecutor(1, "copy")
-        self._copying: list[Future[dict[str, Tensor]]] = []
-        self.waited_s = 0.0  # for copies of the state, over all steps
-        self._start_window()
+        self.batches = Batches(self.settings, self.affine, self.images, self.labels, len(self.denoiser.network.blocks))
+        self.copier = Copier()
+        self.window = Window.opened(device)
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.images) // self.settings.training.batch)
+        return self.batches.steps_per_epoch
 
     @property
     def epoch(self) -> int:
@@ -128,46 +91,19 @@ class Trainer:
     @property
     def at_window_end(self) -> bool:
         """Whether the curve has a row here."""
-        return self._ends_window(self.steps)
-
-    def _ends_window(self, step: int) -> bool:
-        return step % self.steps_per_epoch % WINDOW == 0
+        return ends_window(self.steps, self.steps_per_epoch)
 
     def images_seen(self) -> int:
         """Images in all optimiser steps so far, over all processes."""
-        return self._images_before(self.steps)
-
-    def _images_before(self, step: int) -> int:
-        epochs, steps = divmod(step, self.steps_per_epoch)
-        return epochs * len(self.images) + steps * self.settings.training.batch
+        return self.batches.images_before(self.steps)
 
     def _rate(self, step: int) -> float:
         """The learning rate of the step that follows `step` steps."""
-        return learning_rate(self.settings.training, self._images_before(step) / len(self.images))
+        return learning_rate(self.settings.training, self.batches.images_before(step) / len(self.images))
 
     def batch(self) -> Batch:
-        """All images of the coming step. Every process draws the whole of it, so that the numbers do not depend on how many there are."""
-        training, device = self.settings.training, self.images.device
-        epoch, position = divmod(self.steps, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = epoch, _sent(epoch_order(self.settings.seed, epoch, len(self.images)), device)
-        index = self._order[1][position * training.batch : (position + 1) * training.batch]
-        images = self.affine.to_network(self.images[index].float() / 255)
-        if training.flip:
-            flipped = torch.rand(len(index), generator=self._generator("flip"), device=device) < 0.5
-            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        normal = torch.randn(len(index), generator=self._generator("sigma"), device=device)
-        noise = torch.randn(images.shape, generator=self._generator("noise"), device=device)
-        labels = self.labels[index] if self.labels is not None and self.settings.network.classes else None
-        blocks = len(self.denoiser.network.blocks)
-        keys = dropout_keys(self._seed("dropout"), len(index), blocks, device) if self.settings.network.dropout else None
-        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels, keys)
-
-    def _seed(self, purpose: str) -> int:
-        return seed_of(self.settings.seed, self.steps, purpose)
-
-    def _generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator(self.images.device).manual_seed(self._seed(purpose))
+        """All images of the coming step."""
+        return self.batches.after(self.steps)
 
     def step(self) -> None:
         """One optimiser step over the global batch; nothing in it waits for the device."""
@@ -187,13 +123,7 @@ class Trainer:
         self.window.steps += 1
 
     def _parts(self, batch: Batch) -> tuple[list[Batch], float]:
-        """This process's micro-batches of a batch, and the weight of an image's loss."""
-        total = len(batch.sigma)
-        share = batch.part(self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
-        held = self.settings.training.micro_batch or max(len(share.sigma), 1)
-        if not len(share.sigma):  # of a short batch: it still takes part in the reduction, with weight 0
-            return [batch.part(0, 1)], 0.0
-        return [share.part(i, i + held) for i in range(0, len(share.sigma), held)], 1.0 / total
+        return batch.share(self.rank, self.world_size, self.settings.training.micro_batch)
 
     def _differentiate(self, part: Batch, weight: float) -> Tensor:
         """Add the gradients of the part's weighted loss to those that are there; the loss, a scalar."""
@@ -229,8 +159,8 @@ class Trainer:
         return outcome
 
     def _update(self, images: int) -> None:
-        self._settle()
-        last = self._ends_window(self.steps + 1)
+        self.copier.settle()
+        last = ends_window(self.steps + 1, self.steps_per_epoch)
         maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # of all steps it would cost too much
         before = [p.detach().clone() for p in maps]
         for group in self.optimizer.param_groups:
@@ -249,10 +179,6 @@ class Trainer:
         for average in self.averages.values():
             average.update(weights, images)
 
-    def _start_window(self) -> None:
-        zero = torch.zeros((), device=self.images.device)
-        self.window = Window(zero, zero.clone())
-
     def gather_window(self) -> None:
         """Bring every process's part of the open window to rank 0, whose state is the one that is saved; all processes call it together."""
         if self.world_size > 1:
@@ -267,18 +193,12 @@ class Trainer:
         """
         if self.world_size > 1:
             dist.all_reduce(self.window.loss)
-        steps, loss, nonfinite = self.window.steps, float(self.window.loss) / self.window.steps, int(self.window.nonfinite)
+        window, self.window = self.window, Window.opened(self.images.device)
+        loss, nonfinite, update = window.sums(self.steps)
         self.nonfinite_steps += nonfinite
-        if nonfinite == steps and steps > 10:
-            raise EdmError(
-                f"The training has diverged: no finite gradient in steps {self.steps - steps + 1} to {self.steps}.",
-                do_next="Lower training.lr, lengthen training.warmup_epochs, or train in fp32 or bf16 instead of fp16.",
-            )
-        update = self.window.relative_update
-        self._start_window()
         epoch, rate = round(self.steps / self.steps_per_epoch, 4), self._rate(self.steps - 1)
         row = {"step": self.steps, "epoch": epoch, "loss": loss, "lr": rate, "nonfinite": self.nonfinite_steps}
-        return row if update is None else {**row, "relative_update": float(update)}
+        return row if update is None else {**row, "relative_update": update}
 
     def averaged(self, name: str) -> dict[str, Tensor]:
         """The denoiser's state dict with the weights of one average; copies on the CPU."""
@@ -291,38 +211,9 @@ class Trainer:
     def copies(self, *parts: str) -> Future[dict[str, Tensor]]:
         """The state as it is now, or the tensors of it whose names begin with one of `parts`; `state` says what it holds.
 
-        It is copied beside the forward and backward of the next step, which then waits before it changes what is not copied yet. A GPU's
-        memory is copied within the GPU first, so that no step waits.
+        It is copied beside the forward and backward of the next step, which then waits before it changes what is not copied yet.
         """
-        finished, rest = {}, {}
-        for name, tensor in self._live().items():
-            if parts and not name.startswith(parts):
-                continue
-            if tensor.is_cuda:
-                rest[name] = tensor.clone(), torch.empty_like(tensor, device="cpu")
-            elif name.startswith(("weights/", "window/")):  # changed by a step from its beginning on
-                finished[name] = tensor.clone()
-            else:  # room is made here, since a thread's would come fresh from the kernel each time
-                rest[name] = tensor, torch.empty_like(tensor)
-        done = torch.cuda.Event() if self.images.is_cuda else None  # type: ignore[no-untyped-call]
-        if done is not None:
-            done.record()
-
-        def copy() -> dict[str, Tensor]:
-            with contextlib.nullcontext() if done is None else _stream_after(done):
-                return finished | {name: room.copy_(tensor) for name, (tensor, room) in rest.items()}
-
-        future = self._copier.submit(copy)
-        if done is None:
-            self._copying.append(future)
-        return future
-
-    def _settle(self) -> None:
-        """Wait until nothing is being copied any more."""
-        begun = time.monotonic()
-        while self._copying:
-            self._copying.pop().result()
-        self.waited_s += time.monotonic() - begun
+        return self.copier.copy({name: tensor for name, tensor in self._live().items() if not parts or name.startswith(parts)})
 
     def _live(self) -> dict[str, Tensor]:
         """The state's tensors themselves."""
@@ -340,13 +231,13 @@ class Trainer:
             "counts": {label: average.count for label, average in self.averages.items()},
             "scaler": self.scaler.state_dict(),
         }
-        tensors["numbers"] = _as_tensor(numbers)
+        tensors["numbers"] = as_tensor(numbers)
         return {key: value.detach() for key, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from what `state` returned; raises KeyError or RuntimeError for the state of another trajectory."""
-        self._settle()
-        numbers = json.loads(bytes(tensors["numbers"].numpy()))
+        self.copier.settle()
+        numbers = as_numbers(tensors["numbers"])
         self.denoiser.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
         moments: dict[int, dict[str, Tensor]] = {}
         for index, (name, parameter) in enumerate(self.parameters.items()):
@@ -377,32 +268,7 @@ class Trainer:
         self.steps = self.began_at = (updates or 0) if epoch is None else epoch * self.steps_per_epoch
         begun = self.state()
         counts = {label: self.images_seen() for label in self.averages} | {"fixed": self.steps if updates is None else updates}
-        numbers = json.loads(bytes(begun["numbers"].numpy())) | {"counts": counts}
+        numbers = as_numbers(begun["numbers"]) | {"counts": counts}
         averages = {f"average/{label}/{name}": ema[name] for label in self.averages for name in self.parameters}
         fixed = {f"weights/{name}": tensor for name, tensor in ema.items() if name not in self.parameters}
-        self.load_state({**begun, **fixed, **tensors, **averages, "numbers": _as_tensor(numbers)})
-
-
-def averaged_weights(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The denoiser's state dict with the weights of one average, from a state or its parts `weights/` and `average/`."""
-    parts = ("weights/", f"average/{name}/")
-    return {key.removeprefix(part): value for part in parts for key, value in state.items() if key.startswith(part)}
-
-
-@contextlib.contextmanager
-def _stream_after(event: torch.cuda.Event) -> Iterator[None]:
-    """A stream of its own for copies of what was there at the event; they are done on leaving."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_event(event)
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device, without waiting for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def _as_tensor(numbers: dict[str, Any]) -> Tensor:
-    return torch.frombuffer(bytearray(json.dumps(numbers).encode()), dtype=torch.uint8)
+        self.load_state({**begun, **fixed, **tensors, **averages, "numbers": as_tensor(numbers)})

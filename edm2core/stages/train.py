@@ -24,7 +24,8 @@ from edm2core.data.scale import Affine
 from edm2core.diffusion.compiling import wanted
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.posthoc import THREE_BYTES
-from edm2core.diffusion.trainer import Trainer, averaged_weights
+from edm2core.diffusion.state_copies import averaged_weights
+from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError, Interrupted
 from edm2core.events import emit
 from edm2core.plan.manifest import Ref

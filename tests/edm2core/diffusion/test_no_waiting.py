@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
+from edm2core.diffusion.curve import WINDOW
 from edm2core.diffusion.devices import pick_device
-from edm2core.diffusion.trainer import WINDOW, Trainer
+from edm2core.diffusion.trainer import Trainer
 
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal", "aten::is_nonzero"}
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,8 @@ from sklearn.datasets import load_digits
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrainingSettings, TrajectorySettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.trainer import Batch, Trainer
+from edm2core.diffusion.batches import Batch
+from edm2core.diffusion.trainer import Trainer
 from edm2core.diffusion.training_schedule import epoch_order, learning_rate
 from edm2core.errors import EdmError
 
@@ -59,10 +59,10 @@ def test_a_run_stopped_and_resumed_gives_the_same_bits(config: str, dropout: flo
 def test_a_state_copied_beside_the_next_step_is_that_of_its_moment() -> None:
     trainer = Trainer(settings("E"), Affine(), IMAGES)
     expected = trained(trainer, 2)
-    trainer._copier.submit(time.sleep, 0.3)  # the copying has not begun when the step changes weights
+    trainer.copier._thread.submit(time.sleep, 0.3)  # the copying has not begun when the step changes weights
     copies = trainer.copies()
     trainer.step()
-    assert trainer.waited_s > 0
+    assert trainer.copier.waited_s > 0
     assert same_bits(copies.result(), expected)
     assert not same_bits(trainer.state(), expected)
 
@@ -160,11 +160,9 @@ def test_several_processes_agree_with_one(tmp_path: Path, world_size: int, backe
 @given(st.integers(1, 70), st.integers(1, 9), st.none() | st.integers(1, 20))
 def test_however_a_batch_is_cut_every_image_counts_once(total: int, world_size: int, micro_batch: int | None) -> None:
     each = torch.arange(total)
-    cut = settings(**{"training.micro_batch": micro_batch})
     counted: list[int] = []
     for rank in range(world_size):
-        process: Any = SimpleNamespace(rank=rank, world_size=world_size, settings=cut)
-        parts, weight = Trainer._parts(process, Batch(each, each, each, each, each))
+        parts, weight = Batch(each, each, each, each, each).share(rank, world_size, micro_batch)
         assert parts  # a process without images takes part in the reduction too
         assert weight in (0.0, 1 / total)
         assert all(len(part.sigma) <= (micro_batch or total) for part in parts)

@@ -1,0 +1,96 @@
+"""The images of a training step: their order, flips, noise levels and noise follow from the seed and the step alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from edm2core.config.settings import TrajectorySettings
+from edm2core.data.scale import Affine
+from edm2core.diffusion.denoiser import noise_levels
+from edm2core.diffusion.dropout import dropout_keys
+from edm2core.diffusion.training_schedule import epoch_order
+from edm2core.keyed_random import seed_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of one step, at the network's scale, with what is drawn for them."""
+
+    images: Tensor  # [N, C, H, W]
+    sigma: Tensor  # [N]
+    noise: Tensor  # [N, C, H, W]
+    labels: Tensor | None  # [N], of a class-conditional network
+    keys: Tensor | None  # [N, blocks, 2], of dropout's masks
+
+    def part(self, begin: int, end: int) -> Batch:
+        """The images from `begin` up to `end`, without it."""
+        labels, keys = (None if each is None else each[begin:end] for each in (self.labels, self.keys))
+        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys)
+
+    def share(self, rank: int, world_size: int, micro_batch: int | None) -> tuple[list[Batch], float]:
+        """One process's micro-batches, and the weight of an image's loss in the mean over the whole batch."""
+        total = len(self.sigma)
+        share = self.part(rank * total // world_size, (rank + 1) * total // world_size)
+        held = micro_batch or max(len(share.sigma), 1)
+        if not len(share.sigma):  # A short batch has none for this process, which still takes part in the reduction, with weight 0.
+            return [self.part(0, 1)], 0.0
+        return [share.part(begin, begin + held) for begin in range(0, len(share.sigma), held)], 1.0 / total
+
+
+@dataclass
+class Batches:
+    """The global batches of a trajectory. Every process draws the whole batch, so the numbers do not depend on how many there are.
+
+    `images` is the whole training set, uint8 [N, C, H, W], on its device; so are its `labels`, int64 [N]. `blocks` counts the network's.
+    """
+
+    settings: TrajectorySettings
+    affine: Affine
+    images: Tensor
+    labels: Tensor | None
+    blocks: int
+    _order: tuple[int, Tensor] = field(default_factory=lambda: (-1, torch.empty(0)))  # of the epoch drawn last
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.images) // self.settings.training.batch)
+
+    def images_before(self, step: int) -> int:
+        """Images in the first `step` optimiser steps, over all processes."""
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * len(self.images) + steps * self.settings.training.batch
+
+    def after(self, step: int) -> Batch:
+        """The batch of the step that follows `step` steps."""
+        training, device = self.settings.training, self.images.device
+        index = self._index(step)
+        images = self.affine.to_network(self.images[index].float() / 255)
+        if training.flip:
+            flipped = torch.rand(len(index), generator=self._generator(step, "flip"), device=device) < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        normal = torch.randn(len(index), generator=self._generator(step, "sigma"), device=device)
+        noise = torch.randn(images.shape, generator=self._generator(step, "noise"), device=device)
+        labels = self.labels[index] if self.labels is not None and self.settings.network.classes else None
+        keys = dropout_keys(self._seed(step, "dropout"), len(index), self.blocks, device) if self.settings.network.dropout else None
+        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels, keys)
+
+    def _index(self, step: int) -> Tensor:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, _sent(epoch_order(self.settings.seed, epoch, len(self.images)), self.images.device)
+        batch = self.settings.training.batch
+        return self._order[1][position * batch : (position + 1) * batch]
+
+    def _seed(self, step: int, purpose: str) -> int:
+        return seed_of(self.settings.seed, step, purpose)
+
+    def _generator(self, step: int, purpose: str) -> torch.Generator:
+        return torch.Generator(self.images.device).manual_seed(self._seed(step, purpose))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
