@@ -41,12 +41,11 @@ def ready_jobs(recipe: Recipe, profile: Profile) -> tuple[dict[str, Any], dict[s
     that what downloads need not be what trains: each has the network that its work needs (k8s/components/downloads).
     """
     data, training = _tasks(recipe)
-    return _job(data, profile), _job(training, profile, "edm2core.stages.wait_and_train")
+    return _job(data, profile), _job(training, profile, wait=True)
 
 
-def _job(task: Task, profile: Profile, module: str = "") -> dict[str, Any]:
-    spec = cluster_spec(task, profile.store.uri, profile)
-    return to_manifest(replace(spec, module=module or spec.module), profile)
+def _job(task: Task, profile: Profile, wait: bool = False) -> dict[str, Any]:
+    return to_manifest(replace(cluster_spec(task, profile.store.uri, profile), wait=wait), profile)
 
 
 def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path) -> list[Path]:

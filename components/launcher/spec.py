@@ -23,10 +23,18 @@ class JobSpec:
     nodes: int = 1
     processes: int = 1  # per node
     env: dict[str, str] = field(default_factory=dict)
+    wait: bool = False  # for the task's inputs, which another job makes
 
     @property
     def arguments(self) -> list[str]:
-        return ["-m", self.module, json.dumps(self.task.to_json(), separators=(",", ":")), "--store", self.store]
+        return [
+            "-m",
+            self.module,
+            json.dumps(self.task.to_json(), separators=(",", ":")),
+            "--store",
+            self.store,
+            *(["--wait"] if self.wait else []),
+        ]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from edm2core.store.scratch import Scratch
 from edm2core.worker import signals
 from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.faults import shortage
+from edm2core.worker.waiting import wait_for_inputs
 from edm2core.worker.workspace import Input, Workspace, open_inputs
 
 
@@ -50,9 +51,13 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m edm2core.stages.{stage}", description=f"Work on one {stage} task of a plan.")
     parser.add_argument("task", help="the task as JSON, or a file that holds it")
     parser.add_argument("--store", required=True, help="URI of the store: a folder, minio://bucket/prefix or s3://bucket/prefix")
+    parser.add_argument("--wait", action="store_true", help="wait until other jobs have made the task's inputs")
     arguments = parser.parse_args()
     try:
-        work(_read_task(arguments.task), open_store(arguments.store))
+        task, store = _read_task(arguments.task), open_store(arguments.store)
+        if arguments.wait:
+            wait_for_inputs(task, store)
+        work(task, store)
         return DONE
     except Interrupted as stop:
         emit("interrupted", message=stop.what)

@@ -14,10 +14,10 @@ from edm2core.errors import EdmError, Interrupted
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
-from edm2core.stages import prepare, wait_and_train
+from edm2core.stages import prepare
 from edm2core.store import open_store
 from edm2core.store.results import load
-from edm2core.worker import signals
+from edm2core.worker import signals, waiting
 from edm2core.worker.main import make
 
 
@@ -32,25 +32,25 @@ def tasks() -> tuple[Task, Task]:
 @pytest.mark.slow
 def test_the_training_begins_when_another_process_has_committed_the_data(tmp_path: Path) -> None:
     data, training = tasks()
-    command = [sys.executable, "-m", "edm2core.stages.wait_and_train", json.dumps(training.to_json()), "--store", str(tmp_path)]
-    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert waiting.stdout is not None
-    assert f"for {data.ref}, which another job makes" in waiting.stdout.readline()
+    command = [sys.executable, "-m", "edm2core.stages.train", json.dumps(training.to_json()), "--store", str(tmp_path), "--wait"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    assert f"for {data.ref}, which another job makes" in process.stdout.readline()
     store = open_store(str(tmp_path))
     make(data, store, prepare.run)
-    said = waiting.communicate(timeout=240)[0]
-    assert waiting.returncode == 0, said
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
     assert load(store, training.ref) is not None
 
 
 def test_one_that_waits_can_be_stopped_and_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, training = tasks()
-    monkeypatch.setattr(wait_and_train, "LOOK_S", 0.01)
+    monkeypatch.setattr(waiting, "LOOK_S", 0.01)
     store = open_store(str(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(wait_and_train, "PATIENCE_S", 0)
+        patch.setattr(waiting, "PATIENCE_S", 0)
         with pytest.raises(EdmError, match="is still not in the store") as caught:
-            wait_and_train.work(training, store)
+            waiting.wait_for_inputs(training, store)
         assert "the job that prepares the data" in caught.value.do_next
     looks: list[None] = []
 
@@ -61,4 +61,4 @@ def test_one_that_waits_can_be_stopped_and_does_not_wait_for_ever(tmp_path: Path
 
     monkeypatch.setattr(signals, "stop_if_asked", asked)
     with pytest.raises(Interrupted):
-        wait_and_train.work(training, store)
+        waiting.wait_for_inputs(training, store)
