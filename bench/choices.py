@@ -14,8 +14,8 @@ from bench.worker import Work
 from components.launcher.environment import MALLOC
 from edm2core.config import load_recipe
 from edm2core.diffusion import unet
-from edm2core.diffusion.applied import fold_
 from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.folding import fold_
 
 TUNABLES = MALLOC["GLIBC_TUNABLES"].split(":")
 SMALL_PAGES = {"GLIBC_TUNABLES": ":".join(tunable for tunable in TUNABLES if "hugetlb" not in tunable)}

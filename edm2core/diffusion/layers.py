@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,23 @@ from torch import Tensor, nn
 
 from edm2core.config.fields import GroupNormKind, Init, PixelEpsilon, Weights
 
+BALANCE = 0.3  # share of a residual branch in a magnitude-preserving sum (EDM2, appendix B)
+EVEN = 0.5  # share of the skip in a concatenation, and of the class in the embedding
+SILU_MAGNITUDE = 0.596  # of SiLU(x) for x ~ N(0, 1)
+
+
+def mp_silu(x: Tensor) -> Tensor:
+    """Magnitude-preserving SiLU: SiLU(x) / 0.596 (equation 81)."""
+    return F.silu(x) / SILU_MAGNITUDE
+
+
+def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Magnitude-preserving sum, to which b contributes the share t: ((1-t) a + t b) / √((1-t)² + t²) (equation 88)."""
+    return ((1 - t) * a + t * b) / math.hypot(1 - t, t)
+
 
 def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Concatenation of [N, Na, H, W] and [N, Nb, H, W] in which b contributes the share t (equation 103)."""
+    """Concatenation of [N, Na, H, W] and [N, Nb, H, W], to which b contributes the share t (equation 103)."""
     na, nb = a.shape[1], b.shape[1]
     scale = math.sqrt((na + nb) / ((1 - t) ** 2 + t**2))
     return torch.cat([_scaled(a, scale * (1 - t) / math.sqrt(na)), _scaled(b, scale * t / math.sqrt(nb))], dim=1)
@@ -24,39 +39,28 @@ def _scaled(x: Tensor, factor: float) -> Tensor:
     return x if math.isclose(factor, 1.0) else x * factor
 
 
+def plain_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
+    return a + b
+
+
 def plain_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.cat([a, b], dim=1)
 
 
-def sum_shares(t: float) -> tuple[float, float]:
-    """The factors of a and b in the magnitude-preserving sum ((1-t) a + t b) / √((1-t)² + t²) (equation 88)."""
-    return (1 - t) / math.hypot(1 - t, t), t / math.hypot(1 - t, t)
+class Operations(NamedTuple):
+    """How a network bends its signals, adds two of them and concatenates two, and the factor of its Fourier features.
 
-
-@dataclass(frozen=True)
-class Operations:
-    """How signals are bent and joined. Constants are applied by learned maps, to whose weights they cost nothing (`Weighted.gain`).
-
-    silu: the gain of every map that takes a SiLU's output. Magnitude-preserving SiLU is SiLU(x)/0.596 (equation 81).
-    main, residual: the factors in the sum that ends a branch; the residual's is the gain of the branch's last map.
-    classes: the gain of both maps whose sum is the embedding. fourier: scales the Fourier features.
+    `sum` and `cat` take the share of the second signal, which only the magnitude-preserving ones look at.
     """
 
-    silu: float
-    main: float
-    residual: float
-    classes: float
+    silu: Callable[[Tensor], Tensor]
+    sum: Callable[[Tensor, Tensor, float], Tensor]
     cat: Callable[[Tensor, Tensor, float], Tensor]
     fourier: float
 
-    def join(self, main: Tensor, branch: Tensor) -> Tensor:
-        """The sum of the main path and a branch, in place of the branch, which must be a learned map's fresh output."""
-        return branch.add_(main, alpha=self.main)
 
-
-PLAIN = Operations(silu=1.0, main=1.0, residual=1.0, classes=1.0, cat=plain_cat, fourier=1.0)
-BALANCE = 0.3  # share of a residual branch in magnitude-preserving sums (EDM2, appendix B)
-MAGNITUDE_PRESERVING = Operations(1 / 0.596, *sum_shares(BALANCE), sum_shares(0.5)[0], mp_cat, math.sqrt(2))
+PLAIN = Operations(F.silu, plain_sum, plain_cat, 1.0)
+MAGNITUDE_PRESERVING = Operations(mp_silu, mp_sum, mp_cat, math.sqrt(2))
 
 
 NORM_EPSILON, VARIANCE_EPSILON = 1e-4, 1e-5  # added to norms; to variances in GroupNorm
@@ -165,38 +169,26 @@ class Learned:
 
 
 class Weighted(nn.Module):
-    """A learned map; the only place where a stored weight becomes the one that is applied.
+    """A learned map. Every forward makes the weight that is applied from the stored one. `ends`: the map ends a branch or the network."""
 
-    `ends` a branch or the network. `gain` is the product of constant factors before and after the map, which its weight takes in.
-    """
-
-    def __init__(self, *shape: int, learned: Learned, ends: bool = False, gain: float = 1.0) -> None:
+    def __init__(self, *shape: int, learned: Learned, ends: bool = False) -> None:
         super().__init__()
-        self.normalized, self.forced, self.gain = learned.weights != "plain", learned.weights == "forced", gain
-        self.std = 1 / math.sqrt(math.prod(shape[1:]))
+        self.normalized, self.forced = learned.weights != "plain", learned.weights == "forced"
+        self.std = 1 / math.sqrt(math.prod(shape[1:]))  # 1/√fan_in
         bound = math.sqrt(6) * self.std if learned.init == "he" else 0.0 if ends and learned.init == "adm" else self.std
         self.weight = nn.Parameter(torch.randn(shape) if self.normalized else torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(shape[0]).uniform_(-bound, bound)) if learned.biases else None
 
     def effective_weight(self) -> Tensor:
-        weight = normalize(self.weight) if self.normalized else self.weight
-        return weight if self.factor == 1 else weight * self.factor
-
-    @property
-    def factor(self) -> float:
-        """The constant between the weight, normalised if it is to be, and what is applied."""
-        return self.gain * (self.std if self.normalized else 1.0)
-
-    def mark_folded(self) -> None:
-        """From here on the weight is applied as it is."""
-        self.normalized, self.forced, self.gain = False, False, 1.0
+        """The weight that is applied."""
+        return normalize(self.weight) * self.std if self.normalized else self.weight
 
 
 class Conv(Weighted):
     """A convolution that keeps the image's size (odd kernels)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, learned: Learned, *, ends: bool = False, gain: float = 1.0) -> None:
-        super().__init__(outputs, inputs, kernel, kernel, learned=learned, ends=ends, gain=gain)
+    def __init__(self, inputs: int, outputs: int, kernel: int, learned: Learned, *, ends: bool = False) -> None:
+        super().__init__(outputs, inputs, kernel, kernel, learned=learned, ends=ends)
         self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -206,8 +198,8 @@ class Conv(Weighted):
 class Linear(Weighted):
     """A matrix, applied in float32 under autocast too: all of the network's are about σ, where half precision costs quality."""
 
-    def __init__(self, inputs: int, outputs: int, learned: Learned, *, gain: float = 1.0) -> None:
-        super().__init__(outputs, inputs, learned=learned, gain=gain)
+    def __init__(self, inputs: int, outputs: int, learned: Learned) -> None:
+        super().__init__(outputs, inputs, learned=learned)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):

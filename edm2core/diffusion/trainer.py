@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.applied import Applied
 from edm2core.diffusion.averages import Average, FixedEma, PowerEma
 from edm2core.diffusion.batches import Batch, Batches
 from edm2core.diffusion.compiling import Compiled, adopt
 from edm2core.diffusion.curve import Window, ends_window, relative_change
 from edm2core.diffusion.denoiser import Denoiser, Objective
 from edm2core.diffusion.devices import autocast, compute
+from edm2core.diffusion.folding import FoldedForTraining
 from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.state_copies import Copier, as_numbers, as_tensor, averaged_weights
 from edm2core.diffusion.training_schedule import learning_rate
@@ -55,7 +55,7 @@ class Trainer:
         torch.manual_seed(seed_of(self.settings.seed, "init"))
         denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine)
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last).train()
-        self.applied = Applied(self.denoiser)
+        self.applied = FoldedForTraining(self.denoiser)
         self.applied.module.network.checkpointed = training.grad_checkpoint
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from edm2core.config.settings import NetworkSettings
 from edm2core.diffusion.dropout import dropout
 from edm2core.diffusion.layers import (
+    BALANCE,
+    EVEN,
     MAGNITUDE_PRESERVING,
     PLAIN,
     Conv,
@@ -48,29 +50,24 @@ def group_norm(channels: int, settings: NetworkSettings, groups: int = 32) -> nn
 
 
 class Embedding(nn.Module):
-    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero.
-
-    It ends in a SiLU: the maps that take it have the gain `Operations.silu`.
-    """
+    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         maps, width, features = learned(settings), embedding_width(settings), settings.channels
         self.ops, self.classes = operations(settings), settings.classes
         self.fourier = Fourier(features, self.ops.fourier) if settings.noise_features == "fourier" else Positional(features)
-        share = self.ops.classes if self.classes else 1.0
-        twice = settings.norm != "pixel"
-        self.linear1 = Linear(features, width, maps, gain=1.0 if twice else share)
-        self.linear2 = Linear(width, width, maps, gain=self.ops.silu * share) if twice else None
-        self.label = Linear(self.classes, width, replace(maps, biases=False), gain=share) if self.classes else None
+        self.linear1 = Linear(features, width, maps)
+        self.linear2 = Linear(width, width, maps) if settings.norm != "pixel" else None
+        self.label = Linear(self.classes, width, replace(maps, biases=False)) if self.classes else None
 
     def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         y: Tensor = self.linear1(self.fourier(c_noise))
         if self.linear2 is not None:
-            y = self.linear2(F.silu(y))
-        if self.label is not None and labels is not None:
-            y = y + self.of_class(labels)
-        return F.silu(y)
+            y = self.linear2(self.ops.silu(y))
+        if self.label is not None:
+            y = self.ops.sum(y, torch.zeros_like(y) if labels is None else self.of_class(labels), EVEN)
+        return self.ops.silu(y)
 
     def of_class(self, labels: Tensor) -> Tensor:
         """Of a one-hot vector of unit variance: √classes · one-hot (as NVlabs/edm2)."""
@@ -87,7 +84,7 @@ class Attention(nn.Module):
         self.cosine, self.epsilon = settings.attention_norm == "pixel", settings.pixel_epsilon
         self.norm = nn.Identity() if self.cosine else group_norm(channels, settings)
         self.qkv = Conv(channels, 3 * channels, 1, learned(settings))
-        self.output = Conv(channels, channels, 1, learned(settings), ends=True, gain=operations(settings).residual)
+        self.output = Conv(channels, channels, 1, learned(settings), ends=True)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (self.pixels(y) for y in self.qkv(self.norm(x)).chunk(3, dim=1))
@@ -113,11 +110,11 @@ class Block(nn.Module):
         self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
         self.resample = RESAMPLING[spec.resample]
         self.shifts = settings.conditioning == "scale_and_shift"
-        self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps, gain=self.ops.silu)
+        self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps)
         self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
         self.skip = Conv(inputs, outputs, 1, maps) if inputs != outputs else nn.Identity()
-        self.conv1 = Conv(self.conv1_inputs(spec), outputs, 3, maps, gain=self.ops.silu)
-        self.conv2 = Conv(outputs, outputs, 3, maps, ends=True, gain=self.ops.silu * self.ops.residual)
+        self.conv1 = Conv(self.conv1_inputs(spec), outputs, 3, maps)
+        self.conv2 = Conv(outputs, outputs, 3, maps, ends=True)
         self.attention = Attention(outputs, settings) if spec.attention else None
 
     @staticmethod
@@ -125,7 +122,7 @@ class Block(nn.Module):
         return spec.inputs
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The main and the residual branch, both [N, outputs, H', W']; every SiLU's constant is in the map after it."""
+        """The main and the residual branch, both [N, outputs, H', W']."""
         raise NotImplementedError
 
     def modulate(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -140,10 +137,9 @@ class Block(nn.Module):
         return x if keys is None else dropout(x, self.dropout, keys[:, self.number])
 
     def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None = None) -> Tensor:
-        main, residual = self.branches(x, embedding, keys)
-        y = self.ops.join(main, residual)
+        y = self.ops.sum(*self.branches(x, embedding, keys), BALANCE)
         if self.attention is not None:
-            y = self.ops.join(y, self.attention(y))
+            y = self.ops.sum(y, self.attention(y), BALANCE)
         return y if self.clip is None else y.clamp(-self.clip, self.clip)
 
 
@@ -155,8 +151,8 @@ class GroupNormBlock(Block):
         self.norm1, self.norm2 = (group_norm(channels, settings) for channels in (spec.inputs, spec.outputs))
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        y = self.conv1(self.resample(F.silu(self.norm1(x))))
-        y = F.silu(self.modulate(self.norm2(y), embedding))
+        y = self.conv1(self.resample(self.ops.silu(self.norm1(x))))
+        y = self.ops.silu(self.modulate(self.norm2(y), embedding))
         return self.skip(self.resample(x)), self.conv2(self.drop(y, keys))
 
 
@@ -173,7 +169,7 @@ class PixelNormEncoderBlock(Block):
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
-        y = F.silu(self.modulate(self.conv1(F.silu(main)), embedding))
+        y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(main)), embedding))
         return main, self.conv2(self.drop(y, keys))
 
 
@@ -182,7 +178,7 @@ class PixelNormDecoderBlock(Block):
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.resample(x)
-        y = F.silu(self.modulate(self.conv1(F.silu(x)), embedding))
+        y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(x)), embedding))
         return self.skip(x), self.conv2(self.drop(y, keys))
 
 
@@ -235,7 +231,7 @@ class UNet(nn.Module):
         skip = skips.pop() if block.spec.skip else None
 
         def run(x: Tensor, skip: Tensor | None, embedding: Tensor, keys: Tensor | None) -> Tensor:
-            y: Tensor = block(x if skip is None else self.ops.cat(x, skip, 0.5), embedding, keys)
+            y: Tensor = block(x if skip is None else self.ops.cat(x, skip, EVEN), embedding, keys)
             return y
 
         if not (self.checkpointed and torch.is_grad_enabled()):

@@ -19,11 +19,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.applied import Applied
 from edm2core.diffusion.averages import FixedEma
 from edm2core.diffusion.compiling import adopt
 from edm2core.diffusion.denoiser import Denoiser, Objective, training_loss
-from edm2core.diffusion.folding import prepare_for_inference
+from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
 from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
 from edm2core.snapshots.checkpoints import fx_names, load_fx_tensors
@@ -78,19 +77,19 @@ def train(config: str, *, fast: bool) -> Trained:
     load_fx_tensors(denoiser, initial, config)
     if fast:
         denoiser.to(memory_format=torch.channels_last)
-    applied = Applied(denoiser)
+    folded = FoldedForTraining(denoiser)
     weights = list(denoiser.parameters())
     adam = torch.optim.Adam(weights, lr=float(metadata["adam_lr"]), fused=fast)
     ema = FixedEma(weights, float(metadata["ema_beta"]))
     losses = []
     for x, sigma, noise in zip(tensors["train/x"], tensors["train/sigma"], tensors["train/noise"], strict=True):
         adam.zero_grad()
-        applied.module.zero_grad()
-        applied.refresh() if fast else denoiser.normalize_weights_()
-        loss = training_loss(applied.module if fast else denoiser, denoiser.affine.to_network(x), sigma, noise)
+        folded.module.zero_grad()
+        folded.refresh() if fast else denoiser.normalize_weights_()
+        loss = training_loss(folded.module if fast else denoiser, denoiser.affine.to_network(x), sigma, noise)
         loss.backward()
         if fast:
-            applied.pull_back()
+            folded.pull_back()
         adam.step()
         ema.update(weights, batch=len(x))
         losses.append(loss.item())
