@@ -1,4 +1,4 @@
-"""torch.compile for a U-Net: where it pays, and only where it gives the numbers of the network as it is."""
+"""torch.compile for a U-Net, where it saves time and only where the compiled network gives the same numbers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from edm2core.config.fields import Compile, Precision
 from edm2core.diffusion.networks import UNet
 
-COST_S = {"sampling": 60.0, "training": 150.0}  # what compiling is taken to cost, with a backward in training
-GAIN = 1.25  # how many times as fast the network is taken to become
+COST_S = {"sampling": 60.0, "training": 150.0}  # estimated time of compiling; training compiles a backward too
+GAIN = 1.25  # estimated speed of a compiled network relative to an eager one
 TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
-"""Relative. TF32 and half precision round at other places once operations are fused; what is wrong is wrong by far more."""
+"""Largest relative difference. Fused operations round TF32 and half precision at other places; a wrong network is off by far more."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ def wanted(compile: Compile, device: torch.device, seconds_left: float, work: st
 
 
 def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Compiled:
-    """Compile `network` for batches of `size`, if what `run` gives, which runs it on such a batch, is the same with it as without.
+    """Compile `network` for batches of `size`, and keep it compiled if its numbers stay the same.
 
-    `options` are torch.compile's.
+    `run` evaluates the network on a batch of that size and returns the tensors to compare. `options` are torch.compile's.
     """
     expected = run()
     began = time.monotonic()
-    torch.compiler.reset()  # of what was compiled for another network, which counts towards a limit  # type: ignore[no-untyped-call]
+    torch.compiler.reset()  # drop earlier graphs: they count towards the recompile limit  # type: ignore[no-untyped-call]
     network.fast = size, torch.compile(network.evaluate, dynamic=False, **options)
     try:
         difference = max(_difference(a, b) for a, b in zip(run(), expected, strict=True))
-    except Exception as error:  # whatever the compiler or its toolchain raises: the network as it is still works
+    except Exception as error:  # the compiler and its toolchain can raise anything; the eager network still works
         difference, why = float("inf"), " ".join(f"{type(error).__name__}: {error}".split())[:200]
     else:
         why = f"its numbers are off by {difference:.1%}, more than {TOLERANCE[precision]:.1%}"

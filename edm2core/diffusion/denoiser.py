@@ -19,7 +19,7 @@ from edm2core.registry import WEIGHTINGS, load
 
 
 class LogVariance(nn.Module):
-    """u(σ): c_noise [N] → [N, 1], float32; only training needs it."""
+    """u(σ), the learned log-variance of the loss: c_noise [N] → [N, 1], float32. Only training needs it."""
 
     def __init__(self, features: int, fourier_scale: float, learned: Learned) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Denoiser(nn.Module):
     def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].
 
-        `labels`, int64 [N], are the images' classes where the network knows any; none: of any class. `keys` are dropout's, in training.
+        `labels`, int64 [N], are the classes for a class-conditional network; None means any class. `keys` are dropout's, in training.
         """
         noised, sigma = noised.float(), _levels(sigma, noised)
         sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
@@ -60,7 +60,7 @@ class Denoiser(nn.Module):
         return c_skip * noised + c_out * output.float()
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
-        """u(σ), the learned log-variance of the loss, 0 where none is learned: [N, 1, 1, 1], N = 1 for a scalar."""
+        """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""
         sigma = _levels(sigma, self.network.stem.weight)
         if self.uncertainty is None:
             return torch.zeros_like(sigma)
@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
         return self.network.features(*self._network_inputs(noised, sigma), blocks)
 
     def normalize_weights_(self) -> None:
-        """Replace every forced weight, the network's and u(σ)'s, by its normalised self: once before an optimiser step's first forward."""
+        """Normalise every forced weight in place, u(σ)'s included (equation 66). Call it before the first forward of an optimiser step."""
         normalize_weights_(self)
 
     def _network_inputs(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
 
 
 def _levels(sigma: Tensor | float, like: Tensor) -> Tensor:
-    """σ as float32 [N, 1, 1, 1], N = 1 for a scalar, where `like` is."""
+    """σ as float32 [N, 1, 1, 1], N = 1 for a scalar, on the device of `like`."""
     if isinstance(sigma, Tensor):
         return sigma.to(like.device, torch.float32).reshape(-1, 1, 1, 1)
     return torch.full((1, 1, 1, 1), sigma, dtype=torch.float32, device=like.device)
@@ -114,7 +114,7 @@ def image_losses(
     """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
     `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
-    the denoiser's. Their mean over a batch is the loss, however the batch was cut into micro-batches.
+    the denoiser's. Their mean over the whole batch is the loss, so micro-batches of unequal size add up to the same.
     """
     images, sigma = images.float(), _levels(sigma, images)
     weight: Tensor = denoiser.loss_weight(sigma, denoiser.settings.sigma_data)
@@ -129,7 +129,7 @@ def training_loss(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tens
 
 
 class Objective(nn.Module):
-    """`image_losses` as a module: what DDP wraps and torch.compile compiles, so that one forward uses every parameter."""
+    """`image_losses` as a module, for DDP to wrap: one forward uses every parameter."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()

@@ -22,10 +22,10 @@ def autocast(device_type: str, precision: Precision) -> torch.autocast:
 
 
 def compute(*, tf32: bool, deterministic: bool = False) -> None:
-    """How this process computes from here on: each stage says so before it uses a network, and nothing else does.
+    """Set how this process computes from here on. Each stage calls it before it uses a network.
 
-    tf32: a GPU may round what float32 convolutions and matrix products multiply to 10 bits. deterministic: every kernel adds in the same
-    order each time, or refuses to; else the fastest kernel that cuDNN finds is taken.
+    tf32: a GPU may round the factors of float32 convolutions and matrix products to 10 bits. deterministic: every kernel adds in the same
+    order each time, and PyTorch raises an error where there is no such kernel. Otherwise cuDNN picks the fastest kernel.
     """
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32

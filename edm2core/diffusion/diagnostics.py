@@ -29,8 +29,8 @@ def blocks_by_level(network: UNet) -> dict[str, list[Block]]:
 def weight_magnitudes(network: UNet) -> dict[str, float]:
     """Each level's mean magnitude of its blocks' learned maps.
 
-    A map's magnitude is the root mean square of its stored weight, times √fan_in where it is applied as stored: then 1 is what keeps
-    the magnitude of independent inputs, and what forced normalisation keeps weights at (EDM2, sections 2.2 and 2.3).
+    A map's magnitude is the root mean square of its stored weight, times √fan_in if the weight is applied as stored. At magnitude 1 a map
+    keeps the magnitude of independent inputs. Forced normalisation keeps weights there (EDM2, sections 2.2 and 2.3).
     """
 
     def magnitude(layer: Weighted) -> float:
@@ -78,7 +78,7 @@ def diagnostic_levels(count: int) -> list[float]:
 def losses(
     denoiser: Denoiser, images: Tensor, labels: Tensor | None, sigmas: Iterable[float], batch: int, progress: Progress
 ) -> list[float]:
-    """λ(σ)·(D(x + σn; σ) − x)², averaged over images [N, C, H, W] at the network's scale, for each σ: what exp u(σ) learns to be.
+    """For each σ the mean of λ(σ)·(D(x + σn; σ) − x)² over images [N, C, H, W] at the network's scale. exp u(σ) learns to equal it.
 
     An image's noise n at a level is the same in every call, so that networks are compared on the same noisy images.
     """
@@ -97,12 +97,12 @@ def losses(
 
 @torch.no_grad()
 def log_variances(denoiser: Denoiser, sigmas: Iterable[float]) -> list[float] | None:
-    """u(σ) for each σ, or none where none is learned."""
+    """u(σ) for each σ, or None where the network learns no log-variance."""
     if denoiser.uncertainty is None:
         return None
     return [float(denoiser.log_variance(sigma)) for sigma in sigmas]
 
 
 def _noise(images: Tensor, part: slice, step: int) -> Tensor:
-    """Unit normal noise of some of the images: it follows from an image's place and the step alone."""
+    """Unit normal noise of some of the images. It depends only on an image's index and the step."""
     return latents(0, 0, range(len(images))[part], images.shape[1:], step).to(images)

@@ -1,6 +1,6 @@
-"""Dropout by key: which elements of an image are dropped depends on the image's place in a training and on the layer, on nothing else.
+"""Dropout by key: the mask of an image depends only on the training's seed, the step, the image's number in the batch and the layer.
 
-So the masks are the same however a batch is cut into processes and micro-batches, and on every device: they are made by integer arithmetic.
+Integer arithmetic makes the masks. They are the same on every device, however a batch is cut into processes and micro-batches.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LAYERS = 1 << 16  # that an image's keys are for at most
+LAYERS = 1 << 16  # the most layers that an image has keys for
 
 
 def _signed(value: int, bits: int) -> int:
@@ -20,7 +20,7 @@ _HASH1, _HASH2 = (_signed(c, 32) for c in (0x7FEB352D, 0x846CA68B))
 
 
 def dropout_keys(seed: int, images: int, layers: int, device: torch.device) -> Tensor:
-    """Keys of so many images, of which `seed` (in [0, 2^63)) is the common name: int32 [images, layers, 2], 64 random bits for each layer.
+    """Keys of a batch of images: int32 [images, layers, 2], 64 random bits for each layer. `seed`, in [0, 2^63), names the batch.
 
     SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014) of the image's and the layer's number.
     """

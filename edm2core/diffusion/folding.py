@@ -3,6 +3,11 @@
 The modules follow the paper: each forward normalises weights (equation 47), divides SiLUs by 0.596 (81) and scales both sides of sums (88).
 In a folded network each map applies its weight as it is. The weight was normalised before, and has taken in 1/0.596 of the SiLU before the
 map and, where the map ends a branch, the branch's share of the sum. The main path is scaled while it is added. Only rounding differs.
+
+Measured on one CPU thread, digits, batch 64: how many times as long the unfolded network takes.
+eager:     a step C 1.02, E 1.19, G 1.18; a forward C 1.00, E 1.10, G 1.27; a step of four micro-batches E 1.27, G 1.28
+compiled:  a step C 1.00; E and G have not been measured
+Not measured on a GPU: neither the constants in the weights, nor the sums in place, nor the hand-derived gradient of `FoldedForTraining`.
 """
 
 from __future__ import annotations

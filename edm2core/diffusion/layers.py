@@ -113,7 +113,7 @@ class GroupNorm(nn.Module):
 
 
 def standardized(x: Tensor, groups: int) -> Tensor:
-    """F.group_norm for channels_last tensors, which its CUDA kernel would turn into contiguous ones."""
+    """F.group_norm that keeps the channels_last format. The CUDA kernel of F.group_norm would return a contiguous tensor."""
     grouped = _grouped(x, groups)
     variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0, keepdim=True)
     return ((grouped - mean) * torch.rsqrt(variance + VARIANCE_EPSILON)).flatten(1, 2)
@@ -131,13 +131,13 @@ def same(x: Tensor) -> Tensor:
 
 def down(x: Tensor) -> Tensor:
     """2×2 average."""
-    if x.is_cuda and torch.are_deterministic_algorithms_enabled():  # which the pooling's backward is not there
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():  # avg_pool2d has no deterministic backward on CUDA
         return averaged(x)
     return F.avg_pool2d(x, 2)
 
 
 def averaged(x: Tensor) -> Tensor:
-    """F.avg_pool2d(x, 2) by a mean, whose backward adds nothing up."""
+    """F.avg_pool2d(x, 2) as a mean. Its backward adds nothing up, so it is deterministic on every device."""
     pairs: Tensor = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # type: ignore[no-untyped-call]
     return pairs.mean(dim=(3, 5))
 
@@ -155,12 +155,12 @@ def normalize(weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Learned:
-    """How a network's learned maps are stored, started and applied.
+    """How a network's learned maps are stored, initialised and applied.
 
-    weights: plain, as stored; normalized, w/(1e-4 + ‖w‖/√fan_in)/√fan_in of the stored w (equation 47); forced, the same, and the stored w
-    itself is normalised before every training step (equation 66).
-    init of plain weights: none, uniform within ±1/√fan_in, as torch's; he, within ±√(6/fan_in) (He et al.: arXiv 1502.01852); adm, as
-    torch's but zero where a map ends a branch or the network. Normalised weights start as N(0, 1).
+    `weights`: plain ones are applied as they are stored. Of normalized ones, w/(1e-4 + ‖w‖/√fan_in)/√fan_in is applied (equation 47), and
+    they start as N(0, 1). Forced ones are normalized, and the stored w is itself normalised before every training step (equation 66).
+    `init` of plain weights: None is torch's, uniform within ±1/√fan_in. he is uniform within ±√(6/fan_in) (He et al.: arXiv 1502.01852).
+    adm is torch's, but zero where a map ends a branch or the network.
     """
 
     weights: Weights = "plain"
@@ -196,7 +196,7 @@ class Conv(Weighted):
 
 
 class Linear(Weighted):
-    """A matrix, applied in float32 under autocast too: all of the network's are about σ, where half precision costs quality."""
+    """A matrix, applied in float32 even under autocast. All of the network's matrices act on σ, where half precision costs quality."""
 
     def __init__(self, inputs: int, outputs: int, learned: Learned) -> None:
         super().__init__(outputs, inputs, learned=learned)

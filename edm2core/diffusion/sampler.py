@@ -13,14 +13,14 @@ from torch import Tensor
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import InputError
 
-PROBE_STEPS = 18  # the schedule whose levels the probe's t counts
-LABEL_STEP = 2**63  # where no sampler's step is: an image's class comes from other numbers than its noise
+PROBE_STEPS = 18  # steps of the schedule whose levels the probe's t counts
+LABEL_STEP = 2**63  # no sampler has so many steps, so an image's class and noise come from different random numbers
 
 
 def sigma_schedule(steps: int = 18, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
     """Noise levels σ_0 = sigma_max … σ_{steps-1} = sigma_min, σ_steps = 0: float64 [steps + 1] (EDM, equation 5).
 
-    Raises InputError for fewer than two steps, which would be both ends at once.
+    Raises InputError for fewer than two steps: the first level is sigma_max and the last sigma_min.
     """
     if steps < 2:
         raise InputError(f"A schedule from sigma_max to sigma_min has at least 2 steps, not {steps}.", do_next="Raise sample.steps.")
@@ -39,7 +39,7 @@ def probe_sigma(t: int) -> float:
 def latents(seed: int, draw: int, indices: Sequence[int], shape: Sequence[int], step: int = 0) -> Tensor:
     """Unit normal noise of the images with these indices: float32 [n, *shape] on the CPU.
 
-    Each image's numbers follow from (seed, draw, its index, step) alone, whatever batch or process asks.
+    Each image's numbers depend only on (seed, draw, its index, step), not on the batch or process.
     Step 0 is the sampler's start, step i + 1 the churn of its step i.
     """
     noise = np.empty((len(indices), *shape), dtype=np.float32)
@@ -92,7 +92,7 @@ def heun(
 
     The schedule is float64, the network's input float32. `eta` times √2 - 1 is γ of the steps whose σ is in [s_min, s_max];
     `noise(i)` then gives step i's unit normal churn. `clip` keeps every D within the values that an image's 0 and 1 map to.
-    `labels`, int64 [N], are the images' classes where the network knows any. An image for which the network gave no finite number is NaN.
+    `labels`, int64 [N], are the classes for a class-conditional network. An image is NaN where the network gave no finite number.
     Raises InputError where eta asks for noise that was not given.
     """
     if eta > 0 and noise is None:
@@ -103,7 +103,7 @@ def heun(
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         y: Tensor = denoiser(x.float(), sigma, labels).to(state)
-        y = y.masked_fill(y.isinf(), math.nan)  # which no clamp makes a black or white of
+        y = y.masked_fill(y.isinf(), math.nan)  # a clamp keeps NaN but would turn infinities black or white
         return y.clamp(affine.low, affine.high) if clip else y
 
     sigmas = sigma_schedule(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).tolist()

@@ -70,13 +70,13 @@ class Embedding(nn.Module):
         return self.ops.silu(y)
 
     def of_class(self, labels: Tensor) -> Tensor:
-        """Of a one-hot vector of unit variance: √classes · one-hot (as NVlabs/edm2)."""
+        """The class part [N, width], from √classes · one-hot, which has unit variance (as in NVlabs/edm2)."""
         y: Tensor = self.label(F.one_hot(labels, self.classes) * math.sqrt(self.classes))  # type: ignore[misc]
         return y
 
 
 class Attention(nn.Module):
-    """softmax(q·k/√d) v over all pixels, d channels a head."""
+    """Self-attention over all pixels: softmax(q·k/√d) v, with d channels in each head."""
 
     def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         return y
 
     def pixels(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → [N, heads, H·W, d], in cosine attention of unit magnitude over the head's channels."""
+        """[N, C, H, W] → [N, heads, H·W, d]. In cosine attention each pixel of a head gets unit magnitude over its d channels."""
         y = x.reshape(len(x), self.heads, -1, x[0, 0].numel())
         return (pixel_norm(y, self.epsilon, dim=2) if self.cosine else y).mT
 
@@ -101,7 +101,7 @@ RESAMPLING = {None: same, "down": down, "up": up}
 
 
 class Block(nn.Module):
-    """What all residual blocks share: x [N, inputs, H, W], embedding → [N, outputs, H', W']. Subclasses say how the two branches run."""
+    """A residual block: x [N, inputs, H, W] and embedding [N, width] → [N, outputs, H', W']. Subclasses define its two branches."""
 
     def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def modulate(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x · (1 + gain · W emb), channel by channel, and shifted too where ADM does; the gain only where magnitudes are preserved."""
+        """x · (1 + gain · W emb) in each channel. Only magnitude-preserving networks have the gain. ADM's also add a shift."""
         scale: Tensor = self.embed(embedding)[:, :, None, None]
         if self.shifts:
             scale, shift = scale.chunk(2, dim=1)
@@ -204,9 +204,9 @@ class Head(nn.Module):
 
 
 class UNet(nn.Module):
-    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]; `labels`, where the network knows classes, are int64 [N] or none.
+    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]. A class-conditional network takes `labels`, int64 [N], or None for any class.
 
-    There is dropout only where a training gives it `keys` (`dropout_keys`), int32 [N, blocks, 2].
+    Dropout needs `keys`, int32 [N, blocks, 2], from `dropout_keys`. Without them nothing is dropped.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -218,8 +218,8 @@ class UNet(nn.Module):
         self.encoder, self.middle = (nn.ModuleList(b for b in blocks if b.spec.part == part) for part in ("encoder", "middle"))
         self.decoder = nn.ModuleDict({b.spec.name: b for b in blocks if b.spec.part == "decoder"})
         self.head = Head(settings)
-        self.checkpointed = False  # in training, compute each block's activations again in the backward instead of keeping them
-        self.fast: tuple[int, Evaluation] | None = None  # `evaluate` compiled, and for batches of which size
+        self.checkpointed = False  # in training, recompute each block's activations in the backward instead of keeping them
+        self.fast: tuple[int, Evaluation] | None = None  # a batch size, and `evaluate` compiled for it
 
     @property
     def blocks(self) -> list[Block]:
@@ -227,7 +227,7 @@ class UNet(nn.Module):
         return [block for part in (self.encoder, self.middle, self.decoder.values()) for block in part if isinstance(block, Block)]
 
     def _run(self, block: Block, x: Tensor, embedding: Tensor, skips: list[Tensor], keys: Tensor | None) -> Tensor:
-        """A block's output; the last skip is taken off the list and joined to the input of a block that takes one."""
+        """A block's output. A block that takes a skip gets the last of the list, concatenated to its input."""
         skip = skips.pop() if block.spec.skip else None
 
         def run(x: Tensor, skip: Tensor | None, embedding: Tensor, keys: Tensor | None) -> Tensor:
@@ -236,7 +236,7 @@ class UNet(nn.Module):
 
         if not (self.checkpointed and torch.is_grad_enabled()):
             return run(x, skip, embedding, keys)
-        y: Tensor = checkpoint(run, x, skip, embedding, keys, use_reentrant=False, preserve_rng_state=False)  # nothing in it is drawn
+        y: Tensor = checkpoint(run, x, skip, embedding, keys, use_reentrant=False, preserve_rng_state=False)  # nothing random in it
         return y
 
     def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:

@@ -71,7 +71,7 @@ def denoiser_features(denoiser: Denoiser, cells: Sequence[Cell], precision: Prec
 
 
 def pixel_features(images: Tensor, name: Named) -> dict[Cell, Tensor]:
-    """The images themselves, without noise: what a linear classifier makes of no features at all."""
+    """The images themselves, without noise: the baseline of a linear classifier on raw pixels."""
     return {PIXELS: images.flatten(1)}
 
 
