@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,11 +16,10 @@ from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, Place, load, read_text, without_secrets
-from edm2core.diffusion.layout import block_names
-from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
-from edm2core.metrics.names import FRECHET, Metric, metric, split
+from edm2core.metrics.names import Metric, metric, split
 from edm2core.paths import located
+from edm2core.plan.checks import NamedMetric, Request, check_recipe, check_request
 from edm2core.plan.sweep import Swept, lay_point, points
 from edm2core.registry import EXTRACTORS, METRICS
 
@@ -74,6 +74,7 @@ class Experiment:
     recheck: int = 0  # fresh draws
     shown: dict[str, int] = field(default_factory=dict)  # recipe name → samples where nothing is measured; empty where none are asked for
     optional: frozenset[Metric] = frozenset()  # of the metrics, those that are left out where their extractor's weights are absent
+    lines: dict[str, Callable[[str], str]] = field(default_factory=dict)  # of a recipe: the file and line of a dotted setting
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -85,13 +86,16 @@ def load_experiment(path: Path) -> Experiment:
     file = build(ExperimentFile, document)
     swept: dict[str, Swept] = {}
     recipes: tuple[Recipe, ...] = ()
+    lines: dict[str, Callable[[str], str]] = {}
     for index, point in product(range(len(file.recipes)), points(document, file.sweep, _fixed(file))):
-        recipe = _recipe(document, file, index, point, path.parent)
+        laid = _laid(document, file, index, point, path.parent)
+        recipe = complete(laid)
         if point:
             place = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
             recipe = recipe.model_copy(update={"name": place.name})
             swept[recipe.name] = place
         recipes = (*recipes, recipe)
+        lines[recipe.name] = partial(_line, laid)
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise InputError(
@@ -100,20 +104,18 @@ def load_experiment(path: Path) -> Experiment:
             do_next="Give your own recipe a `name:`.",
         )
     epochs = {recipe.name: _epochs(document, file, recipe) for recipe in recipes}
+    named = {recipe.name: _named_metrics(document, file, recipe) for recipe in recipes}
     for recipe in recipes:
-        _averages_suffice(document, file, recipe, epochs[recipe.name])
-        if file.probe is not False:
-            _blocks_exist(document, recipe)
-    required = {recipe.name: _metrics(document, file, recipe, "metrics") for recipe in recipes}
-    optional = {recipe.name: _metrics(document, file, recipe, "optional_metrics") for recipe in recipes}
-    for recipe in recipes:
-        _reference_is_used(document, file, recipe, (*required[recipe.name], *optional[recipe.name]))
+        averages = _averages(document, file, recipe)
+        line = partial(_written, document)
+        check_request(Request(recipe, line, epochs[recipe.name], averages, named[recipe.name], probe=file.probe is not False))
+    every = [each for of_recipe in named.values() for each in of_recipe]
     return Experiment(
         file.name,
         recipes,
         file.seeds,
         epochs,
-        {name: _ordered({*metrics, *optional[name]}) for name, metrics in required.items()},
+        {name: _ordered({each.metric for each in of_recipe}) for name, of_recipe in named.items()},
         file.probe is not False,
         file.diagnostics is not False,
         _weights(document, file),
@@ -121,7 +123,8 @@ def load_experiment(path: Path) -> Experiment:
         swept,
         file.recheck,
         {recipe.name: _shown(file, recipe) for recipe in recipes if "sample" in document.values},
-        frozenset({m for found in optional.values() for m in found} - {m for found in required.values() for m in found}),
+        frozenset(each.metric for each in every) - {each.metric for each in every if each.setting == "metrics"},
+        lines,
     )
 
 
@@ -130,80 +133,31 @@ def _shown(file: ExperimentFile, recipe: Recipe) -> int:
     return recipe.sample.count if "sample.count" in {**_fixed(file), **file.sweep} else SHOWN
 
 
-def _metrics(document: Document, file: ExperimentFile, recipe: Recipe, setting: str) -> tuple[Metric, ...]:
-    """The metrics that a setting asks for, each once, where the recipe's data and samples allow them."""
-    found: set[Metric] = set()
-    for index, text in enumerate(getattr(file, setting)):
-        where = str(document.origin((setting, index)))
-        if split(text)[0] not in METRICS:
-            raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=where)
-        try:
-            asked = metric(text, recipe.data.format)
-        except ValueError as error:
-            raise InputError(str(error), where=where, do_next="docs/evaluation.md lists metrics and extractors.") from None
-        if recipe.sample.count < asked.least_images:
-            features = EXTRACTORS[asked.extractor].dimensions
-            own = "fd" if recipe.data.facts.extractor else "fd_filters"
-            covariance = f", since a covariance of {features} features needs them" if asked.name in FRECHET else ""
-            raise InputError(
-                f"{recipe.sample.count} samples are too few for '{text}', which needs at least {asked.least_images}{covariance}.",
-                where=_written(document, "sample.count"),
-                do_next=f"Raise sample.count of {recipe.name}, or leave '{text}' out of `{setting}`."
-                if setting in document.values
-                else f"Raise sample.count of {recipe.name}, or say `metrics: [{own}]`; without it the experiment asks for FID.",
-            )
-        count = None if recipe.reference else recipe.data.facts.most_training_images(recipe.data.test_share)
-        if count is not None and count < asked.least_images:
-            raise InputError(
-                f"{recipe.data.format} has {count} images for training, and '{text}' needs at least {asked.least_images} to compare with.",
-                where=where,
-                do_next="Ask for metrics in features of fewer dimensions, such as the data set's own.",
-            )
-        if recipe.reference and asked.extractor == recipe.reference.extractor and METRICS[asked.name].needs == "features":
-            raise InputError(
-                f"'{text}' needs the training images' own features, which imported statistics do not hold.",
-                where=where,
-                do_next=f"Leave it out here, and ask for it in an experiment without {recipe.name}'s `reference`: samples are shared.",
-            )
-        found.add(asked)
-    return _ordered(found)
+def _named_metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[NamedMetric, ...]:
+    """The metrics that the experiment names. Raises InputError for an unknown one, and for features that the data do not have."""
+    named: list[NamedMetric] = []
+    for setting in ("metrics", "optional_metrics"):
+        for index, text in enumerate(getattr(file, setting)):
+            line = str(document.origin((setting, index)))
+            if split(text)[0] not in METRICS:
+                raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=line)
+            try:
+                asked = metric(text, recipe.data.format)
+            except ValueError as error:
+                raise InputError(str(error), where=line, do_next="docs/evaluation.md lists metrics and extractors.") from None
+            named.append(NamedMetric(asked, text, setting, line, setting not in document.values))
+    return tuple(named)
+
+
+def _averages(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """Each EMA that is used, and the section that asks for it."""
+    sampled = file.metrics or file.optional_metrics or "sample" in document.values
+    averages = [(ema, "sample") for ema in recipe.sample.ema if sampled] + [(recipe.probe.ema, "probe")] * (file.probe is not False)
+    return (*averages, *[(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False))
 
 
 def _ordered(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
     return tuple(sorted(metrics, key=lambda each: (list(EXTRACTORS).index(each.extractor), list(METRICS).index(each.name))))
-
-
-def _reference_is_used(document: Document, file: ExperimentFile, recipe: Recipe, metrics: tuple[Metric, ...]) -> None:
-    if recipe.reference and metrics and not any(a.extractor == recipe.reference.extractor and a.name in FRECHET for a in metrics):
-        words = EXTRACTORS[recipe.reference.extractor].words
-        raise InputError(
-            f"The imported reference of {recipe.name} is in {words}, in which no distance is asked for.",
-            where=str(document.origin(("metrics",))),
-            do_next="Import statistics in the features that `metrics` name, or name such metrics.",
-        )
-
-
-def _averages_suffice(document: Document, file: ExperimentFile, recipe: Recipe, epochs: tuple[int, ...]) -> None:
-    """Every average asked for will be in the snapshot, or can be mixed from those that training stores."""
-    sampled = file.metrics or file.optional_metrics or "sample" in document.values
-    asked = [(ema, "sample") for ema in recipe.sample.ema if sampled] + [(recipe.probe.ema, "probe")] * (file.probe is not False)
-    asked += [(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False)
-    first = (recipe.start.completed if recipe.start else None) or 0
-    for (ema, section), epoch in product(asked, epochs):
-        where = _written(document, f"{section}.ema")
-        if epoch == first and ema != "fixed":
-            raise InputError(f"The checkpoint that {recipe.name} starts from has no EMA {ema}.", where=where, do_next="Ask for 'fixed'.")
-        if not recipe.is_mixed(ema):
-            continue
-        stored = [e for e in recipe.training.stored_epochs(epoch) if e > first]
-        error = mix_at(stored, recipe.training.ema_sigma_rel, epoch, float(ema)).error if recipe.training.ema_sigma_rel else 1.0
-        if error > MOST_ERROR:
-            raise InputError(
-                f"An average of relative width {ema} at epoch {epoch} of {recipe.name} could only be mixed with an error of {error:.0%}, "
-                f"from those stored at {len(stored)} epochs by then; more than {MOST_ERROR:.0%} says nothing.",
-                where=where,
-                do_next="Set training.average_every to fewer epochs (before training), or ask for a later epoch or another width.",
-            )
 
 
 def _fixed(file: ExperimentFile) -> dict[str, str]:
@@ -220,17 +174,6 @@ def _written(document: Document, setting: str) -> str:
     return str(document.origin(place))
 
 
-def _blocks_exist(document: Document, recipe: Recipe) -> None:
-    """Every block that is to be probed is one of the network's."""
-    names = block_names(recipe.network)
-    if unknown := [block for block in recipe.probe.blocks if block not in names and recipe.probe.blocks != ("all",)]:
-        raise InputError(
-            f"The network of {recipe.name} has no decoder block {', '.join(unknown)}.",
-            where=_written(document, "probe.blocks"),
-            do_next=f"Choose among {names[0]} … {names[-1]} for probe.blocks, or say all.",
-        )
-
-
 def _exactly(file: ExperimentFile) -> dict[str, Any]:
     """What `exact` lays over every recipe; a precision that the experiment itself asks for stays, and is refused where it is another."""
     own = {**_fixed(file), **file.sweep}
@@ -238,7 +181,8 @@ def _exactly(file: ExperimentFile) -> dict[str, Any]:
     return {f"{section}.exact": True for section in PRECISE} | precise if file.exact else {}
 
 
-def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Recipe:
+def _laid(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Document:
+    """The recipe's document with all that the experiment lays over it."""
     recipe = recipe_document(file.recipes[index], base, str(document.origin(("recipes", index))))
     for section in LAID:
         chosen = getattr(file, section)
@@ -248,24 +192,25 @@ def _recipe(document: Document, file: ExperimentFile, index: int, point: dict[st
         recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
     for setting, value in _exactly(file).items():
         recipe = lay(recipe, setting, value, document.origin(("exact",)))
-    return complete(lay_point(recipe, document, file.sweep, point))
+    return lay_point(recipe, document, file.sweep, point)
 
 
 def complete(recipe: Document) -> Recipe:
     """The recipe of a document, its paths made whole: each is relative to the file that names it. Raises InputError for a wrong setting."""
     built = build(Recipe, recipe)
-    _fits_data(recipe, built)
-    found: dict[str, Any] = {"data": built.data.model_copy(update={"channels": _channels(built)})}
+    built = built.model_copy(update={"data": built.data.model_copy(update={"channels": _channels(built)})})
+    check_recipe(Request(built, partial(_line, recipe)))
+    complete_parts: dict[str, Any] = {}
     if built.data.source is not None:
         source = _located(recipe, ("data", "source"), built.data.source, urls=True)
-        found["data"] = found["data"].model_copy(update={"source": source})
+        complete_parts["data"] = built.data.model_copy(update={"source": source})
     if built.start:
         checkpoint = _located(recipe, ("start", "checkpoint"), built.start.checkpoint)
-        found["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
+        complete_parts["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
     if built.reference:
         statistics = _located(recipe, ("reference", "source"), built.reference.source)
-        found["reference"] = built.reference.model_copy(update={"source": statistics})
-    return built.model_copy(update=found)
+        complete_parts["reference"] = built.reference.model_copy(update={"source": statistics})
+    return built.model_copy(update=complete_parts)
 
 
 def _channels(recipe: Recipe) -> Literal[1, 3]:
@@ -274,30 +219,9 @@ def _channels(recipe: Recipe) -> Literal[1, 3]:
     return 1 if not stated and recipe.network.image_channels == 1 else recipe.data.channels
 
 
-def _fits_data(document: Document, recipe: Recipe) -> None:
-    """The network is of images as the data set has them, and a batch is of no more than it has."""
-    network, facts = recipe.network, recipe.data.facts
-    channels, side, _ = facts.shape or (_channels(recipe), recipe.data.resolution, None)
-    if facts.resized:
-        side = recipe.data.resolution or side
-    for setting, given, has in (
-        ("image_channels", network.image_channels, channels),
-        ("resolution", network.resolution, side),
-        ("classes", network.classes or facts.classes, facts.classes),
-    ):
-        if has is not None and given != has:
-            raise InputError(
-                f"network.{setting} is {given}; {recipe.data.format} has {has}.",
-                where=str(document.origin(("network", setting))),
-                do_next=f"Set network.{setting} to {has}" + (", or to 0 for an unconditional network." if setting == "classes" else "."),
-            )
-    count = facts.most_training_images(recipe.data.test_share)
-    if count is not None and recipe.training.batch > count:
-        raise InputError(
-            f"training.batch is {recipe.training.batch:,}; {recipe.data.format} has {count:,} images for training.",
-            where=str(document.origin(("training", "batch"))),
-            do_next=f"Set training.batch to {count} or less.",
-        )
+def _line(document: Document, setting: str) -> str:
+    """The file and line of a recipe's dotted setting, or of its section where the setting is not written."""
+    return str(document.origin(tuple(setting.split("."))))
 
 
 def _located(document: Document, place: Place, address: str, urls: bool = False) -> str:

@@ -11,6 +11,7 @@ from edm2core.data.download import Listener
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.data.torch_headers import check_torch
 from edm2core.metrics.imported import arrays_of
+from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
@@ -21,7 +22,7 @@ from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put, source_ref
 from edm2core.worker.sources import data_settings, download_folder, fetch_file, fetch_weights
 from pipelines.inputs.extractor_weights import weights_digest
-from pipelines.inputs.suited import check_data, is_revised, survey_data
+from pipelines.inputs.survey import is_revised, survey_data, survey_of
 
 LOOK_S = 1.0  # between two looks whether another one's upload has ended
 
@@ -45,7 +46,10 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     left_out = absent(experiment)
     surveys = survey_data(experiment)
     digests |= {f"revised:{recipe.name}": "" for recipe in experiment.recipes if is_revised(recipe.data, surveys)}
-    check_data(experiment, left_out, surveys)
+    for recipe in experiment.recipes:
+        metrics = tuple(metric for metric in experiment.metrics[recipe.name] if metric.result not in left_out)
+        survey = survey_of(recipe.data, surveys)
+        check_data(Request(recipe, experiment.lines.get(recipe.name, str), metrics=metrics, probe=experiment.probe, survey=survey))
     used = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics if metric.result not in left_out}
     return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in used if e in WEIGHTS}}
 

@@ -151,7 +151,7 @@ def test_compile_says_what_it_does_not_upload(pictures: Path, tmp_path: Path) ->
     [task] = brought(planned(tmp_path, pictures))
     arguments = [str(tmp_path / "e.yaml"), "--cluster", "lab", "--out", str(tmp_path / "package.yaml")]
     printed = CliRunner().invoke(compile, arguments, catch_exceptions=False).output
-    assert f"Not uploaded, as `edm2 submit` does: {task.settings['digest']}" in printed
+    assert f"These sources are not uploaded, which `edm2 submit` does: {task.settings['digest']}" in printed
 
 
 def test_digits_need_no_upload(tmp_path: Path) -> None:
