@@ -27,7 +27,7 @@ def saved(path: Path, *names: str, zipped: bool = True) -> str:
         (b"<html>404</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
         (b"", "an empty file"),
-        (gzip.compress(b"PK"), "compressed by gzip"),
+        (gzip.compress(b"PK", mtime=0), "compressed by gzip"),
         (b"{", "JSON"),
         (b"something", "does not begin as"),
     ],
