@@ -47,7 +47,7 @@ def lock(out: str, *sources: str, extras: Iterable[str] = (), text: str = "") ->
     shared = () if out == "requirements-dev.lock" else ("-c", "requirements-dev.lock")
     options = ("--quiet", "--universal", "--python-version", ".".join(map(str, PYTHON)), "--generate-hashes", "--no-annotate")
     command = ("uv", "pip", "compile", *options, "--custom-compile-command", "make lock", *(f"--extra={extra}" for extra in extras))
-    subprocess.run([*command, *shared, "-o", out, *sources], cwd=ROOT, input=text, text=True, check=True)
+    subprocess.run([*command, *shared, "-o", out, *sources], cwd=ROOT, input=text, text=True, encoding="utf-8", check=True)
 
 
 def sizes_of_files() -> dict[tuple[str, str], dict[str, int]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -252,7 +253,7 @@ def test_pages_run_no_script_but_their_own(browser: Browser) -> None:
 
 def test_what_stands_in_a_store_is_text(tmp_path: Path) -> None:
     fake = Fake(tmp_path)
-    tasks = [{**task.to_json(), "title": HOSTILE} for task in fake.tasks]
+    tasks = [replace(task, title=HOSTILE) for task in fake.tasks]
     record(Run("hostile", fake.store), HOSTILE, fake.text, tasks, {})
     fake.commit(fake.find("prepare"), {"note": HOSTILE})
     Run("hostile", fake.store).log({"kind": "failed", "task": str(fake.tasks[1].ref), "error": HOSTILE})
