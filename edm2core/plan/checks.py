@@ -134,12 +134,10 @@ def samples_suffice(request: Request) -> None:
     recipe = request.recipe
     for named in request.named_metrics:
         if recipe.sample.count < named.metric.least_images:
-            features = EXTRACTORS[named.metric.extractor].dimensions
             own = "fd" if recipe.data.facts.extractor else "fd_filters"
-            covariance = f", since a covariance of {features} features needs them" if named.metric.name in FRECHET else ""
             raise InputError(
                 f"{recipe.sample.count} samples are too few for '{named.text}', "
-                f"which needs at least {named.metric.least_images}{covariance}.",
+                f"which needs at least {named.metric.least_images}{_reason(named.metric)}.",
                 where=request.line("sample.count"),
                 do_next=f"Raise sample.count of {recipe.name}, or leave '{named.text}' out of `{named.setting}`."
                 if not named.by_default
@@ -189,10 +187,9 @@ def images_suffice(request: Request) -> None:
     for metric in request.metrics:
         if metric.extractor == imported or count >= metric.least_images:
             continue
-        features = EXTRACTORS[metric.extractor].dimensions
-        why = f", since a covariance of {features} features needs them" if metric.name in FRECHET else ""
         raise InputError(
-            f"The data of {recipe.name} have {count} images for training, and '{metric.result}' needs at least {metric.least_images}{why}.",
+            f"The data of {recipe.name} have {count} images for training, "
+            f"and '{metric.result}' needs at least {metric.least_images}{_reason(metric)}.",
             where=_source_line(request),
             do_next="Add images, or ask for what needs fewer: kid 1000, fd_filters 55 (features for small sets, which need no weights), "
             "and precision, recall, density, coverage and memorisation 6 in any features, as precision_filters.",
@@ -224,3 +221,8 @@ def probe_has_images(request: Request) -> None:
 
 def _source_line(request: Request) -> str:
     return f"{request.line('data.source')} (data.source: {request.recipe.data.source})"
+
+
+def _reason(metric: Metric) -> str:
+    """Why a metric needs as many images as it does, to go on a sentence."""
+    return f", since a covariance of {EXTRACTORS[metric.extractor].dimensions} features needs them" if metric.name in FRECHET else ""
