@@ -88,7 +88,7 @@ def test_one_apply_trains_without_python_on_the_client(installed: str, monkeypat
     for variable, value in secret.items():
         monkeypatch.setenv(variable, value)
     (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    store = open_store(container["args"][-1])
+    store = open_store(container["args"][container["args"].index("--store") + 1])
     manifest = load(store, Ref("snapshot", json.loads(container["args"][2])["key"]))
     assert manifest is not None
     assert verify(store, manifest) == []
