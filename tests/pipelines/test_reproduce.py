@@ -74,7 +74,7 @@ def test_verify_names_what_has_changed(made: Path, tmp_path: Path) -> None:
     reference.write_bytes(Manifest.loads(json.dumps({**values, "title": "another", "provenance": {}}).encode()).dumps())
     code, printed = edm2(tmp_path, "verify", "store")
     assert code == 0
-    assert f"stands on an earlier reference (reference/{reference.parent.name})" in printed
+    assert f"was made from an earlier reference (reference/{reference.parent.name}), which has changed since" in printed
     os.remove(reference)
     reference.write_text("{}")
     code, printed = edm2(tmp_path, "verify", "store")

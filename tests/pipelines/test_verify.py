@@ -15,6 +15,7 @@ from components.report.write import write_report
 from edm2core.data.source import digest_of
 from edm2core.errors import EdmError, InputError
 from edm2core.plan.manifest import Manifest, diff_path
+from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store.leases import acquire
 from edm2core.store.results import commit, load
@@ -135,7 +136,8 @@ def working(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     (tmp_path / "brought").write_bytes(b"pictures" * 20)
     brought = digest_of(tmp_path / "brought")
     put(fake.store, brought, tmp_path / "brought", tmp_path / "packing")
-    fake.tasks.append(Task("prepare", 1, {"digest": brought, "source": "https://example.org/x"}, {}, "brought", "brought"))
+    told = Task("prepare", 1, {"digest": brought, "source": "https://example.org/x"}, {}, "brought", "brought")
+    fake.tasks = Plan((*fake.tasks, told), fake.tasks.recipes)
     run = Run("demo-1", fake.store)
     snapshot, sample = fake.find("snapshot", recipe="digits/E", epoch=60), fake.find("sample", recipe="digits/E", epoch=60)
     trajectory = trajectory_ref(snapshot)
@@ -266,7 +268,7 @@ def test_gc_and_runs_name_damaged_records_and_what_mends_them(working: Fake, cap
         gc.main(["--store", store.uri], standalone_mode=False)
         printed = capsys.readouterr().out
         assert f"✗ {name}: " in printed
-        assert f"`edm2 verify {store.uri} --drop` mends it" in printed
+        assert f"`edm2 verify {store.uri} --drop` mends them" in printed
         store.write(name, before[name])
     gc.main(["--store", store.uri], standalone_mode=False)
     assert "✗" not in capsys.readouterr().out

@@ -208,6 +208,7 @@ def test_kills_at_random_moments_change_no_result(tmp_path: Path, finished: Plac
 
 def test_a_closed_terminal_stops_it_as_sigterm_does_and_the_same_command_goes_on(begun: Place, finished: Place) -> None:
     place = begun
+    place.write(epochs="1, 2, 40")  # long enough not to end between its first step and the closing
     terminal, end = pty.openpty()
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), end)
     process = place.start(start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **streams)
@@ -227,4 +228,4 @@ def test_a_closed_terminal_stops_it_as_sigterm_does_and_the_same_command_goes_on
     assert process.wait(timeout=100) == 130
     assert list(place.folder.glob("store/scratch/trajectory/*/state-*/*")), "the training's state is saved"
     place.run()
-    assert place.results() == finished.results()
+    assert [row for row in place.results() if row["epoch"] != 40] == finished.results()
