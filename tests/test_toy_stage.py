@@ -16,11 +16,11 @@ ADDED = {  # what is added to the end of each file, new ones included
 STAGES["toy"] = Stage("toy", "Count the bytes of a snapshot.", words="counting bytes", imports_torch=False)
 """,
     "edm2core/plan/tasks.py": """
-_plan = plan
+_others = tasks_of
 
 
-def plan(experiment, digests):
-    tasks = _plan(experiment, digests)
+def tasks_of(experiment, digests):
+    tasks = _others(experiment, digests)
     trained = [task for task in tasks if task.stage == "snapshot"]
     return [*tasks, *(_task("toy", {}, {"snapshot": task.ref}, task.title.replace("train", "toy"), task.subject) for task in trained)]
 """,
