@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.needs import NEEDS
+from tests.waiting import wait_until
 
-PATIENCE_S = 120.0
 LEFT_OUT: dict[str, int] = {}  # what is missing, and how many tests need it
 
 
+@pytest.hookimpl(trylast=True)  # those that -m leaves out lack nothing
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that need what is not here; refuse to where CI promises that all is."""
     missing = {name for name, need in NEEDS.items() if need.missing}
@@ -63,7 +63,8 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = (folder / "log").open("w")
     server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
     try:
-        _wait(uri, server)
+        wait_until(lambda: server.poll() is not None or _answers(f"{uri}/health"), 120.0)
+        assert server.poll() is None, f"the MLflow server ended; see {folder}/log"
         yield uri
     finally:
         server.terminate()
@@ -71,12 +72,9 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
-def _wait(uri: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health"):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.3)
-    raise AssertionError(f"the MLflow server did not answer at {uri}")
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url):
+            return True
+    except (urllib.error.URLError, ConnectionError):
+        return False

@@ -82,7 +82,8 @@ def kill_once(experiment: Path, store: Path, chance: random.Random, within: floa
     if target == "child" and children:
         victim = chance.choice(sorted(children))
         send(victim, number)
-        time.sleep(chance.uniform(0, within / 4))  # it goes on; then all of it is killed
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, within / 4))  # it goes on; then all of it is killed
         os.killpg(process.pid, signal.SIGKILL)
     elif target == "group":
         os.killpg(process.pid, number)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import pytest
+
 
 @dataclass(frozen=True)
 class Need:
@@ -52,6 +54,7 @@ def mount_namespaces() -> str:
     return path if path and subprocess.run([path, "-rm", "true"], capture_output=True).returncode == 0 else ""
 
 
+MINIO = (pytest.mark.needs("minio"), pytest.mark.slow)  # make test-all tries it beside SeaweedFS, which make test tries as well
 CHROMIUM = program("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NEEDS = {
     "chromium": Need(CHROMIUM, "apt-get install chromium"),

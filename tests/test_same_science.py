@@ -30,7 +30,7 @@ def test_a_refactoring_adds_one_line_for_all_stages_whose_science_it_changes(tmp
     assert now["extractor"] in (before["extractor"], *known)
 
 
-def test_lines_add_up_and_join_what_is_the_same_by_several_ways() -> None:
+def test_equal_sciences_of_several_lines_are_joined() -> None:
     text = add(add("# a comment\n[]\n", line("one", {"s": "a" * 20}, {"s": "b" * 20})), line("two", {"s": "a" * 20}, {"s": "c" * 20}))
     text = add(text, line("both", {"s": "c" * 20}, {"s": "d" * 20}))
     assert read_equal(text) == dict.fromkeys(("b" * 20, "c" * 20, "d" * 20), "a" * 20)

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from bench.compare import Side, in_turn
 from bench.worker import Work
+from tests.waiting import wait_until
 
 PATIENCE_S = 120.0
 
@@ -57,15 +57,14 @@ def test_a_row_that_is_given_up_leaves_no_process_and_no_file(tmp_path: Path, ho
 
 def given_up(bench: subprocess.Popen[bytes], folder: Path, how: signal.Signals) -> None:
     """Stop a benchmark at work and look for what it leaves."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not list(folder.glob("edm2-bench-*/*/meeting")):  # a side and the process that it starts are at work
-        assert time.monotonic() < deadline
+
+    def at_work() -> bool:
         assert bench.poll() is None
-        time.sleep(0.1)
+        return bool(list(folder.glob("edm2-bench-*/*/meeting")))  # of a side and the process that it starts
+
+    wait_until(at_work, PATIENCE_S)
     started = below(bench.pid)
     bench.send_signal(how)
     assert bench.wait(PATIENCE_S) == 128 + how
     assert not list(folder.glob("edm2-bench-*"))
-    while any(Path(f"/proc/{process}").exists() for process in started):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in started), PATIENCE_S)

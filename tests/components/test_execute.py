@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
 from edm2core.store import Store, open_store
 from edm2core.store.leases import acquire
+from tests.waiting import wait_until
 
 Events = list[dict[str, Any]]
 
@@ -68,8 +68,7 @@ def test_a_task_is_done_once(place: Place, prepare: Task) -> None:
 
 def test_a_process_that_somebody_has_stopped_is_said_to_be_and_goes_on_when_continued(place: Place, prepare: Task) -> None:
     def go_on() -> None:
-        while not any("kill -CONT" in str(event.get("message")) for event in place.events):
-            time.sleep(0.05)
+        wait_until(lambda: any("kill -CONT" in str(event.get("message")) for event in place.events))
         os.kill(int((place.folder / "mark").read_text()), signal.SIGCONT)
 
     threading.Thread(target=go_on, daemon=True).start()
@@ -89,7 +88,7 @@ class Late(LocalBackend):
 
 def test_lines_that_come_after_the_result_are_not_lost(place: Place, prepare: Task) -> None:
     place.backend = Late(lambda spec: place.folder / f"{spec.name}.log", 1)
-    place.execute(prepare, "import atexit, time\natexit.register(time.sleep, 60)\nrun()")
+    place.execute(prepare, "import atexit\natexit.register(signal.pause)\nrun()")
     place.backend.kill_all()
     assert "commit" in [event["kind"] for event in place.events]
 
@@ -118,7 +117,7 @@ def test_what_is_taken_away_may_be_started_more_often_than_what_fails_by_itself(
     place.backend = unsteady = Unsteady(lambda spec: place.folder / f"{spec.name}.log", 1)
     unsteady.lost = lost
     with pytest.raises(TaskFailedError, match=f"{times + 1} times without a newer state"):
-        place.execute(prepare, "import time; time.sleep(60)")
+        place.execute(prepare, "signal.pause()")
     unsteady.kill_all()
 
 
@@ -187,5 +186,5 @@ def test_a_result_that_lost_a_file_is_named_not_used(place: Place, prepare: Task
 def test_a_stop_ends_the_waiting(place: Place, prepare: Task) -> None:
     threading.Timer(1.0, place.stop.set).start()
     with pytest.raises(Interrupted):
-        place.execute(prepare, "import time; time.sleep(60)")
+        place.execute(prepare, "signal.pause()")
     place.backend.stop_all(0.1)

@@ -75,7 +75,7 @@ def test_a_text_without_addresses_stays():
         assert redacted(text) == text
 
 
-def test_what_is_a_url_and_what_a_path():
+def test_urls_are_told_from_paths():
     assert is_url("https://host/x")
     assert is_url("s3://bucket")
     assert not is_url("file:///x")

@@ -31,7 +31,7 @@ def test_a_line_of_a_log_is_readable_whoever_printed_it() -> None:
     assert readable('@edm2 {"kind":"commit","ref":"sample/abc","task":"t"}') == "stored sample/abc"
 
 
-def test_it_says_when() -> None:
+def test_an_events_line_begins_with_its_time() -> None:
     now = time.time()
     assert readable(line("warning", message="hot")).split("  ")[0] in {time.strftime("%H:%M:%S", time.localtime(now + s)) for s in (0, 1)}
 

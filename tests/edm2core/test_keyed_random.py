@@ -24,7 +24,7 @@ def test_a_generator_on_a_gpu_takes_all_of_it() -> None:
     assert not torch.equal(drawn(seed, "cuda"), drawn(seed % 2**32, "cuda"))
 
 
-def test_names_share_32_bits_as_often_as_chance_has_it_and_never_63() -> None:
+def test_seeds_of_32_bits_collide_as_chance_says_and_of_63_bits_never() -> None:
     names = 200_000
     seeds = np.array([seed_of(0, step, "noise") for step in range(names)])
     expected = names**2 / 2**33

@@ -46,6 +46,7 @@ def client(user: str, password: str) -> Minio:
 
 
 @pytest.mark.needs("minio")
+@pytest.mark.slow
 def test_the_user_has_its_bucket_and_nothing_else(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = os.environ["BUCKET"], f"other-{secrets.token_hex(3)}"
     root = client(Server.user, Server.password)

@@ -88,7 +88,7 @@ def test_its_report_is_written_anew_with_the_same_numbers(edm2: Edm2, tmp_path: 
     assert "unknown" in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_all_of_it_is_as_recorded(edm2: Edm2) -> None:
+def test_every_file_has_its_recorded_digest(edm2: Edm2) -> None:
     assert "16 of 16 results are as recorded." in edm2("verify", "store")
 
 

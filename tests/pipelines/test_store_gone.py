@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 EXPERIMENT = """\
 name: gone
@@ -26,9 +27,7 @@ def test_a_run_whose_store_is_deleted_says_so_and_ends(tmp_path: Path) -> None:
     store = tmp_path / "store"
     command = [sys.executable, "-m", "pipelines.cli.main", "run", str(tmp_path / "e.yaml"), "--store", str(store)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    end = time.monotonic() + 120
-    while not list(store.glob("leases/trajectory/*/*")) and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_until(lambda: list(store.glob("leases/trajectory/*/*")), 120)
     shutil.rmtree(store, ignore_errors=True)
     shutil.rmtree(store, ignore_errors=True)  # what was just being written
     printed, _ = run.communicate(timeout=90)

@@ -72,7 +72,7 @@ def test_a_cluster_that_lacks_the_kind_of_job_says_what_to_install(there: tuple[
             ask()
 
 
-def test_an_object_that_is_not_there_is_none(there: tuple[type[Page], Cluster]) -> None:
+def test_an_absent_object_is_returned_as_none(there: tuple[type[Page], Cluster]) -> None:
     handler, cluster = there
     handler.answer = (404, b'{"message": "not found"}')
     assert cluster.job("x") is None
@@ -96,5 +96,5 @@ def test_a_refusal_says_what_to_do(status: int, message: str, words: str) -> Non
 
 
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
-def test_what_passes_is_not_final(status: int) -> None:
+def test_a_passing_fault_of_the_api_server_is_not_permanent(status: int) -> None:
     assert not refusal(status, "later", "get", "pods", "here").permanent

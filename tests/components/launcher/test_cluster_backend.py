@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from components.launcher.job import DIGEST, merged
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.tasks import Task
+from tests.waiting import TurnedClock
 
 Object = dict[str, Any]
 Profiles = Callable[..., Profile]
@@ -97,6 +97,15 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
         monkeypatch.setattr(follower, name, 0.0)
     monkeypatch.setattr(cluster_backend, "POLL_S", 0.0)
     return Memory()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> TurnedClock:
+    """The clock of those who follow a job."""
+    turned = TurnedClock()
+    for module in (follower, followers):
+        monkeypatch.setattr(module, "time", turned)
+    return turned
 
 
 @pytest.fixture
@@ -187,15 +196,12 @@ def test_stopping_leaves_a_job_that_another_process_follows(memory: Memory, spec
     assert suspended(memory, spec)
 
 
-def test_a_follower_that_fell_silent_does_not_count(
-    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_follower_that_fell_silent_does_not_count(memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock) -> None:
     backend(memory, profile()).start(spec)
     here = backend(memory, profile())
     here.start(spec)
     here.poll(spec.name)
-    monkeypatch.setattr(followers, "SILENT_S", 0.1)
-    time.sleep(0.2)
+    clock.turn(followers.SILENT_S + 1)
     here.poll(spec.name)
     here.stop(spec.name, 5)
     assert suspended(memory, spec)
@@ -339,13 +345,12 @@ def test_pods_of_a_resumed_job_are_no_restart(memory: Memory, spec: JobSpec, pro
 
 
 def test_pods_that_their_node_turns_away_are_no_restarts_and_fail_after_the_configured_patience(
-    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
 ) -> None:
-    here = backend(memory, profile(patience_s=1))
+    here = backend(memory, profile(patience_s=60))
     here.start(spec)
     name = f"{spec.name}-worker-0"
     here.poll(spec.name)
-    began = time.monotonic()
     for attempt in range(100):
         turned_away = {"phase": "Failed", "reason": "OutOfpods", "message": "Node didn't have enough resource"}
         between = {"phase": "Pending"}
@@ -355,8 +360,8 @@ def test_pods_that_their_node_turns_away_are_no_restarts_and_fail_after_the_conf
         if status.over:
             break
         assert "OutOfpods" in status.reason
-        time.sleep(0.02)
-    assert 1 < time.monotonic() - began < 5
+        clock.turn(2)
+    assert 60 <= clock.ahead_s <= 64
     assert (status.state, status.code) == ("failed", 1)
     assert "OutOfpods" in status.reason
 
@@ -379,9 +384,8 @@ def test_a_pod_on_a_node_that_does_not_answer_is_one_restart_however_often_other
 
 
 def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
-    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
 ) -> None:
-    monkeypatch.setattr(follower, "LEAVE_S", 0.1)
     here = backend(memory, profile())
     here.start(spec)
     name = f"{spec.name}-worker-1"
@@ -389,7 +393,7 @@ def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
     memory.pod_states[name] = {"metadata": leaving, "spec": {"nodeName": "far"}}
     assert "ending on far" in here.poll(spec.name).reason
     assert "remove" not in verbs(memory)
-    time.sleep(0.15)
+    clock.turn(follower.LEAVE_S + 1)
     assert f"{name} removed" in here.poll(spec.name).reason
     assert ("remove", name, "old") in memory.requests
     assert here.poll(spec.name).state == "running"

@@ -122,7 +122,7 @@ def test_an_old_refusal_does_not_count_once_all_pods_are_there() -> None:
     assert diagnose(job(), [running(0), pod(1)], [refused]).cause == ""
 
 
-def test_others_events_do_not_count() -> None:
+def test_events_of_other_objects_are_ignored() -> None:
     assert diagnose(job(), [], [event("another", "FailedCreatePod", "exceeded quota: q")]).cause == ""
 
 

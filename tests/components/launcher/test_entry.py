@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from components.launcher.entry import verdict
+from tests.waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -26,7 +26,7 @@ def start(tmp_path: Path) -> Start:
         (tmp_path / "stand_in.py").write_text(
             "import os, pathlib, signal, sys, time\nfrom edm2core.worker import signals\nfrom edm2core.worker.heartbeat import Beat\n"
             f"signals.install()\nrank, here = int(os.environ.get('RANK', '0')), pathlib.Path({str(tmp_path)!r})\n"
-            f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\n{program}\n"
+            f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\ndef hang():\n    while True: signal.pause()\n{program}\n"
         )
         return subprocess.Popen(
             [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(processes), *options, "-m", "stand_in", "argument"],
@@ -46,13 +46,12 @@ def end(entry: subprocess.Popen[str], seconds: float = 60) -> tuple[int, list[st
 
 def running(folder: Path, count: int = 2) -> list[int]:
     """The pids of the stand-ins, once there are that many."""
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit:
-        pids = [int(text) for file in folder.glob("pid-*") if (text := file.read_text())]
-        if len(pids) == count:
-            return pids
-        time.sleep(0.1)
-    pytest.fail("the processes did not start")
+
+    def pids() -> list[int]:
+        found = [int(text) for file in folder.glob("pid-*") if (text := file.read_text())]
+        return found if len(found) == count else []
+
+    return wait_until(pids)
 
 
 def gone(pid: int) -> bool:
@@ -74,7 +73,7 @@ def gone(pid: int) -> bool:
         ([], 143),
     ],
 )
-def test_only_an_error_of_its_own_is_final_and_only_success_of_all_is_success(codes: list[int], together: int) -> None:
+def test_a_job_succeeds_where_all_processes_do_and_fails_by_its_own_error_alone(codes: list[int], together: int) -> None:
     assert verdict(codes) == together
 
 
@@ -85,13 +84,13 @@ def test_every_line_is_marked_with_its_rank_and_arguments_arrive(start: Start) -
 
 
 def test_an_error_of_one_process_is_that_of_all(start: Start) -> None:
-    code, lines = end(start("sys.exit(2) if rank else time.sleep(60)"))
+    code, lines = end(start("sys.exit(2) if rank else hang()"))
     assert code == 2
     assert not [line for line in lines if "Traceback" in line]
 
 
 def test_a_killed_process_asks_for_a_restart_and_is_named(start: Start) -> None:
-    code, lines = end(start("os.kill(os.getpid(), signal.SIGKILL) if rank else time.sleep(60)"))
+    code, lines = end(start("os.kill(os.getpid(), signal.SIGKILL) if rank else hang()"))
     assert code == 143
     assert any("rank 1 was killed by SIGKILL" in json.loads(line.partition("@edm2 ")[2])["message"] for line in lines if "@edm2" in line)
 
@@ -106,8 +105,7 @@ def test_a_sigterm_lets_every_process_save_however_long_the_slowest_takes(start:
 
 def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) -> None:
     program = (
-        "beat = Beat()\nfor _ in range(40):\n    beat.step(); time.sleep(.05)\n"
-        "os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)"
+        "beat = Beat()\nfor _ in range(40):\n    beat.step(); time.sleep(.05)\nos.kill(os.getpid(), signal.SIGSTOP) if rank else hang()"
     )
     code, lines = end(start(program, "--hang-s", "1.5"))
     assert code == 143
@@ -119,13 +117,13 @@ def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, 
     steps = (
         "" if where == "before its first step" else "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.01)\nbeat.pause()\n"
     )
-    code, lines = end(start(f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)", "--hang-s", "1.5"))
+    code, lines = end(start(f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else hang()", "--hang-s", "1.5"))
     assert code == 143
     assert any("rank 1 has been stopped from outside" in line for line in lines)
 
 
 def test_stopping_what_supervises_a_process_ends_the_job_as_well(start: Start, tmp_path: Path) -> None:
-    code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else time.sleep(60)", "--hang-s", "1.5"))
+    code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else hang()", "--hang-s", "1.5"))
     assert code == 143
     assert any("stopped from outside" in line for line in lines)
     assert all(map(gone, running(tmp_path)))
@@ -137,13 +135,10 @@ def test_a_pause_between_steps_is_no_silence(start: Start) -> None:
 
 
 def test_no_process_outlives_a_killed_entry_program(start: Start, tmp_path: Path) -> None:
-    entry = start("time.sleep(300)")
+    entry = start("hang()")
     pids = running(tmp_path)
     entry.kill()
-    limit = time.monotonic() + 20
-    while not all(map(gone, pids)) and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert all(map(gone, pids))
+    wait_until(lambda: all(map(gone, pids)), 20)
     entry.stdout.close()  # type: ignore[union-attr]
 
 
@@ -154,8 +149,8 @@ def test_a_single_process_needs_no_torchrun_and_keeps_its_code(start: Start, cod
 
 def test_in_a_pod_a_passing_fault_asks_for_a_restart(start: Start, tmp_path: Path) -> None:
     entry = start("(here / 'ended').touch(); sys.exit(75)", "--pod", processes=1)
-    running(tmp_path, 1)
-    time.sleep(1)
+    (pid,) = running(tmp_path, 1)
+    wait_until(lambda: gone(pid))
     entry.send_signal(signal.SIGTERM)  # else it waits for a while, so that restarts do not follow one another
     assert end(entry)[0] == 143
 

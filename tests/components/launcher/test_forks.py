@@ -6,32 +6,32 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.launcher.forks import Fork, Forks
+from tests.waiting import wait_until
 
 PROGRAM = """\
-import os, sys, time
+import os, signal, sys
 from edm2core.worker import signals
 signals.die_with_parent()
 print(__name__, sys.argv[1:], os.environ["COLOUR"], os.getpgrp() == os.getpid(), os.environ.get("OTHER"), flush=True)
 if sys.argv[1] == "wait":
-    time.sleep(100)
+    signal.pause()
 if sys.argv[1] == "fault":
     raise ValueError("a fault")
 sys.exit(int(sys.argv[1]))
 """
 DRIVER = """\
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 from components.launcher.forks import Forks
 fork = Forks(dict(os.environ)).start(["-m", "program", "wait"], dict(os.environ), Path(sys.argv[1]))
 print(fork.pid, flush=True)
-time.sleep(100)
+signal.pause()
 """
 
 
@@ -50,16 +50,9 @@ class Place:
     def running(self) -> Fork:
         """A fork that has printed its line."""
         fork = self.start("wait")
-        until(self.log.exists)
-        until(lambda: "wait" in self.log.read_text())
+        wait_until(self.log.exists)
+        wait_until(lambda: "wait" in self.log.read_text())
         return fork
-
-
-def until(true: object) -> None:
-    deadline = time.monotonic() + 60
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -103,7 +96,7 @@ def test_where_the_forking_process_dies_its_forks_end_and_none_is_started(place:
     fork = place.running()
     place.forks.kill()
     assert fork.wait() == -signal.SIGKILL
-    until(lambda: gone(fork.pid))
+    wait_until(lambda: gone(fork.pid))
     assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
 
 
@@ -116,12 +109,12 @@ def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> 
     assert not gone(pid)
     driver.kill()
     driver.wait()
-    until(lambda: gone(pid))
+    wait_until(lambda: gone(pid))
 
 
 def test_modules_that_stages_import_leave_cuda_untouched(place: Place, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("import sys, torch\nsys.exit(3 if torch.cuda._is_in_bad_fork() else 4)")
-    until(lambda: "libtorch_python" in Path(f"/proc/{place.forks._server.pid}/maps").read_text())
+    wait_until(lambda: "libtorch_python" in Path(f"/proc/{place.forks._server.pid}/maps").read_text())
     assert place.start("0").wait() == 4
 
 

@@ -81,7 +81,7 @@ def test_what_is_there_is_not_sent_again_by_whichever_process(client: MlflowClie
         (("interrupted",), True, "KILLED"),
     ],
 )
-def test_how_a_training_stands(
+def test_mlflow_is_told_whether_a_training_runs_failed_or_finished(
     client: MlflowClient, mlflow_uri: str, undone: tuple[str, ...], ended: bool, status: str, request: pytest.FixtureRequest
 ) -> None:
     MlflowServer(mlflow_uri).log(request.node.name, [replace(TRAINING, points=(), undone=undone)], ended=ended)
@@ -123,7 +123,7 @@ def test_a_server_that_is_gone_is_said_in_words_and_soon(mlflow_uri: str) -> Non
     server.log("gone", [TRAINING], ended=False)  # it is back
 
 
-def test_an_answer_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.create_server(("127.0.0.1", 0)) as silent:

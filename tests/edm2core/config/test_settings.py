@@ -40,7 +40,7 @@ def test_an_average_has_one_name(given: object, name: str) -> None:
 
 
 @pytest.mark.parametrize("given", [True, None, 0, 0.0, -0.1, 0.29, 1, "wide", "nan", 0.0505, []])
-def test_what_names_no_average_is_refused(given: object) -> None:
+def test_a_name_of_no_average_is_refused(given: object) -> None:
     with pytest.raises(ValueError, match="must be fixed"):
         average_name(given)
 
@@ -67,7 +67,7 @@ def test_a_number_that_is_not_finite_is_refused(number: float) -> None:
 
 
 @pytest.mark.parametrize("widths", [(0.0505,), (0.05, 0.3), (0.0004,), (0.05, 0.05)])
-def test_an_average_that_its_name_would_not_tell_is_refused(widths: tuple[float, ...]) -> None:
+def test_an_average_whose_name_would_round_its_width_is_refused(widths: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"at most three decimals|more than once"):
         TrainingSettings(epochs=1, batch=1, lr=1.0, ema_sigma_rel=widths)
 

@@ -240,7 +240,7 @@ def test_an_archive_that_was_packed_again_is_read(tmp_path: Path, protocol: int,
     "harmless", [np.float64(3), datetime.date(2026, 1, 1), np.array([0.5]), {1, 2}, 1j, range(3), SimpleNamespace(a=1)]
 )
 @pytest.mark.parametrize("protocol", range(2, 6))
-def test_what_only_is_no_label_is_not_said_to_run_code(tmp_path: Path, protocol: int, harmless: object) -> None:
+def test_a_label_of_a_wrong_type_is_not_said_to_run_code(tmp_path: Path, protocol: int, harmless: object) -> None:
     batch = {"data": TODAY, "labels": [harmless, 1] if not isinstance(harmless, np.ndarray) else harmless}
     with pytest.raises(InputError) as caught:
         prepared(tmp_path, again(protocol, batch, {"label_names": NAMES}))

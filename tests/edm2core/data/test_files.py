@@ -139,7 +139,7 @@ def test_a_broken_link_is_named(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("ab./\\:~ "), min_size=1, max_size=12))
-def test_no_accepted_name_leads_out(name: str) -> None:
+def test_no_accepted_path_leads_out_of_the_archive(name: str) -> None:
     try:
         accepted = files._inside(name, Path("a.zip"))
     except InputError:

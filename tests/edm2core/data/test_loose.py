@@ -58,7 +58,7 @@ def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, words: str)
     assert raised.value.do_next
 
 
-def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
+def test_files_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images"):
         loose_images(tmp_path, SHAPE)
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 damaged")

@@ -90,7 +90,7 @@ def test_without_labels_all_are_of_one_class_and_this_is_said(tmp_path: Path, co
         ([[name, 10**400] for name in NAMES], "which is no class"),
     ],
 )
-def test_labels_that_are_none_are_refused_by_name(tmp_path: Path, labels: Any, words: str) -> None:
+def test_labels_that_are_no_class_numbers_are_refused_by_name(tmp_path: Path, labels: Any, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         prepared(archive(tmp_path / "a.zip", {"labels": labels}))
     assert "dataset.json" in caught.value.where

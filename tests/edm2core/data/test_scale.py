@@ -11,7 +11,7 @@ def test_the_default_maps_to_minus_one_and_one() -> None:
     assert Affine().to_network(0.5) == 0
 
 
-def test_the_way_back_undoes_the_way_there() -> None:
+def test_scaling_back_undoes_scaling() -> None:
     affine = Affine(scale=0.665, offset=-0.2)
     assert affine.to_images(affine.to_network(0.3)) == pytest.approx(0.3)
     assert affine.to_network(1.0) == affine.high

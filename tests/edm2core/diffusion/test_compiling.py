@@ -63,7 +63,7 @@ def test_a_compiled_training_goes_the_same_way(config: str, backend: str) -> Non
 
 
 @pytest.mark.parametrize(("compiler", "words"), [(wrong, "its numbers are off by"), (broken, "no compiler here")])
-def test_what_is_wrong_or_fails_is_not_used(compiler: Callable[..., Any], words: str) -> None:
+def test_a_compiler_that_computes_something_else_or_fails_is_not_used(compiler: Callable[..., Any], words: str) -> None:
     plain, fast = trainer("C"), trainer("C")
     plain.step()
     fast.step()
@@ -90,7 +90,7 @@ def test_the_sampler_draws_the_same_images_compiled(classes: int) -> None:
     assert (draw_images(denoiser, recipe.sample, 0, range(3)) == expected[:3]).all()
 
 
-def test_numbers_that_are_not_finite_are_never_the_same() -> None:
+def test_outputs_that_are_not_finite_do_not_count_as_equal() -> None:
     network = build_network(load_recipe("digits/C", TINY).network).eval()
     x, c_noise = torch.full((2, 1, 8, 8), torch.nan), torch.zeros(2)
 

@@ -78,7 +78,7 @@ def test_one_forward_of_the_objective_gives_every_parameter_a_gradient() -> None
     assert [name for name, parameter in denoiser.named_parameters() if parameter.grad is None] == []
 
 
-def test_u_belongs_to_the_forced_weights() -> None:
+def test_the_log_variances_weight_is_forced_where_weights_are_forced() -> None:
     for weights, changes in (("forced", True), ("plain", False)):
         denoiser = make_denoiser(weights)
         with torch.no_grad():

@@ -26,7 +26,7 @@ def flags() -> tuple[str, bool, bool, bool]:
     return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
 
 
-def test_exactly_or_fast_or_only_without_tf32() -> None:
+def test_tf32_and_determinism_are_set_as_asked() -> None:
     compute(tf32=True)
     assert flags() == ("high", True, True, False)
     compute(tf32=False, deterministic=True)

@@ -37,7 +37,7 @@ def deviations(products: Tensor) -> float:
     return float(products.mean()) * math.sqrt(products.numel())
 
 
-def test_as_many_are_dropped_as_the_rate_says_in_every_image_and_at_every_place(masks: dict[str, Tensor]) -> None:
+def test_the_dropout_rate_holds_in_every_image_and_at_every_position(masks: dict[str, Tensor]) -> None:
     here = masks["here"]
     assert abs(deviations(here)) < 4.5
     for means, of in ((here.mean(1), here.shape[1]), (here.mean(0), here.shape[0])):
@@ -110,7 +110,7 @@ def hashed(seed: int, image: int, layer: int, element: int) -> int:
     return x ^ (x >> 16)
 
 
-def test_masks_are_those_of_the_hash_whatever_wraps_around() -> None:
+def test_masks_follow_the_documented_integer_hash() -> None:
     """Another hash would be another training under the same key."""
     seed, shape = seed_of(0, 1, "dropout"), (2, 3, 3)
     mask = dropout(torch.ones(4, *shape), 0.5, dropout_keys(seed, 4, 6, CPU)[:, 5]) != 0

@@ -62,7 +62,7 @@ def test_an_images_class_does_not_depend_on_its_batch_and_all_are_as_frequent() 
     assert all(150 < count < 250 for count in torch.bincount(labels, minlength=10).tolist())
 
 
-def test_between_latents_is_an_arc_of_latents() -> None:
+def test_interpolated_latents_keep_their_standard_deviation() -> None:
     ends = latents(0, 0, range(8), (3, 16, 16))
     arc = between(ends[:4], ends[4:], [0.0, 0.25, 0.5, 1.0])
     assert arc.shape == (4, 4, 3, 16, 16)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,15 @@ def test_a_run_stopped_and_resumed_gives_the_same_bits(config: str, dropout: flo
         assert same_bits(trained(second, 8 - stop), whole)
 
 
-def test_a_state_copied_beside_the_next_step_is_that_of_its_moment() -> None:
+def test_a_state_copied_beside_the_next_step_is_that_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(settings("E"), Affine(), IMAGES)
     expected = trained(trainer, 2)
-    trainer.copier._thread.submit(time.sleep, 0.3)  # the copying has not begun when the step changes weights
+    waited_for, settle = threading.Event(), trainer.copier.settle
+    trainer.copier._thread.submit(waited_for.wait, 60)  # no copying begins before the step waits for it
     copies = trainer.copies()
+    monkeypatch.setattr(trainer.copier, "settle", lambda: (waited_for.set(), settle()))
     trainer.step()
-    assert trainer.copier.waited_s > 0
+    assert waited_for.is_set()
     assert same_bits(copies.result(), expected)
     assert not same_bits(trainer.state(), expected)
 

@@ -27,12 +27,12 @@ def trained(scans: tuple[Images, Any]) -> DigitsFeatures:
     return train_digits(images[::2], labels[::2])
 
 
-def test_it_knows_digits_it_has_not_seen(scans: tuple[Images, Any], trained: DigitsFeatures) -> None:
+def test_the_digits_extractor_classifies_unseen_digits(scans: tuple[Images, Any], trained: DigitsFeatures) -> None:
     images, labels = scans
     assert accuracy(trained, images[1::2], labels[1::2]) > 95
 
 
-def test_it_is_the_same_every_time_and_leaves_the_callers_randomness_alone(
+def test_training_the_digits_extractor_is_deterministic_and_leaves_torchs_randomness_alone(
     scans: tuple[Images, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edm2core.metrics.digits.EPOCHS", 2)

@@ -38,7 +38,7 @@ def test_means_and_covariances_of_either_precision_are_read(tmp_path: Path) -> N
         ({"mu": np.array([None, 1, 2], dtype=object)}, "no statistics"),
     ],
 )
-def test_what_no_statistics_are_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_file_that_holds_no_statistics_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_npz(saved(tmp_path, **GOOD | change), 50, 3)
 

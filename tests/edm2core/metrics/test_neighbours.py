@@ -56,7 +56,7 @@ def test_equal_distributions_have_the_density_and_coverage_that_theory_says(monk
     assert abs(found[:, 1].mean() - expected) < 4 * error[1]
 
 
-def test_copies_are_found_with_what_they_are_copies_of() -> None:
+def test_copies_are_found_with_their_originals() -> None:
     training, fresh = normal(200, 16, 0), normal(90, 16, 1)
     copies = training[[5, 77, 130]] + 0.01
     found = memorised(torch.cat([fresh, copies]), training, pairs=5)

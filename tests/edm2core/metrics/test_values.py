@@ -111,7 +111,9 @@ def png_folder(folder: Path, images: np.ndarray) -> str:
     return str(folder)
 
 
-def test_its_command_says_the_same_of_the_files(tmp_path: Path, blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_fidelitys_command_gives_the_same_values_of_written_images(
+    tmp_path: Path, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the digits' network, which takes grey images; torch-fidelity makes every image RGB."""
     torch.manual_seed(3)
     module = DigitsFeatures().eval().requires_grad_(False)
@@ -149,7 +151,7 @@ def test_its_command_says_the_same_of_the_files(tmp_path: Path, blobs: Blobs, mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_its_command_says_the_same_with_inception(
+def test_torch_fidelitys_command_gives_the_same_values_with_inception(
     tmp_path: Path,
     blobs: Blobs,
     inception_weights: dict[str, Tensor],

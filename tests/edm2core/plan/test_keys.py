@@ -103,7 +103,7 @@ def test_another_choice_of_the_registry_is_another_key(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", KEYED)
-def test_every_setting_is_tried_below(kind: type[Settings]) -> None:
+def test_the_tables_of_keyed_and_unkeyed_settings_are_complete(kind: type[Settings]) -> None:
     assert set(KEYED[kind]) | set(UNKEYED[kind]) | APART[kind] == set(kind.model_fields)
 
 

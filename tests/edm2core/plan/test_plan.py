@@ -61,7 +61,7 @@ def test_titles_are_whose_what_and_when(made: Plan) -> None:
     assert made.what(next(task for task in made if task.stage == "metrics")) == "FD (digits features) · EMA fixed · draw 0"
 
 
-def test_what_is_measured_of_samples_is_in_the_features_of_its_extractor(made: Plan) -> None:
+def test_metrics_of_samples_are_named_by_their_extractor(made: Plan) -> None:
     assert {metric.result for task in made for metric in made.measured(task)} == {"fd_digits"}
 
 

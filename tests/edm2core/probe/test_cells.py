@@ -11,7 +11,7 @@ from edm2core.errors import InputError
 from edm2core.probe import Cell, cells_of, denoiser_features
 
 
-def test_two_looks_with_one_name_are_equal_and_with_another_are_not(denoiser: Denoiser) -> None:
+def test_features_depend_on_the_name_of_their_noise(denoiser: Denoiser) -> None:
     cell, images = Cell(4, "out_1"), torch.zeros(4, 1, 8, 8)
     features = denoiser_features(denoiser, [cell])
     assert torch.equal(features(images, (0, 1))[cell], features(images, (0, 1))[cell])

@@ -48,7 +48,7 @@ def left_half(n: int) -> Labelled:
     return Labelled(images, torch.arange(n) % 3)
 
 
-def test_fresh_features_have_new_noise_every_epoch_and_the_last_batch_is_short() -> None:
+def test_fresh_features_have_new_noise_in_every_batch() -> None:
     watched = Watched()
     Study(blobs(60, 0), watched).trained()
     assert len(set(watched.names)) == len(watched.names) == 1 + 4 * 2  # one look at the widths

@@ -25,7 +25,7 @@ def of(denoiser: Denoiser) -> Any:
     return lambda cells: denoiser_features(denoiser, cells)
 
 
-def test_it_learns_what_a_linear_layer_can(denoiser: Denoiser) -> None:
+def test_a_head_learns_linearly_separable_classes(denoiser: Denoiser) -> None:
     pixels = Study(blobs(240, 0))
     assert accuracy(pixels.predictions(pixels.trained())[PIXELS][:, 0], pixels.data.test.labels) > 90
     cell = Cell(4, "out_2")

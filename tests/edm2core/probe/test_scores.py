@@ -54,7 +54,7 @@ def test_the_label_among_the_likeliest_is_a_hit() -> None:
     assert accuracy(likeliest, labels) == pytest.approx(200 / 3, abs=1e-3)
 
 
-def test_over_seeds() -> None:
+def test_accuracy_over_seeds_has_a_mean_and_a_deviation() -> None:
     assert mean_and_deviation([90.0]) == (90.0, None)
     assert mean_and_deviation([90.0, 91.0, 92.0]) == (91.0, 1.0)
 
@@ -77,7 +77,7 @@ def test_seeds_that_agree_have_the_standard_error_of_one() -> None:
     assert standard_error([torch.tensor(x) for x in ([True, False, False], [False, True, False], [False, False, True])]) == 0
 
 
-def test_near_neighbours_outvote_many_far_ones() -> None:
+def test_one_near_neighbour_outvotes_two_far_ones() -> None:
     """By hand: two neighbours of class 1 at an angle, one of class 0 in the same direction, whatever their lengths."""
     bank = torch.tensor([[2.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
     labels, looked = torch.tensor([0, 1, 1]), torch.tensor([[3.0, 0.0], [0.6, 0.7]])

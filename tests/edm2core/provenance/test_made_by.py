@@ -18,7 +18,7 @@ def made(stage: str, by: str, version: str = "0.1.0+old", **metadata: Any) -> Ma
     return Manifest(stage, 1, "k", f"the {stage}", {}, {}, {}, "a", {}, metadata, provenance)
 
 
-def test_of_results_by_this_science_nothing_is_said() -> None:
+def test_results_by_the_present_science_need_no_line() -> None:
     assert made_by([made("sample", science_of("sample")), made("metrics", science_of("metrics"))]).lines == []
     assert made_by([]).lines == []
 

@@ -124,7 +124,7 @@ def test_what_may_change_a_number_changes_the_science(copy: Path, file: str, bef
     assert "snapshot" in changed(copy)
 
 
-def test_words_made_beforehand_are_words_until_something_else_reads_them(tmp_path: Path) -> None:
+def test_a_variable_that_only_words_an_error_is_no_science(tmp_path: Path) -> None:
     def digest(body: str) -> str:
         folder = tmp_path / "p"
         folder.mkdir(exist_ok=True)

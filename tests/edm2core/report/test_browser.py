@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Error, Frame, Page, sync_playwright
 from edm2core.report import RunInfo
 from edm2core.report.html import render
 from tests.needs import CHROMIUM
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -47,13 +48,13 @@ CONTRAST = """() => {
 
 def until(page: Page | Frame, true: str) -> None:
     """Wait for an expression; the page's own policy forbids playwright to do so inside it."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def is_true() -> bool:
         with suppress(Error):  # it is just being loaded again
-            if page.evaluate(true):
-                return
-        time.sleep(0.05)
-    pytest.fail(f"never came true: {true}")
+            return bool(page.evaluate(true))
+        return False
+
+    wait_until(is_true, failing=lambda: true)
 
 
 @pytest.fixture(scope="module")

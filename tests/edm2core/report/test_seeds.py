@@ -49,7 +49,7 @@ def test_a_planted_difference_stands_and_names_the_better() -> None:
     assert higher.words == "C is better"
 
 
-def test_an_equal_pair_does_not_stand() -> None:
+def test_an_equal_pair_shows_no_difference() -> None:
     (found,) = differences(spreads(_rows({"C": [5.0, 5.1, 4.9], "E": [5.05, 4.95, 5.0]})))
     assert found.words == "no difference shown"
     assert found.verdict

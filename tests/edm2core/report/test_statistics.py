@@ -55,7 +55,7 @@ def test_welch_is_scipys(one: list[float], other: list[float]) -> None:
 
 @settings(deadline=None)
 @given(values, values)
-def test_whose_side_one_is_on_changes_only_the_sign(one: list[float], other: list[float]) -> None:
+def test_swapping_the_two_sides_changes_only_the_sign(one: list[float], other: list[float]) -> None:
     here, there = welch(one, other), welch(other, one)
     if here is None or there is None:
         assert here is there
@@ -70,7 +70,7 @@ def test_one_value_or_no_spread_is_no_claim(one: list[float], other: list[float]
 
 @settings(deadline=None)
 @given(families)
-def test_what_stands_is_at_least_the_smallest_difference_that_would(family: list[Welch]) -> None:
+def test_a_difference_stands_where_it_exceeds_the_smallest_that_would(family: list[Welch]) -> None:
     for test, verdict in zip(family, judge(family), strict=True):
         assert verdict.stands == (verdict.p <= ALPHA)
         assert verdict.p >= test.p
@@ -80,7 +80,7 @@ def test_what_stands_is_at_least_the_smallest_difference_that_would(family: list
 
 @settings(deadline=None)
 @given(families, st.data())
-def test_the_smallest_is_the_least_difference_that_stands_with_all_else_as_it_is(family: list[Welch], data: st.DataObject) -> None:
+def test_the_smallest_difference_is_where_the_verdict_changes(family: list[Welch], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(family) - 1))
     smallest = judge(family)[place].smallest
     for factor, stands in ((1 + 1e-6, True), (1 - 1e-6, False)):
@@ -88,7 +88,7 @@ def test_the_smallest_is_the_least_difference_that_stands_with_all_else_as_it_is
         assert judge(changed)[place].stands is stands
 
 
-def test_what_stands_beside_others_that_stand_need_not_have_been_the_first() -> None:
+def test_the_smallest_difference_beside_others_that_stand_needs_no_correction() -> None:
     """p of .001 and .002 in a family of two: beside the other, either would have stood up to .05, not .025."""
     family = [Welch(t_quantile(p, 9), 1, 9) for p in (0.001, 0.002)]
     assert [verdict.smallest for verdict in judge(family)] == pytest.approx([t_quantile(0.05, 9)] * 2)
@@ -114,7 +114,7 @@ def test_the_order_of_a_family_does_not_matter(family: list[Welch], order: rando
         assert verdict.p == pytest.approx(whole[place].p)
 
 
-def test_holms_own_steps() -> None:
+def test_p_values_are_adjusted_by_holms_steps() -> None:
     """p of .01, .02, .03, .04 become .04, .06, .06, .06: only the first stands."""
     family = [Welch(t_quantile(p, 9), 1, 9) for p in (0.02, 0.01, 0.04, 0.03)]
     found = judge(family)
@@ -179,7 +179,7 @@ def _found(adjusted: list[float]) -> bool:
 
 
 @pytest.mark.parametrize(("seeds", "pairs"), [(2, 1), (3, 1), (6, 1), (3, 9)])
-def test_nothing_is_called_where_nothing_differs(seeds: int, pairs: int) -> None:
+def test_equal_recipes_are_called_different_at_most_as_often_as_alpha(seeds: int, pairs: int) -> None:
     quiet = _share(seeds, pairs, 0.0, lambda adjusted: min(adjusted) > ALPHA)
     assert quiet >= 0.95 - SURE * _error(0.95)
 

@@ -48,7 +48,7 @@ def test_epochs_asked_for_and_how_work_is_done_make_no_other_training(another: C
 
 
 @pytest.mark.parametrize("change", [{"count: 2000": "count: 1000"}, {"seeds: [0]": "seeds: [1]"}, {"lr: 4.0e-3": "lr: 1.0e-3"}])
-def test_what_decides_results_makes_another_one(another: Callable[..., Fake], change: dict[str, str]) -> None:
+def test_a_setting_that_decides_results_makes_another_training(another: Callable[..., Fake], change: dict[str, str]) -> None:
     plain = another({"epochs: [20, 40, 60]": "epochs: [60]"}, make=False)
     changed = another({"epochs: [20, 40, 60]": "epochs: [60]", **change}, make=False)
     assert of(plain.report()).identity != of(changed.report()).identity

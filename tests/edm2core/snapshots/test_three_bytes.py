@@ -18,7 +18,7 @@ def test_a_number_comes_back_to_a_millionth(numbers: list[float]) -> None:
     assert bool(((found - given.double()).abs() <= 2.0**-18 * given.double().abs().clamp(min=SMALLEST)).all())
 
 
-def test_rounding_is_the_bounds_share_of_normal_numbers() -> None:
+def test_rounding_of_normal_numbers_stays_within_its_bound() -> None:
     x = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     tensors = packed({"x": x})
     for stored, bound in ((unpacked(tensors, "x"), 2.0**-20), (tensors["x"].double(), 2.0**-12)):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from edm2core.store.results import load
 from edm2core.store.wanted import want
 from edm2core.worker import signals
 from edm2core.worker.main import _work
+from tests.waiting import wait_until
 
 EXPERIMENT = """
 name: tiny
@@ -276,7 +276,7 @@ def test_signals_save_and_kills_lose_little_in_the_real_process(
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert process.stdout is not None
         if moment == "import":
-            time.sleep(1.0)
+            wait_until(lambda pid=process.pid: "libtorch" in Path(f"/proc/{pid}/maps").read_text())  # type: ignore[misc]
         else:
             next(line for line in process.stdout if moment in line)
         process.send_signal(number)

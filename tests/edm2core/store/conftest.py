@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from minio import Minio
 
 from edm2core.store import Store, open_store
 from tests.edm2core.store.proxy import Proxy
-from tests.needs import NEEDS
+from tests.needs import MINIO, NEEDS
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -60,17 +60,19 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, env={**os.environ, **self.env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                if not self.admin.bucket_exists(self.bucket):
-                    self.admin.make_bucket(self.bucket)
-                self.admin.put_object(self.bucket, "started", io.BytesIO(b""), 0)
-                return
-            except Exception:
-                assert self.process.poll() is None, f"{self.command[0]} ended with {self.process.returncode}"
-                assert time.monotonic() < end, f"{self.command[0]} does not answer"
-                time.sleep(0.1)
+        wait_until(self.is_up, failing=lambda: f"{self.command[0]} does not answer")
+
+    def is_up(self) -> bool:
+        """Whether it takes an object, once it has its bucket."""
+        try:
+            if not self.admin.bucket_exists(self.bucket):
+                self.admin.make_bucket(self.bucket)
+            self.admin.put_object(self.bucket, "started", io.BytesIO(b""), 0)
+            return True
+        except Exception:
+            assert self.process is not None
+            assert self.process.poll() is None, f"{self.command[0]} ended with {self.process.returncode}"
+            return False
 
     def proxy(self) -> Proxy:
         return Proxy(self.endpoint)
@@ -146,6 +148,6 @@ def seaweedfs(seaweedfs_server: Server, monkeypatch: pytest.MonkeyPatch) -> Stor
     return open_store(seaweedfs_server.use(monkeypatch))
 
 
-@pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.needs("minio")), "seaweedfs"])
+@pytest.fixture(params=["local", pytest.param("minio", marks=MINIO), "seaweedfs"])
 def store(request: pytest.FixtureRequest) -> Store:
     return request.getfixturevalue(request.param)

@@ -29,6 +29,7 @@ from edm2core.store.results import commit, load, verify
 from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
 from edm2core.worker.main import work_folder
+from tests.waiting import wait_until
 
 SOURCE = "ab" * 32
 
@@ -359,8 +360,7 @@ def test_two_do_not_remove_at_once_and_a_run_that_begins_waits(aged: Aged) -> No
             apply(aged)
         run = threading.Thread(target=record, args=(Run("new", aged), "new", "", [], {}, said.append))
         run.start()
-        while not said:
-            time.sleep(0.01)
+        wait_until(lambda: said)
         assert aged.stat("runs/new/plan.json")  # before it waits, so that it is seen
         assert run.is_alive()
     run.join(10)

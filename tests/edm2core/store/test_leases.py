@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,16 +25,10 @@ from edm2core.store.base import Entry
 from edm2core.store.leases import Busy, Lease, acquire, holder
 from edm2core.store.local import LocalStore
 from edm2core.store.process import Process
+from tests.waiting import wait_until
 
 REF = Ref("trajectory", "0123456789abcdef0123")
 FIRST = "leases/trajectory/0123456789abcdef0123/000001.json"
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def pretend(store: Store, **changes: str | int) -> None:
@@ -157,13 +151,25 @@ def test_a_killed_process_of_this_host_is_not_waited_for(local: Store, worker: s
         assert lease.generation == 2
 
 
+def silent_s(store: Store) -> float:
+    last = holder(store, REF)
+    assert last is not None
+    return last.beat_age_s
+
+
+def beat_of(store: Store) -> float:
+    """When the lease's holder last gave a sign of life, by this machine's clock."""
+    return time.time() - silent_s(store)
+
+
 def test_a_silent_process_is_taken_over_and_learns_it(local: Store, worker: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "PATIENCE_S", 0.5)
-    time.sleep(0.7)
+    first = beat_of(local)
+    wait_until(lambda: beat_of(local) > first + 0.6)
     with pytest.raises(Busy):  # it beats
         acquire(local, REF)
     worker.send_signal(signal.SIGSTOP)
-    time.sleep(0.7)
+    wait_until(lambda: silent_s(local) > 0.5)
     with acquire(local, REF) as lease:
         assert lease.generation == 2
         worker.send_signal(signal.SIGCONT)
@@ -190,18 +196,21 @@ def test_a_store_out_of_reach_is_warned_of_and_the_beat_goes_on(
     lease = acquire(store, REF)
     wait_until(lambda: len(beats) > 0)
     store.broken = True
-    warned = ""
-    while "cannot be reached" not in warned:
-        warned += capsys.readouterr().out
-        time.sleep(0.01)
-    assert all(parse(line) for line in warned.splitlines())
+    printed: list[str] = []
+
+    def warned() -> bool:
+        printed.append(capsys.readouterr().out)
+        return "cannot be reached" in "".join(printed)
+
+    wait_until(warned)
+    assert all(parse(line) for line in "".join(printed).splitlines())
     store.broken, seen = False, len(beats)
     wait_until(lambda: len(beats) > seen)
     store.broken = True
     lease.release()  # does not raise: the work is done
 
 
-def test_who_slept_while_others_came_and_went_does_not_win(tmp_path: Path) -> None:
+def test_a_process_that_slept_while_others_held_the_lease_does_not_get_it(tmp_path: Path) -> None:
     others: list[Lease] = []
 
     class Slow(LocalStore):

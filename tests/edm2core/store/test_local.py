@@ -3,12 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from edm2core.store import open_store
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run
 from edm2core.store.sources import put
+from tests.edm2core.store.killed import killed_at_each_line
 
 
 def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
@@ -201,35 +200,26 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
     assert "denied" in said
 
 
-WRITER = """
-import sys
-from edm2core.store import open_store
-store = open_store(sys.argv[1])
-print("ready", flush=True)
-n = 0
-while True:
-    n += 1
-    body = (b"%08d" % n) * 50_000
-    store.write("w/replaced", body)
-    store.create(f"w/created-{n}", body)
-"""
-
-
-def test_a_writer_killed_at_any_moment_leaves_no_half_object(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_of_its_lines_leaves_no_half_object(tmp_path: Path) -> None:
+    before, after = b"before" * 50_000, b"after!" * 50_000
     store = LocalStore(tmp_path)
-    for round_ in range(6):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        time.sleep(0.02 + 0.013 * round_)
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        for entry in store.list(""):
-            data = store.read(entry.path)
-            assert len(data) == entry.size == 400_000
-            assert data == data[:8] * 50_000
-            if "created" in entry.path:
-                store.delete(entry.path)
+    store.write("w/replaced", before)
+
+    def writes() -> None:
+        writer = LocalStore(tmp_path)
+        writer.write("w/replaced", after)
+        writer.create("w/created", after)
+
+    seen = []
+    for _ in killed_at_each_line(module, writes):
+        objects = {entry.path: store.read(entry.path) for entry in store.list("")}
+        assert {entry.path: entry.size for entry in store.list("")} == dict.fromkeys(objects, 300_000)
+        assert objects["w/replaced"] in (before, after)
+        assert objects.get("w/created", after) == after
+        seen.append((objects["w/replaced"] == after, "w/created" in objects))
+        store.write("w/replaced", before)
+        store.delete("w/created")
+    assert set(seen) == {(False, False), (True, False), (True, True)}  # it was killed before, between and after the two
 
 
 RACER = """

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
 from edm2core.errors import InputError, IntegrityError, MissingError, StoreError
 from edm2core.store import Store, open_store, s3, s3_client
+from tests.needs import MINIO
 
 BIG = os.urandom(11 * 2**20)  # three parts
 
@@ -32,7 +32,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "PART", 5 * 2**20)
 
 
-@pytest.fixture(params=[pytest.param("minio_server", marks=pytest.mark.needs("minio")), "seaweedfs_server"])
+@pytest.fixture(params=[pytest.param("minio_server", marks=MINIO), "seaweedfs_server"])
 def server(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -192,28 +192,26 @@ def test_a_server_that_is_away_during_an_upload_is_waited_for(
 UPLOADER = """
 import sys
 from pathlib import Path
-from edm2core.store import open_store
-store = open_store(sys.argv[1])
-print("ready", flush=True)
-while True:
-    store.upload(Path(sys.argv[2]), "a/big")
-    store.delete("a/big")
+from edm2core.store import open_store, s3
+s3.PART = 5 * 2**20
+open_store(sys.argv[1]).upload(Path(sys.argv[2]), "a/big")
 """
+REQUESTS_OF_AN_UPLOAD = [("POST", "uploads="), ("PUT", "partNumber=1"), ("PUT", "partNumber=3"), ("POST", "uploadId=")]
 
 
-def test_an_uploader_killed_at_any_moment_leaves_all_or_nothing(server: Any, monkeypatch: pytest.MonkeyPatch, big: Path) -> None:
-    uri = server.use(monkeypatch)
-    store = open_store(uri)
-    for round_ in range(4):
-        uploader = subprocess.Popen([sys.executable, "-c", UPLOADER, uri, str(big)], stdout=subprocess.PIPE)
-        assert uploader.stdout is not None
-        uploader.stdout.readline()
-        time.sleep(0.3 + 0.15 * round_)
-        uploader.send_signal(signal.SIGKILL)
-        uploader.wait()
+def test_an_uploader_killed_at_any_request_leaves_all_or_nothing(
+    server: Any, proxy: Any, far: Store, monkeypatch: pytest.MonkeyPatch, big: Path
+) -> None:
+    store = far
+    for request in REQUESTS_OF_AN_UPLOAD:
+        started: list[subprocess.Popen[bytes]] = []
+        proxy.fault(lambda started=started: started[0].kill(), *request)
+        started.append(subprocess.Popen([sys.executable, "-c", UPLOADER, store.uri, str(big)]))
+        assert started[0].wait(60) == -signal.SIGKILL
         if store.stat("a/big") is not None:
             assert store.record("a/big") == s3.file_record(big)
         assert {entry.path for entry in store.list("")} <= {"a/big"}
+        store.delete("a/big")
     assert store.sweep(0, lambda path: False) == 0  # too young for anybody to know that nobody is writing it
     monkeypatch.setattr("edm2core.store.s3.UNKNOWN_S", 0.0)
     assert store.sweep(0, lambda path: path == "a/big") == 0
@@ -301,6 +299,7 @@ def test_wrong_credentials_are_said_and_not_shown(server: Any, monkeypatch: pyte
 
 
 @pytest.mark.needs("minio")
+@pytest.mark.slow
 def test_a_user_who_may_not_list_and_one_who_may_not_write(minio_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = minio_server.use(monkeypatch)
     open_store(uri).write("a/b", b"here")
@@ -332,6 +331,7 @@ def test_a_user_who_may_not_list_and_one_who_may_not_write(minio_server: Any, mo
 
 
 @pytest.mark.needs("minio")
+@pytest.mark.slow
 def test_credentials_from_a_mounted_secret(minio_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     uri = minio_server.use(monkeypatch)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -348,6 +348,7 @@ def test_credentials_from_a_mounted_secret(minio_server: Any, monkeypatch: pytes
 
 
 @pytest.mark.needs("minio")
+@pytest.mark.slow
 def test_credentials_from_a_file(minio_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     uri = minio_server.use(monkeypatch)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

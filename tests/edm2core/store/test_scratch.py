@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from edm2core.events import parse
-from edm2core.store import Store
+from edm2core.store import Store, open_store
+from edm2core.store import scratch as module
 from edm2core.store.scratch import Scratch
+from tests.edm2core.store.killed import killed_at_each_line
 
 PREFIX = "scratch/sample/key"
 
@@ -48,7 +45,7 @@ def test_a_piece_below_another_is_another(store: Store, tmp_path: Path) -> None:
     assert (content(scratch, "a", tmp_path), content(scratch, "a/b", tmp_path)) == (b"3", b"2")
 
 
-def test_what_others_keep_there_is_neither_a_piece_nor_cleared(store: Store) -> None:
+def test_foreign_files_in_scratch_are_no_pieces_and_are_not_cleared(store: Store) -> None:
     store.write(f"{PREFIX}/wanted/run.json", b"[1]")
     store.write(f"{PREFIX}/log", b"lines")
     scratch = Scratch(store, PREFIX, 1)
@@ -126,34 +123,14 @@ def test_a_piece_that_is_replaced_between_the_listing_and_the_reading_is_found(
     assert content(Scratch(local, PREFIX, 99), "state", tmp_path) == b"new"
 
 
-WRITER = """
-import sys
-from edm2core.store import open_store
-from edm2core.store.scratch import Scratch
-scratch = Scratch(open_store(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
-print("ready", flush=True)
-n = 0
-while True:
-    n += 1
-    scratch.put("state", (b"%08d" % n) * 20_000)
-"""
-
-
-def test_a_writer_killed_at_any_moment_leaves_the_piece_before_or_after(
+def test_a_writer_killed_at_any_of_its_lines_leaves_the_piece_before_or_after(
     local: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Scratch(local, PREFIX, 1).put("state", b"00000000" * 20_000)
-    for generation in range(2, 8):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, local.uri, PREFIX, str(generation)], stdout=subprocess.PIPE)
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        time.sleep(0.01 + 0.007 * generation)
-        seen = content(Scratch(local, PREFIX, 99), "state", tmp_path)  # while it writes
-        assert seen is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        data = content(Scratch(local, PREFIX, 99), "state", tmp_path)
-        assert data is not None
-        assert len(data) == 160_000
-        assert data == data[:8] * 20_000
+    before, after = b"before" * 20_000, b"after!" * 20_000
+    found = []
+    for _ in killed_at_each_line(module, lambda: Scratch(open_store(local.uri), PREFIX, 2).put("state", after)):
+        found.append(content(Scratch(local, PREFIX, 99), "state", tmp_path))
+        Scratch(local, PREFIX, 99).clear()
+        Scratch(local, PREFIX, 1).put("state", before)
+    assert set(found[1:]) == {before, after}
     assert capsys.readouterr().out == ""

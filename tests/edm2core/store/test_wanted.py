@@ -10,7 +10,7 @@ from edm2core.store import open_store
 from edm2core.store.wanted import unwant, want, wanted_epochs
 
 
-def test_who_takes_back_its_wishes_takes_back_nobody_elses(tmp_path: Path) -> None:
+def test_withdrawing_wanted_epochs_leaves_those_of_other_runs(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("name: x\nrecipes: [digits/C, digits/E]\nepochs: [1, 2]\nmetrics: []\nprobe: false\n")
     tasks = plan(load_experiment(tmp_path / "e.yaml"), {"data:digits/C": "builtin:digits", "data:digits/E": "builtin:digits"})
     store, trajectories = open_store(str(tmp_path / "store")), {trajectory_ref(task) for task in tasks if task.stage == "snapshot"}

@@ -84,7 +84,7 @@ def pod(where: str | None, gpus: int) -> dict[str, Any]:
     return {"spec": {"nodeName": where, "containers": [{"resources": {"limits": {GPU: str(gpus)}}}, {}]}}
 
 
-def test_this_machine_is_looked_at_without_any_cluster() -> None:
+def test_doctor_looks_at_this_machine_without_a_cluster() -> None:
     said = CliRunner().invoke(command, [], standalone_mode=False)
     assert said.return_value == 0
     assert "Python" in said.output

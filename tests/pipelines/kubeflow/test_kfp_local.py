@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from edm2core.store.runs import load_plan, open_run, run_id
 from pipelines.inputs.sources import resolve
 from pipelines.kubeflow.compiler import compile
 from tests.fx import write_checkpoint
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {
@@ -253,7 +253,6 @@ def terminate(command: list[str], log: Path, when: str) -> None:
 
 
 def wait_for(log: Path, text: str) -> None:
-    end = time.monotonic() + 90
-    while not (log.exists() and text in log.read_text()):
-        assert time.monotonic() < end, log.read_text() if log.exists() else "nothing was printed"
-        time.sleep(0.1)
+    wait_until(
+        lambda: log.exists() and text in log.read_text(), 90, failing=lambda: log.read_text() if log.exists() else "nothing was printed"
+    )

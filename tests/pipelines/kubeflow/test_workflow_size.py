@@ -26,6 +26,6 @@ def test_the_spec_alone_of_229_tasks_had_1_046_836_bytes() -> None:
     assert not size(229).fits
 
 
-def test_what_nearly_fills_a_workflow_is_not_tried() -> None:
+def test_a_workflow_near_the_size_limit_does_not_fit() -> None:
     assert Size(spec=MOST // 2, status=MOST // 4, tasks=1).fits
     assert not Size(spec=MOST // 2, status=MOST // 2 - 1000, tasks=1).fits

@@ -6,9 +6,9 @@ import json
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from edm2core.store import Store
 from edm2core.store.local import LocalStore
 from pipelines.look.tensorboard import Boards
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
+from tests.waiting import wait_until
 
 TINY = """
 name: tiny
@@ -73,17 +74,14 @@ def test_tensorboard_serves_the_loss(folder: Path) -> None:
 
 
 def _json(url: str, server: subprocess.Popen[bytes], least: int = 1) -> Any:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url) as answer:
-                found = json.load(answer)
-                if len(found) >= least:
-                    return found
-        except (urllib.error.URLError, ConnectionError):
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"{url} gave nothing")
+
+    def answered() -> Any:
+        assert server.poll() is None
+        with suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url) as answer:
+            found = json.load(answer)
+            return found if len(found) >= least else None
+
+    return wait_until(answered, 120, failing=lambda: f"{url} gave nothing")
 
 
 def test_a_store_without_trainings_is_named(tmp_path: Path) -> None:

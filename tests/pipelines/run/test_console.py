@@ -40,7 +40,7 @@ def test_a_finished_task_says_what_it_found() -> None:
     assert "✓ C · FD at epoch 1 · 3 s · fd_digits 76.36\n" in printed(TaskChange("done", None, 3.0), values={"fd_digits": 76.3567})
 
 
-def test_one_that_measures_nothing_says_how_it_went_and_of_no_time_left() -> None:
+def test_a_finished_training_says_its_loss_and_its_speed() -> None:
     assert "✓ C · FD at epoch 1 · 3 s · loss 0.5 · 100 images/s\n" in printed(TaskChange("done", None, 3.0))
 
 
@@ -59,7 +59,7 @@ def test_what_could_not_start_only_counts() -> None:
     assert printed(TaskChange("skipped")).splitlines() == ["1 of 1 tasks ended (1 skipped) · 0 s"]
 
 
-def test_what_it_did_itself_and_then_found_again_is_done_and_counts_once() -> None:
+def test_a_task_that_is_done_and_then_reused_counts_once() -> None:
     assert "1 of 1 tasks ended (1 done) · 0 s" in printed(TaskChange("done", None, 3.0), TaskChange("reused"))
 
 

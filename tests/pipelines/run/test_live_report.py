@@ -23,12 +23,29 @@ def test_it_is_written_at_once_after_news_and_no_more_when_the_run_ended() -> No
     assert not written.acquire(timeout=0.2)
 
 
-def test_news_in_a_row_are_one_report() -> None:
-    written: list[float] = []
-    with LiveReport(lambda: written.append(0.0), least_s=60.0) as live:
+def test_news_that_come_while_a_report_is_written_are_one_report() -> None:
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def write() -> None:
+        begun.release()
+        assert go_on.acquire(timeout=10)
+
+    with LiveReport(write, least_s=0.0, most_s=60.0) as live:
+        assert begun.acquire(timeout=10)
         for _ in range(100):
             live.news()
-    assert len(written) <= 1
+        go_on.release()
+        assert begun.acquire(timeout=10)
+        go_on.release()
+        assert not begun.acquire(timeout=0.2)
+
+
+def test_news_soon_after_a_report_wait() -> None:
+    written = threading.Semaphore(0)
+    with LiveReport(written.release, least_s=60.0) as live:
+        assert written.acquire(timeout=10)
+        live.news()
+        assert not written.acquire(timeout=0.2)
 
 
 def test_without_news_it_is_written_all_the_same_so_that_readers_know_the_run_goes_on() -> None:

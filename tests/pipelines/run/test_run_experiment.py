@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 TINY = """
 name: tiny
 recipes: [digits/{recipes}]
@@ -48,9 +50,7 @@ class Place:
         return printed
 
     def wait_for_training(self) -> None:
-        deadline = time.monotonic() + 100
-        while not list(self.folder.glob("store/leases/trajectory/*/*.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: list(self.folder.glob("store/leases/trajectory/*/*.json")), 100)
 
     def results(self) -> list[dict[str, Any]]:
         newest = max(self.folder.glob("store/runs/*/results.json"), key=lambda path: path.stat().st_mtime)
@@ -187,10 +187,13 @@ def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(begun: Place, finish
     place = begun
     process = place.start(start_new_session=True)
     place.wait_for_training()
+    assert process.stdout is not None
+    lines: list[str] = []
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.2)
-    printed, _ = process.communicate(timeout=100)
+        while times == 2 and lines[-1:] != ["Saving and stopping; once more to stop at once.\n"]:
+            lines.append(process.stdout.readline())
+    printed = "".join(lines) + process.communicate(timeout=100)[0]
     assert process.returncode == 130, printed
     assert "Traceback" not in printed
     place.run()
@@ -214,16 +217,14 @@ def test_a_closed_terminal_stops_it_as_sigterm_does_and_the_same_command_goes_on
     process = place.start(start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **streams)
     os.close(end)
     os.set_blocking(terminal, False)
-    deadline = time.monotonic() + 100
 
     def has_made_a_step() -> bool:  # before the first there is nothing to save
+        with contextlib.suppress(OSError):
+            os.read(terminal, 65536)  # a full terminal would stop what prints to it
         logs = place.folder.glob("store/runs/*/logs/*/*.log")
         return any('"kind":"progress"' in text and '"step"' in text for text in (log.read_text(encoding="utf-8") for log in logs))
 
-    while not has_made_a_step() and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            os.read(terminal, 65536)
-        time.sleep(0.05)
+    wait_until(has_made_a_step, 100)
     os.close(terminal)
     assert process.wait(timeout=100) == 130
     assert list(place.folder.glob("store/scratch/trajectory/*/state-*/*")), "the training's state is saved"
