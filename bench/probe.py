@@ -25,7 +25,10 @@ from edm2core.diffusion.sampler import probe_sigma
 from edm2core.diffusion.trainer import Trainer
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task
-from edm2core.probe import Cell, Data, Heads, Labelled, Source, accuracy
+from edm2core.probe.cells import Cell
+from edm2core.probe.features import Data, Labelled, Source
+from edm2core.probe.heads import Heads
+from edm2core.probe.scores import accuracy
 from edm2core.snapshots import files as snapshot
 from edm2core.stages import probe
 from edm2core.store import open_store

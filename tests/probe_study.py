@@ -10,7 +10,9 @@ import torch
 
 from edm2core.config.settings import ProbeSettings
 from edm2core.data.scale import Affine
-from edm2core.probe import PIXELS, Cached, Cell, Data, Features, Fresh, Heads, Labelled, Source, pixel_features
+from edm2core.probe.cells import PIXELS, Cell, Features, pixel_features
+from edm2core.probe.features import Cached, Data, Fresh, Labelled, Source
+from edm2core.probe.heads import Heads
 
 CLASSES = 3
 

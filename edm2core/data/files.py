@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from edm2core.data.bombs import check_expansion, check_zip
-from edm2core.data.kind import TAR, ZIP, absent, beginning, kind_of
+from edm2core.data.headers import check_expansion, check_zip
+from edm2core.data.kind import TAR, ZIP, absent, beginning, kind_of, wrong
 from edm2core.errors import InputError
 
 MAX_MEMBER = 512 * 2**20  # bytes; the largest published member (CIFAR-100's train) has 155 MB
@@ -49,7 +49,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 _UTF8, _ENCRYPTED, _UNICODE_PATH = 0x800, 0x1, 0x7075  # flags and extra field of a zip's member (APPNOTE 4.4.4, 4.6.9)
 
 Archive = TypeVar("Archive", zipfile.ZipFile, tarfile.TarFile)
-Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
+Entry = tuple[str, Any, bool]
+"""A member of an archive: its name with "/" between the parts, its zipfile.ZipInfo or tarfile.TarInfo, and whether it is a folder."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Files:
 
     def where(self, name: str) -> str:
         """How messages name a member; "" is the source itself."""
-        return str(self.path / name) if self.kind == "folder" or not name else f"{self.path}, in it {name!r}"
+        return str(self.path / name) if self.kind == "folder" or not name else _where(self.path, name)
 
     def wrong(self, name: str, what: str, do_next: str) -> InputError:
         """The error for a member that cannot be used; "" is the source itself."""
-        return InputError(what, where=self.where(name), do_next=do_next)
+        return wrong(self.where(name), what, do_next)
 
     def head(self, name: str, size: int) -> bytes:
         """At most `size` bytes of a member's beginning. Raises InputError naming it."""
@@ -126,7 +127,7 @@ def check_archive(path: Path) -> bytes:
     start = beginning(path)
     kind = kind_of(start)
     if kind and kind not in (ZIP, TAR) and not start.startswith(tuple(_COMPRESSED)):
-        raise InputError(f"It is {kind.name}: neither a zip nor a tar archive.", where=str(path), do_next=kind.do_next)
+        raise wrong(path, f"It is {kind.name}: neither a zip nor a tar archive.", kind.do_next)
     return start
 
 
@@ -144,7 +145,7 @@ def _stream(path: Path, opener: Callable[[Path], BufferedIOBase]) -> Iterator[Bu
                 lzma.LZMADecompressor(memlimit=MAX_XZ).decompress(file.read(2**16), 1)
         except lzma.LZMAError as error:
             what = f"To unpack it takes more than {MAX_XZ:,} bytes of memory" if "limit" in str(error) else "It is not a readable .xz"
-            raise InputError(f"{what}.", where=str(path), do_next="Unpack it by hand, or pack it by `xz -9` at most.") from error
+            raise wrong(path, f"{what}.", "Unpack it by hand, or pack it by `xz -9` at most.") from error
     with opener(path) as stream:
         yield stream
 
@@ -178,32 +179,27 @@ def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
 
     def fail(error: OSError) -> None:
         if not _is_left_behind(str(Path(error.filename).relative_to(path))):
-            raise InputError(f"It cannot be read: {error.strerror}.", where=str(error.filename), do_next="Check its permissions.")
+            raise wrong(error.filename, f"It cannot be read: {error.strerror}.", "Check its permissions.")
 
     for root, subfolders, names in os.walk(path, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
         if real in visited:
-            raise InputError(
-                "Links lead to this folder more than once.", where=root, do_next="Remove the link, or give a folder without it."
-            )
+            raise wrong(root, "Links lead to this folder more than once.", "Remove the link, or give a folder without it.")
         visited.add(real)
         subfolders[:] = [name for name in subfolders if not _hidden(name)]
         relative = PurePosixPath(Path(root).relative_to(path).as_posix())
         folders.update(str(relative / name) for name in subfolders)
-        for name in names:
-            if _hidden(name):
-                continue
-            file = Path(root) / name
+        for file in (Path(root) / name for name in names if not _hidden(name)):
+            name = str(relative / file.name)
             try:
                 status = file.stat()
+                if stat.S_ISREG(status.st_mode):
+                    sizes[name] = status.st_size
+                elif not _is_left_behind(name):
+                    raise wrong(file, "It is neither a file nor a folder.", "Remove it from the folder.")
             except OSError as error:
-                if _is_left_behind(str(relative / name)):
-                    continue
-                raise absent(file, error) from error
-            if stat.S_ISREG(status.st_mode):
-                sizes[str(relative / name)] = status.st_size
-            elif not _is_left_behind(str(relative / name)):
-                raise InputError("It is neither a file nor a folder.", where=str(file), do_next="Remove it from the folder.")
+                if not _is_left_behind(name):
+                    raise absent(file, error) from error
     return dict(sorted(sizes.items())), frozenset(folders)
 
 
@@ -214,61 +210,50 @@ def _opened(path: Path, opener: Callable[[], Archive]) -> Iterator[Archive]:
     except _UNREADABLE as error:
         kind = kind_of(beginning(path))
         if kind and kind not in (ZIP, TAR) and isinstance(error, tarfile.ReadError):
-            raise InputError(f"It is {kind.name}, and what is in it is no tar archive.", where=str(path), do_next=kind.do_next) from error
-        what = f"It begins as {kind.name} and cannot be read to its end" if kind else "It is not a readable zip or tar archive"
-        raise InputError(f"{what}.", where=str(path), do_next=_AGAIN if kind else _NO_ARCHIVE) from error
+            raise wrong(path, f"It is {kind.name}, and what is in it is no tar archive.", kind.do_next) from error
+        if kind:
+            raise wrong(path, f"It begins as {kind.name} and cannot be read to its end.", _AGAIN) from error
+        raise wrong(path, "It is not a readable zip or tar archive.", _NO_ARCHIVE) from error
     with archive:
         yield archive
 
 
 def _zip_files(path: Path, archive: zipfile.ZipFile) -> Files:
-    members: dict[str, zipfile.ZipInfo] = {}
-    empty: list[str] = []
-    left: list[str] = []
-    unstated: list[str] = []
-    renamed = False
-    check_zip(archive.infolist(), path)
-    names = _zip_names(archive.infolist())
-    slashes = any(own is None and "/" in name for name, own in names.items())
-    for info in archive.infolist():
-        if not info.is_dir():
-            _readable(info, path)
-        own = names[info.filename]
-        renamed |= own not in (None, info.filename)
-        name = _inside(own or info.filename, path)
-        if own is None:
-            unstated.append(info.filename)
-            if slashes and "\\" in info.filename:  # it is half of a character, as in Shift-JIS, and separates no folders
-                name, renamed = PurePosixPath(info.filename).as_posix(), True
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise _link(path, info.filename)
-        if info.is_dir():
-            empty.append(name)
-        else:
-            _add(members, left, name, info, path)
+    infos = archive.infolist()
+    check_zip(infos, path)
+    names = _zip_names(infos)
+    unstated = tuple(info.filename for info in infos if names[info.filename] is None)
+    # in Shift-JIS a backslash may be half of a character: it separates no folders where "/" does
+    halves = {name for name in unstated if "\\" in name} if any("/" in name for name in unstated) else set[str]()
+    renamed = bool(halves) or any(true_name not in (None, name) for name, true_name in names.items())
+
+    def entries() -> Iterator[Entry]:
+        for info in infos:
+            if not info.is_dir():
+                _check_packing(info, path)
+            name = _inside(names[info.filename] or info.filename, path)
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise _link(path, info.filename)
+            yield PurePosixPath(info.filename).as_posix() if info.filename in halves else name, info, info.is_dir()
+
+    members, folders, left_behind = _members(path, entries())
 
     def head(name: str, size: int) -> bytes:
         with archive.open(members[name]) as member:
             return member.read(min(size, members[name].file_size))  # bounded, so that a false size cannot fill the memory
 
     sizes = {name: info.file_size for name, info in members.items()}
-    folders = _all_folders(empty, members)
-    return Files(path, "zip", sizes, folders, head, tuple(left), renamed, tuple(unstated))
+    return Files(path, "zip", sizes, folders, head, left_behind, renamed, unstated)
 
 
-def _readable(info: zipfile.ZipInfo, path: Path) -> None:
+def _check_packing(info: zipfile.ZipInfo, path: Path) -> None:
     """Raises InputError for a member that needs a password, or uses an unsupported method of compression."""
-    where = f"{path}, in it {info.filename!r}"
+    where = _where(path, info.filename)
     if info.flag_bits & _ENCRYPTED:
-        raise InputError(
-            "The zip is encrypted.", where=where, do_next="Unpack it with its password, and give the folder or a zip without one."
-        )
+        raise wrong(where, "The zip is encrypted.", "Unpack it with its password, and give the folder or a zip without one.")
     if info.compress_type not in _METHODS:
-        raise InputError(
-            f"It is packed by a method (number {info.compress_type}) that is not read.",
-            where=where,
-            do_next="Unpack it, and give the folder or a zip packed by deflate, the usual method.",
-        )
+        method = f"It is packed by a method (number {info.compress_type}) that is not read."
+        raise wrong(where, method, "Unpack it, and give the folder or a zip packed by deflate, the usual method.")
 
 
 def _zip_names(members: list[zipfile.ZipInfo]) -> dict[str, str | None]:
@@ -298,23 +283,22 @@ def _stated_name(info: zipfile.ZipInfo) -> str | None:
 
 
 def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:
-    members: dict[str, tarfile.TarInfo] = {}
-    empty: list[str] = []
-    left: list[str] = []
-    packed, unpacked = path.stat().st_size, 0
-    try:
+    packed = path.stat().st_size
+
+    def entries() -> Iterator[Entry]:
+        unpacked = 0
         for info in archive:
             unpacked += info.size
-            check_expansion(packed, unpacked, f"{path}, in it {info.name!r}")
+            check_expansion(packed, unpacked, _where(path, info.name))
             name = _inside(info.name, path)
-            if info.isdir():
-                empty.append(name)
-            elif info.isreg():
-                _add(members, left, name, info, path)
-            else:
+            if not (info.isdir() or info.isreg()):
                 raise _link(path, info.name)
+            yield name, info, info.isdir()
+
+    try:
+        members, folders, left_behind = _members(path, entries())
     except _UNREADABLE as error:
-        raise InputError(f"It is not a whole archive: {error}.", where=str(path), do_next=_AGAIN) from error
+        raise wrong(path, f"It is not a whole archive: {error}.", _AGAIN) from error
     stream.most = MAX_MEMBER
 
     def head(name: str, size: int) -> bytes:
@@ -323,45 +307,45 @@ def _tar_files(path: Path, archive: tarfile.TarFile, stream: _Bounded) -> Files:
             raise _link(path, members[name].name)
         return member.read(size)
 
-    sizes = {name: info.size for name, info in members.items()}
-    return Files(path, "tar", sizes, _all_folders(empty, members), head, tuple(left))
+    return Files(path, "tar", {name: info.size for name, info in members.items()}, folders, head, left_behind)
+
+
+def _where(path: Path, name: str) -> str:
+    return f"{path}, in it {name!r}"
 
 
 def _inside(name: str, path: Path) -> str:
     """The member's name with "/" between its parts. Raises InputError if it is absolute or climbs by "..", in Windows' spelling too."""
     parsed = PureWindowsPath(name)
     if parsed.anchor or ".." in parsed.parts:
-        raise InputError(
-            f"The archive holds a path that leads out of it: {name!r}.",
-            where=str(path),
-            do_next="Do not trust this archive; get it from its publisher.",
+        raise wrong(
+            path, f"The archive holds a path that leads out of it: {name!r}.", "Do not trust this archive; get it from its publisher."
         )
     return parsed.as_posix()
 
 
 def _link(path: Path, name: str) -> InputError:
-    return InputError(
-        f"The archive holds a link or a special file: {name!r}.",
-        where=str(path),
-        do_next="Pack the files themselves (tar: with --dereference).",
-    )
+    return wrong(path, f"The archive holds a link or a special file: {name!r}.", "Pack the files themselves (tar: with --dereference).")
 
 
-def _add(members: dict[str, Info], left: list[str], name: str, info: Info, path: Path) -> None:
-    if name in members:
-        raise InputError(f"The archive holds {name!r} twice.", where=str(path), do_next="Pack it again with each file once.")
-    if any(_hidden(part) for part in name.split("/")):
-        return
-    if _is_left_behind(name):
-        left.append(name)
-    else:
-        members[name] = info
-
-
-def _all_folders(empty: Iterable[str], names: Iterable[str]) -> frozenset[str]:
-    parents = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    visible = {name for name in empty if not any(_hidden(part) for part in name.split("/")) and not _is_left_behind(name)}
-    return frozenset((parents | visible) - {"."})
+def _members(path: Path, entries: Iterable[Entry]) -> tuple[dict[str, Any], frozenset[str], tuple[str, ...]]:
+    """The files of an archive by name, its folders, and the files that systems left behind in it. Hidden ones are left out."""
+    members: dict[str, Any] = {}
+    folders: set[str] = set()
+    left_behind: list[str] = []
+    for name, info, is_folder in entries:
+        if name in members and not is_folder:
+            raise wrong(path, f"The archive holds {name!r} twice.", "Pack it again with each file once.")
+        if any(_hidden(part) for part in name.split("/")):
+            continue
+        if _is_left_behind(name):
+            left_behind += [] if is_folder else [name]
+        elif is_folder:
+            folders.add(name)
+        else:
+            members[name] = info
+    folders.update(str(parent) for name in members for parent in PurePosixPath(name).parents)
+    return members, frozenset(folders - {"."}), tuple(left_behind)
 
 
 def _hidden(part: str) -> bool:

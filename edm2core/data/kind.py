@@ -1,4 +1,4 @@
-"""Recognises a file by its first bytes, so that an error can name what was brought by mistake. Nothing is unpacked."""
+"""Recognises a file by its first bytes, so that an error can name what was brought by mistake; and the errors about a file."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 from edm2core.errors import InputError
 
-BEGINNING = 512  # bytes that are looked at
+BEGINNING = 512  # bytes from which a kind is recognised
 
 
 class Kind(NamedTuple):
-    """What a file is, after "It is …", and what to do where another was expected."""
+    """What a file is, to follow "It is", and what to do where another kind was expected."""
 
     name: str
     do_next: str
 
 
-_AGAIN = "Get the file again: a copy or a download broke off."
+AGAIN = "Get the file again: a copy or a download broke off."
 _UNPACK = "Unpack it, and give what was in it."
-EMPTY = Kind("an empty file, of zero bytes", _AGAIN)
+EMPTY = Kind("an empty file, of zero bytes", AGAIN)
 _LFS = Kind("a Git LFS pointer, not the file that it stands for", "Run `git lfs pull` where it was cloned, or download the file itself.")
 _ANNEX = Kind("a git-annex pointer, not the file that it stands for", "Run `git annex get` where it was cloned.")
 PAGE = Kind("a web page, not the file itself", "Open it in a browser: it may ask to log in, or hold the address of the file itself.")
@@ -60,9 +60,8 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<meta", b"<title")
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"heim", b"heis", b"hevc")
 
-
 INSTEAD = (EMPTY, _LFS, _ANNEX, PAGE, _ANSWER, _JSON)
-"""What lies where a download or checkout failed: never what the user meant."""
+"""Stand-ins that a failed download or checkout leaves in place of the file that the user meant."""
 
 
 def kind_of(start: bytes) -> Kind | None:
@@ -85,8 +84,13 @@ def kind_of(start: bytes) -> Kind | None:
     if text[:1] in (b"{", b"["):
         return _JSON
     if not start.strip(b"\0"):
-        return Kind("nothing but zero bytes, as a broken copy leaves", _AGAIN)
+        return Kind("nothing but zero bytes, as a broken copy leaves", AGAIN)
     return None
+
+
+def wrong(where: Path | str, what: str, do_next: str) -> InputError:
+    """The error for a file that cannot be used: `what` is one sentence about it."""
+    return InputError(what, where=str(where), do_next=do_next)
 
 
 def beginning(path: Path) -> bytes:
@@ -102,10 +106,8 @@ def beginning(path: Path) -> bytes:
 def unexpected(path: Path, expected: str, do_next: str) -> InputError:
     """The error for a file that is not `expected` ("an .npz"): it says what the file is, where that is recognised."""
     if kind := kind_of(beginning(path)):
-        what, do_next = f"It is {kind.name}, and {expected} was expected.", f"{kind.do_next} {do_next}"
-    else:
-        what = f"It is not {expected}."
-    return InputError(what, where=str(path), do_next=do_next)
+        return wrong(path, f"It is {kind.name}, and {expected} was expected.", f"{kind.do_next} {do_next}")
+    return wrong(path, f"It is not {expected}.", do_next)
 
 
 def regular(path: Path) -> None:
@@ -115,25 +117,16 @@ def regular(path: Path) -> None:
     except OSError as error:
         raise absent(path, error) from error
     if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is {_special(mode)}, not a file.", where=str(path), do_next="Give the path of a file on disk.")
+        pipe = "a pipe (FIFO), which can be read only once"
+        special = "a folder" if stat.S_ISDIR(mode) else pipe if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise wrong(path, f"{path} is {special}, not a file.", "Give the path of a file on disk.")
 
 
 def absent(path: Path, error: OSError) -> InputError:
     """The error for a path that cannot be opened; it names a link whose target is missing."""
     if path.is_symlink():
-        return InputError(
-            f"It is a link to {os.readlink(path)!r}, which cannot be reached: {error.strerror}.",
-            where=str(path),
-            do_next="Correct or remove the link, or bring its target back.",
-        )
+        broken = f"It is a link to {os.readlink(path)!r}, which cannot be reached: {error.strerror}."
+        return wrong(path, broken, "Correct or remove the link, or bring its target back.")
     if isinstance(error, FileNotFoundError):
-        return InputError(f"There is no file {path}.", where=str(path), do_next="Check the path.")
-    return InputError(f"{path} cannot be read: {error.strerror}.", where=str(path), do_next="Check the path and its permissions.")
-
-
-def _special(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    if stat.S_ISFIFO(mode):
-        return "a pipe (FIFO), which can be read only once"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+        return wrong(path, f"There is no file {path}.", "Check the path.")
+    return wrong(path, f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.")

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from edm2core.data.files import open_files
 from edm2core.data.folders import is_image
+from edm2core.data.headers import ArrayHeader, array_headers, load_array
 from edm2core.data.images import image_blocks
-from edm2core.data.kind import beginning, unexpected
-from edm2core.data.npz import Header, headers, load_array
-from edm2core.errors import InputError
+from edm2core.data.kind import beginning, unexpected, wrong
+from edm2core.data.split import blocks_of
 
-AT_ONCE = 2000
+AT_ONCE = 2000  # images of an array in a block
 ADVICE = (
     "Give a .npy or .npz with one array uint8 [n, height, width, channels] or [n, channels, height, width], "
     "or a folder or zip of image files."
@@ -29,11 +29,11 @@ def loose_images(path: Path, shape: tuple[int, int, int]) -> tuple[int, Iterator
     """
     if path.suffix in (".npy", ".npz"):
         array = _array(path, shape)
-        return len(array), (np.ascontiguousarray(array[begin : begin + AT_ONCE]) for begin in range(0, len(array), AT_ONCE))
+        return len(array), map(np.ascontiguousarray, blocks_of(array, AT_ONCE))
     with open_files(path) as files:
         names = sorted(filter(is_image, files.sizes))
     if not names:
-        raise InputError("There are no images in it.", where=str(path), do_next=ADVICE)
+        raise wrong(path, "There are no images in it.", ADVICE)
     return len(names), _decoded(path, names, shape)
 
 
@@ -47,14 +47,14 @@ def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     expected = f"and the data are uint8 images of shape {list(shape)}."
     if path.suffix == ".npy":
         array = _mapped(path)
-        header = Header(array.shape, array.dtype)
+        header = ArrayHeader(array.shape, array.dtype)
     else:
-        images = {name: header for name, header in headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
+        images = {name: header for name, header in array_headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
         if len(images) != 1:
-            raise InputError(f"It holds {len(images) or 'no'} arrays of four dimensions, {expected}", where=str(path), do_next=ADVICE)
+            raise wrong(path, f"It holds {len(images) or 'no'} arrays of four dimensions, {expected}", ADVICE)
         ((name, header),) = images.items()
     if header.dtype != np.uint8 or header.shape[1:] not in (shape, (*shape[1:], shape[0])):
-        raise InputError(f"It holds {header.dtype} {list(header.shape)}, {expected}", where=str(path), do_next=ADVICE)
+        raise wrong(path, f"It holds {header.dtype} {list(header.shape)}, {expected}", ADVICE)
     if path.suffix == ".npz":
         array = load_array(path, name, ADVICE)
     return array if array.shape[1:] == shape else array.transpose(0, 3, 1, 2)
@@ -67,4 +67,4 @@ def _mapped(path: Path) -> NDArray[np.uint8]:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"It cannot be read as an array: {error}.", where=str(path), do_next=ADVICE) from error
+        raise wrong(path, f"It cannot be read as an array: {error}.", ADVICE) from error

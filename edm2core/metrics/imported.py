@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.data.npz import headers, load_array
+from edm2core.data.headers import array_headers, load_array
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import Statistics
 
@@ -29,7 +29,7 @@ def read_npz(path: Path, n: int, dimensions: int) -> Statistics:
 
 def arrays_of(path: Path, dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """mu and sigma, before the slow check of sigma. Raises InputError where they are missing, not finite or of other dimensions."""
-    held = headers(path, ADVICE)
+    held = array_headers(path, ADVICE)
     if missing := [name for name in ("mu", "sigma") if name not in held]:
         raise InputError(f"These are no statistics: there is no {' and no '.join(missing)}.", where=str(path), do_next=ADVICE)
     shapes = [held[name].shape for name in ("mu", "sigma")]

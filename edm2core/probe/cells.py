@@ -13,10 +13,9 @@ from edm2core.config.settings import ProbeSettings
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import autocast
 from edm2core.diffusion.sampler import probe_sigma
-from edm2core.errors import InputError
 from edm2core.keyed_random import seed_of
 
-Named = tuple[int | str, ...]
+Name = tuple[int | str, ...]
 
 
 class Cell(NamedTuple):
@@ -31,19 +30,15 @@ class Cell(NamedTuple):
 
 
 PIXELS = Cell(0, "pixels")
-Features = Callable[[Tensor, Named], dict[Cell, Tensor]]
-"""Images at the network's scale [n, C, H, W], and the name of the noise they get, to float32 [n, width] of every cell."""
+Features = Callable[[Tensor, Name], dict[Cell, Tensor]]
+"""(images [n, C, H, W] at the network's scale, name of the noise that is added to them) → float32 [n, width] of every cell."""
+FeaturesOf = Callable[[Sequence[Cell]], Features]
+"""How the features of some cells are computed."""
 
 
 def cells_of(settings: ProbeSettings, block_names: Sequence[str]) -> list[Cell]:
-    """The cells that the settings name, in the order of t and of the blocks; raises InputError for a block that does not exist."""
-    blocks = list(block_names) if settings.blocks == ("all",) else list(settings.blocks)
-    if unknown := [block for block in blocks if block not in block_names]:
-        raise InputError(
-            f"The network has no block {', '.join(unknown)}.",
-            where="probe.blocks",
-            do_next=f"Choose among {', '.join(block_names)}, or all.",
-        )
+    """The cells that the settings name, in the order of t and of the blocks; `block_names` are those that `all` stands for."""
+    blocks = block_names if settings.blocks == ("all",) else settings.blocks
     return list(dict.fromkeys(Cell(t, block) for t in settings.t for block in blocks))
 
 
@@ -57,7 +52,7 @@ def denoiser_features(denoiser: Denoiser, cells: Sequence[Cell], precision: Prec
         blocks.setdefault(t, []).append(block)
 
     @torch.inference_mode()
-    def features(images: Tensor, name: Named) -> dict[Cell, Tensor]:
+    def features(images: Tensor, name: Name) -> dict[Cell, Tensor]:
         by_cell: dict[Cell, Tensor] = {}
         for t, wanted in blocks.items():
             sigma = probe_sigma(t)
@@ -70,11 +65,11 @@ def denoiser_features(denoiser: Denoiser, cells: Sequence[Cell], precision: Prec
     return features
 
 
-def pixel_features(images: Tensor, name: Named) -> dict[Cell, Tensor]:
+def pixel_features(images: Tensor, name: Name) -> dict[Cell, Tensor]:
     """The images themselves, without noise: the baseline of a linear classifier on raw pixels."""
     return {PIXELS: images.flatten(1)}
 
 
 def generator(device: torch.device, *name: int | str) -> torch.Generator:
-    """Random numbers of the probe that follow from their name alone."""
+    """A generator of random numbers that is seeded by its name alone."""
     return torch.Generator(device).manual_seed(seed_of("probe", *name))

@@ -1,12 +1,13 @@
-"""Where a probe's features come from: from the network anew in every epoch, or computed once and read from disk."""
+"""Sources of a probe's features: the network computes them anew in every epoch, or once and they are read from disk."""
 
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,16 +17,16 @@ from torch import Tensor
 from edm2core.config.settings import ProbeSettings
 from edm2core.data.scale import Affine
 from edm2core.errors import EdmError
-from edm2core.probe.cells import Cell, Features, generator
+from edm2core.probe.cells import Cell, FeaturesOf, generator
 
-BLOCK = 256  # images looked at together where nothing else says how many; the noise they get depends on it
+BLOCK = 256  # images whose cached features are computed together; their noise depends on it
 PART_BYTES = 2**29  # of cached features in memory at once
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Batch = tuple[list[Tensor], Tensor]
 """Features [cells, n, width] of each group of cells, float32, and the labels [n]."""
-Tell = Callable[[int, int], None]
-"""Gets how much is done, and how much there is in all."""
+Progress = Callable[[int, int], None]
+"""Is told how many images are done, and how many there are in all."""
 
 
 @dataclass(frozen=True)
@@ -60,38 +61,38 @@ class Data:
         return scaled
 
 
-class Source(Protocol):
-    """Features of cells, in groups of one width whose heads are trained as one."""
+class Source(ABC):
+    """Features of cells, in groups of one width whose heads are trained as one. `widths` says how many features each cell has."""
 
-    @property
-    def widths(self) -> Mapping[Cell, int]:
-        """How many features each cell has."""
-        ...
+    def __init__(self, features: FeaturesOf, cells: Sequence[Cell], settings: ProbeSettings, data: Data) -> None:
+        self.features, self.settings, self.data = features, settings, data
+        first_image = data.at_network_scale(data.train.images[:1])
+        self.widths = {cell: rows.shape[1] for cell, rows in features(cells)(first_image, ("widths",)).items()}
 
     def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
-        """The cells, cut into those to be looked at in one go."""
-        ...
+        """The cells, cut into those whose heads are trained in one go."""
+        return [list(cells)]
 
+    @abstractmethod
     def batches(self, cells: Sequence[Cell], index: Tensor, seed: int, epoch: int, size: int) -> Iterator[Batch]:
         """One epoch over the training images that `index` names, in an order of its own."""
-        ...
 
+    @abstractmethod
     def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
         """The images that `index` names, in its order, as they are: neither mirrored nor cropped."""
-        ...
 
 
 def grouped(widths: Mapping[Cell, int], cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells by the width of their features, in the order in which widths and cells come first."""
+    """The cells by the width of their features. Widths are in the order of their first cells."""
     groups: dict[int, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(widths[cell], []).append(cell)
     return list(groups.values())
 
 
-def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirrors the images [n, C, H, W] that `which`, bool [n], names."""
-    return torch.where(which[:, None, None, None], images.flip(3), images)
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """The images [n, C, H, W], of which those that `mirrored`, bool [n], names are mirrored left to right."""
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def crop(images: Tensor, padding: int, black: float, draws: torch.Generator) -> Tensor:
@@ -100,24 +101,16 @@ def crop(images: Tensor, padding: int, black: float, draws: torch.Generator) -> 
     top, left = torch.randint(0, 2 * padding + 1, (2, n), generator=draws, device=images.device)
     padded = F.pad(images, (padding,) * 4, value=black)
     rows, columns = (begin[:, None] + torch.arange(side, device=images.device) for begin, side in ((top, height), (left, width)))
-    one = torch.arange(n, device=images.device)[:, None, None]
-    return padded[one, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    numbers = torch.arange(n, device=images.device)[:, None, None]
+    return padded[numbers, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-class Fresh:
+class Fresh(Source):
     """The published way: every image with new noise, flip and crop each time it is seen. All follow from (seed, epoch, step)."""
-
-    def __init__(self, features: Callable[[Sequence[Cell]], Features], cells: Sequence[Cell], settings: ProbeSettings, data: Data) -> None:
-        self.features, self.settings, self.data = features, settings, data
-        self.widths: Mapping[Cell, int] = widths_of(features(cells), data)
-
-    def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
-        return [list(cells)]
 
     def batches(self, cells: Sequence[Cell], index: Tensor, seed: int, epoch: int, size: int) -> Iterator[Batch]:
         settings, train, features = self.settings, self.data.train, self.features(cells)
-        index = index[order(len(index), seed, epoch).to(index.device)]
-        for step, chosen in enumerate(torch.split(index, size)):
+        for step, chosen in enumerate(torch.split(shuffled(index, seed, epoch), size)):
             name = (seed, epoch, step)
             images = self.data.at_network_scale(train.images[chosen])
             if settings.flip:
@@ -137,7 +130,7 @@ class Fresh:
         return [torch.stack([by_cell[cell] for cell in group]) for group in grouped(self.widths, cells)]
 
 
-class Cached:
+class Cached(Source):
     """Features of `cached_draws` looks at every training image and of one at every test image, in half precision on disk.
 
     The first look is at the images as they are; every second one is mirrored where there are flips, all but the first are cropped where
@@ -146,20 +139,19 @@ class Cached:
 
     def __init__(
         self,
-        features: Callable[[Sequence[Cell]], Features],
+        features: FeaturesOf,
         cells: Sequence[Cell],
         settings: ProbeSettings,
         data: Data,
         folder: Path,
-        tell: Tell | None = None,
+        progress: Progress = lambda done, total: None,
     ) -> None:
-        self.settings, self.data, self.folder = settings, data, folder
+        super().__init__(features, cells, settings, data)
+        self.folder = folder
         self.looks = {"train": settings.cached_draws, "test": 1}
-        self._features = features(cells)
-        self.widths: Mapping[Cell, int] = widths_of(self._features, data)
         self._loaded: tuple[tuple[list[Cell], Split], list[Tensor]] | None = None
         self._check_space()
-        self._compute(tell or (lambda done, total: None))
+        self._compute(cells, progress)
 
     def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         rows = self.looks["train"] * len(self.data.train)
@@ -174,8 +166,7 @@ class Cached:
         device, total, looks = self.data.device, len(self.data.train), self.looks["train"]
         loaded = self._load(cells, "train")
         first = torch.randint(0, looks, (total,), generator=generator(torch.device("cpu"), seed, "first look")).to(device)
-        index = index[order(len(index), seed, epoch).to(index.device)]
-        for chosen in torch.split(index, size):
+        for chosen in torch.split(shuffled(index, seed, epoch), size):
             rows = (first[chosen] + epoch) % looks * total + chosen
             yield [group[:, rows].float() for group in loaded], self.data.train.labels[chosen]
 
@@ -187,7 +178,12 @@ class Cached:
     @property
     def bytes(self) -> int:
         """What the features take on disk."""
-        return sum(2 * self.looks[split] * len(self.data.split(split)) * sum(self.widths.values()) for split in SPLITS)
+        return 2 * self._total * sum(self.widths.values())
+
+    @property
+    def _total(self) -> int:
+        """How many looks at images there are."""
+        return sum(self.looks[split] * len(self.data.split(split)) for split in SPLITS)
 
     def _check_space(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -200,18 +196,17 @@ class Cached:
                 permanent=False,
             )
 
-    def _compute(self, tell: Tell) -> None:
-        total = sum(self.looks[split] * len(self.data.split(split)) for split in SPLITS)
-        done = 0
+    def _compute(self, cells: Sequence[Cell], progress: Progress) -> None:
+        features, done = self.features(cells), 0
         for split in SPLITS:
             images = self.data.split(split).images
             for draw in range(self.looks[split]):
                 for begin in range(0, len(images), BLOCK):
                     seen = self._seen(images[begin : begin + BLOCK], split, draw, begin)
-                    for cell, rows in self._features(seen, (self.settings.seeds[0], split, "look", draw, begin)).items():
+                    for cell, rows in features(seen, (self.settings.seeds[0], split, "look", draw, begin)).items():
                         self._append(cell, split, rows)
                     done += len(seen)
-                    tell(done, total)
+                    progress(done, self._total)
 
     def _seen(self, images: Tensor, split: Split, draw: int, begin: int) -> Tensor:
         seen = self.data.at_network_scale(images)
@@ -253,11 +248,7 @@ class Cached:
         return loaded
 
 
-def widths_of(features: Features, data: Data) -> dict[Cell, int]:
-    """How many features each cell has."""
-    return {cell: x.shape[1] for cell, x in features(data.at_network_scale(data.train.images[:1]), ("widths",)).items()}
-
-
-def order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch's images, int64 [count]."""
-    return torch.randperm(count, generator=generator(torch.device("cpu"), seed, epoch, "order"))
+def shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
+    """The images that `index`, int64 [n], names, in the order of an epoch."""
+    order = torch.randperm(len(index), generator=generator(torch.device("cpu"), seed, epoch, "order"))
+    return index[order.to(index.device)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edm2core.data.torch_headers import EXPECTED, announces, check_torch
+from edm2core.data.headers import TORCH_FILE, announces, check_torch
 from edm2core.errors import InputError
 
 _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError, MemoryError)
@@ -22,7 +22,7 @@ def load_torch(path: Path) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*_DAMAGED, pickle.UnpicklingError) as error:
-        raise InputError(f"It cannot be read as {EXPECTED}: {_reason(error)}.", where=str(path), do_next="Get the file again.") from error
+        raise InputError(f"It cannot be read as {TORCH_FILE}: {_reason(error)}.", where=str(path), do_next="Get the file again.") from error
     for tensor in _tensors(content):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise InputError(

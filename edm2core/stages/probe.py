@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,28 +20,18 @@ from edm2core.data.prepared import Prepared
 from edm2core.data.split import ClassCount, enough_to_probe
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
-from edm2core.probe import (
-    PIXELS,
-    Cached,
-    Cell,
-    Data,
-    Features,
-    Fresh,
-    Heads,
-    Labelled,
-    Source,
-    Split,
+from edm2core.probe.cells import PIXELS, Cell, FeaturesOf, cells_of, denoiser_features, pixel_features
+from edm2core.probe.features import Cached, Data, Fresh, Labelled, Source, Split
+from edm2core.probe.heads import Heads
+from edm2core.probe.scores import (
     accuracy,
-    cells_of,
     choose,
     confusion,
-    denoiser_features,
     few_of_each,
     hits,
     mean_and_deviation,
     nearest,
     percent,
-    pixel_features,
     standard_error,
     stratified_split,
 )
@@ -51,7 +41,6 @@ from edm2core.worker.workspace import Workspace
 
 SAVE_EVERY_S = 20.0
 TOP, TOP_CLASSES = 5, 20  # the five likeliest classes count too where there are so many
-Features_ = Callable[[Sequence[Cell]], Features]
 
 
 def run(work: Workspace) -> None:
@@ -192,7 +181,7 @@ def _place(cell: Cell) -> dict[str, Any]:
 class _Study:
     """Trains heads on features of one network and one data set, saying how far it is and keeping what a crash would lose."""
 
-    def __init__(self, work: Workspace, settings: ProbeSettings, data: Data, features: Features_, cells: list[Cell]) -> None:
+    def __init__(self, work: Workspace, settings: ProbeSettings, data: Data, features: FeaturesOf, cells: list[Cell]) -> None:
         self.work, self.settings, self.data, self.features = work, settings, data, features
         self.everything, self.all_tests = (torch.arange(len(part), device=data.device) for part in (data.train, data.test))
         self.splits: tuple[tuple[Split, Tensor], ...] = (("train", self.everything), ("test", self.all_tests))
@@ -259,7 +248,7 @@ def check(data: Prepared, settings: ProbeSettings, where: str) -> None:
     enough_to_probe([ClassCount(*own) for own in zip(data.classes, *splits, strict=True)], settings.holds_out, where)
 
 
-def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[Features_, list[Cell]]:
+def _features(work: Workspace, settings: ProbeSettings, device: torch.device) -> tuple[FeaturesOf, list[Cell]]:
     if "snapshot" not in work.inputs:
         return lambda _: pixel_features, [PIXELS]
     denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)

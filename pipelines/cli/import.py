@@ -8,8 +8,8 @@ import click
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import StartSettings
+from edm2core.data.headers import check_torch
 from edm2core.data.source import digest_of
-from edm2core.data.torch_headers import check_torch
 from edm2core.errors import InputError
 from edm2core.plan.tasks import start_task
 from edm2core.store import open_store

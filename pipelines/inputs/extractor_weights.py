@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from edm2core.addresses import is_url, shown
+from edm2core.data.headers import check_torch, opcodes
 from edm2core.data.source import digest_of
-from edm2core.data.torch_headers import check_torch, opcodes
 from edm2core.errors import InputError
 from edm2core.registry import WEIGHT_FILES
 

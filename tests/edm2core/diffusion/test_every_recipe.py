@@ -13,7 +13,9 @@ from edm2core.data.scale import Affine
 from edm2core.diffusion.trainer import Trainer
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.plan import plan
-from edm2core.probe import Data, Fresh, Heads, Labelled, cells_of, denoiser_features
+from edm2core.probe.cells import cells_of, denoiser_features
+from edm2core.probe.features import Data, Fresh, Labelled
+from edm2core.probe.heads import Heads
 from edm2core.snapshots import files as snapshot
 from edm2core.stages.sample import draw_images
 

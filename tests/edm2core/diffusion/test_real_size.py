@@ -10,7 +10,9 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.trainer import Trainer
-from edm2core.probe import Data, Fresh, Heads, Labelled, cells_of, denoiser_features
+from edm2core.probe.cells import cells_of, denoiser_features
+from edm2core.probe.features import Data, Fresh, Labelled
+from edm2core.probe.heads import Heads
 from edm2core.stages.sample import draw_images
 
 

@@ -11,9 +11,9 @@ from torchvision.transforms import RandomCrop
 
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import EdmError
-from edm2core.probe import PIXELS, Cell, Features, Labelled, denoiser_features, pixel_features
 from edm2core.probe import features as sources
-from edm2core.probe.features import crop
+from edm2core.probe.cells import PIXELS, Cell, Features, denoiser_features, pixel_features
+from edm2core.probe.features import Labelled, crop
 from tests.probe_study import Study, blobs, only_pixels
 
 CELLS = [Cell(4, "out_1"), Cell(4, "out_2"), Cell(5, "out_2"), Cell(5, "out_5")]

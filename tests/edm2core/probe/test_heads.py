@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.errors import EdmError
-from edm2core.probe import PIXELS, Cell, Features, accuracy, denoiser_features
+from edm2core.probe.cells import PIXELS, Cell, Features, denoiser_features
+from edm2core.probe.scores import accuracy
 from tests.probe_study import Study, blobs
 
 CELLS = [Cell(3, "out_1"), Cell(4, "out_2"), Cell(4, "out_5")]

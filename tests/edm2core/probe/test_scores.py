@@ -5,17 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edm2core.probe import (
-    Cell,
-    accuracy,
-    choose,
-    confusion,
-    few_of_each,
-    mean_and_deviation,
-    nearest,
-    standard_error,
-    stratified_split,
-)
+from edm2core.probe.cells import Cell
+from edm2core.probe.scores import accuracy, choose, confusion, few_of_each, mean_and_deviation, nearest, standard_error, stratified_split
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,7 +13,10 @@ from edm2core.data.prepared import Prepared
 from edm2core.data.scale import Affine
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Ref
-from edm2core.probe import Cell, Data, Heads, features
+from edm2core.probe import features
+from edm2core.probe.cells import Cell
+from edm2core.probe.features import Data
+from edm2core.probe.heads import Heads
 from edm2core.stages import probe
 
 
@@ -181,9 +184,9 @@ def test_a_probe_that_was_killed_goes_on_where_it_was_and_ends_the_same(
 
 
 def test_an_unknown_block_names_those_there_are(bench: Any, digits: Ref, network: Ref) -> None:
-    with pytest.raises(InputError, match="no block out_6") as caught:
+    with pytest.raises(InputError, match="no block named out_6") as caught:
         bench.run(probe.run, "probe", settings(blocks=("out_6",)), {"snapshot": network, "data": digits})
-    assert "out_1, out_2, out_3, out_4, out_5" in caught.value.do_next
+    assert "out_1 … out_5" in caught.value.do_next
 
 
 def test_data_without_test_images_are_refused(bench: Any, tmp_path: Any) -> None:
