@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from waiting import wait_until
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -115,12 +117,8 @@ def descendants(pid: int) -> set[int]:
 
 
 def wait_until_gone(pids: set[int]) -> None:
-    """Children die with the command; raises TimeoutError if they do not."""
-    deadline = time.monotonic() + 30
-    while any(alive(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"still running: {[pid for pid in pids if alive(pid)]}")
-        time.sleep(0.05)
+    """Children die with the command; raises AssertionError if they do not."""
+    wait_until(lambda: not any(map(alive, pids)), 30, failing=lambda: f"still running: {[pid for pid in pids if alive(pid)]}")
 
 
 def alive(pid: int) -> bool:

@@ -15,6 +15,7 @@ from edm2core.store import open_store
 from edm2core.store.results import load
 from tests.cluster.lab import EPOCHS, Lab, Undisturbed, difference, kubectl
 from tests.edm2core.store.proxy import Proxy
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -62,8 +63,7 @@ def test_the_store_may_be_away_for_half_a_minute_in_an_upload(lab: Lab, undistur
     follower = lab.follow(training, through(profile, proxy))
     follower.wait_for_step(46)
     proxy.fault(stop, "PUT", "/state-")
-    while not proxy.happened:
-        time.sleep(0.1)
+    wait_until(lambda: proxy.happened, 120)
     time.sleep(30)
     kubectl(*scale, "--replicas=1")
     assert difference(follower.store, follower.done(), *undisturbed, tmp_path) < 1e-3
