@@ -56,9 +56,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SIDES])
-def test_a_side_runs_and_reports_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_runs_twice_and_all_it_reports_are_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr("edm2core.diffusion.unet.dropout", unet.dropout)  # one side puts torch's in its place
     work: Work = SIDES[name]()
     for _ in range(2):
-        assert all(isinstance(value, int | float) for value in (work() or {}).values())
+        numbers = work()
+        assert numbers is None or {type(value) for value in numbers.values()} in ({int}, {float}, {int, float})

@@ -189,7 +189,7 @@ def test_a_truncated_pickle_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_remains_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="not a batch of the published form"):
         prepared(tmp_path, cifar10(test_batch=b"rubbish"))
     assert sorted(os.listdir(tmp_path)) == ["cifar.tar.gz"]
 
@@ -242,7 +242,7 @@ def test_an_archive_that_was_packed_again_is_read(tmp_path: Path, protocol: int,
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_a_label_of_a_wrong_type_is_not_said_to_run_code(tmp_path: Path, protocol: int, harmless: object) -> None:
     batch = {"data": TODAY, "labels": [harmless, 1] if not isinstance(harmless, np.ndarray) else harmless}
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="not a batch of the published form") as caught:
         prepared(tmp_path, again(protocol, batch, {"label_names": NAMES}))
     assert "run code" not in str(caught.value)
 

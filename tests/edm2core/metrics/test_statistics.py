@@ -124,5 +124,5 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
     with_features = read_reference(tmp_path, with_features=True)
     np.testing.assert_array_equal(with_features.features, x)
     (tmp_path / "reference.safetensors").write_bytes(b"\0" * 40)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="These are no reference statistics"):
         read_reference(tmp_path)

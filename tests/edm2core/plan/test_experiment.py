@@ -278,7 +278,7 @@ def test_one_fault_is_told_once(tmp_path: Path, change: str) -> None:
 
 
 def test_a_long_wrong_value_is_cut(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="must be up to 63 letters") as caught:
         load_experiment(write(tmp_path, GOOD.replace("demo", "x" * 5000)))
     assert len(caught.value.what) < 300
 

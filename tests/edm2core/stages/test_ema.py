@@ -155,7 +155,7 @@ def test_a_damaged_average_is_not_mixed(run: Run, copy: Store) -> None:
     data[-1] ^= 1
     file.unlink()
     file.write_bytes(data)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="damaged"):
         _work(task_of(run, 0.06), copy, ema.run)
 
 

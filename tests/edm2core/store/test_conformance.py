@@ -132,7 +132,7 @@ def test_bytes_that_change_after_they_were_verified_are_noticed(store: Store, tm
     record = record_of(b"12345678")
     store.fetch("a/b", tmp_path, record)
     store.write("a/b", b"12345679")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="damaged"):
         store.fetch("a/b", tmp_path / "other", record)
 
 
@@ -181,7 +181,7 @@ def test_a_path_that_could_lead_out_is_refused(store: Store, tmp_path: Path, pat
         lambda: store.stat(path),
         lambda: store.delete(path),
     ):
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match="not the path of anything in a store"):
             attempt()
     if path and not (path.endswith("/") and len(path) == 2):
         with pytest.raises(StoreError):
@@ -214,5 +214,5 @@ def test_folders_are_named_without_what_is_in_them(store: Store) -> None:
         store.write(path, b"x")
     assert store.folders("runs/") == ("a", "b")
     assert store.folders("") == ("results", "runs")
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="not the path of anything in a store"):
         store.folders("../")

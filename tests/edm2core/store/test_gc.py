@@ -381,7 +381,7 @@ def test_every_flipped_bit_of_a_plan_is_refused_or_changes_nothing(aged: Aged, t
                 read_plan(aged, "kept")
     for length in range(0, len(whole), 7):
         (aged.root / "runs/kept/plan.json").write_bytes(whole[:length])
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityError, match="plan of kept cannot be read"):
             plan_gc(aged, days=0)
 
 

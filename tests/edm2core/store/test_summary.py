@@ -164,7 +164,7 @@ def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Summary.load(store, run.id) == summary
     for damaged in (b"", b"[]", b'{"id": "one"}', summary.dumps()[:-9], summary.dumps().replace(b"digits", b"digitt")):
         store.write(path, damaged)
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityError, match="The record is damaged"):
             Summary.load(store, run.id)
 
 
