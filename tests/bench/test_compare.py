@@ -12,25 +12,15 @@ from pathlib import Path
 import pytest
 
 from bench.compare import Side, in_turn
-from bench.worker import Work
 from tests.waiting import wait_until
 
 PATIENCE_S = 120.0
 
 
-def dying() -> Work:
-    """A side that dies as one that the kernel ends for its memory."""
-
-    def work() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    return work
-
-
 def test_a_side_that_is_killed_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path.cwd())]))
-    with pytest.raises(RuntimeError, match=r"test_compare:dying .* was killed, most likely since the machine ran out of memory"):
-        in_turn({"dying": Side("test_compare:dying")}, 1)
+    with pytest.raises(RuntimeError, match=r"dying:dying .* was killed, most likely since the machine ran out of memory"):
+        in_turn({"dying": Side("dying:dying")}, 1)
 
 
 def below(process: int) -> set[int]:
@@ -44,6 +34,7 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_row_that_is_given_up_leaves_no_process_and_no_file(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "bench", "processes", "--repeats", "1000", "--batch", "2", "--threads", "1"]

@@ -46,16 +46,14 @@ SIDES = {
 }
 
 
-SLOW = ("plain metrics", "product metrics", "product extractor", "bare extractor", "processes")  # Inception; a second process
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For all sides, since several share what one has made."""
     return tmp_path_factory.mktemp("sides")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SIDES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIDES)
 def test_a_side_runs_twice_and_all_it_reports_are_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr("edm2core.diffusion.unet.dropout", unet.dropout)  # one side puts torch's in its place

@@ -13,24 +13,8 @@ from edm2core.plan.tasks import Task
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, record
 from pipelines.cli import main as main_module
-from pipelines.cli.main import main
 
 Edm2 = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def edm2(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Edm2:
-    """Run the command here, and return its exit code and all it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["edm2", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        printed = capfd.readouterr()
-        return int(caught.value.code or 0), printed.out + printed.err
-
-    return call
 
 
 def experiment(**changes: str) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edm2core.snapshots import files as snapshot
 from edm2core.store import open_store
 from edm2core.store.gc import plan_gc
 
+Edm2 = Callable[..., tuple[int, str]]
 SWEEP = """
 name: sweep
 recipes: [digits/E]
@@ -50,6 +52,7 @@ def manifest(folder: Path, stage: str, key: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_a_value_for_each_width_and_the_best(swept: Path) -> None:
     rows = json.loads(next(swept.glob("store/runs/*/results.json")).read_text())["results"]
     assert sorted(row["ema"] for row in rows) == ["0.050", "0.075", "fixed"]
@@ -59,6 +62,7 @@ def test_a_sweep_gives_a_value_for_each_width_and_the_best(swept: Path) -> None:
     assert "By the width of the average" in page
 
 
+@pytest.mark.slow
 def test_the_command_mixes_any_width_and_says_how_exact_it_is(swept: Path) -> None:
     [key] = keys(swept, "snapshot")
     code, printed = edm2(swept, "ema", f"store/results/snapshot/{key}", "--sigma-rel", "0.08", "--sigma-rel", "0.1")
@@ -71,6 +75,7 @@ def test_the_command_mixes_any_width_and_says_how_exact_it_is(swept: Path) -> No
     assert not [r for r in plan_gc(open_store(str(swept / "store")), days=0) if r.path.startswith(("results/ema/", "results/average/"))]
 
 
+@pytest.mark.slow
 def test_what_a_sweep_has_mixed_is_not_mixed_again(swept: Path) -> None:
     before = keys(swept, "ema")
     [run] = [path.name for path in swept.glob("store/runs/sweep-*")]
@@ -79,6 +84,7 @@ def test_what_a_sweep_has_mixed_is_not_mixed_again(swept: Path) -> None:
     assert keys(swept, "ema") == before
 
 
+@pytest.mark.slow
 def test_a_large_error_is_refused_unless_forced(swept: Path) -> None:
     [key] = keys(swept, "snapshot")
     code, printed = edm2(swept, "ema", f"snapshot/{key}", "--store", "store", "--sigma-rel", "0.01")
@@ -88,6 +94,7 @@ def test_a_large_error_is_refused_unless_forced(swept: Path) -> None:
     assert code == 0, printed
 
 
+@pytest.mark.slow
 def test_a_damaged_average_is_found_by_verify(swept: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", str(swept / "store"), str(tmp_path)], check=True)
     file = next(tmp_path.glob("store/results/average/*/*/ema-0.050.safetensors"))
@@ -111,8 +118,9 @@ def test_a_damaged_average_is_found_by_verify(swept: Path, tmp_path: Path) -> No
         (["--sigma-rel", "0.1"], "SNAPSHOTS"),
     ],
 )
-def test_what_cannot_be_mixed_is_bad_input_in_words(swept: Path, arguments: list[str], words: str) -> None:
-    code, printed = edm2(swept, "ema", *arguments, "--store", "store")
+def test_what_cannot_be_mixed_is_bad_input_in_words(edm2: Edm2, tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "store" / "runs").mkdir(parents=True)
+    code, printed = edm2("ema", *arguments, "--store", "store")
     assert code == 2
     assert words in printed
     assert "Traceback" not in printed

@@ -45,6 +45,7 @@ def results(folder: Path, store: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_printed_commands_compute_the_same_number_and_no_other(made: Path) -> None:
     row = next(row for row in results(made, "store") if row["epoch"] == 1)
     code, printed = edm2(made, "reproduce", f"store/results/{row['result']}")
@@ -58,6 +59,7 @@ def test_the_printed_commands_compute_the_same_number_and_no_other(made: Path) -
     assert results(made, "again") == [row]
 
 
+@pytest.mark.slow
 def test_a_result_that_is_not_there_is_bad_input(made: Path) -> None:
     assert edm2(made, "reproduce", "store/results/metrics/0123")[0] == 2
     code, printed = edm2(made, "run", "e.yaml", "--store", "store", "--only", "metrics/0123")
@@ -65,6 +67,7 @@ def test_a_result_that_is_not_there_is_bad_input(made: Path) -> None:
     assert "has no result metrics/0123" in printed
 
 
+@pytest.mark.slow
 def test_verify_names_what_has_changed(made: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", f"{made}/store", str(tmp_path)], check=True)
     assert edm2(tmp_path, "verify", "store")[0] == 0

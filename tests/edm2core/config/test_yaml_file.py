@@ -84,7 +84,7 @@ def test_what_yaml_writes_is_read_as_it_was(value: object) -> None:
 @pytest.mark.parametrize("data", [b"", b"# only a comment\n", b"\x00\x01\x02", b"\xff\xfe\x00a", b"a: 1\x00"])
 def test_an_empty_or_binary_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "e.yaml").write_bytes(data)
-    with pytest.raises(InputError, match="The file is empty|is not a text file"):
+    with pytest.raises(InputError, match=r"The file is empty|is not a text file"):
         load(tmp_path / "e.yaml")
 
 

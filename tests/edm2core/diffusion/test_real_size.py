@@ -16,6 +16,7 @@ from edm2core.probe.heads import Heads
 from edm2core.stages.sample import draw_images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["C", "E", "G"])
 def test_each_takes_a_training_step_samples_and_is_probed(config: str) -> None:
     recipe = load_recipe(f"cifar10/{config}")

@@ -34,7 +34,8 @@ probe: false
 overrides:
   network.multipliers: [1]
   network.attention_resolutions: []
-  training.batch: 512
+  data.test_share: 0.95
+  training.batch: 32
   training.ema_sigma_rel: [0.1]
   training.average_every: 1
   sample.count: 65

@@ -33,7 +33,7 @@ def test_nothing_is_made_before_the_first_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["", " ", "http://host/store", "file://host/store", "ftp://x"])
 def test_an_address_that_is_none_is_bad_input(uri: str) -> None:
-    with pytest.raises(InputError, match="The store cannot be at|The store's address is empty|names no host"):
+    with pytest.raises(InputError, match=r"The store cannot be at|The store's address is empty|names no host"):
         open_store(uri)
 
 

@@ -376,7 +376,7 @@ def test_minio_without_an_address_and_addresses_that_are_none(monkeypatch: pytes
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3://B", "s3://user:secret@bucket/a", "s3://bucket/../a", "s3://bucket/a?b=c"])
 def test_an_address_of_no_bucket_is_refused(uri: str) -> None:
-    with pytest.raises((InputError, StoreError), match="not the address of a bucket|not the path of anything") as caught:
+    with pytest.raises((InputError, StoreError), match=r"not the address of a bucket|not the path of anything") as caught:
         open_store(uri)
     assert "secret" not in str(caught.value)
 

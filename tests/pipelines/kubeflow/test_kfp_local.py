@@ -225,6 +225,7 @@ def command_run(command: list[str]) -> str:
     return str(values["inputs"]["parameterValues"]["plan"].rpartition("/runs/")[2].partition("/")[0])
 
 
+@pytest.mark.slow
 def test_a_terminated_body_has_its_training_save_and_the_next_one_goes_on(tmp_path: Path) -> None:
     task, _, command, out = started(tmp_path, "snapshot", epochs=[30])
     subprocess.run(started(tmp_path, "prepare", epochs=[30])[2], capture_output=True, check=True)

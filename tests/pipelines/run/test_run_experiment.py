@@ -115,6 +115,7 @@ def test_a_second_run_computes_nothing_and_takes_seconds(place: Place) -> None:
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.slow
 def test_a_later_epoch_and_another_recipe_compute_only_themselves(place: Place) -> None:
     before = place.manifests()
     place.write(recipes="G, digits/E", epochs="1, 2, 3")
@@ -124,6 +125,7 @@ def test_a_later_epoch_and_another_recipe_compute_only_themselves(place: Place) 
     assert len(after) - len(before) == 4 + 3 * 4  # G at epoch 3, E at three epochs: snapshot, samples, FD, probe
 
 
+@pytest.mark.slow
 def test_the_best_is_evaluated_again_and_stays_in_the_plan(place: Place) -> None:
     results = place.results()
     file = place.folder / "e.yaml"
@@ -157,6 +159,7 @@ def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: 
     assert place.results() == results
 
 
+@pytest.mark.slow
 def test_a_lost_snapshot_costs_no_hours_unless_that_is_asked_for(place: Place) -> None:
     before = place.manifests()
     lost = next(place.folder.glob("store/results/snapshot/*/manifest.json"))
@@ -169,6 +172,7 @@ def test_a_lost_snapshot_costs_no_hours_unless_that_is_asked_for(place: Place) -
     assert place.manifests().keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(begun: Place, finished: Place) -> None:
     place = begun
     processes = [place.start()]
@@ -182,7 +186,7 @@ def test_two_runs_at_once_share_the_work(begun: Place, finished: Place) -> None:
     assert all(len(found) == 1 for found in attempts)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(begun: Place, finished: Place, times: int) -> None:
     place = begun
     process = place.start(start_new_session=True)
@@ -200,6 +204,7 @@ def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(begun: Place, finish
     assert place.results() == finished.results()
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_no_result(tmp_path: Path, finished: Place) -> None:
     """The short form of `python tests/kill_experiment.py experiments/demo.yaml`."""
     reference = next(finished.folder.glob("store/runs/*/results.json"))
@@ -209,6 +214,7 @@ def test_kills_at_random_moments_change_no_result(tmp_path: Path, finished: Plac
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_stops_it_as_sigterm_does_and_the_same_command_goes_on(begun: Place, finished: Place) -> None:
     place = begun
     place.write(epochs="1, 2, 40")  # long enough not to end between its first step and the closing
