@@ -1,8 +1,7 @@
-"""The one path a task takes, here and on a cluster: committed? → done; else start or adopt its job, follow it, verify the manifest."""
+"""The one path of a task, here and on a cluster: return its committed result, or start or adopt its job and follow it to the result."""
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from components.launcher.spec import Backend, JobSpec, Status, work_ref
-from components.progress import progress_of
 from edm2core.errors import EdmError, Interrupted
 from edm2core.events import parse
 from edm2core.plan.manifest import Manifest
@@ -22,17 +20,17 @@ from edm2core.store.wanted import want
 from edm2core.worker.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
 from edm2core.worker.faults import GET_MEMORY, lacks_memory
 
-RESTARTS = 3  # in a row, without a newer state
-LOSSES = 12  # the same, if all that is known is that processes were taken away: preempted, drained, killed
+RESTARTS = 3  # in a row without a newer state, before the task fails
+LOSSES = 12  # the same, where processes were only taken away: preempted, drained, killed
 POLL_S = 0.1
 NO_LOG = "It printed nothing. Run it again; if it ends so again, ask the machine or the cluster what ended it: its memory, its events."
 SHOWN_LINES = 8  # of what a failed job printed
 LOOK_S = 2.0  # between two looks at the store for what another process commits
-HEAR_S = 10.0  # that a result's own lines may come after it: a pod that is quick has committed before its log is read
+HEAR_S = 10.0  # how much later than the result a job's last lines may arrive: a quick pod commits before its log is read
 
 
 class TaskFailedError(EdmError):
-    """A task's job ended without its result; `lines` are the last it printed."""
+    """A task's job ended without its result. `lines` are the last that it printed."""
 
     def __init__(self, task: Task, reason: str, do_next: str, lines: list[str], exit_code: int = FAILED) -> None:
         super().__init__(f"{task.title} failed: {reason}", do_next=do_next)
@@ -41,12 +39,12 @@ class TaskFailedError(EdmError):
 
     @property
     def tail(self) -> str:
-        """The end of what the job printed, a line each, to stand below what happened."""
+        """The job's last lines, indented, to print below what happened."""
         return "".join(f"\n    {line}" for line in self.lines[-SHOWN_LINES:])
 
 
 def committed(store: Store, task: Task) -> Manifest | None:
-    """The task's manifest if it is in the store with all its files at their recorded size."""
+    """The task's manifest, if it is in the store; raises EdmError if a file is missing or has another size than recorded."""
     manifest = load(store, task.ref)
     if manifest is None:
         return None
@@ -72,8 +70,8 @@ def execute(
 ) -> tuple[Manifest, bool]:
     """The task's manifest, and whether it was in the store already.
 
-    `show` gets every structured event and, as kind `line`, every other line of the job; `run` names the run that wants the result.
-    Raises TaskFailedError, or Interrupted once `stop` is set.
+    `run` is the run that wants the result. `show` gets every structured event of the job, and every other line as an event `line`.
+    Raises TaskFailedError, and Interrupted once `stop` is set.
     """
     manifest = committed(store, task)
     if manifest is not None:
@@ -98,25 +96,25 @@ class _Follower:
         self, task: Task, store: Store, backend: Backend, spec: JobSpec, show: Callable[[Task, dict[str, Any]], None], stop: threading.Event
     ) -> None:
         self.task, self.store, self.backend, self.spec, self.show, self.stop = task, store, backend, spec, show, stop
-        self.lines: dict[str, deque[str]] = {}  # the last ones of each rank
-        self.failure: dict[str, Any] | None = None  # of the rank that failed first
-        self.restarts, self.losses, self.restart_step = 0, 0, -1
-        self.place_restarts, self.said = 0, ""
+        self.lines = deque[str](maxlen=20 * spec.nodes * spec.processes)  # the last that were no events
+        self.failure: dict[str, Any] | None = None  # the event of the process that failed first
+        self.restarts, self.losses, self.restart_step = 0, 0, -1  # since the newest state, and that state's step
+        self.said = ""  # the last reason to wait or restart
 
     def wait_for_others(self) -> None:
-        """Wait while another process works on the same thing, saying who."""
+        """Wait while a process of another job works on the same thing, and say which."""
         while self.backend.poll(self.spec.name).over:
             other = holder(self.store, work_ref(self.task))
             if other is None or not other.alive or load(self.store, self.task.ref) is not None:
                 return
             if other.owner.endswith(f"/{self.spec.name}"):
-                return  # this very job, which was stopped without being able to say so
+                return  # this job itself, killed before it could release its lease
             self._wait(other.who, f"waiting for {other}")
             self._pause(LOOK_S / 2)
 
     def follow(self) -> Manifest | None:
-        """Read the job's output until the result is there, or the job has ended and should be started again (None)."""
-        looked, self.place_restarts = time.monotonic(), 0
+        """Follow the job until its result is in the store; None if the job ended before and should be started again."""
+        looked, restarts = time.monotonic(), 0
         while True:
             status = self.backend.poll(self.spec.name)
             news = self._read()
@@ -130,53 +128,52 @@ class _Follower:
                 self._read()
                 self._over(status)
                 return None
-            if status.restarts > self.place_restarts:
-                self.place_restarts = status.restarts
+            if status.restarts > restarts:
+                restarts = status.restarts
                 self._again(status, "restarted")
             elif status.reason:
                 self._wait(status.reason)
             self._pause(POLL_S)
 
-    def _hear_out(self, heard: bool) -> None:
-        """Read on until the job has said that the result is committed or has ended, for a while: its log may lag behind the store."""
+    def _hear_out(self, committed: bool) -> None:
+        """Read until the job has ended or said that the result is committed, for HEAR_S at most: its log may lag behind the store."""
         end = time.monotonic() + HEAR_S
-        while not heard and not self.backend.poll(self.spec.name).over and time.monotonic() < end:
+        while not committed and not self.backend.poll(self.spec.name).over and time.monotonic() < end:
             self._pause(POLL_S)
-            heard = self._read()
+            committed = self._read()
         self._read()
 
     def _read(self) -> bool:
-        """Pass on what the job printed; True if it says that this task's result is committed."""
+        """Show what the job printed; True if it says that this task's result is committed."""
         news = False
         for line in self.backend.logs(self.spec.name):
-            rank, text = _ranked(line)
-            event = parse(text)
+            event = parse(line)
             if event is None:
-                self.lines.setdefault(rank, deque(maxlen=20)).append(line)
+                self.lines.append(line)
                 self.show(self.task, {"kind": "line", "line": line})
                 continue
             self.show(self.task, progress_of(self.task, event) if event["kind"] == "progress" else event)
             news = news or (event["kind"] == "commit" and event.get("ref") == str(self.task.ref))
             if event["kind"] == "failed" and (self.failure is None or event.get("time", 0) < self.failure.get("time", 0)):
-                self.failure = {**event, "rank": rank}
+                self.failure = event
             elif event["kind"] == "restart" and event.get("step", 0) > self.restart_step:
                 self.restart_step, self.restarts, self.losses = event["step"], 0, 0
         return news
 
     def _over(self, status: Status) -> None:
-        """Return if the job should be started again, else raise why not."""
+        """Return if the job should be started again; raise why not otherwise."""
         if self.stop.is_set():
             raise Interrupted("Stopped on request.", do_next="Run it again to go on.")
         if status.code in (FAILED, BAD_INPUT):
             raise self._failed(status)
         busy = holder(self.store, work_ref(self.task))
         if status.code == TRY_AGAIN and busy is not None and busy.alive:
-            return
+            return  # wait_for_others says who
         self._again(status, "starting it again")
         self._pause(0 if status.code != TRY_AGAIN else 2.0**self.restarts)
 
     def _again(self, status: Status, how: str) -> None:
-        """Count a restart; raise if there were too many since the last one that had a newer state to start from."""
+        """Count a restart; raise TaskFailedError after too many from the same state."""
         self.restarts, self.losses = self.restarts + (not status.lost), self.losses + status.lost
         reason = status.reason or "ended without its result"
         if self.restarts > RESTARTS or self.losses > LOSSES:
@@ -186,31 +183,38 @@ class _Follower:
         self.said = reason
 
     def _wait(self, reason: str, message: str = "") -> None:
-        """Say what the task waits for, once."""
+        """Say once what the task waits for."""
         if self.said != reason:
             self.show(self.task, {"kind": "waiting", "message": message or reason})
             self.said = reason
 
     def _failed(self, status: Status, reason: str = "") -> TaskFailedError:
         if self.failure is None:
-            every = [line for lines in self.lines.values() for line in lines]
-            signs = [line for line in dict.fromkeys(every) if lacks_memory([line])]
+            signs = [line for line in dict.fromkeys(self.lines) if lacks_memory([line])]
             if signs:
                 return TaskFailedError(self.task, "there was not enough memory", GET_MEMORY, signs)
-            return TaskFailedError(self.task, reason or status.reason, "Its log says more." if every else NO_LOG, every[-20:])
-        where = f" ({self.failure['where']})" if self.failure.get("where") else ""
-        error = EdmError(self.failure["what"], where=self.failure.get("where") or "", do_next=self.failure.get("do_next") or "")
-        printed = {line.strip() for line in str(error).splitlines()}  # by the stage, in these very words
-        lines = [line for line in self.lines.get(self.failure["rank"], ()) if line.strip() not in printed]
+            return TaskFailedError(self.task, reason or status.reason, "Its log says more." if self.lines else NO_LOG, [*self.lines][-20:])
+        what, where, do_next = (self.failure.get(part) or "" for part in ("what", "where", "do_next"))
+        said = {line.strip() for line in str(EdmError(what, where=where, do_next=do_next)).splitlines()}  # the stage printed it as well
+        lines = [line for line in self.failure.get("lines", self.lines) if line.strip() not in said]
         code = BAD_INPUT if status.code == BAD_INPUT else FAILED
-        return TaskFailedError(self.task, f"{self.failure['what']}{where}", self.failure.get("do_next") or "", lines, code)
+        return TaskFailedError(self.task, f"{what} ({where})" if where else what, do_next, lines, code)
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise Interrupted("Stopped on request.", do_next="Run it again to go on.")
 
 
-def _ranked(line: str) -> tuple[str, str]:
-    """The rank that a line is marked with, and the line without the mark."""
-    match = re.match(r"\[(rank \d+)\] ", line)
-    return (match[1], line[match.end() :]) if match else ("", line)
+def progress_of(task: Task, event: dict[str, Any]) -> dict[str, Any]:
+    """A progress event of a task's job, as one of this task.
+
+    All snapshots of a training have one job. Its events speak of the next snapshot that somebody wants. Where that is another task's,
+    the event's step and pace say how far this task is.
+    """
+    if task.stage != "snapshot" or event.get("target") in (None, task.settings["epoch"]):
+        return event
+    epoch, steps = task.settings["epoch"], event["steps_per_epoch"]
+    begin = max((wanted for wanted in task.wanted if wanted < epoch), default=0) * steps
+    done = min(max(event["step"] - begin, 0), epoch * steps - begin)
+    left = max(epoch * steps - event["step"], 0) * event["seconds_per_step"]
+    return {**event, "target": epoch, "done": done, "total": epoch * steps - begin, "eta_s": round(left)}

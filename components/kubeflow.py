@@ -1,7 +1,7 @@
 """The command of Kubeflow's tasks: `python3 -m components.kubeflow COMPONENT EXECUTOR_INPUT [NAME=VALUE]…` calls the component's function.
 
-It replaces KFP's own executor. It does not import kfp, which takes a pod a second. And the command is one line: KFP's contains the
-function's source, and Kubeflow keeps six copies of it for each task in an object that may have at most a megabyte.
+It replaces KFP's own executor, and spares each pod the second that importing kfp takes. The command is one line. KFP's own would contain
+the function's source, and Kubeflow keeps six copies of a task's command in an object of at most a megabyte.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from edm2core.plan.stages import STAGES
 
-MOUNTS = {"gs": "/gcs", "minio": "/minio", "s3": "/s3"}  # scheme of an address → folder from which KFP's launcher uploads
+MOUNTS = {"gs": "/gcs", "minio": "/minio", "s3": "/s3"}  # scheme of an address → folder whose files KFP's launcher uploads there
 
 
 @dataclass
 class Artifact:
-    """An output of a task: a file, which Kubeflow's launcher uploads when the task has ended, and metadata that Kubeflow shows."""
+    """An output of a task: a file, which KFP's launcher uploads when the task has ended, and metadata, which Kubeflow shows."""
 
     name: str
     uri: str
@@ -43,19 +43,19 @@ class Artifact:
 
 
 def component(name: str) -> Callable[..., dict[str, str] | None]:
-    """The function of a component: `component` in components/<name>/ for a stage, `<name>` in components/<name>/component.py for others."""
-    module, function = (f"components.{name}", "component") if name in STAGES else (f"components.{name}.component", name)
-    found: Callable[..., dict[str, str] | None] = getattr(import_module(module), function)
-    return found
+    """The function of a component: `component` in components/<name>/ for a stage, in components/<name>/component.py for the others."""
+    module = import_module(f"components.{name}" if name in STAGES else f"components.{name}.component")
+    function: Callable[..., dict[str, str] | None] = module.component
+    return function
 
 
 def perform(name: str, executor_input: str, *more: str) -> None:
     """Call the component's function with the parameters and outputs of an ExecutorInput (as JSON), and write what it returns.
 
-    `more` are parameters that Kubeflow need not know, as NAME=VALUE; words of another form only make commands differ from each other.
+    `more` are further parameters, as NAME=VALUE. A word without "=" has no meaning: it makes a command different from another.
 
-    Artifacts are named after their content, such as FID. So an output that has not the name of one of the function's parameters goes to
-    the parameter that would otherwise get nothing.
+    An output may be named after its content, such as FID, and not after a parameter. Such outputs go in their order to the parameters that
+    have no value yet.
     """
     asked = json.loads(executor_input)
     wanted = {output: entry["artifacts"][0] for output, entry in asked["outputs"].get("artifacts", {}).items()}

@@ -1,6 +1,6 @@
-"""The component of every stage: it takes one task through execute(), and shows as a small artifact where the task's result is.
+"""The component of every stage: it executes one task of a recorded plan, and fills a small artifact that says where the result is.
 
-A component is a plain function. Its signature is what Kubeflow Pipelines sees of it, and components/kubeflow.py calls it.
+A component is a plain function. Kubeflow Pipelines sees its signature, and components/kubeflow.py calls it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -39,7 +40,10 @@ from edm2core.store.base import Store
 from edm2core.store.runs import Run
 from edm2core.worker.signals import to_stop
 
-GRACE_S = 60.0  # for saving, as a node that is drained allows; Kubeflow's terminate allows less
+if TYPE_CHECKING:
+    from components.launcher.cluster import Cluster
+
+GRACE_S = 60.0  # to save a state, as when a node is drained; Kubeflow's terminate allows less
 QUIET_S = 10.0  # between two progress lines
 
 
@@ -56,9 +60,9 @@ class Done:
 
 
 def stage_component(name: str, show: Callable[..., None] | None = None) -> Callable[..., None]:
-    """The component of a stage, by the table of stages: a function of a task's `task`, `of` and `plan` (see `work`) and of its outputs.
+    """The component of a stage: a function of `task`, `of` and `plan` (see `work`), and of the outputs that it fills.
 
-    The outputs are the stage's artifact and those that `show`, the stage's viewer, fills. Its parameters after the first name them.
+    The outputs are the stage's artifact, and the parameters of its viewer `show` after the first.
     """
     stage = STAGES[name]
     shown = list(inspect.signature(show).parameters.values())[1:] if show else []
@@ -77,10 +81,10 @@ def stage_component(name: str, show: Callable[..., None] | None = None) -> Calla
 
 
 def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False) -> Done:
-    """Do the task of that name in the trajectory `of` of a recorded plan, and fill its artifact: where the result is, as text and metadata.
+    """Execute the task `task` of the trajectory `of`, and write into its artifact where the result is, as text and as metadata.
 
-    `plan` is the address that the run's first task has given the plan. An artifact of `metrics` gets no metadata, since Kubeflow would show
-    it among the metrics. If the task fails, this exits with words and no traceback: Kubeflow shows a component's output as it is.
+    `plan` is the recorded plan's address. An artifact of `metrics` gets no metadata, since Kubeflow would show it among the metrics. If the
+    task fails, this exits with the error in words, without a traceback: Kubeflow shows a component's output as it is.
     """
     try:
         recorded = read(plan)
@@ -92,27 +96,15 @@ def work(task: str, of: str, plan: str, artifact: Any, *, metrics: bool = False)
         sys.exit(str(error))
     except ValidationError as error:
         sys.exit(str(other_version(error)))
-    with open(artifact.path, "w", encoding="utf-8") as file:
-        file.write("\n".join(_described(done)))
-    if not metrics:
-        artifact.metadata.update(_metadata(done))
-    return done
-
-
-def _described(done: Done) -> list[str]:
-    """Lines for a person who looks at the artifact: what the result is, where it is, and its files."""
-    manifest = done.manifest
-    digest = hashlib.sha256(manifest.dumps()).hexdigest()
+    manifest, uri = done.manifest, done.store.uri
     files = [f"{name}: {record.size} bytes, sha256 {record.sha256}" for name, record in manifest.files.items()]
-    return [manifest.title, f"{done.store.uri}/{manifest.ref.manifest} (sha256 {digest})", *files, ""]
-
-
-def _metadata(done: Done) -> dict[str, str | int]:
-    """Where the result is, and of which training. What is None is left out, since Kubeflow would refuse it."""
-    manifest = done.manifest
-    facts = {name: manifest.metadata.get(name) for name in ("recipe", "seed", "epoch")}
-    where = f"{done.store.uri}/{manifest.ref.folder}/{manifest.attempt}"
-    return {"location": where, **{name: value for name, value in facts.items() if value is not None}}
+    where = f"{uri}/{manifest.ref.manifest} (sha256 {hashlib.sha256(manifest.dumps()).hexdigest()})"
+    Path(artifact.path).write_text("\n".join([manifest.title, where, *files, ""]), encoding="utf-8")
+    if not metrics:
+        facts = {name: manifest.metadata.get(name) for name in ("recipe", "seed", "epoch")}
+        artifact.metadata["location"] = f"{uri}/{manifest.ref.folder}/{manifest.attempt}"
+        artifact.metadata.update({name: value for name, value in facts.items() if value is not None})  # Kubeflow refuses None
+    return done
 
 
 def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done:
@@ -130,15 +122,21 @@ def _work(task: Task, run: str, store_uri: str, profile: Profile | None) -> Done
             say.line(line)
         say.ended("reused" if there else "done", task, "")
     finally:
-        backend.close(GRACE_S)  # a training has its snapshot committed before its state is saved to the end
+        backend.close(GRACE_S)  # a training commits its snapshot before it has saved its state
         record.close()
     return Done(manifest, store)
 
 
 def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say: Callable[[str], None]) -> tuple[Backend, Task, JobSpec]:
-    """Where the task is done: in this pod, or by a job of the cluster."""
+    """Where the task is done: in this pod, or by a job of this pod's cluster, which is deleted with the run's Workflow if there is one."""
     if profile is not None and not profile.in_task_pod(task.stage):
-        return _cluster(profile, record, say), task, cluster_spec(task, store_uri, profile)
+        from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
+        from components.launcher.cluster_backend import ClusterBackend
+
+        cluster = Cluster.connect(profile)
+        owner, why = workflow_of(cluster)
+        say(f"jobs belong to the Workflow {owner['name']}" if owner else f"jobs belong to nobody, since {why}")
+        return ClusterBackend(profile, cluster, record, owner), task, cluster_spec(task, store_uri, profile)
     if task.stage == "snapshot":  # this pod ends with the task, so training must not run on towards later snapshots
         task = replace(task, wanted=(task.settings["epoch"],))
     processes = profile.resources_of(task.stage).processes_per_node if profile else 1
@@ -146,22 +144,30 @@ def _place(task: Task, store_uri: str, record: Run, profile: Profile | None, say
     return LocalBackend(lambda spec: record.log_path(spec.task), threads), task, spec_of(task, store_uri, processes=processes)
 
 
-def _cluster(profile: Profile, record: Run, say: Callable[[str], None]) -> Backend:
-    """The cluster of this pod. Its jobs are deleted with the run's Workflow, if the pod tells which that is."""
-    from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
-    from components.launcher.cluster_backend import ClusterBackend
-    from components.workflow_owner import workflow_of
+def workflow_of(cluster: Cluster) -> tuple[dict[str, Any] | None, str]:
+    """An ownerReference to the Workflow of this process's pod; or None, and why there is none.
 
-    cluster = Cluster.connect(profile)
-    owner, why = workflow_of(cluster)
-    say(f"jobs belong to the Workflow {owner['name']}" if owner else f"jobs belong to nobody, since {why}")
-    return ClusterBackend(profile, cluster, record, owner)
+    Jobs belong to the Workflow and not to the pod: they are deleted with their owner, and the successor of a lost pod has to adopt them.
+    """
+    pod = os.environ.get("KFP_POD_NAME") or os.environ.get("HOSTNAME", "")
+    if not pod:
+        return None, "this pod's name is unknown"
+    try:
+        own = cluster.pod(pod)
+    except EdmError as error:
+        return None, f"this pod cannot be read: {error.what}"
+    if own is None or own["metadata"]["uid"] != os.environ.get("KFP_POD_UID", own["metadata"]["uid"]):
+        return None, f"this pod is not in namespace {cluster.namespace}"  # an owner there would count as deleted
+    for owner in own["metadata"].get("ownerReferences", []):
+        if owner["kind"] == "Workflow" and owner["apiVersion"].startswith("argoproj.io/"):
+            return {name: owner[name] for name in ("apiVersion", "kind", "name", "uid")}, ""
+    return None, "this pod belongs to no Workflow"
 
 
 def _follow(
     task: Task, store: Store, backend: Backend, spec: JobSpec, who: str, show: Callable[[Task, dict[str, Any]], None]
 ) -> tuple[Manifest, bool]:
-    """execute() in a thread of its own. The main thread only waits and holds no lock, so that it serves a signal at once."""
+    """Call execute() in another thread. The main thread only waits and holds no lock, so that it handles a signal at once."""
     stop = threading.Event()
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
@@ -179,7 +185,7 @@ def _follow(
 
 
 class _Speaker:
-    """Prints what a person wants to see in Kubeflow's log view, and keeps the other events in the run's record."""
+    """Prints a job's lines and events for Kubeflow's log view, and adds the events other than progress to the run's record."""
 
     def __init__(self, record: Run) -> None:
         self._record = record
@@ -203,6 +209,6 @@ class _Speaker:
         self.line(f"{state}: {task.title}")
 
     def line(self, line: str) -> None:
-        with suppress(OSError):  # when the pod is told to end, its reader may be gone already
+        with suppress(OSError):  # nobody may read any more once the pod is told to end
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()

@@ -1,10 +1,9 @@
-"""The one way to Kubernetes: requests as plain data, with one policy of time-outs and retries, and words for what is refused."""
+"""All requests to Kubernetes: plain data in and out, one policy of time-outs and retries, and an error in words for each refusal."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from urllib3.util import Retry
 
 from components.launcher.job import SELECTOR, selector
@@ -25,15 +25,14 @@ Query = Mapping[str, str]
 Answer = TypeVar("Answer")
 TIMEOUT = (3, 20)  # seconds to connect, to answer
 LOG_TIMEOUT = (3, 60)  # a log that is followed may be silent for longer
-RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # of a broken connection; a redirection leads to a page to log in
+RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # after a broken connection; a redirection would lead to a login page
 AWAY_S = 60.0  # how long `patiently` waits for an API server that is unreachable or overloaded
-AGAIN_S = 1.0  # between two of its attempts
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 
 
 class ClusterError(EdmError):
-    """The API server did not do what was asked; `status` is its HTTP status, 0 without an answer of its own; `said` are its bare words."""
+    """The API server did not do what was asked. `status` is the HTTP status, 0 if it did not answer; `said` is its bare message."""
 
     def __init__(self, what: str, status: int, *, where: str, do_next: str, said: str = "") -> None:
         super().__init__(what, where=where, do_next=do_next, permanent=status not in (0, 408, 429) and status < 500)
@@ -50,9 +49,9 @@ class ApiServer:
 
     @classmethod
     def connect(cls, context: str | None) -> ApiServer:
-        """That of a context of the kubeconfig; if none is named, a pod's own, elsewhere the current context's.
+        """The API server of that kubeconfig context. Without a context: in a pod its own cluster's, elsewhere the current context's.
 
-        Raises InputError where there is no way to one: no account in the pod; no kubeconfig, or one that cannot be read or is wrong.
+        Raises InputError if the pod has no account, or if the kubeconfig is missing, unreadable or wrong.
         """
         configuration = client.Configuration()
         if context is None and IN_POD.exists():
@@ -77,23 +76,23 @@ class ApiServer:
             ) from None
 
     def get(self, path: str, **query: str) -> Object:
-        """What is at a path of the API."""
+        """The object at a path of the API."""
         with self.errors_in_words("get", path, f"GET {path}"):
             return self.answer("get", path, query)
 
     def create(self, path: str, body: Object) -> Object:
-        """Create an object below a path of the API; the object as it is then."""
+        """Create an object below a path of the API, and return it as the server has it."""
         with self.errors_in_words("create", path, f"POST {path}"):
             return self.answer("create", path, body=body)
 
     def answer(self, verb: str, path: str, query: Query | None = None, body: Object | None = None) -> Object:
-        """The answer to a request, as plain data; raises as the libraries do, so it stands within `errors_in_words`."""
+        """The answer to a request, as plain data. Raises the libraries' exceptions: call it within `errors_in_words`."""
         return dict(json.loads(self.response(verb, path, query, body).data))
 
     def response(
         self, verb: str, path: str, query: Query | None = None, body: Object | None = None, timeout: tuple[int, int] = TIMEOUT
     ) -> urllib3.BaseHTTPResponse:
-        """The answer to a request, its body not yet read; raises as the libraries do, so it stands within `errors_in_words`."""
+        """The answer to a request, its body not yet read. Raises the libraries' exceptions: call it within `errors_in_words`."""
         response: urllib3.BaseHTTPResponse = self._api.call_api(
             path,
             METHODS[verb],
@@ -109,7 +108,7 @@ class ApiServer:
 
     @contextmanager
     def errors_in_words(self, verb: str, resource: str, where: str) -> Iterator[None]:
-        """Raises ClusterError for what a request raises, and for an answer that is not of the API server's kind."""
+        """Turn a request's exception, or an answer that Kubernetes would not give, into a ClusterError."""
         try:
             yield
         except ApiException as error:
@@ -158,15 +157,7 @@ class Cluster:
 
     def create_job(self, job: Object) -> bool:
         """Create a job; False if there is one of that name."""
-        plural, name = self._kind.plural, job["metadata"]["name"]
-        with self._errors_in_words("create", plural, name):
-            try:
-                self._api.answer("create", self._path(plural), body=job)
-            except ApiException as error:
-                if error.status == 409:
-                    return False
-                raise
-            return True
+        return self._ask("create", self._kind.plural, job["metadata"]["name"], body=job) is not None
 
     def patch_job(self, name: str, change: Object) -> bool:
         """Merge `change` into a job; False if there is none of that name."""
@@ -185,12 +176,11 @@ class Cluster:
         return self._ask("get", "pods", name)
 
     def create_pod(self, pod: Object) -> None:
-        """Create a pod."""
-        with self._errors_in_words("create", "pods", pod["metadata"]["name"]):
-            self._api.answer("create", self._path("pods"), body=pod)
+        """Create a pod, unless there is one of that name."""
+        self._ask("create", "pods", pod["metadata"]["name"], body=pod)
 
     def remove_pod(self, name: str, uid: str = "") -> bool:
-        """Forget a pod at once, whether its node says that it has ended or not; False if there is none of that name and uid."""
+        """Delete a pod without waiting for its node to confirm that it ended; False if there is none of that name and uid."""
         options: Object = {"gracePeriodSeconds": 0, **({"preconditions": {"uid": uid}} if uid else {})}
         return self._ask("delete", "pods", name, body=options) is not None
 
@@ -199,7 +189,7 @@ class Cluster:
         return [event for event in self._list("events") if event["involvedObject"].get("uid") in uids]
 
     def log(self, pod: str, container: str, since: str, follow: bool) -> urllib3.BaseHTTPResponse:
-        """A container's output from `since` (RFC 3339, to the second) on, each line with its time; `follow` goes on as it comes."""
+        """A container's output from `since` (RFC 3339, to the second), each line after its time. `follow` waits for further lines."""
         query = {"container": container, "timestamps": "true", "follow": str(follow).lower(), **({"sinceTime": since} if since else {})}
         with self._errors_in_words("get", "pods/log", pod):
             return self._api.response("get", self._path("pods", pod) + "/log", query, timeout=LOG_TIMEOUT)
@@ -211,12 +201,13 @@ class Cluster:
             return response.data.decode(errors="replace")
 
     def _ask(self, verb: str, resource: str, name: str, query: Query | None = None, body: Object | None = None) -> Object | None:
-        """What the API server answers about an object; None if there is none of that name."""
+        """The answer about an object; None if there is none of that name, or, to create it, if there is one already."""
+        create = verb == "create"
         with self._errors_in_words(verb, resource, name):
             try:
-                return self._api.answer(verb, self._path(resource, name), query, body)
+                return self._api.answer(verb, self._path(resource, "" if create else name), query, body)
             except ApiException as error:
-                if error.status == 404 and "page not found" not in str(error.body):  # which says that the whole resource is unknown
+                if error.status == 409 if create else _lacks_object(error):
                     return None
                 raise
 
@@ -236,24 +227,20 @@ class Cluster:
                 yield
         except ClusterError as error:
             if error.status == 404 and resource == self._kind.plural and "namespaces" not in error.said:
-                raise no_such_kind(self._kind, where) from None
+                kind = self._kind
+                what = f"This cluster knows no {kind.name}: {kind.operator} ({kind.version}) is not installed."
+                raise ClusterError(what, 404, where=where, do_next=kind.install) from None
             raise
 
 
 def patiently(request: Callable[[], Answer]) -> Answer:
-    """Repeat a request for AWAY_S while the API server is unreachable or overloaded; raises ClusterError after that."""
-    end = time.monotonic() + AWAY_S
-    while True:
-        try:
-            return request()
-        except ClusterError as error:
-            if error.permanent or time.monotonic() > end:
-                raise
-            time.sleep(AGAIN_S)
+    """Repeat a request for AWAY_S while the API server is unreachable or overloaded. Raises its ClusterError after that."""
+    passes = retry_if_exception(lambda error: isinstance(error, ClusterError) and not error.permanent)
+    return Retrying(retry=passes, stop=stop_after_delay(AWAY_S), wait=wait_fixed(1), reraise=True)(request)
 
 
 def refusal(status: int, message: str, verb: str, resource: str, where: str) -> ClusterError:
-    """What a refusal by the API server means, for a person."""
+    """What a refusal by the API server means, and what to do."""
     if status == 404 and "namespaces" in message:
         what, do_next = f"There is no such namespace: {message}.", "Create it: `kubectl apply -k k8s/…`."
     elif status == 403 and "cannot" in message:
@@ -265,14 +252,13 @@ def refusal(status: int, message: str, verb: str, resource: str, where: str) -> 
     return ClusterError(what, status, where=where, do_next=do_next, said=message)
 
 
-def no_such_kind(kind: JobKind, where: str) -> ClusterError:
-    """The cluster does not know the kind of job."""
-    what = f"This cluster knows no {kind.name}: {kind.operator} ({kind.version}) is not installed."
-    return ClusterError(what, 404, where=where, do_next=kind.install)
+def _lacks_object(error: ApiException) -> bool:
+    """Whether the object is missing. "page not found" says that the cluster does not know its kind at all."""
+    return error.status == 404 and "page not found" not in str(error.body)
 
 
 def _message(error: ApiException) -> str:
-    """What the API server says, without its envelope."""
+    """The message of the API server's answer."""
     try:
         return str(json.loads(error.body)["message"]).rstrip(".")
     except (ValueError, TypeError, KeyError):

@@ -134,5 +134,5 @@ class ClusterBackend:
             time.sleep(POLL_S)
 
     def _logs_of(self, spec: JobSpec) -> PodLogs:
-        record = self._record
-        return PodLogs(self._cluster, self._kind, LogRecord(record.store, log_folder(record.id, spec.task)) if record else None)
+        record = LogRecord(self._record.store, log_folder(self._record.id, spec.task)) if self._record else None
+        return PodLogs(self._cluster, self._kind, record, ranks=spec.nodes * spec.processes > 1)

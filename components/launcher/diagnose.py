@@ -1,4 +1,4 @@
-"""Says in plain words where a job stands and why it does not run, from the API's objects. All functions are pure."""
+"""Where a job stands and why it does not run, in words, from the API's objects. All functions are pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from edm2core.worker.exit_codes import FAILED, INTERRUPTED
 
 Object = dict[str, Any]
 Cause = Literal["", "suspended", "room", "turn", "place", "refused", "broken"]
-"""Why a job does not run: a person or a queue suspended it; no room; no room while other jobs of ours work; no node suits it; its node
-turned it away, so that it is made again; a fault that waiting rarely mends."""
+"""Why a job does not run, in the order of the names: a person or a queue suspended it; there is no room; there is no room while other jobs
+of this project work; no node suits a pod; its node turned a pod away, so that it is made again; a fault that waiting rarely mends."""
 
 PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -29,7 +29,7 @@ DISRUPTIONS = {  # reason of a pod's condition DisruptionTarget → what was don
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Where a job stands; `cause` and `reason` say why it does not run, or how it ended."""
+    """Where a job stands. `cause` and `reason` say why it does not run, `reason` and `code` how it ended."""
 
     state: Literal["absent", "queued", "running", "done", "failed"]
     reason: str = ""
@@ -39,7 +39,7 @@ class Diagnosis:
 
 
 def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iterable[Object] = ()) -> Diagnosis:
-    """Where a job stands, from itself, its pods, and events about either."""
+    """Where a job stands, by the job itself, its pods, and events about them."""
     if job is None:
         return Diagnosis("absent", "the job is gone")
     ending = kind.ending(job)
@@ -67,17 +67,15 @@ def diagnose_pods(wanted: int, pods: list[Object], events: Iterable[Object] = ()
     for pod in pods:
         if out_of_reach(pod):
             return Diagnosis("queued", f"{pod['metadata']['name']}: its node {_node(pod)} does not answer", missing=missing)
-    for pod in current:
-        if trouble := _trouble(pod, events):
-            return Diagnosis("queued", trouble[1], trouble[0], missing=missing)
-    if len(current) < wanted and (refused := _refused(job, events)):
-        return Diagnosis("queued", refused[1], refused[0], missing=missing)
+    troubles = [_trouble(pod, events) for pod in current] + ([_refused(job, events)] if len(current) < wanted else [])
+    for cause, reason in filter(None, troubles):
+        return Diagnosis("queued", reason, cause, missing=missing)
     ending = "".join(f"; {pod['metadata']['name']} is ending on {_node(pod)}" for pod in pods if pod not in current)
     return Diagnosis("queued", f"{len(running)} of {wanted} pods run{ending}", missing=missing)
 
 
 def out_of_reach(pod: Object) -> bool:
-    """Whether the pod's node has stopped answering: the cluster then declares the pod not ready, and leaves its containers as they were."""
+    """Whether the pod's node does not answer: the cluster then declares the pod not ready, and its containers as they were."""
     states = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions") or []}
     return pod["status"].get("phase") == "Running" and states.get("ContainersReady") == "True" and states.get("Ready") == "False"
 
@@ -95,7 +93,7 @@ def has_begun(pod: Object) -> bool:
 
 @dataclass(frozen=True)
 class Death:
-    """How a pod's container ended, or that it will, where the pod was told to leave."""
+    """How a pod's container ended, or how it will, once the cluster has told the pod to leave."""
 
     pod: str
     uid: str
@@ -103,49 +101,48 @@ class Death:
     words: str
     time: str
     disrupted: bool = False  # the cluster ended it, whatever its code
-    taken: bool = False  # the cluster ended it for no fault of its own: drained, preempted, its node lost
+    taken: bool = False  # the cluster ended it through no fault of the pod: drained, preempted, its node lost
 
     @property
     def first_cause(self) -> bool:
-        """Whether it ended by itself or by the cluster's doing, not because it was told to stop or lost another pod."""
+        """Whether the pod ended by itself or by the cluster, and not because it was told to stop or lost another pod."""
         return self.disrupted or self.code != INTERRUPTED
 
     @property
     def own_fault(self) -> bool:
-        """Whether it ended by itself, or by using more than its node has."""
+        """Whether the pod ended by itself, or for using more than its node has."""
         return self.first_cause and not self.taken
 
 
 def deaths(pods: Iterable[Object]) -> list[Death]:
-    """How containers ended, the earliest first. A pod that the cluster is taking away counts as soon as that is known."""
+    """How containers ended, the earliest first. A pod that the cluster takes away counts as soon as that is known."""
     found = []
     for pod in pods:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
-        taken, fault = _disruption(pod), pod["status"].get("reason") == "Evicted"
-        ends = []
-        for status in _container_statuses(pod):
-            if end := status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated"):
-                ends.append((status["name"], end))
-        for container, end in ends:
+        words, fault = _disruption(pod), pod["status"].get("reason") == "Evicted"
+        disrupted, taken = bool(words), bool(words) and not fault
+        ends = [
+            (status["name"], end)
+            for status in _container_statuses(pod)
+            if (end := status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated"))
+        ]
+        for container, end in ends or ([("", {"exitCode": INTERRUPTED})] if disrupted else []):
             code = int(end.get("exitCode", 0))
-            words = taken or _death(name, pod, container, code, str(end.get("reason", "")))
-            found.append(Death(name, uid, code, words, str(end.get("finishedAt", "")), bool(taken), bool(taken) and not fault))
-        if taken and not ends:
-            found.append(Death(name, uid, INTERRUPTED, taken, "", True, not fault))
+            how = words or _death(name, pod, container, code, str(end.get("reason", "")))
+            found.append(Death(name, uid, code, how, str(end.get("finishedAt", "")), disrupted, taken))
     return sorted(found, key=lambda death: death.time)
 
 
 def evictions(events: Iterable[Object]) -> list[Death]:
-    """Pods that a node evicted, from events: such a pod may have been replaced before anybody saw how it ended."""
+    """The ends of evicted pods, from events. Such a pod may be replaced before anybody has seen how it ended."""
     about = [(event["involvedObject"], event) for event in events if event.get("reason") == "Evicted"]
     return [Death(pod["name"], pod["uid"], 137, _evicted(pod["name"], event.get("message", "")), "", True) for pod, event in about]
 
 
 def first_death(pods: Iterable[Object]) -> Death | None:
     """The first container that failed by an error of its own; if there is none, the first that failed."""
-    failed = [death for death in deaths(pods) if death.code]
-    own = [death for death in failed if death.code < 128]
-    return next(iter(own or failed), None)
+    failed = sorted((death for death in deaths(pods) if death.code), key=lambda death: death.code >= 128)
+    return next(iter(failed), None)
 
 
 def _disruption(pod: Object) -> str:
@@ -168,13 +165,11 @@ def _death(name: str, pod: Object, container: str, code: int, reason: str) -> st
     if reason == "OOMKilled":
         limits: Object = next((c.get("resources", {}).get("limits", {}) for c in pod["spec"]["containers"] if c["name"] == container), {})
         return f"{name} ran out of memory (OOMKilled; its limit is {limits.get('memory', 'the node')})"
-    if reason in ("", "Error", "Completed"):
-        return f"{name} ended with exit code {code}"
-    return f"{name} ended with exit code {code} ({reason})"
+    return f"{name} ended with exit code {code}{f' ({reason})' if reason not in ('', 'Error', 'Completed') else ''}"
 
 
 def age(job: Object) -> tuple[str, str]:
-    """Orders jobs, the oldest first."""
+    """A sort key that puts the oldest job first."""
     return job["metadata"]["creationTimestamp"], job["metadata"]["name"]
 
 

@@ -1,8 +1,8 @@
-"""The program around torchrun: `python -m components.launcher.entry --nproc-per-node N -m MODULE ARGUMENT…`.
+"""The program of a job on one node: `python -m components.launcher.entry --nproc-per-node N -m MODULE ARGUMENT…`.
 
-Its exit code says whether a restart can help. 0: all processes finished. 1 or 2: a process had an error of its own, which no restart
-cures. 143: a process saved and stopped, was killed or hung, or another process of the job was lost. 75: try again later; in a pod this
-becomes 143 after a pause, since there every code below 128 ends the job for good.
+It starts the node's processes, with torchrun if the job has several. Its exit code says whether a restart can help. 0: all processes
+finished. 1 or 2: a process had an error of its own, which no restart cures. 143: a process saved and stopped, was killed or hung, or
+another of the job was lost. 75: try again later. In a pod 75 becomes 143 after a pause, since there a code below 128 ends the job for good.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
     if torchrun.returncode == 0:
         return codes
     if not codes and not asked.is_set():
-        sys.stdout.write("\n".join(["The processes of this node could not be started:", *words]) + "\n")
+        sys.stdout.write("\n".join([f"The processes of {os.uname().nodename} could not be started:", *words]) + "\n")
     return [code for code in codes if code != DONE]
 
 

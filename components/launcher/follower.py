@@ -1,4 +1,4 @@
-"""Follows one job of a cluster: where it stands, how long it has been waiting for what, and when to give it up."""
+"""Follows one job of a cluster: where it stands, how often it began again, how long it waits for what, when to give it up."""
 
 from __future__ import annotations
 
@@ -7,39 +7,38 @@ import time
 from typing import Any
 
 from components.launcher.cluster import Cluster, ClusterError
-from components.launcher.diagnose import Cause, Diagnosis, age, diagnose
+from components.launcher.diagnose import Cause, Death, Diagnosis, age, deaths, diagnose, evictions, has_begun, out_of_reach
 from components.launcher.followers import OtherFollowers, now, signs_of_life
-from components.launcher.job_kinds import kind_of
+from components.launcher.job_kinds import JobKind, kind_of
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
-from components.launcher.restarts import Restarts
 from components.launcher.spec import Status
 from edm2core.worker.exit_codes import FAILED
 
 Object = dict[str, Any]
 LOOK_S = 1.0  # between two looks at a job
 SIGN_S = 15.0  # between two signs of life of a follower
-BROKEN_S = 40.0  # how long a fault that waiting rarely mends may last: an image's registry may be back in a moment
+BROKEN_S = 40.0  # how long a fault of cause "broken" may last: an image's registry may be back in a moment
 ROOM_S = 20.0  # how long a job without room for all of its pods keeps some of them while an older job waits or works
 MAKE_WAY_S = 60.0  # how long it then has no pods
-LEAVE_S = 30.0  # how much longer than its grace a pod may take to end until its node is taken for gone
+LEAVE_S = 30.0  # how much longer than its grace period a pod may take to end; after that its node counts as gone
 DRAIN_S = 5.0  # how long to wait for the rest of a finished job's output
 MADE_WAY = "edm2/makes-way-for"  # annotation: the older job for which this one is suspended
 
 
 class Follower:
-    """A job of a cluster as this process sees it; `me` is the annotation by which it says that it follows the job."""
+    """A job of a cluster as this process sees it. `me` is the annotation of the job that says that this process follows it."""
 
     def __init__(self, cluster: Cluster, profile: Profile, name: str, me: str, logs: PodLogs) -> None:
         self.name, self.logs, self.status = name, logs, Status("queued")
         self._cluster, self._profile, self._kind, self._me = cluster, profile, kind_of(profile), me
-        self._restarts, self._others, self._waiting = Restarts(self._kind), OtherFollowers(), _Waiting()
+        self._restarts, self._others, self._waiting = _Restarts(self._kind), OtherFollowers(), _Waiting()
         self._lock = threading.Lock()
         self._looked, self._signed = 0.0, time.monotonic()
         self._leaving: dict[str, float] = {}  # uid of a pod → when this process first saw that it was told to end
 
     def poll(self) -> Status:
-        """Where the job stands, by a look that is at most LOOK_S old. While the API server is away, it stands where it stood."""
+        """Where the job stood at most LOOK_S ago, or before the API server became unreachable."""
         with self._lock:
             if not self.status.over and time.monotonic() - self._looked > LOOK_S:
                 try:
@@ -52,7 +51,7 @@ class Follower:
             return self.status
 
     def stop(self) -> bool:
-        """By one request suspend the job, or only sign out if others follow it; True if it ends."""
+        """Suspend the job, or only sign out if others follow it, by one request; True if the job ends."""
         if self._others.any_alive():
             self.sign_out()
             return False
@@ -97,7 +96,7 @@ class Follower:
             self._signed = time.monotonic()
 
     def _wait(self, job: Object, found: Diagnosis) -> str:
-        """What the job waits for. One that lacks room makes way for an older one: two with half their pods each would wait for ever."""
+        """What the job waits for. A job without room makes way for an older one: two with half their pods would wait for ever."""
         cause, way = found.cause, job["metadata"].get("annotations", {}).get(MADE_WAY, "")
         if self._profile.queue or not (cause == "room" or (cause == "suspended" and way)):
             return self._waiting.note(cause, found.reason, bool(found.missing))
@@ -113,9 +112,9 @@ class Follower:
         return found.reason + (f"; waits for {len(others)} other jobs" if others else "")
 
     def _remove_overdue(self, pods: list[Object]) -> str:
-        """Remove pods that ought to have ended long ago but whose node does not say so: new ones need their names. In words.
+        """Remove pods whose node has not reported their end in time, since new pods need their names; says in words what it did.
 
-        One that runs on unseen does no harm: each writer for a job says which generation of it he is.
+        A removed pod that still runs does no harm: the lease is of a newer generation, and what an older one writes is not used.
         """
         stuck = self._overdue(pods)
         for pod in stuck:
@@ -127,7 +126,7 @@ class Follower:
         return f"; {', '.join(pod['metadata']['name'] for pod in stuck)} removed, since the node does not end it" if stuck else ""
 
     def _overdue(self, pods: list[Object]) -> list[Object]:
-        """Pods that should have ended by now, by this process's clock."""
+        """Pods that should have ended by now, measured by this process's clock."""
         ending = {pod["metadata"]["uid"]: pod for pod in pods if "deletionTimestamp" in pod["metadata"]}
         self._leaving = {uid: self._leaving.get(uid, time.monotonic()) for uid in ending}
         longest = {uid: pod["metadata"].get("deletionGracePeriodSeconds", 0) + LEAVE_S for uid, pod in ending.items()}
@@ -138,7 +137,7 @@ class Follower:
 
 
 class _Waiting:
-    """Why a job does not run, and since when for that cause."""
+    """Why a job does not run, and since when."""
 
     def __init__(self) -> None:
         self.cause: Cause = ""
@@ -149,9 +148,9 @@ class _Waiting:
         return time.monotonic() - self._since
 
     def note(self, cause: Cause, why: str, missing: bool) -> str:
-        """Take down why the job does not run, as a look has shown; the words for it.
+        """Note why the job does not run; returns the reason to show.
 
-        A pod that its node turned away is made again at once, so a look in between that finds no fault does not mean that it is over.
+        A pod that its node turned away is made again at once. So a look that then finds no cause does not mean that the trouble is over.
         """
         if self.cause == "refused" and cause == "" and missing:
             return self._why
@@ -159,3 +158,44 @@ class _Waiting:
             self.cause, self._since = cause, time.monotonic()
         self._why = why
         return why
+
+
+class _Restarts:
+    """How often a job's pods have begun again, and why. An incident that takes several pods counts once."""
+
+    def __init__(self, kind: JobKind) -> None:
+        self.number = 0
+        self.lost = False  # at the last restart no pod had failed by itself
+        self._kind = kind
+        self._uids: dict[str, set[str]] = {}  # a pod's index → the uids of its pods since counting last began anew
+        self._before = 0  # restarts before that
+        self._deaths: dict[str, Death] = {}  # a pod's uid → how it ended
+        self._told: set[str] = set()  # uids of the pods whose death has been reported
+
+    @property
+    def uids(self) -> set[str]:
+        """The uids of all pods that have begun since counting last began anew."""
+        return set().union(*self._uids.values())
+
+    def count(self, pods: list[Object], events: list[Object], suspended: bool) -> str:
+        """Count new restarts, from the job's pods and events about them; returns the reason of a new one in words, else ""."""
+        before = self.number
+        if any(out_of_reach(pod) for pod in pods):  # until it is back the others begin again, which is no fault of theirs
+            self._begin_anew()
+        for pod in pods:
+            if has_begun(pod):
+                self._uids.setdefault(self._kind.pod_index(pod["metadata"]["name"]), set()).add(pod["metadata"]["uid"])
+        self.number = self._before + max((len(uids) - 1 for uids in self._uids.values()), default=0)
+        if suspended:
+            self._begin_anew()
+        self._deaths.update({death.uid: death for death in (*deaths(pods), *evictions(events)) if death.code})
+        if self.number == before:
+            return ""
+        new = [death for uid, death in self._deaths.items() if uid not in self._told]
+        self._told |= set(self._deaths)
+        self.lost = not any(death.own_fault for death in new)
+        causes = [death for death in new if death.first_cause]
+        return next((death.words for death in causes or new), "pods were lost")
+
+    def _begin_anew(self) -> None:
+        self._uids, self._before = {}, self.number

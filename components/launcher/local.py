@@ -53,19 +53,15 @@ class LocalBackend:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.touch()
             read = running.read if running and running.log == log else log.stat().st_size  # leave out what an earlier run printed
-            process = self._forked(spec, log) or self._started(spec, log)
-            self._jobs[spec.name] = _Running(process, log, read)
+            self._jobs[spec.name] = _Running(self._forked(spec, log) or self._started(spec, log), log, read)
 
     def _started(self, spec: JobSpec, log: Path) -> subprocess.Popen[bytes]:
+        launcher = [] if spec.processes == 1 else ["-m", "components.launcher.entry", "--nproc-per-node", str(spec.processes)]
+        command, environment = [sys.executable, *launcher, *spec.arguments], self._environment(spec)
         with log.open("ab") as output:
             try:
                 return subprocess.Popen(
-                    _command(spec),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=self._environment(spec),
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment
                 )
             except OSError as error:
                 raise EdmError(
@@ -78,26 +74,24 @@ class LocalBackend:
         """The job as a fork; None if it needs several processes or another environment, or imports too little for a fork to pay."""
         if not self._forking or spec.processes > 1 or spec.env:
             return None
-        if self._forks is None:
-            self._forks = Forks(self._environment(spec))
+        self._forks = self._forks or Forks(self._environment(spec))  # begins to import now, whether this job needs it or not
         if not STAGES[spec.task.stage].imports_torch:
             return None
         fork = self._forks.start(spec.arguments, self._environment(spec), log)
-        if fork is None:
-            self._forks = None
+        self._forks = self._forks if fork else None
         return fork
 
     def poll(self, name: str) -> Status:
         running = self._jobs.get(name)
         if running is None:
             return Status("absent")
-        code = running.process.poll()
+        code, pid = running.process.poll(), running.process.pid
         if code is None:
-            pid = running.process.pid
             return Status("running", f"stopped from outside (SIGSTOP); `kill -CONT {pid}` lets it go on" if is_stopped(pid) else "")
-        if code == 0:
-            return Status("done", code=0)
-        return Status("failed", _ending(code), code)
+        if code >= 0:
+            return Status("failed", f"ended with exit code {code}", code) if code else Status("done", code=0)
+        by_kernel = " (as the system does when memory runs out)" if code == -signal.SIGKILL else ""
+        return Status("failed", f"killed by {signal.Signals(-code).name}{by_kernel}", code)
 
     def logs(self, name: str) -> list[str]:
         running = self._jobs.get(name)
@@ -108,7 +102,7 @@ class LocalBackend:
                 with running.log.open("rb") as file:
                     file.seek(running.read)
                     data = file.read()
-            except FileNotFoundError:  # somebody deleted it, perhaps with the whole store; asking the store will show that
+            except FileNotFoundError:  # somebody deleted it, perhaps with the whole store; the next request to the store will say so
                 return []
             whole = data.rfind(b"\n") + 1 if running.process.poll() is None else len(data)
             running.read += whole
@@ -153,20 +147,6 @@ class LocalBackend:
             **spec.env,
             "EDM2_DIE_WITH_PARENT": str(os.getpid()),
         }
-
-
-def _command(spec: JobSpec) -> list[str]:
-    if spec.processes == 1:
-        return [sys.executable, *spec.arguments]
-    return [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(spec.processes), *spec.arguments]
-
-
-def _ending(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    by_kernel = " (as the system does when memory runs out)" if code == -signal.SIGKILL else ""
-    return f"killed by {signal.Signals(-code).name}{by_kernel}"
 
 
 def _signal(process: subprocess.Popen[bytes] | Fork, number: int) -> None:

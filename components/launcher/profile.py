@@ -1,4 +1,4 @@
-"""A cluster profile: where jobs run and what they get. It decides no result, so no key contains it."""
+"""A cluster profile: where jobs run and what they get. It changes no result, so no key contains it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from edm2core.addresses import shown
 from edm2core.config.fields import Count, Name, Settings, like
@@ -25,17 +25,11 @@ if TYPE_CHECKING:
     StageName = str
 else:
     StageName = Literal[tuple(STAGES)]
+StageNames = Annotated[tuple[StageName, ...], Field(strict=False)]
 Seconds = Annotated[int, Field(ge=0)]
-Names = Annotated[tuple[Name, ...], Field(strict=False)]
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
 Quantity = Annotated[
     str,
-    BeforeValidator(_text),
+    Field(strict=False, coerce_numbers_to_str=True),
     like(r"^\d+(\.\d+)?(m|k|[KMGTP]i|[MGTP])?\Z", "a quantity, such as 2 or 500m (of a CPU), 8Gi or 512Mi (of memory)"),
 ]
 Image = Annotated[str, like(r"^(?!.*://)\w[\w.\-/:@]*\Z", "an image, such as registry.example.com/edm2-compute:1.0")]
@@ -46,7 +40,7 @@ SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN$", re.IGNORECASE)  # in the n
 
 
 def _in_words(check: Callable[..., Any], *given: str) -> None:
-    """Raises ValueError with the words of the check's error, so that pydantic reports it with its line."""
+    """Run a check, and raise a ValueError for its EdmError, which pydantic reports with the line in the file."""
     try:
         check(*given)
     except EdmError as error:
@@ -83,10 +77,10 @@ def _no_secrets(variables: dict[str, str]) -> dict[str, str]:
 
 
 class Resources(Settings):
-    """What one stage's job gets. All but `nodes` is for each pod."""
+    """What one stage's job gets. Every setting but `nodes` is per pod."""
 
     nodes: Count = 1
-    processes: Count | None = None  # none: one for each GPU, at least one
+    processes: Count | None = None  # none: one per GPU, at least one
     gpus: Annotated[int, Field(ge=0)] = 0
     cpu: Quantity = "1"
     cpu_limit: Quantity | None = None  # none: what is requested
@@ -104,7 +98,7 @@ _EachStage = create_model("_EachStage", __base__=Settings, **_each_stage)
 
 
 class StageResources(_EachStage):
-    """Resources of each stage's job. A stage takes from `default` what it does not set."""
+    """The resources of each stage's job. What a stage does not set is as in `default`."""
 
     default: Resources = Resources()
 
@@ -125,11 +119,11 @@ class StoreProfile(Settings):
 
 
 class MlflowProfile(Settings):
-    """The MLflow server for runs on Kubeflow Pipelines, by the address that pods use; the credentials stay in the Secret."""
+    """The MLflow server for runs on Kubeflow Pipelines, as pods reach it; the credentials stay in the Secret."""
 
     uri: Annotated[str, AfterValidator(_server)]
     secret: Name | None = None  # Secret with the credentials
-    secret_env: dict[str, str] = {"MLFLOW_TRACKING_USERNAME": "username", "MLFLOW_TRACKING_PASSWORD": "password"}  # variable → its key
+    secret_env: dict[str, str] = {"MLFLOW_TRACKING_USERNAME": "username", "MLFLOW_TRACKING_PASSWORD": "password"}  # as in `store`
 
 
 class Images(Settings):
@@ -138,18 +132,18 @@ class Images(Settings):
     compute: Image
     control: Image
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    pull_secrets: Names = ()
+    pull_secrets: Annotated[tuple[Name, ...], Field(strict=False)] = ()
 
 
 class ServiceAccounts(Settings):
-    """The ServiceAccounts of pods. Those that compute need no rights at all."""
+    """The ServiceAccounts of pods. Pods that compute need no rights at all."""
 
     job: Name = "edm2-job"
     control: Name = "edm2-control"
 
 
 class PriorityClasses(Settings):
-    """PriorityClass names. Training goes above evaluation, so that evaluating snapshots never stops the training that makes them."""
+    """PriorityClasses. Training has the higher one, so that evaluating snapshots never stops the training that makes them."""
 
     training: Name | None = None
     evaluation: Name | None = None
@@ -158,7 +152,7 @@ class PriorityClasses(Settings):
 class Kfp(Settings):
     """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
 
-    host: Annotated[str, AfterValidator(_server)] | None = None  # of its API; none: through the API server, in a pod its Service
+    host: Annotated[str, AfterValidator(_server)] | None = None  # URL of its API; none: through the API server, in a pod its Service
     ui: Annotated[str, AfterValidator(_server)] | None = None  # URL of its pages, for links; none: as `host`
     namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
     max_parallel: Count | None = None  # trajectories at once; none: all
@@ -174,31 +168,29 @@ class Profile(Settings):
     images: Images
     service_accounts: ServiceAccounts = ServiceAccounts()
     resources: StageResources = StageResources()
-    run_in_task_pod: Annotated[
-        tuple[StageName, ...], Field(strict=False)
-    ] = ()  # stages that run in the pod of KFP's task instead of a job, if they need one node
+    run_in_task_pod: StageNames = ()  # stages that run in the pod of Kubeflow's task instead of a job, if they need one node
     kfp: Kfp = Kfp()
     mlflow: MlflowProfile | None = None  # for Kubeflow Pipelines; `edm2 run --cluster` uses MLFLOW_TRACKING_URI of its own machine
     queue: Name | None = None  # Kueue's LocalQueue
     priority_classes: PriorityClasses = PriorityClasses()
     tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
     node_selector: dict[str, str] = {}
-    patch: dict[str, Any] = {}  # merged over the spec of every job's pods; lists of named things merge by name
+    patch: dict[str, Any] = {}  # laid over the spec of every job's pods; lists of named things merge by name
     run_as_user: Count = 65532
     jobs: Count = 4  # at once, with `edm2 run --cluster`
-    patience_s: Seconds = 1800  # with a pod that cannot be scheduled; a job that a queue holds waits without limit
+    patience_s: Seconds = 1800  # how long a pod may be unschedulable; a job that a queue holds waits without limit
     active_deadline_s: Count | None = None  # how long a job may last, restarts included
     ttl_s: Seconds = 3600  # until a finished job is deleted
-    grace_s: Count = 120  # what a pod has to save its state before it is killed
+    grace_s: Count = 120  # how long a pod that is told to end may take to save its state
     hang_s: Count = 30  # how much longer than usual a step may take until its process counts as hung
 
     def resources_of(self, stage: str) -> Resources:
-        """What a stage's job gets: its own settings, and for the others the default."""
+        """What a stage's job gets: its own settings, and the default's for the others."""
         own: Resources = getattr(self.resources, stage)
         return Resources.model_validate({**self.resources.default.model_dump(), **own.model_dump(exclude_unset=True)})
 
     def in_task_pod(self, stage: str) -> bool:
-        """Whether KFP runs the stage in the task's own pod."""
+        """Whether Kubeflow's task runs the stage in its own pod."""
         return stage in self.run_in_task_pod and self.resources_of(stage).nodes == 1
 
     def priority_of(self, stage: str) -> str | None:
@@ -217,9 +209,7 @@ class Profile(Settings):
 def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
     """The bundled profile of that name (k8s/profiles/<name>.yaml), or the one at a path that ends in .yaml.
 
-    Images are named by digest where building recorded one.
-
-    Raises InputError for an unknown name or anything wrong in the file, with the line.
+    Images whose digests are recorded are named by digest. Raises InputError for an unknown name, and for a wrong setting with its line.
     """
     if name_or_path.endswith((".yaml", ".yml")):
         path = local_path(name_or_path, "--cluster")
@@ -228,18 +218,16 @@ def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         if name_or_path not in known:
             words = unknown("cluster profile", name_or_path, name_or_path, known)
-            raise InputError(
-                words, where=str(path.parent), do_next="Name one of the bundled profiles in that folder, or give a path that ends in .yaml."
-            )
+            advice = "Name one of the bundled profiles in that folder, or give a path that ends in .yaml."
+            raise InputError(words, where=str(path.parent), do_next=advice)
     document = load(path)
     document.values.setdefault("name", path.stem)
-    profile = build(Profile, document)
-    digests = recorded_digests(folder)
-    images = {image: digests.get(getattr(profile.images, image), getattr(profile.images, image)) for image in ("compute", "control")}
+    profile, digests = build(Profile, document), recorded_digests(folder)
+    images = {image: digests[tag] for image in ("compute", "control") if (tag := getattr(profile.images, image)) in digests}
     return profile.model_copy(update={"images": profile.images.model_copy(update=images)})
 
 
 def recorded_digests(folder: Path = FOLDER) -> dict[str, str]:
-    """Image by tag → the same by digest, as `make images` recorded them in k8s/images.json."""
+    """Image by tag → the same image by digest, as `make images` recorded them in k8s/images.json."""
     file = folder / "images.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}

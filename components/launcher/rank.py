@@ -1,16 +1,18 @@
-"""Supervises one process of a job: marks its lines with its rank, notices when it hangs, and writes down how it ended.
+"""Supervises one process of a job: adds its rank to what it prints, ends it when it hangs, and records its exit code.
 
-`python -m components.launcher.rank FOLDER HANG_S MODULE ARGUMENT…` is what torchrun starts for each rank.
+torchrun starts `python -m components.launcher.rank FOLDER HANG_S MODULE ARGUMENT…` for each rank.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -18,20 +20,20 @@ from typing import IO
 
 from components.launcher.environment import MALLOC
 from components.launcher.stopped import Stopped
-from edm2core.events import emit
+from edm2core.events import MARK, emit, parse
 from edm2core.worker.exit_codes import INTERRUPTED
 from edm2core.worker.heartbeat import silence
 
 POLL_S = 0.1
-PATIENCE_S = 5.0  # until a process is killed that was told to end because another one of its job has failed
+PATIENCE_S = 5.0  # how long a process that is told to end, since another one of its job has failed, may take
 STOP = "stop"  # a file in the folder: every rank saves and stops
-ALIVE = "alive"  # a pipe in the folder, whose other end the entry program holds
+ALIVE = "alive"  # a named pipe in the folder; the entry program holds its other end
 
 
 def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable[[], bool], ended: Callable[[], bool], rank: str) -> int:
-    """Run `python ARGUMENT…` to its end and return its exit code (128 + n if a signal ended it).
+    """Run `python ARGUMENT…` to its end and return its exit code (128 + n if signal n ended it).
 
-    `asked` says whether it should save and stop, `ended` whether it should end now. A `rank` that is not empty marks its lines.
+    `asked` says whether it should save and stop, `ended` whether it should end now. Its output says its `rank`, if that is not empty.
     """
     beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
     beat.write_text("", encoding="utf-8")
@@ -43,7 +45,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
         env={**MALLOC, **os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())},
     )
     assert child.stdout is not None  # noqa: S101
-    pump = threading.Thread(target=_pump, args=(child.stdout, f"[rank {rank}] ".encode() if rank else b""), daemon=True)
+    pump = threading.Thread(target=_pump, args=(child.stdout, rank), daemon=True)
     pump.start()
     told, kill_at, why, stopped = False, float("inf"), "", Stopped()
     while child.poll() is None:
@@ -72,10 +74,21 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
     return code if code >= 0 else 128 - code
 
 
-def _pump(source: IO[bytes], prefix: bytes) -> None:
-    """Pass lines on, each in one write, so that lines of several ranks do not mix."""
-    for line in source:
-        os.write(sys.stdout.fileno(), prefix + line if line.endswith(b"\n") else prefix + line + b"\n")
+def _pump(source: IO[bytes], rank: str) -> None:
+    """Pass lines on with their rank, each in one write, so that lines of several ranks do not mix.
+
+    An event gets its rank as a field, and a failure the last lines before it. Other lines are shown as `[rank N] …`.
+    """
+    last = deque[str](maxlen=20)
+    for data in source:
+        line = data.decode(errors="replace").removesuffix("\n")
+        if rank and (event := parse(line)):
+            before = {"lines": [*last]} if event["kind"] == "failed" else {}
+            line = MARK + json.dumps({**event, "rank": int(rank), **before}, separators=(",", ":"))
+        elif rank:
+            line = f"[rank {rank}] {line}"
+            last.append(line[:300])
+        os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
 def main() -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from components.launcher.cluster import Cluster
+from components.launcher.followers import stop_job
 from components.launcher.job import run_label
 from components.launcher.profile import Profile
-from components.launcher.stopping import stop_job
 from components.record.plan_parameter import wisher
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Ref

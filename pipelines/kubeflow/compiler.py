@@ -24,7 +24,7 @@ from kfp.dsl.pipeline_task import PipelineTask
 from components.kubeflow import component
 from components.launcher.job import cores
 from components.launcher.profile import MlflowProfile, Profile
-from components.record.begin import MISSING
+from components.record.component import MISSING
 from components.record.plan_parameter import Packed, named
 from edm2core.errors import InputError
 from edm2core.metrics.names import short_names

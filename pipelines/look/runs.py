@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.execute import progress_of
 from components.launcher.log_store import log_folder
 from components.launcher.spec import work_ref
-from components.progress import progress_of
 from components.report.write import read_outcomes
 from edm2core.errors import EdmError, IntegrityError, MissingError
 from edm2core.events import MARK, numbers, parse, readable

@@ -12,13 +12,12 @@ from kubernetes import client
 
 from components.execute import TaskFailedError
 from components.kubeflow import Artifact
-from components.kubeflow_task import _place, work
+from components.kubeflow_task import _place, work, workflow_of
 from components.launcher.cluster import ApiServer, Cluster
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
 from components.record.plan_parameter import Packed, put, wisher
-from components.report.finish import finish
-from components.workflow_owner import workflow_of
+from components.report.component import component as finish
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task, trajectory_ref

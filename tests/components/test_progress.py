@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.progress import progress_of
+from components.execute import progress_of
 from edm2core.plan.tasks import Task
 
 EVENT = {"kind": "progress", "target": 10, "steps_per_epoch": 100, "seconds_per_step": 0.5, "step": 500}

@@ -83,6 +83,13 @@ def test_every_line_is_marked_with_its_rank_and_arguments_arrive(start: Start) -
     assert {"[rank 0] out ['argument']", "[rank 1] out ['argument']", "[rank 0] err", "[rank 1] err"} <= set(lines)
 
 
+def test_an_event_says_its_rank_and_a_failure_the_last_lines_before_it(start: Start) -> None:
+    program = "from edm2core.events import emit\nif rank: print('why'); emit('failed', what='no'); sys.exit(1)\ntime.sleep(60)"
+    code, lines = end(start(program))
+    (failure,) = [json.loads(line.removeprefix("@edm2 ")) for line in lines if line.startswith("@edm2 ") and "failed" in line]
+    assert (code, failure["rank"], failure["lines"]) == (1, 1, ["[rank 1] why"])
+
+
 def test_an_error_of_one_process_is_that_of_all(start: Start) -> None:
     code, lines = end(start("sys.exit(2) if rank else hang()"))
     assert code == 2

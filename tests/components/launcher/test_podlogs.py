@@ -62,10 +62,10 @@ class Server:
         return Response(data[:cut], cut is not None)
 
 
-def read(server: Server, record: LogRecord | None = None, seconds: float = 10) -> list[str]:
-    logs = PodLogs(server, PyTorchJob(), record)  # type: ignore[arg-type]
+def read(server: Server, record: LogRecord | None = None, ranks: bool = False) -> list[str]:
+    logs = PodLogs(server, PyTorchJob(), record, ranks)  # type: ignore[arg-type]
     logs.watch(list(server.pods.values()))
-    logs.drain(seconds)
+    logs.drain(10)
     logs.close()
     return logs.take()
 
@@ -79,11 +79,10 @@ def test_every_line_comes_once_and_says_which_pod_it_is_of() -> None:
     assert read(Server(OUTPUT, [])) == [f"[pod 0] {word}" for word in ("one", "two", "three", "four")]
 
 
-def test_a_line_that_says_its_rank_or_is_an_event_stays_as_it_is() -> None:
-    assert read(Server([stamped(1, "1", "[rank 3] x"), stamped(2, "1", '@edm2 {"kind":"start"}')], [])) == [
-        "[rank 3] x",
-        '@edm2 {"kind":"start"}',
-    ]
+def test_lines_of_a_job_whose_ranks_mark_them_and_events_stay_as_they_are() -> None:
+    event = '@edm2 {"kind":"start"}'
+    assert read(Server([stamped(1, "1", "[rank 3] x"), stamped(2, "1", event)], []), ranks=True) == ["[rank 3] x", event]
+    assert read(Server([stamped(2, "1", event)], [])) == [event]
 
 
 @pytest.mark.parametrize("first", range(0, sum(map(len, OUTPUT)) + 1, 5))

@@ -4,7 +4,7 @@ from typing import Any
 from kfp.dsl import ClassificationMetrics, Metrics
 
 from components.kubeflow_task import Done
-from components.probe.viewer import LARGEST_MATRIX, show_probe
+from components.probe import LARGEST_MATRIX, show_probe
 
 
 def confusion(done: Done, classes: list[Any], matrix: list[list[int]]) -> dict[str, Any]:

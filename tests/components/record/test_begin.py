@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from components.kubeflow import Artifact, perform
-from components.record.begin import begin
+from components.record.component import component as begin
 from components.record.plan_parameter import Packed, grouped, named, put, read, recorded
 from components.report import write as writing
-from components.report.finish import finish
+from components.report.component import component as finish
 from components.report.write import write_report
 from edm2core.errors import IntegrityError
 from edm2core.plan.experiment import Experiment, load_experiment

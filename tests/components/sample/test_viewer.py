@@ -3,7 +3,7 @@ from pathlib import Path
 from kfp.dsl import HTML
 
 from components.kubeflow_task import Done
-from components.sample.viewer import show_grid
+from components.sample import show_grid
 
 
 def test_a_grid_stands_inside_its_page(done: Done, page: HTML) -> None:

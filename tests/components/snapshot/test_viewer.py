@@ -4,7 +4,7 @@ from pathlib import Path
 from kfp.dsl import HTML
 
 from components.kubeflow_task import Done
-from components.snapshot.viewer import show_curves
+from components.snapshot import show_curves
 
 
 def shown(done: Done, page: HTML, curve: str) -> str:

@@ -10,10 +10,10 @@ import pytest
 from kubernetes import client
 
 from components.launcher.cluster import ApiServer, Cluster
+from components.launcher.followers import suspend_unfollowed
 from components.launcher.job import run_label
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
-from components.launcher.stopping import suspend_unfollowed
 from edm2core.store.local import LocalStore
 from edm2core.store.scratch import Scratch
 from pipelines.kubeflow.cancel import saved_states, stop_jobs
@@ -124,8 +124,8 @@ def test_the_end_of_a_run_suspends_its_jobs_that_nobody_follows(
     fake: FakeCluster, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a terminate between two trainings, when nobody had to be told."""
-    monkeypatch.setattr("components.launcher.stopping.SILENT_S", 0.3)
-    monkeypatch.setattr("components.launcher.stopping.LOOK_S", 0.05)
+    monkeypatch.setattr("components.launcher.followers.SILENT_S", 0.3)
+    monkeypatch.setattr("components.launcher.followers.LOOK_S", 0.05)
     fake.jobs |= {name: job(name, "mine-1") for name in ("edm2-left", "edm2-dead", "edm2-live", "edm2-of-another-part")}
     fake.jobs["edm2-dead"]["metadata"]["annotations"] = {"follower.edm2/a": "2026-01-01T00:00:00Z"}
     fake.jobs["edm2-live"]["metadata"]["annotations"] = {"follower.edm2/b": "2026-01-01T00:00:00Z"}

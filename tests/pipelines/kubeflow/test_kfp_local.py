@@ -210,7 +210,7 @@ def test_a_failed_task_is_a_failed_component_with_words_and_a_line_in_the_report
     assert "Traceback" not in failed.stderr
     assert not (out / "kfp_outputs/output_metadata.json").exists()
     from components.kubeflow import Artifact
-    from components.report.finish import finish
+    from components.report.component import component as finish
 
     page, latest = (Artifact(name, str(tmp_path / name)) for name in ("page", "latest"))
     finish(command_run(command), str(tmp_path / "store"), "", "", page, latest)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from kfp.dsl import HTML, ClassificationMetrics, Metrics
 
-from components.diagnostics.viewer import show_diagnostics
+from components.diagnostics import show_diagnostics
 from components.kubeflow_task import Done
-from components.metrics.viewer import show_metrics
-from components.probe.viewer import show_probe
-from components.sample.viewer import show_grid
-from components.snapshot.viewer import show_curves
+from components.metrics import show_metrics
+from components.probe import show_probe
+from components.sample import show_grid
+from components.snapshot import show_curves
 from edm2core.store.results import load
 from edm2core.store.runs import Run, record
 from pipelines.look.pages import Pages

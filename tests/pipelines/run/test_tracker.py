@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components.kubeflow import Artifact
-from components.report.finish import finish
+from components.report.component import component as finish
 
 TINY = """
 name: {name}
