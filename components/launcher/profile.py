@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from edm2core.addresses import shown
-from edm2core.config.fields import Count, Name, Settings, like
+from edm2core.config.fields import Count, Name, Settings, contradiction, like
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
 from edm2core.errors import EdmError, InputError
@@ -114,7 +114,7 @@ class StoreProfile(Settings):
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
         if self.uri.startswith("minio://") and not {*ENDPOINTS} & {*self.env, *self.secret_env}:
-            raise ValueError("env: it is not said where MinIO is; set EDM2_S3_ENDPOINT there, for example to http://minio:9000")
+            raise contradiction("it is not said where MinIO is; set EDM2_S3_ENDPOINT there, for example to http://minio:9000", "env")
         return self
 
 

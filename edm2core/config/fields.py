@@ -1,30 +1,32 @@
-"""What sections of settings are made of: the types of their values, which of them decide results, and how strictly they are read."""
+"""The types of settings, which settings decide results, and how strictly settings are read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from edm2core.registry import EXTRACTORS, FORMATS, NETWORKS, SCHEDULES, SOLVERS, WEIGHTINGS
-
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
-Draws = Annotated[int, Field(ge=1, le=1000)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 
 Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]  # red, green and blue, 0 to 255
 
 
+def contradiction(words: str, *settings: str) -> PydanticCustomError:
+    """The error of settings that cannot stand together. `settings` are their dotted names within the section that is checked."""
+    return PydanticCustomError("contradiction", "{words}", {"words": words, "settings": settings})
+
+
 def like(pattern: str, words: str) -> AfterValidator:
-    """Refuses, in words with an example, a text that is not as the pattern says."""
+    """A check that a text matches the pattern. `words` say, with an example, what it must be."""
 
     def check(text: str) -> str:
         if not re.search(pattern, text):
@@ -35,7 +37,7 @@ def like(pattern: str, words: str) -> AfterValidator:
 
 
 def one_of(names: Collection[str]) -> AfterValidator:
-    """Refuses a name that is none of a table of the registry."""
+    """A check that a table of the registry has the name."""
     *others, last = (f"'{name}'" for name in names)
     words = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
 
@@ -48,7 +50,7 @@ def one_of(names: Collection[str]) -> AfterValidator:
 
 
 def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    """Raises ValueError where a value stands twice."""
+    """Raises ValueError if a value occurs more than once."""
     doubled = sorted({str(v) for v in values or () if (values or ()).count(v) > 1})
     if doubled:
         raise ValueError(f"{', '.join(doubled)} stands more than once")
@@ -63,12 +65,6 @@ Name = Annotated[str, like(NAME, "up to 63 letters, digits, dots, dashes and und
 Digest = Annotated[
     str, like(r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})\Z", "sha256: or md5: and the digest in hexadecimal, such as sha256:9f86d0…")
 ]
-NetworkName = Annotated[str, one_of(NETWORKS)]
-Weighting = Annotated[str, one_of(WEIGHTINGS)]
-Schedule = Annotated[str, one_of(SCHEDULES)]
-SolverName = Annotated[str, one_of(SOLVERS)]
-FormatName = Annotated[str, one_of(FORMATS)]
-BroughtExtractor = Annotated[str, one_of([name for name, extractor in EXTRACTORS.items() if extractor.weights])]
 Precision = Literal["fp32", "bf16", "fp16"]
 Compile = Literal["auto", "always", "never"]
 Weights = Literal["plain", "normalized", "forced"]
@@ -79,13 +75,12 @@ PixelEpsilon = Literal["inside", "outside"]
 
 def average_name(value: Any) -> str:
     """fixed, or a relative width with three decimals: 0.05, "0.05" and "0.050" are the same. Raises ValueError for anything else."""
-    try:
-        width = float(value)
-    except (TypeError, ValueError):
-        width = -1.0
-    if value != "fixed" and (isinstance(value, bool) or not _has_name(width)):
-        raise ValueError(f"must be fixed, or a relative width below 0.288 with at most three decimals; it is {value!r}")
-    return "fixed" if value == "fixed" else f"{width:.3f}"
+    if value == "fixed":
+        return "fixed"
+    with suppress(TypeError, ValueError):
+        if not isinstance(value, bool):
+            return f"{check_width(float(value)):.3f}"
+    raise ValueError(f"must be fixed, or a relative width below 0.288 with at most three decimals; it is {value!r}")
 
 
 def weights_file(ema: str) -> str:
@@ -93,34 +88,34 @@ def weights_file(ema: str) -> str:
     return f"ema-{ema}.safetensors"
 
 
-def _has_name(width: float) -> bool:
-    """Whether there is a power-function average of this width, and three decimals name it."""
-    return 0 < width < 12**-0.5 and abs(round(width, 3) - width) <= 1e-9
-
-
 def check_width(width: float) -> float:
-    """Raises ValueError for the width of an average that could not be called by its name, as averages are in files and mixes."""
-    if not _has_name(width):
+    """Raises ValueError unless power-function averages can have this width and three decimals name it, since files are named so."""
+    if not (0 < width < 12**-0.5 and abs(round(width, 3) - width) <= 1e-9):
         raise ValueError(f"must be a relative width below 0.288 with at most three decimals; it is {width}")
     return width
 
 
-Ema = Annotated[str, BeforeValidator(average_name)]  # an average: fixed, or the relative width of a power-function one
+Ema = Annotated[str, BeforeValidator(average_name)]  # fixed, or the relative width of a power-function average
 Widths = Annotated[tuple[Annotated[float, AfterValidator(check_width)], ...], Field(strict=False), AfterValidator(once)]
 
 
 def unkeyed(default: Any, **constraints: Any) -> Any:
-    """A setting that says how work is done, not what comes out: it is in no key."""
+    """A setting that says how work is done, not what comes out. No key holds it."""
     return Field(default, json_schema_extra={"keyed": False}, **constraints)
 
 
 def is_keyed(field: FieldInfo) -> bool:
-    """Whether a setting decides what comes out, and so is part of a key."""
+    """Whether a setting decides what comes out, so that keys hold it."""
     extra = field.json_schema_extra
     return not (isinstance(extra, dict) and extra.get("keyed") is False)
 
 
 class Settings(BaseModel):
-    """Immutable, strict: unknown names, wrong types and numbers that are not finite are refused."""
+    """A section of settings. It is immutable and refuses unknown names, wrong types and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> Self:
+        """The section's settings among those of a task, which may have others beside them."""
+        return cls.model_validate({name: values[name] for name in cls.model_fields})

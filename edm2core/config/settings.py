@@ -8,49 +8,43 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from edm2core.config.fields import (
-    BroughtExtractor,
     Colour,
     Compile,
     Count,
     Counts,
     Digest,
-    Draws,
     Ema,
-    Epochs,
-    FormatName,
     GroupNormKind,
     Init,
     Levels,
-    NetworkName,
     PixelEpsilon,
     Positive,
     Precision,
-    Schedule,
     Seeds,
     Settings,
     Share,
     Shares,
-    SolverName,
-    Weighting,
     Weights,
     Widths,
+    contradiction,
+    one_of,
     unkeyed,
 )
-from edm2core.registry import FORMATS, DataFormat
+from edm2core.registry import FORMATS, NETWORKS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
 
 STORED_AVERAGES = 64  # of a training, where it does not say how often
 
 
 def check_exact(exact: bool, precision: Precision) -> None:
-    """Raises ValueError where `exact` does not have the precision that it needs."""
+    """Raises an error if `exact` is set together with half precision."""
     if exact and precision != "fp32":
-        raise ValueError(f"exact, precision: exact means fp32, it is {precision}; leave one of them out")
+        raise contradiction(f"exact means fp32, it is {precision}; leave one of them out", "exact", "precision")
 
 
 class DataSettings(Settings):
     """Where images come from and how they become arrays."""
 
-    format: FormatName
+    format: Annotated[str, one_of(FORMATS)]
     source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
     digest: Digest | None = None
     resolution: Count | None = None  # images: side after centre crop and resize
@@ -67,19 +61,19 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if not self.facts.builtin and not self.source:
-            raise ValueError(f"source: the format '{self.format}' needs a path or URL")
+            raise contradiction(f"the format '{self.format}' needs a path or URL", "source")
         if self.facts.shape is None and self.resolution is None:
             brought = "images are brought to" if self.facts.resized else "its images have"
-            raise ValueError(f"resolution: the format '{self.format}' needs the side in pixels that {brought}")
+            raise contradiction(f"the format '{self.format}' needs the side in pixels that {brought}", "resolution")
         if self.source and self.source.startswith(("http://", "https://")) and not self.digest:
-            raise ValueError("digest: a URL needs 'sha256:…' or 'md5:…' of what it must deliver")
+            raise contradiction("a URL needs 'sha256:…' or 'md5:…' of what it must deliver", "digest")
         return self
 
 
 class NetworkSettings(Settings):
     """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the other configs and the paper's (docs/recipes.md)."""
 
-    use: NetworkName = "unet"  # the family of networks
+    use: Annotated[str, one_of(NETWORKS)] = "unet"  # the family of networks
     resolution: Count  # side of the square input, pixels
     image_channels: Count = 3
     classes: Annotated[int, Field(ge=0)] = 0  # class-conditional with so many classes; 0: unconditional
@@ -106,23 +100,23 @@ class NetworkSettings(Settings):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.resolution % 2 ** (len(self.multipliers) - 1):
-            raise ValueError(f"resolution, multipliers: {self.resolution} cannot be halved {len(self.multipliers) - 1} times")
+            words = f"{self.resolution} cannot be halved {len(self.multipliers) - 1} times"
+            raise contradiction(words, "resolution", "multipliers")
         if self.norm != "pixel" and self.channels % 32:
-            raise ValueError(f"channels, norm: {self.channels} is not a multiple of 32, which GroupNorm needs")
+            raise contradiction(f"{self.channels} is not a multiple of 32, which GroupNorm needs", "channels", "norm")
         sides = [self.resolution >> level for level in range(len(self.multipliers))]
         for side in self.attention_resolutions:
             if side not in sides:
-                raise ValueError(f"attention_resolutions, resolution: no level has side {side}; the levels have {sides}")
+                raise contradiction(f"no level has side {side}; the levels have {sides}", "attention_resolutions", "resolution")
         widths = [self.channels * self.multipliers[sides.index(side)] for side in (*self.attention_resolutions, sides[-1])]
         for width in widths:  # the lowest level attends in the middle
             if width % (self.attention_head_channels or width):
-                raise ValueError(
-                    f"attention_head_channels, channels: {width} channels cannot be cut into heads of {self.attention_head_channels}"
-                )
+                words = f"{width} channels cannot be cut into heads of {self.attention_head_channels}"
+                raise contradiction(words, "attention_head_channels", "channels")
         if self.init is not None and self.weights != "plain":
-            raise ValueError(f"init, weights: {self.weights} weights start as N(0, 1); leave init out, or say null")
+            raise contradiction(f"{self.weights} weights start as N(0, 1); leave init out, or say null", "init", "weights")
         if self.attention_norm == "group" and self.norm == "pixel":
-            raise ValueError("attention_norm, norm: where the norm is 'pixel', that of attention must be 'pixel' too")
+            raise contradiction("where the norm is 'pixel', that of attention must be 'pixel' too", "attention_norm", "norm")
         return self
 
 
@@ -132,20 +126,20 @@ class DiffusionSettings(Settings):
     sigma_data: Positive = 0.5
     p_mean: float = -1.2  # mean of ln sigma
     p_std: Positive = 1.2  # standard deviation of ln sigma
-    weighting: Weighting = "edm"  # of the loss by noise level: lambda(sigma)
+    weighting: Annotated[str, one_of(WEIGHTINGS)] = "edm"  # of the loss by noise level: lambda(sigma)
     log_variance_features: Annotated[int, Field(ge=0)] = 256  # Fourier features of the learned u(sigma) (rung B); 0: no u(sigma)
 
 
 class TrainingSettings(Settings):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
 
-    epochs: Epochs = unkeyed(...)  # length; an experiment may look at any epoch up to it
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = unkeyed(...)  # length; an experiment may look at any epoch up to it
     snapshot_every: Count = unkeyed(100)  # epochs, where an experiment names none
     batch: Count  # images in one optimiser step, over all processes
     lr: Positive
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # whole where the rate changes every epoch
     t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
-    lr_changes: Schedule = "every_epoch"  # every_step: the schedule follows the images seen
+    lr_changes: Annotated[str, one_of(SCHEDULES)] = "every_epoch"  # every_step: the schedule follows the images seen
     loss_reduction: Literal["mean", "sum"] = "mean"  # over an image's elements; sum: larger gradients, so fp16 needs no loss scaling
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
     flip: bool = False  # random horizontal flips
@@ -162,7 +156,8 @@ class TrainingSettings(Settings):
     def _possible(self) -> Self:
         check_exact(self.exact, self.precision)
         if self.lr_changes == "every_epoch" and self.warmup_epochs % 1:
-            raise ValueError(f"warmup_epochs: {self.warmup_epochs:g} is not whole; choose a whole number, or lr_changes: every_step")
+            words = f"{self.warmup_epochs:g} is not whole; choose a whole number, or lr_changes: every_step"
+            raise contradiction(words, "warmup_epochs")
         return self
 
     def stored_epochs(self, last: int) -> list[int]:
@@ -175,7 +170,7 @@ class SampleSettings(Settings):
     """The sampler and how many images it draws."""
 
     count: Count = 50_000
-    solver: SolverName = "heun"  # EDM, algorithm 2
+    solver: Annotated[str, one_of(SOLVERS)] = "heun"  # EDM, algorithm 2
     steps: Annotated[int, Field(ge=2)] = 18  # noise levels; heun evaluates the network 2 * steps - 1 times
     sigma_min: Positive = 0.002
     sigma_max: Annotated[float, Field(gt=0, le=1e6)] = 80.0
@@ -187,7 +182,7 @@ class SampleSettings(Settings):
     clip: bool = True  # denoised images clipped to the data's range in every evaluation
     state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of the latents; never the training seed
-    draws: Draws = 1  # independent sets of `count` images
+    draws: Annotated[int, Field(ge=1, le=1000)] = 1  # independent sets of `count` images
     ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from; several widths: a sweep
     precision: Precision = "fp32"
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
@@ -198,7 +193,7 @@ class SampleSettings(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min, sigma_max: {self.sigma_min} is not below {self.sigma_max}")
+            raise contradiction(f"{self.sigma_min} is not below {self.sigma_max}", "sigma_min", "sigma_max")
         check_exact(self.exact, self.precision)
         return self
 
@@ -246,7 +241,7 @@ class ProbeSettings(Settings):
     @property
     def cached(self) -> bool:
         """Whether heads are trained on features that are computed once."""
-        return self.features == "cached" or (self.features is None and self.grid and self.protocol == "own")
+        return self.features == "cached" or (self.features is None and self.holds_out)
 
     @property
     def holds_out(self) -> bool:
@@ -306,7 +301,7 @@ class ReferenceSettings(Settings):
     """Statistics that others took of the same images, instead of our own: an .npz with mu and sigma, as NVlabs and pytorch-fid write."""
 
     source: str = unkeyed(...)  # path of the .npz
-    extractor: BroughtExtractor  # whose features they are of
+    extractor: Annotated[str, one_of(WEIGHTS)]  # whose features they are of
     count: Count  # images they are of: all training images
     resolution: Count  # of those images, pixels
     origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words: it stands in every table
@@ -340,37 +335,43 @@ class Recipe(Settings):
         """The average that diagnostics look into."""
         return self.diagnostics.ema or self.probe.ema
 
+    @property
+    def starts_after(self) -> int:
+        """Completed epochs of the checkpoint that training starts from; 0 if it begins anew or the file alone knows them."""
+        return (self.start.completed if self.start else None) or 0
+
     def is_mixed(self, ema: str) -> bool:
         """Whether an average has to be mixed from stored ones, as no snapshot has it."""
         return ema not in ("fixed", *(f"{width:.3f}" for width in self.training.ema_sigma_rel))
 
     @model_validator(mode="after")
     def _averages(self) -> Self:
-        if self.training.ema_beta is None:
-            emas = {"sample": self.sample.ema, "probe": (self.probe.ema,), "diagnostics": (self.diagnosed_ema,)}
-            for section, names in emas.items():
-                if "fixed" in names:
-                    raise ValueError(
-                        f"{section}.ema, training.ema_beta: there is no fixed EMA where its beta is none; name a width, such as '0.050'"
-                    )
+        emas = {"sample": self.sample.ema, "probe": (self.probe.ema,), "diagnostics": (self.diagnosed_ema,)}
+        for section, names in emas.items():
+            if self.training.ema_beta is None and "fixed" in names:
+                words = "there is no fixed EMA where its beta is none; name a width, such as '0.050'"
+                raise contradiction(words, f"{section}.ema", "training.ema_beta")
         return self
 
     @model_validator(mode="after")
     def _startable(self) -> Self:
         if self.start and self.data.standardize:
-            raise ValueError("start, data.standardize: such a checkpoint was trained on images in [-1, 1], which standardising changes")
+            words = "such a checkpoint was trained on images in [-1, 1], which standardising changes"
+            raise contradiction(words, "start", "data.standardize")
         if self.start and self.training.ema_beta is None:
-            raise ValueError("start, training.ema_beta: such a checkpoint's average is the fixed EMA, which a beta of none leaves out")
+            words = "such a checkpoint's average is the fixed EMA, which a beta of none leaves out"
+            raise contradiction(words, "start", "training.ema_beta")
         return self
 
     @model_validator(mode="after")
     def _same_images(self) -> Self:
         if self.reference and self.reference.resolution != self.network.resolution:
-            sizes = f"of {self.reference.resolution} pixels, the network of {self.network.resolution}"
-            raise ValueError(f"reference.resolution, network.resolution: the statistics are of images {sizes}")
+            words = f"the statistics are of images of {self.reference.resolution} pixels, the network of {self.network.resolution}"
+            raise contradiction(words, "reference.resolution", "network.resolution")
         images = self.data.facts.train
         if self.reference and images and self.reference.count != images:
-            raise ValueError(f"reference.count: it is of {self.reference.count} images, {self.data.format} has {images} for training")
+            words = f"it is of {self.reference.count} images, {self.data.format} has {images} for training"
+            raise contradiction(words, "reference.count")
         return self
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -78,9 +77,11 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[Place], 
         return [place], unknown("setting", _dotted(place), str(place[-1]), _fields(model, place[:-1]))
     if kind == "missing":
         return [place[:-1] or place], f"The setting '{_dotted(place)}' is missing."
+    if kind == "contradiction":
+        places = [(*place, *name.split(".")) for name in details["ctx"]["settings"]]
+        return places, f"{', '.join(map(_dotted, places))}: {details['msg']}"
     if kind == "value_error":
-        places, words = _named(place, details["msg"].removeprefix("Value error, "), _fields(model, place))
-        return places, f"{', '.join(map(_dotted, places))}: {words}"
+        return [place], f"{_dotted(place)}: {details['ctx']['error']}"
     return [place], f"'{_dotted(place)}' {_allowed(details)}; it is {_as_written(given)}."
 
 
@@ -88,15 +89,6 @@ def _where(document: Document, places: list[Place]) -> str:
     """The lines of settings, without those that are nowhere written since they stand at their defaults."""
     written = [place for place in places if place in document.origins] or places[:1]
     return "; ".join(dict.fromkeys(str(document.origin(place)) for place in written))
-
-
-def _named(place: Place, message: str, fields: list[str]) -> tuple[list[Place], str]:
-    """The places of settings that a message about the section at `place` begins with, "exact, precision: …", and the rest of it."""
-    begins = re.match(r"([a-z0-9_.]+(?:, [a-z0-9_.]+)*): ", message)
-    names = begins[1].split(", ") if begins else []
-    if begins and all(name.partition(".")[0] in fields for name in names):
-        return [(*place, *name.split(".")) for name in names], message[begins.end() :]
-    return [place], message
 
 
 def _dotted(place: Place) -> str:

@@ -1,34 +1,43 @@
-"""Every check of an experiment that can be made before anything runs, each once, with the line of the setting that it is about.
+"""Every check of an experiment that can be made before anything runs. Each names the line of the setting that is wrong.
 
-Settings check their own values (config/settings.py); stages check only what the data themselves show. Nothing here reads a file:
-what headers and names say of the images comes as a `Survey`.
+Settings check their own values (config/settings.py), and stages check only what the data themselves show. All checks raise InputError.
+Nothing here reads a file: what headers and names say of the images comes as a `Survey`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
+from edm2core.config.describe import in_words
+from edm2core.config.fields import is_keyed
 from edm2core.config.settings import Recipe
+from edm2core.config.validate import unknown
+from edm2core.config.yaml_file import Document
 from edm2core.data.folders import Survey
 from edm2core.data.split import enough_to_probe
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
-from edm2core.metrics.names import FRECHET, Metric
+from edm2core.metrics.names import FRECHET, Metric, metric, split
+from edm2core.plan.sweep import AVERAGES, SECTIONS
 from edm2core.registry import EXTRACTORS, METRICS
+
+MOST_SNAPSHOTS = 10_000  # of a training whose experiment does not name its epochs
 
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric as the experiment names it: `setting` is metrics or optional_metrics, `line` where the name stands."""
+    """A metric as the experiment names it: `setting` is metrics or optional_metrics, and `line` is the name's."""
 
     metric: Metric
     text: str
     setting: str
     line: str
-    by_default: bool = False  # whether the file does not say `setting` and so asks for FID
+    by_default: bool = False  # whether the file leaves `setting` out and so asks for FID
 
 
 @dataclass(frozen=True)
@@ -37,30 +46,81 @@ class Request:
 
     recipe: Recipe
     line: Callable[[str], str]
-    epochs: tuple[int, ...] = ()
+    epochs: tuple[int, ...] = ()  # in the order of the file
+    epochs_by_default: bool = False  # whether the file names none, so that they follow from the recipe
     averages: tuple[tuple[str, str], ...] = ()  # each EMA that is used, and the section that asks for it
     named_metrics: tuple[NamedMetric, ...] = ()
-    metrics: tuple[Metric, ...] = ()  # without those that are left out for want of weights
+    metrics: tuple[Metric, ...] = ()  # those whose extractor has its weights
     probe: bool = False
     survey: Survey | None = None  # of the images on this disk; None behind a URL and for built-in data
 
 
 def check_recipe(request: Request) -> None:
-    """Check a recipe by itself. Raises InputError, as all checks do."""
-    network_fits_data(request)
-    batch_fits_data(request)
+    """Check a recipe by itself."""
+    for check in (network_fits_data, batch_fits_data):
+        check(request)
 
 
 def check_request(request: Request) -> None:
     """Check what the experiment file asks of a recipe."""
-    for check in (averages_suffice, blocks_exist, samples_suffice, reference_has_features, reference_is_used):
+    for check in (epochs_exist, averages_suffice, blocks_exist, samples_suffice, reference_has_features, reference_is_used):
         check(request)
 
 
 def check_data(request: Request) -> None:
-    """Check what is asked against the images that the survey counted; data behind a URL are checked by the stages."""
-    for check in (images_suffice, classes_fit, probe_has_images):
+    """Check what is asked against the images that the survey counted. Stages check data behind a URL."""
+    for check in (images_suffice, classes_fit, reference_is_of_data, probe_has_images):
         check(request)
+
+
+def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: Mapping[str, str]) -> None:
+    """Check each setting of an experiment's sweep. `fixed` are the settings that have one value already, with the section that says so."""
+    known = [f"{section}.{name}" for section, model in SECTIONS.items() for name, field in model.model_fields.items() if is_keyed(field)]
+    known = [setting for setting in known if setting not in AVERAGES]
+    for setting, values in sweep.items():
+        where = str(document.origin(("sweep", setting)))
+        section, _, name = setting.partition(".")
+        if setting not in known:
+            exists = section in SECTIONS and name in SECTIONS[section].model_fields
+            no_result = f"'{setting}' cannot be swept, since it decides no result by itself."
+            raise InputError(
+                no_result if exists else unknown("setting to sweep", setting, setting, known),
+                where=where,
+                do_next="Give all its values at once: it takes several."
+                if setting in AVERAGES
+                else f"Sweep a setting of {', '.join(list(SECTIONS)[:-1])} or {list(SECTIONS)[-1]}.",
+            )
+        if setting in fixed:
+            raise InputError(f"'{setting}' stands in `{fixed[setting]}` too.", where=where, do_next="Keep one of them.")
+        if alike := [other for other in sweep if other != setting and other.endswith(f".{name}")]:
+            raise InputError(
+                f"'{setting}' and '{alike[0]}' would both be called {name} in the recipes' names.",
+                where=where,
+                do_next="Sweep them in two experiments: what they share is computed once.",
+            )
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                raise InputError(f"{in_words('', value)} stands more than once.", where=str(document.origin(("sweep", setting, index))))
+
+
+def check_names(document: Document, names: Sequence[str]) -> None:
+    """Every recipe of the experiment has a name of its own."""
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(
+            f"Two recipes have the same name: {', '.join(doubled)}.",
+            where=str(document.origin(("recipes",))),
+            do_next="Give your own recipe a `name:`.",
+        )
+
+
+def named_metric(text: str, data_format: str, line: str) -> Metric:
+    """The metric that the experiment names on this line, if it exists in features that the data have."""
+    if split(text)[0] not in METRICS:
+        raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=line)
+    try:
+        return metric(text, data_format)
+    except ValueError as error:
+        raise InputError(str(error), where=line, do_next="docs/evaluation.md lists metrics and extractors.") from None
 
 
 def network_fits_data(request: Request) -> None:
@@ -94,11 +154,34 @@ def batch_fits_data(request: Request) -> None:
         )
 
 
+def epochs_exist(request: Request) -> None:
+    """Training has every epoch that is asked for, after the checkpoint that it starts from, and they are not too many to look at."""
+    recipe, first, last = request.recipe, request.recipe.starts_after or 1, request.recipe.training.epochs
+    if request.epochs_by_default and len(request.epochs) > MOST_SNAPSHOTS:
+        raise InputError(
+            f"{recipe.name} would have {len(request.epochs):,} snapshots, and each is looked at.",
+            where=request.line("epochs"),
+            do_next="Name the `epochs:` to look at, or raise training.snapshot_every.",
+        )
+    for index, epoch in enumerate(request.epochs):
+        if epoch < first:
+            raise InputError(
+                f"Epoch {epoch} is before the checkpoint that {recipe.name} starts from, which has {first} epochs.",
+                where=request.line(f"epochs.{index}"),
+                do_next=f"Ask for epochs from {first} on.",
+            )
+        if epoch > last:
+            raise InputError(
+                f"Epoch {epoch} is beyond the end of {recipe.name}'s training, which has {last} epochs.",
+                where=request.line(f"epochs.{index}"),
+                do_next=f"Ask for an epoch up to {last}, or set `overrides: {{training.epochs: {epoch}}}`.",
+            )
+
+
 def averages_suffice(request: Request) -> None:
     """Every EMA asked for will be in the snapshot, or can be mixed from those that training stores."""
-    recipe = request.recipe
-    first = (recipe.start.completed if recipe.start else None) or 0
-    for (ema, section), epoch in product(request.averages, request.epochs):
+    recipe, first = request.recipe, request.recipe.starts_after
+    for (ema, section), epoch in product(request.averages, sorted(request.epochs)):
         where = request.line(f"{section}.ema")
         if epoch == first and ema != "fixed":
             raise InputError(f"The checkpoint that {recipe.name} starts from has no EMA {ema}.", where=where, do_next="Ask for 'fixed'.")
@@ -184,12 +267,12 @@ def images_suffice(request: Request) -> None:
     recipe = request.recipe
     count = sum(own.train for own in request.survey.counts)
     imported = recipe.reference.extractor if recipe.reference else None
-    for metric in request.metrics:
-        if metric.extractor == imported or count >= metric.least_images:
+    for asked in request.metrics:
+        if asked.extractor == imported or count >= asked.least_images:
             continue
         raise InputError(
             f"The data of {recipe.name} have {count} images for training, "
-            f"and '{metric.result}' needs at least {metric.least_images}{_reason(metric)}.",
+            f"and '{asked.result}' needs at least {asked.least_images}{_reason(asked)}.",
             where=_source_line(request),
             do_next="Add images, or ask for what needs fewer: kid 1000, fd_filters 55 (features for small sets, which need no weights), "
             "and precision, recall, density, coverage and memorisation 6 in any features, as precision_filters.",
@@ -197,16 +280,25 @@ def images_suffice(request: Request) -> None:
 
 
 def classes_fit(request: Request) -> None:
-    """A conditional network has as many classes as the data."""
-    recipe, facts = request.recipe, request.recipe.data.facts
-    if request.survey is None and not facts.builtin:
-        return
-    classes = len(request.survey.counts) if request.survey else facts.classes or 0
-    if recipe.network.classes not in (0, classes):
+    """A conditional network has as many classes as there are class folders."""
+    recipe, classes = request.recipe, len(request.survey.counts) if request.survey else 0
+    if request.survey and recipe.network.classes not in (0, classes):
         raise InputError(
             f"network.classes of {recipe.name} is {recipe.network.classes}; the data set has {classes} classes.",
             where=request.line("network.classes"),
             do_next=f"Set network.classes to {classes}, or to 0 for an unconditional network.",
+        )
+
+
+def reference_is_of_data(request: Request) -> None:
+    """Imported statistics are of as many images as there are for training."""
+    reference = request.recipe.reference
+    count = sum(own.train for own in request.survey.counts) if request.survey else None
+    if reference and count is not None and reference.count != count:
+        raise InputError(
+            f"The imported statistics are of {reference.count} images, and the data have {count} for training.",
+            where=request.line("reference.count"),
+            do_next="Correct the recipe's `reference`, or leave it out: the statistics are then taken here.",
         )
 
 
@@ -224,5 +316,5 @@ def _source_line(request: Request) -> str:
 
 
 def _reason(metric: Metric) -> str:
-    """Why a metric needs as many images as it does, to go on a sentence."""
+    """Why a metric needs as many images as it does: the end of a sentence, empty where there is nothing to say."""
     return f", since a covariance of {EXTRACTORS[metric.extractor].dimensions} features needs them" if metric.name in FRECHET else ""

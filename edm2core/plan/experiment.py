@@ -14,12 +14,11 @@ from pydantic import Field, field_validator
 from edm2core.config.fields import Counts, Name, Seeds, Settings, once
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
-from edm2core.config.validate import build, unknown
+from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, Place, load, read_text, without_secrets
-from edm2core.errors import InputError
-from edm2core.metrics.names import Metric, metric, split
+from edm2core.metrics.names import Metric
 from edm2core.paths import located
-from edm2core.plan.checks import NamedMetric, Request, check_recipe, check_request
+from edm2core.plan.checks import NamedMetric, Request, check_names, check_recipe, check_request, check_sweep, named_metric
 from edm2core.plan.sweep import Swept, lay_point, points
 from edm2core.registry import EXTRACTORS, METRICS
 
@@ -27,7 +26,6 @@ Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 SHOWN = 64  # samples that are drawn where nothing is measured, unless the experiment says how many: a grid of 8 x 8
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
-MOST_SNAPSHOTS = 10_000  # of a training, where the experiment does not name its epochs
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
 
 
@@ -87,7 +85,8 @@ def load_experiment(path: Path) -> Experiment:
     swept: dict[str, Swept] = {}
     recipes: tuple[Recipe, ...] = ()
     lines: dict[str, Callable[[str], str]] = {}
-    for index, point in product(range(len(file.recipes)), points(document, file.sweep, _fixed(file))):
+    check_sweep(document, file.sweep, _fixed(file))
+    for index, point in product(range(len(file.recipes)), points(file.sweep)):
         laid = _laid(document, file, index, point, path.parent)
         recipe = complete(laid)
         if point:
@@ -96,25 +95,27 @@ def load_experiment(path: Path) -> Experiment:
             swept[recipe.name] = place
         recipes = (*recipes, recipe)
         lines[recipe.name] = partial(_line, laid)
-    names = [recipe.name for recipe in recipes]
-    if len(set(names)) < len(names):
-        raise InputError(
-            f"Two recipes have the same name: {', '.join(names)}.",
-            where=str(document.origin(("recipes",))),
-            do_next="Give your own recipe a `name:`.",
-        )
-    epochs = {recipe.name: _epochs(document, file, recipe) for recipe in recipes}
+    check_names(document, [recipe.name for recipe in recipes])
+    epochs = {recipe.name: _epochs(file, recipe) for recipe in recipes}
     named = {recipe.name: _named_metrics(document, file, recipe) for recipe in recipes}
     for recipe in recipes:
-        averages = _averages(document, file, recipe)
-        line = partial(_written, document)
-        check_request(Request(recipe, line, epochs[recipe.name], averages, named[recipe.name], probe=file.probe is not False))
+        check_request(
+            Request(
+                recipe,
+                partial(_written, document),
+                epochs[recipe.name],
+                not file.epochs,
+                _averages(document, file, recipe),
+                named[recipe.name],
+                probe=file.probe is not False,
+            )
+        )
     every = [each for of_recipe in named.values() for each in of_recipe]
     return Experiment(
         file.name,
         recipes,
         file.seeds,
-        epochs,
+        {name: tuple(sorted(asked)) for name, asked in epochs.items()},
         {name: _ordered({each.metric for each in of_recipe}) for name, of_recipe in named.items()},
         file.probe is not False,
         file.diagnostics is not False,
@@ -134,18 +135,12 @@ def _shown(file: ExperimentFile, recipe: Recipe) -> int:
 
 
 def _named_metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[NamedMetric, ...]:
-    """The metrics that the experiment names. Raises InputError for an unknown one, and for features that the data do not have."""
+    """The metrics that the experiment names, each with its line."""
     named: list[NamedMetric] = []
     for setting in ("metrics", "optional_metrics"):
         for index, text in enumerate(getattr(file, setting)):
             line = str(document.origin((setting, index)))
-            if split(text)[0] not in METRICS:
-                raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=line)
-            try:
-                asked = metric(text, recipe.data.format)
-            except ValueError as error:
-                raise InputError(str(error), where=line, do_next="docs/evaluation.md lists metrics and extractors.") from None
-            named.append(NamedMetric(asked, text, setting, line, setting not in document.values))
+            named.append(NamedMetric(named_metric(text, recipe.data.format, line), text, setting, line, setting not in document.values))
     return tuple(named)
 
 
@@ -168,10 +163,9 @@ def _fixed(file: ExperimentFile) -> dict[str, str]:
 
 
 def _written(document: Document, setting: str) -> str:
-    """Where the experiment gives its recipes a dotted setting: among its overrides, or in the section of that name."""
-    overrides = document.values.get("overrides")
-    place = ("overrides", setting) if isinstance(overrides, dict) and setting in overrides else tuple(setting.split("."))
-    return str(document.origin(place))
+    """The line where the experiment gives its recipes a dotted setting: among its overrides, else in the section of that name."""
+    own: Place = tuple(int(part) if part.isdigit() else part for part in setting.split("."))
+    return str(document.origin(("overrides", setting) if setting in document.values.get("overrides", {}) else own))
 
 
 def _exactly(file: ExperimentFile) -> dict[str, Any]:
@@ -235,28 +229,7 @@ def _weights(document: Document, file: ExperimentFile) -> dict[str, str | None]:
     return {kind: source and _located(document, (f"{kind}_weights",), source, urls=True) for kind, source in named.items()}
 
 
-def _epochs(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[int, ...]:
-    last, first = recipe.training.epochs, (recipe.start.completed if recipe.start else None) or 1
-    if file.epochs is None:
-        if last // recipe.training.snapshot_every > MOST_SNAPSHOTS:
-            raise InputError(
-                f"{recipe.name} would have {last // recipe.training.snapshot_every:,} snapshots, and each is looked at.",
-                where=str(document.origin(())),
-                do_next="Name the `epochs:` to look at, or raise training.snapshot_every.",
-            )
-        every = {*range(recipe.training.snapshot_every, last + 1, recipe.training.snapshot_every), last}
-        return tuple(sorted(epoch for epoch in every if epoch >= first))
-    for index, epoch in enumerate(file.epochs):
-        if epoch < first:
-            raise InputError(
-                f"Epoch {epoch} is before the checkpoint that {recipe.name} starts from, which has {first} epochs.",
-                where=str(document.origin(("epochs", index))),
-                do_next=f"Ask for epochs from {first} on.",
-            )
-        if epoch > last:
-            raise InputError(
-                f"Epoch {epoch} is beyond the end of {recipe.name}'s training, which has {last} epochs.",
-                where=str(document.origin(("epochs", index))),
-                do_next=f"Ask for an epoch up to {last}, or set `overrides: {{training.epochs: {epoch}}}`.",
-            )
-    return tuple(sorted(file.epochs))
+def _epochs(file: ExperimentFile, recipe: Recipe) -> tuple[int, ...]:
+    """The epochs to look at, as the experiment lists them, else every `snapshot_every` and the last, after the start's checkpoint."""
+    last, every = recipe.training.epochs, recipe.training.snapshot_every
+    return file.epochs or tuple(e for e in sorted({*range(every, last + 1, every), last}) if e >= recipe.starts_after)

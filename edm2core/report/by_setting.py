@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from edm2core.config.words import in_words
+from edm2core.config.describe import in_words
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.plan.sweep import TRAINED, Swept
 from edm2core.report.collect import Report, Result

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from edm2core.config import Recipe
-from edm2core.config.words import WHAT, flattened, in_words
+from edm2core.config.describe import DESCRIPTIONS, flattened, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures
 from edm2core.report.results import Row, best_of, distinct, rank, rows
@@ -233,7 +233,7 @@ def _settings(sides: Sequence[Side]) -> list[Setting]:
     own = {side.mark: {name: _flat(recipe) for name, recipe in side.report.plan.recipes.items()} for side in sides}
     names = dict.fromkeys(name for found in own.values() for values in found.values() for name in values)
     differing = [name for name in names if any(_differ(own[a], own[b], name) for a, b in combinations(own, 2))]
-    return [Setting(name, WHAT.get(name, name), {mark: _in_each(name, found) for mark, found in own.items()}) for name in differing]
+    return [Setting(name, DESCRIPTIONS.get(name, name), {mark: _in_each(name, found) for mark, found in own.items()}) for name in differing]
 
 
 def _differ(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]], name: str) -> bool:

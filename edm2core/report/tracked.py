@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from edm2core.addresses import shown
 from edm2core.config import Recipe
+from edm2core.config.describe import flattened
 from edm2core.config.settings import DiagnosticsSettings
-from edm2core.config.words import flattened
 from edm2core.plan.keys import key_of
 from edm2core.plan.manifest import Ref
 from edm2core.plan.stages import STAGES

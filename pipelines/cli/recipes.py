@@ -8,7 +8,7 @@ import click
 import yaml
 
 from edm2core.config import load_recipe, recipe_names
-from edm2core.config.words import differences
+from edm2core.config.describe import differences
 
 
 @click.group(invoke_without_command=True)
@@ -49,4 +49,4 @@ def diff(one: str, other: str) -> None:
     for section, settings in groupby(differing, key=lambda setting: setting.name.partition(".")[0]):
         click.echo(f"\n{section}")
         for setting in settings:
-            click.echo(f"  {setting.what}: {setting.one} → {setting.other}  ({setting.name})")
+            click.echo(f"  {setting.description}: {setting.one} → {setting.other}  ({setting.name})")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from edm2core.config import load_recipe, recipe_names
+from edm2core.config.describe import DESCRIPTIONS, differences
 from edm2core.config.recipes import rung_names
 from edm2core.config.settings import NetworkSettings
-from edm2core.config.words import WHAT, differences
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.unet import Block
@@ -179,13 +179,13 @@ def test_published_recipes_are_compared_in_words() -> None:
         ("digits/C", "tinyimagenet/G"),
     ]:
         for each in differences(load_recipe(one), load_recipe(other)):
-            assert each.name in WHAT
+            assert each.name in DESCRIPTIONS
             assert each.one != each.other
 
 
 def test_words_are_of_settings_that_exist() -> None:
     recipe = load_recipe("cifar10/C")
-    for name in WHAT:
+    for name in DESCRIPTIONS:
         section, setting = name.split(".")
         assert setting in type(getattr(recipe, section)).model_fields
 

@@ -1,4 +1,4 @@
-"""Settings in words, for people who compare recipes."""
+"""Describes settings and their values in words, for people who compare recipes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from edm2core.config.settings import Recipe
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting in which two recipes differ: `name` as in YAML, `what` it is and its two values in words."""
+    """A setting in which two recipes differ: `name` as in YAML, its description, and its two values in words."""
 
     name: str
-    what: str
+    description: str
     one: str
     other: str
 
 
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
-    """What differs between two recipes, in the order of the settings, their names aside."""
-    a, b = ({name: setting.value for name, setting in flattened(recipe).items() if name != "name"} for recipe in (one, other))
-    names = [name for name in a if a[name] != b[name]]
-    return [Difference(name, WHAT.get(name, name), *(in_words(name, values[name]) for values in (a, b))) for name in names]
+    """What differs between two recipes apart from their names, in the order of the settings."""
+    a, b = flattened(one), flattened(other)
+    names = [name for name in a if name != "name" and a[name].value != b[name].value]
+    return [Difference(name, DESCRIPTIONS.get(name, name), *(in_words(name, each[name].value) for each in (a, b))) for name in names]
 
 
 def in_words(name: str, value: Any) -> str:
-    """A setting's value in words: what it means where a word alone does not say it."""
-    meaning = VALUES.get(name, {}).get(value) if not isinstance(value, list) else None
+    """A setting's value in words: its entry in `MEANINGS`, or the value as a person writes it."""
+    meaning = MEANINGS.get(name, {}).get(value) if not isinstance(value, list) else None
     if meaning is not None:
         return meaning
     if isinstance(value, bool):
@@ -48,18 +48,18 @@ class Flat(NamedTuple):
 
 
 def flattened(settings: BaseModel) -> dict[str, Flat]:
-    """Every setting by its dotted name, as in YAML; a section that is not there is None under its own name."""
-    values, found = settings.model_dump(mode="json"), dict[str, Flat]()
+    """Every setting by its dotted name, as in YAML. A section that is absent is None under its own name."""
+    values, flat = settings.model_dump(mode="json"), dict[str, Flat]()
     for name, field in type(settings).model_fields.items():
         section = getattr(settings, name)
         if isinstance(section, BaseModel):
-            found |= {f"{name}.{inner}": Flat(flat.value, flat.keyed and is_keyed(field)) for inner, flat in flattened(section).items()}
+            flat |= {f"{name}.{inner}": Flat(value, keyed and is_keyed(field)) for inner, (value, keyed) in flattened(section).items()}
         else:
-            found[name] = Flat(values[name], is_keyed(field))
-    return found
+            flat[name] = Flat(values[name], is_keyed(field))
+    return flat
 
 
-WHAT = {
+DESCRIPTIONS = {
     "data.format": "data set",
     "data.source": "source of the data",
     "data.digest": "digest of the source",
@@ -128,7 +128,7 @@ WHAT = {
     "diagnostics.ema": "average looked into",
 }
 
-VALUES: dict[str, dict[Any, str]] = {
+MEANINGS: dict[str, dict[Any, str]] = {
     "data.standardize": {False: "in [-1, 1]", True: "standardised: mean 0, standard deviation σ_data"},
     "network.attention_head_channels": {None: "one, with all channels", 32: "of 32 channels", 64: "of 64 channels"},
     "network.attention_norm": {"group": "group norm before it", "pixel": "cosine: queries, keys and values pixel-normalised"},
