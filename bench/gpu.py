@@ -21,10 +21,9 @@ from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings
-from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute
 from edm2core.diffusion.folding import prepare_for_inference
-from edm2core.diffusion.networks import build_network
 from edm2core.stages.sample import compile_network, draw_images
 from pipelines.estimate import GPUS
 

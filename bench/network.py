@@ -15,9 +15,8 @@ from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import Recipe, TrajectorySettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.folding import fold_
-from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.sampler import heun
 from edm2core.diffusion.trainer import Trainer
 

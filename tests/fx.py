@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from edm2core.config import Recipe
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.snapshots.checkpoints import fx_names
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from edm2core.config.fields import Compile, Precision
-from edm2core.diffusion.networks import UNet
+from edm2core.diffusion.unet import UNet
 
 COST_S = {"sampling": 60.0, "training": 150.0}  # estimated time of compiling; training compiles a backward too
 GAIN = 1.25  # estimated speed of a compiled network relative to an eager one

@@ -9,13 +9,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from edm2core.config.settings import DiffusionSettings
+from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
 from edm2core.diffusion.layout import block_names
-from edm2core.diffusion.networks import UNet
-from edm2core.diffusion.unet import learned, operations
-from edm2core.registry import WEIGHTINGS, load
+from edm2core.diffusion.unet import UNet, learned, operations
+from edm2core.registry import NETWORKS, WEIGHTINGS, load
+
+
+def build_network(settings: NetworkSettings) -> UNet:
+    """A freshly initialised network on torch's default device, its weights drawn from torch's global generator."""
+    network: UNet = load(NETWORKS[settings.use].build)(settings)
+    return network
 
 
 class LogVariance(nn.Module):

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from edm2core.diffusion.denoiser import Denoiser, noise_levels
 from edm2core.diffusion.layers import Weighted
-from edm2core.diffusion.networks import UNet
 from edm2core.diffusion.sampler import latents
-from edm2core.diffusion.unet import Block
+from edm2core.diffusion.unet import Block, UNet
 
 LOWEST, HIGHEST = 0.002, 80.0  # noise levels: where the sampler begins and ends
 Progress = Callable[[int], None]  # takes how many images were evaluated since the last call

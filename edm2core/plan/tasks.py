@@ -88,7 +88,7 @@ def snapshot_title(whose: str, epoch: int) -> str:
 
 def trajectory_ref(task: Task) -> Ref:
     """The address of the training that a snapshot task looks at: the same for all its epochs."""
-    settings = TrajectorySettings.model_validate({name: task.settings[name] for name in TrajectorySettings.model_fields})
+    settings = TrajectorySettings.among(task.settings)
     inputs = {name: ref.key for name, ref in task.inputs.items()}  # its data, and what it started from if it did not begin anew
     return Ref("trajectory", key_of("trajectory", task.version, keyed(settings), inputs))
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from edm2core.config import Recipe, load_recipe
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError
 from edm2core.snapshots.files import DenoiserSettings
 from edm2core.snapshots.torch_file import load_torch

@@ -17,8 +17,7 @@ from torch import Tensor
 from edm2core.config.fields import weights_file
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.manifest import Ref
 from edm2core.store import open_store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,9 +29,7 @@ ORDER = 0  # seed of the order in which the error's blocks are of images: they h
 
 def run(work: Workspace) -> None:
     """Result: calibration.json, all of which is in the manifest too."""
-    if work.rank:
-        return
-    settings = CalibrationSettings.model_validate({name: work.settings[name] for name in CalibrationSettings.model_fields})
+    settings = CalibrationSettings.among(work.settings)
     info, module = load_extractor(work.inputs["extractor"].all())
     reference = work.inputs["reference"]
     folder = reference.path(INFO).parent
@@ -52,8 +49,7 @@ def run(work: Workspace) -> None:
             "distance": frechet_distance(statistics(features), ours),
             "error": frechet_error(features[order], ours),
         }
-    (work.out / "calibration.json").write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-    work.metadata |= found
+    work.write_json("calibration.json", found)
 
 
 def differences(ours: Statistics, theirs: Statistics) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from statistics import fmean
 
@@ -24,8 +23,6 @@ from edm2core.worker.workspace import Workspace
 
 def run(work: Workspace) -> None:
     """Result: diagnostics.json. What is not finite, since the training diverged, is null in it."""
-    if work.rank:
-        return
     settings, device = DiagnosticsSettings.model_validate(work.settings), pick_device()
     compute(tf32=False)
     data = load_prepared(work.inputs["data"].all())
@@ -45,7 +42,7 @@ def run(work: Workspace) -> None:
     on_train = losses(denoiser, *train, sigmas, settings.batch, progress)
     on_test = losses(denoiser, *test, sigmas, settings.batch, progress) if len(test[0]) else None
     u = log_variances(denoiser, sigmas)
-    found = {
+    facts = {
         "levels": [{"level": level, "activation": _finite(activations[level]), "weight": _finite(weights[level])} for level in weights],
         "activation": _finite(fmean(activations.values())),  # over the levels
         "weight": _finite(fmean(weights.values())),
@@ -56,8 +53,7 @@ def run(work: Workspace) -> None:
         "train_images": len(train[0]),
         "test_images": len(test[0]),
     }
-    (work.out / "diagnostics.json").write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-    work.metadata |= found
+    work.write_json("diagnostics.json", facts)
 
 
 def _some(

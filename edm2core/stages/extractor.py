@@ -19,8 +19,6 @@ from edm2core.worker.workspace import Workspace
 
 def run(work: Workspace) -> None:
     """Result: extractor.safetensors and extractor.json."""
-    if work.rank:
-        return
     name = work.settings["extractor"]
     if name not in EXTRACTORS:
         raise InputError(f"There is no feature extractor {name!r}.", where="extractor", do_next=f"Use one of {', '.join(EXTRACTORS)}.")

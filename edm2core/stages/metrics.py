@@ -29,8 +29,6 @@ NEIGHBOURS, PAIRS_A_ROW = "neighbours.png", 8
 
 def run(work: Workspace) -> None:
     """Result: metrics.json; with memorisation also neighbours.png: rows of samples, and beneath each its nearest training image."""
-    if work.rank:
-        return
     compute(tf32=False)  # features are compared with others' of the same network
     samples, extractor = work.inputs["samples"], work.inputs["extractor"]
     info, module = load_extractor(extractor.all())

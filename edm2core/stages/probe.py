@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -50,8 +49,6 @@ def run(work: Workspace) -> None:
     it, and the cell that the test images would have chosen, are then trained again on all training images. Under a published protocol
     nothing is held out, and a grid's cell is chosen on the test images.
     """
-    if work.rank:
-        return
     settings, device = ProbeSettings.model_validate(work.settings), pick_device()
     compute(tf32=not settings.exact, deterministic=settings.exact)
     prepared = load_prepared(work.inputs["data"].all())
@@ -170,8 +167,7 @@ def _write(study: _Study, found: _Found, extras: dict[str, list[Tensor]], classe
     matrices = [confusion(best[:, 0], labels, study.data.classes) for best in found.best]
     counted = {"confusion": matrices[0].tolist(), "confusion_over_seeds": torch.stack(matrices).sum(0).tolist()}
     by_seed = {"by_seed": several, **counted, "classes": list(classes), "settings": settings.model_dump(mode="json")}
-    (work.out / "probe.json").write_text(json.dumps({**facts, **by_seed}, indent=1, allow_nan=False), encoding="utf-8")
-    work.metadata |= facts
+    work.write_json("probe.json", facts, by_seed)
 
 
 def _place(cell: Cell) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from edm2core.worker.workspace import Workspace
 
 def run(work: Workspace) -> None:
     """Result: reference.safetensors (mean, covariance), reference.json; features.npy unless imported. All training images, unflipped."""
-    if work.rank:
-        return
     compute(tf32=False)  # features are compared with others' of the same network
     info, module = load_extractor(work.inputs["extractor"].all())
     if "origin" in work.settings:
@@ -35,7 +33,7 @@ def run(work: Workspace) -> None:
 
 def _import(work: Workspace, info: Extractor) -> None:
     """Others' statistics, where they are of so many images of such a size, in these features."""
-    asked = ReferenceSettings.model_validate({name: work.settings[name] for name in ReferenceSettings.model_fields})
+    asked = ReferenceSettings.among(work.settings)
     known = work.inputs["data"].manifest.metadata
     given = {"images": asked.count, "pixels a side": asked.resolution, "features": asked.extractor}
     ours = {"images": known["counts"]["train"], "pixels a side": known["shape"][-1], "features": info.name}

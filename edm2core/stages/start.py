@@ -17,9 +17,7 @@ STATE = "state.safetensors"
 
 def run(work: Workspace) -> None:
     """Result: the files of a snapshot with the fixed EMA and, where the checkpoint has an optimiser, a state."""
-    if work.rank:
-        return
-    settings = CheckpointSettings.model_validate({name: work.settings[name] for name in CheckpointSettings.model_fields})
+    settings = CheckpointSettings.among(work.settings)
     found = read_fx(brought_file(work), settings)
     snapshot.save(work.out, {"fixed": found.ema}, settings, Affine(), epoch=settings.epoch)
     if found.weights is not None and found.adam is not None:

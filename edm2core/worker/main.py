@@ -22,6 +22,7 @@ from edm2core.config.validate import other_version
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.events import emit
 from edm2core.plan.manifest import Manifest, Ref, diff_path
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.plan.versions import version_of
 from edm2core.provenance.origin import changes, describe, place, remember_code
@@ -118,7 +119,8 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
             out = folder / "out"
             out.mkdir()
             work = Workspace(task, store, out, unfinished(task, store, generation, rank), inputs, rank, world_size)
-            run(work)
+            if rank == 0 or STAGES[task.stage].splits_work:
+                run(work)
             if rank == 0:
                 commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
                 Scratch(store, task.ref.scratch, generation).clear()

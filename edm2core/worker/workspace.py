@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edm2core.errors import MissingError
@@ -68,6 +71,11 @@ class Workspace:
             self._spoke = now
             emit("progress", task=self.task.title, done=done, total=total, **numbers)
         stop_if_asked()
+
+    def write_json(self, name: str, facts: dict[str, Any], more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Write a JSON file of the result. Its facts stand in the manifest too, but not the `more`."""
+        (self.out / name).write_text(json.dumps({**facts, **more}, indent=1, allow_nan=False), encoding="utf-8")
+        self.metadata |= facts
 
     def warn(self, message: str) -> None:
         """Say what whoever follows the task should know; also where it stops, by raising Interrupted, once asked to."""

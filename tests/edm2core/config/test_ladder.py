@@ -13,8 +13,7 @@ from edm2core.config import load_recipe, recipe_names
 from edm2core.config.describe import DESCRIPTIONS, differences
 from edm2core.config.recipes import rung_names
 from edm2core.config.settings import NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.unet import Block
 
 DATASETS = ("cifar10", "cifar100", "tinyimagenet", "digits")

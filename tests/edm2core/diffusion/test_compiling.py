@@ -13,8 +13,7 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.compiling import COST_S, Compiled, adopt, wanted
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.trainer import Trainer
 from edm2core.stages.sample import compile_network, draw_images
 

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, Objective, image_losses, noise_levels, training_loss
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, image_losses, noise_levels, training_loss
 
 
 def make_denoiser(weights: str = "forced") -> Denoiser:

@@ -24,10 +24,9 @@ from torch import Tensor
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings, TrajectorySettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute
 from edm2core.diffusion.folding import prepare_for_inference
-from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.trainer import Trainer
 from edm2core.stages.sample import draw_images
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, training_loss
+from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
 from edm2core.diffusion.folding import FoldedForTraining, fold_
-from edm2core.diffusion.networks import build_network
 
 KINDS = {
     "plain": {},

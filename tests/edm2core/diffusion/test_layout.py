@@ -6,8 +6,8 @@ import torch
 
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import NetworkSettings
+from edm2core.diffusion.denoiser import build_network
 from edm2core.diffusion.layout import block_names, block_widths, layout
-from edm2core.diffusion.networks import build_network
 
 SETTINGS = NetworkSettings(resolution=8, channels=32, multipliers=(1, 2), blocks=2, attention_resolutions=(8,))
 

@@ -21,9 +21,8 @@ from torch import Tensor
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion.averages import FixedEma
 from edm2core.diffusion.compiling import adopt
-from edm2core.diffusion.denoiser import Denoiser, Objective, training_loss
+from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, training_loss
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
-from edm2core.diffusion.networks import build_network
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
 from edm2core.snapshots.checkpoints import fx_names, load_fx_tensors
 

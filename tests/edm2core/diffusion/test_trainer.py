@@ -297,7 +297,7 @@ def test_without_a_fixed_ema_only_power_averages_are_kept() -> None:
 def test_labels_stay_with_their_images_and_reach_the_network() -> None:
     labels = torch.arange(40) % 10
     trainer = Trainer(settings("C", **{"network.classes": 10}), Affine(), IMAGES, labels=labels)
-    batch = trainer.batch()
+    batch = trainer.batches.after(trainer.steps)
     index = epoch_order(3, 0, 40)[:16]
     assert torch.equal(batch.labels, labels[index])
     assert torch.equal(batch.part(3, 5).labels, labels[index][3:5])
@@ -315,7 +315,7 @@ def test_the_numbers_of_a_training_are_what_they_were() -> None:
     """If this fails on purpose, raise the version of the stage `snapshot`: what users have stored was trained otherwise."""
     trainer = Trainer(settings(**{"training.flip": True}), Affine(), IMAGES)
     assert epoch_order(3, 0, 40)[:4].tolist() == GOLDEN["order"]
-    torch.testing.assert_close(trainer.batch().sigma[:3], torch.tensor(GOLDEN["sigma"]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(trainer.batches.after(trainer.steps).sigma[:3], torch.tensor(GOLDEN["sigma"]), rtol=1e-5, atol=0)
     trained(trainer, 3)
     assert trainer.close_window()["loss"] == pytest.approx(GOLDEN["loss"], rel=1e-4)
 

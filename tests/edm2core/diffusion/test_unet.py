@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from edm2core.config.settings import NetworkSettings
+from edm2core.diffusion.denoiser import build_network
 from edm2core.diffusion.dropout import dropout_keys
 from edm2core.diffusion.layers import Conv
-from edm2core.diffusion.networks import UNet, build_network
+from edm2core.diffusion.unet import UNet
 from edm2core.errors import InputError
 
 SWITCHES: dict[str, dict[str, Any]] = {

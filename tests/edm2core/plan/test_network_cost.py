@@ -6,8 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.plan.network_cost import network_cost
 
 

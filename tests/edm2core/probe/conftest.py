@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 
 
 @pytest.fixture(scope="session")

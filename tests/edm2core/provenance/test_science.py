@@ -89,13 +89,13 @@ def test_everything_else_is_science_of_some_stage(copy: Path) -> None:
         ("diffusion/denoiser.py", "def loss_weight", "# a comment\n\n\ndef loss_weight"),
         ("data/prepared.py", "Reading the prepared", "How to read the prepared"),
         (
-            "diffusion/trainer.py",
+            "diffusion/training_state.py",
             "self.steps % self.steps_per_epoch == 0",
             "(\n            self.steps  %  self.steps_per_epoch ==\n            0\n        )",
         ),
         ("data/scale.py", "-> ", "-> 'None' or "),
         ("metrics/kernel.py", "SUBSET = 1000", "SUBSET: int = 1000"),
-        ("diffusion/trainer.py", "denoiser: Denoiser = field(init=False)", "denoiser: 'torch.nn.Module' = field(init=False)"),
+        ("diffusion/training_state.py", "denoiser: Denoiser = field(init=False)", "denoiser: 'torch.nn.Module' = field(init=False)"),
         ("diffusion/sampler.py", "import torch\n", "import contextlib\nimport torch\n"),
         ("stages/train.py", "hundreds of times slower", "far slower"),
         ("stages/sample.py", "the network gives no numbers", "no numbers come"),
@@ -114,9 +114,9 @@ def test_what_changes_no_number_changes_no_science(copy: Path, file: str, before
     [
         ("diffusion/training_schedule.py", "import math\n", "import numpy as math\n"),  # another function by the same name
         ("diffusion/layers.py", "math.hypot(1 - t, t)", "math.hypot(t, t)"),
-        ("diffusion/trainer.py", "steps: int = 0", "steps: int = 1"),
-        ("diffusion/trainer.py", "began_at: int = 0", ""),
-        ("diffusion/trainer.py", "fused=True", "fused=1"),
+        ("diffusion/training_state.py", "steps: int = 0", "steps: int = 1"),
+        ("diffusion/training_state.py", "began_at: int = 0", ""),
+        ("diffusion/training_state.py", "fused=True", "fused=1"),
     ],
 )
 def test_what_may_change_a_number_changes_the_science(copy: Path, file: str, before: str, after: str) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError
 from edm2core.snapshots.checkpoints import fx_names, load_fx, read_fx
 

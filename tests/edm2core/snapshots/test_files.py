@@ -9,8 +9,7 @@ import torch
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.data.scale import Affine
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import EdmError, InputError, IntegrityError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.snapshots import files as snapshot

@@ -19,8 +19,7 @@ from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings, TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.batches import Batch
-from edm2core.diffusion.denoiser import Denoiser, training_loss
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
 from edm2core.diffusion.sampler import heun
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError

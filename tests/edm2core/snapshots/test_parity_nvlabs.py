@@ -17,8 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, training_loss
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
 
 DATA = Path(__file__).parents[2] / "data"
 FORWARD, LOSS = 1e-5, 2e-5

@@ -14,8 +14,7 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import DataSettings, NetworkSettings
 from edm2core.data import load_prepared, prepare_data
 from edm2core.data.scale import Affine
-from edm2core.diffusion.denoiser import Denoiser
-from edm2core.diffusion.networks import build_network
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
 from edm2core.snapshots import files as snapshot

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from edm2core.diffusion.trainer import Trainer
-from edm2core.errors import InputError, Interrupted
+from edm2core.errors import Interrupted
 from edm2core.events import parse
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
@@ -245,12 +245,6 @@ def test_an_epoch_that_is_wanted_only_as_it_ends_is_not_trained_again(
     assert steps == list(range(1, 19))
     whole, late = weights(*undisturbed, 2, tmp_path), weights(store, task, 2, tmp_path)
     assert all(torch.equal(late[name], whole[name]) for name in whole)
-
-
-def test_images_of_another_size_than_the_networks_are_refused(store: Store, task: Task) -> None:
-    settings = {**task.settings, "network": {**task.settings["network"], "resolution": 16}}
-    with pytest.raises(InputError, match=r"of shape \[1, 16, 16\], the data's are \[1, 8, 8\]"):
-        train.work(Task(**{**vars(task), "settings": settings}), store)
 
 
 def test_a_batch_of_more_images_than_there_are_is_warned_of(store: Store, task: Task, capfd: pytest.CaptureFixture[str]) -> None:
