@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Self
 
 from edm2core.addresses import redacted, shown
@@ -27,6 +28,7 @@ from edm2core.plan.versions import version_of
 from edm2core.registry import EXTRACTORS, WEIGHTS
 
 PIXEL_PROBE = {"t": (1,), "blocks": ("pixels",), "ema": "fixed", "features": None, "knn": 0, "few_shot": ()}
+Compared = tuple[tuple[Metric, ...], "Task", "Task"]  # metrics of one extractor, and the tasks of the extractor and the reference
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ def own_key(task: Task) -> Key:
 
 
 def unverified(tasks: Iterable[Task]) -> list[Task]:
-    """The tasks whose key is not the one that their own record makes: what they say they are or need is not to be trusted.
+    """The tasks whose key is not the one that their own record makes. What they say they are or need cannot be trusted.
 
     It needs nothing but the tasks, so it holds for the plans of every earlier version too: each task records the version of its numbers.
-    Titles, subjects, and what is in no key (how work is done, which epochs are wanted) are not verified by it.
+    It does not verify titles, subjects, and what is in no key: how work is done, and which epochs are wanted.
     """
     return [task for task in tasks if not _verifies(task)]
 
@@ -142,69 +144,112 @@ def _verifies(task: Task) -> bool:
 def tasks_of(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
     """All tasks of an experiment, each after what it needs, each result once.
 
-    `digests` names what the user brought by content: `data:<recipe name>` for every recipe's source (and `revised:<recipe name>` where
-    the first version of the reader gave, or may have given, other images of it), `start:<recipe name>` for the
-    checkpoint that a recipe starts from, `reference:<recipe name>` for its imported statistics, `inception` and `dinov2` for the weights of
-    extractors; metrics without theirs are left out.
+    `digests` names by content what the user brought. `data:<recipe name>` is every recipe's source, and `revised:<recipe name>` is there
+    if the first version of the reader gave, or may have given, other images of it. `start:<recipe name>` is the checkpoint that a recipe
+    starts from, `reference:<recipe name>` its imported statistics. `inception` and `dinov2` are the weights of extractors; metrics whose
+    extractor lacks them are left out.
     """
-    tasks: dict[Ref, Task] = {}
-
-    def add(task: Task) -> Task:
-        name = task.subject.recipe
-        return tasks.setdefault(task.ref, replace(task, short=short[name]) if name and not task.short else task)
-
-    short = _short_names(experiment)
+    planner = _Planner(experiment, digests)
     for recipe in experiment.recipes:
-        data = add(_prepare(recipe, digests[f"data:{recipe.name}"], f"revised:{recipe.name}" in digests))
+        planner.add_recipe(recipe)
+    return list(planner.tasks.values())
+
+
+class _Planner:
+    """Adds the tasks of an experiment, recipe by recipe. A task that is there already is not added again."""
+
+    def __init__(self, experiment: Experiment, digests: Mapping[str, str]) -> None:
+        self.experiment, self.digests = experiment, digests
+        self.tasks: dict[Ref, Task] = {}
+        datasets = {recipe.dataset for recipe in experiment.recipes}
+        names = [*(recipe.name for recipe in experiment.recipes), *(swept.training for swept in experiment.swept.values())]
+        prefix = f"{next(iter(datasets))}/" if len(datasets) == 1 else ""
+        self.short = {name: name.replace(prefix, "", 1) for name in names}  # cifar10/E is E, and paper/cifar10/E is paper/E
+
+    def add(self, task: Task) -> Task:
+        """The task, or the one that is there already with the same key."""
+        name = task.subject.recipe
+        return self.tasks.setdefault(task.ref, replace(task, short=self.short[name]) if name and not task.short else task)
+
+    def add_recipe(self, recipe: Recipe) -> None:
+        experiment, name = self.experiment, recipe.name
+        data = self._add_data(recipe)
+        measurable = [m for m in experiment.metrics[name] if m.extractor not in WEIGHTS or WEIGHTS[m.extractor] in self.digests]
         compared = []
-        measurable = tuple(m for m in experiment.metrics[recipe.name] if m.extractor not in WEIGHTS or WEIGHTS[m.extractor] in digests)
-        for metrics in _by_extractor(measurable):
-            extractor = add(_extractor(metrics[0].extractor, data, experiment, digests))
-            compared.append((metrics, extractor, add(_reference(recipe, metrics[0].extractor, data, extractor, digests))))
-        drawn = _drawn(experiment, recipe, measured=bool(compared))
+        for extractor_name in dict.fromkeys(metric.extractor for metric in measurable):
+            extractor = self._add_extractor(extractor_name, data)
+            reference = self._add_reference(recipe, extractor_name, data, extractor)
+            compared.append((tuple(m for m in measurable if m.extractor == extractor_name), extractor, reference))
         if experiment.probe:
-            add(_pixel_probe(recipe, data))
+            pixels = ProbeSettings.model_validate({**recipe.probe.model_dump(), **PIXEL_PROBE})
+            title = f"{recipe.dataset} · linear classifier on raw pixels"
+            self.add(_task("probe", pixels, {"data": data.ref}, title, Subject(recipe.dataset)))
         inputs = {"data": data.ref}
         if recipe.start:
-            inputs["start"] = add(start_task(recipe, recipe.start, digests[f"start:{recipe.name}"])).ref
+            inputs["start"] = self.add(start_task(recipe, recipe.start, self.digests[f"start:{name}"])).ref
+        swept, epochs = experiment.swept.get(name), experiment.epochs[name]
+        training = self.short[swept.training if swept else name]
         for seed in experiment.seeds:
             before: tuple[Ref, ...] = ()
-            for epoch in experiment.epochs[recipe.name]:
-                who = training_title(short[recipe.name], seed)
-                swept = experiment.swept.get(recipe.name)
-                subject = Subject(recipe.dataset, recipe.name, seed, epoch, swept)
-                training = short[swept.training if swept else recipe.name]
-                snapshot = add(_snapshot(recipe, inputs, before, experiment.epochs[recipe.name], training, subject))
+            for epoch in epochs:
+                subject = Subject(recipe.dataset, name, seed, epoch, swept)
+                snapshot = self.add(_snapshot(recipe, inputs, before, epochs, training, subject))
                 before = (snapshot.ref,)
-                at = f"at epoch {epoch}"
-                emas = [*(drawn.sample.ema if drawn else ())]
-                emas += [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
-                averaged = {
-                    ema: add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
-                    for ema in emas
-                }
-                for samples in _samples(drawn, averaged, who, at, subject) if drawn else ():
-                    add(samples)
-                    for metrics, extractor, reference in compared:
-                        extra = which(recipe, samples.subject.ema, samples.subject.draw or 0)
-                        add(_metrics(metrics, samples, data, reference, extractor, f"{who} · {in_words(metrics)} {at}{extra}"))
-                if experiment.probe:
-                    add(_probe(recipe, averaged[recipe.probe.ema], data, f"{who} · probe {at}", subject))
-                if experiment.diagnostics:
-                    add(_diagnostics(recipe, averaged[recipe.diagnosed_ema], data, f"{who} · diagnostics {at}", subject))
-    return list(tasks.values())
+                self._add_evaluations(recipe, data, snapshot, compared, subject)
 
+    def _add_evaluations(self, recipe: Recipe, data: Task, snapshot: Task, compared: list[Compared], subject: Subject) -> None:
+        """Add everything that looks at a snapshot."""
+        experiment, draws = self.experiment, recipe.sample.draws
+        drawn = bool(compared) or recipe.name in experiment.shown
+        count = recipe.sample.count if compared else experiment.shown.get(recipe.name)
+        who, at = training_title(self.short[recipe.name], subject.seed), f"at epoch {subject.epoch}"
+        emas = [*recipe.sample.ema] * drawn + [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
+        averaged = {
+            ema: self.add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
+            for ema in emas
+        }
+        for ema, draw in product(recipe.sample.ema, range(draws)) if drawn else ():
+            settings = SampleSettings.model_validate({**recipe.sample.model_dump(), "count": count, "ema": (ema,), "draws": 1})
+            of_draw, which_one = replace(subject, ema=ema, draw=draw), which(recipe, ema, draw)
+            samples = _sample(settings, draw, averaged[ema].ref, f"{who} · {count} samples {at}{which_one}", of_draw)
+            self.add(samples)
+            for metrics, extractor, reference in compared:
+                inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
+                title = f"{who} · {in_words(metrics)} {at}{which_one}"
+                self.add(_task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, of_draw))
+        if experiment.probe:
+            inputs = {"snapshot": averaged[recipe.probe.ema].ref, "data": data.ref}
+            self.add(_task("probe", recipe.probe, inputs, f"{who} · probe {at}", replace(subject, ema=recipe.probe.ema)))
+        if experiment.diagnostics:
+            inputs = {"snapshot": averaged[recipe.diagnosed_ema].ref, "data": data.ref}
+            looks = recipe.diagnostics.model_copy(update={"ema": recipe.diagnosed_ema})
+            self.add(_task("diagnostics", looks, inputs, f"{who} · diagnostics {at}", subject))
 
-def _drawn(experiment: Experiment, recipe: Recipe, measured: bool) -> Recipe | None:
-    """The recipe by which samples are drawn: fewer where nothing is measured, and none where none were asked for either."""
-    if measured or recipe.name not in experiment.shown:
-        return recipe if measured else None
-    return recipe.model_copy(update={"sample": recipe.sample.model_copy(update={"count": experiment.shown[recipe.name]})})
+    def _add_data(self, recipe: Recipe) -> Task:
+        digest, source = self.digests[f"data:{recipe.name}"], recipe.data.source or ""
+        more: dict[str, Any] = {"digest": None if digest == f"builtin:{recipe.data.format}" else digest}
+        more |= {"revised": True} if f"revised:{recipe.name}" in self.digests else {}
+        settings = recipe.data.model_copy(update={"source": shown(source) or None})
+        task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", Subject(recipe.dataset), **more)
+        return self.add(replace(task, address=source))
 
+    def _add_extractor(self, name: str, data: Task) -> Task:
+        settings, subject = {"extractor": name}, Subject(extractor=name)
+        if name in WEIGHTS:
+            source = self.experiment.weights[WEIGHTS[name]]
+            more = {"source": source and shown(source), "digest": self.digests[WEIGHTS[name]]}
+            return self.add(replace(_task("extractor", settings, {}, EXTRACTORS[name].words, subject, **more), address=source or ""))
+        whose = name if name == "digits" else f"{data.subject.dataset} · {name}"
+        return self.add(_task("extractor", settings, {"data": data.ref}, f"{whose} · feature extractor", subject))
 
-def _by_extractor(metrics: tuple[Metric, ...]) -> list[tuple[Metric, ...]]:
-    """The metrics that one pass of an extractor gives, for each extractor."""
-    return [tuple(m for m in metrics if m.extractor == extractor) for extractor in dict.fromkeys(m.extractor for m in metrics)]
+    def _add_reference(self, recipe: Recipe, name: str, data: Task, extractor: Task) -> Task:
+        inputs, subject = {"data": data.ref, "extractor": extractor.ref}, Subject(recipe.dataset)
+        if recipe.reference is None or recipe.reference.extractor != name:
+            title = f"{recipe.dataset} · reference statistics ({name})"
+            return self.add(_task("reference", {"split": "train"}, inputs, title, subject))
+        title, digest = f"{recipe.dataset} · imported reference ({name})", self.digests[f"reference:{recipe.name}"]
+        settings = recipe.reference.model_copy(update={"origin": redacted(recipe.reference.origin)})
+        return self.add(_task("reference", settings, inputs, title, subject, digest=digest))
 
 
 def _task(stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref], title: str, subject: Subject, **more: Any) -> Task:
@@ -214,30 +259,20 @@ def _task(stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref
     return replace(task, key=own_key(task))
 
 
-def _prepare(recipe: Recipe, digest: str, revised: bool) -> Task:
-    source, known = recipe.data.source or "", None if digest == f"builtin:{recipe.data.format}" else digest
-    settings = recipe.data.model_copy(update={"source": shown(source) or None})
-    more: dict[str, Any] = {"digest": known} | ({"revised": True} if revised else {})
-    task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", Subject(recipe.dataset), **more)
-    return replace(task, address=source)
-
-
 def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
     """The task that reads a checkpoint, named by content, for the recipe that starts from it."""
     settings = CheckpointSettings(network=recipe.network, diffusion=recipe.diffusion, epoch=start.completed)
-    name = start.checkpoint.rpartition("/")[2]
-    title, subject = f"{recipe.name} · read {name}", Subject(recipe.dataset)
-    return _task("start", settings, {}, title, subject, source=start.checkpoint, digest=digest)
+    title = f"{recipe.name} · read {start.checkpoint.rpartition('/')[2]}"
+    return _task("start", settings, {}, title, Subject(recipe.dataset), source=start.checkpoint, digest=digest)
 
 
 def _snapshot(
     recipe: Recipe, inputs: dict[str, Ref], after: tuple[Ref, ...], wanted: tuple[int, ...], short: str, subject: Subject
 ) -> Task:
     trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=subject.seed)
-    settings = {**trajectory.model_dump(mode="json"), "epoch": subject.epoch}
     title = snapshot_title(training_title(short, subject.seed), subject.epoch)
-    task = Task("snapshot", version_of("snapshot", settings), settings, inputs, "", title, subject, after, wanted, short=short)
-    return replace(task, key=own_key(task))
+    task = _task("snapshot", trajectory, inputs, title, subject, epoch=subject.epoch)
+    return replace(task, after=after, wanted=wanted, short=short)
 
 
 def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: Subject, force: bool = False) -> Task:
@@ -247,23 +282,13 @@ def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: Subject, forc
 
 
 def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], dataset: str, source: str = "", digest: str = "") -> Task:
-    """The task that holds the `extractor` and the `reference` among the inputs to what is known of the `data`.
+    """The task that compares the `extractor` and the `reference` among the inputs with what is known of the `data`.
 
-    `source` and `digest` are of the file or folder with what others have; a model's images may be a result of `samples` instead.
+    `source` and `digest` are of the file or folder with what others have. A model's images may be a result of `samples` instead.
     """
-    what = {"statistics": f"statistics of {settings.name}", "test": "the test images", "images": settings.name}[settings.against]
-    title, subject = f"{dataset} · calibration by {what}", Subject(dataset)
+    by = {"statistics": f"statistics of {settings.name}", "test": "the test images", "images": settings.name}[settings.against]
+    title, subject = f"{dataset} · calibration by {by}", Subject(dataset)
     return _task("calibration", settings, inputs, title, subject, source=source, digest=digest)
-
-
-def _samples(recipe: Recipe, averaged: dict[str, Task], who: str, at: str, subject: Subject) -> list[Task]:
-    tasks = []
-    for ema in recipe.sample.ema:
-        for draw in range(recipe.sample.draws):
-            one = SampleSettings.model_validate({**recipe.sample.model_dump(), "ema": (ema,), "draws": 1})
-            title = f"{who} · {one.count} samples {at}{which(recipe, ema, draw)}"
-            tasks.append(_sample(one, draw, averaged[ema].ref, title, replace(subject, ema=ema, draw=draw)))
-    return tasks
 
 
 def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: Subject) -> Task:
@@ -281,50 +306,5 @@ def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
 
 
 def which(recipe: Recipe, ema: str, draw: int) -> str:
-    """Average and draw, where the recipe has several."""
+    """The average and the draw, each if the recipe has several."""
     return (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
-
-
-def _extractor(name: str, data: Task, experiment: Experiment, digests: Mapping[str, str]) -> Task:
-    if name in WEIGHTS:
-        digest, source = digests[WEIGHTS[name]], experiment.weights[WEIGHTS[name]]
-        known = {"source": source and shown(source), "digest": digest}
-        task = _task("extractor", {"extractor": name}, {}, EXTRACTORS[name].words, Subject(extractor=name), **known)
-        return replace(task, address=source or "")
-    whose = name if name == "digits" else f"{data.subject.dataset} · {name}"
-    return _task("extractor", {"extractor": name}, {"data": data.ref}, f"{whose} · feature extractor", Subject(extractor=name))
-
-
-def _reference(recipe: Recipe, name: str, data: Task, extractor: Task, digests: Mapping[str, str]) -> Task:
-    inputs, subject = {"data": data.ref, "extractor": extractor.ref}, Subject(recipe.dataset)
-    if recipe.reference is None or recipe.reference.extractor != name:
-        return _task("reference", {"split": "train"}, inputs, f"{recipe.dataset} · reference statistics ({name})", subject)
-    title, digest = f"{recipe.dataset} · imported reference ({name})", digests[f"reference:{recipe.name}"]
-    asked = recipe.reference.model_copy(update={"origin": redacted(recipe.reference.origin)})
-    return _task("reference", asked, inputs, title, subject, digest=digest)
-
-
-def _metrics(metrics: tuple[Metric, ...], samples: Task, data: Task, reference: Task, extractor: Task, title: str) -> Task:
-    inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
-    return _task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, samples.subject)
-
-
-def _probe(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: Subject) -> Task:
-    return _task("probe", recipe.probe, {"snapshot": snapshot.ref, "data": data.ref}, title, replace(subject, ema=recipe.probe.ema))
-
-
-def _diagnostics(recipe: Recipe, snapshot: Task, data: Task, title: str, subject: Subject) -> Task:
-    settings = recipe.diagnostics.model_copy(update={"ema": recipe.diagnosed_ema})
-    return _task("diagnostics", settings, {"snapshot": snapshot.ref, "data": data.ref}, title, subject)
-
-
-def _pixel_probe(recipe: Recipe, data: Task) -> Task:
-    settings = ProbeSettings.model_validate({**recipe.probe.model_dump(), **PIXEL_PROBE})
-    return _task("probe", settings, {"data": data.ref}, f"{recipe.dataset} · linear classifier on raw pixels", Subject(recipe.dataset))
-
-
-def _short_names(experiment: Experiment) -> dict[str, str]:
-    """Recipes and trainings: cifar10/E is called E, and paper/cifar10/E paper/E, where all recipes are of one data set."""
-    datasets = {recipe.dataset for recipe in experiment.recipes}
-    names = [*(recipe.name for recipe in experiment.recipes), *(place.training for place in experiment.swept.values())]
-    return {name: name.replace(f"{dataset}/", "", 1) if len(datasets) == 1 else name for name in names for dataset in datasets}

@@ -6,7 +6,7 @@ import pytest
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.plan import Plan, earlier_recipes, plan
+from edm2core.plan.plan import Plan, plan, recipes_of
 from edm2core.plan.subject import Subject
 from edm2core.plan.sweep import Swept
 from edm2core.plan.tasks import Task
@@ -37,7 +37,7 @@ def test_it_is_read_as_it_was_stored(made: Plan) -> None:
 
 
 def test_recipes_of_an_earlier_plan_are_put_together_from_its_tasks(made: Plan) -> None:
-    assert Plan.parse([task.to_json() for task in made], None).recipes == earlier_recipes(made) == made.recipes
+    assert Plan.parse([task.to_json() for task in made], None).recipes == recipes_of(made) == made.recipes
 
 
 def test_every_result_of_a_training_stands_on_the_snapshot_of_its_epoch(made: Plan) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edm2core.plan.plan import earlier_recipes
+from edm2core.plan.plan import recipes_of
 from edm2core.plan.tasks import Task
 from edm2core.report import Outcome, RunInfo
 from edm2core.report.results import rows
@@ -115,4 +115,4 @@ def test_cost_is_that_of_the_latest_snapshot(demo: Fake) -> None:
 
 def test_recipes_put_together_from_the_plan_are_the_experiments(another: Callable[..., Fake]) -> None:
     fake = another({"steps: 18": 'steps: 18, draws: 2, ema: [fixed, "0.050"]', "t: [4]": "t: [3, 4]"}, make=False)
-    assert list(earlier_recipes(fake.tasks).values()) == list(fake.report().plan.recipes.values()) == list(fake.recipes)
+    assert list(recipes_of(fake.tasks).values()) == list(fake.report().plan.recipes.values()) == list(fake.recipes)
