@@ -1,4 +1,4 @@
-"""Turns a document into typed settings, and what is wrong with it into words with file, line and allowed values."""
+"""Makes typed settings of a document. Errors give the file, the line and the allowed values."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ BY_TYPE = {
 def build(model: type[Model], document: Document) -> Model:
     """The document as `model`.
 
-    Raises InputError that lists every fault: its line, the setting, what is allowed, and the nearest known name; of settings that
-    contradict each other, the line of each.
+    Raises InputError that lists every fault: the line, the setting, what is allowed, and the nearest known name. If settings contradict
+    each other, it gives the line of each.
     """
     try:
         return model.model_validate(document.values)
@@ -45,7 +45,7 @@ def build(model: type[Model], document: Document) -> Model:
 
 
 def other_version(error: ValidationError) -> InputError:
-    """Words for settings of a task that this code does not take: whoever wrote the task checked them by another version's rules."""
+    """The error for a task whose settings this code does not take: another version's rules allowed them when the task was written."""
     names = ", ".join(".".join(map(str, _place(details))) for details in error.errors(include_url=False))
     return InputError(
         f"The task was written by another version of this program: {names}.",
@@ -54,7 +54,7 @@ def other_version(error: ValidationError) -> InputError:
 
 
 def _told_once(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without a list's being too short for want of the items that are wrong themselves, and with one of a choice of types."""
+    """The errors without echoes: a list is too short because its wrong items are left out, or each type of a choice fails."""
     places = [_place(details) for details in errors]
 
     def echoes(index: int) -> bool:
@@ -71,7 +71,7 @@ def _place(details: ErrorDetails) -> Place:
 
 
 def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[Place], str]:
-    """The places of the settings at fault, and words for a person."""
+    """The settings at fault, and words for a person."""
     place, kind, given = _place(details), details["type"], details.get("input")
     if kind == "extra_forbidden":
         return [place], unknown("setting", _dotted(place), str(place[-1]), _fields(model, place[:-1]))
@@ -86,7 +86,7 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[Place], 
 
 
 def _where(document: Document, places: list[Place]) -> str:
-    """The lines of settings, without those that are nowhere written since they stand at their defaults."""
+    """The lines of settings, without those that are at their defaults and so are not written anywhere."""
     written = [place for place in places if place in document.origins] or places[:1]
     return "; ".join(dict.fromkeys(str(document.origin(place)) for place in written))
 
@@ -96,7 +96,7 @@ def _dotted(place: Place) -> str:
 
 
 def _allowed(details: ErrorDetails) -> str:
-    """What a setting must be, in the words of who writes YAML."""
+    """What a setting must be, in words for someone who writes YAML."""
     if details["type"] in BY_TYPE:
         return BY_TYPE[details["type"]]
     message = details["msg"].replace("Input should be", "must be").replace("Tuple should have", "must have")
@@ -104,7 +104,7 @@ def _allowed(details: ErrorDetails) -> str:
 
 
 def _as_written(value: Any) -> str:
-    """The value as in YAML, cut where it is long."""
+    """The value as in YAML. A long one is cut."""
     text = "empty" if value is None else str(value).lower() if isinstance(value, bool) else redacted(repr(value))
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
@@ -122,5 +122,5 @@ def _fields(model: type[BaseModel], place: Place) -> list[str]:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return []
-        current = next((one for one in get_args(field.annotation) if hasattr(one, "model_fields")), field.annotation)
+        current = next((model for model in get_args(field.annotation) if hasattr(model, "model_fields")), field.annotation)
     return sorted(getattr(current, "model_fields", {}))

@@ -24,9 +24,9 @@ from edm2core.registry import EXTRACTORS, METRICS
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
-SHOWN = 64  # samples that are drawn where nothing is measured, unless the experiment says how many: a grid of 8 x 8
+SHOWN = 64  # samples that are drawn if nothing is measured, unless the experiment says how many: a grid of 8 x 8
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
-LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that are laid over the recipes' own
+LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that replace the recipes' own, setting by setting
 
 
 class ExperimentFile(Settings):
@@ -36,13 +36,9 @@ class ExperimentFile(Settings):
     recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     seeds: Seeds = (0,)
     epochs: Counts | None = None  # snapshots to evaluate; none: each recipe's snapshot_every, and its end
-    sample: (
-        dict[str, Any] | Literal[True]
-    ) = {}  # over every recipe's sample section; where it stands, samples are drawn without metrics too
+    sample: dict[str, Any] | Literal[True] = {}  # over every recipe's sample section; if it is there, samples are drawn without metrics too
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ("fid",)  # such as fid, precision_dinov2 (docs/evaluation.md)
-    optional_metrics: Annotated[
-        tuple[str, ...], Field(strict=False)
-    ] = ()  # left out, and said so, where their extractor's weights are absent
+    optional_metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()  # left out, with a note, if their extractor's weights are absent
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
     diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
     exact: bool = False  # computed in float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
@@ -68,32 +64,30 @@ class Experiment:
     diagnostics: bool
     weights: dict[str, str | None]  # inception, dinov2 → path or URL of the weights, if named
     text: str  # the file as written, addresses without their secrets
-    swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → where it stands in the sweep; empty where nothing is swept
+    swept: dict[str, Swept] = field(default_factory=dict)  # recipe name → its point in the sweep; empty without a sweep
     recheck: int = 0  # fresh draws
-    shown: dict[str, int] = field(default_factory=dict)  # recipe name → samples where nothing is measured; empty where none are asked for
-    optional: frozenset[Metric] = frozenset()  # of the metrics, those that are left out where their extractor's weights are absent
-    lines: dict[str, Callable[[str], str]] = field(default_factory=dict)  # of a recipe: the file and line of a dotted setting
+    shown: dict[str, int] = field(default_factory=dict)  # recipe name → samples to draw if nothing is measured; empty if none are asked for
+    optional: frozenset[Metric] = frozenset()  # the metrics that are left out if their extractor's weights are absent
+    lines: dict[str, Callable[[str], str]] = field(default_factory=dict)  # recipe name → the file and line of a dotted setting
 
 
 def load_experiment(path: Path) -> Experiment:
     """Read and check an experiment file.
 
-    Raises InputError for anything wrong in it or in a recipe it names, with the line.
+    Raises InputError with the line for anything wrong in it or in a recipe that it names.
     """
     document = load(path)
     file = build(ExperimentFile, document)
-    swept: dict[str, Swept] = {}
-    recipes: tuple[Recipe, ...] = ()
-    lines: dict[str, Callable[[str], str]] = {}
+    recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
     check_sweep(document, file.sweep, _fixed(file))
     for index, point in product(range(len(file.recipes)), points(file.sweep)):
         laid = _laid(document, file, index, point, path.parent)
         recipe = complete(laid)
         if point:
-            place = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
-            recipe = recipe.model_copy(update={"name": place.name})
-            swept[recipe.name] = place
-        recipes = (*recipes, recipe)
+            at = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
+            recipe = recipe.model_copy(update={"name": at.name})
+            swept[recipe.name] = at
+        recipes.append(recipe)
         lines[recipe.name] = partial(_line, laid)
     check_names(document, [recipe.name for recipe in recipes])
     epochs = {recipe.name: _epochs(file, recipe) for recipe in recipes}
@@ -113,7 +107,7 @@ def load_experiment(path: Path) -> Experiment:
     every = [each for of_recipe in named.values() for each in of_recipe]
     return Experiment(
         file.name,
-        recipes,
+        tuple(recipes),
         file.seeds,
         {name: tuple(sorted(asked)) for name, asked in epochs.items()},
         {name: _ordered({each.metric for each in of_recipe}) for name, of_recipe in named.items()},
@@ -130,7 +124,7 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _shown(file: ExperimentFile, recipe: Recipe) -> int:
-    """How many samples are drawn where nothing is measured: a recipe's own count is for measuring."""
+    """How many samples are drawn if nothing is measured. A recipe's own count is for measuring."""
     return recipe.sample.count if "sample.count" in {**_fixed(file), **file.sweep} else SHOWN
 
 
@@ -156,7 +150,7 @@ def _ordered(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
 
 
 def _fixed(file: ExperimentFile) -> dict[str, str]:
-    """The dotted settings that the experiment gives every recipe, and under which name it does."""
+    """The dotted settings that the experiment gives every recipe, each with the section of the file that does so."""
     sections = {name: chosen for name in LAID if isinstance(chosen := getattr(file, name), dict)}
     own = {f"{section}.{setting}": section for section, chosen in sections.items() for setting in chosen}
     return own | dict.fromkeys(file.overrides, "overrides")
@@ -169,14 +163,14 @@ def _written(document: Document, setting: str) -> str:
 
 
 def _exactly(file: ExperimentFile) -> dict[str, Any]:
-    """What `exact` lays over every recipe; a precision that the experiment itself asks for stays, and is refused where it is another."""
+    """What `exact` gives every recipe. A precision that the experiment asks for stays, and the recipe's check refuses half precision."""
     own = {**_fixed(file), **file.sweep}
     precise = {f"{section}.precision": "fp32" for section in PRECISE if f"{section}.precision" not in own}
     return {f"{section}.exact": True for section in PRECISE} | precise if file.exact else {}
 
 
 def _laid(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Document:
-    """The recipe's document with all that the experiment lays over it."""
+    """The recipe's document with all settings that the experiment replaces."""
     recipe = recipe_document(file.recipes[index], base, str(document.origin(("recipes", index))))
     for section in LAID:
         chosen = getattr(file, section)
@@ -190,25 +184,20 @@ def _laid(document: Document, file: ExperimentFile, index: int, point: dict[str,
 
 
 def complete(recipe: Document) -> Recipe:
-    """The recipe of a document, its paths made whole: each is relative to the file that names it. Raises InputError for a wrong setting."""
+    """The recipe of a document, with whole paths: each is relative to the file that names it. Raises InputError for a wrong setting."""
     built = build(Recipe, recipe)
     built = built.model_copy(update={"data": built.data.model_copy(update={"channels": _channels(built)})})
     check_recipe(Request(built, partial(_line, recipe)))
-    complete_parts: dict[str, Any] = {}
-    if built.data.source is not None:
-        source = _located(recipe, ("data", "source"), built.data.source, urls=True)
-        complete_parts["data"] = built.data.model_copy(update={"source": source})
-    if built.start:
-        checkpoint = _located(recipe, ("start", "checkpoint"), built.start.checkpoint)
-        complete_parts["start"] = built.start.model_copy(update={"checkpoint": checkpoint})
-    if built.reference:
-        statistics = _located(recipe, ("reference", "source"), built.reference.source)
-        complete_parts["reference"] = built.reference.model_copy(update={"source": statistics})
-    return built.model_copy(update=complete_parts)
+    for section, name in (("data", "source"), ("start", "checkpoint"), ("reference", "source")):
+        settings = getattr(built, section)
+        if settings is not None and (address := getattr(settings, name)) is not None:
+            whole = settings.model_copy(update={name: _located(recipe, (section, name), address, urls=section == "data")})
+            built = built.model_copy(update={section: whole})
+    return built
 
 
 def _channels(recipe: Recipe) -> Literal[1, 3]:
-    """Own images become grey where the network is of grey ones."""
+    """The data's channels. A user's images become grey if the network is for grey images and data.channels is not set."""
     stated = recipe.data.facts.shape or "channels" in recipe.data.model_fields_set
     return 1 if not stated and recipe.network.image_channels == 1 else recipe.data.channels
 
@@ -219,7 +208,7 @@ def _line(document: Document, setting: str) -> str:
 
 
 def _located(document: Document, place: Place, address: str, urls: bool = False) -> str:
-    """A path written in a file is relative to that file."""
+    """The whole path of one that a file names relative to itself."""
     origin = document.origin(place)
     return located(address, Path(origin.file).parent, str(origin), urls=urls)
 

@@ -1,4 +1,4 @@
-"""Holds an extractor's features and our reference to what others have: their statistics, the test images, a model of known distance."""
+"""Compares an extractor's features and our reference with others' statistics, the test images, or images of a known distance."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from edm2core.metrics.imported import read_npz
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
 from edm2core.registry import INCEPTIONS
-from edm2core.stages.sample import shard_names
+from edm2core.stages.sample import shards_of
 from edm2core.worker.main import main
 from edm2core.worker.sources import brought_file
 from edm2core.worker.workspace import Workspace
 
-ORDER = 0  # seed of the order in which the error's blocks are of images: they have to be alike
+ORDER = 0  # seed of the order that cuts the images into the error's blocks: random, since the blocks have to be alike
 
 
 def run(work: Workspace) -> None:
-    """Result: calibration.json, all of which is in the manifest too."""
+    """Result: calibration.json. The manifest holds the same."""
     settings = CalibrationSettings.among(work.settings)
     info, module = load_extractor(work.inputs["extractor"].all())
     reference = work.inputs["reference"]
     folder = reference.path(INFO).parent
     reference.path(ARRAYS)  # not the features, which are large
     ours = read_reference(folder).statistics
-    found: dict[str, Any] = {"extractor": info.name, "label": Metric("fid" if info.name in INCEPTIONS else "fd", info.name).label}
+    facts: dict[str, Any] = {"extractor": info.name, "label": Metric("fid" if info.name in INCEPTIONS else "fd", info.name).label}
     if settings.against == "statistics":
-        found |= differences(ours, read_npz(brought_file(work), ours.n, info.dimensions))
+        facts |= differences(ours, read_npz(brought_file(work), ours.n, info.dimensions))
     else:
-        what = "test images" if settings.against == "test" else settings.name
+        called = "test images" if settings.against == "test" else settings.name
         count = work.inputs["samples"].manifest.metadata["n"] if "samples" in work.inputs else 1
-        shards = checked(_images(work), what)
+        shards = checked(_images(work), called)
         features = extract(module, shards, pick_device(), lambda done: work.progress(done, max(done, count), unit="images"))
         order = np.random.RandomState(ORDER).permutation(len(features))  # a folder's images come class by class
-        found |= {
+        facts |= {
             "n": len(features),
             "distance": frechet_distance(statistics(features), ours),
             "error": frechet_error(features[order], ours),
         }
-    work.write_json("calibration.json", found)
+    work.write_json("calibration.json", facts)
 
 
 def differences(ours: Statistics, theirs: Statistics) -> dict[str, float]:
-    """By how much two statistics of the same images differ: mean and covariance relative to ours, and the distance between both."""
+    """How two statistics of the same images differ: mean and covariance relative to ours, and the distance between both."""
     return {
         "mean_difference": float(np.linalg.norm(ours.mean - theirs.mean) / np.linalg.norm(ours.mean)),
         "covariance_difference": float(np.linalg.norm(ours.covariance - theirs.covariance) / np.linalg.norm(ours.covariance)),
@@ -64,14 +64,12 @@ def differences(ours: Statistics, theirs: Statistics) -> dict[str, float]:
 
 def _images(work: Workspace) -> Iterator[NDArray[np.uint8]]:
     if samples := work.inputs.get("samples"):
-        for name in shard_names(samples.manifest.files):
-            yield np.load(samples.path(name), mmap_mode="r", allow_pickle=False)
-        return
-    if work.settings["against"] == "test":
+        yield from shards_of(samples)
+    elif work.settings["against"] == "test":
         yield load_prepared(work.inputs["data"].all()).test_images
-        return
-    channels, height, width = work.inputs["data"].manifest.metadata["shape"]
-    yield from loose_images(brought_file(work), (channels, height, width))[1]
+    else:
+        channels, height, width = work.inputs["data"].manifest.metadata["shape"]
+        yield from loose_images(brought_file(work), (channels, height, width))[1]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Takes the features of the training images and stores them with their mean and covariance; or imports what others took."""
+"""Stores the features of the training images with their mean and covariance, or imports statistics that others took."""
 
 from __future__ import annotations
 
@@ -32,22 +32,19 @@ def run(work: Workspace) -> None:
 
 
 def _import(work: Workspace, info: Extractor) -> None:
-    """Others' statistics, where they are of so many images of such a size, in these features."""
+    """Store others' statistics, if they are of as many images as the data have. Planning has checked their size and features."""
     asked = ReferenceSettings.among(work.settings)
-    known = work.inputs["data"].manifest.metadata
-    given = {"images": asked.count, "pixels a side": asked.resolution, "features": asked.extractor}
-    ours = {"images": known["counts"]["train"], "pixels a side": known["shape"][-1], "features": info.name}
-    wrong = [f"{what}: {given[what]} instead of {ours[what]}" for what in given if given[what] != ours[what]]
-    if wrong:
+    data = work.inputs["data"].manifest
+    if asked.count != (count := data.metadata["counts"]["train"]):
         raise InputError(
-            f"The imported statistics are not of these data ({'; '.join(wrong)}).",
-            where=work.inputs["data"].manifest.title,
+            f"The imported statistics are of {asked.count} images, and the data have {count} for training.",
+            where=data.title,
             do_next="Correct the recipe's `reference`, or leave it out: the statistics are then taken here.",
         )
-    found = read_npz(brought_file(work), asked.count, info.dimensions)
-    write_reference(work.out, found, ReferenceInfo(found.n, info.name, "", _weights(work), asked.origin), None)
+    theirs = read_npz(brought_file(work), asked.count, info.dimensions)
+    write_reference(work.out, theirs, ReferenceInfo(theirs.n, info.name, "", _weights(work), asked.origin), None)
     emit("warning", message=f"distances are from imported statistics, not from our own of the training images: {asked.origin}")
-    work.metadata |= {"n": found.n, "extractor": info.name, "dimensions": info.dimensions, "origin": asked.origin}
+    work.metadata |= {"n": theirs.n, "extractor": info.name, "dimensions": info.dimensions, "origin": asked.origin}
 
 
 def _weights(work: Workspace) -> str:

@@ -1,4 +1,4 @@
-"""Draws images from a snapshot, shard by shard; every image has its own noise, so how the work is split changes nothing."""
+"""Draws images from a snapshot, shard by shard. Every image has its own noise, so the numbers do not depend on how work is split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from edm2core.registry import SOLVERS, load
 from edm2core.snapshots import files as snapshot
 from edm2core.worker import signals
 from edm2core.worker.main import main
-from edm2core.worker.workspace import Workspace
+from edm2core.worker.workspace import Input, Workspace
 
 GRID, GRID_SIDE, GRID_PIXELS = "grid.png", 8, 384
 INTERPOLATIONS, ARCS = "interpolations.png", 6
@@ -37,9 +38,9 @@ POLL_S = 1.0
 
 
 def run(work: Workspace) -> None:
-    """Result: samples-00000.npy …, uint8 [n, C, H, W], in the order of the images' indices, a grid of the first ones, and interpolations.
+    """Result: samples-00000.npy …, uint8 [n, C, H, W], in the order of the images' indices; a grid of the first; interpolations.
 
-    Interpolations are of the first draw alone, and no part of the samples.
+    Interpolations are made of the first draw alone, and are no samples.
     """
     settings = SampleSettings.model_validate({name: value for name, value in work.settings.items() if name != "draw"})
     shards = math.ceil(settings.count / settings.shard)
@@ -55,8 +56,9 @@ def run(work: Workspace) -> None:
     while others := [shard for shard in others if not _restore(work, settings, shard)]:
         work.progress(shards - len(others), shards, unit="shards")
         time.sleep(POLL_S)
-    paths = [work.out / shard_name(shard) for shard in range(shards)]
-    write_grid(work.out / GRID, _first_images(paths, GRID_SIDE**2))
+    loaded = (np.load(work.out / shard_name(shard), mmap_mode="r", allow_pickle=False) for shard in range(shards))
+    first = islice((image for images in loaded for image in images), GRID_SIDE**2)
+    write_grid(work.out / GRID, np.stack(list(first)))
     work.metadata |= {
         "n": settings.count,
         "seed": settings.seed,
@@ -74,12 +76,12 @@ def shard_name(shard: int) -> str:
 
 
 def indices_of(settings: SampleSettings, shard: int) -> range:
-    """Which images a shard holds."""
+    """The indices of a shard's images."""
     return range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count))
 
 
 def piece_name(settings: SampleSettings, shard: int) -> str:
-    """A finished shard in the scratch, by the images that it holds: how many those are is in no key."""
+    """The name of a finished shard in the scratch, by the images that it holds, since no key holds the shard's size."""
     indices = indices_of(settings, shard)
     return f"images-{indices.start}-{indices.stop}"
 
@@ -89,29 +91,36 @@ def shard_names(files: Iterable[str]) -> list[str]:
     return sorted(name for name in files if re.fullmatch(r"samples-\d{5,}\.npy", name))
 
 
-def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """The images with these indices, uint8 [n, C, H, W]; each follows from (seed, draw, its index), whatever is drawn beside it.
+def shards_of(samples: Input) -> Iterator[NDArray[np.uint8]]:
+    """The images of a result of this stage, shard by shard: uint8 [n, C, H, W]."""
+    for name in shard_names(samples.manifest.files):
+        yield np.load(samples.path(name), mmap_mode="r", allow_pickle=False)
 
-    Raises EdmError where a value is not finite, which would be black in uint8.
+
+def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """The images with these indices, uint8 [n, C, H, W]. Each follows from (seed, draw, its index), whatever is drawn beside it.
+
+    Raises EdmError for a value that is not finite, which would be black in uint8.
     """
+    start, labels = _beginning(denoiser, settings, draw, indices)
+    return _images(denoiser, settings, start, labels, lambda step: latents(settings.seed, draw, indices, start.shape[1:], step + 1))
+
+
+def _beginning(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """The latents of the images with these indices, and their classes if the network is class-conditional."""
     network = denoiser.network.settings
-    shape = (network.image_channels, network.resolution, network.resolution)
-    start = latents(settings.seed, draw, indices, shape)
-    labels = drawn_labels(settings.seed, draw, indices, network.classes) if network.classes else None
-    return _images(denoiser, settings, start, labels, lambda step: latents(settings.seed, draw, indices, shape, step + 1))
+    start = latents(settings.seed, draw, indices, (network.image_channels, network.resolution, network.resolution))
+    return start, drawn_labels(settings.seed, draw, indices, network.classes) if network.classes else None
 
 
 def interpolations(denoiser: Denoiser, settings: SampleSettings) -> NDArray[np.uint8]:
-    """Rows of 8 images, uint8 [48, C, H, W]: each from one image of the grid's beginning to another, along the arc between their latents.
+    """Rows of 8 images, uint8 [48, C, H, W]. Each row goes from one of the grid's first images to another, on the arc between both latents.
 
-    Without churn, whose noise has no between; a row's images are of the class of its first.
+    A row's images are of the class of its first. There is no churn, since nothing lies between two noises.
     """
-    network = denoiser.network.settings
-    shape = (network.image_channels, network.resolution, network.resolution)
-    ends = latents(settings.seed, 0, range(2 * ARCS), shape)
+    ends, classes = _beginning(denoiser, settings, 0, range(2 * ARCS))
     start = between(ends[0::2], ends[1::2], [step / (GRID_SIDE - 1) for step in range(GRID_SIDE)]).flatten(0, 1)
-    firsts = range(0, 2 * ARCS, 2)
-    labels = drawn_labels(settings.seed, 0, firsts, network.classes).repeat_interleave(GRID_SIDE) if network.classes else None
+    labels = None if classes is None else classes[0::2].repeat_interleave(GRID_SIDE)
     still = settings.model_copy(update={"eta": 0.0})
     parts = [slice(begin, begin + settings.batch) for begin in range(0, len(start), settings.batch)]
     return np.concatenate([_images(denoiser, still, start[part], None if labels is None else labels[part]) for part in parts])
@@ -132,23 +141,22 @@ def _images(
             where=f"sample.precision: {settings.precision}, sample.ema: {settings.ema[0]}",
             do_next="Sample in fp32, as fp16 overflows first. If it stays, the training has diverged: look at its loss.",
         )
-    found: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
-    return found
+    drawn: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
+    return drawn
 
 
 def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
     compute(tf32=not settings.exact, deterministic=settings.exact)
     denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
-    # a batch can take minutes on a CPU: look between network evaluations
-    denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())
+    denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())  # a batch can take minutes on a CPU
     return denoiser
 
 
 def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser) -> float:
-    """Draw and keep this process's unfinished shards; images a second over all processes."""
+    """Draw and keep this process's unfinished shards. Returns images a second over all processes."""
     parts = {shard: indices_of(settings, shard) for shard in shards}
     total, done, started, rate = sum(map(len, parts.values())), 0, time.monotonic(), 0.0
-    decided = settings.exact  # on compiling
+    decided = settings.exact  # whether to compile
     for shard, indices in parts.items():
         batches = []
         for begin in range(0, len(indices), settings.batch):
@@ -167,10 +175,10 @@ def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], d
 
 
 def compile_network(denoiser: Denoiser, settings: SampleSettings, size: int, **options: Any) -> None:
-    """Compile the network for batches of `size`, on a GPU into a CUDA graph, if it then denoises the same at all noise levels."""
-    network, device = denoiser.network.settings, next(denoiser.parameters()).device
-    noise = latents(settings.seed, 0, range(size), (network.image_channels, network.resolution, network.resolution)).to(device)
-    labels = drawn_labels(settings.seed, 0, range(size), network.classes).to(device) if network.classes else None
+    """Compile the network for batches of `size`, on a GPU into a CUDA graph, if it then denoises the same at three noise levels."""
+    device = next(denoiser.parameters()).device
+    noise, labels = _beginning(denoiser, settings, 0, range(size))
+    noise, labels = noise.to(device), None if labels is None else labels.to(device)
 
     def run() -> list[Tensor]:
         with torch.no_grad(), autocast(device.type, settings.precision):
@@ -181,29 +189,20 @@ def compile_network(denoiser: Denoiser, settings: SampleSettings, size: int, **o
 
 
 def _restore(work: Workspace, settings: SampleSettings, shard: int) -> bool:
-    """Whether a shard is finished; rank 0 then has it among its results."""
+    """Whether a shard is finished. Rank 0 then has it among its results."""
     folder, target = work.out.parent / "shards", work.out / shard_name(shard)
     folder.mkdir(exist_ok=True)
-    found = work.scratch.get(piece_name(settings, shard), folder)
-    if found is not None and work.rank == 0:
+    finished = work.scratch.get(piece_name(settings, shard), folder)
+    if finished is not None and work.rank == 0:
         try:
-            os.link(found, target)
+            os.link(finished, target)
         except OSError:  # another file system
-            shutil.copyfile(found, target)
-    return found is not None
-
-
-def _first_images(paths: list[Path], count: int) -> NDArray[np.uint8]:
-    found: list[NDArray[np.uint8]] = []
-    for path in paths:
-        found.append(np.load(path, mmap_mode="r", allow_pickle=False)[: count - sum(map(len, found))])
-        if sum(map(len, found)) == count:
-            break
-    return np.concatenate(found)
+            shutil.copyfile(finished, target)
+    return finished is not None
 
 
 def write_grid(path: Path, images: NDArray[np.uint8]) -> None:
-    """A PNG of images uint8 [n, 1 or 3, H, W], rows of 8; small ones enlarged without smoothing, so that a person can see them."""
+    """Write images uint8 [n, 1 or 3, H, W] as a PNG in rows of 8. Small ones are enlarged without smoothing, for a person to see."""
     n, channels, height, width = images.shape
     rows = math.ceil(n / GRID_SIDE)
     tiles = np.zeros((rows * GRID_SIDE, channels, height, width), np.uint8)
