@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
 from edm2core.store import Store, open_store
 from edm2core.store.leases import acquire
+from edm2core.store.results import load
 from tests.waiting import wait_until
 
 Events = list[dict[str, Any]]
@@ -79,15 +81,17 @@ def test_a_process_that_somebody_has_stopped_is_said_to_be_and_goes_on_when_cont
 class Late(LocalBackend):
     """Has what a job printed only some time after the job's result, as a cluster may."""
 
-    asked = 0
+    ended: Callable[[], bool]
+    asked_since = 0
 
     def logs(self, name: str) -> list[str]:
-        self.asked += 1
-        return super().logs(name) if self.asked > 80 else []
+        self.asked_since += self.ended()
+        return super().logs(name) if self.asked_since > 5 else []
 
 
 def test_lines_that_come_after_the_result_are_not_lost(place: Place, prepare: Task) -> None:
-    place.backend = Late(lambda spec: place.folder / f"{spec.name}.log", 1)
+    place.backend = late = Late(lambda spec: place.folder / f"{spec.name}.log", 1)
+    late.ended = lambda: load(place.store, prepare.ref) is not None
     place.execute(prepare, "import atexit\natexit.register(signal.pause)\nrun()")
     place.backend.kill_all()
     assert "commit" in [event["kind"] for event in place.events]
@@ -170,7 +174,12 @@ def test_a_process_that_a_memory_limit_ends_is_said_to_lack_memory(place: Place,
 
 def test_a_second_run_waits_for_the_first_and_says_for_whom(place: Place, prepare: Task, store: Store) -> None:
     lease = acquire(store, prepare.ref)
-    threading.Timer(1.5, lease.release).start()
+
+    def release_once_waited_for() -> None:
+        wait_until(lambda: [event for event in place.events if event["kind"] == "waiting"])
+        lease.release()
+
+    threading.Thread(target=release_once_waited_for, daemon=True).start()
     _, reused = place.execute(prepare)
     assert not reused
     assert any(event["kind"] == "waiting" and "pid" in event["message"] for event in place.events)
@@ -184,7 +193,8 @@ def test_a_result_that_lost_a_file_is_named_not_used(place: Place, prepare: Task
 
 
 def test_a_stop_ends_the_waiting(place: Place, prepare: Task) -> None:
-    threading.Timer(1.0, place.stop.set).start()
+    mark = place.folder / "mark"
+    threading.Thread(target=lambda: wait_until(mark.exists) and place.stop.set(), daemon=True).start()
     with pytest.raises(Interrupted):
-        place.execute(prepare, "signal.pause()")
+        place.execute(prepare, "mark.touch(); signal.pause()")
     place.backend.stop_all(0.1)

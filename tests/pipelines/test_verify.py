@@ -197,6 +197,7 @@ def kind_of(name: str) -> tuple[str, ...]:
     return (area, suffix if area in ("leases", "code") else "")
 
 
+@pytest.mark.slow
 def test_whatever_kind_of_file_is_flipped_or_cut_is_found_named_and_mended(
     working: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
