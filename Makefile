@@ -37,7 +37,7 @@ $(DEV): $(READY) requirements-dev.lock
 demo: $(READY)
 	$(BIN)/edm2 run experiments/demo.yaml
 
-# Two processes share the fast tests; each test file stays in one, so that what its tests share is made once.
+# The fast tests, in under five minutes on two cores. Each test file stays in one process, so that what its tests share is made once.
 test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
@@ -50,6 +50,7 @@ same-science: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m bench
 
+# All tests that need no cluster, in at most 25 minutes on two cores: those marked slow as well, and MinIO beside SeaweedFS where there is one.
 test-all: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not cluster"
 

@@ -31,3 +31,10 @@ def test_seeds_of_32_bits_collide_as_chance_says_and_of_63_bits_never() -> None:
     shared = names - len(np.unique(seeds % 2**32))
     assert shared == pytest.approx(expected, abs=5 * math.sqrt(expected))
     assert len(np.unique(seeds)) == names
+
+
+def test_every_part_of_a_name_decides_the_seed() -> None:
+    """The number is one that stored trainings were made with."""
+    assert seed_of(0, 1, "noise") == 8232369115178498868
+    names = [(0, 1, "noise"), (0, 1, "sigma"), (0, 2, "noise"), (1, 1, "noise"), (0, "1noise"), (0, 1)]
+    assert len({seed_of(*name) for name in names}) == len(names)
