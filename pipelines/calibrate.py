@@ -9,7 +9,7 @@ from edm2core.config.settings import CalibrationSettings, Recipe
 from edm2core.data.loose import loose_images
 from edm2core.data.source import digest_of
 from edm2core.errors import InputError
-from edm2core.metrics.imported import arrays_of
+from edm2core.metrics.gaussian import arrays_of
 from edm2core.metrics.names import Metric
 from edm2core.paths import local_path
 from edm2core.plan.experiment import Experiment

@@ -1,4 +1,4 @@
-"""Whether an image file has an alpha channel, read from its header as the formats' specifications say, without Pillow."""
+"""Tells from an image file's header whether it has an alpha channel, by the formats' specifications and without Pillow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from edm2core.data.files import Files
 from edm2core.data.kind import INSTEAD, kind_of
 
-HEAD = 4096  # bytes that are read of a file first; the whole file only if its header is longer
+HEAD = 4096  # bytes of a file that are read first; the whole file is read only if its header is longer
 _EXTRA_SAMPLES = 338  # TIFF 6.0, section 18
 
 

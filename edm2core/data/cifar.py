@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
+from edm2core.data.kind import wrong
 from edm2core.data.split import Images, Split, blocks_of
 from edm2core.errors import InputError
 from edm2core.words import printable
@@ -83,9 +84,8 @@ def _join(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> Split:
 
 
 def _odd(where: str, what: str) -> InputError:
-    return InputError(
-        f"It is not a batch of the published form: it {what}.", where=where, do_next="Get the archive again from its publisher."
-    )
+    """The error for a member that is not as published; `what` follows "it"."""
+    return wrong(where, f"It is not a batch of the published form: it {what}.", "Get the archive again from its publisher.")
 
 
 class _Dtype:
@@ -137,67 +137,46 @@ def _stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_stand_in
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
-@_stand_in
-def _make_dtype(name: object, *_: object) -> _Dtype:
-    return _Dtype(name)
-
-
-@_stand_in
-def _from_buffer(data: object, dtype: object, shape: object, order: object, *_: object) -> _Array:
-    """numpy's, of protocol 5."""
-    return _Array((1, shape, dtype, order == "F", data))
-
-
-@_stand_in
 def _scalar(dtype: object, data: object = None) -> int | str | bytes:
-    """numpy's, of a single number or text such as np.int64(3)."""
+    """numpy's constructor of a single number or text, such as np.int64(3)."""
     if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-        raise ValueError("it has a number that is none")
+        raise ValueError("a number in it is not stored as bytes with a type")
     value: int | str | bytes = dtype.of((*_INTEGERS, *_TEXTS), data)[0].item()
     return value
 
 
 @_stand_in
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """_codecs.encode, as which protocols below 3 store bytes."""
+    """_codecs.encode: protocols below 3 store bytes as a call of it."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1", "latin-1", b"latin-1"):
-        raise ValueError("it has bytes that are none")
+        raise ValueError("bytes in it are not stored as latin-1 text")
     return text.encode("latin1")
 
 
 @_stand_in
 def _bytes(content: object = b"", encoding: object = "latin1") -> bytes:
-    """bytes and bytearray, of bytes or of latin-1 text alone: of a number they would be so many zeros."""
+    """bytes and bytearray. They take bytes or latin-1 text alone: a number would make that many zeros."""
     return bytes(content) if isinstance(content, bytes | bytearray) else bytes(_encode(content, encoding))
-
-
-@_stand_in
-def _make_dict() -> dict[Any, Any]:
-    return {}
 
 
 _INTEGERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
 _TEXTS = (r"[US]\d+",)
 _KINDS = {("u1",): "bytes", _INTEGERS: "integers", _TEXTS: "texts"}
-_ALLOWED: dict[tuple[str, str], object] = {
+_ALLOWED: dict[tuple[str, str], object] = {  # what a pickle may ask for, and what it gets
     **{
         (f"{package}.{name}", function): stand_in
         for package in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
         for name, function, stand_in in (
-            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "_reconstruct", _stand_in(lambda *_: _Array())),
             ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _from_buffer),
+            ("numeric", "_frombuffer", _stand_in(lambda data, dtype, shape, order, *_: _Array((1, shape, dtype, order == "F", data)))),
         )
     },
     ("numpy", "ndarray"): object(),
-    ("numpy", "dtype"): _make_dtype,
+    ("numpy", "dtype"): _stand_in(lambda name, *_: _Dtype(name)),
     ("_codecs", "encode"): _encode,
     **{(builtins, name): _bytes for builtins in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
-    ("collections", "OrderedDict"): _make_dict,
+    ("collections", "OrderedDict"): _stand_in(lambda: {}),
 }
 _HARMLESS = re.compile(
     r"(builtins|__builtin__)\.(set|frozenset|complex|x?range|slice|dict|list|tuple|int|long|float|bool|str|unicode|object)|"
@@ -231,11 +210,8 @@ def _load(files: Files, name: str) -> dict[bytes, Any]:
     except _Refused as error:
         if _HARMLESS.fullmatch(str(error)):
             raise _odd(where, f"holds a {str(error)!r}, where numbers, lists and NumPy's arrays of them are read") from error
-        raise InputError(
-            f"The pickle asks for {str(error)!r}, which could run code; it was not run.",
-            where=where,
-            do_next="Do not trust this file; get the archive from its publisher.",
-        ) from error
+        refusal = f"The pickle asks for {str(error)!r}, which could run code; it was not run."
+        raise wrong(where, refusal, "Do not trust this file; get the archive from its publisher.") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise _odd(where, f"cannot be unpickled ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict):
@@ -244,7 +220,7 @@ def _load(files: Files, name: str) -> dict[bytes, Any]:
 
 
 def _check_memo(data: bytes) -> None:
-    """Raises ValueError for a truncated pickle, and for one that skips numbers of objects: a few bytes would make a memo of gigabytes."""
+    """Raises ValueError for a truncated pickle, and for one whose objects skip numbers: a few bytes would make a memo of gigabytes."""
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > number:
             raise ValueError(f"it numbers its object {number} as {argument}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPMessage
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -19,12 +19,12 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from edm2core.addresses import shown
-from edm2core.data.kind import PAGE, beginning, kind_of
+from edm2core.data.kind import PAGE, beginning, kind_of, wrong
 from edm2core.errors import EdmError, InputError
 
 ATTEMPTS = 8
 WAIT = wait_exponential(multiplier=0.5, max=10)  # seconds
-TIMEOUT = 60  # seconds without a byte
+TIMEOUT = 60  # seconds in which no byte arrives
 CHUNK = 2**20
 
 
@@ -79,11 +79,8 @@ def download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Pat
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _download(wanted, target, check)
     except OSError as error:
-        raise EdmError(
-            f"The download cannot be written: {error.strerror}.",
-            where=str(error.filename or target),
-            do_next="Free some space, or check the permissions.",
-        ) from error
+        failure, do_next = f"The download cannot be written: {error.strerror}.", "Free some space, or check the permissions."
+        raise EdmError(failure, where=str(error.filename or target), do_next=do_next) from error
 
 
 def _download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Path:
@@ -101,14 +98,11 @@ def _download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Pa
             check(part)
             break
         except InputError as error:
-            page = kind_of(beginning(part)) is PAGE
+            is_page = kind_of(beginning(part)) is PAGE
             part.unlink()
-            if page:
-                raise InputError(
-                    "The server sent a web page, not the file: perhaps one to log in, or to say that the link has expired.",
-                    where=wanted.where,
-                    do_next=f"Open the URL in a browser. {wanted.by_hand}",
-                ) from error
+            if is_page:
+                page = "The server sent a web page, not the file: perhaps one to log in, or to say that the link has expired."
+                raise wrong(wanted.where, page, f"Open the URL in a browser. {wanted.by_hand}") from error
             if not continued:
                 raise
             continued = False
@@ -117,16 +111,14 @@ def _download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Pa
 
 
 def _transfer(wanted: Wanted, part: Path) -> None:
-    attempts = Retrying(
-        stop=stop_after_attempt(ATTEMPTS), wait=WAIT, retry=retry_if_exception_type(_Unfinished), before_sleep=wanted.again, reraise=True
-    )
+    retried = retry_if_exception_type(_Unfinished)
+    attempts = Retrying(stop=stop_after_attempt(ATTEMPTS), wait=WAIT, retry=retried, before_sleep=wanted.again, reraise=True)
     before = _size(part)
     try:
         attempts(_continue, wanted, part)
     except _Unfinished as error:
-        raise EdmError(
-            f"The download failed {ATTEMPTS} times: {error}.", where=wanted.where, do_next=wanted.by_hand, permanent=_size(part) == before
-        ) from error
+        failure, got_nothing = f"The download failed {ATTEMPTS} times: {error}.", _size(part) == before
+        raise EdmError(failure, where=wanted.where, do_next=wanted.by_hand, permanent=got_nothing) from error
 
 
 def _size(part: Path) -> int:
@@ -134,27 +126,11 @@ def _size(part: Path) -> int:
 
 
 def _continue(wanted: Wanted, part: Path) -> None:
+    """One attempt: append to `part` what it lacks. Raises _Unfinished where another attempt may help."""
     done = _size(part)
-    headers = {"User-Agent": "edm2", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    try:
-        response = build_opener(_Redirects).open(_request(wanted.url, headers), timeout=TIMEOUT)
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and done:
-            return  # the file ends here: `check` decides
-        if error.code in (408, 425, 429) or error.code >= 500:
-            raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
-        refused = error.code in (401, 403, 407)
-        do_next = f"Correct its user and password or its token, which may have expired. {wanted.by_hand}" if refused else "Correct the URL."
-        raise InputError(f"The server answered {error.code} {error.reason}.", where=wanted.where, do_next=do_next) from error
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(reason := getattr(error, "reason", error), ssl.SSLCertVerificationError):
-            raise InputError(
-                f"The server's certificate is not trusted: {reason.verify_message}.",
-                where=wanted.where,
-                do_next="Set SSL_CERT_FILE to its authority's certificate, or correct the URL.",
-            ) from error
-        raise _Unfinished(str(getattr(error, "reason", error))) from error
+    response = _open(wanted, done)
+    if response is None:
+        return
     with response:
         if response.status != 206:
             done = 0  # the server sends the whole
@@ -172,6 +148,27 @@ def _continue(wanted: Wanted, part: Path) -> None:
         raise _Unfinished(f"the connection closed after {done:,} of {total:,} bytes")
 
 
+def _open(wanted: Wanted, done: int) -> Any:
+    """The server's answer with the bytes from `done` on; None if the file ends there, of which `check` then judges."""
+    headers = {"User-Agent": "edm2", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    try:
+        return build_opener(_Redirects).open(_request(wanted.url, headers), timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416 and done:
+            return None
+        if error.code in (408, 425, 429) or error.code >= 500:
+            raise _Unfinished(f"the server answered {error.code} {error.reason}") from error
+        refused = error.code in (401, 403, 407)
+        do_next = f"Correct its user and password or its token, which may have expired. {wanted.by_hand}" if refused else "Correct the URL."
+        raise wrong(wanted.where, f"The server answered {error.code} {error.reason}.", do_next) from error
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(reason := getattr(error, "reason", error), ssl.SSLCertVerificationError):
+            untrusted = f"The server's certificate is not trusted: {reason.verify_message}."
+            raise wrong(wanted.where, untrusted, "Set SSL_CERT_FILE to its authority's certificate, or correct the URL.") from error
+        raise _Unfinished(str(reason)) from error
+
+
 class _Redirects(HTTPRedirectHandler):
     """Follows redirects to http(s) only, and sends user and password to the same host only."""
 
@@ -179,19 +176,19 @@ class _Redirects(HTTPRedirectHandler):
         if urlsplit(newurl).scheme not in ("http", "https"):
             return None
         follow = super().redirect_request(req, fp, code, msg, headers, newurl)
-        known = req.unredirected_hdrs.get("Authorization")
-        if follow is not None and known and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
-            follow.add_unredirected_header("Authorization", known)
+        authorization = req.unredirected_hdrs.get("Authorization")
+        if follow is not None and authorization and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
+            follow.add_unredirected_header("Authorization", authorization)
         return follow
 
 
 def _request(url: str, headers: dict[str, str]) -> Request:
     """The request for a URL, whose user and password go into a header."""
     parts = urlsplit(url)
-    known, _, host = parts.netloc.rpartition("@")
+    user, _, host = parts.netloc.rpartition("@")
     request = Request(parts._replace(netloc=host, fragment="").geturl(), headers=headers)  # noqa: S310 (only http(s) is let through)
-    if known:
-        request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote_to_bytes(known)).decode()}")
+    if user:
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote_to_bytes(user)).decode()}")
     return request
 
 

@@ -36,7 +36,7 @@ LEFT_BEHIND = frozenset(
         *("picasa.ini", "zbthumbnail.info", "__pycache__"),
     )
 )
-"""What systems leave in folders, lower-case, beside names that begin with a dot: never part of a data set."""
+"""Files and folders that systems leave in folders, lower-case, beside hidden ones: never part of a data set."""
 _AGAIN = "The file is incomplete or altered: get it again from where it came."
 _NO_ARCHIVE = "Give a folder, a zip or a tar. If it was one, it is altered: get it again from where it came."
 _UNREADABLE = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
@@ -55,9 +55,9 @@ Entry = tuple[str, Any, bool]
 
 @dataclass(frozen=True)
 class Files:
-    """The regular files of a source; names use "/" and never lead out of it.
+    """The regular files of a source. Their names use "/" and never lead out of it.
 
-    Left out are hidden ones (".…") and what operating systems leave behind.
+    Hidden files (".…") and files that systems leave behind are not among them.
     """
 
     path: Path
@@ -65,12 +65,12 @@ class Files:
     sizes: dict[str, int]  # name -> bytes, in the order in which they are stored: the order in which a tar is quick to read
     folders: frozenset[str]  # empty ones too
     _head: Callable[[str, int], bytes]
-    left_behind: tuple[str, ...] = ()  # files that systems left there (`LEFT_BEHIND`); those that begin with a dot are not counted
+    left_behind: tuple[str, ...] = ()  # files that systems left there (`LEFT_BEHIND`), without hidden ones
     renamed: bool = False  # names of a zip that states no encoding were read as UTF-8, or by its Unicode field
     unstated: tuple[str, ...] = ()  # names in an encoding that the zip does not state
 
     def where(self, name: str) -> str:
-        """How messages name a member; "" is the source itself."""
+        """A member's name in messages; "" is the source itself."""
         return str(self.path / name) if self.kind == "folder" or not name else _where(self.path, name)
 
     def wrong(self, name: str, what: str, do_next: str) -> InputError:
@@ -100,8 +100,8 @@ class Files:
 def open_files(path: Path) -> Iterator[Files]:
     """Open a folder, zip or tar (also compressed).
 
-    Raises InputError for any other file, which it names where it recognises it; for an encrypted archive; for a decompression bomb; and
-    for an archive whose paths lead out of it.
+    Raises InputError for an encrypted archive, a decompression bomb, an archive whose paths lead out of it, and any other file; the error
+    says what kind of file it is, where that is recognised.
     """
     if path.is_dir():
         listed, folders = list_folder(path)
@@ -169,9 +169,9 @@ class _Bounded:
 
 
 def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:
-    """The sizes of a folder's regular files by relative name, sorted, and its sub-folders; links are followed, as the user made them.
+    """The sizes of a folder's regular files by relative name, sorted, and its sub-folders. Links are followed.
 
-    Files that systems leave behind are listed too, since a folder's digest covers them; unreadable ones are not.
+    Files that systems leave behind are listed too where they can be read, since a folder's digest covers them.
     """
     sizes: dict[str, int] = {}
     folders: set[str] = set()

@@ -1,4 +1,4 @@
-"""Folders of classes: which images a data set has and in which split, by names alone. Importable without Pillow."""
+"""Folders of classes: the images of each class and split, found by their names alone. Importable without Pillow."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ from edm2core.words import printable
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 LATER_SUFFIXES = (".jfif", ".jpe")  # read since the second version
 UNREAD = frozenset(
-    (
-        *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr"),
-        *(".dng", ".cr2", ".nef", ".arw"),  # of cameras
-    )
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw"}
 )
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "holdout"), "val"),
 }
-_BESIDE = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img", "folder"})  # that may stand beside a split's name
+_FILLERS = frozenset({"set", "data", "dataset", "split", "images", "image", "imgs", "img", "folder"})  # beside a split's name
 _NO_CLASSES = (
     "Images without classes go into one folder of any name, the same in every split, with network.classes: 0, and `probe: false` in the "
     "experiment, since there is nothing to tell apart."
@@ -47,16 +44,16 @@ class Folders(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What is known of a source before its images are read."""
+    """What names and headers say of a source, before its images are read."""
 
     counts: list[ClassCount]
     revised: bool  # whether the first version of this reader gave other images, classes or colours
 
 
 def class_folders(files: Files) -> Folders:
-    """Class folders inside a folder for training and one for test (or validation), or at the top; or an archive of NVlabs' tool.
+    """The images by class. Class folders lie in a folder for training and one for test (or validation), or at the top.
 
-    Raises InputError naming the folder or image that is wrong.
+    An archive of NVlabs' tool has its classes in dataset.json. Raises InputError naming the folder or image that is wrong.
     """
     if files.kind == "tar":
         raise files.wrong("", "Images are read from a folder or a zip, not from a tar.", "Unpack it, or pack it as a zip.")
@@ -64,15 +61,14 @@ def class_folders(files: Files) -> Folders:
     images = [name for name in files.sizes if is_image(name)]
     later = files.renamed or any(map(is_image, files.left_behind)) or any(name.lower().endswith(LATER_SUFFIXES) for name in images)
     if is_nvlabs(files, root, images):
-        groups, said = labelled(files, root, images)
-        return Folders(groups, None, _left_out(files, read=root + LABELS) + said, revised=True)
+        groups, notes = labelled(files, root, images)
+        return Folders(groups, None, _left_out(files, read=root + LABELS) + notes, revised=True)
     top = _subfolders(files, root)
-    notes = _left_out(files)
     if _are_splits(files, root, top):
-        train, test, note, unwrapped = _two_splits(files, root, top)
-        return Folders(train, test, notes + note, later or unwrapped or not ("train" in top and {"test", "val"} & top))
+        train, test, notes, unwrapped = _two_splits(files, root, top)
+        return Folders(train, test, _left_out(files) + notes, later or unwrapped or not ("train" in top and {"test", "val"} & top))
     _check_not_splits(files, root, top)
-    return Folders(class_groups(files, root), None, notes + _splits_inside(files, root, top), later)
+    return Folders(class_groups(files, root), None, _left_out(files) + _splits_inside(files, root, top), later)
 
 
 def survey(path: Path, test_share: float) -> Survey:
@@ -91,18 +87,18 @@ def survey(path: Path, test_share: float) -> Survey:
 
 
 def splits_of(folders: Collection[str]) -> dict[str, str]:
-    """Which folders' names mean a split: folder → train, test or val.
+    """The folders whose names mean a split: folder → train, test or val.
 
     Case and synonyms ("TRAIN", "training_set") do not matter, nor do words that all names share ("seg_train", "seg_test", "seg_pred").
     """
     words = {folder: _words(folder) for folder in folders}
     shared = set.intersection(*map(set, words.values())) - SPLITS.keys() if len(words) > 1 else set()
-    own = {folder: [word for word in words_of if word not in shared] for folder, words_of in words.items()}
-    return {folder: SPLITS[words_of[0]] for folder, words_of in own.items() if len(words_of) == 1 and words_of[0] in SPLITS}
+    telling = {folder: [word for word in words[folder] if word not in shared] for folder in folders}
+    return {folder: SPLITS[words[0]] for folder, words in telling.items() if len(words) == 1 and words[0] in SPLITS}
 
 
 def _words(folder: str) -> list[str]:
-    return [word for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder).lower()) if word not in _BESIDE]
+    return [word for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder).lower()) if word not in _FILLERS]
 
 
 def is_image(name: str) -> bool:
@@ -120,10 +116,9 @@ def class_groups(files: Files, root: str, split: str = "") -> Groups:
         if name.startswith(root) and is_image(name):
             first, slash, _ = name[len(root) :].partition("/")
             if not slash:
-                what, rename = f"The image is in no class folder{f' of the split {split}/' if split else ''}.", ""
-                if split:
-                    rename = f" If {split}/ is a class and no split, rename it."
-                raise files.wrong(name, what, f"Put every image into its class's folder. {_NO_CLASSES}{rename}")
+                of_split, rename = (f" of the split {split}/", f" If {split}/ is a class and no split, rename it.") if split else ("", "")
+                do_next = f"Put every image into its class's folder. {_NO_CLASSES}{rename}"
+                raise files.wrong(name, f"The image is in no class folder{of_split}.", do_next)
             groups[first].append(name)
     if not groups:
         raise files.wrong(root, "The folder holds no images.", _what_it_holds(files, root))
@@ -134,11 +129,12 @@ def class_groups(files: Files, root: str, split: str = "") -> Groups:
 
 
 def _what_it_holds(files: Files, root: str) -> str:
+    """The advice for a folder without images: the suffixes that images have, and those that its files have."""
     suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files.sizes if name.startswith(root))
     if suffixes.keys() & {".tfrecord", ".tfrecords"}:
         return "It holds TFRecords, which are not read: unpack the images from them."
-    held = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(3))
-    return f"Images end in {', '.join(sorted(SUFFIXES))}." + (f" It holds {held}." if held else "")
+    counted = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(3))
+    return f"Images end in {', '.join(sorted(SUFFIXES))}." + (f" It holds {counted}." if counted else "")
 
 
 def _left_out(files: Files, read: str = "") -> list[str]:
@@ -155,7 +151,10 @@ def _left_out(files: Files, read: str = "") -> list[str]:
 
 
 def _are_splits(files: Files, root: str, top: set[str]) -> bool:
-    """Whether the folders are splits, not classes: all are named so, or one is for training and has a split beside it or folders inside."""
+    """Whether the folders are splits, not classes.
+
+    They are if all are named so, or if one is for training and has another split beside it or folders inside.
+    """
     named = splits_of(top)
     training = [folder for folder, split in named.items() if split == "train"]
     inside = any(_subfolders(files, f"{root}{folder}/") for folder in training)
@@ -164,17 +163,14 @@ def _are_splits(files: Files, root: str, top: set[str]) -> bool:
 
 def _check_not_splits(files: Files, root: str, top: set[str]) -> None:
     """Raises InputError for folders such as trainA, trainB, testA and testB, whose names all mean a split of some kind."""
-    said = [{SPLITS[word] for word in _words(folder) if word in SPLITS} for folder in top]
-    if all(len(splits) == 1 for splits in said) and len(set.union(*said, set())) > 1:
-        raise files.wrong(
-            root,
-            f"{_listed(top)} look like splits of several kinds, not like classes.",
-            "Give one folder train and one folder test, with the same class folders inside, or name classes otherwise.",
-        )
+    meant = [{SPLITS[word] for word in _words(folder) if word in SPLITS} for folder in top]
+    if all(len(splits) == 1 for splits in meant) and len(set.union(*meant, set())) > 1:
+        do_next = "Give one folder train and one folder test, with the same class folders inside, or name classes otherwise."
+        raise files.wrong(root, f"{_listed(top)} look like splits of several kinds, not like classes.", do_next)
 
 
 def _splits_inside(files: Files, root: str, top: set[str]) -> list[str]:
-    """A note where class folders hold folders of splits, which are read together."""
+    """A note on class folders that hold folders of splits: the splits are read together."""
     inside = {folder: _subfolders(files, f"{root}{folder}/") for folder in sorted(top)}
     if not inside or not all(folders and len(splits_of(folders)) == len(folders) for folders in inside.values()):
         return []
@@ -186,7 +182,7 @@ def _splits_inside(files: Files, root: str, top: set[str]) -> list[str]:
 
 
 def _inside_split(files: Files, root: str, folder: str) -> str:
-    """Where a split's class folders lie: in its folder, or in another of the same name in it, as Kaggle's archives have them."""
+    """The folder with a split's class folders: its own, or one of the same name inside it, as in Kaggle's archives."""
     while _subfolders(files, f"{root}{folder}/") == {PurePosixPath(folder).name}:
         folder = f"{folder}/{PurePosixPath(folder).name}"
     return folder
@@ -197,40 +193,39 @@ def _two_splits(files: Files, root: str, top: set[str]) -> tuple[Groups, Groups,
     folders = _split_names(files, root, top)
     named = {split: _inside_split(files, root, folder) for split, folder in folders.items()}
     train = class_groups(files, f"{root}{named['train']}/", named["train"])
+    rename = f"or rename {folders['train']}/, if it is a class."
     if "test" not in named and "val" not in named:
-        raise files.wrong(
-            root,
-            f"{named['train']}/ has class folders, but no test/ or val/ stands beside it.",
-            f"Name the test split's folder test or val; or rename {folders['train']}/, if it is a class.",
-        )
+        alone = f"{named['train']}/ has class folders, but no test/ or val/ stands beside it."
+        raise files.wrong(root, alone, f"Name the test split's folder test or val; {rename}")
     with_images = {name[len(root) :].split("/")[0] for name in files.sizes if name.startswith(root) and is_image(name)}
-    if other := sorted(with_images - set(folders.values())):
-        raise files.wrong(
-            root + other[0],
-            f"It holds images and is no split, and {folders['train']}/ beside it is one.",
-            f"Move it out of the data set; or rename {folders['train']}/, if it is a class.",
-        )
+    for other in sorted(with_images - set(folders.values())):
+        no_split = f"It holds images and is no split, and {folders['train']}/ beside it is one."
+        raise files.wrong(root + other, no_split, f"Move it out of the data set; {rename}")
     chosen, notes = _test_split(files, root, named, train)
     test = class_groups(files, f"{root}{chosen}/", chosen)
-    for name in sorted(train.keys() ^ test.keys()):
-        has, lacks = (named["train"], chosen) if name in train else (chosen, named["train"])
-        alike = [other for other in (test if name in train else train) if _alike(other) == _alike(name)]
-        differs = f", where {alike[0]!r} differs in case or in how its accents are encoded" if alike else ""
-        published = " Tiny-ImageNet as it is published is read by data.format: tinyimagenet." if f"{root}wnids.txt" in files.sizes else ""
-        raise files.wrong(
-            f"{root}{lacks}/{name}",
-            f"Class {name!r} is in {has}/ and missing here{differs}.",
-            f"Give both splits the same class folders.{published}",
-        )
+    _check_same_classes(files, root, {named["train"]: train, chosen: test})
     return train, test, notes, named != folders
 
 
-def _alike(name: str) -> str:
+def _check_same_classes(files: Files, root: str, splits: dict[str, Groups]) -> None:
+    """Raises InputError for a class that one of two splits lacks, and names a class there whose name differs in its writing alone."""
+    first, second = splits
+    for name in sorted(splits[first].keys() ^ splits[second].keys()):
+        has, lacks = (first, second) if name in splits[first] else (second, first)
+        alike = [other for other in splits[lacks] if _unwritten(other) == _unwritten(name)]
+        differs = f", where {alike[0]!r} differs in case or in how its accents are encoded" if alike else ""
+        tiny = " Tiny-ImageNet as it is published is read by data.format: tinyimagenet." if f"{root}wnids.txt" in files.sizes else ""
+        missing = f"Class {name!r} is in {has}/ and missing here{differs}."
+        raise files.wrong(f"{root}{lacks}/{name}", missing, f"Give both splits the same class folders.{tiny}")
+
+
+def _unwritten(name: str) -> str:
+    """The name without its case and the encoding of its accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -> tuple[str, list[str]]:
-    """The folder of the test split, and a note on the folder left out: validation, or a test folder without classes."""
+    """The folder of the test split, and a note on the folder that is left out: validation, or a test folder without classes."""
     if "test" not in named or "val" not in named:
         return named.get("test", named.get("val", "")), []
     test, val = named["test"], named["val"]
@@ -242,14 +237,11 @@ def _test_split(files: Files, root: str, named: dict[str, str], train: Groups) -
 def _split_names(files: Files, root: str, top: set[str]) -> dict[str, str]:
     """The folder of each split: train, test, val. Raises InputError where two folders mean the same split, or none is for training."""
     folders: dict[str, str] = {}
-    said = splits_of(top)
-    for folder in sorted(top):
-        split = said.get(folder)
+    for folder, split in sorted(splits_of(top).items()):
         if split in folders:
-            what = f"{folders[split]}/ and {folder}/ both say that they are the split {split!r}."
-            raise files.wrong(root, what, "Keep one of them, or put them into one folder.")
-        if split:
-            folders[split] = folder
+            both = f"{folders[split]}/ and {folder}/ both say that they are the split {split!r}."
+            raise files.wrong(root, both, "Keep one of them, or put them into one folder.")
+        folders[split] = folder
     if "train" not in folders:
         do_next = "Name the training split's folder train; classes need names that are not a split's."
         raise files.wrong(root, f"{_listed(folders.values())} are splits, and none is for training.", do_next)
@@ -261,7 +253,7 @@ def _listed(folders: Iterable[str]) -> str:
 
 
 def _root(files: Files) -> str:
-    """Where the class or split folders lie, "" or "…/": below a single folder that packs everything, as archives often have."""
+    """The folder with the class or split folders, "" or "…/". Archives often pack everything into a single folder, which is skipped."""
     root = ""
     while len(folders := _subfolders(files, root)) == 1 and not _has_loose_images(files, root):
         below = f"{root}{next(iter(folders))}/"

@@ -97,7 +97,7 @@ def check_torch(path: Path) -> None:
 
 
 def opcodes(path: Path) -> Iterator[tuple[str, Any]]:
-    """The opcodes and arguments of the pickle that describes the content, with all names. Raises InputError for a damaged file."""
+    """The opcodes and arguments of the pickle in a file of torch.save; all names are in it. Raises InputError for a damaged file."""
     try:
         if kind_of(beginning(path)) is ZIP:
             with zipfile.ZipFile(path) as archive:

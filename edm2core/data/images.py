@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from io import BytesIO
+from itertools import compress
 from threading import Lock
 from typing import cast
 
@@ -21,19 +22,19 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files
 from edm2core.data.folders import Groups, class_folders
-from edm2core.data.kind import BEGINNING, Kind, kind_of
+from edm2core.data.kind import BEGINNING, Kind, kind_of, wrong
 from edm2core.data.split import Blocks, Images, Split, stratified_test
 from edm2core.errors import InputError
 from edm2core.words import printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000  # below Pillow's own warning
-LARGE = 4_000_000  # pixels from which on images are decoded one at a time, so that threads do not fill the memory with them
-_LARGE_ONES = Lock()
+LARGE = 4_000_000  # pixels; larger images are decoded one at a time, so that threads do not fill the memory with them
+_DECODING_A_LARGE_IMAGE = Lock()
 _BLOCK = 256  # images decoded together
 _THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
 
-Labelled = list[tuple[str, int]]  # an image's name and label
+Labelled = list[tuple[str, int]]  # images' names and labels
 
 
 def decode(data: bytes, resolution: int | None, where: str, background: Colour | None = None, channels: int = 3) -> NDArray[np.uint8]:
@@ -44,7 +45,7 @@ def decode(data: bytes, resolution: int | None, where: str, background: Colour |
     """
     try:
         upright = _upright(data, where, background)
-    except _Metadata:
+    except _MetadataError:
         upright = _upright(_without_metadata(data), where, background)
     if resolution is not None:
         side = min(upright.size)
@@ -57,7 +58,7 @@ def decode(data: bytes, resolution: int | None, where: str, background: Colour |
     return np.ascontiguousarray(np.asarray(upright).transpose(2, 0, 1))
 
 
-class _Metadata(Exception):
+class _MetadataError(Exception):
     """Pillow refuses to expand a PNG's texts or colour profile; its pixels may be sound."""
 
 
@@ -70,7 +71,7 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
                 raise _bad(where, f"{size} are more than the limit of {MAX_PIXELS:,}", "Make the image smaller.")
             if image.mode[0] in "IF":
                 raise _bad(where, f"its pixels ({image.mode}) are deeper than 8 bits", "Convert it to 8 bits a channel.")
-            with _LARGE_ONES if image.width * image.height > LARGE else nullcontext():
+            with _DECODING_A_LARGE_IMAGE if image.width * image.height > LARGE else nullcontext():
                 upright = ImageOps.exif_transpose(image)
                 return _on(upright, background, where) if image.has_transparency_data else upright.convert("RGB")
     except InputError:
@@ -82,12 +83,12 @@ def _upright(data: bytes, where: str, background: Colour | None) -> Image.Image:
         raise _bad(where, f"it is {kind.name}", kind.do_next) from error
     except Exception as error:  # a damaged file can raise anything
         if any(limit in str(error) for limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")):
-            raise _Metadata from error
+            raise _MetadataError from error
         raise _bad(where, f"it is truncated or damaged ({error})", "Get the file again, or remove it.") from error
 
 
 def _on(image: Image.Image, background: Colour | None, where: str) -> Image.Image:
-    """The image on a background colour. Colours under full transparency are arbitrary and do not show."""
+    """The image on a background colour, RGB. Colours of fully transparent pixels are arbitrary and do not show."""
     coloured = image.convert("RGBA")
     if background is None:
         if cast(tuple[int, int], coloured.getchannel("A").getextrema())[0] < 255:
@@ -107,15 +108,23 @@ def _without_metadata(data: bytes) -> bytes:
     return b"".join(chunks)
 
 
+def split_of(
+    files: Files, images: Labelled, shape: tuple[int, int, int], resolution: int | None, background: Colour | None = None
+) -> Split:
+    """The labels of these images, and the images as `image_blocks` reads them."""
+    labels = np.array([label for _, label in images], dtype=np.int64)
+    return Split(labels, image_blocks(files, [name for name, _ in images], shape, resolution, background))
+
+
 def image_blocks(
     files: Files, names: Sequence[str], shape: tuple[int, int, int], resolution: int | None, background: Colour | None = None
 ) -> Blocks:
     """The named images in order, as blocks uint8 [n, *shape], of 3 channels or 1, transparent pixels on `background`.
 
-    Raises InputError naming the one that cannot be read or has another size.
+    Raises InputError naming the first image that cannot be read or has another size.
     """
 
-    def one(name: str) -> NDArray[np.uint8]:
+    def read(name: str) -> NDArray[np.uint8]:
         pixels = decode(files.read(name), resolution, files.where(name), background, shape[0])
         if pixels.shape != shape:
             sizes = f"{pixels.shape[2]} x {pixels.shape[1]} pixels where others have {shape[2]} x {shape[1]}"
@@ -124,7 +133,7 @@ def image_blocks(
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(names), _BLOCK):
-            yield np.stack(list(pool.map(one, names[start : start + _BLOCK])))
+            yield np.stack(list(pool.map(read, names[start : start + _BLOCK])))
 
 
 def read_image_folder(files: Files, settings: DataSettings) -> Images:
@@ -137,28 +146,17 @@ def read_image_folder(files: Files, settings: DataSettings) -> Images:
     train_groups, test_groups, notes, revised = class_folders(files)
     train = _labelled(train_groups)
     if test_groups is None:
-        train, test = _by_content(files, train, tuple(train_groups), settings.test_share)
+        digests = [hashlib.sha256(files.read(name)).digest() for name, _ in train]
+        tested = stratified_test(digests, [label for _, label in train], tuple(train_groups), settings.test_share, str(files.path))
+        train, test = (list(compress(train, chosen)) for chosen in (~tested, tested))
     else:
         test = _labelled(test_groups)
     if with_alpha := sum(alpha_of(files, name) for name, _ in (*train, *test)):
         colour = ", ".join(map(str, settings.background))
         notes.append(f"{with_alpha} of {len(train) + len(test)} images have an alpha channel: transparent pixels stand on RGB {colour}.")
     shape = (settings.channels, settings.resolution, settings.resolution)
-    train_split, test_split = (
-        Split(
-            np.array([label for _, label in part], dtype=np.int64),
-            image_blocks(files, [name for name, _ in part], shape, settings.resolution, settings.background),
-        )
-        for part in (train, test)
-    )
+    train_split, test_split = (split_of(files, part, shape, settings.resolution, settings.background) for part in (train, test))
     return Images(tuple(map(printable, train_groups)), shape, train_split, test_split, tuple(notes), revised or with_alpha > 0)
-
-
-def _by_content(files: Files, labelled: Labelled, classes: tuple[str, ...], share: float) -> tuple[Labelled, Labelled]:
-    digests = [hashlib.sha256(files.read(name)).digest() for name, _ in labelled]
-    chosen = stratified_test(digests, [label for _, label in labelled], classes, share, str(files.path))
-    pairs = list(zip(labelled, chosen, strict=True))
-    return [image for image, is_test in pairs if not is_test], [image for image, is_test in pairs if is_test]
 
 
 def _labelled(groups: Groups) -> Labelled:
@@ -166,4 +164,4 @@ def _labelled(groups: Groups) -> Labelled:
 
 
 def _bad(where: str, what: str, do_next: str) -> InputError:
-    return InputError(f"The image cannot be used: {what}.", where=where, do_next=do_next)
+    return wrong(where, f"The image cannot be used: {what}.", do_next)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from edm2core.data.files import Files
+from edm2core.data.kind import wrong
 from edm2core.errors import InputError
 
 LABELS = "dataset.json"
@@ -20,8 +21,8 @@ _LATENTS = re.compile(r"\d{5}/img-mean-std-latents-\d{8}\.npy")
 def is_nvlabs(files: Files, root: str, images: list[str]) -> bool:
     """Whether the source is such an archive: by dataset.json with `labels`, or by the images' names. Raises InputError for latents."""
     if any(_LATENTS.fullmatch(name[len(root) :]) for name in files.sizes if name.startswith(root) and name.endswith(".npy")):
-        what = "It holds latents of an autoencoder, as `dataset_tool.py encode` writes them, and no images."
-        raise files.wrong("", what, "Give the archive that `encode` was run on, or the images themselves.")
+        latents = "It holds latents of an autoencoder, as `dataset_tool.py encode` writes them, and no images."
+        raise files.wrong("", latents, "Give the archive that `encode` was run on, or the images themselves.")
     by_name = bool(images) and all(_NAME.fullmatch(name[len(root) :]) for name in images)
     return by_name or "labels" in (_content(files, root) or {})
 
@@ -29,14 +30,14 @@ def is_nvlabs(files: Files, root: str, images: list[str]) -> bool:
 def labelled(files: Files, root: str, images: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The images by label, ascending, and notes. Where the archive has no labels all images are of one class.
 
-    Labels are pairs of a file and its label, an integer or a one-hot vector; or null. Raises InputError for labels that are no classes,
-    for an image without one and for one without an image.
+    dataset.json has pairs of a file and its label, an integer or a one-hot vector; or null. Raises InputError for labels that are no
+    classes, for an image without a label and for a label without an image.
     """
     where = files.where(root + LABELS)
     if (content := _content(files, root)) is None:
         raise _bad("the file is no object in JSON", where)
     if not images:
-        raise InputError("It names the labels of images, and there are none.", where=where, do_next="Give the archive with its images.")
+        raise wrong(where, "It names the labels of images, and there are none.", "Give the archive with its images.")
     labels = content.get("labels")
     if not labels:
         return {ALL: sorted(images)}, [f"The archive has no labels (dataset_tool.py of NVlabs): all images are of one class, {ALL!r}."]
@@ -78,9 +79,6 @@ def _content(files: Files, root: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _bad(what: str, where: str) -> InputError:
-    return InputError(
-        f"The labels cannot be used: {what}.",
-        where=where,
-        do_next=f"Write the archive again with NVlabs' dataset_tool.py; or take {LABELS} out, if it is another program's.",
-    )
+def _bad(problem: str, where: str) -> InputError:
+    do_next = f"Write the archive again with NVlabs' dataset_tool.py; or take {LABELS} out, if it is another program's."
+    return wrong(where, f"The labels cannot be used: {problem}.", do_next)

@@ -41,15 +41,15 @@ def load_prepared(folder: Path) -> Prepared:
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder / INFO, f"It is damaged: {error!r}.") from error
     arrays = {
-        f"{part}_{what}": _array(folder / f"{part}_{what}.npy", dtype, (count, *tail))
+        f"{part}_{content}": _array(folder / f"{part}_{content}.npy", dtype, (count, *shape_of_each))
         for part, count in expected.items()
-        for what, dtype, tail in (("images", np.uint8, shape), ("labels", np.int64, ()))
+        for content, dtype, shape_of_each in (("images", np.uint8, shape), ("labels", np.int64, ()))
     }
     for part in expected:
         labels = arrays[f"{part}_labels"]
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-            what = f"It has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0."
-            raise _damaged(folder / f"{part}_labels.npy", what)
+            outside = f"It has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0."
+            raise _damaged(folder / f"{part}_labels.npy", outside)
     return Prepared(**arrays, classes=classes, affine=affine, info=info)
 
 

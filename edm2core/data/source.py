@@ -1,4 +1,4 @@
-"""Where a data set comes from: its identity for keys, and bringing it to this machine."""
+"""The source of a data set: its identity in keys, and how it comes to this machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
 from edm2core.data.files import list_folder
-from edm2core.data.kind import INSTEAD, absent, beginning, kind_of, regular
+from edm2core.data.kind import INSTEAD, absent, beginning, kind_of, regular, wrong
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 
 
 def source_digest(settings: DataSettings) -> str:
-    """The source's identity in keys: the declared digest, else the SHA-256 of the local file or folder.
-
-    It is "builtin:<format>" where a package brings the data.
+    """The source's identity in keys: the declared digest, else the SHA-256 of the local file or folder; or "builtin:<format>".
 
     Raises InputError where a local path does not exist or cannot be read.
     """
@@ -55,54 +53,48 @@ def digest_of_entries(digests: Mapping[str, str], algorithm: str) -> str:
 def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> Path | None:
     """The source as a local file or folder whose declared digest was checked; None where there is none to bring.
 
-    A URL is downloaded into `cache`; an unfinished download is continued. Processes that want the
-    same file at once wait for one download. Raises InputError for a wrong digest, EdmError where the network fails.
+    A URL is downloaded into `cache`; an unfinished download is continued. Processes that want the same file at once wait for one
+    download. Raises InputError for a wrong digest, EdmError where the network fails.
     """
     if settings.facts.builtin:
         return None
     if not is_url(str(settings.source)):
         path = _local(settings)
-        if settings.digest and (found := digest_of(path, settings.digest.partition(":")[0])) != settings.digest:
-            do_next = "Replace the file, or correct data.digest if this file is the one you mean."
-            raise wrong_digest(str(path), settings.digest, found, do_next, path)
+        if settings.digest:
+            check_digest(path, settings.digest, str(path), "Replace the file, or correct data.digest if this file is the one you mean.")
         return path
     url, digest = str(settings.source), _declared(settings)
     target = cache / f"{digest.partition(':')[2]}-{PurePosixPath(urlsplit(url).path).name or 'download'}"
-    return download(Wanted(url, "data.source", listener), target, lambda path: _check_download(path, url, digest))
+    do_next = "The publisher's file has changed or data.digest is wrong: compare with the published digest."
+    return download(Wanted(url, "data.source", listener), target, lambda path: check_digest(path, digest, shown(url), do_next))
 
 
-def _check_download(path: Path, url: str, digest: str) -> None:
-    actual = digest_of(path, digest.partition(":")[0])
-    if actual != digest:
-        do_next = "The publisher's file has changed or data.digest is wrong: compare with the published digest."
-        raise wrong_digest(shown(url), digest, actual, do_next, path)
+def check_digest(path: Path, declared: str, where: str, do_next: str) -> None:
+    """Raises InputError, which names `where`, unless the file or folder has the declared digest."""
+    if (actual := digest_of(path, declared.partition(":")[0])) != declared:
+        raise wrong_digest(path, declared, actual, where, do_next)
 
 
-def wrong_digest(where: str, expected: str, found: str, do_next: str, path: Path) -> InputError:
+def wrong_digest(path: Path, declared: str, actual: str, where: str, do_next: str) -> InputError:
     """The error for a file with another digest than the declared one; it names a stand-in such as a Git LFS pointer."""
     kind = kind_of(beginning(path)) if path.is_file() else None
     if kind in INSTEAD:
-        return InputError(f"It is {kind.name}: its digest is {found}, not {expected}.", where=where, do_next=f"{kind.do_next} {do_next}")
-    return InputError(f"The digest is wrong: expected {expected}, found {found}.", where=where, do_next=do_next)
+        return wrong(where, f"It is {kind.name}: its digest is {actual}, not {declared}.", f"{kind.do_next} {do_next}")
+    return wrong(where, f"The digest is wrong: expected {declared}, found {actual}.", do_next)
 
 
 def _declared(settings: DataSettings) -> str:
     source = str(settings.source)
     if not source.startswith(("http://", "https://")) or not settings.digest:
-        raise InputError(
-            "A source is a local path, or an http(s) URL with its digest beside it.",
-            where=f"data.source: {shown(source)}",
-            do_next="Download it first and give its path.",
-        )
+        needed = "A source is a local path, or an http(s) URL with its digest beside it."
+        raise wrong(f"data.source: {shown(source)}", needed, "Download it first and give its path.")
     return settings.digest
 
 
 def _local(settings: DataSettings) -> Path:
     path = local_path(str(settings.source))
     if not path.exists() and not path.is_symlink():
-        raise InputError(
-            "The data's path does not exist.", where=f"data.source: {path}", do_next="Correct the path, or give a URL and its digest."
-        )
+        raise wrong(f"data.source: {path}", "The data's path does not exist.", "Correct the path, or give a URL and its digest.")
     if not path.is_dir():
         regular(path)
     return path

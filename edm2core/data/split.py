@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.errors import InputError
+from edm2core.data.kind import wrong
 
 Blocks = Iterator[NDArray[np.uint8]]
 
@@ -69,28 +69,23 @@ def test_images(count: int, share: float, name: str, where: str) -> int:
     if share == 0:
         return 0
     if count < 2:
-        raise InputError(
-            f"Class {name!r} has {count} image, and a training and a test split need one each.",
-            where=where,
-            do_next="Add images, or set data.test_share: 0.",
-        )
+        few = f"Class {name!r} has {count} image, and a training and a test split need one each."
+        raise wrong(where, few, "Add images, or set data.test_share: 0.")
     return min(max(round(share * count), 1), count - 1)
 
 
 def enough_to_probe(counts: Sequence[ClassCount], holds_out: bool, where: str) -> None:
     """Checks that every class has images to train, choose a cell and test on. Raises InputError naming the classes that lack some."""
     if not any(own.test for own in counts):
-        raise InputError(
-            "The probe needs test images, and the data set has none.",
-            where=where,
-            do_next="Give data with a test folder, or set data.test_share above 0.",
-        )
-    for what, needed in (("training", 2 if holds_out else 1), ("test", 1)):
-        if few := [own.name for own in counts if (own.test if what == "test" else own.train) < needed]:
+        do_next = "Give data with a test folder, or set data.test_share above 0."
+        raise wrong(where, "The probe needs test images, and the data set has none.", do_next)
+    to_train = "2 training images" if holds_out else "1 training image"
+    because = "; a grid holds some out to choose its cell on" if holds_out else ""
+    for needed, reason, few in (
+        (to_train, because, [own.name for own in counts if own.train < 1 + holds_out]),
+        ("1 test image", "", [own.name for own in counts if not own.test]),
+    ):
+        if few:
             named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-            why = "; a grid holds some out to choose its cell on" if needed > 1 else ""
-            raise InputError(
-                f"The probe needs {needed} {what} image{'s' if needed > 1 else ''} of every class, and has fewer of {named}{why}.",
-                where=where,
-                do_next="Add images of those classes or leave the classes out of the data, or set `probe: false`.",
-            )
+            do_next = "Add images of those classes or leave the classes out of the data, or set `probe: false`."
+            raise wrong(where, f"The probe needs {needed} of every class, and has fewer of {named}{reason}.", do_next)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files
 from edm2core.data.folders import Groups, class_groups, is_image
-from edm2core.data.images import decode, image_blocks
-from edm2core.data.split import Images, Split
-from edm2core.errors import InputError
+from edm2core.data.images import Labelled, decode, split_of
+from edm2core.data.kind import wrong
+from edm2core.data.split import Images
 
 _AGAIN = "Get the archive again from its publisher."
 
@@ -27,14 +25,11 @@ def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
     wnids = sorted(_text(files, f"{root}wnids.txt").split())
     if len(set(wnids)) != len(wnids) or not wnids:
         raise files.wrong(f"{root}wnids.txt", "It lists no class, or one twice.", _AGAIN)
-    train_names, train_labels = _train(files, root, wnids)
-    test_names, test_labels = _validation(files, root, wnids)
-    shape = decode(files.read(train_names[0]), settings.resolution, files.where(train_names[0])).shape
-    train, test = (
-        Split(np.array(labels, dtype=np.int64), image_blocks(files, names, shape, settings.resolution))
-        for names, labels in ((train_names, train_labels), (test_names, test_labels))
-    )
-    return Images(_class_names(files, root, wnids), shape, train, test)
+    train, test = _train(files, root, wnids), _validation(files, root, wnids)
+    first, _ = train[0]
+    shape = decode(files.read(first), settings.resolution, files.where(first)).shape
+    train_split, test_split = (split_of(files, images, shape, settings.resolution) for images in (train, test))
+    return Images(_class_names(files, root, wnids), shape, train_split, test_split)
 
 
 def _root(files: Files) -> str:
@@ -44,12 +39,12 @@ def _root(files: Files) -> str:
     return names[0].removesuffix("wnids.txt")
 
 
-def _train(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
+def _train(files: Files, root: str, wnids: list[str]) -> Labelled:
     groups = _class_groups(files, f"{root}train/", wnids)
     for wnid in wnids:
         if wnid not in groups:
             raise files.wrong(f"{root}train/{wnid}", f"Class {wnid!r} of wnids.txt has no folder.", _AGAIN)
-    return [name for wnid in wnids for name in groups[wnid]], [label for label, wnid in enumerate(wnids) for _ in groups[wnid]]
+    return [(name, label) for label, wnid in enumerate(wnids) for name in groups[wnid]]
 
 
 def _class_groups(files: Files, folder: str, wnids: list[str]) -> Groups:
@@ -61,40 +56,37 @@ def _class_groups(files: Files, folder: str, wnids: list[str]) -> Groups:
     return groups
 
 
-def _validation(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
+def _validation(files: Files, root: str, wnids: list[str]) -> Labelled:
+    """The validation images as published, with labels from a list; or where somebody has moved them into folders of their classes.
+
+    In both cases they are in the published order: by file name.
+    """
     folder = f"{root}val/images/"
     if not any(name.startswith(folder) and is_image(name) for name in files.sizes):
-        return _sorted_into_classes(files, root, wnids)
+        groups = _class_groups(files, f"{root}val/", wnids)
+        moved = [(name, wnids.index(wnid)) for wnid, names in groups.items() for name in names]
+        return sorted(moved, key=lambda image: (PurePosixPath(image[0]).name, image[0]))
     annotations = f"{root}val/val_annotations.txt"
     labels: dict[str, int] = {}
     for number, line in enumerate(_text(files, annotations).splitlines(), 1):
         file, wnid, *_ = [*line.split("\t"), "", ""]
         name = folder + file
         if "\t" not in line:
-            what = "It is not 'file, class, box' with tabs between."
+            problem = "It is not 'file, class, box' with tabs between."
         elif wnid not in wnids:
-            what = f"It names the class {wnid!r}, which is not in wnids.txt."
+            problem = f"It names the class {wnid!r}, which is not in wnids.txt."
         elif name not in files.sizes:
-            what = f"It names the image {file!r}, which is missing."
+            problem = f"It names the image {file!r}, which is missing."
         elif name in labels:
-            what = f"It names the image {file!r} twice."
+            problem = f"It names the image {file!r} twice."
         else:
             labels[name] = wnids.index(wnid)
             continue
-        raise InputError(what, where=f"{files.where(annotations)}, line {number}", do_next=_AGAIN)
+        raise wrong(f"{files.where(annotations)}, line {number}", problem, _AGAIN)
     for name in files.sizes:
         if name.startswith(folder) and is_image(name) and name not in labels:
             raise files.wrong(name, "The image has no annotation.", _AGAIN)
-    names = sorted(labels)
-    return names, [labels[name] for name in names]
-
-
-def _sorted_into_classes(files: Files, root: str, wnids: list[str]) -> tuple[list[str], list[int]]:
-    """The validation images where somebody has moved them into folders of their classes, in the published order: by file name."""
-    groups = _class_groups(files, f"{root}val/", wnids)
-    labels = {name: wnids.index(folder) for folder, names in groups.items() for name in names}
-    names = sorted(labels, key=lambda name: (PurePosixPath(name).name, name))
-    return names, [labels[name] for name in names]
+    return sorted(labels.items())
 
 
 def _class_names(files: Files, root: str, wnids: list[str]) -> tuple[str, ...]:

@@ -16,51 +16,47 @@ from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
 from edm2core.data.files import Files, open_files
+from edm2core.data.kind import wrong
 from edm2core.data.prepared import INFO
 from edm2core.data.split import Images, Split
-from edm2core.errors import EdmError, InputError
+from edm2core.errors import EdmError
 from edm2core.registry import FORMATS, load
 
 SIGMA_DATA = 0.5
 TOLERANCE = 0.2  # relative, of the standard deviation that the diffusion model assumes
 
-Progress = Callable[[int, int], None]  # images done, of all
+Progress = Callable[[int, int], None]  # is told how many images are done, and how many there are in all
 
 
 def prepare_data(
-    settings: DataSettings, source: Path | None, out: Path, progress: Progress | None = None, revised: bool = True
+    settings: DataSettings, source: Path | None, out: Path, progress: Progress = lambda done, total: None, revised: bool = True
 ) -> dict[str, Any]:
     """Write the prepared form of `source` (what `fetch` returned) into the folder `out`, which is new or empty; returns dataset.json.
 
     train_images.npy, test_images.npy: uint8 [N, C, H, W]; train_labels.npy, test_labels.npy: int64 [N]. dataset.json: format, classes,
     shape [C, H, W], counts {train, test, per_class {train, test}}, mean and std (per channel, of the training images in [0, 1]),
     affine {scale, offset} to the network's scale, network_std (over all pixels there), warning (text or null).
-    `revised` says that the plan reckons with the reader's second version. Without it, images that the first version read differently are
-    refused.
+    `revised` says that the plan was made for the reader's second version. Without it, images that the first version read differently
+    are refused.
     `out` appears whole or not at all. Raises InputError naming the file that is wrong, EdmError where `out` cannot be written.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError("The folder for the prepared data is not empty.", where=str(out), do_next="Give a new folder, or remove this one.")
+        raise wrong(out, "The folder for the prepared data is not empty.", "Give a new folder, or remove this one.")
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
         with nullcontext() if source is None else open_files(source) as files:
             images = _read(settings, files)
             if images.revised and not revised:
-                raise InputError(
-                    "These images are read otherwise than when this was planned (their transparency, classes or names).",
-                    where=f"data.source: {settings.source}",
-                    do_next="Run the experiment again by `edm2 run` or `edm2 submit`, which plan it anew.",
-                )
+                changed = "These images are read otherwise than when this was planned (their transparency, classes or names)."
+                do_next = "Run the experiment again by `edm2 run` or `edm2 submit`, which plan it anew."
+                raise wrong(f"data.source: {settings.source}", changed, do_next)
             info = _write(settings, images, part, progress)
         part.rename(out)
     except OSError as error:
-        raise EdmError(
-            f"The prepared data cannot be written: {error.strerror or error}.",
-            where=str(out),
-            do_next="Free some space, or check the folder's permissions.",
-            permanent=False,
-        ) from error
+        failure = f"The prepared data cannot be written: {error.strerror or error}."
+        do_next = "Free some space, or check the folder's permissions."
+        raise EdmError(failure, where=str(out), do_next=do_next, permanent=False) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return info
@@ -69,31 +65,27 @@ def prepare_data(
 def _read(settings: DataSettings, files: Files | None) -> Images:
     """The data set as its format's reader delivers it. Raises InputError where a source is missing, or its images have another side."""
     if files is None and not settings.facts.builtin:
-        raise InputError(f"The format {settings.format!r} needs a source.", where="data.source", do_next="Give a path or URL.")
+        raise wrong("data.source", f"The format {settings.format!r} needs a source.", "Give a path or URL.")
     images: Images = load(FORMATS[settings.format].read)(files, settings)
     if settings.resolution not in (None, images.shape[-1]):
-        raise InputError(
-            f"{settings.format} has images of side {images.shape[-1]}.",
-            where=f"data.resolution: {settings.resolution}",
-            do_next="Remove the setting.",
-        )
+        given = f"data.resolution: {settings.resolution}"
+        raise wrong(given, f"{settings.format} has images of side {images.shape[-1]}.", "Remove the setting.")
     return images
 
 
-def _write(settings: DataSettings, images: Images, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    counts = {"train": len(images.train.labels), "test": len(images.test.labels)}
+def _write(settings: DataSettings, images: Images, folder: Path, progress: Progress) -> dict[str, Any]:
+    source, splits = f"data.source: {settings.source}", {"train": images.train, "test": images.test}
+    counts = {part: len(split.labels) for part, split in splits.items()}
     total = sum(counts.values())
     if not counts["train"]:
-        raise InputError("It has no training images.", where=f"data.source: {settings.source}", do_next="Check the source and data.format.")
-    seen = progress or (lambda done, total: None)
-    histogram = _write_split(folder, "train", images.train, images.shape, lambda done: seen(done, total))
-    _write_split(folder, "test", images.test, images.shape, lambda done: seen(counts["train"] + done, total))
+        raise wrong(source, "It has no training images.", "Check the source and data.format.")
+    histogram = _write_split(folder, "train", images.train, images.shape, lambda done: progress(done, total))
+    _write_split(folder, "test", images.test, images.shape, lambda done: progress(counts["train"] + done, total))
 
     means, stds = zip(*(_moments(row) for row in histogram), strict=True)
     mean, std = _moments(histogram.sum(axis=0))
     if settings.standardize and std == 0:
-        where = f"data.source: {settings.source}"
-        raise InputError("All pixels are equal and cannot be standardised.", where=where, do_next="Check the images.")
+        raise wrong(source, "All pixels are equal and cannot be standardised.", "Check the images.")
     scale, offset = (SIGMA_DATA / std, -mean * SIGMA_DATA / std) if settings.standardize else (2.0, -1.0)
     notes = list(images.notes)
     if abs(std * scale / SIGMA_DATA - 1) > TOLERANCE:
@@ -101,10 +93,7 @@ def _write(settings: DataSettings, images: Images, folder: Path, progress: Progr
             f"The standard deviation at the network's scale is {std * scale:.3f}, more than {TOLERANCE:.0%} off the {SIGMA_DATA} "
             "that the diffusion model assumes: consider data.standardize: true."
         )
-    per_class = {
-        part: np.bincount(split.labels, minlength=len(images.classes)).tolist()
-        for part, split in (("train", images.train), ("test", images.test))
-    }
+    per_class = {part: np.bincount(split.labels, minlength=len(images.classes)).tolist() for part, split in splits.items()}
     info: dict[str, Any] = {
         "format": settings.format,
         "classes": list(images.classes),

@@ -1,4 +1,4 @@
-"""What a metric is given, and what it gives."""
+"""The input of a metric, `Compared`, and its result, `Value`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Value(NamedTuple):
-    """A metric's value, and its standard error from the sampling of images, where it has one."""
+    """A metric's value and its standard error over draws of the samples, or None if the metric has no such error."""
 
     value: float
     error: float | None = None
@@ -25,13 +25,16 @@ class Value(NamedTuple):
 
 @dataclass
 class Compared:
-    """Samples and what they are compared with: `features` float32 [n, d]; `logits` gives [n, classes] where the extractor classifies."""
+    """Samples and the reference that they are compared with.
+
+    `features` are the samples', float32 [n, d]; `logits` gives [n, classes] where the extractor classifies.
+    """
 
     features: NDArray[np.float32]
     reference: Reference
     device: torch.device
     logits: Callable[[], Tensor] | None = None
-    memorised: Memorised | None = field(default=None, init=False)  # once that metric was asked for
+    memorised: Memorised | None = field(default=None, init=False)  # set by the metric `memorisation`
 
     @property
     def real(self) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ SEED, EPOCHS, BATCH, LEARNING_RATE = 0, 30, 64, 8e-3
 class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library has no types
     """Pooled activations before the classifier's last layer: uint8 [N, 1, 8, 8] → ([N, 64],), float32.
 
-    64 numbers an image, so that a covariance of a few hundred images has full rank; SiLU, so that none of them is constant.
+    There are 64, so that a covariance of a few hundred images has full rank. SiLU keeps any of them from being constant.
     """
 
     NAME, LAYER, DIMENSIONS, CHANNELS = "digits", "64", 64, 1
@@ -57,7 +57,7 @@ class DigitsFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library
 
 
 def build(weights: dict[str, Tensor]) -> DigitsFeatures:
-    """The classifier with these weights; raises RuntimeError if they are not its own."""
+    """The classifier with these weights; raises RuntimeError if they are of another network."""
     module = DigitsFeatures()
     module.load_state_dict(weights)
     return module
@@ -67,18 +67,15 @@ def fit(data: Prepared, title: str) -> tuple[DigitsFeatures, dict[str, Any]]:
     """The classifier of the training images, and its accuracy on the test images. Raises InputError for data other than digits."""
     shape = data.train_images.shape[1:]
     if shape != (1, SIDE, SIDE) or len(data.classes) != CLASSES:
-        raise InputError(
-            f"The digits features are for {CLASSES} classes of 1x{SIDE}x{SIDE} images, not {len(data.classes)} of {shape}.",
-            where=title,
-            do_next="Ask for metrics in other features, such as `fid`.",
-        )
+        unfit = f"The digits features are for {CLASSES} classes of 1x{SIDE}x{SIDE} images, not {len(data.classes)} of {shape}."
+        raise InputError(unfit, where=title, do_next="Ask for metrics in other features, such as `fid`.")
     module = train_digits(data.train_images, data.train_labels)
-    tested = round(accuracy(module, data.test_images, data.test_labels), 2) if len(data.test_images) else None
-    return module, {"test_accuracy": tested}
+    test_accuracy = round(accuracy(module, data.test_images, data.test_labels), 2) if len(data.test_images) else None
+    return module, {"test_accuracy": test_accuracy}
 
 
 def train_digits(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> DigitsFeatures:
-    """A classifier of these images, uint8 [N, 1, 8, 8]: seconds on one core, the same numbers every time on one kind of machine."""
+    """A classifier of these images, uint8 [N, 1, 8, 8]: seconds on one core, the same weights every time on one kind of machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # how sums are split among threads would change the rounding
     try:
@@ -107,5 +104,5 @@ def _train(module: DigitsFeatures, images: Tensor, labels: Tensor) -> DigitsFeat
 
 
 def accuracy(module: DigitsFeatures, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    """Percent of the images that it classifies right."""
+    """The percentage of these images that the classifier gets right."""
     return float((module.classify(torch.tensor(images)).argmax(1) == torch.tensor(labels)).float().mean()) * 100

@@ -23,7 +23,7 @@ IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
 
 @dataclass(frozen=True)
 class Extractor:
-    """What an extractor is called and what it gives: `dimensions` float32 numbers an image."""
+    """An extractor's names, and how many features it gives an image."""
 
     name: str  # as in settings and in names of metrics
     library_name: str  # in torch-fidelity's registry
@@ -38,13 +38,13 @@ class Extractor:
 
 INFOS = {name: Extractor(name, facts.library_name, facts.layer, facts.dimensions) for name, facts in EXTRACTORS.items()}
 BUILD = {name: load(facts.build) for name, facts in EXTRACTORS.items()}
-"""Imported with this module, so that a process computes by the code that it began with."""
+"""Loaded with this module: the code of a running process does not change under it."""
 
 
 def load_extractor(folder: Path) -> tuple[Extractor, FeatureExtractorBase]:
     """The extractor in a folder, in eval mode; uint8 [N, C, H, W] → a tuple of one float32 [N, dimensions].
 
-    Raises IntegrityError where the folder holds none that this version knows.
+    Raises IntegrityError for a damaged extractor, and for one that this version does not know.
     """
     try:
         info = Extractor(**json.loads((folder / INFO).read_text(encoding="utf-8")))
@@ -54,9 +54,8 @@ def load_extractor(folder: Path) -> tuple[Extractor, FeatureExtractorBase]:
         module: FeatureExtractorBase = BUILD[info.name](weights)
         return info, module.eval().requires_grad_(False)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise IntegrityError(
-            f"This is no feature extractor: {error}", where=str(folder), do_next="Make it again: delete its result."
-        ) from error
+        damaged = f"This is no feature extractor: {error}"
+        raise IntegrityError(damaged, where=str(folder), do_next="Make it again: delete its result.") from error
 
 
 def extract(
@@ -67,13 +66,13 @@ def extract(
 ) -> NDArray[np.float32]:
     """Features [N, dimensions] of images uint8 [n, C, H, W] given in pieces; `progress` is told how many images are done.
 
-    Grey images become RGB for an extractor that wants colour. Raises InputError for images that it cannot take.
+    Grey images become RGB for an extractor of colour images. Raises InputError for images of a shape that it does not take.
     """
     module = module.to(device)
     at_once = IMAGES_AT_ONCE[device.type]
     parts: list[NDArray[np.float32]] = []
     done = 0
-    # without TF32: the numbers are compared across machines
+    # without TF32, since features are compared across machines
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for shard in shards:
             for begin in range(0, len(shard), at_once):
@@ -82,7 +81,7 @@ def extract(
                     images = images.expand(-1, 3, -1, -1)
                 try:
                     (features,) = module(images)
-                except ValueError as error:  # how torch-fidelity says that a shape does not fit
+                except ValueError as error:  # torch-fidelity's error for a shape that does not fit
                     raise InputError(f"The images do not suit the {module.get_name()} features: {error}") from error
                 parts.append(features.cpu().numpy())
                 done += len(images)

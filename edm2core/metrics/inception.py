@@ -1,4 +1,4 @@
-"""Inception-v3 as FID has it, by torch-fidelity and behind pytorch-fid's resize, and the score that is of its classes."""
+"""FID's Inception-v3 from torch-fidelity, the same behind pytorch-fid's resize, and the Inception score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from edm2core.metrics.compared import Compared, Value
 from edm2core.registry import EXTRACTORS
 
-SPLITS = 10  # parts of the samples that the Inception score is averaged over
+SPLITS = 10  # of the samples; the Inception score is the mean of their scores
 
 
 class PytorchFid(FeatureExtractorInceptionV3):  # type: ignore[misc]  # the library has no types
@@ -33,7 +33,7 @@ class PytorchFid(FeatureExtractorInceptionV3):  # type: ignore[misc]  # the libr
 
 
 def build(weights: dict[str, Tensor]) -> FeatureExtractorBase:
-    """torch-fidelity's Inception with these weights; raises RuntimeError if they are not its own names and shapes."""
+    """torch-fidelity's Inception with these weights; raises RuntimeError if their names or shapes are others."""
     return _built(FeatureExtractorInceptionV3, weights)
 
 
@@ -43,7 +43,7 @@ def build_pytorch_fid(weights: dict[str, Tensor]) -> FeatureExtractorBase:
 
 
 def _built(kind: type[FeatureExtractorInceptionV3], weights: dict[str, Tensor]) -> FeatureExtractorBase:
-    # its constructor unpickles whatever file it is given, so it is given one that was written here from bare tensors
+    # the constructor unpickles its file without checks, so it gets one that is written here from bare tensors
     file = io.BytesIO()
     torch.save(weights, file)
     file.seek(0)
@@ -52,7 +52,7 @@ def _built(kind: type[FeatureExtractorInceptionV3], weights: dict[str, Tensor]) 
 
 
 def class_logits(module: FeatureExtractorBase, features: NDArray[np.float32]) -> Tensor:
-    """Inception's logits [N, 1008] without bias, which the Inception score is of, from its features [N, 2048]."""
+    """Inception's logits [N, 1008] without bias from its features [N, 2048]: the Inception score is computed from them."""
     weight: Tensor = module.fc.weight.cpu()
     return torch.from_numpy(features) @ weight.T
 

@@ -24,7 +24,7 @@ class Metric(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its name for a person; what is not in Inception's features is neither FID nor KID."""
+        """Its name for a person. It says FID and KID of Inception's features alone."""
         if self == ("fid", "pytorch_fid"):
             return "FID (pytorch-fid's resize)"
         return self.short_label if self.result == self.name else f"{self.short_label} ({EXTRACTORS[self.extractor].words})"
@@ -66,7 +66,7 @@ def metric(text: str, data_format: str) -> Metric:
 
 
 def split(text: str) -> tuple[str, str | None]:
-    """The metric and the extractor that a name, as in results, is put together from."""
+    """The metric and the extractor in a metric's name in results; None if the name says no extractor."""
     text = text.removesuffix(IMPORTED)
     for extractor in EXTRACTORS:
         if text.endswith(f"_{extractor}"):
@@ -75,7 +75,7 @@ def split(text: str) -> tuple[str, str | None]:
 
 
 def label(result: str) -> str | None:
-    """The label of a metric by its name in results; None if it is none of these."""
+    """The label of a metric by its name in results; None if there is no such metric."""
     name, extractor = split(result)
     if name not in METRICS:
         return None
@@ -84,11 +84,9 @@ def label(result: str) -> str | None:
 
 def in_words(metrics: tuple[Metric, ...]) -> str:
     """Several metrics of one extractor, for a title."""
-    if len(metrics) == 1:
-        return metrics[0].label
-    return f"{short_names(metrics)} ({EXTRACTORS[metrics[0].extractor].words})"
+    return metrics[0].label if len(metrics) == 1 else f"{short_names(metrics)} ({EXTRACTORS[metrics[0].extractor].words})"
 
 
 def short_names(metrics: tuple[Metric, ...]) -> str:
-    """Several metrics of one extractor without its features: FD, KID."""
+    """Several metrics of one extractor, without naming it: FD, KID."""
     return metrics[0].short_label if len(metrics) == 1 else ", ".join(METRICS[each.name].words for each in metrics)

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from edm2core.metrics.compared import Compared, Value
 
-BLOCK = 512  # rows of a matrix of distances that are held at once
-SPARE = 4  # more candidates by rough distance, whose exact distances are computed too
-NUMBERS = 2**22  # that are held at once in the differences of pairs
+BLOCK = 512  # rows of the matrix of distances in memory at once
+SPARE = 4  # candidates by rough distance beyond the k wanted; the exact distances of all are computed
+NUMBERS = 2**22  # of the differences of pairs in memory at once
 TIE = 1e-11  # squared distances that differ by this share of themselves are equal: rounding is 2e-13 at most in 2048 features
 COUNTED = 5  # neighbours that density and coverage count
 SUSPICIOUS = 1 / 3  # of the distance to the second nearest (Yoon et al. 2023)
 
 
 class Nearest(NamedTuple):
-    """For each query, ascending: distances [n, k], float64, and which points they are [n, k]."""
+    """The nearest points of each query, ascending: distances float64 [n, k], and indices of the points [n, k]."""
 
     distances: Tensor
     indices: Tensor
@@ -27,8 +27,8 @@ class Nearest(NamedTuple):
 
 def nearest(queries: Tensor, points: Tensor, k: int, *, among_themselves: bool = False) -> Nearest:
     """The k nearest points of each query, by Euclidean distance; `among_themselves`: queries are the points, and none is its own."""
-    looking, looked_at = _centred(queries, points)
-    parts = [_nearest(block, looked_at, k, begin if among_themselves else None) for begin, block in looking.blocks()]
+    centred_queries, centred_points = _centred(queries, points)
+    parts = [_nearest(block, centred_points, k, begin if among_themselves else None) for begin, block in centred_queries.blocks()]
     return Nearest(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
@@ -38,7 +38,6 @@ def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[flo
     A ball reaches to the k-th nearest other point of its own set, which lies inside.
     Kynkäänniemi et al., arXiv 1904.06991, equations 1 and 2.
     """
-
     limits = [_limits(points, k, edges=True) for points in (samples, real)]
     queries, centres = _centred(samples, real)
     precise, recalled = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
@@ -153,8 +152,8 @@ def _within(x: _Set, y: _Set, rough: _Rough, limits: Tensor, *, edges: bool) -> 
     within = inside(over, 0)
     rows, columns = (over.abs_() <= rough.error).nonzero(as_tuple=True)
     limits = limits.expand_as(over)
-    for some in torch.split(torch.arange(len(rows), device=rows.device), max(NUMBERS // x.points.shape[1], 1)):
-        i, j = rows[some], columns[some]
+    for pairs in torch.split(torch.arange(len(rows), device=rows.device), max(NUMBERS // x.points.shape[1], 1)):
+        i, j = rows[pairs], columns[pairs]
         within[i, j] = inside(_squares(x.points[i], y.points[j]), limits[i, j])
     return within
 

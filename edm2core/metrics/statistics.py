@@ -1,4 +1,4 @@
-"""Mean and covariance of features, the Fréchet distance between two such Gaussians, and what references are made of."""
+"""Mean and covariance of features, the Fréchet distance between two such Gaussians, and references as the store holds them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edm2core.metrics.gaussian import Statistics
 
 ARRAYS, FEATURES, INFO = "reference.safetensors", "features.npy", "reference.json"
 ROWS_AT_ONCE = 8192
-BLOCKS = 10  # that the jackknife leaves out, one at a time
+BLOCKS = 10  # of the jackknife, which leaves one out at a time
 
 
 @dataclass(frozen=True)
 class ReferenceInfo:
-    """What a reference was made of: SHA-256 of the images' file and of the extractor's weights; of an imported one, who made it."""
+    """The origin of a reference: SHA-256 of the images' file and of the extractor's weights; of an imported one, who made it."""
 
     n: int
     extractor: str
@@ -35,7 +35,7 @@ class ReferenceInfo:
 def statistics(features: NDArray[np.float32]) -> Statistics:
     """Mean and covariance of features [n, d], summed in float64.
 
-    Raises InputError for features that are not finite, and where n ≤ d, for then the covariance is singular and the distance means little.
+    Raises InputError for features that are not finite, and where n ≤ d: the covariance would be singular, and the distance mean little.
     """
     n, dimensions = features.shape
     if n <= dimensions:
@@ -64,8 +64,8 @@ def frechet(compared: Compared) -> dict[str, Value]:
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½), at least 0 (Heusel et al., arXiv 1706.08500, equation 6).
 
-    The root's trace is the sum of the singular values of F_aᵀF_b, where Σ = FFᵀ: the eigenvalues of Σ_a Σ_b, of which others take roots,
-    have an error that a singular covariance turns into one of 1e-7 of its trace.
+    The root's trace is the sum of the singular values of F_aᵀF_b, where Σ = FFᵀ. Roots of the eigenvalues of Σ_a Σ_b are the usual way;
+    where a covariance is singular, their rounding error is 1e-7 of its trace.
     """
     return max(_distance(a, _factor(a.covariance), b, _factor(b.covariance)), 0.0)
 
@@ -76,7 +76,7 @@ def _distance(a: Statistics, factor_a: NDArray[np.float64], b: Statistics, facto
 
 
 def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """F with FFᵀ = covariance; eigenvalues that rounding cannot tell from 0 are 0, as matrix_rank has it."""
+    """F with FFᵀ = covariance; eigenvalues that rounding cannot tell from 0 count as 0, by numpy.linalg.matrix_rank's rule."""
     values, vectors = np.linalg.eigh(covariance)
     nonzero = values > len(values) * np.finfo(np.float64).eps * values[-1]
     factor: NDArray[np.float64] = vectors[:, nonzero] * np.sqrt(values[nonzero])
@@ -84,21 +84,21 @@ def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def frechet_error(features: NDArray[np.float32], reference: Statistics) -> float:
-    """The standard error of the distance of features [n, d] from a reference that is taken as fixed, by a delete-a-block jackknife.
+    """The standard error of the distance of features [n, d] from a fixed reference, by a delete-a-block jackknife.
 
-    Not a bootstrap, whose repeated images would shrink the covariance and push the distance up. Blocks are of neighbouring rows.
+    A bootstrap would not do: its repeated images shrink the covariance and push the distance up. Blocks are of neighbouring rows.
     Shao & Tu 1995, "The Jackknife and Bootstrap", equation 2.3.
     """
     n, mean = len(features), features.mean(axis=0, dtype=np.float64)
-    parts = []
-    for block in np.array_split(np.arange(n), BLOCKS):
-        centred = features[block] - mean
-        parts.append((len(block), centred.sum(axis=0), centred.T @ centred))
+    blocks = []
+    for rows in np.array_split(np.arange(n), BLOCKS):
+        centred = features[rows] - mean
+        blocks.append((len(rows), centred.sum(axis=0), centred.T @ centred))
     factor = _factor(reference.covariance)
-    squares = sum((part[2] for part in parts), np.zeros_like(reference.covariance))
-    total = sum((part[1] for part in parts), np.zeros_like(mean))
+    total = sum((own_sum for _, own_sum, _ in blocks), np.zeros_like(mean))
+    squares = sum((own_squares for *_, own_squares in blocks), np.zeros_like(reference.covariance))
     distances = []
-    for size, own_sum, own_squares in parts:
+    for size, own_sum, own_squares in blocks:
         left = n - size
         shift = (total - own_sum) / left
         covariance = (squares - own_squares - left * np.outer(shift, shift)) / (left - 1)
@@ -108,7 +108,7 @@ def frechet_error(features: NDArray[np.float32], reference: Statistics) -> float
 
 @dataclass(frozen=True)
 class Reference:
-    """What samples are compared with; `features` float32 [n, d] of the images themselves, memory-mapped, where they were asked for."""
+    """What samples are compared with. `features`, float32 [n, d] of the training images, memory-mapped, are there where asked for."""
 
     statistics: Statistics
     info: ReferenceInfo
@@ -116,7 +116,7 @@ class Reference:
 
 
 def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, features: NDArray[np.float32] | None) -> None:
-    """Store statistics to compare with, and the features that they are of, where there are any."""
+    """Store a reference's statistics, and the features that they are of unless they were imported."""
     safetensors.numpy.save_file({"mean": reference.mean, "covariance": reference.covariance}, folder / ARRAYS)
     if features is not None:
         np.save(folder / FEATURES, features)
@@ -124,7 +124,7 @@ def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, fe
 
 
 def read_reference(folder: Path, *, with_features: bool = False) -> Reference:
-    """What `write_reference` stored; raises IntegrityError where it is not there whole."""
+    """The reference that `write_reference` stored. Raises IntegrityError where a file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError):
         info = ReferenceInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
         arrays = safetensors.numpy.load_file(folder / ARRAYS)

@@ -1,4 +1,4 @@
-"""The values of metrics, all from one set of features, so that one pass over the images serves them all."""
+"""Computes several metrics from one set of features, so that one pass over the images serves them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edm2core.metrics.names import Metric
 from edm2core.registry import METRICS, load
 
 COMPUTE = {name: load(metric.compute) for name, metric in METRICS.items()}
-"""Imported with this module, so that a process computes by the code that it began with."""
+"""Loaded with this module: the code of a running process does not change under it."""
 
 
 def metric_values(metrics: Sequence[Metric], compared: Compared) -> dict[str, Value]:
@@ -20,6 +20,6 @@ def metric_values(metrics: Sequence[Metric], compared: Compared) -> dict[str, Va
     if not np.isfinite(compared.features).all():
         raise InputError("The samples' features are not finite.", do_next="Look at the samples and at the extractor's weights.")
     values: dict[str, Value] = {}
-    for compute in dict.fromkeys(COMPUTE[metric.name] for metric in metrics):  # once for all that it gives
+    for compute in dict.fromkeys(COMPUTE[metric.name] for metric in metrics):  # each once: some give two metrics
         values |= compute(compared)
     return {metric.result: values[metric.name] for metric in metrics}

@@ -14,8 +14,7 @@ from edm2core.data.loose import loose_images
 from edm2core.data.varied import checked
 from edm2core.diffusion.devices import pick_device
 from edm2core.metrics.extractors import extract, load_extractor
-from edm2core.metrics.gaussian import Statistics
-from edm2core.metrics.imported import read_npz
+from edm2core.metrics.gaussian import Statistics, read_npz
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
 from edm2core.registry import INCEPTIONS

@@ -9,7 +9,7 @@ from edm2core.diffusion.devices import compute, pick_device
 from edm2core.errors import InputError
 from edm2core.events import emit
 from edm2core.metrics.extractors import WEIGHTS, Extractor, extract, load_extractor
-from edm2core.metrics.imported import read_npz
+from edm2core.metrics.gaussian import read_npz
 from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
 from edm2core.worker.main import main
 from edm2core.worker.sources import brought_file

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from edm2core.addresses import is_url
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
-from edm2core.data.source import digest_of, fetch, wrong_digest
+from edm2core.data.source import check_digest, digest_of, fetch, wrong_digest
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.paths import local_path
 from edm2core.registry import WEIGHT_FILES, WEIGHTS
@@ -47,8 +47,7 @@ def brought_file(work: Workspace) -> Path:
 def fetch_file(settings: Mapping[str, Any]) -> Path:
     """A checkpoint, statistics or images by the path in a task's settings, the digest checked."""
     path = Path(settings["source"])
-    if (found := digest_of(path)) != settings["digest"]:
-        raise wrong_digest(str(path), settings["digest"], found, "It has changed since the experiment was planned: run it again.", path)
+    check_digest(path, settings["digest"], str(path), "It has changed since the experiment was planned: run it again.")
     return path
 
 
@@ -64,8 +63,8 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener =
     where, do_next = f"{kind}_weights: {source}" if source else f"{kind}_weights", file.get
 
     def check(path: Path) -> None:
-        if not (found := digest_of(path)).startswith(declared):
-            raise wrong_digest(str(path), declared, found, do_next, path)
+        if not (actual := digest_of(path)).startswith(declared):
+            raise wrong_digest(path, declared, actual, str(path), do_next)
 
     if not source:
         raise InputError(f"The weights of {file.words} do not come with this program.", where=where, do_next=do_next)

@@ -10,7 +10,7 @@ from edm2core.addresses import is_url, shown
 from edm2core.data.download import Listener
 from edm2core.data.headers import check_torch
 from edm2core.data.source import digest_of, fetch, source_digest
-from edm2core.metrics.imported import arrays_of
+from edm2core.metrics.gaussian import arrays_of
 from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.stages import STAGES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edm2core.errors import InputError
-from edm2core.metrics.imported import read_npz
+from edm2core.metrics.gaussian import read_npz
 
 GOOD = {"mu": np.arange(3.0), "sigma": np.diag([1.0, 2.0, 3.0]) + 0.1}
 
