@@ -1,6 +1,6 @@
-"""Jobs of a cluster. They go on when this process ends, and whoever comes next adopts them.
+"""Jobs of a cluster. They go on when this process ends, and the next follower adopts them.
 
-A job that a queue (Kueue) suspends and resumes is not suspended here but deleted; its state is in the store either way.
+Only Kueue may suspend and resume a job in its queue, so such a job is deleted instead. Its state is in the store in either case.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from components.launcher.spec import JobSpec, Status
 from edm2core.store.runs import Run
 
 Object = dict[str, Any]
-POLL_S = 0.25  # between two looks whether a job or its pods are gone
+POLL_S = 0.25  # between two looks at whether a job or its pods are gone
 
 
 class ClusterBackend:
-    """Starts, watches and stops jobs of one namespace. A job belongs to no process: `start` adopts one that is there.
+    """Starts, follows and stops the jobs of one namespace. With `owner`, an ownerReference, they are deleted when that object is.
 
-    `owner` is an ownerReference to what the jobs are to be deleted with. Where requests fail, methods raise ClusterError.
+    Methods raise ClusterError if the API server cannot be reached or refuses a request.
     """
 
     def __init__(self, profile: Profile, cluster: Cluster, record: Run | None = None, owner: Object | None = None) -> None:
@@ -38,10 +38,10 @@ class ClusterBackend:
         self._kind = kind_of(profile)
         self._me = FOLLOWER + secrets.token_hex(4)
         self._followers: dict[str, Follower] = {}
-        self._stopped: set[str] = set()  # names of jobs that were to stop, perhaps while they were being started
+        self._stopped: set[str] = set()  # names of jobs that were told to stop, perhaps during `start`
 
     def start(self, spec: JobSpec) -> None:
-        """Create the job, resume the suspended one, or adopt the running one of that name; one that has ended is replaced."""
+        """Create the job. If there is one of that name, adopt it if it runs, resume it if it is suspended, replace it if it has ended."""
         run = self._record.id if self._record else ""
         wanted = to_manifest(spec, self._profile, run=run, owner=self._owner)
         wanted["metadata"]["annotations"][self._me] = now()
@@ -56,7 +56,7 @@ class ClusterBackend:
             follower.stop()
 
     def _try_to_start(self, spec: JobSpec, wanted: Object, mark: Object) -> bool:
-        """One step towards a job that works; True if it does, False if the job has to be looked at again."""
+        """Make one step towards a running job; False if the job has to be looked at again."""
         job = self._cluster.job(spec.name)
         if job is None:
             return self._cluster.create_job(wanted)
@@ -67,13 +67,13 @@ class ClusterBackend:
         if not self._kind.is_suspended(job) or self._profile.queue:
             return self._cluster.patch_job(spec.name, mark)
         if job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
-            self._remove(spec.name)  # the profile has changed since; its state is in the store
+            self._remove(spec.name)  # the profile has changed since
             return False
         self._wait_for_end(spec.name, self._profile.grace_s)
         return self._cluster.patch_job(spec.name, mark | self._kind.suspension(False))
 
     def _owned(self, job: Object, mark: Object) -> Object:
-        """The change that also makes the job belong to this run's Workflow, so that it outlives the Workflow it belonged to before."""
+        """`mark`, with this run's Workflow as a further owner, so that the job outlives the Workflow of an earlier run."""
         owners = job["metadata"].get("ownerReferences", [])
         if self._owner is None or any(owner["uid"] == self._owner["uid"] for owner in owners):
             return mark
@@ -90,7 +90,7 @@ class ClusterBackend:
         return follower.logs.take() if follower else []
 
     def stop(self, name: str, grace_s: float) -> None:
-        """First of all one request that makes the job save and end, unless another process follows it; then wait for its pods' end."""
+        """Make the job save and end by the very first request, unless another process follows it; then wait for its pods' end."""
         self._stopped.add(name)
         follower = self._followers.get(name)
         if follower is None or follower.status.over:
@@ -112,10 +112,10 @@ class ClusterBackend:
             list(pool.map(stop, list(self._followers)))
 
     def kill_all(self) -> None:
-        """Nothing: what runs in the cluster does not die with this process."""
+        """Do nothing: jobs of a cluster outlive this process."""
 
     def close(self, grace_s: float) -> None:
-        """Follow no job any more; they go on."""
+        """Follow no job any more. They go on."""
         for follower in self._followers.values():
             with contextlib.suppress(ClusterError):
                 follower.sign_out()

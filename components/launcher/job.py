@@ -1,4 +1,4 @@
-"""A job as Kubernetes reads it: its pods as "restricted" PodSecurity admits them, in the shape of the profile's job kind."""
+"""The manifest of a job for Kubernetes. Its pods are such that "restricted" PodSecurity admits them."""
 
 from __future__ import annotations
 
@@ -14,43 +14,39 @@ from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.tasks import Task
 
 SELECTOR = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "job"}
-DIGEST = "edm2/spec"  # annotation: digest of what this job was made from, so that a changed profile is noticed
+DIGEST = "edm2/spec"  # annotation: the digest of what decides how a job runs, which shows a changed profile
 
 
 def to_manifest(spec: JobSpec, profile: Profile, *, run: str = "", owner: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The manifest of a job; `run` is who wants it, `owner` an ownerReference to what it is to be deleted with."""
+    """The manifest of a job for a run. With `owner`, an ownerReference, the job is deleted when that object is."""
     kind = kind_of(profile)
-    metadata: dict[str, Any] = {
-        "name": spec.name[: kind.longest_name],
-        "namespace": profile.namespace,
-        "labels": _labels(spec, profile, run),
-    }
+    labels = _labels(spec, profile, run)
+    metadata: dict[str, Any] = {"name": spec.name[: kind.longest_name], "namespace": profile.namespace, "labels": labels}
     if owner:
         metadata["ownerReferences"] = [owner]
     filled = kind.spec(spec, profile, pod_template(spec, profile, run))
-    # Neither who wants the job nor for which of a trajectory's snapshots it was started makes it another job.
     metadata["annotations"] = {DIGEST: hashlib.sha256(json.dumps(kind.decisive(filled), sort_keys=True).encode()).hexdigest()[:16]}
     return {"apiVersion": f"{kind.group}/{kind.version}", "kind": kind.name, "metadata": metadata, "spec": filled}
 
 
 def cluster_spec(task: Task, store: str, profile: Profile) -> JobSpec:
-    """The job that makes a task's result on a cluster, with the nodes and processes that its profile gives the stage."""
+    """The job of a task on a cluster, with the nodes and processes that the profile gives its stage."""
     resources = profile.resources_of(task.stage)
     return spec_of(task, store, nodes=resources.nodes, processes=resources.processes_per_node)
 
 
 def run_label(run: str) -> str:
-    """The label of jobs that a run wants. Several runs may want one job."""
+    """The name of the label of jobs that a run wants. Several runs may want one job."""
     return f"run.edm2/{_plain(run)}"
 
 
 def selector(labels: Mapping[str, str]) -> str:
-    """Labels as a query for the objects that have them all."""
+    """The query for objects that have all of these labels."""
     return ",".join(f"{name}={value}" for name, value in labels.items())
 
 
 def merged(below: Any, above: Any) -> Any:
-    """`above` laid over `below`: mappings merge, null deletes, lists of named things merge by name, other lists and values replace."""
+    """`above` laid over `below`. Mappings merge, null deletes, lists of named things merge by name, anything else replaces."""
     if isinstance(below, dict) and isinstance(above, dict):
         undeleted = {key: value for key, value in below.items() if above.get(key, value) is not None}
         return undeleted | {key: merged(below.get(key), value) for key, value in above.items() if value is not None}
@@ -66,7 +62,7 @@ def _named(value: Any) -> bool:
 
 
 def pod_template(spec: JobSpec, profile: Profile, run: str = "") -> dict[str, Any]:
-    """What each pod of a job is made from."""
+    """The template of a job's pods."""
     resources = profile.resources_of(spec.task.stage)
     pod: dict[str, Any] = {
         "serviceAccountName": profile.service_accounts.job,
@@ -111,11 +107,7 @@ def _container(spec: JobSpec, profile: Profile, resources: Resources) -> dict[st
             "requests": {"cpu": resources.cpu, **amounts},
             "limits": {"cpu": resources.cpu_limit or resources.cpu, **amounts},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
     }
 
@@ -125,16 +117,16 @@ def _environment(spec: JobSpec, profile: Profile, resources: Resources) -> list[
         "HOME": "/tmp",  # noqa: S108
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, int(cores(resources.cpu_limit or resources.cpu) // spec.processes))),
-        "EDM2_OWNER": f"{profile.namespace}/{spec.name}",  # a recreated pod takes over its job's lease at once
-        "EDM2_GRACE_S": str(profile.grace_s),  # a training says if its states take longer
+        "EDM2_OWNER": f"{profile.namespace}/{spec.name}",  # so a recreated pod takes over its job's lease at once
+        "EDM2_GRACE_S": str(profile.grace_s),  # a training warns if saving its state takes longer
         **profile.store.env,
         **spec.env,
     }
-    secret = profile.store.secret
-    keys = profile.store.secret_env if secret else {}
-    return [{"name": name, "value": value} for name, value in plain.items()] + [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for name, key in keys.items()
-    ]
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
+    if secret := profile.store.secret:
+        keys = profile.store.secret_env
+        variables += [{"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for name, key in keys.items()]
+    return variables
 
 
 def cores(quantity: str) -> float:
@@ -156,5 +148,5 @@ def _labels(spec: JobSpec, profile: Profile, run: str) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """The text without what the value of a label, or the name in one, may not have."""
+    """The text as a label's value, or as the name in a label: without forbidden characters, its last 63."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-63:].strip("._-")

@@ -1,4 +1,4 @@
-"""The output of a cluster's jobs in a run's folder of the store."""
+"""The output of a cluster's jobs, kept in a run's folder of the store."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from edm2core.errors import EdmError
 from edm2core.plan.tasks import Task
 from edm2core.store.base import Store
 
-CHUNK = 256 * 1024  # characters of log in one object of the store; the last object is written again until it is full
+CHUNK = 256 * 1024  # characters of log in one object of the store; the newest object is written again until it is full
 
 
 def log_folder(run: str, task: Task) -> str:
-    """Where a run keeps the output of the job that makes a task's result."""
+    """Where a run keeps the output of a task's job."""
     return f"runs/{run}/logs/{'-'.join(work_ref(task))}/pods"
 
 
 class Line(NamedTuple):
-    """A line of a pod's output, at the node's time (RFC 3339 with nine digits of a second)."""
+    """A line of a pod's output; `time` is the node's, in RFC 3339 with nine digits of a second."""
 
     time: str
-    pod: str  # its name, and the start of its uid, since a recreated pod may have its predecessor's name
+    pod: str  # its name and the start of its uid, since a recreated pod may have its predecessor's name
     text: str
 
 
 class LogRecord:
-    """A job's lines in the store, in chunks that only this process writes. A later follower goes on where they end."""
+    """Writes a job's lines to the store, in chunks of its own. A later follower goes on where they end."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder.rstrip("/") + "/"
@@ -40,7 +40,7 @@ class LogRecord:
         self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def ends(self) -> dict[str, tuple[str, int]]:
-        """For each pod the time of its last kept line, and how many lines it has of that time."""
+        """For each pod the time of its last line in the store, and how many lines of that time are there."""
         ends: dict[str, tuple[str, int]] = {}
         for line in read_record(self._store, self._folder):
             last, count = ends.get(line.pod, ("", 0))
@@ -52,7 +52,7 @@ class LogRecord:
             self._new += lines
 
     def flush(self) -> None:
-        """Write what is new. What the store does not take now is written at the next call."""
+        """Write the new lines. What the store does not take now is written at the next call."""
         with self._writing:
             with self._lock:
                 taken, self._new = self._new, []
@@ -63,7 +63,7 @@ class LogRecord:
             try:
                 self._store.write(f"{self._folder}{self._prefix}-{self._number:04d}.log", self._chunk.encode())
             except EdmError as error:
-                self.trouble = f"The job's log cannot be kept, which is tried again: {error.what}"
+                self.trouble = f"The job's log cannot be kept; this is tried again: {error.what}"
                 return
             self._written, self.trouble = True, ""
             if len(self._chunk) > CHUNK:
@@ -71,7 +71,7 @@ class LogRecord:
 
 
 def read_record(store: Store, folder: str) -> list[Line]:
-    """All kept lines of a job, in the order of their times, each once however many followers kept it."""
+    """All lines of a job in the store, ordered by time, each once even if several followers have kept it."""
     lines: dict[Line, None] = {}
     for entry in store.list(folder.rstrip("/") + "/"):
         for text in store.read(entry.path).decode(errors="replace").split("\n"):

@@ -1,4 +1,4 @@
-"""A job as plain data: what runs, on how many nodes and processes. Where it runs is a backend's business."""
+"""A job as plain data: what runs, and on how many nodes and processes. A backend decides where it runs."""
 
 from __future__ import annotations
 
@@ -14,38 +14,32 @@ from edm2core.plan.tasks import Task, trajectory_ref
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One job: processes that work together on one task, or on a trajectory, which has several snapshot tasks."""
+    """Processes that work together on one task, or on one trajectory, which has several snapshot tasks."""
 
-    name: str  # one for each piece of work, so that a second start adopts the job; a DNS-1035 label
+    name: str  # the same for the same work, so that a second start adopts the job; a DNS-1035 label
     module: str
     task: Task
     store: str
     nodes: int = 1
     processes: int = 1  # per node
     env: dict[str, str] = field(default_factory=dict)
-    wait: bool = False  # for the task's inputs, which another job makes
+    wait: bool = False  # until other jobs have made the task's inputs
 
     @property
     def arguments(self) -> list[str]:
-        return [
-            "-m",
-            self.module,
-            json.dumps(self.task.to_json(), separators=(",", ":")),
-            "--store",
-            self.store,
-            *(["--wait"] if self.wait else []),
-        ]
+        task = json.dumps(self.task.to_json(), separators=(",", ":"))
+        return ["-m", self.module, task, "--store", self.store, *(["--wait"] if self.wait else [])]
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a job stands. `reason` says in one line why it waits, failed or was restarted; `code` is its exit code, if it has one."""
+    """Where a job stands. `reason` says in one line why it waits, failed or was restarted; `code` is its exit code, if it has ended."""
 
     state: Literal["absent", "queued", "running", "done", "failed"]
     reason: str = ""
     code: int | None = None
-    restarts: int = 0  # of this job's processes, by the backend itself
-    lost: bool = False  # the last restart was because the cluster took processes away, not because the job failed
+    restarts: int = 0  # how often the backend itself has restarted the job's processes
+    lost: bool = False  # at the last restart the cluster had taken processes away; none had failed
 
     @property
     def over(self) -> bool:
@@ -56,29 +50,29 @@ class Backend(Protocol):
     """A place where jobs run."""
 
     def start(self, spec: JobSpec) -> None:
-        """Start the job, or adopt the job of that name that is there already."""
+        """Start the job, or adopt the job of that name."""
 
     def poll(self, name: str) -> Status:
         """Where the job stands now."""
 
     def logs(self, name: str) -> list[str]:
-        """The lines that the job's processes have printed since the last call."""
+        """The lines that the job has printed since the last call."""
 
     def stop(self, name: str, grace_s: float) -> None:
-        """Tell the job to save and end, and end it after `grace_s` seconds in any case; returns when it has ended."""
+        """Tell the job to save and end, end it after `grace_s` seconds in any case, and wait for its end."""
 
     def stop_all(self, grace_s: float) -> None:
         """Stop every job, all at once."""
 
     def kill_all(self) -> None:
-        """End at once, without saving, the jobs that would die with this process."""
+        """End at once, without saving, the jobs that cannot outlive this process."""
 
     def close(self, grace_s: float) -> None:
-        """Let go of all jobs: those that would die with this process are stopped, others go on."""
+        """Let go of all jobs: those that cannot outlive this process are stopped, others go on."""
 
 
 def work_ref(task: Task) -> Ref:
-    """What a job works on, and holds the lease of: the trajectory for a snapshot, else the task itself."""
+    """What a job works on and holds the lease of: the trajectory of a snapshot, otherwise the task itself."""
     return trajectory_ref(task) if task.stage == "snapshot" else task.ref
 
 

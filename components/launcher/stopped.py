@@ -1,4 +1,4 @@
-"""Tells which processes a signal (SIGSTOP) has stopped: they neither go on nor end."""
+"""Which processes a signal (SIGSTOP) has stopped. They neither go on nor end by themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process; False where the system does not say, and for one that a debugger holds."""
+    """Whether a signal has stopped the process. A debugger does not count; False on a system that does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""What the launcher has to know of a kind of job in Kubernetes, such as PyTorchJob."""
+"""What the launcher has to know about a kind of job in Kubernetes, such as PyTorchJob."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended, by its own status; `message` is the cluster's."""
+    """How a job ended, by its own status; `message` is the operator's."""
 
     succeeded: bool
     message: str = ""
@@ -23,31 +23,34 @@ class Ending:
 class JobKind(ABC):
     """A kind of job. All methods are pure: `job` is a job as the API server has it."""
 
-    name: ClassVar[str]  # `kind` of a manifest
+    name: ClassVar[str]  # the manifest's `kind`
     group: ClassVar[str]  # of the API
     version: ClassVar[str]
     plural: ClassVar[str]  # of the resource, as in paths and Roles
-    container: ClassVar[str]  # the one that works, in each pod
-    longest_name: ClassVar[int]  # characters of a job's name, so that its pods' names are legal
-    operator: ClassVar[str]  # in words: the program that makes the job's pods
+    container: ClassVar[str]  # name of the container that computes, in each pod
+    longest_name: ClassVar[int]  # the most characters of a job's name with which its pods' names are legal
+    operator: ClassVar[str]  # the program that makes the job's pods, in words
     deployment: ClassVar[str]  # the operator's Deployment, and its label app.kubernetes.io/name
-    install: ClassVar[str]  # what to do where a cluster lacks it
+    install: ClassVar[str]  # what to do if the cluster lacks the operator
 
     @abstractmethod
     def spec(self, job: JobSpec, profile: Profile, pod_template: Object) -> Object:
-        """The manifest's `spec`: `job.nodes` pods that find each other."""
+        """The manifest's `spec`, for `job.nodes` pods that find each other."""
 
     @abstractmethod
     def decisive(self, spec: Object) -> Object:
-        """What of a manifest's `spec` decides how the job runs: no labels of pods, no arguments. Its digest tells a changed profile."""
+        """The part of a manifest's `spec` that decides how the job runs. Its digest shows a changed profile.
+
+        Pods' labels, which say who wants the job, and arguments, which say for which snapshot it was started, are no part of it.
+        """
 
     @abstractmethod
     def suspension(self, suspend: bool) -> Object:
-        """The merge patch that suspends a job, or lets it go on."""
+        """The merge patch that suspends a job or resumes it."""
 
     @abstractmethod
     def is_suspended(self, job: Object) -> bool:
-        """Whether the job is to have no pods for now."""
+        """Whether the job is suspended, so that it is to have no pods."""
 
     @abstractmethod
     def ending(self, job: Object) -> Ending | None:
@@ -63,8 +66,8 @@ class JobKind(ABC):
 
     @abstractmethod
     def pod_index(self, pod: str) -> str:
-        """Which of its job's pods the one of that name is; its successor has the same index."""
+        """Which of its job's pods the pod of that name is. A pod's successor has the same index."""
 
     def is_active(self, job: Object) -> bool:
-        """Whether the job runs, or would if it could."""
+        """Whether the job runs or waits to run: it has not ended, is not suspended and is not being deleted."""
         return self.ending(job) is None and not self.is_suspended(job) and "deletionTimestamp" not in job["metadata"]

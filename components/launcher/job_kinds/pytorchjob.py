@@ -1,6 +1,6 @@
 """PyTorchJob of the Kubeflow training operator, version 1.
 
-It is made of workers only and elastic in form: that shape needs no init container, which "restricted" PodSecurity would refuse.
+It has workers only and an elastic policy: so it needs no init container, which "restricted" PodSecurity would refuse.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec
 
 RENDEZVOUS = {"read_timeout": "10", "join_timeout": "120"}
-"""Seconds. With torchrun's own values a recreated pod can wait for minutes for the store of a dead one."""
+"""In seconds. With torchrun's default values a recreated pod can wait for minutes for the store of a dead one."""
 
 
 class PyTorchJob(JobKind):
