@@ -20,6 +20,7 @@ from edm2core.store.wanted import want
 from edm2core.worker.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
 from edm2core.worker.faults import GET_MEMORY, lacks_memory
 
+Show = Callable[[Task, dict[str, Any]], None]  # shows an event of a task
 RESTARTS = 3  # in a row without a newer state, before the task fails
 LOSSES = 12  # the same, where processes were only taken away: preempted, drained, killed
 POLL_S = 0.1
@@ -59,14 +60,7 @@ def committed(store: Store, task: Task) -> Manifest | None:
 
 
 def execute(
-    task: Task,
-    store: Store,
-    backend: Backend,
-    spec: JobSpec,
-    *,
-    run: str,
-    show: Callable[[Task, dict[str, Any]], None],
-    stop: threading.Event,
+    task: Task, store: Store, backend: Backend, spec: JobSpec, *, run: str, show: Show, stop: threading.Event
 ) -> tuple[Manifest, bool]:
     """The task's manifest, and whether it was in the store already.
 
@@ -92,9 +86,7 @@ def execute(
 class _Follower:
     """Follows one task's job through its restarts."""
 
-    def __init__(
-        self, task: Task, store: Store, backend: Backend, spec: JobSpec, show: Callable[[Task, dict[str, Any]], None], stop: threading.Event
-    ) -> None:
+    def __init__(self, task: Task, store: Store, backend: Backend, spec: JobSpec, show: Show, stop: threading.Event) -> None:
         self.task, self.store, self.backend, self.spec, self.show, self.stop = task, store, backend, spec, show, stop
         self.lines = deque[str](maxlen=20 * spec.nodes * spec.processes)  # the last that were no events
         self.failure: dict[str, Any] | None = None  # the event of the process that failed first

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from components.execute import TaskFailedError, execute
+from components.execute import Show, TaskFailedError, execute
 from components.launcher.job import cluster_spec
 from components.launcher.local import LocalBackend
 from components.launcher.profile import Profile
@@ -164,9 +164,7 @@ def workflow_of(cluster: Cluster) -> tuple[dict[str, Any] | None, str]:
     return None, "this pod belongs to no Workflow"
 
 
-def _follow(
-    task: Task, store: Store, backend: Backend, spec: JobSpec, who: str, show: Callable[[Task, dict[str, Any]], None]
-) -> tuple[Manifest, bool]:
+def _follow(task: Task, store: Store, backend: Backend, spec: JobSpec, who: str, show: Show) -> tuple[Manifest, bool]:
     """Call execute() in another thread. The main thread only waits and holds no lock, so that it handles a signal at once."""
     stop = threading.Event()
 

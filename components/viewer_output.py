@@ -1,4 +1,4 @@
-"""What every component's viewer shares: publishing numbers as metrics, and a small page that needs no other file."""
+"""What components show in Kubeflow: numbers as metrics, and small pages that need no other file."""
 
 from __future__ import annotations
 

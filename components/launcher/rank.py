@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from components.launcher.environment import MALLOC
@@ -94,11 +93,7 @@ def _pump(source: IO[bytes], rank: str) -> None:
 def main() -> int:
     folder, hang_s, arguments = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
     parent, entry, signalled = os.getppid(), os.open(folder / ALIVE, os.O_RDONLY | os.O_NONBLOCK), threading.Event()
-
-    def remember(_number: int, _frame: FrameType | None) -> None:
-        signalled.set()
-
-    signal.signal(signal.SIGTERM, remember)
+    signal.signal(signal.SIGTERM, lambda *_: signalled.set())
     verdict = folder / f"code-{os.environ['LOCAL_RANK']}"
     verdict.unlink(missing_ok=True)
     (folder / f"began-{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()), encoding="utf-8")
@@ -110,7 +105,7 @@ def main() -> int:
     code = INTERRUPTED if stop.exists() else supervise(["-m", *arguments], folder, hang_s, stop.exists, ended, os.environ["RANK"])
     verdict.write_text(str(code), encoding="utf-8")
     while stop.exists() and len(list(folder.glob("code-*"))) < int(os.environ["LOCAL_WORLD_SIZE"]) and not _closed(entry):
-        time.sleep(POLL_S)  # torchrun ends the others, which may still be saving, as soon as one process exits
+        time.sleep(POLL_S)  # as soon as one process exits, torchrun ends the others, which may still be saving
     return code
 
 

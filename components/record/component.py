@@ -55,7 +55,7 @@ def component(packed: str, run: str, store: str, profile: str, overview: Output[
 
 
 def _is_there(store: Store, task: Task) -> bool:
-    """Whether the task's result is in the store. A damaged result counts as missing, so that its task runs and reports the damage."""
+    """Whether the task's result is in the store. A damaged one counts as missing, so that its task runs and reports the damage."""
     try:
         return committed(store, task) is not None
     except EdmError:

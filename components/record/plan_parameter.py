@@ -1,7 +1,7 @@
-"""A package's plan: one parameter carries it, the run's first task records it in the store, and all other tasks read it there.
+"""A package's plan. The run's first task gets it as a parameter and records it in the store, where all other tasks read it.
 
-Kubeflow keeps several copies of a task's arguments, so a task only gets its name and the plan's address. The digest in the address shows
-whether the recorded plan is the one that was submitted. A run that was submitted in parts has a plan for each part.
+Kubeflow keeps several copies of a task's arguments, so the other tasks only get their name and the plan's address. The address contains
+the plan's digest, which shows whether the plan there is the submitted one. A run that was submitted in parts has a plan for each part.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import lzma
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -25,13 +26,13 @@ from edm2core.store.base import Store
 
 @dataclass(frozen=True)
 class Packed:
-    """What a package is to do: an experiment's name and text, some or all of its tasks, and why it leaves out which metrics."""
+    """What a package is to do. `absent` says of each metric that is left out why."""
 
-    name: str
-    experiment: str
+    name: str  # of the experiment
+    experiment: str  # its text
     tasks: list[dict[str, Any]]
     absent: dict[str, str]
-    part: str = ""  # which part of the experiment, where it is submitted in several
+    part: str = ""  # such as "2 of 3", if the experiment is submitted in parts
     recipes: dict[str, Any] = field(default_factory=dict)  # of the whole experiment
 
     @classmethod
@@ -40,7 +41,7 @@ class Packed:
         return cls(name, experiment, [task.to_json() for task in plan], dict(absent), part, plan.stored_recipes())
 
     def dumps(self) -> str:
-        """One short line. It is compressed, since a plan repeats itself, and has no braces, which Argo would substitute."""
+        """The package as one short line: compressed, and in base64, since Argo would substitute what stands in braces."""
         return base64.b64encode(lzma.compress(json.dumps(asdict(self)).encode(), preset=9 | lzma.PRESET_EXTREME)).decode()
 
     @classmethod
@@ -50,7 +51,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A plan in the store: its run, and the cluster profile (as JSON; empty: none) with which it is carried out."""
+    """A plan in the store, its run, and its cluster profile as JSON (empty: none)."""
 
     run: str
     store: str
@@ -59,16 +60,15 @@ class Recorded:
     plan: Plan
 
     def task(self, of: str, name: str) -> Task:
-        """The task of that name of that trajectory; raises IntegrityError if there is none."""
-        for who, group in grouped(self.plan).items():
-            for ref, known in named(self.plan, group).items():
-                if (who, known) == (of, name):
-                    return self.plan.by_ref[ref]
+        """The task of that name of the trajectory `of`; raises IntegrityError if there is none."""
+        for ref, known in named(self.plan, grouped(self.plan).get(of, [])).items():
+            if known == name:
+                return self.plan.by_ref[ref]
         raise IntegrityError(f"The plan has no task {name} of {of}.", where=f"{self.store}/{_folder(self.run)}", do_next="Submit it again.")
 
 
 def put(store: Store, packed: Packed, run: str, profile: str) -> str:
-    """Record the plan of a run in the store; its address."""
+    """Record the plan of a run in the store, and return its address."""
     data = json.dumps({"part": packed.part, "profile": profile, "tasks": packed.tasks, "recipes": packed.recipes}, sort_keys=True).encode()
     path = f"{_folder(run)}{hashlib.sha256(data).hexdigest()[:20]}.json"
     store.write(path, data)
@@ -76,25 +76,23 @@ def put(store: Store, packed: Packed, run: str, profile: str) -> str:
 
 
 def read(address: str) -> Recorded:
-    """The plan at an address; raises IntegrityError if it is not what the address says."""
+    """The plan at an address; raises IntegrityError if it is damaged or of another version."""
     uri, _, rest = address.rpartition("/runs/")
     run = rest.partition("/")[0]
     return _read(open_store(uri), run, f"runs/{rest}")
 
 
 def recorded(store: Store, run: str) -> list[Recorded]:
-    """All plans of a run that are not damaged, sorted by the names of its parts."""
-    found = []
+    """The undamaged plans of a run, sorted by its parts' names."""
+    plans = []
     for entry in store.list(_folder(run)):
-        try:
-            found.append(_read(store, run, entry.path))
-        except EdmError:
-            continue
-    return sorted(found, key=lambda plan: plan.part)
+        with suppress(EdmError):
+            plans.append(_read(store, run, entry.path))
+    return sorted(plans, key=lambda plan: plan.part)
 
 
 def grouped(plan: Plan) -> dict[str, list[Task]]:
-    """The tasks of each trajectory under its name, such as E · seed 0; those that several share under the empty name."""
+    """The tasks of each trajectory by its name, such as E · seed 0; the tasks of no trajectory by the empty name."""
     groups = plan.trajectories()
     inside = {task.ref for group in groups.values() for task in group}
     shared = [task for task in plan if task.ref not in inside]
@@ -102,7 +100,7 @@ def grouped(plan: Plan) -> dict[str, list[Task]]:
 
 
 def named(plan: Plan, group: Sequence[Task]) -> dict[Ref, str]:
-    """The names of a trajectory's tasks within it, such as ep 200 · FD; the epoch first, since Kubeflow shows two dozen characters."""
+    """The names of a trajectory's tasks, such as ep 200 · FD. The epoch comes first, since Kubeflow shows two dozen characters."""
     names = {task.ref: f"ep {task.subject.epoch} · {plan.what(task)}" if task.subject.recipe else task.title for task in group}
     times = Counter(names.values())
     return {
@@ -112,7 +110,7 @@ def named(plan: Plan, group: Sequence[Task]) -> dict[Ref, str]:
 
 
 def wisher(run: str) -> str:
-    """Under which name Kubeflow's run wants snapshots. `edm2 run` of the same run may be live too, and takes back only its own wishes."""
+    """The name under which a run on Kubeflow requests snapshots. `edm2 run` of the same run may be live too, with requests of its own."""
     return f"{run}.kubeflow"
 
 

@@ -1,4 +1,4 @@
-"""The last task of Kubeflow's run, whatever happened before: it suspends jobs that nobody follows, and writes the report."""
+"""The last task of Kubeflow's run, which runs even if others failed: it stops jobs that nobody follows, and writes the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def component(run: str, store: str, profile: str, part: str, page: Output[HTML], latest: Output[Metrics]) -> None:
     """Write the report of the whole run, stop the part's jobs that nobody follows, and withdraw its requests for snapshots.
 
-    `page` gets the report, `latest` the last number of each metric. An MLflow server that the environment names gets all results.
+    `page` gets the report, `latest` each metric's number at the last epoch. The MLflow server of the environment, if any, gets all results.
     """
     try:
         where = open_store(store)
@@ -47,7 +47,7 @@ def component(run: str, store: str, profile: str, part: str, page: Output[HTML],
 
 
 def report(run: str, where: Store, page: Any, latest: Any) -> None:
-    """Write the report of a recorded run, and fill the artifacts: `page` with it, `latest` with the last number of each metric."""
+    """Write the report of a recorded run, and fill the artifacts `page` and `latest`."""
     name, tasks = load_plan(where, run)
     record = Run(run, where)
     outcomes = recorded_outcomes(record)
@@ -65,7 +65,7 @@ def report(run: str, where: Store, page: Any, latest: Any) -> None:
 
 
 def _let_go(tasks: Sequence[Task], run: str, store: str, profile: str) -> None:
-    """Suspend the jobs of these tasks that nobody follows any more. If that fails, say so and go on: the report matters more."""
+    """Suspend those jobs of the tasks that nobody follows. If that fails, say so and go on: the report matters more."""
     if not profile:
         return
     from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
@@ -80,7 +80,7 @@ def _let_go(tasks: Sequence[Task], run: str, store: str, profile: str) -> None:
 
 
 def _gather(where: Store, run: str, known: dict[Any, Task]) -> None:
-    """Complete the run's plan, if the first tasks of several parts have each written it before they knew of each other."""
+    """Complete the run's plan, in case several parts have begun at once and each has written it without the others' tasks."""
     name, plan = load_plan(where, run)
     if lacking := [task for ref, task in known.items() if ref not in {there.ref for there in plan}]:
         record = Run(run, where)
@@ -89,10 +89,10 @@ def _gather(where: Store, run: str, known: dict[Any, Task]) -> None:
 
 
 def _latest(written: Report) -> dict[str, float]:
-    """The number of each metric at a training's last epoch that has one."""
-    found = {}
+    """The number of each metric at the last epoch of a training that has one."""
+    numbers = {}
     for row in rows(written):  # by epoch
         if row.recipe and row.value is not None:
             ema = f" · EMA {row.ema}" if row.ema not in (None, "fixed") else ""
-            found[f"{row.recipe} · seed {row.seed}{ema} · {label(row.metric)}"] = row.value
-    return found
+            numbers[f"{row.recipe} · seed {row.seed}{ema} · {label(row.metric)}"] = row.value
+    return numbers

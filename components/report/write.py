@@ -20,7 +20,7 @@ from edm2core.store.summary import Summary, change
 
 ENDS = ("done", "reused", "failed", "skipped", "interrupted")
 STANDS = ("waiting", "running")
-SEEN = "reports"  # folder of a run: an empty file for each number of results that a report has seen
+SEEN = "reports"  # folder of a run; the name of each empty file in it is the number of results that a report has seen
 
 
 def write_report(
@@ -33,13 +33,13 @@ def write_report(
     running: bool = False,
     ended: float | None = None,
 ) -> Report:
-    """Write report.html, results.json and the tables as CSV from what is in the store; tasks without a result are shown as such.
+    """Write report.html, results.json and the tables as CSV from what is in the store.
 
     `command` is what a person would type to get it again. `ended` is when the run ended, in seconds since 1970, if its summary does not say
-    so yet. The user's notes.md, if the run's folder has one, is part of the page.
+    so yet. The page contains the user's notes.md, if the run's folder has one.
 
-    The parts of a run may write its report at the same time. The report that has seen the most results stands: each writer first records
-    how many it has seen, and writes again if another one has recorded more since.
+    The parts of a run may write its report at the same time. The report that has seen the most results has to stay. So each writer records
+    how many results it has seen before it writes, and writes again if another writer has recorded more since.
     """
     experiment, notes = _text(run, "experiment.yaml"), _text(run, NOTES)
     started, finished = _times(run, running, ended)
@@ -66,7 +66,7 @@ def _commit(run: Run, report: Report) -> None:
 
 
 def _times(run: Run, running: bool, ended: float | None) -> tuple[str, str]:
-    """When a run was last started and when it ended, as ISO 8601; "" if that is not known or has not happened."""
+    """When a run was last started, and when it ended, as ISO 8601; "" if that is unknown or has not happened."""
     try:
         summary = Summary.load(run.store, run.id)
     except (MissingError, IntegrityError):  # an earlier version wrote none; `edm2 runs` names a damaged one
@@ -93,14 +93,14 @@ def _text(run: Run, file: str) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What a run's own events say: how each task ended when it was last tried, or where it stands; and which events cannot be read."""
+    """What a run's events say: how each task ended when it was last tried, or where it stands; and which files cannot be read."""
 
     outcomes: dict[Ref, Outcome]
     damaged: tuple[str, ...] = ()
 
 
 def read_outcomes(run: Run, *, running: bool = False) -> Record:
-    """What a run's record says of its tasks; while the run is live, also where they stand. Tasks that were never tried are left out."""
+    """What a run's events say of the tasks that were tried; of a live run also where they stand."""
     states = (*ENDS, *STANDS) if running else ENDS
     found: dict[Ref, Outcome] = {}
     events, damaged = run.events()
