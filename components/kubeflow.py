@@ -63,16 +63,16 @@ def perform(name: str, executor_input: str, *more: str) -> None:
     function = component(name)
     given = dict(asked.get("inputs", {}).get("parameterValues", {}))
     given |= dict(argument.split("=", 1) for argument in more if "=" in argument)
-    known = {output: artifact for output, artifact in outputs.items() if output in inspect.signature(function).parameters}
-    unnamed = [parameter for parameter in inspect.signature(function).parameters if parameter not in {*given, *known}]
-    others = [artifact for output, artifact in outputs.items() if output not in known and output != "executor-logs"]
     for artifact in outputs.values():
         Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+    outputs.pop("executor-logs", None)  # KFP's launcher writes them
+    parameters = inspect.signature(function).parameters
+    known = {output: artifact for output, artifact in outputs.items() if output in parameters}
+    unnamed = [parameter for parameter in parameters if parameter not in {*given, *known}]
+    others = [artifact for output, artifact in outputs.items() if output not in known]
     values = function(**given, **known, **dict(zip(unnamed, others, strict=True)))
-    record = {
-        "parameterValues": values or {},
-        "artifacts": {output: {"artifacts": [asdict(artifact)]} for output, artifact in outputs.items() if output != "executor-logs"},
-    }
+    artifacts = {output: {"artifacts": [asdict(artifact)]} for output, artifact in outputs.items()}
+    record = {"parameterValues": values or {}, "artifacts": artifacts}
     file = Path(asked["outputs"]["outputFile"])
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record), encoding="utf-8")

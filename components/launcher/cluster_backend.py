@@ -50,7 +50,11 @@ class ClusterBackend:
         while not patiently(lambda: self._try_to_start(spec, wanted, mark)):
             pass
         before = self._followers.get(spec.name)
-        logs = before.logs if before and not before.logs.closed else self._logs_of(spec)
+        if before and not before.logs.closed:
+            logs = before.logs
+        else:
+            record = LogRecord(self._record.store, log_folder(run, spec.task)) if self._record else None
+            logs = PodLogs(self._cluster, self._kind, record, ranks=spec.nodes * spec.processes > 1)
         follower = self._followers[spec.name] = Follower(self._cluster, self._profile, spec.name, self._me, logs)
         if spec.name in self._stopped:
             follower.stop()
@@ -132,7 +136,3 @@ class ClusterBackend:
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._cluster.pods(name):
             time.sleep(POLL_S)
-
-    def _logs_of(self, spec: JobSpec) -> PodLogs:
-        record = LogRecord(self._record.store, log_folder(self._record.id, spec.task)) if self._record else None
-        return PodLogs(self._cluster, self._kind, record, ranks=spec.nodes * spec.processes > 1)

@@ -116,21 +116,19 @@ class Follower:
 
         A removed pod that still runs does no harm: the lease is of a newer generation, and what an older one writes is not used.
         """
-        stuck = self._overdue(pods)
-        for pod in stuck:
-            name = pod["metadata"]["name"]
+        ending = {pod["metadata"]["uid"]: pod["metadata"] for pod in pods if "deletionTimestamp" in pod["metadata"]}
+        self._leaving = {uid: self._leaving.get(uid, time.monotonic()) for uid in ending}
+        removed = []
+        for uid, pod in ending.items():
+            if time.monotonic() - self._leaving[uid] <= pod.get("deletionGracePeriodSeconds", 0) + LEAVE_S:
+                continue
+            name = pod["name"]
             try:
-                self._cluster.remove_pod(name, pod["metadata"]["uid"])
+                self._cluster.remove_pod(name, uid)
             except ClusterError as error:
                 return f"; {name} cannot be removed from its lost node ({error.what}); remove it with kubectl delete pod {name} --force"
-        return f"; {', '.join(pod['metadata']['name'] for pod in stuck)} removed, since the node does not end it" if stuck else ""
-
-    def _overdue(self, pods: list[Object]) -> list[Object]:
-        """Pods that should have ended by now, measured by this process's clock."""
-        ending = {pod["metadata"]["uid"]: pod for pod in pods if "deletionTimestamp" in pod["metadata"]}
-        self._leaving = {uid: self._leaving.get(uid, time.monotonic()) for uid in ending}
-        longest = {uid: pod["metadata"].get("deletionGracePeriodSeconds", 0) + LEAVE_S for uid, pod in ending.items()}
-        return [pod for uid, pod in ending.items() if time.monotonic() - self._leaving[uid] > longest[uid]]
+            removed.append(name)
+        return f"; {', '.join(removed)} removed, since the node does not end it" if removed else ""
 
     def _suspend(self, suspend: bool, annotations: dict[str, str | None]) -> None:
         self._cluster.patch_job(self.name, {"metadata": {"annotations": annotations}} | self._kind.suspension(suspend))

@@ -7,9 +7,9 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from edm2core.addresses import redacted, shown
 from edm2core.answers import page
@@ -22,7 +22,6 @@ BOUNDS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 """For MLflow's client, unless the user sets them. With its own it would wait for minutes."""
 MOST_POINTS, MOST_WORDS, LONGEST = 1000, 100, 6000  # in one request; characters of a parameter's or tag's value
 LONGEST_DIGEST = 36
-Each = TypeVar("Each")
 
 
 @dataclass
@@ -34,7 +33,7 @@ class _Known:
     parameters: set[str]
     tags: dict[str, str]
     data: set[str]  # digests
-    points: dict[str, set[int]] = field(default_factory=dict)  # metric → epochs; asked for once
+    points: dict[str, set[int]]  # metric → epochs
 
 
 class MlflowServer:
@@ -116,46 +115,40 @@ class MlflowServer:
             found = self._client.search_runs([experiment], asked, order_by=order) or [made]
             if found[0].info.run_id != made.info.run_id:
                 self._client.delete_run(made.info.run_id)
-        run = found[0]
-        known = _Known(
-            run.info.run_id,
-            run.info.status,
-            set(run.data.params),
-            dict(run.data.tags),
-            {each.dataset.digest for each in run.inputs.dataset_inputs},
-        )
-        known.points = {name: {point.step for point in self._client.get_metric_history(known.run, name)} for name in run.data.metrics}
-        return known
+        info, data = found[0].info, found[0].data
+        datasets = {each.dataset.digest for each in found[0].inputs.dataset_inputs}
+        points = {name: {point.step for point in self._client.get_metric_history(info.run_id, name)} for name in data.metrics}
+        return _Known(info.run_id, info.status, set(data.params), dict(data.tags), datasets, points)
 
     def _log(self, known: _Known, training: Tracked, ended: bool) -> None:
         from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
         parameters = {n: v[:LONGEST] for n, v in training.parameters.items() if n not in known.parameters}
-        for names in _parts(list(parameters), MOST_WORDS):
-            self._client.log_batch(known.run, params=[Param(name, parameters[name]) for name in names])
+        self._send(known, MOST_WORDS, params=[Param(name, value) for name, value in parameters.items()])
         known.parameters |= parameters.keys()
         tags = {name: value[:LONGEST] for name, value in training.tags.items()}
         tags = {name: value for name, value in tags.items() if known.tags.get(name) != value}
-        for names in _parts(list(tags), MOST_WORDS):
-            self._client.log_batch(known.run, tags=[RunTag(name, tags[name]) for name in names])
+        self._send(known, MOST_WORDS, tags=[RunTag(name, value) for name, value in tags.items()])
         known.tags |= tags
         if (data := training.data) and data.digest[:LONGEST_DIGEST] not in known.data:
             dataset = Dataset(data.name, data.digest[:LONGEST_DIGEST], "edm2", json.dumps({"uri": data.location, "sha256": data.digest}))
             self._client.log_inputs(known.run, [DatasetInput(dataset)])
             known.data.add(dataset.digest)
         points = [point for point in training.points if point.epoch not in known.points.get(point.metric, ())]
-        for some in _parts(points, MOST_POINTS):
-            self._client.log_batch(known.run, metrics=[Metric(p.metric, p.value, int(p.time * 1000), p.epoch) for p in some])
+        self._send(known, MOST_POINTS, metrics=[Metric(p.metric, p.value, int(p.time * 1000), p.epoch) for p in points])
         for point in points:
             known.points.setdefault(point.metric, set()).add(point.epoch)
         self._refer(known, training.results)
         status = _status(training, ended)
         if status != known.status:
-            if status == "RUNNING":
-                self._client.update_run(known.run, status)
-            else:
-                self._client.set_terminated(known.run, status)
+            (self._client.update_run if status == "RUNNING" else self._client.set_terminated)(known.run, status)
             known.status = status
+
+    def _send(self, known: _Known, most: int, **entities: list[Any]) -> None:
+        """Log parameters, tags or metrics, at most so many in one request."""
+        for kind, every in entities.items():
+            for begin in range(0, len(every), most):
+                self._client.log_batch(known.run, **{kind: every[begin : begin + most]})
 
     def _refer(self, known: _Known, results: list[dict[str, Any]]) -> None:
         """Log the list of results as the run's one artifact; the results themselves stay where they are."""
@@ -188,8 +181,3 @@ def _status(training: Tracked, ended: bool) -> str:
     if not ended:
         return "RUNNING"
     return "FAILED" if {"failed", "damaged"} & set(training.undone) else "KILLED"
-
-
-def _parts(many: Sequence[Each], most: int) -> Iterator[Sequence[Each]]:
-    for begin in range(0, len(many), most):
-        yield many[begin : begin + most]
