@@ -1,4 +1,4 @@
-"""The tasks that hold an extractor and our own reference of a data set to what others have."""
+"""The tasks that compare distances from our own reference of a data set with what others have published."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from edm2core.metrics.names import Metric
 from edm2core.paths import local_path
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task, calibration_task
 from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.results import load
-from pipelines.inputs.sources import resolve
+from pipelines.inputs.sources import planned
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of others' whose distance from the same training images is known: images in a file or folder, or a result of samples."""
+    """Images of others' model, whose distance from the same training images is known: a file, a folder, or sample/KEY in the store."""
 
     images: str
     name: str
@@ -33,19 +32,17 @@ class Model:
 
 
 def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list[Task]:
-    """What prepares the recipe's data, makes the extractor and takes our own reference, in this order.
+    """The tasks that prepare the recipe's data, make the extractor and compute the reference statistics, in this order.
 
-    Raises InputError where the data or the weights are not there.
+    Raises InputError if the data or the weights are missing.
     """
-    brought = {WEIGHTS[extractor]: weights} if extractor in WEIGHTS else {}
+    sources = {WEIGHTS[extractor]: weights} if extractor in WEIGHTS else {}
     metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
-    plain = recipe.model_copy(update={"reference": None, "start": None})
-    asked = Experiment("calibrate", (plain,), (0,), {recipe.name: ()}, {recipe.name: (metric,)}, False, False, brought, "")
-    return list(plan(asked, resolve(asked)))
+    return list(planned(Experiment("", (recipe,), (0,), {recipe.name: ()}, {recipe.name: (metric,)}, False, False, sources, "")))
 
 
 def by_statistics(made: list[Task], file: Path, name: str, dataset: str) -> Task:
-    """Our reference held to others' of the same images. Raises InputError for a file that holds none in these features."""
+    """Compare our reference with others' of the same images. Raises InputError if the file holds none in these features."""
     digest = digest_of(file)
     arrays_of(file, _dimensions(made))
     settings = CalibrationSettings(against="statistics", name=name)
@@ -53,17 +50,14 @@ def by_statistics(made: list[Task], file: Path, name: str, dataset: str) -> Task
 
 
 def by_test_images(made: list[Task], count: int, dataset: str) -> Task | None:
-    """Our reference held to the test images, of which so many are there; None where they are too few."""
+    """Compare our reference with `count` test images; None if they are too few."""
     if count <= _dimensions(made):
         return None
     return calibration_task(CalibrationSettings(against="test"), _inputs(made), dataset)
 
 
 def by_model(made: list[Task], model: Model, recipe: Recipe, store: Store) -> Task:
-    """A known model's images, or a snapshot's samples in the store (sample/KEY), held to its published distance.
-
-    Raises InputError where they are too few, or not of these data.
-    """
+    """Compare the distance of a model's images with the published one. Raises InputError if they are too few, or not of these data."""
     settings = CalibrationSettings(against="images", name=model.name, expected=model.expected, tolerance=model.tolerance)
     inputs, source, digest = _inputs(made), "", ""
     if model.images.startswith("sample/"):
@@ -88,9 +82,10 @@ def by_model(made: list[Task], model: Model, recipe: Recipe, store: Store) -> Ta
 
 
 def _inputs(made: list[Task]) -> dict[str, Ref]:
+    """The results of these tasks as inputs of another: data, extractor, reference."""
     return {task.stage.replace("prepare", "data"): task.ref for task in made}
 
 
 def _dimensions(made: list[Task]) -> int:
-    """Of the features that the extractor among these tasks gives."""
+    """How many features the extractor among these tasks has."""
     return EXTRACTORS[next(task for task in made if task.stage == "extractor").settings["extractor"]].dimensions

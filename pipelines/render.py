@@ -1,4 +1,4 @@
-"""Ready training jobs for `kubectl apply`: one file a recipe, which needs no plan, no client and nobody to follow it."""
+"""Ready training jobs for `kubectl apply`, a file for each recipe. They need no plan, no client and nobody who follows them."""
 
 from __future__ import annotations
 
@@ -15,41 +15,34 @@ from components.launcher.profile import Profile
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import Recipe
 from edm2core.plan.experiment import Experiment
-from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
-from pipelines.inputs.sources import resolve
+from pipelines.inputs.sources import planned
 
 FOLDER = Path("k8s/pytorchjobs")
-LAB = "lab"  # the profile of recipes that train on anything
-GPU = "gpu"
 
 
 def kept_recipes() -> tuple[str, ...]:
-    """The recipes whose jobs lie in the repository: C, E and G of each data set. `edm2 render RECIPE` writes any other's."""
+    """The recipes whose jobs are kept in the repository: C, E and G of each data set. `edm2 render RECIPE` writes any other."""
     return tuple(name for name in recipe_names() if not name.startswith("paper/"))
 
 
 def usual_profile(recipe: str) -> str:
-    """The profile that a recipe's file in the repository is made with."""
-    return LAB if "digits" in recipe.split("/") else GPU
+    """The profile for a recipe's file in the repository: the digits train on any node."""
+    return "lab" if "digits" in recipe.split("/") else "gpu"
 
 
 def ready_jobs(recipe: Recipe, profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The job that prepares a recipe's data where they are missing, and the one that waits for them and trains to its end, seed 0.
+    """The job that prepares a recipe's data if they are missing, and the job that waits for them and trains to the end with seed 0.
 
-    They have the names and make the results that an experiment with this recipe wants, so that a later one finds them. They are two so
-    that what downloads need not be what trains: each has the network that its work needs (k8s/components/downloads).
+    A later experiment with this recipe finds their results, since names and keys are the same. They are two jobs since only the first
+    needs access to the internet (k8s/components/downloads).
     """
-    data, training = _tasks(recipe)
-    return _job(data, profile), _job(training, profile, wait=True)
-
-
-def _job(task: Task, profile: Profile, wait: bool = False) -> dict[str, Any]:
-    return to_manifest(replace(cluster_spec(task, profile.store.uri, profile), wait=wait), profile)
+    preparing, training = (cluster_spec(task, profile.store.uri, profile) for task in _tasks(recipe))
+    return to_manifest(preparing, profile), to_manifest(replace(training, wait=True), profile)
 
 
 def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path) -> list[Path]:
-    """Write the ready jobs of these recipes; returns the files."""
+    """Write the ready jobs of recipes into a folder; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in names:
@@ -61,7 +54,7 @@ def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path)
 
 
 def text(recipe: Recipe, profile: Profile) -> str:
-    """The file of a recipe's ready jobs, with what to do with them at its top."""
+    """The file of a recipe's ready jobs, which begins with how to use them."""
     jobs = ready_jobs(recipe, profile)
     name, namespace = jobs[1]["metadata"]["name"], profile.namespace
     kind = kind_of(profile)
@@ -76,9 +69,9 @@ def text(recipe: Recipe, profile: Profile) -> str:
 
 
 def _tasks(recipe: Recipe) -> tuple[Task, Task]:
-    """What prepares the recipe's data, and what trains to its end with a snapshot wherever the recipe wants one."""
+    """The task that prepares the recipe's data, and its last snapshot, with the epochs of all others."""
     every, last = recipe.training.snapshot_every, recipe.training.epochs
     epochs = tuple(sorted({*range(every, last + 1, every), last}))
     experiment = Experiment(recipe.name, (recipe,), (0,), {recipe.name: epochs}, {recipe.name: ()}, False, False, {}, "")
-    tasks = plan(experiment, resolve(experiment))
+    tasks = planned(experiment)
     return next(task for task in tasks if task.stage == "prepare"), [task for task in tasks if task.stage == "snapshot"][-1]

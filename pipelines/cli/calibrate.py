@@ -54,8 +54,7 @@ def command(
     Each comparison is made once, if its options are given. Every report in the store with this extractor shows its result. The exit code
     is 1 if a model's distance is beyond its tolerance.
     """
-    together = {"--images": images, "--model": model, "--expected": expected, "--tolerance": tolerance}
-    _all_or_none(together)
+    _all_or_none({"--images": images, "--model": model, "--expected": expected, "--tolerance": tolerance})
     _all_or_none({"--statistics": statistics, "--origin": origin})
     document = recipe_document(recipe)
     if data:
@@ -65,7 +64,8 @@ def command(
     if features in WEIGHTS and weights is None:
         file = WEIGHT_FILES[WEIGHTS[features]]
         raise InputError(f"The weights of {file.words} are not given.", where="--weights", do_next=f"Give a path or URL. {file.get}")
-    made = reference_tasks(read, features, weights and located(weights, Path(), "--weights", urls=True))
+    plain = read.model_copy(update={"reference": None, "start": None})
+    made = reference_tasks(plain, features, weights and located(weights, Path(), "--weights", urls=True))
     asked = []
     if statistics and origin:
         asked.append(by_statistics(made, statistics, origin, read.dataset))
@@ -79,14 +79,15 @@ def command(
     asked += [by_test] if by_test else []
     compared = [calibration(manifest) for manifest in do_tasks([*made, *asked], where, run, console)[len(made) :]]
     for comparison in compared:
-        console.print(f"{SIGNS[comparison.agrees]} {comparison.title}: {comparison.found}", markup=False, soft_wrap=True)
+        console.print(f"{SIGNS[comparison.agrees]} {comparison.title}: {comparison.found}")
     absent = {
         f"the test images: {count} are too few for these features": not by_test,
         "others' statistics: --statistics (NVlabs' are at https://nvlabs-fi-cdn.nvidia.com/edm/fid-refs) and --origin": not statistics,
         "a model of known distance: --images, --model, --expected and --tolerance": not images,
     }
-    for measurement in (measurement for measurement, missing in absent.items() if missing):
-        console.print(f"- not compared with {measurement}", markup=False, soft_wrap=True)
+    for measurement, missing in absent.items():
+        if missing:
+            console.print(f"- not compared with {measurement}")
     return int(any(comparison.agrees is False for comparison in compared))
 
 

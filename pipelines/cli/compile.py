@@ -8,14 +8,12 @@ import click
 
 from components.launcher.profile import load_profile
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.plan import plan
 from edm2core.store import check_address
 from edm2core.store.runs import run_id
 from pipelines.cli.options import PATH, accept_code_option, cluster_option, experiment_argument, store_option
-from pipelines.inputs.sources import brought, resolve
+from pipelines.inputs.sources import brought, planned
 from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.workflow_size import MOST
-from pipelines.run.other_science import accepting
 
 
 @click.command()
@@ -35,21 +33,16 @@ def command(experiment: Path, cluster: str | None, store: str, out: Path | None,
     profile = load_profile(cluster) if cluster else None
     check_address(store)
     read = load_experiment(experiment)
-    tasks = plan(read, resolve(read))
-    if accept_code:
-        tasks = accepting(tasks)
+    tasks = planned(read, accept_code)
     run = run_id(read, tasks)
     out = out or Path(f"{run}.yaml")
     packages = compile(tasks, read, run, profile, profile.store.uri if profile else store)
     for number, package in enumerate(packages, 1):
         file = out if len(packages) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
         package.write(file)
-        part = f", part {package.part}" if package.part else ""
-        click.echo(
-            f"{file}: run {run}{part}, {len(package.tasks)} tasks, about {package.size.total >> 10} KiB of {MOST >> 10} in Kubeflow."
-        )
+        part, kib = f", part {package.part}" if package.part else "", package.size.total >> 10
+        click.echo(f"{file}: run {run}{part}, {len(package.tasks)} tasks, about {kib} KiB of {MOST >> 10} in Kubeflow.")
     if profile and (reading := brought(tasks)):
         sources = ", ".join(str(task.settings["digest"]) for task in reading)
-        click.echo(
-            f"These sources are not uploaded, which `edm2 submit` does: {sources}. Pods may download URLs; they cannot read local paths."
-        )
+        pods = "Pods may download URLs; they cannot read local paths."
+        click.echo(f"These sources are not uploaded, which `edm2 submit` does: {sources}. {pods}")

@@ -36,26 +36,25 @@ def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, st
     """
     names = [_width(width) for width in widths]
     console = open_console()
-    asked = []
+    tasks = []
     for where, manifest in (snapshot for address in snapshots for snapshot in _snapshots(address, store)):
+        subject = Subject.parse({key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")})
         for name in names:
-            subject = Subject.parse({key: manifest.metadata.get(key) for key in ("dataset", "recipe", "seed", "epoch")})
             mixed = mixture(where, manifest, float(name))
-            title = f"{training_title(subject.recipe, subject.seed)} · EMA {name} at epoch {manifest.metadata['epoch']}"
+            title = f"{training_title(subject.recipe, subject.seed)} · EMA {name} at epoch {subject.epoch}"
             share = _rounding_share(where, manifest, mixed)
             rounded = f"rounding {mixed.rounding:.1e} of the weights" + (f", {share:.2%} of the way to them" if share is not None else "")
-            exact = f"profile error {mixed.mix.error:.2%}, from {len(mixed.stored) + 1} epochs' averages; {rounded}"
-            console.print(f"{title}: {exact}", soft_wrap=True)
+            console.print(f"{title}: profile error {mixed.mix.error:.2%}, from {len(mixed.stored) + 1} epochs' averages; {rounded}")
             if not force:
                 mixed.must_be_fine(name, f"{where.uri}/{manifest.ref.folder}", share)
-            insisted = max(mixed.mix.error, share or 0.0) > MOST_ERROR
-            asked.append((where, ema_task(manifest.ref, float(name), title, subject, force=insisted)))
-    for where, task in asked:
-        made = do_task(task, where, "ema", console)
-        console.print(f"{where.uri}/{made.ref.folder}", soft_wrap=True)
+            forced = max(mixed.mix.error, share or 0.0) > MOST_ERROR
+            tasks.append((where, ema_task(manifest.ref, float(name), title, subject, force=forced)))
+    for where, task in tasks:
+        console.print(f"{where.uri}/{do_task(task, where, 'ema', console).ref.folder}")
 
 
 def _rounding_share(where: Store, manifest: Manifest, mixed: Mixture) -> float | None:
+    """The rounding of the stored averages, as a share of how far the mixture is from them; None if that is not known."""
     with TemporaryDirectory() as folder:
 
         def weights(width: str) -> Path:
@@ -66,6 +65,7 @@ def _rounding_share(where: Store, manifest: Manifest, mixed: Mixture) -> float |
 
 
 def _width(text: str) -> str:
+    """The name of the average of a relative width."""
     try:
         if text != "fixed":
             return average_name(text)

@@ -27,7 +27,7 @@ def command(store: str, days: int, remove: bool) -> None:
     where = find_store(store)
     removals, freed = apply(where, days) if remove else (plan_gc(where, days), 0)
     damaged = [*of_leases(where, SILENT_S), *(damage for run in list_runs(where) for damage in of_run(where, run))]
-    leases = [removal for removal in removals if removal.path.startswith("leases/")]  # they are tiny, and as many as tasks
+    leases = [removal for removal in removals if removal.path.startswith("leases/")]  # tiny, and as many as there are tasks
     for removal in removals:
         if not removal.path.startswith("leases/"):
             click.echo(f"{size(removal.size):>12}  {removal.path}  {removal.why}")
@@ -37,10 +37,9 @@ def command(store: str, days: int, remove: bool) -> None:
         click.echo(f"✗ {damage.path}: {damage.what}")
     if damaged:
         click.echo(f"Nothing that these may name is removed; `edm2 verify {where.uri} --drop` mends them.")
-    total = sum(removal.size for removal in removals)
     if remove:
         click.echo(f"{size(freed)} removed from {where.uri}.")
     elif removals:
-        click.echo(f"{size(total)} could go; `edm2 gc --apply` removes it.")
+        click.echo(f"{size(sum(removal.size for removal in removals))} could go; `edm2 gc --apply` removes it.")
     else:
         click.echo(f"Nothing in {where.uri} is older than {days} days and needed by no run.")

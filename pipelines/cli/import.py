@@ -45,4 +45,4 @@ def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:
     epochs = "at an epoch that is not known" if start.completed is None else f"after {start.completed} epochs"
     steps = "" if made.metadata["updates"] is None else f", {made.metadata['updates']} steps"
     results = "snapshot and state" if "state.safetensors" in made.files else "snapshot, without an optimiser's state to train on from"
-    console.print(f"{results} {epochs}{steps}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)
+    console.print(f"{results} {epochs}{steps}: {store.rstrip('/')}/{made.ref.folder}")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.plan import Plan, plan
+from edm2core.plan.plan import Plan
 from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.words import size
 from pipelines.cli.options import experiment_argument, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
-from pipelines.inputs.sources import absent, resolve
-from pipelines.run.lost_snapshots import gone
-from pipelines.run.other_science import continued
+from pipelines.inputs.sources import absent, planned
+from pipelines.run.refusals import continued, lost_snapshots
+from pipelines.run.terminal import open_console
 
 UNKNOWN = "?"
 WIDE = 1000  # columns of a file or pipe, so that no line is broken
@@ -38,7 +37,7 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
     """
     read = load_experiment(experiment)
-    tasks = plan(read, resolve(read))
+    tasks = planned(read)
     if as_json:
         for task in tasks:
             click.echo(json.dumps(task.to_json()))
@@ -47,7 +46,7 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     made = manifests(where, tasks)
     done = set(made)
     costs = estimates(tasks, made.get)
-    console = Console(highlight=False)
+    console = open_console()
     if not console.is_terminal:
         console.width = WIDE
     console.print(_tasks(tasks, done))
@@ -55,29 +54,23 @@ def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
     console.print(_costs(tasks, done, costs, GPUS[gpu]))
     if averages := sum(cost.averages for cost in costs.values()):
         console.print(
-            f"Of what is kept, {size(averages)} are averages in three bytes a number, from which averages of any width can be mixed.",
-            soft_wrap=True,
+            f"Of what is kept, {size(averages)} are averages in three bytes a number, from which averages of any width can be mixed."
         )
     if scratch := max((cost.scratch or 0.0 for cost in costs.values()), default=0.0):
-        console.print(f"A probe keeps up to {size(scratch)} of features in its working folder while it runs.", soft_wrap=True)
+        console.print(f"A probe keeps up to {size(scratch)} of features in its working folder while it runs.")
     for metric, why in absent(read).items():
-        console.print(f"Left out: {metric}. {why}", markup=False, soft_wrap=True)
-    console.print(f"{len(tasks)} tasks, {len(done)} of them in {where.uri} already.", soft_wrap=True)
+        console.print(f"Left out: {metric}. {why}")
+    console.print(f"{len(tasks)} tasks, {len(done)} of them in {where.uri} already.")
+    other = "it would go on under other science; `edm2 run --accept-code` lets it, with a mark."
+    lost = "its snapshot is gone, though results made of it are there; `edm2 run --train-again` makes it again."
     warnings = made_by(made.values()).lines
-    for training in continued(tasks, made, where):
-        warnings.append(f"{training}: it would go on under other science; `edm2 run --accept-code` lets it, with a mark.")
-    for task in gone(tasks, where):
-        warnings.append(
-            f"{task.title}: its snapshot is gone, though results made of it are there; `edm2 run --train-again` makes it again."
-        )
+    warnings += [f"{training}: {other}" for training in continued(tasks, made, where)]
+    warnings += [f"{task.title}: {lost}" for task in lost_snapshots(tasks, where)]
     for warning in warnings:
-        console.print(warning, style="yellow", markup=False, soft_wrap=True)
-    console.print(
-        f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work. Kept: with a training's states and averages."
-        + (f" {UNKNOWN}: known once the data are prepared." if any(cost.flops is None for cost in costs.values()) else ""),
-        style="dim",
-        soft_wrap=True,
-    )
+        console.print(warning, style="yellow")
+    unknown = f" {UNKNOWN}: known once the data are prepared." if any(cost.flops is None for cost in costs.values()) else ""
+    hours = f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work."
+    console.print(f"{hours} Kept: with a training's states and averages.{unknown}", style="dim")
 
 
 def _tasks(tasks: Plan, done: set[Ref]) -> Table:
@@ -96,21 +89,19 @@ def _costs(tasks: Plan, done: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) ->
     stages = list(dict.fromkeys(task.stage for task in tasks))
     for stage, own in [*((stage, [t for t in tasks if t.stage == stage]) for stage in stages), ("all", list(tasks))]:
         left = [task for task in own if task.ref not in done]
-        all_costs = [costs[task.ref] for task in own]
-        row = (_sum(cost.flops for cost in all_costs), _sum(cost.stored for cost in all_costs))
-        hours = [_sum(costs[task.ref].seconds(gpu) for task in some) for some in (own, left)]
-        table.add_row(
+        cells = (
             stage,
             str(len(own)),
             str(len(left)),
-            UNKNOWN if row[0] is None else f"{row[0] / 1e15:,.3g}",
-            UNKNOWN if row[1] is None else size(row[1]),
-            *(UNKNOWN if value is None else f"{value / 3600:,.2f}" for value in hours),
-            style="bold" if stage == "all" else "",
+            _sum((costs[task.ref].flops for task in own), lambda flops: f"{flops / 1e15:,.3g}"),
+            _sum((costs[task.ref].stored for task in own), size),
+            *(_sum((costs[task.ref].seconds(gpu) for task in some), lambda seconds: f"{seconds / 3600:,.2f}") for some in (own, left)),
         )
+        table.add_row(*cells, style="bold" if stage == "all" else "")
     return table
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def _sum(values: Iterable[float | None], words: Callable[[float], str]) -> str:
+    """The sum of the values in words, or UNKNOWN if one of them is not known."""
     known = list(values)
-    return None if any(value is None for value in known) else sum(value for value in known if value is not None)
+    return words(sum(value for value in known if value is not None)) if None not in known else UNKNOWN

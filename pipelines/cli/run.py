@@ -8,7 +8,7 @@ import click
 
 from components.launcher.profile import load_profile
 from pipelines.cli.options import accept_code_option, cluster_option, experiment_argument, store_option
-from pipelines.run.places import Here, OnCluster
+from pipelines.run.places import here, on_cluster
 from pipelines.run.run_experiment import run
 from pipelines.run.terminal import open_console
 
@@ -38,6 +38,6 @@ def command(
     After any interruption, the same command goes on where it stopped. Running a finished experiment again takes seconds.
     """
     console = open_console()
-    place = OnCluster(load_profile(cluster)) if cluster else Here.detect(store, jobs, processes)
+    place = on_cluster(load_profile(cluster)) if cluster else here(store, jobs, processes)
     done = run(experiment, place, console, only, train_again, accept_code)
-    console.print(f"report: {done.store.uri}/{done.folder}/report.html", soft_wrap=True)
+    console.print(f"report: {done.store.uri}/{done.folder}/report.html")

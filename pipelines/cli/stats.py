@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import yaml
@@ -11,14 +10,12 @@ import yaml
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
-from edm2core.metrics.names import Metric
 from edm2core.paths import located
-from edm2core.plan.experiment import Experiment, complete
-from edm2core.plan.plan import plan
-from edm2core.registry import INCEPTIONS, WEIGHTS
+from edm2core.plan.experiment import complete
+from edm2core.registry import WEIGHTS
 from edm2core.store import open_store
+from pipelines.calibrate import reference_tasks
 from pipelines.cli.options import PATH, store_option
-from pipelines.inputs.sources import resolve
 from pipelines.run.run_tasks import do_task
 from pipelines.run.terminal import open_console
 
@@ -45,20 +42,14 @@ def import_(file: Path, recipe: str, origin: str, extractor: str, weights: str, 
     Statistics of another number or size of images than the recipe's are refused, and so are those of other features. If a recipe's
     `reference` names the file, its samples are compared with these statistics instead of our own, and every table says so.
     """
-    chosen: dict[str, Any] = {"source": str(file.resolve()), "extractor": extractor, "count": count}
-    chosen |= {"resolution": resolution, "origin": origin}
+    chosen = {"source": str(file.resolve()), "extractor": extractor, "count": count, "resolution": resolution, "origin": origin}
     read = complete(lay(recipe_document(recipe), "reference", chosen, Origin("the command", 1)))
     if not file.is_file():
         raise InputError("There is no such file.", where=str(file), do_next="Give the path of an .npz.")
-    source = located(weights, Path(), "--weights", urls=True)
-    metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
-    experiment = Experiment(
-        "import", (read,), (0,), {read.name: ()}, {read.name: (metric,)}, False, False, {WEIGHTS[extractor]: source}, ""
-    )
-    tasks = plan(experiment, resolve(experiment))
+    tasks = reference_tasks(read, extractor, located(weights, Path(), "--weights", urls=True))
     console, where = open_console(), open_store(store)
     for task in tasks:
         made = do_task(task, where, f"stats-{file.stem}", console)
-    console.print(f"{made.title}: {store.rstrip('/')}/{made.ref.folder}", soft_wrap=True)
-    console.print("To compare with it, in a recipe:", soft_wrap=True)
-    console.print(yaml.safe_dump({"reference": chosen}, sort_keys=False), markup=False, soft_wrap=True)
+    console.print(f"{made.title}: {store.rstrip('/')}/{made.ref.folder}")
+    console.print("To compare with it, in a recipe:")
+    console.print(yaml.safe_dump({"reference": chosen}, sort_keys=False))

@@ -22,7 +22,7 @@ def command(run: str, store: str, cluster: str | None) -> None:
     RUN is a run's id in --store, or STORE/runs/ID. With --cluster, the store is the profile's, and Kubeflow Pipelines says how it sees
     the run.
     """
-    goes_on = False  # on Kubeflow Pipelines, where a run may wait for minutes before anything is written
+    goes_on = False  # according to Kubeflow Pipelines, where a run may wait for minutes before it writes anything
     if cluster:
         profile = load_profile(cluster)
         store = profile.store.uri

@@ -13,19 +13,17 @@ import click
 from components.launcher.profile import load_profile
 from edm2core.errors import EdmError
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
 from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.store.runs import open_run, run_id
 from pipelines.cli.options import accept_code_option, experiment_argument, needed_cluster_option
-from pipelines.inputs.sources import absent, brought, resolve, upload
+from pipelines.inputs.sources import absent, brought, planned, upload
 from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.submit import Kubeflow
-from pipelines.run.other_science import accepting
 
-LOOK_S = 10.0  # for reading the store, which this machine may not reach and need not
+LOOK_S = 10.0  # how long to try to read the store, which this machine need not reach
 
 
 @click.command()
@@ -42,9 +40,7 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
     """
     profile = load_profile(cluster)
     read = load_experiment(experiment)
-    tasks = plan(read, resolve(read))
-    if accept_code:
-        tasks = accepting(tasks)
+    tasks = planned(read, accept_code)
     run = run_id(read, tasks)
     _say_who_made(tasks, profile.store.uri)
     kubeflow = Kubeflow(profile)
@@ -74,7 +70,7 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
 
 
 def _say_who_made(tasks: Sequence[Task], store: str) -> None:
-    """Say how many results were made by other science than this machine's, which pods share if their image has this code."""
+    """Print how many results were made by other science than this machine's code. Pods have this code if their image was made from it."""
     said = ["The store cannot be read from here: the report says which results other science has made."]
 
     def look() -> None:

@@ -1,9 +1,10 @@
-"""What the user brings, by content: digests that keys are made of, before anything runs; and its way into a cluster's store."""
+"""What the user brings: the digests of its contents, which keys are made of, and its upload to the store of a cluster."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from edm2core.addresses import is_url, shown
@@ -13,6 +14,7 @@ from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.metrics.gaussian import arrays_of
 from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
+from edm2core.plan.plan import Plan, plan
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
@@ -24,18 +26,29 @@ from edm2core.worker.sources import data_settings, download_folder, fetch_file, 
 from pipelines.inputs.extractor_weights import weights_digest
 from pipelines.inputs.survey import is_revised, survey_data, survey_of
 
-LOOK_S = 1.0  # between two looks whether another one's upload has ended
+LOOK_S = 1.0  # between two checks whether somebody else's upload has ended
+
+
+def planned(experiment: Experiment, accept_code: bool = False) -> Plan:
+    """The plan of an experiment and of what the user brings for it; raises InputError as `resolve` does.
+
+    With `accept_code`, trainings may go on from states that other science made.
+    """
+    tasks = plan(experiment, resolve(experiment))
+    marked = (replace(task, accept_code=task.stage == "snapshot") for task in tasks)
+    return replace(tasks, tasks=tuple(marked)) if accept_code else tasks
 
 
 def resolve(experiment: Experiment) -> dict[str, str]:
     """The digests that `plan` asks for.
 
-    Raises InputError for a path that does not exist, for a checkpoint that is no file of torch.save, for metrics without their extractor's
-    weights, for weights that are not what their file's name says or plainly of another network, for a reference that holds no statistics
-    in the features that it says, and for data that are too few for what is measured.
+    Raises InputError for
+    - a path that does not exist, and a checkpoint that is no file of torch.save;
+    - metrics whose extractor has no weights, and weights that are another file than their name says, or another network's;
+    - a reference without statistics in its features;
+    - fewer data than what is measured needs.
     """
-    sources = {recipe.data for recipe in experiment.recipes}  # recipes share data, which may be large
-    by_source = {data: source_digest(data) for data in sources}
+    by_source = {data: source_digest(data) for data in {recipe.data for recipe in experiment.recipes}}  # data may be large: each once
     digests = {f"data:{recipe.name}": by_source[recipe.data] for recipe in experiment.recipes}
     for start in {recipe.start for recipe in experiment.recipes if recipe.start}:
         check_torch(Path(start.checkpoint))
@@ -55,62 +68,59 @@ def resolve(experiment: Experiment) -> dict[str, str]:
 
 
 def absent(experiment: Experiment) -> dict[str, str]:
-    """The optional metrics that are left out, by their name in results, and why: the weights of their extractor are not there."""
+    """The optional metrics that are left out because their extractor's weights are missing: by their name in results, and why."""
     asked = {metric for metrics in experiment.metrics.values() for metric in metrics}
-    required = {WEIGHTS.get(metric.extractor) for metric in asked - experiment.optional}  # whose absence is refused
-    found = {}
+    required = {WEIGHTS.get(metric.extractor) for metric in asked - experiment.optional}  # it is an error if these are missing
+    left_out = {}
     for metric in sorted(asked & experiment.optional):
         kind = WEIGHTS.get(metric.extractor)
         if kind is None or kind in required:
             continue
         source, file = experiment.weights[kind], WEIGHT_FILES[kind]
         if source is None:
-            found[metric.result] = f"The experiment names no weights of {file.words}. {file.get}"
+            left_out[metric.result] = f"The experiment names no weights of {file.words}. {file.get}"
         elif not is_url(source) and not Path(source).exists():
-            found[metric.result] = f"There is no file {source}. {file.get}"
-    return found
+            left_out[metric.result] = f"There is no file {source}. {file.get}"
+    return left_out
 
 
 def brought(tasks: Iterable[Task]) -> list[Task]:
-    """The tasks that read something which the user brings."""
+    """The tasks that read a source that the user brings."""
     return [task for task in tasks if STAGES[task.stage].reads_sources and task.settings.get("digest")]
 
 
 def bring_here(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
-    """Download what this machine's tasks could not by themselves, since of a URL with a user or a token they know only the rest.
+    """Download sources whose URL has a secret. Tasks do not know the secret, and find the file in the folder of downloads.
 
-    They find it where downloads are kept. Raises as `upload`.
+    Raises as `upload`.
     """
     for task in brought(tasks):
         if shown(task.address) != task.address and load(store, task.ref) is None and not is_stored(store, task.settings["digest"]):
             say(f"downloading {shown(task.address)}")
-            _fetch(task, download_folder(), say)
+            _fetch(task, say)
 
 
 def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> None:
-    """Put what the user brings into the store, once, for tasks that run where the user's disk is not.
+    """Put sources into the store for tasks that cannot read this machine's disk.
 
-    What is there already stays, and what only finished tasks read is left out; `say` gets a line for each upload. Raises InputError
-    for a source that is not there or has other bytes than its digest's, StoreError where the store refuses.
+    Sources that are stored already, and those that only finished tasks read, are left out. `say` gets a line for each upload. Raises
+    InputError for a source that is missing or whose bytes do not have its digest, StoreError if the store refuses.
     """
-    cache = download_folder()
     for task in brought(tasks):
         digest, source = task.settings["digest"], task.settings["source"]
-        if load(store, task.ref) is not None or is_stored(store, digest):
-            continue
-        say(f"uploading {shown(source)} to {store.uri}")
-        found = _fetch(task, cache, say)
-        if found is not None:
-            _put(store, digest, found, cache, say)
+        if load(store, task.ref) is None and not is_stored(store, digest):
+            say(f"uploading {shown(source)} to {store.uri}")
+            if path := _fetch(task, say):
+                _put(store, digest, path, say)
 
 
-def _put(store: Store, digest: str, found: Path, cache: Path, say: Callable[[str], None]) -> None:
-    """Store it under a lease, so that no gc takes it for left behind and nobody uploads it twice at once."""
+def _put(store: Store, digest: str, path: Path, say: Callable[[str], None]) -> None:
+    """Store a source under a lease, so that no gc removes it and nobody else uploads it at the same time."""
     said = False
     while not is_stored(store, digest):
         try:
             with acquire(store, source_ref(digest)):
-                put(store, digest, found, cache)
+                put(store, digest, path, download_folder())
         except Busy as busy:
             if not said:
                 say(f"waiting: {busy.what}")
@@ -118,9 +128,9 @@ def _put(store: Store, digest: str, found: Path, cache: Path, say: Callable[[str
             time.sleep(LOOK_S)
 
 
-def _fetch(task: Task, cache: Path, say: Callable[[str], None]) -> Path | None:
-    """What a task reads that the user brings, on this machine."""
-    listener = Listener(say=say)
+def _fetch(task: Task, say: Callable[[str], None]) -> Path | None:
+    """The source of a task on this machine's disk, downloaded if it is a URL."""
+    listener, cache = Listener(say=say), download_folder()
     settings = task.settings | ({"source": task.address} if task.address else {})
     if task.stage == "prepare":
         return fetch(data_settings(settings), cache, listener)

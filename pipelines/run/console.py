@@ -1,4 +1,4 @@
-"""What a person sees while a plan runs: a live table on a terminal, a line now and then elsewhere."""
+"""What a person sees while a plan runs: a live table on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +22,9 @@ from edm2core.words import duration
 from pipelines.run.remaining import Remaining
 from pipelines.run.task_scheduler import TaskChange
 
-RUN_QUIET_S = 60.0  # between two lines about the whole run, where there is no terminal
-QUIET_S = 10.0  # before a task's first progress line and between two, where there is no terminal
-SIGNS = {"done": "[green]✓[/]", "reused": "[dim]=[/]", "failed": "[red]✗[/]", "interrupted": "[yellow]■[/]"}
+RUN_QUIET_S = 60.0  # without a terminal: between two lines about the whole run
+QUIET_S = 10.0  # without a terminal: before a task's first progress line and between two
+SIGNS = {"done": ("✓", "green"), "failed": ("✗", "red"), "interrupted": ("■", "yellow")}
 
 
 class View:
@@ -37,12 +36,11 @@ class View:
         self._running: dict[Ref, Task] = {}
         self._events: dict[Ref, dict[str, Any]] = {}
         self._ended: dict[Ref, str] = {}
-        self._said: dict[Ref, float] = {}
-        self._found: dict[Ref, str] = {}
+        self._said: dict[Ref, float] = {}  # when a line about a task was last printed
+        self._results: dict[Ref, str] = {}  # in words
         self._begun = self._said_of_run = time.monotonic()
-        self._live = (
-            Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        )
+        live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
+        self._live = live if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -54,18 +52,18 @@ class View:
             self._live.stop()
 
     def add(self, tasks: Sequence[Task]) -> None:
-        """More tasks than it began with."""
+        """Show more tasks than the run began with."""
         with self._lock:
             self._tasks |= {task.ref for task in tasks}
 
-    def say(self, message: str) -> None:
+    def say(self, message: str | Text) -> None:
         """Print a line above the table."""
-        self._console.print(escape(message), highlight=False, soft_wrap=True)
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def made(self, task: Task, manifest: Manifest) -> None:
-        """A task's result is there: what it found is said when it ends."""
+        """A task's result is in the store: its numbers are printed when the task ends."""
         with self._lock:
-            self._found[task.ref] = manifest.in_words
+            self._results[task.ref] = manifest.in_words
 
     def changed(self, task: Task, outcome: TaskChange) -> None:
         """A task has begun or ended."""
@@ -73,51 +71,45 @@ class View:
         with self._lock:
             if outcome.state == "running":
                 self._running[task.ref] = task
-                self._said[task.ref] = time.monotonic()  # one that soon ends says only that
+                self._said[task.ref] = time.monotonic()  # a task that ends soon gets no line of progress
                 return
             self._running.pop(task.ref, None)
-            event, found = self._events.pop(task.ref, {}), self._found.pop(task.ref, "")
-            if outcome.state != "reused":
+            event, result = self._events.pop(task.ref, {}), self._results.pop(task.ref, "")
+            if outcome.state != "reused" or task.ref not in self._ended:  # what this run has done itself is found again with `recheck`
                 self._ended[task.ref] = outcome.state
-            else:
-                self._ended.setdefault(task.ref, "reused")  # it may have been done for this view before
-        if outcome.state in ("reused", "skipped"):  # which the last line counts
+        if outcome.state not in SIGNS:  # the last line counts tasks that were reused or skipped
             return
-        said = found or numbers({**event, "eta_s": 0}) if outcome.state == "done" else ""
-        parts = [duration(outcome.seconds)] * bool(outcome.seconds) + [said] * bool(said)
-        rest = "".join(f" · {part}" for part in parts)
-        self._console.print(f"{SIGNS[outcome.state]} {escape(task.title)}[dim]{escape(rest)}[/]", highlight=False, soft_wrap=True)
+        words = result or numbers({**event, "eta_s": 0}) if outcome.state == "done" else ""
+        took = duration(outcome.seconds) if outcome.seconds else ""
+        rest = "".join(f" · {part}" for part in (took, words) if part)
+        self.say(Text.assemble(SIGNS[outcome.state], f" {task.title}", (rest, "dim")))
         if outcome.error is not None:
-            self._console.print(f"  [red]{escape(outcome.error.what)}[/]", highlight=False, soft_wrap=True)
+            self.say(Text(f"  {outcome.error.what}", "red"))
 
     def event(self, task: Task, event: dict[str, Any]) -> None:
-        """A task's process said something."""
+        """A task's process has printed an event."""
         if event["kind"] == "progress":
             self._remaining.progress(task, event)
             with self._lock:
                 self._events[task.ref] = event
-                due = self._live is None and time.monotonic() - self._said.get(task.ref, 0.0) >= QUIET_S
+                now = time.monotonic()
+                due = self._live is None and now - self._said.get(task.ref, 0.0) >= QUIET_S
+                run_due = due and now - self._said_of_run >= RUN_QUIET_S
                 if due:
-                    self._said[task.ref] = time.monotonic()
+                    self._said[task.ref] = now
+                if run_due:
+                    self._said_of_run = now
             if due:
-                said = numbers(event)
-                self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%}{f' · {said}' if said else ''}")
-                self._say_of_run()
+                words = numbers(event)
+                self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%}{f' · {words}' if words else ''}")
+            if run_due:
+                self.say(f"  {self._run()}")
         elif event["kind"] in ("warning", "waiting", "busy", "restart", "compiled"):
             message = event.get("message") or f"resumes from the state at step {event.get('step')}"
             self.say(f"  {task.title}: {message}")
 
-    def _say_of_run(self) -> None:
-        """Now and then how far all of it is, where there is no terminal."""
-        with self._lock:
-            due = time.monotonic() - self._said_of_run >= RUN_QUIET_S
-            if due:
-                self._said_of_run = time.monotonic()
-        if due:
-            self.say(f"  {self._run()}")
-
     def _run(self) -> str:
-        """How far the run is, and how long it still takes as far as that is known."""
+        """How far the run is, and how long it still takes if that is known."""
         left = self._remaining.left()
         words = f" · {'more than' if left.least else 'about'} {duration(left.seconds)} left" if left and left.seconds >= 1 else ""
         return f"{self.summary()}{words}"
@@ -137,8 +129,8 @@ class View:
                 table.add_row(Text(task.title), *_bar(event["done"], event["total"]), Text(numbers(event), style="dim"))
         whole = Table.grid(padding=(0, 2))
         left, spent = self._remaining.left(), time.monotonic() - self._begun
-        known = left is not None and not left.least  # else what is unknown would count as nothing
-        done, total = (spent, spent + left.seconds) if left and known else (len(self._ended), len(self._tasks))
+        # By time only if the times of all tasks are known: an unknown one would count as nothing.
+        done, total = (spent, spent + left.seconds) if left and not left.least else (len(self._ended), len(self._tasks))
         whole.add_row(*_bar(done, total), Text(self._run(), style="bold"))
         return Group(whole, table)
 

@@ -1,4 +1,4 @@
-"""The report while its run goes on: written again when a task has ended, as often as costs little."""
+"""Writes the report of a run again while it goes on, soon after tasks end, but never so often that it slows the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Self
 
 from edm2core.errors import EdmError
 
-LEAST_S, MOST_S = 15.0, 300.0  # between two reports: with news, without any
-SHARE = 0.05  # of the time that writing reports may take
+LEAST_S, MOST_S = 15.0, 300.0  # between two reports: if there is news, if there is none
+SHARE = 0.05  # the largest part of the time that writing reports may take
 
 
 class LiveReport:
@@ -41,7 +41,7 @@ class LiveReport:
         while not self._ended.is_set():
             self._news.clear()
             begun = time.monotonic()
-            with suppress(EdmError, OSError):  # the one at the end says so; until then the run matters more
+            with suppress(EdmError, OSError):  # the run matters more; if the last report fails too, that is an error
                 self._write()
             self._ended.wait(max(self._least_s, (time.monotonic() - begun) / SHARE))
             self._news.wait(self._most_s)

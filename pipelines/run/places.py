@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from components.launcher.job import cluster_spec
 from components.launcher.local import LocalBackend
@@ -18,91 +18,48 @@ from edm2core.store.runs import Run
 GRACE_S = 60.0  # on this machine
 
 
-class Place(Protocol):
+@dataclass(frozen=True)
+class Place:
     """What a run needs to know of where it works."""
 
-    @property
-    def store(self) -> str:
-        """URI of the store that its tasks share."""
-
-    @property
-    def jobs(self) -> int:
-        """Tasks side by side."""
-
-    @property
-    def shares_disk(self) -> bool:
-        """Whether its tasks see the files of this machine."""
-
-    def backend(self, record: Run) -> Backend:
-        """Where the run's jobs go."""
-
-    def spec(self, task: Task) -> JobSpec:
-        """The task's job."""
-
-    @property
-    def grace_s(self) -> float:
-        """What a stopped training has to save its state."""
+    store: str  # the URI of the store that its tasks share
+    jobs: int  # how many tasks may run side by side
+    shares_disk: bool  # whether its tasks see the files of this machine
+    grace_s: float  # how long a stopped training may take to save its state
+    backend: Callable[[Run], Backend]  # starts and follows a run's jobs
+    spec: Callable[[Task], JobSpec]  # describes the job of a task
 
 
-@dataclass(frozen=True)
-class Here:
-    """This machine: tasks side by side, and processes of one training."""
+def here(store: str, jobs: int | None = None, processes: int | None = None) -> Place:
+    """This machine, with so many tasks side by side and so many processes for each training.
 
-    store: str
-    jobs: int
-    processes: int
+    By default one training uses all GPUs. Without GPUs, as many tasks as there are cores run side by side, at most four.
+    """
+    gpus = _gpus()
+    tasks_at_once, per_training = jobs or (1 if gpus else min(_cores(), 4)), processes or max(gpus, 1)
 
-    @classmethod
-    def detect(cls, store: str, jobs: int | None, processes: int | None) -> Here:
-        """What the user said, else what fits: on GPUs one training over all of them, on a CPU a job for each core, at most four."""
-        gpus = _gpus()
-        return cls(store, jobs or (1 if gpus else min(_cores(), 4)), processes or max(gpus, 1))
+    def backend(record: Run) -> Backend:
+        return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // tasks_at_once), forking=not gpus)
 
-    @property
-    def shares_disk(self) -> bool:
-        return True
+    def spec(task: Task) -> JobSpec:
+        return spec_of(task, store, processes=per_training if STAGES[task.stage].splits_work else 1)
 
-    def backend(self, record: Run) -> Backend:
-        return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // self.jobs), forking=not _gpus())
-
-    def spec(self, task: Task) -> JobSpec:
-        return spec_of(task, self.store, processes=self.processes if STAGES[task.stage].splits_work else 1)
-
-    @property
-    def grace_s(self) -> float:
-        return GRACE_S
+    return Place(store, tasks_at_once, True, GRACE_S, backend, spec)
 
 
-@dataclass(frozen=True)
-class OnCluster:
+def on_cluster(profile: Profile) -> Place:
     """A cluster whose jobs this machine starts and follows."""
 
-    profile: Profile
-
-    @property
-    def store(self) -> str:
-        return self.profile.store.uri
-
-    @property
-    def jobs(self) -> int:
-        return self.profile.jobs
-
-    @property
-    def shares_disk(self) -> bool:
-        return False
-
-    def backend(self, record: Run) -> Backend:
+    def backend(record: Run) -> Backend:
         from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
         from components.launcher.cluster_backend import ClusterBackend
 
-        return ClusterBackend(self.profile, Cluster.connect(self.profile), record)
+        return ClusterBackend(profile, Cluster.connect(profile), record)
 
-    def spec(self, task: Task) -> JobSpec:
-        return cluster_spec(task, self.store, self.profile)
+    def spec(task: Task) -> JobSpec:
+        return cluster_spec(task, profile.store.uri, profile)
 
-    @property
-    def grace_s(self) -> float:
-        return float(self.profile.grace_s)
+    return Place(profile.store.uri, profile.jobs, False, float(profile.grace_s), backend, spec)
 
 
 def _cores() -> int:
@@ -110,10 +67,10 @@ def _cores() -> int:
 
 
 def _gpus() -> int:
-    """GPUs that a process of ours would see, without loading torch here."""
+    """How many GPUs a process of ours would see. Torch is not imported for it."""
+    if not any(driver.exists() for driver in (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/dxg"))):
+        return 0  # even if a scheduler's variable names some
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not any(found.exists() for found in (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/dxg"))):
-        return 0  # whatever a scheduler's variable says
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if Path("/proc/driver/nvidia/gpus").exists() else 0
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -1,4 +1,4 @@
-"""How long a run still takes: the scheduler's own order played through, at the speeds that this run has measured."""
+"""How long a run still takes: the scheduler's order is simulated with the times that this run has measured."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from edm2core.plan.tasks import Task
 from pipelines.estimate import Estimate
 from pipelines.run.task_scheduler import TaskChange, time_left
 
-EVERY_S = 2.0  # between two looks at what is left
+EVERY_S = 2.0  # an answer is used again for so long
 
 
 @dataclass(frozen=True)
 class Left:
-    """Seconds that are left; `least` where the run has not measured yet how long some of it takes."""
+    """Seconds that are left; at least so many, if the run has not measured yet how long some tasks take."""
 
     seconds: float
     least: bool
 
 
 class Remaining:
-    """Hears how a run's tasks go and says how long the rest takes."""
+    """Is told how a run's tasks go, and says how long the rest takes."""
 
     def __init__(self, tasks: Iterable[Task], costs: Mapping[Ref, Estimate], slots: int) -> None:
         self._tasks, self._costs, self._slots = list(tasks), dict(costs), slots
         self._lock = threading.Lock()
         self._ended: set[Ref] = set()
-        self._running: dict[Ref, float] = {}  # since when
-        self._says: dict[Ref, tuple[float, float]] = {}  # when a task said how long it still takes, and how long
-        self._took: dict[str, dict[Ref, float]] = {}  # seconds of measured tasks, by stage
-        self._known: tuple[float, Left | None] = (float("-inf"), None)
+        self._running: dict[Ref, float] = {}  # when each task began
+        self._says: dict[Ref, tuple[float, float]] = {}  # when a task last said how long it still takes, and how long
+        self._took: dict[str, dict[Ref, float]] = {}  # by stage: the seconds that tasks took
+        self._known: tuple[float, Left | None] = (float("-inf"), None)  # the last answer and its time
 
     def add(self, tasks: Iterable[Task], costs: Mapping[Ref, Estimate]) -> None:
-        """More tasks than it began with."""
+        """Count more tasks than the run began with."""
         with self._lock:
             self._tasks += tasks
             self._costs |= costs
@@ -54,8 +54,9 @@ class Remaining:
             self._ended.add(task.ref)
             measured = self._took.setdefault(task.stage, {})
             if task.stage != "snapshot":
-                measured.pop(task.ref, None)  # what it was expected to take
-            if outcome.state == "done" and (task.stage != "snapshot" or not measured):  # whose training may have been ahead
+                measured.pop(task.ref, None)  # only an expectation
+            # A snapshot's time says little: its training may have been ahead of it.
+            if outcome.state == "done" and (task.stage != "snapshot" or not measured):
                 measured.setdefault(task.ref, outcome.seconds)
 
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
@@ -70,28 +71,28 @@ class Remaining:
                 measured[task.ref] = now - self._running[task.ref] + float(event["eta_s"])
 
     def left(self) -> Left | None:
-        """What is left; None while nothing is measured, or nothing is left."""
+        """What is left; None if nothing is left, or nothing is measured yet."""
         with self._lock:
             if time.monotonic() - self._known[0] > EVERY_S:
-                self._known = time.monotonic(), self._look()
+                self._known = time.monotonic(), self._compute()
             return self._known[1]
 
-    def _look(self) -> Left | None:
+    def _compute(self) -> Left | None:
         waiting = [task for task in self._tasks if task.ref not in self._ended]
         if not waiting or not any(self._took.values()):
             return None
         now, whole = time.monotonic(), {task.ref: self._seconds(task) for task in waiting}
         running = {ref: self._rest(ref, whole.get(ref), now) for ref in self._running}
-        seconds = time_left(self._tasks, self._ended, running, {ref: found or 0.0 for ref, found in whole.items()}, self._slots)
-        return Left(seconds, any(found is None and ref not in self._says for ref, found in whole.items()))
+        seconds = time_left(self._tasks, self._ended, running, {ref: took or 0.0 for ref, took in whole.items()}, self._slots)
+        return Left(seconds, any(took is None and ref not in self._says for ref, took in whole.items()))
 
     def _rest(self, ref: Ref, whole: float | None, now: float) -> float:
-        """Of a running task: by its own word, else by how long its like took."""
+        """Seconds that a running task still takes: what it said itself, else what tasks like it took."""
         when, left = self._says.get(ref, (self._running[ref], whole or 0.0))
         return max(left - (now - when), 0.0)
 
     def _seconds(self, task: Task) -> float | None:
-        """How long a task takes, by those of its stage that are measured, as their operations are to its own; None: not known."""
+        """How long a task takes, if tasks of a stage take times in proportion to their operations; None if that is not known."""
         measured = self._took.get(task.stage)
         if not measured:
             return None

@@ -1,4 +1,4 @@
-"""A task or a few on this machine, outside of any experiment."""
+"""Does single tasks on this machine, outside of any experiment."""
 
 from __future__ import annotations
 
@@ -20,43 +20,41 @@ from edm2core.store.runs import Run, record
 from edm2core.store.summary import change
 from pipelines.inputs.sources import bring_here
 from pipelines.run.console import QUIET_S
-from pipelines.run.places import GRACE_S, Here
+from pipelines.run.places import here
 
 
 def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
-    """Do the task, or find it done. Its result stands in a run of its own, so that gc keeps it.
+    """The result of a task, which is done unless it is in the store. A run of its own names it, so that gc keeps it.
 
-    Raises EdmError when the task failed.
+    Raises EdmError if the task failed.
     """
     return do_tasks([task], store, f"{name}-{task.key[:6]}", console)[0]
 
 
 def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console) -> list[Manifest]:
-    """Do the tasks one after the other, or find them done; all stand in the run of that id."""
+    """The results of tasks, which are done one after the other unless they are in the store. The run of that id names them all."""
     run = Run(run_id, store)
     record(run, run_id, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", tasks, {})
-    place = Here(store.uri, 1, 1)
-    bring_here(tasks, store, lambda line: console.print(line, markup=False, soft_wrap=True))
-    backend = place.backend(run)
-
-    said = time.monotonic()
+    place = here(store.uri, 1, 1)
+    bring_here(tasks, store, console.print)
+    backend, said = place.backend(run), time.monotonic()
 
     def show(task: Task, event: dict[str, Any]) -> None:
         nonlocal said
         if event["kind"] in ("warning", "waiting"):
-            console.print(event["message"], markup=False, soft_wrap=True)
+            console.print(event["message"])
         elif event["kind"] == "progress" and time.monotonic() - said > QUIET_S:
             said = time.monotonic()
-            console.print(f"{task.title}: {event['done'] / max(event['total'], 1):.0%}", markup=False, soft_wrap=True)
+            console.print(f"{task.title}: {event['done'] / max(event['total'], 1):.0%}")
 
+    made, reused = [], []
     try:
-        made, reused = [], []
         for task in tasks:
             manifest, there = execute(task, store, backend, place.spec(task), run=run.id, show=show, stop=threading.Event())
             made.append(manifest)
             reused += [manifest] * there
         for line in made_by(reused).lines:
-            console.print(line, style="yellow", markup=False, soft_wrap=True)
+            console.print(line, style="yellow")
         return made
     except TaskFailedError as error:
         run.log({"kind": "failed", "task": str(error.task.ref), "title": error.task.title, "error": error.what})
@@ -65,6 +63,6 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
         error.what, error.where = f"{error.what}{error.tail}", str(path) if path.exists() and path.stat().st_size else ""
         raise
     finally:
-        backend.stop_all(GRACE_S)
+        backend.stop_all(place.grace_s)
         run.close()
         run.end()

@@ -20,7 +20,7 @@ State = Literal["waiting", "running", "done", "reused", "failed", "skipped", "in
 
 @dataclass(frozen=True)
 class TaskChange:
-    """How a task ended, or stands."""
+    """How a task ended, or that it has begun."""
 
     state: State
     error: EdmError | None = None
@@ -34,11 +34,11 @@ def run_tasks(
     stop: threading.Event,
     changed: Callable[[Task, TaskChange], None],
 ) -> dict[Ref, TaskChange]:
-    """Do every task by `work` (which says whether the result was there already) and return how each ended.
+    """Do every task by `work`, which returns whether the result was there already; returns how each task ended.
 
-    At most `slots` tasks at once, and one evaluation more, so that snapshots are looked at while training goes on.
-    A trajectory that has begun goes first, then what has the longest chain of tasks behind it. Once `stop` is set nothing begins: what has
-    not begun then stays waiting, and `changed` hears nothing of it.
+    At most `slots` tasks run at once, and one evaluation more, so that snapshots are evaluated while training goes on. Trajectories that
+    have begun go first, then the tasks with the longest chain of tasks behind them. Once `stop` is set, no task begins: those that have not
+    begun stay waiting. `changed` is told of every beginning and end.
     """
     by_ref = {task.ref: task for task in tasks}
     sorter: TopologicalSorter[Ref] = TopologicalSorter({task.ref: task.needs for task in tasks})
@@ -74,35 +74,39 @@ def run_tasks(
 
 
 def time_left(tasks: Sequence[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int) -> float:
-    """Seconds until the last task ends, if `run_tasks` goes on from here: `running` tasks take so much longer, the others `seconds`."""
+    """Seconds until the last task ends, if `run_tasks` goes on from here.
+
+    `running` holds the seconds that running tasks still take, `seconds` those that each other task will take.
+    """
     by_ref = {task.ref: task for task in tasks}
-    height, now, done = _heights(tasks), 0.0, set(ended)
-    begun = {trajectory_ref(task) for task in tasks if task.stage == "snapshot" and (task.ref in done or task.ref in running)}
-    waiting = [task for task in tasks if task.ref not in done and task.ref not in running]
-    needs = {task.ref: {ref for ref in task.needs if ref in by_ref} - done for task in waiting}
-    users: dict[Ref, list[Ref]] = {}
-    for ref, those in needs.items():
-        for need in those:
-            users.setdefault(need, []).append(ref)
-    ready = [by_ref[ref] for ref, those in needs.items() if not those]
+    height, now = _heights(tasks), 0.0
+    begun = {trajectory_ref(task) for task in tasks if task.stage == "snapshot" and (task.ref in ended or task.ref in running)}
+    waiting = [task for task in tasks if task.ref not in ended and task.ref not in running]
+    sorter: TopologicalSorter[Ref] = TopologicalSorter(dict.fromkeys(running, ()))
+    for task in waiting:
+        sorter.add(task.ref, *(ref for ref in task.needs if ref in by_ref and ref not in ended))
+    sorter.prepare()
+    ready: list[Task] = []
     ends = [(left, ref) for ref, left in running.items()]
     heapq.heapify(ends)
-    while ends or ready:
+    while sorter.is_active():
+        ready += [by_ref[ref] for ref in sorter.get_ready() if ref not in running]
         for task in _next(ready, [by_ref[ref] for _, ref in ends], begun, height, slots):
             ready.remove(task)
             heapq.heappush(ends, (now + seconds[task.ref], task.ref))
         now, ref = heapq.heappop(ends)
-        for user in users.get(ref, ()):
-            needs[user].discard(ref)
-            if not needs[user]:
-                ready.append(by_ref[user])
+        sorter.done(ref)
     return now
 
 
 def _next(ready: list[Task], running: Sequence[Task], begun: set[Ref], height: Mapping[Ref, int], slots: int) -> list[Task]:
-    """The ready tasks that begin now, in their order; their trajectories are added to those that have begun."""
+    """The ready tasks that begin now, in their order; their trajectories are added to `begun`."""
+
+    def order(task: Task) -> tuple[bool, int]:
+        return not (task.stage == "snapshot" and trajectory_ref(task) in begun), -height[task.ref]
+
     chosen: list[Task] = []
-    for task in sorted(ready, key=lambda t: (not _begun(t, begun), -height[t.ref])):
+    for task in sorted(ready, key=order):
         if _fits(task, [*running, *chosen], slots):
             chosen.append(task)
     begun |= {trajectory_ref(task) for task in chosen if task.stage == "snapshot"}
@@ -127,12 +131,8 @@ def _fits(task: Task, running: Sequence[Task], slots: int) -> bool:
     return task.stage != "snapshot" and evaluations == 0 and len(running) == slots
 
 
-def _begun(task: Task, begun: set[Ref]) -> bool:
-    return task.stage == "snapshot" and trajectory_ref(task) in begun
-
-
 def _heights(tasks: Sequence[Task]) -> dict[Ref, int]:
-    """How many tasks, one after the other, still follow each task; training counts for more than looking at it."""
+    """The length of the longest chain of tasks that begins with each task; a snapshot counts as ten, any other task as one."""
     users: dict[Ref, list[Task]] = {task.ref: [] for task in tasks}
     for task in tasks:
         for ref in task.needs:

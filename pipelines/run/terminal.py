@@ -11,12 +11,20 @@ from rich.console import Console
 
 
 def open_console() -> Console:
-    """A console on standard output."""
-    return Console(file=Terminal(sys.stdout) if sys.stdout.isatty() else None, highlight=False)  # type: ignore[arg-type]
+    """A console on standard output that prints text as it is: without markup, without breaking lines."""
+    terminal: Any = Terminal(sys.stdout) if sys.stdout.isatty() else None
+    return Console(file=terminal, highlight=False, markup=False, soft_wrap=True)
+
+
+def discard_output(*descriptors: int) -> None:
+    """Send what is written to these file descriptors nowhere, so that a write to a closed terminal or pipe is no error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
 
 
 class Terminal:
-    """A terminal that may be closed. A write can then fail before SIGHUP is handled, which stops the work and saves it."""
+    """A terminal that may be closed. A write can then fail before the handler of SIGHUP has stopped and saved the work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -25,7 +33,7 @@ class Terminal:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As of any stream; what a closed terminal does not take is lost, and so is all that follows."""
+        """Write to the terminal; once it is closed, text is lost."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -33,7 +41,7 @@ class Terminal:
             return len(text)
 
     def flush(self) -> None:
-        """As of any stream."""
+        """Flush the terminal; once it is closed, text is lost."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -42,4 +50,4 @@ class Terminal:
     def _must_be_closed(self, error: OSError) -> None:
         if error.errno != errno.EIO:
             raise error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # What is still buffered would fail at the end.
+        discard_output(self._stream.fileno())  # what is still buffered would fail at the end

@@ -1,4 +1,4 @@
-"""Tells an MLflow server about a run while it goes on, from a thread of its own: the run never waits for it but at its end, a little."""
+"""Tells an MLflow server about a run while it goes on. This is done in a thread, so that the run waits for it only a little at its end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edm2core.report import Outcome, RunInfo, collect
 from edm2core.report.tracked import tracked
 from edm2core.store.runs import Run
 
-LEAST_S, SHARE = 10.0, 0.1  # between two looks, and the most of the time that looking takes
+LEAST_S, SHARE = 10.0, 0.1  # between two rounds of logging, and the largest part of the time that they may take
 OUTAGE_S = 60.0  # until a server that did not answer is asked again
-LAST_S = 30.0  # that the run's end waits
+LAST_S = 30.0  # how long the end of the run waits for the last round
 
 
 class Tracker:
-    """Logs a run's trainings; `say` gets what a person should know, once for each outage."""
+    """Logs a run's trainings. `say` gets what a person should know, once for each outage."""
 
     def __init__(self, server: MlflowServer, name: str, record: Run, tasks: Iterable[Task], say: Callable[[str], None]) -> None:
         self._server, self._name, self._record, self._say = server, name, record, say
@@ -37,7 +37,7 @@ class Tracker:
         say(f"logging to MLflow at {server.uri}, experiment {name}")
 
     def event(self, task: Task, event: dict[str, Any]) -> None:
-        """A task's process said something: of interest are a training's rows of its curve."""
+        """Take a training's row of its curve from what a task's process said."""
         if task.stage == "snapshot" and event["kind"] == "progress" and event.get("loss") is not None:
             with self._lock:
                 self._live.setdefault(trajectory_ref(task), []).append(event)
@@ -48,7 +48,7 @@ class Tracker:
         self._news.set()
 
     def close(self, tasks: Iterable[Task], outcomes: Mapping[Ref, Outcome]) -> None:
-        """Log how the run ended, and wait for that, not for long."""
+        """Log how the run ended, and wait for that at most LAST_S."""
         self._plan, self._outcomes = Plan.of(tasks), outcomes
         self._closing.set()
         self._news.set()
@@ -61,26 +61,24 @@ class Tracker:
             self._news.wait()
             self._news.clear()
             ended, begun = self._closing.is_set(), time.monotonic()
-            logged = self._look(ended)
+            logged = self._log(ended)
             if ended:
                 return
-            pause = max(LEAST_S, (time.monotonic() - begun) / SHARE) if logged else OUTAGE_S
-            self._closing.wait(pause)
+            self._closing.wait(max(LEAST_S, (time.monotonic() - begun) / SHARE) if logged else OUTAGE_S)
 
-    def _look(self, ended: bool) -> bool:
-        """Log all that is known by now; False if it could not be."""
+    def _log(self, ended: bool) -> bool:
+        """Log all that is known by now; False if that failed."""
         try:
             with self._lock:
                 live = {ref: list(rows) for ref, rows in self._live.items()}
             report = collect(self._name, self._plan, self._record.store, RunInfo(self._outcomes), pictures=False)
             self._server.log(self._name, tracked(report, self._record.id, live), ended=ended)
-        except Exception as error:  # a tracker's trouble is never the experiment's
-            words = (
-                f"{error.what} {error.do_next}" if isinstance(error, EdmError) else f"MLflow was not told: {type(error).__name__}: {error}"
-            )
-            if words != self._said:
-                self._say(words)
-            self._said = words
-            return False
-        self._said = ""
-        return True
+            words = ""
+        except EdmError as error:
+            words = f"{error.what} {error.do_next}"
+        except Exception as error:  # a failure of the tracker never ends the experiment
+            words = f"MLflow was not told: {type(error).__name__}: {error}"
+        if words and words != self._said:
+            self._say(words)
+        self._said = words
+        return not words

@@ -31,7 +31,7 @@ from edm2core.store.sources import is_stored
 from pipelines.cli.compile import command as compile
 from pipelines.cli.plan import command as plan_command
 from pipelines.inputs.sources import brought, resolve, upload
-from pipelines.run.places import Here
+from pipelines.run.places import here
 from pipelines.run.run_experiment import run
 
 SECRETS = ("hunter2", "s3cr3t")  # the password, the token
@@ -104,7 +104,7 @@ def nowhere(folder: Path) -> None:
 
 def test_a_run_here_reads_a_signed_url_and_writes_its_secrets_nowhere(experiment: Path, tmp_path: Path) -> None:
     printed = io.StringIO()
-    done = run(experiment, Here(str(tmp_path / "store"), jobs=1, processes=1), Console(file=printed))
+    done = run(experiment, here(str(tmp_path / "store"), jobs=1, processes=1), Console(file=printed))
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
     assert all(load(done.store, task.ref) is not None for task in tasks)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from edm2core.store.sources import is_stored
 from edm2core.worker.main import make
 from pipelines.cli.compile import command as compile
 from pipelines.inputs.sources import brought, resolve, upload
-from pipelines.run.places import Here
+from pipelines.run.places import here
 from pipelines.run.run_experiment import run
 
 
@@ -126,24 +127,17 @@ def test_another_folder_at_the_same_path_on_the_pod_is_refused(pictures: Path, t
         make(task, open_store(str(tmp_path / "store")), prepare.run)
 
 
-class Elsewhere(Here):
-    """A place whose processes are not to read the user's files."""
-
-    @property
-    def shares_disk(self) -> bool:
-        return False
-
-
 def test_a_run_elsewhere_uploads_first(pictures: Path, tmp_path: Path) -> None:
     tasks = planned(tmp_path, pictures)
-    done = run(tmp_path / "e.yaml", Elsewhere(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
+    elsewhere = replace(here(str(tmp_path / "store"), jobs=1, processes=1), shares_disk=False)
+    done = run(tmp_path / "e.yaml", elsewhere, Console(quiet=True))
     assert is_stored(done.store, brought(tasks)[0].settings["digest"])
     assert load(done.store, tasks[-1].ref) is not None
 
 
 def test_a_run_here_copies_nothing(pictures: Path, tmp_path: Path) -> None:
     planned(tmp_path, pictures)
-    done = run(tmp_path / "e.yaml", Here(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
+    done = run(tmp_path / "e.yaml", here(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
     assert list(done.store.list("sources/")) == []
 
 

@@ -1,4 +1,4 @@
-"""Code that is changed between two runs: said by every verb, and no training goes on under it unless that is asked for."""
+"""Trainings do not go on under changed code, and lost snapshots are not made again, unless that is asked for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from edm2core.store.local import LocalStore
 from edm2core.store.scratch import Scratch
 from pipelines.cli.compile import command as compile_command
 from pipelines.cli.plan import command as plan_command
-from pipelines.run.other_science import accepting, continued, refuse
+from pipelines.inputs.sources import planned
+from pipelines.run.refusals import continued, lost_snapshots, refuse_continued, refuse_lost
 
 TEXT = "name: x\nrecipes: [digits/G]\nepochs: [10, 20]\nmetrics: [fd]\nsample: {count: 100}\n"
 OTHER = "0123456789" * 2
@@ -71,9 +72,9 @@ def test_a_training_whose_state_is_of_other_science_is_named(tasks: list[Task], 
     (found,) = continued(tasks, {}, store)
     assert (found.task.subject.epoch, found.science, found.code) == (10, OTHER, "0.1.0+old")
     with pytest.raises(InputError, match=r"train to epoch 10 \(from science 0123456789, 0\.1\.0\+old\)") as refused:
-        refuse([found], store)
+        refuse_continued([found], store)
     assert "--accept-code" in refused.value.do_next
-    refuse([], store)
+    refuse_continued([], store)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,8 @@ def test_a_finished_training_and_one_that_somebody_trains_are_no_matter(tasks: l
         assert continued(tasks, {}, store) == []
 
 
-def test_what_is_accepted_is_in_the_tasks_and_in_no_key(tasks: list[Task]) -> None:
-    accepted = [Task.from_json(json.loads(json.dumps(task.to_json()))) for task in accepting(tasks)]
+def test_what_is_accepted_is_in_the_tasks_and_in_no_key(experiment: Path, tasks: list[Task]) -> None:
+    accepted = [Task.from_json(json.loads(json.dumps(task.to_json()))) for task in planned(load_experiment(experiment), accept_code=True)]
     assert {task.accept_code for task in accepted if task.stage == "snapshot"} == {True}
     assert not [task for task in accepted if task.stage != "snapshot" and task.accept_code]
     assert [task.ref for task in accepted] == [task.ref for task in tasks]
@@ -166,3 +167,21 @@ def test_a_changed_loss_makes_no_curve_of_two(tmp_path: Path) -> None:
     assert "under other science (" in page
     (plan_file,) = [path for path in place.folder.glob("store/runs/*/plan.json") if "accept_code" in path.read_text()]
     assert plan_file
+
+
+def test_a_snapshot_that_something_was_made_of_and_is_not_there_is_named(tasks: list[Task], store: LocalStore) -> None:
+
+    def find(stage: str, epoch: int) -> Task:
+        return next(task for task in tasks if task.stage == stage and task.subject.epoch == epoch)
+
+    assert lost_snapshots(tasks, store) == []  # nothing was made yet
+    for stage in ("snapshot", "sample"):
+        store.write(find(stage, 10).ref.manifest, b"{}")
+    assert lost_snapshots(tasks, store) == []
+    store.delete(find("snapshot", 10).ref.manifest)
+    store.write(find("snapshot", 20).ref.manifest, b"{}")
+    assert lost_snapshots(tasks, store) == [find("snapshot", 10)]
+    with pytest.raises(InputError, match="train to epoch 10") as caught:
+        refuse_lost(lost_snapshots(tasks, store), store)
+    assert "--train-again" in str(caught.value)
+    refuse_lost([], store)
