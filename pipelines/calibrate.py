@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from edm2core.config.settings import CalibrationSettings, Recipe
@@ -19,16 +18,6 @@ from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from pipelines.inputs.sources import planned
-
-
-@dataclass(frozen=True)
-class Model:
-    """Images of others' model, whose distance from the same training images is known: a file, a folder, or sample/KEY in the store."""
-
-    images: str
-    name: str
-    expected: float
-    tolerance: float
 
 
 def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list[Task]:
@@ -56,26 +45,28 @@ def by_test_images(made: list[Task], count: int, dataset: str) -> Task | None:
     return calibration_task(CalibrationSettings(against="test"), _inputs(made), dataset)
 
 
-def by_model(made: list[Task], model: Model, recipe: Recipe, store: Store) -> Task:
-    """Compare the distance of a model's images with the published one. Raises InputError if they are too few, or not of these data."""
-    settings = CalibrationSettings(against="images", name=model.name, expected=model.expected, tolerance=model.tolerance)
+def by_model(made: list[Task], images: str, settings: CalibrationSettings, recipe: Recipe, store: Store) -> Task:
+    """Compare the distance of the images of others' model with the published one. They are a file, a folder, or sample/KEY in the store.
+
+    Raises InputError if they are too few, or not of these data.
+    """
     inputs, source, digest = _inputs(made), "", ""
-    if model.images.startswith("sample/"):
-        samples = load(store, Ref.parse(model.images))
+    if images.startswith("sample/"):
+        samples = load(store, Ref.parse(images))
         snapshot = load(store, Ref.parse(samples.inputs["snapshot"])) if samples else None
         if samples is None or snapshot is None:
-            raise InputError(f"There are no {model.images} in {store.uri}.", where="--images", do_next="Give a result that a report names.")
+            raise InputError(f"There are no {images} in {store.uri}.", where="--images", do_next="Give a result that a report names.")
         if snapshot.inputs.get("data") != str(made[0].ref):
             raise InputError(f"{samples.title}: not of {recipe.name}'s data.", where="--images", do_next="Name a recipe of its data.")
         count, inputs = samples.metadata["n"], {**inputs, "samples": samples.ref}
     else:
-        path, network = local_path(model.images, "--images").resolve(), recipe.network
+        path, network = local_path(images, "--images").resolve(), recipe.network
         source, digest = str(path), digest_of(path)
         count, _ = loose_images(path, (network.image_channels, network.resolution, network.resolution))
     if count <= (dimensions := _dimensions(made)):
         raise InputError(
             f"{count} images are too few for a Fréchet distance in {dimensions} features.",
-            where=f"--images {model.images}",
+            where=f"--images {images}",
             do_next=f"Give at least {dimensions + 1}; published distances are of 50000.",
         )
     return calibration_task(settings, inputs, recipe.dataset, source, digest)

@@ -1,4 +1,4 @@
-"""What a plan costs: operations, bytes kept, hours on a GPU. Counted from settings, before anything is run."""
+"""Estimates what a plan costs, before anything is run: operations, bytes kept, hours on a GPU."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.registry import EXTRACTORS, FORMATS, SOLVERS
 
-UTILISATION = 0.35  # of a GPU's peak that training and sampling are taken to reach: docs/performance.md says what was measured
-TRAINING = 3  # a training step's operations are three forwards: forward, and both halves of backward
-LOOKED_AT = 2  # slots of a training's state
+UTILISATION = 0.35  # the part of a GPU's peak that training and sampling are assumed to reach; measurements: docs/performance.md
+TRAINING = 3  # the operations of a training step over those of a forward pass: backward takes two
+STATES = 2  # how many states a training keeps
 
 
 class Gpu(NamedTuple):
-    """A GPU's peak in dense matrix multiplication, operations a second, by its maker's data sheet."""
+    """A GPU's peak in dense matrix multiplication, in operations a second, from its maker's data sheet."""
 
     half: float  # bf16 or fp16, summed in float32
-    single: float  # float32; TF32 where there is such
+    single: float  # float32, or TF32 if the GPU has it
 
 
 GPUS = {
@@ -45,34 +45,36 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A task's cost; `half`: its operations run in half precision. None: not known until the data are prepared."""
+    """A task's cost. None stands for what is not known until the data are prepared."""
 
     flops: float | None = 0.0
-    stored: float | None = 0.0
-    half: bool = False
-    averages: float = 0.0  # of what is stored, the averages from which others are mixed
+    stored: float | None = 0.0  # bytes
+    half: bool = False  # whether its operations run in half precision
+    averages: float = 0.0  # the bytes of `stored` that hold averages from which others are mixed
     scratch: float | None = 0.0  # bytes in the task's working folder while it runs, beyond its inputs and results
 
     def seconds(self, gpu: Gpu) -> float | None:
-        """On one GPU."""
+        """How long the task takes on one GPU."""
         peak = gpu.half if self.half else gpu.single
         return None if self.flops is None else self.flops / (peak * UTILISATION)
 
 
 def estimates(tasks: Iterable[Task], prepared: Callable[[Ref], Manifest | None]) -> dict[Ref, Estimate]:
-    """Each task's cost; `prepared` finds the manifest of a data set that is prepared already, which knows its images."""
+    """Each task's cost. `prepared` finds the manifest of a data set if it is prepared already: that knows the number of images."""
     planner = _Planner(plan := Plan(tuple(tasks)), prepared)
     return {task.ref: planner.estimate(task) for task in plan}
 
 
 class _Planner:
+    """Estimates tasks one after the other, by a method for each stage that costs something."""
+
     def __init__(self, plan: Plan, prepared: Callable[[Ref], Manifest | None]) -> None:
         self.plan, self.tasks, self.prepared = plan, plan.by_ref, prepared
-        self.begun: set[Ref] = set()
+        self.begun: set[Ref] = set()  # trajectories whose states are counted
 
     def estimate(self, task: Task) -> Estimate:
-        counted: Callable[[Task], Estimate] | None = getattr(self, f"_{task.stage}", None)
-        return counted(task) if counted else Estimate()
+        of_stage: Callable[[Task], Estimate] = getattr(self, f"_{task.stage}", lambda _: Estimate())
+        return of_stage(task)
 
     def _prepare(self, task: Task) -> Estimate:
         images, pixels = self._images(task), _pixels(task, self.tasks.values())
@@ -85,22 +87,23 @@ class _Planner:
         before = max((self.tasks[ref].settings["epoch"] or 0 for ref in earlier if ref in self.tasks), default=0)
         flops = TRAINING * cost.flops * images.train * (epoch - before) if images else None
         widths = len(training.ema_sigma_rel)
-        kept = widths + (training.ema_beta is not None)
+        copies = widths + (training.ema_beta is not None)
         averages = 3.0 * cost.parameters * widths * sum(before < stored for stored in training.stored_epochs(epoch))
-        stored = 4.0 * cost.parameters * kept + averages
+        stored = 4.0 * cost.parameters * copies + averages
         trajectory = trajectory_ref(task)
-        if trajectory not in self.begun:  # its states: weights, both of Adam's moments, averages
+        if trajectory not in self.begun:  # a state has the weights, both of Adam's moments, and all averages
             self.begun.add(trajectory)
-            stored += LOOKED_AT * 4.0 * cost.parameters * (3 + kept)
+            stored += STATES * 4.0 * cost.parameters * (3 + copies)
         return Estimate(flops, stored, training.precision != "fp32", averages)
 
     def _start(self, task: Task) -> Estimate:
-        return Estimate(0.0, 4.0 * _network(task).parameters * (1 + 3))  # the fixed EMA; weights, two moments
+        return Estimate(0.0, 4.0 * _network(task).parameters * (1 + 3))  # the fixed EMA; the weights and both moments
 
     def _ema(self, task: Task) -> Estimate:
         return Estimate(0.0, 4.0 * _network(self._snapshot_below(task)).parameters)
 
     def _snapshot_below(self, task: Task) -> Task:
+        """The snapshot that a task stands on."""
         snapshot = self.plan.snapshot_of(task)
         if snapshot is None:
             raise KeyError(task.ref)
@@ -129,15 +132,18 @@ class _Planner:
         settings, network = ProbeSettings.model_validate(task.settings), self._snapshot_below(task)
         if images is None:
             return Estimate(None, 0.0, _half(task.settings), scratch=None)
-        looks = settings.cached_draws * images.train + images.test
+        once = settings.cached_draws * images.train + images.test  # forward passes that compute all features
         widths = block_widths(NetworkSettings.model_validate(network.settings["network"]))
         chosen = widths if settings.blocks == ("all",) else {name: widths[name] for name in set(settings.blocks)}
-        extra = looks if (settings.knn or settings.few_shot) and not settings.cached else 0  # at the chosen cell
-        fresh = len(settings.seeds) * (images.train * settings.epochs + images.test)
-        levels, again = len(set(settings.t)), settings.holds_out  # whose chosen cell is trained again on all images
-        passes = levels * (looks if settings.cached else fresh) + (0 if settings.cached else again * fresh) + extra
-        kept = looks * 2.0 * (levels * sum(chosen.values()) if settings.cached else max(chosen.values()) if extra else 0)
-        return Estimate(_network(network).flops * passes, 0.0, _half(task.settings), scratch=kept)
+        levels = len(set(settings.t))
+        if settings.cached:
+            passes, features = levels * once, levels * sum(chosen.values())
+        else:
+            extra = bool(settings.knn or settings.few_shot)  # these need the features of the chosen cell
+            fresh = len(settings.seeds) * (images.train * settings.epochs + images.test)
+            # A chosen cell is trained again on all images if some were held out to choose it.
+            passes, features = (levels + settings.holds_out) * fresh + extra * once, extra * max(chosen.values())
+        return Estimate(_network(network).flops * passes, 0.0, _half(task.settings), scratch=once * 2.0 * features)
 
     def _diagnostics(self, task: Task) -> Estimate:
         images, settings = self._images(self.tasks[task.inputs["data"]]), task.settings
@@ -147,11 +153,11 @@ class _Planner:
         return Estimate(_network(self._snapshot_below(task)).flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
 
     def _features(self, task: Task) -> float:
-        """Operations of the extractor for one image."""
+        """The extractor's operations for one image."""
         return EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]].flops
 
     def _images(self, task: Task) -> Images | None:
-        """How many images there are, for the task that prepares them."""
+        """How many images a data set has, given the task that prepares it; None if that is not known yet."""
         known = FORMATS[task.settings["format"]]
         if known.train is not None and known.test is not None:
             return Images(known.train, known.test)
@@ -172,7 +178,7 @@ def _half(settings: Mapping[str, Any]) -> bool:
 
 
 def _pixels(task: Task, tasks: Iterable[Task]) -> int | None:
-    """Numbers in one image of a data set, as a network of the plan takes them."""
+    """How many numbers one image of a data set has, as a network of the plan takes it."""
     for user in tasks:
         if user.stage == "snapshot" and user.inputs["data"] == task.ref:
             return int(user.settings["network"]["image_channels"] * user.settings["network"]["resolution"] ** 2)

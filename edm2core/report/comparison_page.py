@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edm2core.report.compare import Comparison
-from edm2core.report.figures import metric_figures, seed_figures
+from edm2core.report.figures import Styles, metric_figures, seed_figures
 from edm2core.report.html import environment, packed_plotly, short
 from edm2core.report.published import others
 from edm2core.report.results import distinct
@@ -88,9 +88,10 @@ def render(found: Comparison) -> str:
 
 def _values(found: Comparison) -> Iterable[dict[str, Any]]:
     """Best and last of every line and column; `choice` is the rule by which an epoch was picked."""
+    own = {side.called(recipe): (side.mark, recipe) for side in found.sides for recipe in Styles.of(side.report).recipes}
     for shown in found.tables:
         for line in shown.lines:
-            mark, _, recipe = line.recipe.partition(" · ")
+            mark, recipe = own[line.recipe]
             who = {"experiment": mark, "dataset": line.dataset, "recipe": recipe, "seed": line.seed, "ema": line.ema}
             for column, cell in line.cells.items():
                 what = {"metric": column.metric, "protocol": column.protocol, "n": column.n}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from edm2core.diffusion.layout import BlockSpec, layout
 from edm2core.report.collect import Report
 from edm2core.report.figures import Figure, Styles, plot
 
@@ -20,7 +22,9 @@ Trainings = dict[tuple[str, int], dict[int, dict[str, Any]]]  # (recipe, seed) â
 def magnitude_figures(report: Report, styles: Styles) -> list[Figure]:
     """Magnitudes against the epoch: each training's mean over levels, then level by level for each recipe's first seed."""
     trainings = _trainings(report)
-    return [figure for what in WHATS for figure in (*_means(trainings, what, styles), *_by_level(trainings, what, styles))]
+    blocks = [block for recipe in report.plan.recipes.values() for block in layout(recipe.network)]
+    levels = {f"{block.part} {block.side}": block for block in blocks}  # by the name that the stage gives each level
+    return [figure for what in WHATS for figure in (*_means(trainings, what, styles), *_by_level(trainings, what, styles, levels))]
 
 
 def noise_figures(report: Report, styles: Styles) -> list[Figure]:
@@ -60,23 +64,23 @@ def _means(trainings: Trainings, what: str, styles: Styles) -> list[Figure]:
     return [Figure(what, WHATS[what], f"{CAPTIONS[what]} Mean over the levels.", plot(traces, "epoch"), log=True)] if traces else []
 
 
-def _by_level(trainings: Trainings, what: str, styles: Styles) -> list[Figure]:
+def _by_level(trainings: Trainings, what: str, styles: Styles, levels: Mapping[str, BlockSpec]) -> list[Figure]:
     """A figure for each recipe, all with the same vertical axis."""
     firsts = {who: epochs for who, epochs in trainings.items() if who[1] == min(seed for recipe, seed in trainings if recipe == who[0])}
-    names = list(dict.fromkeys(level["level"] for epochs in firsts.values() for found in epochs.values() for level in found["levels"]))
-    sides = sorted({int(name.split()[1]) for name in names}, reverse=True)
+    names = dict.fromkeys(level["level"] for epochs in firsts.values() for found in epochs.values() for level in found["levels"])
+    shown = {name: (levels[name].part, levels[name].side) for name in names if name in levels}
+    sides = sorted({side for _, side in shown.values()}, reverse=True)
     values = [v for epochs in firsts.values() for f in epochs.values() for level in f["levels"] if (v := level[what])]
     figures = []
     for number, ((recipe, seed), epochs) in enumerate(firsts.items()):
         traces = []
-        for name in names:
-            part, side = name.split()
+        for name, (part, side) in shown.items():
             lines = {e: level[what] for e, found in epochs.items() for level in found["levels"] if level["level"] == name}
             if lines:
                 dash, symbol = PARTS[part]
                 style = {"line": {"width": 2, "dash": dash}, "marker": {"size": 7, "symbol": symbol}}
                 trace = {"type": "scatter", "mode": "lines+markers", "name": f"{part} {side}Ã—{side}", "hovertemplate": "%{y:.3~g}"}
-                traces.append(trace | {"meta": {"color": sides.index(int(side))}} | style | _points(lines))
+                traces.append(trace | {"meta": {"color": sides.index(side)}} | style | _points(lines))
         drawn = plot(traces, "epoch")
         low, high = math.log10(min(values, default=1.0)), math.log10(max(values, default=1.0))
         margin = max(0.05 * (high - low), 0.02)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edm2core.config.recipes import lay, recipe_document
+from edm2core.config.settings import CalibrationSettings
 from edm2core.config.yaml_file import Origin
 from edm2core.errors import InputError
 from edm2core.paths import located
@@ -15,7 +16,7 @@ from edm2core.plan.experiment import complete
 from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
 from edm2core.report.calibrations import calibration
 from edm2core.store import open_store
-from pipelines.calibrate import Model, by_model, by_statistics, by_test_images, reference_tasks
+from pipelines.calibrate import by_model, by_statistics, by_test_images, reference_tasks
 from pipelines.cli.options import PATH, store_option
 from pipelines.run.run_tasks import do_tasks
 from pipelines.run.terminal import open_console
@@ -66,11 +67,10 @@ def command(
         raise InputError(f"The weights of {file.words} are not given.", where="--weights", do_next=f"Give a path or URL. {file.get}")
     plain = read.model_copy(update={"reference": None, "start": None})
     made = reference_tasks(plain, features, weights and located(weights, Path(), "--weights", urls=True))
-    asked = []
-    if statistics and origin:
-        asked.append(by_statistics(made, statistics, origin, read.dataset))
+    asked = [by_statistics(made, statistics, origin, read.dataset)] if statistics and origin else []
     if images and model and expected is not None and tolerance is not None:
-        asked.append(by_model(made, Model(images, model, expected, tolerance), read, where))
+        settings = CalibrationSettings(against="images", name=model, expected=expected, tolerance=tolerance)
+        asked.append(by_model(made, images, settings, read, where))
     console = open_console()
     run = f"calibrate-{read.dataset}-{(asked or made)[-1].key[:6]}"
     (prepared,) = do_tasks(made[:1], where, run, console)

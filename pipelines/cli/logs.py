@@ -12,7 +12,6 @@ from components.report.write import recorded_outcomes
 from edm2core.errors import InputError
 from edm2core.events import readable
 from edm2core.plan.tasks import Task
-from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import Run, find_run, list_runs, load_plan
 from pipelines.cli.options import cluster_option, store_option
@@ -44,9 +43,8 @@ def command(run: str, task: str, store: str, cluster: str | None) -> None:
     record = find_run(run, store)
     tasks = [named for named in load_plan(record.store, record.id)[1] if task.lower() in f"{named.title} {named.ref}".lower()]
     if task and not tasks and not printed:
-        raise InputError(
-            f"No task of {record.id} has {task} in its title or key.", where="--task", do_next=f"`edm2 logs {record.id}` prints all."
-        )
+        what = f"No task of {record.id} has {task} in its title or key."
+        raise InputError(what, where="--task", do_next=f"`edm2 logs {record.id}` prints all.")
     read, outcomes = set[str](), recorded_outcomes(record)
     for named in tasks:
         for line in _printed(record, named, read):
@@ -72,10 +70,9 @@ def _print_of_others(record: Run, tasks: list[Task]) -> None:
             click.echo(f"[{task.title}] {readable(line)}")
     if not printed:
         whose = f"“{tasks[0].title}”" if len(tasks) == 1 else f"these {len(tasks)} tasks"
-        raise InputError(
-            f"Nothing is kept of what {whose} printed: {_why(record.store, tasks)}.",
-            where=f"{record.store.uri}/{record.folder}/logs",
-        )
+        begun = any(load(record.store, task.ref) for task in tasks)
+        why = "the results are there, made by a run that is forgotten or in the job of another task" if begun else "not begun yet"
+        raise InputError(f"Nothing is kept of what {whose} printed: {why}.", where=f"{record.store.uri}/{record.folder}/logs")
 
 
 def _printed(record: Run, task: Task, read: set[str]) -> Iterator[str]:
@@ -87,9 +84,3 @@ def _printed(record: Run, task: Task, read: set[str]) -> Iterator[str]:
     if pods not in read:
         read.add(pods)
         yield from (line.text for line in read_record(where, pods))
-
-
-def _why(store: Store, tasks: list[Task]) -> str:
-    if not any(load(store, task.ref) for task in tasks):
-        return "not begun yet"
-    return "the results are there, made by a run that is forgotten or in the job of another task"

@@ -13,11 +13,13 @@ from contextlib import suppress
 from io import TextIOWrapper
 
 import click
+from pydantic import ValidationError
 from rich.console import Console
 
 from edm2core.addresses import redacted
-from edm2core.config.validate import unknown
+from edm2core.config.validate import other_version, unknown
 from edm2core.errors import EdmError, InputError
+from pipelines.run.terminal import discard_output
 
 GROUPS = {
     "An experiment": {
@@ -109,26 +111,16 @@ def main() -> None:
         code = cli.main(arguments, prog_name="edm2", standalone_mode=False)
         sys.stdout.flush()  # if the output cannot be written, an error says so
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        help_at = f"`{context.command_path} --help` says what it takes." if context else ""
-        _show(InputError(error.format_message(), do_next=help_at), debug)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except EdmError as error:
-        _show(error, debug)
-        sys.exit(error.exit_code)
     except BrokenPipeError:
-        _print_no_more()
+        discard_output(1)
         sys.exit(1)
     except Exception as error:
-        explained = _explained(error)
+        explained = error if isinstance(error, EdmError) else _explained(error)
         _show(explained, debug)
         sys.exit(explained.exit_code)
 
@@ -154,53 +146,41 @@ def _check_working_folder(arguments: list[str]) -> None:
         ) from None
 
 
-def _print_no_more() -> None:
-    """Discard the rest of the output, so that the end of this process does not fail on it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def _explained(error: Exception) -> EdmError:
-    """An EdmError for any other exception: settings of another version, a file that cannot be used, or else a bug."""
-    from pydantic import ValidationError
-
-    from edm2core.config.validate import other_version
-
+    """An EdmError for any other exception: wrong arguments, settings of another version, an unusable file, or else a bug."""
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        help_at = f"`{context.command_path} --help` says what it takes." if context else ""
+        return InputError(error.format_message(), do_next=help_at)
     if isinstance(error, ValidationError):
         return other_version(error)
     if isinstance(error, OSError) and error.errno in OUTPUT and error.filename is None:
-        _print_no_more()
+        discard_output(1)  # else the end of this process would fail too
         return EdmError(
             f"What this command prints cannot be written: {error.strerror}.",
             where="standard output",
             do_next="Send it somewhere else: to a disk with room, or to an open terminal.",
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return EdmError(
-            f"A file or folder cannot be used: {error.strerror}.",
-            where=str(error.filename),
-            do_next="Check the path and its rights.",
-        )
+        what = f"A file or folder cannot be used: {error.strerror}."
+        return EdmError(what, where=str(error.filename), do_next="Check the path and its rights.")
+    frame = traceback.extract_tb(error.__traceback__)[-1]
     return EdmError(
         f"This should not have happened: {type(error).__name__}: {error}",
-        where=_line_of(error),
+        where=f"{frame.filename}, line {frame.lineno}",
         do_next="Run it with --debug for the traceback, and report it.",
     )
-
-
-def _line_of(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _show(error: EdmError, debug: bool) -> None:
     with suppress(OSError):  # standard error may be full or closed, and then nobody can be told
         if debug:
             sys.stderr.write(redacted(traceback.format_exc()))
-        console = Console(stderr=True, highlight=False)
-        console.print(f"edm2: {error.what}", markup=False, style="bold red", soft_wrap=True)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"edm2: {error.what}", style="bold red")
         for label, text in (("where", error.where), ("what to do", error.do_next)):
             if text:
-                console.print(f"  {label}: {text}", markup=False, soft_wrap=True)
+                console.print(f"  {label}: {text}")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,10 @@ def command(context: click.Context) -> None:
     """List the published recipes."""
     if context.invoked_subcommand is None:
         rows = [("recipe", "side", "epochs", "batch", "weights", "norm", "magnitude-preserving")]
-        for name in recipe_names():
-            recipe = load_recipe(name)
+        for recipe in map(load_recipe, recipe_names()):
             network, training = recipe.network, recipe.training
-            preserving = "yes" if network.magnitude_preserving else "no"
-            rows.append(
-                (name, str(network.resolution), str(training.epochs), str(training.batch), network.weights, network.norm, preserving)
-            )
+            numbers = map(str, (network.resolution, training.epochs, training.batch))
+            rows.append((recipe.name, *numbers, network.weights, network.norm, "yes" if network.magnitude_preserving else "no"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
@@ -33,9 +30,8 @@ def command(context: click.Context) -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print the recipe NAME (or a path to one) in full, defaults included."""
-    click.echo(
-        yaml.safe_dump(load_recipe(name).model_dump(mode="json"), sort_keys=False, default_flow_style=None, allow_unicode=True).rstrip()
-    )
+    values = load_recipe(name).model_dump(mode="json")
+    click.echo(yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True), nl=False)
 
 
 @command.command(short_help="Say in words how two recipes differ.")

@@ -48,7 +48,7 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
     command = shlex.join(["edm2", *sys.argv[1:]])
     if running := _goes_on(record):
         write_report(record, name, tasks, recorded_outcomes(record, running=True), command, running=True)
-    if not running or not _goes_on(record):  # if the run has ended meanwhile, its last page may lie under this one
+    if not running or not _goes_on(record):  # a run that has ended meanwhile may have written its last page before this one
         write_report(record, name, tasks, recorded_outcomes(record), command)
     click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
 
@@ -68,11 +68,10 @@ def _compare(records: Sequence[Run], out: Path) -> None:
         raise InputError(f"More than {len(ascii_uppercase)} runs are too many for one page.", where="RUN")
     sides = []
     for mark, record, address in zip(ascii_uppercase, records, addresses, strict=False):
-        name, tasks = load_plan(record.store, record.id)
-        sides.append(Side(mark, address, collect(name, tasks, record.store, RunInfo(recorded_outcomes(record)))))
-    for side in sides:
-        undone = len(side.report.undone)
-        state = f"{undone} of {len(side.report.results)} tasks have no result" if undone else "done"
-        click.echo(f"{side.mark}  {side.address}  ({state})")
+        report = collect(*load_plan(record.store, record.id), record.store, RunInfo(recorded_outcomes(record)))
+        sides.append(Side(mark, address, report))
+        undone = len(report.undone)
+        state = f"{undone} of {len(report.results)} tasks have no result" if undone else "done"
+        click.echo(f"{mark}  {address}  ({state})")
     paths = write(compare(sides), out)
     click.echo(f"comparison: {next(path for path in paths if path.suffix == '.html')}")

@@ -28,9 +28,8 @@ def command(context: click.Context, store: str, as_json: bool) -> None:
     for listed in runs:
         click.echo(json.dumps(listed.to_json()) if as_json else _line(listed, width))
     if any(listed.trouble for listed in runs):
-        click.echo(
-            f"`edm2 verify {where.uri} --drop` mends a damaged summary. A damaged plan: {MEND_PLAN[0].lower()}{MEND_PLAN[1:]}", err=True
-        )
+        mend_plan = f"A damaged plan: {MEND_PLAN[0].lower()}{MEND_PLAN[1:]}"
+        click.echo(f"`edm2 verify {where.uri} --drop` mends a damaged summary. {mend_plan}", err=True)
 
 
 @command.command(short_help="Forget a run.")

@@ -18,9 +18,7 @@ PORT = 8765
 
 @click.command()
 @store_argument
-@click.option(
-    "--host", default="localhost", show_default=True, help="Address to listen at. Any other one lets other machines read the store."
-)
+@click.option("--host", default="localhost", show_default=True, help="Address to listen at. Other ones let other machines read the store.")
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Port to listen at (default: {PORT}, or the next free).")
 def command(store: str, host: str, port: int | None) -> None:
     """List the runs and results of STORE in the browser, live while a run goes on, until Ctrl-C. Nothing can be changed through it."""

@@ -23,7 +23,7 @@ from edm2core.store.summary import Summary
 from pipelines.cli.options import store_argument
 from pipelines.inputs.sources import brought
 
-AT_ONCE = 256  # results whose manifests are held at once
+AT_ONCE = 256  # how many manifests are in memory at once
 ASKED = ("experiment.yaml", "plan.json")  # the files that a run has from its beginning
 
 
@@ -48,48 +48,43 @@ def command(store: str, only: str | None, drop: bool) -> None:
             tasks += load_plan(where, run)[1]
         except IntegrityError as error:
             changed.append(f"{error.where}: {error.what}")
-    checked, damaged, absent = 0, 0, 0
+    refs = list(dict.fromkeys([*(task.ref for task in tasks), *all_stored(where, trainings(tasks))]))  # with what trainings stored
+    sound, damaged, absent = 0, 0, 0
     digests: dict[Ref, str | None] = {}
-    for ref, (manifest, problems) in _examined_all(where, _results(where, tasks)):
-        absent += manifest is None and not problems
-        checked += manifest is not None or bool(problems)
+    for ref, (manifest, problems) in _examined_all(where, refs):
         if problems:
             damaged += 1
             click.echo(f"✗ {manifest.title if manifest else ref.stage} ({ref}): {' '.join(problems)}{' Removed.' if drop else ''}")
             if drop:
                 discard(where, f"{ref.folder}/")
         elif manifest:
+            sound += 1
             for name in _made_anew(where, manifest, digests):
-                click.echo(
-                    f"· {manifest.title} ({ref}) was made from an earlier {name} ({manifest.inputs[name]}), which has changed since."
-                )
+                earlier = f"an earlier {name} ({manifest.inputs[name]}), which has changed since."
+                click.echo(f"· {manifest.title} ({ref}) was made from {earlier}")
+        else:
+            absent += 1
     changed += dict.fromkeys(_changed_sources(where, tasks, drop))
-    others = [*_of_runs(where, runs), *of_leases(where), *of_scratch(where, _unfinished(where, tasks)), *of_code(where)]
-    for damage in others:
+    of_runs = (damage for run in runs for damage in (*of_run(where, run), *of_appended(where, run)))
+    others: dict[str, Damage] = {}  # the first of each file
+    for damage in (*of_runs, *of_leases(where), *of_scratch(where, _unfinished(where, tasks)), *of_code(where)):
+        others.setdefault(damage.path, damage)
+    for damage in others.values():
         click.echo(f"✗ {damage.path}: {damage.what}{f' {damage.mend()}' if drop else ''}")
     for line in changed:
         click.echo(f"✗ {line}")
-    changed += [] if drop else [damage.path for damage in others]
+    changed += [] if drop else others
     if changed or (damaged and not drop):
         records = f" {len(changed)} records or sources have changed." if changed else ""
         raise EdmError(
-            f"{damaged} of {checked} results are damaged.{records}",
+            f"{damaged} of {sound + damaged} results are damaged.{records}",
             where=where.uri,
             do_next="`--drop` removes damaged results, so that the next run makes them anew (snapshots with --train-again). It also "
             "mends leases, summaries, events, logs and unfinished work. For a damaged source, submit its experiment again; for a report, "
             "use `edm2 report`; for a plan, run its experiment again, which records the plan anew.",
         )
     missing = f" {absent} more are planned and not there: not run yet, or removed." if absent else ""
-    click.echo(f"{checked - damaged} of {checked} results are as recorded.{missing}")
-
-
-def _of_runs(store: Store, runs: list[str]) -> Iterator[Damage]:
-    """Damage to the records of runs, each file once."""
-    for run in runs:
-        records = list(of_run(store, run))
-        named = {damage.path for damage in records}
-        yield from records
-        yield from (damage for damage in of_appended(store, run) if damage.path not in named)
+    click.echo(f"{sound} of {sound + damaged} results are as recorded.{missing}")
 
 
 def _changed_records(store: Store, run: str) -> Iterator[str]:
@@ -107,11 +102,6 @@ def _changed_records(store: Store, run: str) -> Iterator[str]:
                 yield f"{path} has other contents than those recorded (SHA-256 {record.sha256[:12]}…)."
         except MissingError:
             yield f"{path} is missing."
-
-
-def _results(store: Store, tasks: list[Task]) -> list[Ref]:
-    """All results that runs need: those of their tasks, and the averages that their trainings stored."""
-    return list(dict.fromkeys([*(task.ref for task in tasks), *all_stored(store, trainings(tasks))]))
 
 
 def _unfinished(store: Store, tasks: list[Task]) -> list[Ref]:

@@ -1,8 +1,7 @@
-"""Looks at a cluster before work is sent there, without starting anything in it."""
+"""Checks a cluster before work is sent there, without starting anything in it."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -48,15 +47,14 @@ def check_api(api: ApiServer) -> Check:
         version = api.get("/version")
     except ClusterError as error:
         if error.status:
-            return Check(
-                "problem", f"the API server {api.host} does not let you in: {error.said}", "Log in again, or name another context."
-            )
+            said = f"the API server {api.host} does not let you in: {error.said}"
+            return Check("problem", said, "Log in again, or name another context.")
         return Check("problem", error.what.rstrip("."), "Check the network, the VPN, the context.")
     return Check("ok", f"the API server {api.host} answers: Kubernetes {version.get('gitVersion')}")
 
 
 def check_cluster(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
-    """A cluster, as far as can be seen without starting anything in it; with a profile also what its pods need."""
+    """Check what can be seen of a cluster without starting anything in it; with a profile also what its pods need."""
     kind = kind_of(profile)
     yield from _operator(api, kind)
     if profile is not None:
@@ -69,7 +67,7 @@ def check_cluster(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
 
 
 def _operator(api: ApiServer, kind: JobKind) -> Iterator[Check]:
-    """Whether the cluster knows our kind of job, and whether the operator runs that makes its pods."""
+    """Whether the cluster knows our kind of job, and whether its operator, which makes the pods, runs."""
     try:
         known = {resource["name"] for resource in api.get(f"/apis/{kind.group}/{kind.version}")["resources"]}
     except ClusterError:
@@ -79,45 +77,43 @@ def _operator(api: ApiServer, kind: JobKind) -> Iterator[Check]:
         return
     yield Check("ok", f"the cluster knows {kind.name}, version {kind.version}")
     try:
-        found = api.get("/apis/apps/v1/deployments", labelSelector=f"app.kubernetes.io/name={kind.deployment}")["items"]
-        operator = found[0] if found else api.get(f"/apis/apps/v1/namespaces/kubeflow/deployments/{kind.deployment}")
+        labelled = api.get("/apis/apps/v1/deployments", labelSelector=f"app.kubernetes.io/name={kind.deployment}")["items"]
+        operator = labelled[0] if labelled else api.get(f"/apis/apps/v1/namespaces/kubeflow/deployments/{kind.deployment}")
     except ClusterError as error:
         yield Check("note", f"{kind.operator} cannot be looked at: {error.said}")
         return
-    image = operator["spec"]["template"]["spec"]["containers"][0]["image"]
+    image, where = operator["spec"]["template"]["spec"]["containers"][0]["image"], operator["metadata"]
     if operator.get("status", {}).get("readyReplicas"):
         yield Check("ok", f"{kind.operator} runs: {image}")
     else:
-        where = operator["metadata"]
         advice = f"kubectl -n {where['namespace']} describe deployment {where['name']}"
         yield Check("problem", f"{kind.operator} ({image}) is not ready, so jobs would wait without a word", advice)
 
 
-def _look_up(api: ApiServer, what: str, path: str, advice: str) -> tuple[Object | None, Check]:
-    """An object that has to be there, or None, and what to say of it: a problem if it is missing, a note if it cannot be seen."""
+def _look_up(api: ApiServer, what: str, path: str, advice: str, missing: str = "") -> tuple[Object, Check]:
+    """An object that has to exist, and the check of it: a problem (`missing`) if it does not exist, a note if it cannot be seen."""
     try:
         return api.get(path), Check("ok", f"{what} is there")
     except ClusterError as error:
-        missing = error.status == 404
-        return None, Check("problem" if missing else "note", f"{what}: {error.said}", advice if missing else "")
+        said = f"{what}: {error.said}"
+        return {}, Check("problem", missing or said, advice) if error.status == 404 else Check("note", said)
 
 
 def _namespace(api: ApiServer, profile: Profile) -> Iterator[Check]:
-    """The namespace, and the accounts and the Secret in it."""
+    """Whether the namespace exists, with the accounts and the Secret in it."""
     path, apply = f"/api/v1/namespaces/{profile.namespace}", "kubectl apply -k k8s/overlays/… (docs/operations.md) makes it."
     namespace, check = _look_up(api, f"namespace {profile.namespace}", path, apply)
-    if namespace is None:
-        yield check
-        if check.state == "problem":
-            return
-    else:
+    if check.state == "ok":
         enforced = namespace["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce", "nothing")
-        yield Check("ok", f"the namespace {profile.namespace} is there; PodSecurity enforces {enforced}")
+        check = Check("ok", f"the namespace {profile.namespace} is there; PodSecurity enforces {enforced}")
+    yield check
+    if check.state == "problem":
+        return
     for account in (profile.service_accounts.job, profile.service_accounts.control):
         yield _look_up(api, f"serviceaccounts {account}", f"{path}/serviceaccounts/{account}", apply)[1]
     if secret := profile.store.secret:
-        found, check = _look_up(api, f"secrets {secret}", f"{path}/secrets/{secret}", apply)
-        missing = [key for key in profile.store.secret_env.values() if found is not None and key not in found.get("data", {})]
+        stored, check = _look_up(api, f"secrets {secret}", f"{path}/secrets/{secret}", apply)
+        missing = [key for key in profile.store.secret_env.values() if check.state == "ok" and key not in stored.get("data", {})]
         if missing:
             advice = "Add it, or name its keys in the profile."
             check = Check("problem", f"the Secret {secret} has no key {' and no key '.join(missing)}", advice)
@@ -125,7 +121,7 @@ def _namespace(api: ApiServer, profile: Profile) -> Iterator[Check]:
 
 
 def _named(api: ApiServer, profile: Profile) -> Iterator[Check]:
-    """What else the profile names: no pod is made where it is missing, and each job in turn would say so."""
+    """Whether everything else exists that the profile names. Without it the cluster makes no pod, and each job would say so in turn."""
     namespace, classes = profile.namespace, profile.priority_classes
     overlay, other = "k8s/overlays/gpu makes edm2-training and edm2-evaluation.", "Make it, or take it out of the profile."
     priorities, secrets = "/apis/scheduling.k8s.io/v1/priorityclasses", f"/api/v1/namespaces/{namespace}/secrets"
@@ -137,14 +133,12 @@ def _named(api: ApiServer, profile: Profile) -> Iterator[Check]:
     ]
     for kind, path, name, advice in named:
         if name is not None:
-            _, check = _look_up(api, f"{kind} {name}", f"{path}/{name}", advice)
-            if check.state == "problem":
-                check = Check("problem", f"the profile names the {kind} {name}, which is not there", advice)
-            yield check
+            missing = f"the profile names the {kind} {name}, which is not there"
+            yield _look_up(api, f"{kind} {name}", f"{path}/{name}", advice, missing)[1]
 
 
 def _rights(api: ApiServer, profile: Profile, needed: tuple[Right, ...], granted_by: str) -> Iterator[Check]:
-    """The rights of the pods' account; those of the person who asks say nothing about them."""
+    """Whether the pods' account has the rights that it needs. The rights of the person who runs doctor do not matter."""
     namespace, account = profile.namespace, profile.service_accounts.control
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
     missing = []
@@ -217,7 +211,7 @@ def _nodes(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
 
 
 def gpus_used(pods: list[Object]) -> Counter[str]:
-    """How many GPUs pods hold, by node."""
+    """How many GPUs are held by pods, by node."""
     used = Counter[str]()
     for pod in pods:
         if node := pod["spec"].get("nodeName"):
@@ -232,17 +226,17 @@ def _usable(node: Object) -> bool:
 
 
 def _pipelines(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
-    """Whether Kubeflow Pipelines answers, and runs pods where the profile says and with the rights that they need."""
+    """Whether Kubeflow Pipelines answers, runs pods in the profile's namespace, and has the rights that it needs there."""
     host = profile.kfp.host if profile else None
     namespace = profile.kfp.namespace if profile else "kubeflow"
     try:
         if host:
-            found = urllib3.PoolManager(retries=False, timeout=10).request("GET", f"{host.rstrip('/')}/apis/v2beta1/healthz")
-            if unlike := unlike_json(found.data, found.status, found.headers):
-                said = f"what answers at {host} is not the API of Kubeflow Pipelines: it is {unlike} (HTTP {found.status})"
+            page = urllib3.PoolManager(retries=False, timeout=10).request("GET", f"{host.rstrip('/')}/apis/v2beta1/healthz")
+            if unlike := unlike_json(page.data, page.status, page.headers):
+                said = f"what answers at {host} is not the API of Kubeflow Pipelines: it is {unlike} (HTTP {page.status})"
                 yield Check("problem", said, "Log in, if that is what it asks for; or set `kfp.host` in the profile past it.")
                 return
-            answer = json.loads(found.data)
+            answer = page.json()
         else:
             answer = api.get(f"/api/v1/namespaces/{namespace}/services/http:ml-pipeline:8888/proxy/apis/v2beta1/healthz")
     except ClusterError as error:
@@ -253,8 +247,7 @@ def _pipelines(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
             yield Check("note" if error.status else "problem", f"Kubeflow Pipelines cannot be looked at: {error.said}", advice)
         return
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        said = f"Kubeflow Pipelines at {host} does not answer ({type(error).__name__})"
-        yield Check("problem", said, "Check `kfp.host` in the profile.")
+        yield Check("problem", f"Kubeflow Pipelines at {host} does not answer ({type(error).__name__})", "Check `kfp.host` in the profile.")
         return
     names = ("tag_name", "tagName", "apiServerTagName")
     version = next((str(answer[name]) for name in names if answer.get(name)), "of unknown version")

@@ -1,4 +1,4 @@
-"""Starts a pod like this project's own, to see what only a pod can show: images can be pulled, the store can be reached and written."""
+"""Starts a pod like this project's own, which shows whether images can be pulled and whether pods can reach and write the store."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from components.launcher.diagnose import diagnose_pods
 from components.launcher.job import pod_template
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec
+from edm2core.events import parse
 from edm2core.plan.tasks import Task
 from pipelines.doctor.machine import Check
 
 Object = dict[str, Any]
-STUCK_S = 30  # how long one trouble may last until it is taken for permanent
+STUCK_S = 30  # how long a pod may fail to run for one cause until that is taken for permanent
 RESOURCES = {"cpu": "100m", "memory": "512Mi"}
 
 
 def check_from_pod(cluster: Cluster, profile: Profile, patience_s: float) -> Iterator[Check]:
-    """Run the probe pod under the control pods' account, and report what it saw; it is deleted again."""
+    """Run the probe pod under the control pods' account, report what it saw, and delete it."""
     name = f"edm2-doctor-{uuid.uuid4().hex[:8]}"
     try:
         cluster.create_pod(probe_pod(profile, name))
@@ -38,20 +39,15 @@ def check_from_pod(cluster: Cluster, profile: Profile, patience_s: float) -> Ite
 
 
 def probe_pod(profile: Profile, name: str) -> Object:
-    """The pod: a job's, with both images, no GPU, and little of everything else."""
+    """A pod like a job's, but with both images, no GPU, and few resources."""
     task = Task("metrics", 1, {}, {}, "doctor", "doctor")
     template = pod_template(JobSpec(name, "none", task, profile.store.uri), profile)
     spec = template["spec"]
     labels = {**template["metadata"]["labels"], "app.kubernetes.io/component": "control"}
     labels.pop("kueue.x-k8s.io/queue-name", None)
     container = {**spec["containers"][0], "resources": {"requests": RESOURCES, "limits": RESOURCES}}
-    store = {
-        **container,
-        "name": "control",
-        "image": profile.images.control,
-        "command": ["edm2"],
-        "args": ["doctor", "--store", profile.store.uri],
-    }
+    command = ["python3", "-m", "pipelines.doctor.machine"]
+    store = {**container, "name": "control", "image": profile.images.control, "command": command, "args": [profile.store.uri]}
     compute = {**container, "name": "compute", "command": ["true"], "args": []}
     changed = {
         "serviceAccountName": profile.service_accounts.control,
@@ -64,8 +60,8 @@ def probe_pod(profile: Profile, name: str) -> Object:
 
 
 def _watch(cluster: Cluster, name: str, patience_s: float) -> Iterator[Check]:
-    """Wait for the probe pod's end, and tell what it saw."""
-    begun, trouble, since = time.monotonic(), "", 0.0
+    """Wait for the end of the probe pod, and yield what it saw."""
+    begun, cause, since = time.monotonic(), "", 0.0
     while True:
         pod = cluster.pod(name)
         if pod is None:
@@ -73,30 +69,25 @@ def _watch(cluster: Cluster, name: str, patience_s: float) -> Iterator[Check]:
             return
         if pod["status"].get("phase") in ("Succeeded", "Failed"):
             yield Check("ok", "both images can be pulled by a pod")
-            yield from _told(cluster.output(name, "control"))
+            yield from checks_in(cluster.output(name, "control"))
             return
-        found = diagnose_pods(1, [pod])
-        reason = found.reason if found.cause else ""
-        if reason.partition(":")[0] != trouble.partition(":")[0]:
-            since = time.monotonic()
-        trouble = reason
-        if trouble and time.monotonic() - since > STUCK_S:
-            yield Check("problem", f"the probe pod does not run: {trouble}", "docs/operations.md says what each of these means.")
+        diagnosis = diagnose_pods(1, [pod])
+        if diagnosis.cause != cause:
+            cause, since = diagnosis.cause, time.monotonic()
+        if cause and time.monotonic() - since > STUCK_S:
+            yield Check("problem", f"the probe pod does not run: {diagnosis.reason}", "docs/operations.md says what each of these means.")
             return
         if time.monotonic() - begun > patience_s:
             describe = f"kubectl -n {cluster.namespace} describe pod {name}"
-            yield Check("problem", f"the probe pod has not ended after {patience_s:.0f} s: {found.reason}", describe)
+            yield Check("problem", f"the probe pod has not ended after {patience_s:.0f} s: {diagnosis.reason}", describe)
             return
         time.sleep(1.0)
 
 
-def _told(log: str) -> Iterator[Check]:
-    """What `edm2 doctor --store` printed in the pod about the store."""
-    lines = [line for line in log.splitlines() if "store" in line]
-    if not lines:
+def checks_in(log: str) -> Iterator[Check]:
+    """The checks that the program in `machine.py` has printed in the pod."""
+    checks = [event for line in log.splitlines() if (event := parse(line)) and event["kind"] == "check"]
+    if not checks:
         yield Check("problem", f"the probe pod said nothing about the store; its last words: {(log.splitlines() or ['none'])[-1]}")
-    for line in lines:
-        state, _, what = line.strip().partition(" ")
-        if state in ("ok", "problem"):
-            what, _, do_next = what.strip().partition(" → ")
-            yield Check("ok" if state == "ok" else "problem", f"from a pod: {what}", do_next)
+    for check in checks:
+        yield Check(check["state"], f"from a pod: {check['what']}", check["do_next"])

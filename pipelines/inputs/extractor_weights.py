@@ -1,4 +1,4 @@
-"""Whether a file is the weights that an extractor needs, as far as can be told without torch."""
+"""Checks, without torch, whether a file holds the weights that an extractor needs."""
 
 from __future__ import annotations
 
@@ -13,40 +13,37 @@ from edm2core.registry import WEIGHT_FILES
 
 
 def weights_digest(kind: str, source: str | None) -> str:
-    """The digest of an extractor's weights, a path or URL; of the published Inception's its beginning, wherever it comes from.
+    """The digest of an extractor's weights at a path or URL. That of published weights is shortened as published, wherever they are.
 
-    Raises InputError where there are none, where the file is none of torch's (a page that says 404), where its name ends with another
-    digest than its own, and where it names its weights as another network does.
+    Raises InputError if there are none, if the file is not torch's (but a web page that says 404), if its name ends with another digest
+    than its own, and if it names weights as another network does.
     """
-    where, file = f"{kind}_weights", WEIGHT_FILES[kind]
-    do_next = file.get
+    file = WEIGHT_FILES[kind]
+
+    def wrong(what: str, first: str = "") -> InputError:
+        return InputError(what, where=f"{kind}_weights", do_next=f"{first} {file.get}".strip())
+
     if source is None:
-        raise InputError(f"The metrics need the weights of {file.words}, and the experiment names none.", where=where, do_next=do_next)
-    named = re.search(r"-([0-9a-f]{8,64})\.pth$", shown(source))  # torch hub's habit: the file's name ends with its SHA-256's beginning
+        raise wrong(f"The metrics need the weights of {file.words}, and the experiment names none.")
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", shown(source))  # torch hub ends a file's name with the beginning of its SHA-256
     if is_url(source):
         if not named:
-            raise InputError(
-                f"The name of {source} does not end with its digest, so it could not be checked.", where=where, do_next=do_next
-            )
+            raise wrong(f"The name of {source} does not end with its digest, so it could not be checked.")
         return f"sha256:{named[1]}"
     if not Path(source).exists():
-        raise InputError(f"There is no file {source}.", where=where, do_next=do_next)
+        raise wrong(f"There is no file {source}.")
     try:
         check_torch(Path(source))
     except InputError as error:
-        raise InputError(f"{source} is no file of weights. {error.what}", where=where, do_next=f"{error.do_next} {do_next}") from error
+        raise wrong(f"{source} is no file of weights. {error.what}", error.do_next) from error
     digest = digest_of(Path(source))
     if named and not digest.startswith(f"sha256:{named[1]}"):
-        raise InputError(f"{source} is not what its name says: its digest is {digest}.", where=where, do_next=do_next)
+        raise wrong(f"{source} is not what its name says: its digest is {digest}.")
     if file.published and digest.startswith(file.published):
         return file.published
-    if unlike := _unlike(kind, frozenset(text for _, text in opcodes(Path(source)) if isinstance(text, str))):
-        raise InputError(f"{source} does not hold the weights of {file.words}: it has {unlike}.", where=where, do_next=do_next)
+    names = {text for _, text in opcodes(Path(source)) if isinstance(text, str)}
+    unlike = [f"no '{name}'" for name in file.names if name not in names]
+    unlike += [f"a '{name}', which is {whose}" for name, whose in file.others.items() if name in names]
+    if unlike:
+        raise wrong(f"{source} does not hold the weights of {file.words}: it has {unlike[0]}.")
     return digest
-
-
-def _unlike(kind: str, found: frozenset[str]) -> str:
-    """In words, what tells these names from the network's own; empty where nothing does."""
-    file = WEIGHT_FILES[kind]
-    missing = [f"no '{name}'" for name in file.names if name not in found]
-    return (missing or [f"a '{name}', which is {whose}" for name, whose in file.others.items() if name in found] or [""])[0]

@@ -1,4 +1,4 @@
-"""Survey the images on this disk before anything runs: their classes, and how many images each has."""
+"""Surveys the images on this disk before anything runs: their classes, and how many images each class has."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from edm2core.data.folders import Survey
 from edm2core.plan.experiment import Experiment
 from edm2core.registry import load
 
-Surveys = dict[tuple[str, float], Survey]  # source and test share: what is known of it
+Surveys = dict[tuple[str, float], Survey]  # by source and test share
 
 
 def survey_data(experiment: Experiment) -> Surveys:
-    """Read names and headers of the images on this disk.
+    """Survey the data of an experiment that are on this disk, from the names and headers of the images.
 
     Raises InputError for a folder or zip that cannot be surveyed, and for a file that is no archive where one is needed.
     """
@@ -28,12 +28,12 @@ def survey_data(experiment: Experiment) -> Surveys:
 
 
 def is_revised(data: DataSettings, surveys: Surveys) -> bool:
-    """Whether the first version of the reader could have given other images. Behind a URL this is unknown, so the answer is yes."""
+    """Whether the first version of the reader could have read other images. It is not known for a URL, so the answer is yes."""
     return bool(data.facts.survey) and (is_url(str(data.source)) or surveys[_source_and_share(data)].revised)
 
 
 def survey_of(data: DataSettings, surveys: Surveys) -> Survey | None:
-    """The survey of these data; None behind a URL and for formats that have none."""
+    """The survey of these data; None for a URL, and for formats that are not surveyed."""
     return surveys.get(_source_and_share(data))
 
 

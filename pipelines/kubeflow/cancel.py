@@ -1,4 +1,4 @@
-"""Stops a run's jobs in a cluster, whoever started them."""
+"""Stops a run's jobs in a cluster, no matter who started them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LOOK_S = 1.0
 
 
 def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str], None]) -> list[str]:
-    """Suspend the run's jobs, which save what they have; the names of all that are stopped now. Returns when their pods are gone.
+    """Suspend the run's jobs, which then save their states, and wait until their pods are gone. Returns the names of the stopped jobs.
 
-    A job that another run wants too goes on. Kubeflow's tasks, which are told to end a moment before, may have suspended theirs already.
+    A job that another run wants too goes on. A job that Kubeflow's ending tasks have suspended already counts as stopped.
     """
     stopped = [job["metadata"]["name"] for job in cluster.jobs({run_label(run): "yes"}) if stop_job(cluster, profile, job, run, say)]
     end = time.monotonic() + profile.grace_s + LOOK_S
@@ -36,8 +36,8 @@ def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str],
 
 
 def take_back(store: Store, run: str) -> None:
-    """Want no more snapshots for Kubeflow's run, whose last task, which does so, may not have come to it."""
-    with suppress(InputError):  # it was ended before it had recorded its plan, so it wants none
+    """Record that Kubeflow's run wants no more snapshots. Its last task does this too, but may not have run."""
+    with suppress(InputError):  # a run that has no plan yet wants none
         unwant(store, load_plan(store, run)[1], wisher(run))
 
 

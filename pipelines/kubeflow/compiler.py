@@ -1,7 +1,7 @@
 """Compiles a plan into packages for Kubeflow Pipelines: its tasks, nested by trajectory and epoch, inside an exit handler that reports.
 
-A package is whole: it holds every task of its plan. Its first task reads the store and says what is missing, and what is finished is
-skipped when it runs. Where nothing is missing the exit handler itself is skipped, so the first task writes the report.
+A package holds every task of its plan. When it runs, its first task reads the store and says which results are missing, and finished tasks
+are skipped. If nothing is missing, the exit handler itself is skipped, so the first task writes the report.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -36,21 +36,22 @@ from edm2core.plan.tasks import Task
 from pipelines.inputs.sources import absent
 from pipelines.kubeflow.workflow_size import MOST, Size, size_of
 
-LARGEST_PART = 2**17 - 2**10  # bytes of a DAG's or a component's JSON, which Kubeflow's driver gets as one argument; Linux takes 128 KiB
-LOCAL_IMAGE = "edm2-compute"  # where there is no profile to name one
+LARGEST_PART = 2**17 - 2**10  # bytes of the JSON of a DAG or component: Kubeflow's driver gets it as one argument, at most 128 KiB in Linux
+LOCAL_IMAGE = "edm2-compute"  # used without a profile
 SHM = "/dev/shm"  # noqa: S108
-CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # what k8s/base lets through the network
-HOPELESS = 1.4  # times the most that a Workflow may have, and no shape makes it fit
-HANDLER, FIRST = "exit-handler-1", "record"  # of the root's tasks, as KFP's compiler names them
-LIKE_KFPS = "(as kfp.dsl.executor_main does)"  # kfp.local's SubprocessRunner runs no command in which this name is not
+CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # labels of pods to which k8s/base gives network
+HOPELESS = 1.4  # a package this many times too large fits in no shape
+HANDLER, FIRST = "exit-handler-1", "record"  # two of the root's tasks, as KFP's compiler names them
+LIKE_KFPS = "(as kfp.dsl.executor_main does)"  # kfp.local's SubprocessRunner only runs commands with this name in them
+TRAJECTORY = ("of", "plan", "missing")  # the parameters of a trajectory's DAG
 Channels = dict[Ref, PipelineChannel]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a package shows beyond what is needed."""
+    """What a package shows beyond what is necessary."""
 
-    by_epoch: bool  # each epoch as a DAG of its own
+    by_epoch: bool  # a DAG for each epoch
     origins: bool  # data, extractor and reference statistics as inputs of every task that reads them
 
 
@@ -61,7 +62,7 @@ SHAPES = (Shape(True, True), Shape(True, False), Shape(False, False))
 class Package:
     """A compiled package, all of an experiment or a part of it."""
 
-    part: str  # such as "2 of 3"; empty if it is all
+    part: str  # such as "2 of 3"; empty if there is only one
     tasks: Plan
     spec: dict[str, Any]
     platforms: dict[str, Any]
@@ -75,11 +76,11 @@ class Package:
 
 
 def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str) -> list[Package]:
-    """The packages of a plan: one, or several where the Workflow of one would be larger than Kubernetes takes.
+    """The packages of a plan: one, or several if the Workflow of one would be larger than Kubernetes takes.
 
-    Several are split by trajectory, and a trajectory that is too large for one by epochs. Each is a run of Kubeflow's with the same `run`
-    parameter, on one store. Of SHAPES a package has the first that fits. Without a profile every task does its work in its own pod,
-    or under kfp.local in its own process. Raises InputError where the tasks of a single epoch are too many.
+    A plan is split by trajectory, and a trajectory that is too large by epoch. Each package is a run of Kubeflow's with the same `run`
+    parameter, on one store, in the first of SHAPES that fits. Without a profile, each task does its work in its own pod (with kfp.local in
+    its own process). Raises InputError if the tasks of a single epoch are too many.
     """
 
     def made(tasks: Plan, part: str) -> Package | None:
@@ -99,9 +100,9 @@ def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | 
     parts = [plan]
     while True:
         packages = [made(part, f"{number} of {len(parts)}" if len(parts) > 1 else "") for number, part in enumerate(parts, 1)]
-        found = [package for package in packages if package is not None]
-        if len(found) == len(parts):
-            return found
+        fitting = [package for package in packages if package is not None]
+        if len(fitting) == len(parts):
+            return fitting
         if any(package is None and len(_blocks(part)) < 2 for package, part in zip(packages, parts, strict=True)):
             raise InputError(
                 "The tasks of one epoch are more than one run of Kubeflow Pipelines holds.",
@@ -113,25 +114,24 @@ def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | 
 
 
 def halves(plan: Plan) -> list[Plan]:
-    """A plan as two: half of its trajectories each, or, of one trajectory, half of its epochs. What both need is in both."""
+    """Two parts of a plan: each with half of its trajectories or, if it has only one, half of the epochs. Both have what both need."""
     blocks = _blocks(plan)
     trained = list(dict.fromkeys(trajectory for trajectory, _ in blocks))
     by: list[Any] = trained if len(trained) > 1 else list(blocks)
-    groups = [by[: (len(by) + 1) // 2], by[(len(by) + 1) // 2 :]]
-    inside = {task.ref for block in blocks.values() for task in block}
+    shared = [task for task in plan if not plan.snapshot_of(task)]
+    needed_at_all = {ref for task in plan for ref in task.needs}
     parts = []
-    for group in groups:
+    for group in by[: (len(by) + 1) // 2], by[(len(by) + 1) // 2 :]:
         own = [task for (trajectory, epoch), block in blocks.items() if {trajectory, (trajectory, epoch)} & set(group) for task in block]
         needed = {task.ref for task in plan.standing_on(own)}
-        shared = [task for task in plan if task.ref not in inside]
-        first = group is groups[0]  # which also gets what nothing needs, such as the probe of raw pixels
-        chosen = [task for task in shared if task.ref in needed or (first and not _needed(task, plan))] + own
-        parts.append(replace(plan, tasks=tuple(chosen)))
+        if not parts:  # the first part also gets what nothing needs, such as the probe of raw pixels
+            needed |= {task.ref for task in shared if task.ref not in needed_at_all}
+        parts.append(replace(plan, tasks=(*(task for task in shared if task.ref in needed), *own)))
     return parts
 
 
 def _blocks(plan: Plan) -> dict[tuple[Ref, int], list[Task]]:
-    """The tasks of each trajectory's each epoch."""
+    """The tasks of each epoch of each trajectory."""
     blocks: dict[tuple[Ref, int], list[Task]] = {}
     for ref, group in plan.trajectories().items():
         for task in group:
@@ -139,28 +139,27 @@ def _blocks(plan: Plan) -> dict[tuple[Ref, int], list[Task]]:
     return blocks
 
 
-def _needed(task: Task, tasks: Iterable[Task]) -> bool:
-    return any(task.ref in other.needs for other in tasks)
-
-
+@dataclass
 class _Compiler:
-    """Turns tasks into Kubeflow's: `pipeline` builds the root from `_trajectory` and `_add`."""
+    """Turns tasks into Kubeflow's. `pipeline` builds the root from `_trajectory` and `_add`."""
 
-    def __init__(
-        self, tasks: Plan, experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str, part: str, shape: Shape
-    ) -> None:
-        self.tasks, self.experiment, self.run_id, self.profile, self.store_uri = tasks, experiment, run_id, profile, store_uri
-        self.part, self.shape = part, shape
-        self.made: dict[str, BaseComponent] = {}
+    tasks: Plan
+    experiment: Experiment
+    run_id: str
+    profile: Profile | None
+    store_uri: str
+    part: str
+    shape: Shape
+    made: dict[str, BaseComponent] = field(default_factory=dict)
 
     def pipeline(self) -> BaseComponent:
         groups = self.tasks.trajectories()
         self.inside = {task.ref for group in groups.values() for task in group}
-        nested = {ref: self._trajectory(group) for ref, group in groups.items()}  # Kubeflow wants them built before they are used
-        if self.profile and self.profile.kfp.max_parallel:
-            nested = {ref: self._there(groups[ref], trajectory) for ref, trajectory in nested.items()}
-        shared = [task for task in self.tasks if task.ref not in self.inside]
         parallel = self.profile.kfp.max_parallel if self.profile else None
+        nested = {ref: self._trajectory(group) for ref, group in groups.items()}  # Kubeflow wants them built before they are used
+        if parallel:
+            nested = {ref: self._around(groups[ref], trajectory) for ref, trajectory in nested.items()}
+        shared = [task for task in self.tasks if task.ref not in self.inside]
         packed = Packed.of(self.experiment.name, self.experiment.text, self.tasks, absent(self.experiment), self.part).dumps()
         flags = [f"t{number}" for number in range(len(groups))]
 
@@ -169,8 +168,8 @@ class _Compiler:
             first = self._control(FIRST, "what is missing", ["missing", "plan", *flags], {"packed": packed}, **place)
             last = self._control("report", "report", [], {"part": self.part}, **place)
             if self.profile and self.profile.mlflow:
-                for one in (first, last):  # the first writes the report where nothing is missing
-                    _let_log(one, self.profile.mlflow)
+                for reporting in (first, last):  # the first task writes the report if nothing is missing
+                    _let_log(reporting, self.profile.mlflow)
             with dsl.ExitHandler(last, name=self.experiment.name):
                 plan = first.outputs["plan"]
                 channels: Channels = {}
@@ -195,53 +194,57 @@ class _Compiler:
         return f"{', '.join(recipe.name for recipe in self.experiment.recipes)}: {part}{len(self.tasks)} tasks. Results: {self.store_uri}"
 
     def _trajectory(self, group: list[Task]) -> BaseComponent:
-        """A trajectory's trainings, one after the other, and what looks at each snapshot; skipped unless something is `missing`."""
+        """A trajectory's trainings, one after the other, and the evaluations of each snapshot; skipped unless something is `missing`."""
         names = named(self.tasks, group)
-        looks = self._looks(group, names)
+        evaluations = self._evaluations(group, names)
 
-        def trajectory(of: str, plan: str, missing: str, *artifacts: PipelineChannel) -> None:
-            channels: Channels = dict(zip(self._needs(group).values(), artifacts, strict=True))
+        def trajectory(channels: Channels, of: str, plan: str, missing: str) -> None:
             made: dict[Ref, PipelineTask] = {}
             for task in group:
-                if task.stage == "snapshot" or task.subject.epoch not in looks:
+                if task.stage == "snapshot" or task.subject.epoch not in evaluations:
                     made[task.ref] = self._add(task, names[task.ref], of, plan, channels)
                     made[task.ref].after(*[made[ref] for ref in task.after if ref in made])
-            for epoch, look in looks.items():
-                needs = self._needs(_look(group, epoch))
-                made_look = look(of=of, plan=plan, **{name: channels[ref] for name, ref in needs.items()})
-                made_look.set_display_name(f"ep {epoch}").set_caching_options(False)
+            for epoch, dag in evaluations.items():
+                needs = self._needs(_evaluations_at(group, epoch))
+                evaluated = dag(of=of, plan=plan, **{name: channels[ref] for name, ref in needs.items()})
+                evaluated.set_display_name(f"ep {epoch}").set_caching_options(False)
 
-        parameters = [_parameter(name, str) for name in ("of", "plan", "missing")]
-        return _pipeline(_name(group[0].whose), trajectory, [*parameters, *self._artifacts(group)])
+        return self._dag(group[0].whose, group, TRAJECTORY, trajectory)
 
-    def _there(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
-        """A trajectory in a DAG that others may wait for: what waits for a skipped one is never run."""
-        needs = self._needs(group)
+    def _around(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
+        """A DAG around a trajectory, for others to wait for: whatever waits for a skipped DAG never runs."""
 
-        def there(of: str, plan: str, missing: str, *artifacts: PipelineChannel) -> None:
-            inside = trajectory(of=of, plan=plan, missing=missing, **dict(zip(needs, artifacts, strict=True)))
+        def around(channels: Channels, **parameters: str) -> None:
+            inside = trajectory(**parameters, **{name: channels[ref] for name, ref in self._needs(group).items()})
             inside.set_display_name(group[0].whose).set_caching_options(False)
 
-        parameters = [_parameter(name, str) for name in ("of", "plan", "missing")]
-        return _pipeline(_name(group[0].whose), there, [*parameters, *self._artifacts(group)])
+        return self._dag(group[0].whose, group, TRAJECTORY, around)
 
-    def _looks(self, group: list[Task], names: Mapping[Ref, str]) -> dict[int, BaseComponent]:
-        """A DAG for each epoch, of what looks at its snapshot; none where that is one task alone."""
-        if not self.shape.by_epoch:
-            return {}
-        epochs = dict.fromkeys(task.subject.epoch for task in group)
-        return {epoch: self._one_look(look, names, epoch) for epoch in epochs if len(look := _look(group, epoch)) > 1}
+    def _evaluations(self, group: list[Task], names: Mapping[Ref, str]) -> dict[int, BaseComponent]:
+        """A DAG for each epoch with more than one evaluation of its snapshot."""
 
-    def _one_look(self, look: list[Task], names: Mapping[Ref, str], epoch: int) -> BaseComponent:
-        def tasks(of: str, plan: str, *artifacts: PipelineChannel) -> None:
-            channels: Channels = dict(zip(self._needs(look).values(), artifacts, strict=True))
-            for task in look:
-                self._add(task, names[task.ref], of, plan, channels)
+        def of_epoch(tasks: list[Task], epoch: int) -> BaseComponent:
+            def evaluate(channels: Channels, of: str, plan: str) -> None:
+                for task in tasks:
+                    self._add(task, names[task.ref], of, plan, channels)
 
-        return _pipeline(f"ep-{epoch}", tasks, [_parameter("of", str), _parameter("plan", str), *self._artifacts(look)])
+            return self._dag(f"ep-{epoch}", tasks, ("of", "plan"), evaluate)
+
+        epochs = dict.fromkeys(task.subject.epoch for task in group) if self.shape.by_epoch else ()
+        return {epoch: of_epoch(tasks, epoch) for epoch in epochs if len(tasks := _evaluations_at(group, epoch)) > 1}
+
+    def _dag(self, name: str, group: list[Task], parameters: tuple[str, ...], body: Callable[..., None]) -> BaseComponent:
+        """A DAG with these parameters, and an artifact for each result that the group reads from outside: `body` gets their channels."""
+        needs = self._needs(group)
+
+        def dag(*given: Any) -> None:
+            body(dict(zip(needs.values(), given[len(parameters) :], strict=True)), **dict(zip(parameters, given, strict=False)))
+
+        artifacts = [_parameter(artifact, dsl.Input[_kind(ref)]) for artifact, ref in needs.items()]
+        return _pipeline(_name(name), dag, [*(_parameter(parameter, str) for parameter in parameters), *artifacts])
 
     def _add(self, task: Task, name: str, of: str, plan: Any, channels: Channels) -> PipelineTask:
-        """One of the plan's tasks, by its name in the trajectory `of`; its result is put among the channels."""
+        """Add one of the plan's tasks, by its name in the trajectory `of`, and its result to the channels."""
         in_pod = self.profile is None or self.profile.in_task_pod(task.stage)
         read = {name: ref for name, ref in task.inputs.items() if ref in channels}
         inputs = {name: _kind(ref) for name, ref in read.items()}
@@ -250,30 +253,21 @@ class _Compiler:
         made = component(task=name, of=of, plan=plan, **{name: channels[ref] for name, ref in read.items()})
         made.set_display_name(name).set_caching_options(False)
         if self.profile is not None:
-            _settle(made, self.profile)
-            if in_pod:
-                _equip(made, self.profile, task.stage)
-            else:
-                _keep_small(made)
+            _settle(made, self.profile, task.stage if in_pod else None)
         stage = STAGES[task.stage]
-        if stage.kind != "Metrics":  # which nothing reads
+        if stage.kind != "Metrics":  # nothing reads those
             channels[task.ref] = made.outputs[stage.output]
         return made
 
     def _needs(self, group: list[Task]) -> dict[str, Ref]:
-        """What a DAG of these tasks is shown to read that is made outside of it, each under the name of its artifact."""
+        """The results from outside that a DAG of these tasks is shown to read, each under the name of its artifact."""
         return {name: ref for name, ref in _needs(group).items() if self.shape.origins or ref in self.inside}
 
-    def _artifacts(self, group: list[Task]) -> list[inspect.Parameter]:
-        """The same as parameters."""
-        return [_parameter(name, dsl.Input[_kind(ref)]) for name, ref in self._needs(group).items()]
-
     def _control(self, name: str, title: str, gives: list[str], fixed: Mapping[str, str], **arguments: Any) -> PipelineTask:
-        """A task of Kubeflow's that is none of the plan's; `gives` names the parameters that it tells others."""
+        """A task that is not one of the plan's; `gives` names its output parameters."""
         made = self._component(name, "control", gives=gives, fixed=fixed)(**arguments).set_display_name(title).set_caching_options(False)
         if self.profile is not None:
-            _settle(made, self.profile)
-            _keep_small(made)
+            _settle(made, self.profile, None)
         return made
 
     def _component(
@@ -285,9 +279,10 @@ class _Compiler:
         gives: Iterable[str] = (),
         fixed: Mapping[str, str] = {},
     ) -> BaseComponent:
-        """A component of components/<name>/ that reads these artifacts; `called` renames its outputs.
+        """The component of components/<name>/, with these artifacts as inputs; `called` renames its outputs.
 
-        Parameters that are `fixed` stand in its command, of which Kubeflow keeps fewer copies than of a task's parameters, and shows none.
+        Parameters that are `fixed` stand in its command. Kubeflow keeps fewer copies of that than of a task's parameters, and does not show
+        it.
         """
         hints = get_type_hints(component(name), vars(dsl), include_extras=True)
         hints.pop("return")
@@ -297,7 +292,7 @@ class _Compiler:
             *(_parameter(called.get(output, output), kind) for output, kind in hints.items() if kind is not str),
             *(_parameter(given, dsl.OutputPath(str)) for given in gives),
         ]
-        # Kubeflow takes components of equal containers for one and the same, so what else is different has to be in the command.
+        # Kubeflow takes components for the same if their containers are equal, so every other difference has to be in the command.
         different = ",".join([*inputs, *called.values()])
         command = ["python3", "-m", "components.kubeflow", name]
         arguments = [
@@ -324,19 +319,19 @@ def _kind(ref: Ref) -> Any:
 
 
 def _measured(plan: Plan, task: Task) -> str:
-    """What the artifact of a task that measures samples is called, such as FID or FD_KID."""
+    """The name of the artifact of a task that measures samples, such as FID or FD_KID."""
     return re.sub(r"[^A-Za-z0-9]+", "_", short_names(plan.measured(task)))
 
 
-def _look(group: list[Task], epoch: int) -> list[Task]:
-    """What looks at a trajectory's snapshot of that epoch."""
+def _evaluations_at(group: list[Task], epoch: int) -> list[Task]:
+    """The evaluations of a trajectory's snapshot of that epoch."""
     return [task for task in group if task.stage != "snapshot" and task.subject.epoch == epoch]
 
 
 def _skip_all(spec: dict[str, Any]) -> None:
-    """Have all but the first task skipped where nothing is missing; the exit task of what is skipped does not run either.
+    """Let Kubeflow skip the exit handler, and so all but the first task, if nothing is missing. Its exit task does not run then either.
 
-    The parameter that says so is renamed to Output: kfp.local knows the outputs of tasks in a condition by that name alone.
+    The first task's output `missing` is renamed to Output, the only name by which kfp.local knows an output in a condition.
     """
     first = spec["components"][spec["root"]["dag"]["tasks"][FIRST]["componentRef"]["name"]]["outputDefinitions"]["parameters"]
     first["Output"] = first.pop("missing")
@@ -350,15 +345,14 @@ def _skip_all(spec: dict[str, Any]) -> None:
 
 
 def _skip_trajectories(spec: dict[str, Any]) -> None:
-    """Have each trajectory skipped of which the first task says that nothing is missing.
+    """Let Kubeflow skip each trajectory of which the first task says that nothing is missing.
 
-    The parameter that says so goes by the name that it has around the trajectory: kfp.local looks it up there, Kubeflow in the task itself.
-    All trajectories may have each other's, so that equal ones remain equal.
+    The parameter `missing` gets the name that it has outside of the trajectory: kfp.local looks it up there, Kubeflow in the task itself.
+    Every trajectory accepts the names of all, so that equal trajectories stay equal.
     """
     components = spec["components"]
-    around = [task for dag in components.values() for task in dag.get("dag", {}).get("tasks", {}).values()]
-    waiting = [task for task in around if "missing" in task.get("inputs", {}).get("parameters", {})]
-    inside = {name for name, dag in components.items() if any(task in waiting for task in dag.get("dag", {}).get("tasks", {}).values())}
+    waiting = [task for dag in components.values() for task in _tasks(dag) if "missing" in task.get("inputs", {}).get("parameters", {})]
+    inside = {name for name, dag in components.items() if any(task in waiting for task in _tasks(dag))}
     conditional = [task for task in waiting if task["componentRef"]["name"] not in inside]
     names = {task["inputs"]["parameters"]["missing"]["componentInputParameter"] for task in conditional}
     for task in conditional:
@@ -372,7 +366,7 @@ def _skip_trajectories(spec: dict[str, Any]) -> None:
 
 
 def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
-    """Let tasks share a component where theirs are equal, whole trajectories too; the compiler writes each task's in full."""
+    """Let tasks with equal components share one, whole trajectories too. KFP's compiler writes one for each task."""
     components, executors = spec["components"], spec["deploymentSpec"]["executors"]
     settings = [platform["deploymentSpec"]["executors"] for platform in platforms.get("platforms", {}).values()]
     same: dict[str, str] = {}  # component → the equal one that stays
@@ -384,41 +378,46 @@ def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
             contents = {**components[name], "executorLabel": label and [executors[label], *[kind.get(label) for kind in settings]]}
             same[name] = first.setdefault(json.dumps(contents, sort_keys=True), name)
         for dag in (spec["root"], *components.values()):
-            for task in dag.get("dag", {}).get("tasks", {}).values():
+            for task in _tasks(dag):
                 reference = task["componentRef"]
                 reference["name"] = same.get(reference["name"], reference["name"])
 
     by_depth: dict[int, list[str]] = {}
     for name in sorted(components, key=lambda name: (len(name), name)):
         by_depth.setdefault(_depth(components, name), []).append(name)
-    for _, names in sorted(by_depth.items()):  # those that are in others come first
+    for _, names in sorted(by_depth.items()):  # inner components come before those that contain them
         merge(names)
     for name in [name for name, stays in same.items() if name != stays]:
         del components[name]
     labels = {label: f"exec-{name.removeprefix('comp-')}" for name in components if (label := components[name].get("executorLabel"))}
-    for kept in components.values():
-        if "executorLabel" in kept:
-            kept["executorLabel"] = labels[kept["executorLabel"]]
+    for shared in components.values():
+        if "executorLabel" in shared:
+            shared["executorLabel"] = labels[shared["executorLabel"]]
     for kind in (executors, *settings):
         left = {labels[label]: value for label, value in kind.items() if label in labels}
         kind.clear()
         kind.update(left)
 
 
+def _tasks(component: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """The tasks of a DAG; none of a component that is a container."""
+    tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
+    return tasks.values()
+
+
 def _depth(components: Mapping[str, Any], name: str) -> int:
-    """How many DAGs are inside of each other in a component."""
-    tasks = components[name].get("dag", {}).get("tasks", {}).values()
-    return max((1 + _depth(components, task["componentRef"]["name"]) for task in tasks), default=0)
+    """How many levels of DAGs a component has."""
+    return max((1 + _depth(components, task["componentRef"]["name"]) for task in _tasks(components[name])), default=0)
 
 
 def _largest_part(spec: dict[str, Any]) -> int:
-    """Bytes of the largest DAG, component or container, which what starts it is handed as one argument."""
+    """Bytes of the largest DAG, component or container, as JSON."""
     parts = (spec["root"], *spec["components"].values(), *spec["deploymentSpec"]["executors"].values())
     return max(len(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in parts)
 
 
-def _settle(task: PipelineTask, profile: Profile) -> None:
-    """What every pod needs: the store, and what a namespace that enforces restricted PodSecurity asks for."""
+def _settle(task: PipelineTask, profile: Profile, stage: str | None) -> None:
+    """Give a pod the store, what restricted PodSecurity asks for, and the resources of the stage that runs in it, or few if none does."""
     for name, value in profile.store.env.items():
         task.set_env_variable(name, value)
     if profile.store.secret:
@@ -429,22 +428,21 @@ def _settle(task: PipelineTask, profile: Profile) -> None:
         kubernetes.set_image_pull_secrets(task, list(profile.images.pull_secrets))
     for label, value in CONTROL.items():
         kubernetes.add_pod_label(task, label, value)
+    if stage:
+        _equip(task, profile, stage)
+    else:
+        task.set_cpu_request("100m").set_cpu_limit("1").set_memory_request("256Mi").set_memory_limit("1Gi")
 
 
 def _let_log(task: PipelineTask, server: MlflowProfile) -> None:
-    """The environment by which MLflow's client finds its server."""
+    """Set the environment by which MLflow's client finds its server."""
     task.set_env_variable("MLFLOW_TRACKING_URI", server.uri)
     if server.secret:
         kubernetes.use_secret_as_env(task, server.secret, {key: name for name, key in server.secret_env.items()})
 
 
-def _keep_small(task: PipelineTask) -> None:
-    """Launching, following and reporting need little."""
-    task.set_cpu_request("100m").set_cpu_limit("1").set_memory_request("256Mi").set_memory_limit("1Gi")
-
-
 def _equip(task: PipelineTask, profile: Profile, stage: str) -> None:
-    """What a pod needs in which a stage itself runs."""
+    """Give a pod what a stage needs that runs in it."""
     resources = profile.resources_of(stage)
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit or resources.cpu)
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
@@ -461,7 +459,7 @@ def _equip(task: PipelineTask, profile: Profile, stage: str) -> None:
 
 
 def _needs(group: Iterable[Task]) -> dict[str, Ref]:
-    """What a trajectory's tasks read that is made outside of it, each under the name of its artifact (with a number, if it has several)."""
+    """The results from outside that a group of tasks reads, each under the name of its artifact (with a number if there are several)."""
     group = list(group)
     inside = {task.ref for task in group}
     needs: dict[str, Ref] = {}
@@ -473,11 +471,12 @@ def _needs(group: Iterable[Task]) -> dict[str, Ref]:
 
 
 def _portable(profile: Profile | None) -> str:
-    """The profile for a pod, which needs no kubeconfig; it names Secrets and holds none."""
+    """The profile as JSON for a pod, which needs no kubeconfig. It names Secrets and holds none."""
     return profile.model_copy(update={"context": None}).dumps() if profile else ""
 
 
 def _name(text: str) -> str:
+    """The text as Kubeflow allows it in names."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "experiment"
 
 
@@ -486,7 +485,7 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
 
 
 def _pipeline(name: str, body: Callable[..., None], parameters: list[inspect.Parameter], **options: Any) -> BaseComponent:
-    """A pipeline whose inputs are decided while compiling: Kubeflow reads them from the function's signature."""
+    """A pipeline with these parameters. Kubeflow reads them from the function's signature."""
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__annotations__ = {}
     pipeline: BaseComponent = dsl.pipeline(name=name, **options)(body)

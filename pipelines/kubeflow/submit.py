@@ -1,7 +1,7 @@
-"""Runs on Kubeflow Pipelines: submitted, looked up, waited for and terminated through its API.
+"""Runs on Kubeflow Pipelines: submits, finds, waits for and terminates them through its API, as specified for 2.17.
 
-Kubeflow's run has a name that anybody may change, so what belongs to a run of ours is told by its parameter `run`: clones, runs of a
-schedule, and those that others start through the API have it too. The tests answer as the API of 2.17 is specified.
+Anybody may change the name of a run of Kubeflow's. So the runs that belong to one of ours are found by their parameter `run`, which clones,
+runs of a schedule, and those that others start through the API have too.
 """
 
 from __future__ import annotations
@@ -17,23 +17,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kfp
 import urllib3
-from kfp_server_api import ApiException, V2beta1Run
+from kfp_server_api import ApiException, Configuration, V2beta1GetHealthzResponse, V2beta1Run
+from urllib3.util import Retry
 
 from components.launcher.cluster import IN_POD, ApiServer
 from components.launcher.profile import Profile
 from edm2core.answers import unlike_json
 from edm2core.errors import EdmError, InputError
-from pipelines.kubeflow.client import AnswerError, Client
 
+TIMEOUT = (5, 60)  # seconds to connect, to answer
+RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # redirections are not followed: they lead to a page to log in
 OVER = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 POLL_S = 5.0
-PAGE, MOST = 100, 2000  # of Kubeflow's runs: asked for at once, looked through
+PAGE, MOST = 100, 2000  # how many of Kubeflow's runs are asked for at once, and how many are searched at most
+
+
+class AnswerError(Exception):
+    """Something other than the API answered; the message says what it is."""
+
+
+class Client(kfp.Client):  # type: ignore[misc]
+    """Kubeflow's client, made strict: it raises AnswerError at once for an answer that is not the API's, and ApiException for a refusal."""
+
+    def _load_config(self, *given: Any, **named: Any) -> Configuration:
+        config = super()._load_config(*given, **named)
+        config.retries = RETRY
+        return config
+
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> V2beta1GetHealthzResponse:
+        """Whether the server is up. It is asked once: the original asks five times and prints tracebacks."""
+        rest = self._healthz_api.api_client.rest_client
+        if "request" not in vars(rest):  # this is the client's first request
+            rest.request = _checked(rest.request)
+        return self._healthz_api.healthz_service_get_healthz()
+
+
+def _checked(request: Any) -> Any:
+    """The client's function for requests, with time limits and with a check of every answer."""
+
+    def ask(method: str, url: str, **named: Any) -> Any:
+        answer = request(method, url, **{**named, "_request_timeout": named.get("_request_timeout") or TIMEOUT})
+        if named.get("_preload_content", True) and (unlike := unlike_json(answer.data, answer.status, answer.getheaders())):
+            raise AnswerError(unlike)
+        return answer
+
+    return ask
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run of Kubeflow's; `state` is as Kubeflow says it, such as RUNNING or CANCELED."""
+    """A run of Kubeflow's. The state is one of Kubeflow's words, such as RUNNING or CANCELED."""
 
     id: str
     name: str
@@ -46,16 +81,16 @@ class Submitted:
 
 
 class Kubeflow:
-    """A cluster's Kubeflow Pipelines. Every method raises EdmError when it cannot be reached or refuses."""
+    """A cluster's Kubeflow Pipelines. Every method raises EdmError if it cannot be reached or refuses."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
         self._documents: dict[tuple[str, str], dict[str, Any]] = {}
         if not profile.kfp.host and not IN_POD.exists():
-            ApiServer.connect(profile.context)  # Kubeflow's own client would ask localhost if there were no way to an API server
+            ApiServer.connect(profile.context)  # raises if there is no way to an API server; Kubeflow's client would ask localhost
         with self._words("connect"):
             self._client = Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context)
-            # An installation for one user refuses a namespace, one for many needs it; the client would send the one it is installed in.
+            # An installation for one user refuses a namespace, one for many users needs it. The client would send the installation's own.
             self._namespace = profile.namespace if self._client.get_kfp_healthz().multi_user else None
             self._client._context_setting["namespace"] = self._namespace or ""
 
@@ -68,32 +103,31 @@ class Kubeflow:
             return _submitted(made)
 
     def runs(self, run: str) -> list[Submitted]:
-        """Kubeflow's runs of that run, whatever they are called, the latest first; of all the latest MOST are looked through."""
-        found, token, looked = [], "", 0
+        """Kubeflow's runs of that run, under any name, the latest first. Only the latest MOST of all runs are searched."""
+        matching, token = [], ""
         with self._words("list runs"):
-            while looked < MOST:
+            for _ in range(0, MOST, PAGE):
                 page = self._client.list_runs(page_size=PAGE, page_token=token, sort_by="created_at desc", namespace=self._namespace)
-                found += [_submitted(one) for one in page.runs or () if self._parameter(one) == run]
-                looked, token = looked + PAGE, page.next_page_token or ""
-                if not token:
+                matching += [_submitted(other) for other in page.runs or () if self._parameter(other) == run]
+                if not (token := page.next_page_token or ""):
                     break
-        return found
+        return matching
 
     def link(self, id: str) -> str:
-        """The page of a run in Kubeflow's UI; without a host, its path there."""
+        """The address of a run's page in Kubeflow's UI; without a host, its path."""
         host = self._profile.kfp.ui or self._profile.kfp.host or ""
         return f"{host.rstrip('/')}/#/runs/details/{id}"
 
     def errors(self, id: str) -> dict[str, str]:
-        """What Kubeflow itself says of tasks that failed, by their names there: the only word of one that never had a pod."""
+        """Kubeflow's own errors of failed tasks, by their names there. Of a task that never had a pod nothing else is known."""
         with self._words("get run"):
             run = self._client.get_run(id)
-            details = (run.run_details.task_details if run.run_details else None) or ()
-            found = {str(detail.display_name): str(detail.error.message) for detail in details if detail.error and detail.error.message}
-            return {**({"the run": str(run.error.message)} if run.error and run.error.message else {}), **found}
+        details = (run.run_details.task_details if run.run_details else None) or ()
+        errors = {"the run": run.error, **{str(detail.display_name): detail.error for detail in details}}
+        return {name: str(error.message) for name, error in errors.items() if error and error.message}
 
     def _parameter(self, run: V2beta1Run) -> str:
-        """The parameter `run` of one of Kubeflow's, given or by default."""
+        """The parameter `run` of a run of Kubeflow's, as given or by default."""
         given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
         if "run" in given:
             return str(given["run"])
@@ -106,7 +140,7 @@ class Kubeflow:
         return str(inputs.get("run", {}).get("defaultValue", ""))
 
     def _document(self, pipeline: str, version: str) -> dict[str, Any]:
-        """An uploaded package, which its runs only refer to; nothing if it was deleted since."""
+        """An uploaded package, to which its runs only refer; empty if it was deleted."""
         if (pipeline, version) not in self._documents:
             try:
                 self._documents[pipeline, version] = self._client.get_pipeline_version(pipeline, version).pipeline_spec or {}
@@ -116,16 +150,12 @@ class Kubeflow:
                 self._documents[pipeline, version] = {}
         return self._documents[pipeline, version]
 
-    def look(self, id: str) -> Submitted:
-        """How a run stands."""
-        with self._words("get run"):
-            return _submitted(self._client.get_run(id))
-
     def wait(self, id: str, changed: Callable[[Submitted], None], poll_s: float = POLL_S) -> Submitted:
-        """Wait until a run is over, however it ends; the client's own waiting takes a cancelled run for one that goes on."""
+        """Wait until a run is over, however it ends. (The client's own function would wait on for a cancelled run.)"""
         state = ""
         while True:
-            run = self.look(id)
+            with self._words("get run"):
+                run = _submitted(self._client.get_run(id))
             if run.state != state:
                 state = run.state
                 changed(run)
@@ -134,7 +164,7 @@ class Kubeflow:
             time.sleep(poll_s)
 
     def terminate(self, id: str) -> None:
-        """End a run. What its tasks started ends by their own doing: each has under a second for one request."""
+        """End a run. Its tasks stop the jobs that they started: each has less than a second for one request."""
         with self._words("terminate"):
             self._client.terminate_run(id)
 
@@ -148,11 +178,7 @@ class Kubeflow:
                 warnings.simplefilter("ignore")
                 yield
         except AnswerError as error:
-            raise EdmError(
-                f"What answers is not the API of Kubeflow Pipelines: it is {error}.",
-                where=where,
-                do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
-            ) from None
+            raise _not_the_api(str(error), where, reached) from None
         except ApiException as error:
             raise _refusal(error, where, reached) from None
         except ValueError as error:
@@ -171,11 +197,11 @@ class Kubeflow:
 
 
 def must_find(kubeflow: Kubeflow, run: str) -> list[Submitted]:
-    """Kubeflow's runs of that run that go on, or the latest that has ended; raises InputError if there is none."""
-    found = kubeflow.runs(run)
-    if not found:
+    """Kubeflow's runs of that run that go on, else the latest that has ended; raises InputError if there is none."""
+    runs = kubeflow.runs(run)
+    if not runs:
         raise InputError(f"Kubeflow Pipelines knows no run {run}.", where=run, do_next="`edm2 submit` names the run that it starts.")
-    return [one for one in found if not one.over] or found[:1]
+    return [submitted for submitted in runs if not submitted.over] or runs[:1]
 
 
 def _submitted(run: V2beta1Run) -> Submitted:
@@ -184,40 +210,36 @@ def _submitted(run: V2beta1Run) -> Submitted:
     return Submitted(str(run.run_id), str(run.display_name), str(run.state or "PENDING"), str(run.error.message) if run.error else "")
 
 
-def _refusal(error: ApiException, where: str, reached: str) -> EdmError:
-    """What a status that is no success means, for a person."""
-    status, unlike = error.status or 0, unlike_json(error.body or "", error.status or 0, error.headers or {})
-    said = _message(error)
-    if status == 0:
-        return EdmError(
-            f"Kubeflow Pipelines cannot be reached: its certificate is not trusted ({said}).",
-            where=where,
-            do_next=f"Correct the profile's `kfp.host`, or reach it after {reached}.",
-        )
-    if status == 401 or (status == 403 and unlike):
-        return EdmError(f"Kubeflow Pipelines refuses: log in ({said}).", where=where, do_next=f"Log in again, or reach it after {reached}.")
-    if 300 <= status < 400 or (status == 404 and unlike):
-        return EdmError(
-            f"What answers is not the API of Kubeflow Pipelines: it is {unlike} (HTTP {status}).",
-            where=where,
-            do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
-        )
-    if status in (502, 503, 504):
-        return EdmError(
-            f"Kubeflow Pipelines is not up: what stands before it answers {said}.",
-            where=where,
-            do_next=f"See whether its pods run, or reach it after {reached}.",
-            permanent=False,
-        )
+def _not_the_api(unlike: str, where: str, reached: str) -> EdmError:
     return EdmError(
-        f"Kubeflow Pipelines refuses: {said}.",
+        f"What answers is not the API of Kubeflow Pipelines: it is {unlike}.",
         where=where,
-        do_next="Check the profile's `kfp`, `namespace` and `service_accounts`, and that you are logged in.",
-        permanent=status < 500 and status not in (408, 429),
+        do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
     )
 
 
+def _refusal(error: ApiException, where: str, reached: str) -> EdmError:
+    """The error for an answer whose status is no success."""
+    status, unlike = error.status or 0, unlike_json(error.body or "", error.status or 0, error.headers or {})
+    said = _message(error)
+    if 300 <= status < 400 or (status == 404 and unlike):
+        return _not_the_api(f"{unlike} (HTTP {status})", where, reached)
+    if status == 0:
+        what = f"Kubeflow Pipelines cannot be reached: its certificate is not trusted ({said})."
+        do_next = f"Correct the profile's `kfp.host`, or reach it after {reached}."
+    elif status == 401 or (status == 403 and unlike):
+        what, do_next = f"Kubeflow Pipelines refuses: log in ({said}).", f"Log in again, or reach it after {reached}."
+    elif status in (502, 503, 504):
+        what = f"Kubeflow Pipelines is not up: what stands before it answers {said}."
+        do_next = f"See whether its pods run, or reach it after {reached}."
+    else:
+        what = f"Kubeflow Pipelines refuses: {said}."
+        do_next = "Check the profile's `kfp`, `namespace` and `service_accounts`, and that you are logged in."
+    return EdmError(what, where=where, do_next=do_next, permanent=status < 500 and status not in (408, 429))
+
+
 def _message(error: ApiException) -> str:
+    """The server's own words, or else the HTTP status."""
     try:
         body: dict[str, Any] = json.loads(error.body)
         return str(body.get("error") or body["message"]).rstrip(".")
@@ -226,6 +248,6 @@ def _message(error: ApiException) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The cause in a line, without the library's account of its pool and its tries."""
+    """The cause in one line. The library's message also has its connection pool and how often it has tried."""
     reason = getattr(error, "reason", None) or error
     return str(reason).rpartition(": ")[2] or type(reason).__name__

@@ -1,7 +1,8 @@
-"""How large Kubeflow's Workflow of a package will be: Kubernetes takes no object above a megabyte, and its run would end without a word.
+"""How large Kubeflow's Workflow of a package will be. Kubernetes takes no object above a megabyte: a larger one's run ends without a word.
 
-The Workflow is put together as Kubeflow's compiler does (backend/src/v2/compiler/argocompiler of KFP 2.17), and what its nodes hold in the
-end as its driver and Argo do: the patch of a task's pod stands there six times. SPEC and STATUS hold it to two real Workflows.
+The Workflow is composed as Kubeflow's compiler does it (backend/src/v2/compiler/argocompiler of KFP 2.17), and its nodes as they are in
+the end, as Kubeflow's driver and Argo write them: each holds the patch of a task's pod six times. SPEC and STATUS correct the result by
+what two real Workflows had.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-MOST = 2**20  # bytes of a Workflow with its status, as Argo 4.0 and the API server take it
-SPEC, STATUS = 1.02, 1.25  # measured over put together: a spec of 229 tasks, and what 34 tasks had in the end (KFP 2.17.0, Argo 4.0.5)
-SPARE = 0.05  # of the most, for what was not measured: longer names of stores, images and nodes, pods that are tried again
+MOST = 2**20  # the bytes that Argo 4.0 and the API server take of a Workflow with its status
+SPEC, STATUS = 1.02, 1.25  # measured size over composed size: the spec of 229 tasks, the status of 34 (KFP 2.17.0, Argo 4.0.5)
+SPARE = 0.05  # the part of MOST that is kept free: names of stores, images and nodes may be longer, and pods may be tried again
 FRAME = 11_500  # bytes of a Workflow besides its DAGs and components: templates of drivers and launchers
-RUN = "0e9cfeb2-2c9c-4d9c-8c5c-2b8e5a4b7b1f"  # an id such as Kubeflow gives
+RUN = "0e9cfeb2-2c9c-4d9c-8c5c-2b8e5a4b7b1f"  # an id like Kubeflow's
 NODE = {"hostNodeName": "worker-node-1", "resourcesDuration": {"cpu": 3, "memory": 41}, "progress": "1/1", "phase": "Succeeded"}
 SESSION = (
     '{"Provider":"minio","Params":{"accessKeyKey":"accesskey","disableSSL":"true","endpoint":"seaweedfs.kubeflow:9000","fromEnv":"false",'
@@ -50,7 +51,7 @@ class Size:
 
 
 def size_of(spec: Object, platforms: Object) -> Size:
-    """The size of the Workflow of a package, given as KFP's compiler writes its two documents, run with its default parameters."""
+    """The size of the Workflow of a package that is run with its default parameters. KFP's compiler writes both documents."""
     return _Workflow(spec, platforms).size()
 
 
@@ -59,9 +60,8 @@ class _Workflow:
         self.spec = spec
         self.components: dict[str, Object] = {**spec["components"], "root": spec["root"]}
         self.executors: dict[str, Object] = spec["deploymentSpec"]["executors"]
-        self.kubernetes: dict[str, Object] = (
-            platforms.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-        )
+        platform = platforms.get("platforms", {}).get("kubernetes", {})
+        self.kubernetes: dict[str, Object] = platform.get("deploymentSpec", {}).get("executors", {})
         self.name = f"{spec['pipelineInfo']['name']}-x7k2p"
         self.random = Random(0)  # noqa: S311
         self.nodes: dict[str, Object] = {}
@@ -77,7 +77,7 @@ class _Workflow:
                 if settings := self.kubernetes.get(component["executorLabel"]):
                     parameters[f"kubernetes-{name}"] = _json(settings)
             else:
-                tasks = [one for task, values in component["dag"]["tasks"].items() for one in self._dag_tasks(task, values)]
+                tasks = [argos for task, values in component["dag"]["tasks"].items() for argos in self._dag_tasks(task, values)]
                 templates.append({"name": name, "inputs": _parameters({"parent-dag-id": None}), "dag": {"tasks": tasks}})
         defaults = {name: str(value.get("defaultValue", "")) for name, value in self.spec["root"]["inputDefinitions"]["parameters"].items()}
         arguments = _json({"arguments": _parameters(parameters), "templates": templates, "runtime-config": _json(defaults)})
@@ -94,37 +94,37 @@ class _Workflow:
         return self.executors[component["executorLabel"]]["container"] if "executorLabel" in component else None
 
     def _dag_tasks(self, name: str, task: Object) -> Iterable[Object]:
-        """A task of the package as two of Argo's: what prepares it, and itself."""
+        """A task of the package as two of Argo's: its driver, and itself."""
         component = task["componentRef"]["name"]
-        driver = f"tasks.{name}-driver.outputs.parameters"
-        after = " && ".join(f"{other}.Succeeded" for other in _waits(task))
         given = {
             "component": f"{{{{workflow.parameters.components-{self._hash(component)}}}}}",
             "task": _json(_task(task)),
             "task-name": name,
             "parent-dag-id": "{{inputs.parameters.parent-dag-id}}",
         }
+        labels: dict[str, str] = {}
         if self._container(self.components[component]):
             labels = self._labels(self.components[component])
             given["container"] = f"{{{{workflow.parameters.implementations-{self._hash(component)}}}}}"
             if self.components[component]["executorLabel"] in self.kubernetes:
                 given["kubernetes-config"] = f"{{{{workflow.parameters.kubernetes-{component}}}}}"
-            taken = {"pod-spec-patch": f"{{{{{driver}.pod-spec-patch}}}}", "cached-decision": f"{{{{{driver}.cached-decision}}}}", **labels}
-            yield {"name": f"{name}-driver", "template": "system-container-driver", "arguments": _parameters(given), "depends": after}
-            template = f"metadata-0-{len(labels) // 2}-system-container-executor"
-            yield {"name": name, "template": template, "arguments": _parameters(taken), "depends": f"{name}-driver.Succeeded"}
+            driver, template = "system-container-driver", f"metadata-0-{len(labels) // 2}-system-container-executor"
+            outputs = {"pod-spec-patch": "pod-spec-patch", "cached-decision": "cached-decision"}
         else:
-            taken = {"parent-dag-id": f"{{{{{driver}.execution-id}}}}", "condition": f"{{{{{driver}.condition}}}}"}
-            yield {"name": f"{name}-driver", "template": "system-dag-driver", "arguments": _parameters(given), "depends": after}
-            yield {"name": name, "template": component, "arguments": _parameters(taken), "depends": f"{name}-driver.Succeeded"}
+            driver, template = "system-dag-driver", component
+            outputs = {"parent-dag-id": "execution-id", "condition": "condition"}
+        taken = {to: f"{{{{tasks.{name}-driver.outputs.parameters.{output}}}}}" for to, output in outputs.items()} | labels
+        after = " && ".join(f"{other}.Succeeded" for other in _waits(task))
+        yield {"name": f"{name}-driver", "template": driver, "arguments": _parameters(given), "depends": after}
+        yield {"name": name, "template": template, "arguments": _parameters(taken), "depends": f"{name}-driver.Succeeded"}
 
     def _labels(self, component: Object) -> dict[str, str]:
         """The labels of a component's pods, as parameters of Argo's."""
         labels = self.kubernetes.get(component["executorLabel"], {}).get("podMetadata", {}).get("labels", {})
-        found: dict[str, str] = {}
+        parameters: dict[str, str] = {}
         for number, (key, value) in enumerate(sorted(labels.items()), 1):
-            found |= {f"pod-metadata-label-key-{number}": key, f"pod-metadata-label-val-{number}": value}
-        return found
+            parameters |= {f"pod-metadata-label-key-{number}": key, f"pod-metadata-label-val-{number}": value}
+        return parameters
 
     def _run(self, path: str, name: str, parameters: Mapping[str, str], artifacts: Mapping[str, Object]) -> None:
         """Add the nodes of a DAG and of all that is in it."""
@@ -160,20 +160,20 @@ class _Workflow:
             self._pod(f"{where}.executor", {"pod-spec-patch": patch, **labels}, {})
 
     def _begin(self, where: str, inputs: Mapping[str, str]) -> None:
-        """The pod that prepares a DAG."""
+        """Add the nodes of the driver of a DAG."""
         outputs = {"execution-id": "1234", "iteration-count": "0", "condition": "true"}
         self._pod(f"{where}-driver", {**inputs, "iteration-index": "-1", "driver-type": "DAG"}, outputs)
 
     def _pod(self, where: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-        for kind in ("Retry", "Pod"):  # a stock installation tries every pod again, so each has a node around it
+        for kind in ("Retry", "Pod"):  # each pod has a node around it, since a stock installation tries every pod again
             self._node(kind, where, inputs, outputs)
 
     def _node(self, kind: str, where: str, inputs: Mapping[str, str], outputs: Mapping[str, str] | None = None) -> None:
         id, minute, second = self._id(), self.random.randrange(60), self.random.randrange(60)
-        found: Object = {} if outputs is None else _parameters(outputs)
+        results: Object = {} if outputs is None else _parameters(outputs)
         if kind == "Pod":
             key = f"private-artifacts/kubeflow/{self.name}/2026/11/25/{id}/main.log"
-            found |= {"artifacts": [{"name": "main-logs", "s3": {"key": key}}], "exitCode": "0"}
+            results |= {"artifacts": [{"name": "main-logs", "s3": {"key": key}}], "exitCode": "0"}
         self.nodes[id] = {
             **NODE,
             "id": id,
@@ -188,7 +188,7 @@ class _Workflow:
             "startedAt": f"2026-11-25T10:{minute:02}:{second:02}Z",
             "finishedAt": f"2026-11-25T10:{second:02}:{minute:02}Z",
             "inputs": _parameters(inputs),
-            "outputs": found,
+            "outputs": results,
         }
 
     def _id(self) -> str:
@@ -197,38 +197,29 @@ class _Workflow:
     def _value(self, source: Object, parameters: Mapping[str, str]) -> str:
         if "componentInputParameter" in source:
             return parameters[source["componentInputParameter"]]
-        if "taskOutputParameter" in source:  # of the first task: the plan's address
+        if "taskOutputParameter" in source:  # the address of the plan, from the first task
             return f"{parameters['store']}/runs/{parameters['run']}/kubeflow/{'0' * 20}.json"
         return str(source["runtimeValue"]["constant"])
 
     def _patch(self, name: str, component: Object, given: Mapping[str, str], read: Mapping[str, Object]) -> tuple[str, dict[str, Object]]:
-        """What a task's driver has its pod be, and the artifacts that it makes."""
+        """The patch of a task's pod, as its driver writes it, and the artifacts that the task makes."""
         container, settings = self._container(component) or {}, self.kubernetes.get(component["executorLabel"], {})
         token = f"{self.random.getrandbits(128):032x}"
         folder = f"minio://mlpipeline/v2/artifacts/{self.spec['pipelineInfo']['name']}/{RUN}/{name}/{token}"
         defined = component.get("outputDefinitions", {})
-        made = {
-            key: {"name": key, "type": value["artifactType"], "uri": f"{folder}/{key}"}
-            for key, value in defined.get("artifacts", {}).items()
-        }
-        logs = {"executor-logs": {"name": "executor-logs", "type": {"schemaTitle": "system.Artifact"}, "uri": f"{folder}/executor-logs"}}
+        types = {key: value["artifactType"] for key, value in defined.get("artifacts", {}).items()}
+        types["executor-logs"] = {"schemaTitle": "system.Artifact"}
+        made = {key: {"name": key, "type": kind, "uri": f"{folder}/{key}"} for key, kind in types.items()}
         asked = {
             "inputs": {"parameterValues": given, "artifacts": {key: {"artifacts": [value]} for key, value in read.items()}},
             "outputs": {
-                "artifacts": {key: {"artifacts": [value]} for key, value in {**made, **logs}.items()},
+                "artifacts": {key: {"artifacts": [value]} for key, value in made.items()},
                 "parameters": {key: {"outputFile": f"/tmp/kfp/outputs/{key}"} for key in defined.get("parameters", {})},  # noqa: S108
                 "outputFile": "/tmp/kfp_outputs/output_metadata.json",  # noqa: S108
             },
         }
-        first = (
-            "--pipeline_name",
-            self.spec["pipelineInfo"]["name"],
-            "--run_id",
-            "0e9cfeb2-2c9c-4d9c-8c5c-2b8e5a4b7b1f",
-            "--execution_id",
-            "1234",
-        )
-        command = ["/kfp-launcher/launch", *first, "--executor_input", _json(asked), "--component_spec", _json(component), *LAUNCHER]
+        command = ["/kfp-launcher/launch", "--pipeline_name", self.spec["pipelineInfo"]["name"], "--run_id", RUN, "--execution_id", "1234"]
+        command += ["--executor_input", _json(asked), "--component_spec", _json(component), *LAUNCHER]
         secrets = [
             {"name": pair["envVar"], "valueFrom": {"secretKeyRef": {"name": secret["secretName"], "key": pair["secretKey"]}}}
             for secret in settings.get("secretAsEnv", ())
@@ -241,19 +232,19 @@ class _Workflow:
             "securityContext": settings.get("securityContext", {}),
         }
         others = {key: value for key, value in settings.items() if key not in ("secretAsEnv", "securityContext", "podMetadata")}
+        del made["executor-logs"]  # no task reads them
         return _json({"containers": [main], **others}), {key: self._published(value) for key, value in made.items()}
 
     def _published(self, artifact: Object) -> Object:
-        """An artifact as those who read it are told of it."""
-        where = (
-            f"s3://mlpipeline/edm2/results/snapshot/{self.random.getrandbits(80):020x}/20261125T100000-{self.random.getrandbits(24):06x}"
-        )
+        """An artifact as the tasks that read it are told of it."""
+        key, attempt = f"{self.random.getrandbits(80):020x}", f"{self.random.getrandbits(24):06x}"
+        where = f"s3://mlpipeline/edm2/results/snapshot/{key}/20261125T100000-{attempt}"
         metadata = {"display_name": artifact["name"], "location": where, "recipe": "cifar10/E", "seed": 0, "epoch": 100}
         return {**artifact, "metadata": {**metadata, "store_session_info": SESSION}}
 
 
 def _in_order(tasks: Mapping[str, Object]) -> list[str]:
-    """The names of a DAG's tasks, each after what it waits for."""
+    """The names of a DAG's tasks, each after the tasks that it waits for."""
     ordered: dict[str, None] = {}
 
     def add(name: str) -> None:
@@ -268,13 +259,14 @@ def _in_order(tasks: Mapping[str, Object]) -> list[str]:
 
 
 def _waits(task: Object) -> list[str]:
-    """The tasks that one waits for, by its inputs or because it is to."""
+    """The tasks that a task waits for: it reads their outputs, or was told to wait."""
     sources = [source for kind in ("parameters", "artifacts") for source in task.get("inputs", {}).get(kind, {}).values()]
     made = [source[key]["producerTask"] for source in sources for key in ("taskOutputParameter", "taskOutputArtifact") if key in source]
     return list(dict.fromkeys([*task.get("dependentTasks", ()), *made]))
 
 
 def _task(task: Object) -> Object:
+    """A task as Kubeflow's driver is given it."""
     return {**task, "dependentTasks": _waits(task)}
 
 

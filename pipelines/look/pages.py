@@ -34,15 +34,8 @@ class Pages:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-        self._environment.filters |= {
-            "bytes": size,
-            "duration": duration,
-            "when": _when,
-            "ago": _ago,
-            "percent": _percent,
-            "url": _url,
-            "epochs": epochs_in_words,
-        }
+        filters = {"bytes": size, "duration": duration, "when": _when, "ago": _ago, "percent": _percent, "url": _url}
+        self._environment.filters |= filters | {"epochs": epochs_in_words}
 
     def runs(self, live: bool = False) -> str:
         """All runs."""
@@ -129,7 +122,7 @@ def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
             who = (*subject.training, subject.ema)
             if who not in latest or latest[who][0] < subject.epoch:
                 latest[who] = (subject.epoch, each.task.title, each.manifest.path("grid.png"), each.manifest)
-    return [found[1:] for found in latest.values()]
+    return [(title, path, manifest) for _, title, path, manifest in latest.values()]
 
 
 def _when(seconds: float | None) -> str:

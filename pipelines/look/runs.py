@@ -1,4 +1,4 @@
-"""What the pages show. It is read from the store and kept for a moment, so that many browsers cost no more than one."""
+"""What the pages show. It is read from the store and cached for a moment, so that many browsers cost no more than one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from edm2core.store.runs import Run, load_plan
 from edm2core.store.summary import Listed, list_one, listing
 
 T = TypeVar("T")
-LOCAL_S, REMOTE_S = 1.0, 5.0  # how long values are kept
-RESTS = 5  # values are kept at least this many times as long as reading took, so that a slow store is not asked all the time
+LOCAL_S, REMOTE_S = 1.0, 5.0  # how long values are cached
+RESTS = 5  # values are cached at least this many times as long as reading took, so that a slow store is not asked all the time
 TAIL = 64 * 1024  # bytes of a log that are searched for a task's progress
 SHOWN = 256 * 1024  # bytes of a log that its page shows
 ORDER = ("running", "failed", "damaged", "interrupted", "skipped", "waiting", "done")
@@ -86,8 +86,8 @@ class Look:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._keep_s = LOCAL_S if is_local(store) else REMOTE_S
-        self._kept: dict[Hashable, tuple[float, Any]] = {}
+        self._fresh_s = LOCAL_S if is_local(store) else REMOTE_S
+        self._cache: dict[Hashable, tuple[float, Any]] = {}  # until when a value counts, and the value
         self._plans: dict[str, tuple[bytes, Plan, dict[Ref, Ref]]] = {}
         self._locks: dict[Hashable, threading.Lock] = {}
 
@@ -142,24 +142,22 @@ class Look:
         undone = list(dict.fromkeys(works[task.ref] for task in tasks if manifests[task.ref] is None))
         holders = dict(zip(undone, each(self.store, self._holder, undone), strict=True))
         record = read_outcomes(Run(run, self.store))
-        outcomes = record.outcomes
         busy = {ref for ref, worker in holders.items() if worker}
         logs = self._logs(run, tasks, entries, set(works.values()))
         views = []
         for task in tasks:
-            manifest = manifests[task.ref]
-            log = bool(logs.get(task.ref))
+            manifest, log = manifests[task.ref], bool(logs.get(task.ref))
             if isinstance(manifest, EdmError):
-                views.append(TaskView(task, "damaged", manifest.what, log=log))
+                view = TaskView(task, "damaged", manifest.what, log=log)
             elif manifest is not None:
-                views.append(TaskView(task, "done", manifest=manifest, log=log))
+                view = TaskView(task, "done", manifest=manifest, log=log)
             elif works[task.ref] in busy:
                 busy.discard(works[task.ref])  # of a training's snapshots only the next one is running
-                views.append(self._running(task, holders[works[task.ref]], logs.get(task.ref, [])))
+                view = self._running(task, holders[works[task.ref]], logs.get(task.ref, []))
             else:
-                outcome = outcomes.get(task.ref, Outcome("waiting"))
-                state = "waiting" if outcome.state in ("done", "reused") else outcome.state
-                views.append(TaskView(task, state, outcome.reason, log=log))
+                outcome = record.outcomes.get(task.ref, Outcome("waiting"))
+                view = TaskView(task, "waiting" if outcome.state in ("done", "reused") else outcome.state, outcome.reason, log=log)
+            views.append(view)
         listed = self._listed(run)
         counts = dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0])))
         leases = (worker.damaged for worker in holders.values() if worker)
@@ -207,18 +205,16 @@ class Look:
         return data.decode(errors="replace")
 
     def _plan(self, run: str) -> tuple[Plan, dict[Ref, Ref]]:
-        """A run's tasks, and the name of each one's lease. These are slow to compute, and kept while the plan is the same."""
+        """A run's tasks, and the name of each one's lease. These are slow to compute, and cached while the plan is the same."""
         path = f"runs/{run}/plan.json"
         try:
             data = self.store.read(path)
         except EdmError:
             data = b""  # `load_plan` says what is wrong
-        kept = self._plans.get(run)
-        if kept and kept[0] == data:
-            return kept[1], kept[2]
-        tasks = load_plan(self.store, run)[1]
-        self._plans[run] = (data, tasks, {task.ref: work_ref(task) for task in tasks})
-        return tasks, self._plans[run][2]
+        if run not in self._plans or self._plans[run][0] != data:
+            tasks = load_plan(self.store, run)[1]
+            self._plans[run] = (data, tasks, {task.ref: work_ref(task) for task in tasks})
+        return self._plans[run][1:]
 
     def _must_be_within(self, run: str) -> None:
         if not confined(self.store, f"runs/{run}"):
@@ -245,14 +241,12 @@ class Look:
     def _recent(self, name: Hashable, read: Callable[[], T]) -> T:
         """The value that was read a moment ago, or is read now. Of several threads that ask, one reads."""
         with self._locks.setdefault(name, threading.Lock()):
-            until, value = self._kept.get(name, (float("-inf"), None))
-            if time.monotonic() > until:
-                begun = time.monotonic()
-                value = read()
-                ended = time.monotonic()
-                if len(self._kept) > 5000:
-                    self._kept.clear()
-                self._kept[name] = (ended + max(self._keep_s, RESTS * (ended - begun)), value)
+            until, value = self._cache.get(name, (float("-inf"), None))
+            if (begun := time.monotonic()) > until:
+                value, ended = read(), time.monotonic()
+                if len(self._cache) > 5000:
+                    self._cache.clear()
+                self._cache[name] = (ended + max(self._fresh_s, RESTS * (ended - begun)), value)
             recent: T = value
             return recent
 
@@ -260,6 +254,4 @@ class Look:
 def confined(store: Store, path: str) -> bool:
     """Whether a path stays inside the store. In a local store a link could lead out; a remote store has no links."""
     root = getattr(store, "root", None)
-    if root is None:
-        return True
-    return (Path(root) / path).resolve().is_relative_to(Path(root).resolve())
+    return root is None or (Path(root) / path).resolve().is_relative_to(Path(root).resolve())

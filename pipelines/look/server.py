@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import quote, unquote
 
@@ -120,7 +120,7 @@ class _Application:
             "/runs/{run}/": lambda ask: self._page(ask, self._pages.run(ask.path_params["run"], _is_live(ask))),
             "/runs/{run}/logs/{stage}/{key}": lambda ask: self._page(ask, self._pages.log(**ask.path_params, live=_is_live(ask))),
             "/results/": lambda ask: self._page(ask, self._pages.stages()),
-            "/results/{stage}/": lambda ask: self._page(ask, self._pages.stage(ask.path_params["stage"], _number(ask, "page", 1))),
+            "/results/{stage}/": lambda ask: self._page(ask, self._pages.stage(ask.path_params["stage"], _page_number(ask))),
             "/results/{stage}/{key}/": lambda ask: self._page(ask, self._pages.result(**ask.path_params)),
             "/store/{top}/{path:path}": self._file,
             "/{folder:path}": self._folder,
@@ -139,11 +139,9 @@ class _Application:
                 return self._error(HTTPStatus(error.status_code), error.detail, headers=dict(error.headers or {}))
             except (MissingError, InputError) as error:
                 return self._error(HTTPStatus.NOT_FOUND, error.what, error.do_next)
-            except EdmError as error:
-                return self._error(HTTPStatus.BAD_GATEWAY, error.what, error.do_next)
-            except ValidationError as error:
-                other = other_version(error)
-                return self._error(HTTPStatus.BAD_GATEWAY, other.what, other.do_next)
+            except (EdmError, ValidationError) as error:
+                known = other_version(error) if isinstance(error, ValidationError) else error
+                return self._error(HTTPStatus.BAD_GATEWAY, known.what, known.do_next)
             except Exception as error:
                 return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"This should not have happened: {type(error).__name__}: {error}")
 
@@ -186,15 +184,9 @@ class _Application:
         status = HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK
         if request.method == "HEAD":
             return Response(None, status, headers)
-        return StreamingResponse(self._blocks(path, start, end), status, headers)
-
-    def _blocks(self, path: str, at: int, end: int) -> Iterator[bytes]:
-        while at < end:
-            block = self._store.read_part(path, at, min(BLOCK, end - at))
-            if not block:  # the file has shrunk; the browser notices that bytes are missing
-                return
-            yield block
-            at += len(block)
+        # If the file shrinks meanwhile, the browser notices that bytes are missing.
+        blocks = (self._store.read_part(path, at, min(BLOCK, end - at)) for at in range(start, end, BLOCK))
+        return StreamingResponse(blocks, status, headers)
 
     def _error(self, status: HTTPStatus, what: str, do_next: str = "", headers: dict[str, str] | None = None) -> Response:
         page = self._pages.error(f"{status.value} {status.phrase}", what, do_next)
@@ -266,12 +258,10 @@ def _is_live(request: Request) -> bool:
     return request.query_params.get("part") == "live"
 
 
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, "")
-    if not text:
-        return default
+def _page_number(request: Request) -> int:
+    text = request.query_params.get("page") or "1"
     if not re.fullmatch(rf"[0-9]{{1,{DIGITS}}}", text):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name} is no number of a page.")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "page is no number of a page.")
     return int(text)
 
 
@@ -286,9 +276,8 @@ def _part(asked: str, size: int) -> tuple[int, int] | None:
     start = int(first) if first else max(0, size - int(last))
     end = min(size, int(last) + 1) if first and last else size
     if start >= end:
-        raise HTTPException(
-            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The file has no such bytes.", headers={"Content-Range": f"bytes */{size}"}
-        )
+        whole = {"Content-Range": f"bytes */{size}"}
+        raise HTTPException(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The file has no such bytes.", headers=whole)
     return start, end
 
 

@@ -47,7 +47,7 @@ class Boards:
             writer.close()
 
     def _all_plans(self) -> Iterator[Plan]:
-        """The tasks of every run whose plan can be read."""
+        """The plans of all runs that can be read."""
         for run in self._store.folders("runs/"):
             entry = self._store.stat(f"runs/{run}/plan.json")
             if entry is None:
@@ -60,23 +60,23 @@ class Boards:
             yield self._plans[run][1]
 
     def _trainings(self, tasks: Plan) -> dict[Ref, str]:
-        found: dict[Ref, str] = {}
+        """The folder of each training; `_names` gets those of its snapshots."""
+        folders: dict[Ref, str] = {}
         for task in tasks:
             if task.stage == "snapshot":
                 ref = trajectory_ref(task)
-                found[ref] = f"{task.subject.recipe}-seed{task.subject.seed}-{ref.key[:6]}".replace("/", "-")
-                self._names[task.ref] = found[ref]
-        return found
+                folders[ref] = self._names[task.ref] = f"{task.subject.recipe}-seed{task.subject.seed}-{ref.key[:6]}".replace("/", "-")
+        return folders
 
     def _bring(self, training: Ref, name: str) -> int:
-        count = 0
-        for entry in self._store.list(f"{training.scratch}/tensorboard/"):
-            count += 1
+        """Copy what is new of a training's event files; returns how many files it has."""
+        entries = list(self._store.list(f"{training.scratch}/tensorboard/"))
+        for entry in entries:
             path = self._folder / name / entry.path.rpartition("/")[2]
             if not path.exists() or path.stat().st_size != entry.size:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._store.read(entry.path))  # in place, since TensorBoard keeps the file open and reads on
-        return count
+        return len(entries)
 
     def _evaluate(self, tasks: Plan) -> None:
         """Write the new results of metrics and probes, by epoch."""
@@ -107,9 +107,5 @@ class Boards:
 def _variant(task: Task) -> str:
     """The suffix that tells results of the same metric and epoch apart."""
     subject = task.subject
-    parts = [
-        f"EMA {subject.ema}" if subject.ema not in ("", "fixed") else "",
-        f"draw {subject.draw}" if subject.draw else "",
-        "again" if subject.recheck else "",
-    ]
-    return "".join(f" · {part}" for part in parts if part)
+    average = f" · EMA {subject.ema}" if subject.ema not in ("", "fixed") else ""
+    return average + (f" · draw {subject.draw}" if subject.draw else "") + (" · again" if subject.recheck else "")

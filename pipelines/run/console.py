@@ -36,9 +36,9 @@ class View:
         self._running: dict[Ref, Task] = {}
         self._events: dict[Ref, dict[str, Any]] = {}
         self._ended: dict[Ref, str] = {}
-        self._said: dict[Ref, float] = {}  # when a line about a task was last printed
         self._results: dict[Ref, str] = {}  # in words
-        self._begun = self._said_of_run = time.monotonic()
+        self._begun = time.monotonic()
+        self._said: dict[Ref | None, float] = {None: self._begun}  # when a line about a task, or the run, was last printed
         live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
         self._live = live if console.is_terminal else None
 
@@ -92,13 +92,8 @@ class View:
             self._remaining.progress(task, event)
             with self._lock:
                 self._events[task.ref] = event
-                now = time.monotonic()
-                due = self._live is None and now - self._said.get(task.ref, 0.0) >= QUIET_S
-                run_due = due and now - self._said_of_run >= RUN_QUIET_S
-                if due:
-                    self._said[task.ref] = now
-                if run_due:
-                    self._said_of_run = now
+                due = self._live is None and self._is_due(task.ref, QUIET_S)
+                run_due = due and self._is_due(None, RUN_QUIET_S)
             if due:
                 words = numbers(event)
                 self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%}{f' · {words}' if words else ''}")
@@ -107,6 +102,13 @@ class View:
         elif event["kind"] in ("warning", "waiting", "busy", "restart", "compiled"):
             message = event.get("message") or f"resumes from the state at step {event.get('step')}"
             self.say(f"  {task.title}: {message}")
+
+    def _is_due(self, ref: Ref | None, quiet_s: float) -> bool:
+        """Whether to print a line about a task, or the run, after so much silence; if so, it counts as printed."""
+        now = time.monotonic()
+        due = now - self._said.get(ref, 0.0) >= quiet_s
+        self._said |= {ref: now} if due else {}
+        return due
 
     def _run(self) -> str:
         """How far the run is, and how long it still takes if that is known."""

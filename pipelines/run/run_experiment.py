@@ -58,7 +58,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     experiment, server = load_experiment(path), MlflowServer.named()
     tasks, left_out = planned(experiment, accept_code), absent(experiment)
     if only:
-        tasks = replace(tasks, tasks=tuple(_standing_on(tasks, only, path)))
+        tasks = _standing_on(tasks, only, path)
     store = open_store(place.store)
     if not train_again:
         refuse_lost(lost_snapshots(tasks, store), store)
@@ -144,8 +144,8 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     return record
 
 
-def _standing_on(plan: Plan, only: str, path: Path) -> list[Task]:
-    """The task of that address and all that it needs, in the plan's order."""
+def _standing_on(plan: Plan, only: str, path: Path) -> Plan:
+    """The plan of the task of that address and all that it needs."""
     task = next((task for task in plan if str(task.ref) == only), None)
     if task is None:
         raise InputError(
@@ -153,15 +153,15 @@ def _standing_on(plan: Plan, only: str, path: Path) -> list[Task]:
             where="--only",
             do_next="`edm2 plan` lists those it has. Where settings, data or the code's version differ, so do keys.",
         )
-    return plan.standing_on([task])
+    return replace(plan, tasks=tuple(plan.standing_on([task])))
 
 
-def _reported(record: Run, tasks: Sequence[Task], outcomes: dict[Ref, TaskChange]) -> dict[Ref, Outcome]:
+def _reported(record: Run, plan: Plan, outcomes: dict[Ref, TaskChange]) -> dict[Ref, Outcome]:
     """How each task ended, why, and where its log is if it failed."""
-    by_ref, reported = {task.ref: task for task in tasks}, {}
+    reported = {}
     for ref, outcome in outcomes.items():
         why = str(outcome.error or ("It had not begun when the run was stopped." if outcome.state == "waiting" else ""))
-        reported[ref] = Outcome(outcome.state, why, _log_of(record, by_ref[ref]) if outcome.state == "failed" else "")
+        reported[ref] = Outcome(outcome.state, why, _log_of(record, plan.by_ref[ref]) if outcome.state == "failed" else "")
     return reported
 
 

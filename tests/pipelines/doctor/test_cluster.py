@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,7 +23,7 @@ from edm2core.errors import InputError
 from pipelines.cli.doctor import command
 from pipelines.doctor.cluster import GPU, check_api, check_cluster, gpus_used
 from pipelines.doctor.machine import Check, check_here, check_store
-from pipelines.doctor.pod import probe_pod
+from pipelines.doctor.pod import checks_in, probe_pod
 
 
 class Answers:
@@ -194,6 +196,17 @@ def test_a_namespace_that_kubeflow_pipelines_would_not_use_is_a_problem(answers:
     assert any("installed for one user" in what for what in problems(check_cluster(answers.api, gpu)))
     answers.of[path] = (200, {"tag_name": "2.17.0", "multi_user": True})
     assert not any("installed for one user" in what for what in problems(check_cluster(answers.api, gpu)))
+
+
+def test_what_a_pod_sees_of_the_store_is_told_as_it_saw_it(gpu: Profile, tmp_path: Path) -> None:
+    container = probe_pod(gpu, "doctor")["spec"]["containers"][0]
+    for uri, state in ((str(tmp_path), "ok"), ("s3://", "problem")):
+        command = [sys.executable, *container["command"][1:], uri]
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        seen = [Check(check.state, f"from a pod: {check.what}", check.do_next) for check in check_store(uri)]
+        assert list(checks_in(f"a warning\n{log}")) == seen
+        assert seen[-1].state == state
+    assert [check.what for check in checks_in("no module\n")] == ["the probe pod said nothing about the store; its last words: no module"]
 
 
 def test_the_probe_pod_is_one_of_ours_without_gpus(gpu: Profile) -> None:
