@@ -174,6 +174,7 @@ def _network(task: Task) -> Cost:
 
 
 def _half(settings: Mapping[str, Any]) -> bool:
+    """Whether operations with these settings run in half precision."""
     return str(settings["precision"]) != "fp32"
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from edm2core import registry
 from edm2core.addresses import is_url, shown
+from edm2core.config.settings import DataSettings
 from edm2core.data.download import Listener
-from edm2core.data.headers import check_torch
+from edm2core.data.files import check_archive
+from edm2core.data.folders import Survey
+from edm2core.data.headers import check_torch, opcodes
 from edm2core.data.source import digest_of, fetch, source_digest
+from edm2core.errors import InputError
 from edm2core.metrics.gaussian import arrays_of
 from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
@@ -23,8 +29,6 @@ from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put, source_ref
 from edm2core.worker.sources import data_settings, download_folder, fetch_file, fetch_weights
-from pipelines.inputs.extractor_weights import weights_digest
-from pipelines.inputs.survey import is_revised, survey_data, survey_of
 
 LOOK_S = 1.0  # between two checks whether somebody else's upload has ended
 
@@ -56,12 +60,13 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     for reference in {recipe.reference for recipe in experiment.recipes if recipe.reference}:
         arrays_of(Path(reference.source), EXTRACTORS[reference.extractor].dimensions)
     digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
-    left_out = absent(experiment)
-    surveys = survey_data(experiment)
-    digests |= {f"revised:{recipe.name}": "" for recipe in experiment.recipes if is_revised(recipe.data, surveys)}
+    left_out, surveys = absent(experiment), _surveys(experiment)
     for recipe in experiment.recipes:
+        survey = surveys.get(recipe.data)
+        if recipe.data.facts.survey and (survey is None or survey.revised):
+            # The first version of the reader may have read other images. Of a URL this is not known.
+            digests[f"revised:{recipe.name}"] = ""
         metrics = tuple(metric for metric in experiment.metrics[recipe.name] if metric.result not in left_out)
-        survey = survey_of(recipe.data, surveys)
         check_data(Request(recipe, experiment.lines.get(recipe.name, str), metrics=metrics, probe=experiment.probe, survey=survey))
     used = {metric.extractor for metrics in experiment.metrics.values() for metric in metrics if metric.result not in left_out}
     return digests | {kind: weights_digest(kind, experiment.weights[kind]) for kind in {WEIGHTS[e] for e in used if e in WEIGHTS}}
@@ -82,6 +87,63 @@ def absent(experiment: Experiment) -> dict[str, str]:
         elif not is_url(source) and not Path(source).exists():
             left_out[metric.result] = f"There is no file {source}. {file.get}"
     return left_out
+
+
+def weights_digest(kind: str, source: str | None) -> str:
+    """The digest of an extractor's weights at a path or URL. That of published weights is shortened as published, wherever they are.
+
+    Raises InputError if there are none, if the file is not torch's (but a web page that says 404), if its name ends with another digest
+    than its own, and if it names weights as another network does.
+    """
+    file = WEIGHT_FILES[kind]
+
+    def wrong(what: str, first: str = "") -> InputError:
+        return InputError(what, where=f"{kind}_weights", do_next=f"{first} {file.get}".strip())
+
+    if source is None:
+        raise wrong(f"The metrics need the weights of {file.words}, and the experiment names none.")
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", shown(source))  # torch hub ends a file's name with the beginning of its SHA-256
+    if is_url(source):
+        if not named:
+            raise wrong(f"The name of {source} does not end with its digest, so it could not be checked.")
+        return f"sha256:{named[1]}"
+    if not Path(source).exists():
+        raise wrong(f"There is no file {source}.")
+    try:
+        check_torch(Path(source))
+    except InputError as error:
+        raise wrong(f"{source} is no file of weights. {error.what}", error.do_next) from error
+    digest = digest_of(Path(source))
+    if named and not digest.startswith(f"sha256:{named[1]}"):
+        raise wrong(f"{source} is not what its name says: its digest is {digest}.")
+    if file.published and digest.startswith(file.published):
+        return file.published
+    names = {text for _, text in opcodes(Path(source)) if isinstance(text, str)}
+    unlike = [f"no '{name}'" for name in file.names if name not in names]
+    unlike += [f"a '{name}', which is {whose}" for name, whose in file.others.items() if name in names]
+    if unlike:
+        raise wrong(f"{source} does not hold the weights of {file.words}: it has {unlike[0]}.")
+    return digest
+
+
+def _surveys(experiment: Experiment) -> dict[DataSettings, Survey]:
+    """Surveys of the data that are images on this disk, from their names and headers.
+
+    Raises InputError for a folder or zip that cannot be surveyed, and for a file that is no archive where one is needed.
+    """
+    by_place: dict[tuple[str, float], Survey] = {}  # a survey takes time, and recipes share data
+    surveys: dict[DataSettings, Survey] = {}
+    for data in dict.fromkeys(recipe.data for recipe in experiment.recipes):
+        source, place = str(data.source), (str(data.source), data.test_share)
+        if data.facts.builtin or is_url(source):
+            continue
+        if data.facts.survey:
+            if place not in by_place:
+                by_place[place] = registry.load(data.facts.survey)(Path(source), data.test_share)
+            surveys[data] = by_place[place]
+        elif not Path(source).is_dir():
+            check_archive(Path(source))
+    return surveys
 
 
 def brought(tasks: Iterable[Task]) -> list[Task]:

@@ -185,13 +185,13 @@ class _Compiler:
                         made.after(begun[-parallel])
                     begun.append(made)
 
-        defaults = {"run": self.run_id, "store": self.store_uri, "profile": _portable(self.profile)}
+        # A pod needs no kubeconfig, so the profile names no context of one. It names Secrets and holds none.
+        profile = self.profile.model_copy(update={"context": None}).dumps() if self.profile else ""
+        defaults = {"run": self.run_id, "store": self.store_uri, "profile": profile}
         parameters = [_parameter(name, str, default) for name, default in defaults.items()]
-        return _pipeline(_name(self.experiment.name), root, parameters, display_name=self.experiment.name, description=self._description())
-
-    def _description(self) -> str:
-        part = f"part {self.part}, " if self.part else ""
-        return f"{', '.join(recipe.name for recipe in self.experiment.recipes)}: {part}{len(self.tasks)} tasks. Results: {self.store_uri}"
+        recipes, part = ", ".join(recipe.name for recipe in self.experiment.recipes), f"part {self.part}, " if self.part else ""
+        description = f"{recipes}: {part}{len(self.tasks)} tasks. Results: {self.store_uri}"
+        return _pipeline(_name(self.experiment.name), root, parameters, display_name=self.experiment.name, description=description)
 
     def _trajectory(self, group: list[Task]) -> BaseComponent:
         """A trajectory's trainings, one after the other, and the evaluations of each snapshot; skipped unless something is `missing`."""
@@ -468,11 +468,6 @@ def _needs(group: Iterable[Task]) -> dict[str, Ref]:
         number = sum(other.stage == ref.stage for other in needs.values())
         needs[f"{name}_{number + 1}" if number else name] = ref
     return needs
-
-
-def _portable(profile: Profile | None) -> str:
-    """The profile as JSON for a pod, which needs no kubeconfig. It names Secrets and holds none."""
-    return profile.model_copy(update={"context": None}).dumps() if profile else ""
 
 
 def _name(text: str) -> str:

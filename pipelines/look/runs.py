@@ -129,7 +129,8 @@ class Look:
         return view.task, "\n".join(line for line in lines if line), view.state == "running"
 
     def _run(self, run: str) -> RunView:
-        self._must_be_within(run)
+        if not confined(self.store, f"runs/{run}"):
+            raise MissingError(f"There is no run {run} in this store.", where=f"runs/{run}")
         entries = self._entries(run)
         files = [entry for entry in entries if entry.path.count("/") == 2]
         files.sort(key=lambda entry: (not entry.path.endswith("/report.html"), entry.path))
@@ -140,9 +141,10 @@ class Look:
             return RunView(listed, [], files, damaged=tuple(dict.fromkeys((error.what, *filter(None, [listed.trouble])))))
         manifests = dict(zip([t.ref for t in tasks], each(self.store, lambda task: self._read(task.ref), tasks), strict=True))
         undone = list(dict.fromkeys(works[task.ref] for task in tasks if manifests[task.ref] is None))
-        holders = dict(zip(undone, each(self.store, self._holder, undone), strict=True))
+        last_holders = dict(zip(undone, each(self.store, lambda ref: holder(self.store, ref), undone), strict=True))
+        holders = {ref: last for ref, last in last_holders.items() if last and last.alive}
         record = read_outcomes(Run(run, self.store))
-        busy = {ref for ref, worker in holders.items() if worker}
+        busy = set(holders)
         logs = self._logs(run, tasks, entries, set(works.values()))
         views = []
         for task in tasks:
@@ -160,7 +162,7 @@ class Look:
             views.append(view)
         listed = self._listed(run)
         counts = dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0])))
-        leases = (worker.damaged for worker in holders.values() if worker)
+        leases = (worker.damaged for worker in holders.values())
         return RunView(listed, views, files, counts, tuple(filter(None, (listed.trouble, *record.damaged, *leases))))
 
     def _listed(self, run: str) -> Listed:
@@ -169,9 +171,8 @@ class Look:
             raise MissingError(f"There is no run {run} any more.", where=f"runs/{run}")
         return listed
 
-    def _running(self, task: Task, worker: Holder | None, logs: list[Entry]) -> TaskView:
-        since = time.strftime("%H:%M", time.localtime(worker.started)) if worker else ""
-        reason = f"on {worker.process.host} since {since}" if worker else ""
+    def _running(self, task: Task, worker: Holder, logs: list[Entry]) -> TaskView:
+        reason = f"on {worker.process.host} since {time.strftime('%H:%M', time.localtime(worker.started))}"
         for line in reversed(self._tail(logs, TAIL).splitlines() if logs else []):
             event = parse(line[line.find(MARK) :]) if MARK in line else None
             if event and event["kind"] == "progress":
@@ -216,10 +217,6 @@ class Look:
             self._plans[run] = (data, tasks, {task.ref: work_ref(task) for task in tasks})
         return self._plans[run][1:]
 
-    def _must_be_within(self, run: str) -> None:
-        if not confined(self.store, f"runs/{run}"):
-            raise MissingError(f"There is no run {run} in this store.", where=f"runs/{run}")
-
     def _entries(self, run: str) -> list[Entry]:
         return [entry for entry in self.store.list(f"runs/{run}/") if confined(self.store, entry.path)]
 
@@ -233,10 +230,6 @@ class Look:
         with suppress(EdmError):
             return self._recent(("result", ref), lambda: load(self.store, ref))
         return None
-
-    def _holder(self, ref: Ref) -> Holder | None:
-        last = holder(self.store, ref)
-        return last if last is not None and last.alive else None
 
     def _recent(self, name: Hashable, read: Callable[[], T]) -> T:
         """The value that was read a moment ago, or is read now. Of several threads that ask, one reads."""

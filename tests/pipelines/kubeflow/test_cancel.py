@@ -16,7 +16,7 @@ from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
 from edm2core.store.local import LocalStore
 from edm2core.store.scratch import Scratch
-from pipelines.kubeflow.cancel import saved_states, stop_jobs
+from pipelines.cli.cancel import saved_states, stop_jobs
 
 PROFILE = {
     "name": "far",
