@@ -16,7 +16,7 @@ from edm2core.config.describe import differences
 def command(context: click.Context) -> None:
     """List the published recipes."""
     if context.invoked_subcommand is None:
-        rows = [("recipe", "side", "epochs", "batch", "weights", "norm", "magnitude-preserving")]
+        rows: list[tuple[str, ...]] = [("recipe", "side", "epochs", "batch", "weights", "norm", "magnitude-preserving")]
         for recipe in map(load_recipe, recipe_names()):
             network, training = recipe.network, recipe.training
             numbers = map(str, (network.resolution, training.epochs, training.batch))

@@ -120,7 +120,7 @@ def halves(plan: Plan) -> list[Plan]:
     by: list[Any] = trained if len(trained) > 1 else list(blocks)
     shared = [task for task in plan if not plan.snapshot_of(task)]
     needed_at_all = {ref for task in plan for ref in task.needs}
-    parts = []
+    parts: list[Plan] = []
     for group in by[: (len(by) + 1) // 2], by[(len(by) + 1) // 2 :]:
         own = [task for (trajectory, epoch), block in blocks.items() if {trajectory, (trajectory, epoch)} & set(group) for task in block]
         needed = {task.ref for task in plan.standing_on(own)}
