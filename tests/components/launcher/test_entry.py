@@ -119,7 +119,7 @@ def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) ->
     assert any("hangs" in line for line in lines)
 
 
-@pytest.mark.parametrize("where", ["before its first step", "in a pause"])
+@pytest.mark.parametrize("where", ["before its first step", pytest.param("in a pause", marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, where: str) -> None:
     steps = (
         "" if where == "before its first step" else "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.01)\nbeat.pause()\n"
@@ -129,6 +129,7 @@ def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, 
     assert any("rank 1 has been stopped from outside" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_stopping_what_supervises_a_process_ends_the_job_as_well(start: Start, tmp_path: Path) -> None:
     code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else hang()", "--hang-s", "1.5"))
     assert code == 143

@@ -58,7 +58,7 @@ def drawn(config: str, cuts: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("config", ["C", "E", "G"])
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=3)
 @given(cuts=CUTS)
 def test_images_have_the_same_bits_each_time_and_differ_by_rounding_between_batches(config: str, cuts: list[int]) -> None:
     found = drawn(config, cuts)
@@ -92,6 +92,7 @@ def test_a_training_has_the_same_bits_each_time() -> None:
     assert same_bits(trained(6), trained(6))
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_same_bits_however_often_they_are_stopped(tmp_path: Path) -> None:
     """40 images in batches of 16, 16 and 8: the second pair of processes stops within an epoch and in the next."""
     for name in ("once", "stopped"):

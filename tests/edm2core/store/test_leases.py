@@ -303,6 +303,17 @@ class _Aged(LocalStore):
         return (entry._replace(age_s=self.now - self.written[entry.path]) for entry in super().list(prefix))
 
 
+def test_a_lease_may_be_taken_over_after_sixty_silent_seconds_and_no_sooner(tmp_path: Path) -> None:
+    store = _Aged(tmp_path)
+    pretend(store, host="elsewhere")
+    store.now = 59.9
+    with pytest.raises(Busy, match="last beat 60 s ago"):
+        acquire(store, REF)
+    store.now = 60.0
+    with acquire(store, REF) as lease:
+        assert lease.generation == 2
+
+
 class LeaseMachine(RuleBasedStateMachine):
     """At any time at most one lease is good, and the store agrees on which."""
 
