@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
 
-.PHONY: demo test same-science bench test-all cluster test-cluster test-cluster-full images lint lock clean
+.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full images lint lock clean
 
 # uv installs in seconds what it has downloaded once. It asks the index and the folder of wheels that pip is told to ask by its variables.
 ifneq ($(PIP_FIND_LINKS),)
@@ -49,6 +49,26 @@ same-science: $(DEV)
 # Everything fast against a plain path: writes bench/RESULTS.md (half an hour on two cores; rows for a GPU where there is one).
 bench: $(DEV)
 	$(BIN)/python -m bench
+
+# On a machine with a GPU, with the torch (2.11 or newer) that is there and without a network: eight minutes of measurements, the most
+# important first; the same command goes on with what is left. WHEELS=FOLDER has the packages that the machine lacks: `make gpu-wheels`.
+# MINUTES=…; ROWS="gpu-train-E …" measures just those whose names begin so.
+GPU_PYTHON ?= $(if $(wildcard $(DEV)),$(BIN)/python,python3)
+MINUTES ?= 8
+ROWS ?=
+bench-gpu:
+	$(if $(WHEELS),$(GPU_PYTHON) -m bench.gpu.packages $(WHEELS))
+	PYTHONPATH=.:.gpu-packages $(GPU_PYTHON) -m bench.gpu --minutes $(MINUTES) $(ROWS)
+
+# The recipe's best images a second over three minutes as in use, and how long its training takes: RECIPE=E, C, G or tiny-E.
+RECIPE ?= E
+speedrun:
+	$(MAKE) bench-gpu MINUTES=10 ROWS=gpu-speedrun-$(RECIPE)
+
+# make gpu-wheels WHEELS=FOLDER FOR=3.12: the packages that a machine without a network may lack, for its version of Python.
+FOR ?= 3.12
+gpu-wheels: $(READY)
+	$(BIN)/python -m bench.gpu.packages --gather $(FOR) $(WHEELS)
 
 # All tests that need no cluster, in at most 25 minutes on two cores: those marked slow as well, and MinIO beside SeaweedFS where there is one.
 test-all: $(DEV)

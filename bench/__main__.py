@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from bench import choices, dag, evaluation, gpu, listing, network, probe, scaling, training
-from bench.machine import commit, load, machine
+from bench import choices, dag, evaluation, listing, network, probe, scaling, training
+from bench.gpu import rows as gpu
+from bench.record import keep, measured, recorded
 from bench.rows import Options, Row
 from bench.table import render
 
@@ -47,7 +47,7 @@ def main() -> None:
         print("\n".join(row.name for row in wanted))
         return
     if arguments.table:
-        TABLE.write_text(render(ROWS, json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+        TABLE.write_text(render(ROWS, recorded(RESULTS)), encoding="utf-8")
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it leaves as little behind as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="edm2-bench-", ignore_cleanup_errors=True) as folder:
@@ -62,27 +62,10 @@ def _measure(rows: Sequence[Row], options: Options) -> None:
     for row in rows:
         if row.needs == "cuda" and not torch.cuda.is_available():
             continue
-        begun, before = time.monotonic(), load()
-        result = row.measure(options)
-        print(f"{row.name}: {result.reached} (to reach: {row.target}) in {time.monotonic() - begun:.0f} s", flush=True)
-        _record(
-            row,
-            {
-                "what": row.describe(options),
-                "result": result.to_json(),
-                "load": f"{max(before, load()):.1f}",
-                "machine": machine(),
-                "commit": commit(),
-            },
-        )
-
-
-def _record(row: Row, entry: dict[str, object]) -> None:
-    """Keep a row as soon as it is measured: others stay as they were."""
-    recorded = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    recorded = {each.name: recorded[each.name] for each in ROWS if each.name in recorded} | {row.name: entry}
-    RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    TABLE.write_text(render(ROWS, recorded), encoding="utf-8")
+        begun = time.monotonic()
+        entry = measured(row, options)
+        keep(RESULTS, TABLE, ROWS, row, entry)
+        print(f"{row.name}: {entry['result']['reached']} (to reach: {row.target}) in {time.monotonic() - begun:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -153,8 +153,9 @@ def _metrics(options: Options) -> Result:
     return Result(f"{ratio(found, 'plain', 'product').text()}×", f"{plain.text(1)} samples/s", f"{product.text(1)} samples/s", cpu=cpu)
 
 
-def _pass(options: Options) -> Result:
-    samples, _ = counts()
+def extracting(options: Options) -> Result:
+    """Reading, checking and extracting against the network alone."""
+    samples = 8 if options.rehearsal else counts()[0]
     sides = {
         "product": Side("bench.evaluation:product_extract", {"samples": samples}, options.tuned),
         "bare": Side("bench.evaluation:bare_extractor", {"samples": samples}, options.tuned),
@@ -178,6 +179,6 @@ ROWS = [
         "extractor",
         "reading, checking and extracting samples, Inception; plain: the network alone, on images that are on its device",
         "≥ 0.9",
-        _pass,
+        extracting,
     ),
 ]

@@ -40,6 +40,19 @@ def bf16(device: str = "cuda", side: int = 8192) -> Work:
     return lambda: {"rate": 2 * side**3 / _seconds(product, 20)}
 
 
+def copy(device: str = "cuda", size: int = 2**32) -> Work:
+    """`rate` in bytes a second, read and written, of a copy of `size` bytes within the device's memory."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def once() -> None:
+        target.copy_(source)
+        wait()
+
+    return lambda: {"rate": 2 * size / _seconds(once, 20)}
+
+
 def _seconds(product: Callable[[], object], calls: int = 5) -> float:
     """The fastest of a few calls: a limit is what the machine can do when it is let."""
     times = []

@@ -20,6 +20,7 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import ProbeSettings, TrajectorySettings
 from edm2core.data import load_prepared, prepare_data
 from edm2core.data.prepared import Prepared
+from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.sampler import probe_sigma
 from edm2core.diffusion.trainer import Trainer
@@ -59,7 +60,7 @@ def study(trained: int = TRAINED) -> Study:
     data = _commit(work)
     prepared = load_prepared(open_inputs(_task("probe", {}, {"data": data}), store, work.out.parent)["data"].all())
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    trainer = Trainer(settings, prepared.affine, torch.tensor(prepared.train_images))
+    trainer = Trainer(settings, prepared.affine, torch.tensor(prepared.train_images).to(pick_device()))
     for _ in range(trained * len(prepared.train_labels) // recipe.training.batch):
         trainer.step()
     work = _workspace(store.uri, "snapshot", {}, {"data": data})
@@ -152,19 +153,21 @@ class _Plain:
         loaded = snapshot.load(work.inputs["snapshot"].all())
         self.denoiser = plain_network.Denoiser(recipe.network).eval()
         self.denoiser.load_state_dict(loaded.state_dict())
+        self.device = pick_device()
+        self.denoiser.to(self.device)
         self.blocks = list(loaded.block_names)
-        self.train, self.test = (_scaled(x, data) for x in (data.train_images, data.test_images))
-        self.train_labels, self.test_labels = torch.tensor(data.train_labels), torch.tensor(data.test_labels)
+        self.train, self.test = (_scaled(x, data).to(self.device) for x in (data.train_images, data.test_images))
+        self.train_labels, self.test_labels = (torch.tensor(x).to(self.device) for x in (data.train_labels, data.test_labels))
 
     def probes(self, t: int, blocks: list[str]) -> list[float]:
         """Test accuracies of a level's blocks."""
         torch.manual_seed(0)
         widths = {name: x.shape[1] for name, x in self._features(self.test[:1], t).items()}
-        layers = {name: nn.Linear(widths[name], 10) for name in blocks}
+        layers = {name: nn.Linear(widths[name], 10).to(self.device) for name in blocks}
         adams = {name: torch.optim.Adam(layer.parameters(), lr=GRID["lr"]) for name, layer in layers.items()}
         schedules = {name: torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.epochs) for name, adam in adams.items()}
         for _ in range(self.epochs):
-            for index in torch.randperm(len(self.train)).split(GRID["batch"]):
+            for index in torch.randperm(len(self.train), device=self.device).split(GRID["batch"]):
                 found, labels = self._features(self.train[index], t), self.train_labels[index]
                 for name, layer in layers.items():
                     loss = nn.functional.cross_entropy(layer(found[name]), labels)
@@ -184,7 +187,9 @@ class _Plain:
     @torch.no_grad()
     def _features(self, images: Tensor, t: int) -> dict[str, Tensor]:
         sigma = probe_sigma(t)
-        return self.denoiser.features(images + sigma * torch.randn_like(images), torch.full((len(images), 1, 1, 1), sigma))
+        return self.denoiser.features(
+            images + sigma * torch.randn_like(images), torch.full((len(images), 1, 1, 1), sigma, device=self.device)
+        )
 
 
 def _scaled(images: np.ndarray, data: Prepared) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.compare import Measurements, Spread, ratio, share
@@ -18,6 +18,12 @@ class Options:
     repeats: int = 5
     batch: int = 64
     threads: int = len(os.sched_getaffinity(0))
+    rehearsal: bool = False  # rows for a GPU run on the CPU at the smallest size, so that they are known to work
+
+    @property
+    def device(self) -> str:
+        """What the rows for a GPU run on."""
+        return "cpu" if self.rehearsal else "cuda"
 
     @property
     def bare(self) -> dict[str, str]:
@@ -39,6 +45,7 @@ class Result:
     product: str = ""
     share: str = ""
     cpu: str = ""
+    facts: Mapping[str, float] = field(default_factory=dict)  # numbers that a program reads: bench.gpu.advice does
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,6 +60,7 @@ class Row:
     target: str
     measure: Callable[[Options], Result]
     needs: str = "cpu"
+    seconds: float = 0.0  # about how long it takes on an H100, where it is for a GPU
 
     def describe(self, options: Options) -> str:
         return self.what.format(batch=options.batch, threads=options.threads)

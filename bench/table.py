@@ -34,6 +34,11 @@ def render(rows: Sequence[Row], recorded: Mapping[str, Any]) -> str:
         entry = recorded.get(row.name)
         if entry is None:
             lines.append(_line([row.describe(DEFAULTS), row.target, "not measured", *[""] * (len(head) - 3)]))
+        elif "failed" in entry:
+            words = f"failed: {entry['failed'].splitlines()[0]}"
+            lines.append(
+                _line([entry["what"], row.target, words, *[""] * 4, entry["load"], 1 + machines.index(entry["machine"]), entry["commit"]])
+            )
         else:
             found = [entry["result"][name] for name in COLUMNS]
             lines.append(_line([entry["what"], row.target, *found, entry["load"], 1 + machines.index(entry["machine"]), entry["commit"]]))

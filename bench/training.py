@@ -67,9 +67,9 @@ def plain_save(recipe: str) -> Work:
     return work
 
 
-def product_save(recipe: str, batch: int) -> Work:
+def product_save(recipe: str, batch: int, device: str = "cpu") -> Work:
     """What the loop waits for when a state is saved, and `cost` of all of it: processor time of copying and writing."""
-    trained = trainer(recipe, batch)
+    trained = trainer(recipe, batch, device=device)
     trained.step()
     folder = Path(tempfile.mkdtemp())
     background = Background()

@@ -19,6 +19,12 @@ from tests.waiting import wait_until
 LEFT_OUT: dict[str, int] = {}  # what is missing, and how many tests need it
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What needs a GPU is about the device that it runs on, so that `-m gpu` chooses it."""
+    if any(mark.args[0] == "gpu" for mark in item.iter_markers("needs")):
+        item.add_marker("gpu")
+
+
 @pytest.hookimpl(trylast=True)  # those that -m leaves out lack nothing
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that need what is not here; refuse to where CI promises that all is."""

@@ -41,9 +41,11 @@ def minio() -> str:
 
 @cache
 def gpu() -> str:
-    """The name of a CUDA device."""
+    """The name of a CUDA device. In a rehearsal of the session on a GPU its tests run on the CPU."""
     import torch
 
+    if os.environ.get("EDM2_REHEARSE_GPU"):
+        return "a rehearsal"
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import choices, evaluation, gpu, limit, network, probe, scaling, training
+from bench import choices, evaluation, limit, network, probe, scaling, training
+from bench.gpu import profile
+from bench.gpu import sides as gpu
 from bench.worker import Work
-from edm2core.diffusion import unet
+from edm2core.diffusion import folding, trainer, unet
 
 TINY = "digits/G"
 SIDES = {
@@ -33,6 +35,11 @@ SIDES = {
     "product training on a device": lambda: gpu.product_train(TINY, 4, 2, 8, "cpu"),
     "plain sampling on a device": lambda: gpu.plain_draw(TINY, 2, 2, "cpu"),
     "product sampling on a device": lambda: gpu.product_draw(TINY, 2, 2, "cpu"),
+    "unfolded training on a device": lambda: gpu.product_train(TINY, 4, 2, 8, "cpu", without="folding"),
+    "training on a device without constants": lambda: gpu.product_train(TINY, 4, 2, 8, "cpu", without="constants"),
+    "training on a device with torch's masks": lambda: gpu.product_train("digits/C", 4, 2, 8, "cpu", without="keys"),
+    "a step by kinds of kernels": lambda: profile.step_by_kind(TINY, 4, 8, "cpu"),
+    "a copy": lambda: limit.copy("cpu", 1024),
     "bf16": lambda: limit.bf16("cpu", 64),
     "plain metrics": lambda: evaluation.plain_passes(8, 8),
     "product metrics": lambda: evaluation.product_pass(8, 8),
@@ -56,7 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", SIDES)
 def test_a_side_runs_twice_and_all_it_reports_are_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr("edm2core.diffusion.unet.dropout", unet.dropout)  # one side puts torch's in its place
+    for module, name in ((unet, "dropout"), (trainer, "FoldedForTraining"), (folding, "_takes_constants")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # some sides put others in their place
     work: Work = SIDES[name]()
     for _ in range(2):
         numbers = work()

@@ -8,7 +8,7 @@ import pytest
 from bench.__main__ import RESULTS, ROWS, TABLE
 from bench.compare import Side, Spread, in_turn, ratio, share
 from bench.dag import longest_chain
-from bench.gpu import utilisation
+from bench.gpu.rows import utilisation
 from bench.network import flops
 from bench.rows import Options, Result, Row, compared
 from bench.scaling import modelled, table

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.dropout import dropout, dropout_keys
 from edm2core.keyed_random import seed_of
 
@@ -144,6 +145,6 @@ def test_a_compiler_makes_the_same_masks() -> None:
 @pytest.mark.needs("gpu")
 def test_a_graphics_processor_makes_the_same_masks() -> None:
     keys, x = dropout_keys(3, 4, 2, CPU), torch.randn(4, 6, 5, 5)
-    there = dropout_keys(3, 4, 2, torch.device("cuda"))
+    there = dropout_keys(3, 4, 2, pick_device())
     assert torch.equal(there.cpu(), keys)
-    assert torch.equal(dropout(x.cuda(), RATE, there[:, 1]).cpu() != 0, dropout(x, RATE, keys[:, 1]) != 0)
+    assert torch.equal(dropout(x.to(pick_device()), RATE, there[:, 1]).cpu() != 0, dropout(x, RATE, keys[:, 1]) != 0)

@@ -25,7 +25,7 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings, TrajectorySettings
 from edm2core.data.scale import Affine
 from edm2core.diffusion.denoiser import Denoiser, build_network
-from edm2core.diffusion.devices import compute
+from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.trainer import Trainer
 from edm2core.stages.sample import draw_images
@@ -49,7 +49,7 @@ def denoiser(config: str) -> Denoiser:
     made = Denoiser(build_network(recipe.network), recipe.diffusion).requires_grad_(False).eval()
     for gain in (parameter for parameter in made.parameters() if parameter.ndim == 0):
         gain.fill_(1.0)  # that of G's output starts at 0, which would hide everything
-    return prepare_for_inference(made, torch.device("cpu"))
+    return prepare_for_inference(made, pick_device())
 
 
 def drawn(config: str, cuts: list[int]) -> Tensor:
@@ -57,6 +57,7 @@ def drawn(config: str, cuts: list[int]) -> Tensor:
     return torch.cat([torch.from_numpy(part) for part in parts]).int()
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("config", ["C", "E", "G"])
 @settings(deadline=None, max_examples=3)
 @given(cuts=CUTS)
@@ -75,7 +76,7 @@ def trajectory() -> TrajectorySettings:
 def trained(steps: int, rank: int = 0, world_size: int = 1, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The state after so many steps, from the beginning or another state."""
     images = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
-    trainer = Trainer(trajectory(), Affine(), images, rank, world_size)
+    trainer = Trainer(trajectory(), Affine(), images.to(pick_device()), rank, world_size)
     if state is not None:
         trainer.load_state(state)
     for _ in range(steps):
@@ -88,8 +89,11 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_training_has_the_same_bits_each_time() -> None:
-    assert same_bits(trained(6), trained(6))
+@pytest.mark.gpu
+def test_a_training_has_the_same_bits_each_time_and_when_it_goes_on_from_a_state() -> None:
+    once = trained(6)
+    assert same_bits(once, trained(6))
+    assert same_bits(once, trained(2, state=trained(4)))
 
 
 @pytest.mark.slow

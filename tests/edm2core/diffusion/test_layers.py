@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edm2core.config.fields import GroupNormKind
+from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.layers import (
     Conv,
     Fourier,
@@ -105,24 +106,27 @@ def test_down_undoes_up() -> None:
     torch.testing.assert_close(down(up(x)), x)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["group", "group_affine", "group_rms"])
 def test_group_norm_keeps_channels_last_and_its_numbers(kind: GroupNormKind) -> None:
-    x, norm = normal(0, 2, 64, 8, 8) * 3 + 1, GroupNorm(64, kind)
+    x, norm = (normal(0, 2, 64, 8, 8) * 3 + 1).to(pick_device()), GroupNorm(64, kind).to(pick_device())
     y = norm(x.to(memory_format=torch.channels_last))
     assert y.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(y, norm(x))
 
 
+@pytest.mark.gpu
 def test_the_group_norm_of_gpus_is_torchs() -> None:
-    x = (normal(0, 2, 64, 8, 8) * 3 + 1).to(memory_format=torch.channels_last)
+    x = (normal(0, 2, 64, 8, 8) * 3 + 1).to(pick_device()).to(memory_format=torch.channels_last)
     y = standardized(x, 32)
     assert y.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(y, F.group_norm(x, 32))
 
 
+@pytest.mark.gpu
 def test_the_deterministic_average_of_gpus_is_torchs_pooling() -> None:
-    x = normal(0, 2, 8, 6, 4).to(memory_format=torch.channels_last).requires_grad_()
+    x = normal(0, 2, 8, 6, 4).to(pick_device()).to(memory_format=torch.channels_last).requires_grad_()
     y = averaged(x)
     torch.testing.assert_close(y, F.avg_pool2d(x, 2))
-    gradient = normal(1, *y.shape)
+    gradient = normal(1, *y.shape).to(pick_device())
     torch.testing.assert_close(*(torch.autograd.grad(z, x, gradient)[0] for z in (y, F.avg_pool2d(x, 2))))

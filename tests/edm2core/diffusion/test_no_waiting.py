@@ -64,6 +64,7 @@ def trainer(config: str, **overrides: Any) -> Trainer:
     ],
     ids=str,
 )
+@pytest.mark.gpu
 @pytest.mark.parametrize("config", ["C", "E", "G"])
 def test_no_step_of_an_epoch_waits(config: str, overrides: dict[str, Any]) -> None:
     training = trainer(config, **overrides)

@@ -2,6 +2,7 @@
 
 Tolerances are float32 rounding: relative to the largest value, 5e-6 for a loss and 1e-4 for what comes after three Adam steps, whose
 square roots and divisions magnify the rounding of small gradients. Noise levels: 1e-6, as the reference's schedule has float32 endpoints.
+A GPU is allowed four times as much, since its kernels add in other orders than the reference's on a CPU did.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion.averages import FixedEma
 from edm2core.diffusion.compiling import adopt
 from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, training_loss
+from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
 from edm2core.snapshots.checkpoints import fx_names, load_fx_tensors
@@ -33,12 +35,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "G": {"weights": "forced", "norm": "pixel", "magnitude_preserving": True, "clip": 256.0},
 }
 LOSS, THREE_STEPS, SCHEDULE = 5e-6, 1e-4, 1e-6
+CPU = torch.device("cpu")
 
 # Every way to run the network must give the same numbers; a path returns what is called in place of the denoiser.
 PATHS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "as loaded": lambda denoiser: denoiser,
-    "prepared": lambda denoiser: prepare_for_inference(copy.deepcopy(denoiser), torch.device("cpu")),
+    "prepared": lambda denoiser: prepare_for_inference(copy.deepcopy(denoiser), next(denoiser.parameters()).device),
 }
+GPU = pytest.mark.needs("gpu")
+WAYS = [
+    pytest.param((config, fast, device), marks=[GPU] * (device == "gpu"), id=f"{config} {'fast' if fast else 'plain'} {device}")
+    for config in CONFIGS
+    for fast in (False, True)
+    for device in ("cpu", "gpu")
+]
 
 
 def settings_of(config: str, arguments: dict[str, Any]) -> NetworkSettings:
@@ -66,12 +76,13 @@ class Trained:
     average: Denoiser
 
 
-def train(config: str, *, fast: bool) -> Trained:
+def train(config: str, *, fast: bool, device: torch.device = CPU) -> Trained:
     """On the fast path as the trainer does it: channels_last, weights normalised once for all layers."""
+    compute(tf32=False)
     with safe_open(DATA / f"seed_{config}.safetensors", "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    denoiser = Denoiser(build_network(settings_of(config, json.loads(metadata["network"]))), DiffusionSettings()).train()
+    denoiser = Denoiser(build_network(settings_of(config, json.loads(metadata["network"]))), DiffusionSettings()).train().to(device)
     initial = {name.removeprefix("init/"): tensor for name, tensor in tensors.items() if name.startswith("init/")}
     load_fx_tensors(denoiser, initial, config)
     if fast:
@@ -99,10 +110,10 @@ def train(config: str, *, fast: bool) -> Trained:
     return Trained(tensors, losses, denoiser, average)
 
 
-@pytest.fixture(scope="module", params=[(config, fast) for config in CONFIGS for fast in (False, True)], ids=str)
+@pytest.fixture(scope="module", params=WAYS)
 def trained(request: pytest.FixtureRequest) -> Trained:
-    config, fast = request.param
-    return train(config, fast=fast)
+    config, fast, device = request.param
+    return train(config, fast=fast, device=pick_device() if device == "gpu" else CPU)
 
 
 @pytest.fixture(params=list(PATHS))
@@ -118,11 +129,17 @@ def noised(trained: Trained) -> Tensor:
 
 def assert_same(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max().item() <= tolerance * theirs.abs().max().item()
+    assert (ours - theirs).abs().max().item() <= tolerance * rounding(theirs) * theirs.abs().max().item()
+
+
+def rounding(tensor: Tensor) -> float:
+    """How many times the rounding of a CPU is allowed where the tensor is."""
+    return 4.0 if tensor.is_cuda else 1.0
 
 
 def test_the_losses_of_three_training_steps(trained: Trained) -> None:
-    assert trained.losses == pytest.approx(trained.tensors["train/loss"].tolist(), rel=LOSS)
+    theirs = trained.tensors["train/loss"]
+    assert trained.losses == pytest.approx(theirs.tolist(), rel=LOSS * rounding(theirs))
 
 
 def test_the_denoised_images_with_the_averaged_weights(trained: Trained, denoiser: Denoiser) -> None:
@@ -146,10 +163,10 @@ def test_the_images_of_six_sampler_steps(trained: Trained, denoiser: Denoiser) -
     assert_same(images, trained.tensors["sample/images"], THREE_STEPS)
 
 
-@pytest.mark.parametrize("trained", [(config, True) for config in CONFIGS], indirect=True, ids=str)
+@pytest.mark.parametrize("trained", [way for way in WAYS if way.values[0][1]], indirect=True)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, backend: str) -> None:
-    tensors, fast = trained.tensors, prepare_for_inference(copy.deepcopy(trained.average), torch.device("cpu"))
+    tensors, fast = trained.tensors, PATHS["prepared"](trained.average)
     x = noised(trained)
     with torch.no_grad():
         outcome = adopt(fast.network, len(x), lambda: [fast(x, 0.5)], "fp32", backend=backend)
@@ -160,7 +177,7 @@ def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, back
 
 def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> None:
     for steps in (6, 18):
-        torch.testing.assert_close(sigma_schedule(steps), trained.tensors[f"schedule/{steps}"], rtol=SCHEDULE, atol=0)
+        torch.testing.assert_close(sigma_schedule(steps), trained.tensors[f"schedule/{steps}"].cpu(), rtol=SCHEDULE, atol=0)
     levels = [probe_sigma(t) for t in range(1, 19)]
     assert levels == pytest.approx(trained.tensors["probe/sigma_at_t_of_18"][1:].tolist(), rel=SCHEDULE)
 
@@ -170,7 +187,7 @@ def test_micro_batches_of_unequal_size_give_the_same_loss(trained: Trained) -> N
     x, sigma, noise = trained.average.affine.to_network(tensors["eval/x"]), tensors["eval/sigma"], tensors["eval/noise"]
     whole = training_loss(trained.average, x, sigma, noise)
     parts = torch.cat([objective(x[part], sigma[part], noise[part]) for part in (slice(0, 1), slice(1, 4))])
-    assert parts.mean().item() == pytest.approx(whole.item(), rel=LOSS)
+    assert parts.mean().item() == pytest.approx(whole.item(), rel=LOSS * rounding(whole))
 
 
 @pytest.mark.parametrize("name", [f"{dataset}/{config}" for dataset in ("cifar10", "tinyimagenet") for config in CONFIGS])

@@ -1,4 +1,4 @@
-"""Training and sampling on a GPU, end to end: data, host and device together. Every function runs on a CPU too, as a test does."""
+"""What the rows for a GPU time: training and sampling end to end, with data, host and device. Every function runs on a CPU too."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.compare import Measurements, Side, Spread, in_turn, ratio, share
-from bench.network import ema_of, flops, plain_denoiser, shape_of, trainer
+import edm2core.diffusion.trainer
+from bench.network import ema_of, plain_denoiser, shape_of, trainer
 from bench.plain import network as plain_network
-from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings
+from edm2core.diffusion import folding, unet
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute
 from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.stages.sample import compile_network, draw_images
-from pipelines.estimate import GPUS
-
-BATCH, STEPS, IMAGES = 512, 20, 50_000
-SAMPLED, NOISE_LEVELS = 400, 18
 
 
 class OneByOne(Dataset[Tensor]):
@@ -83,13 +79,19 @@ def plain_train(recipe: str, batch: int, steps: int, images: int, device: str) -
     return _repeated(fitting, steps, device, lambda: {"micro_batch": held[0]})
 
 
-def product_train(recipe: str, batch: int, steps: int, images: int, device: str, compiled: bool = False) -> Work:
-    """The trainer in bf16, its data on the device, and a row of the curve where one is due; `waits` are a step's host synchronisations.
+def product_train(
+    recipe: str, batch: int, steps: int, images: int, device: str, compiled: bool = False, without: str = "", mode: str | None = None
+) -> Work:
+    """The trainer in bf16, its data on the device, and a row of the curve where one is due.
 
-    `compiled` as long trainings are. Raises RuntimeError where the compiled network's numbers are not those of the eager one.
+    `compiled` as long trainings are, or by another of torch.compile's modes. `without` leaves out one of `LEFT_OUT`. Reports `waits`, a
+    step's host synchronisations, and `peak_bytes` of the device. Raises RuntimeError where the compiled network's numbers are not those of
+    the eager one.
     """
+    if without:
+        LEFT_OUT[without]()
     trained = trainer(recipe, batch, {"training.precision": "bf16"}, images, device)
-    if compiled and not (outcome := trained.compile()).adopted:
+    if compiled and not (outcome := trained.compile(**({"mode": mode} if mode else {}))).adopted:
         raise RuntimeError(outcome.words)
 
     def step() -> None:
@@ -98,6 +100,38 @@ def product_train(recipe: str, batch: int, steps: int, images: int, device: str,
             trained.close_window()
 
     return _repeated(step, steps, device, lambda: {"waits": _waits(trained.step)})
+
+
+def _without_constants() -> None:
+    """Networks apply SiLU's 1/0.596 and the shares of sums where the paper has them; weights are still normalised once a step."""
+    folding.__dict__["_takes_constants"] = lambda denoiser: False
+
+
+def _without_folding() -> None:
+    """Networks normalise their weights in every forward."""
+    edm2core.diffusion.trainer.__dict__["FoldedForTraining"] = Unfolded
+
+
+def _without_keys() -> None:
+    """Dropout's masks are torch's own, so that they depend on how the work is divided."""
+    unet.__dict__["dropout"] = lambda x, rate, keys: F.dropout(x, rate)
+
+
+LEFT_OUT: dict[str, Callable[[], None]] = {"constants": _without_constants, "folding": _without_folding, "keys": _without_keys}
+"""What a training step can do without, so that its gain or its cost is measured. Each changes the process that it is called in."""
+
+
+class Unfolded:
+    """Stands in for FoldedForTraining, and folds nothing."""
+
+    def __init__(self, stored: Denoiser) -> None:
+        self.module = stored
+
+    def refresh(self) -> None:
+        self.module.normalize_weights_()
+
+    def pull_back(self) -> None:
+        pass
 
 
 def plain_draw(recipe: str, count: int, noise_levels: int, device: str) -> Work:
@@ -132,10 +166,11 @@ def _repeated(step: Callable[[], object], steps: int, device: str, facts: Callab
     def work() -> dict[str, float]:
         step()
         seconds = _timed(lambda: [step() for _ in range(steps)], device)
-        found = {"seconds": seconds, **(facts() if facts else {})}
+        measured = {"seconds": seconds, **(facts() if facts else {})}
         if device == "cuda":
+            measured["peak_bytes"] = torch.cuda.max_memory_allocated()
             torch.cuda.empty_cache()
-        return found
+        return measured
 
     return work
 
@@ -143,6 +178,7 @@ def _repeated(step: Callable[[], object], steps: int, device: str, facts: Callab
 def _timed(work: Callable[[], object], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()
     work()
     if device == "cuda":
@@ -160,64 +196,3 @@ def _waits(step: Callable[[], None]) -> float:
         after.callback(torch.cuda.set_sync_debug_mode, "default")
         step()
     return float(sum("synchroniz" in str(warning.message) for warning in caught))
-
-
-def utilisation(flops_a_second: float, name: str) -> str:
-    """MFU: the share of the peak that the GPU's data sheet states for bf16, where the GPU is known here."""
-    plain = name.lower().replace(" ", "")
-    peaks = [gpu.half for known, gpu in GPUS.items() if known in plain]
-    return f"MFU {flops_a_second / peaks[0]:.2f}" if peaks else f"{flops_a_second / 1e12:.0f} TFLOP/s"
-
-
-def _result(found: Measurements, images: int, work: float) -> Result:
-    speed = {side: Spread.of([images / run["seconds"] for run in found[side]]) for side in ("plain", "product")}
-    used = utilisation(work * speed["product"].median / images, torch.cuda.get_device_name())
-    waits = [f"; {run['waits']:.0f} host synchronisations a step" for run in found["product"] if "waits" in run][-1:]
-    return Result(
-        f"{ratio(found, 'plain', 'product').text()}×, {used}{''.join(waits)}; not compiled {ratio(found, 'plain', 'eager').text()}×",
-        f"{speed['plain'].text(0)} images/s",
-        f"{speed['product'].text(0)} images/s",
-        f"{share(found, 'plain', work).text()} → {share(found, 'product', work).text()}",
-    )
-
-
-def _row(name: str, what: str, target: str, sides: tuple[str, str], given: dict[str, Any], images: int, work: Callable[[], float]) -> Row:
-    def measure(options: Options) -> Result:
-        made = {
-            "plain": Side(f"bench.gpu:{sides[0]}", {**given, "device": "cuda"}),
-            "eager": Side(f"bench.gpu:{sides[1]}", {**given, "device": "cuda"}),
-            "product": Side(f"bench.gpu:{sides[1]}", {**given, "device": "cuda", "compiled": True}),
-            "limit": Side("bench.limit:bf16"),
-        }
-        return _result(in_turn(made, options.repeats, warmup=2), images, work())
-
-    return Row(name, what, target, measure, "cuda")
-
-
-def _train(recipe: str, name: str) -> Row:
-    return _row(
-        f"gpu-train-{name}",
-        f"training on a GPU, {recipe}, batch {BATCH}, end to end",
-        "≥ 3×, MFU ≥ 0.35, 0 host synchronisations",
-        ("plain_train", "product_train"),
-        {"recipe": recipe, "batch": BATCH, "steps": STEPS, "images": IMAGES},
-        STEPS * BATCH,
-        lambda: STEPS * BATCH * flops(recipe, backward=True),
-    )
-
-
-def _draw(recipe: str, name: str) -> Row:
-    evaluations = 2 * NOISE_LEVELS - 1
-    return _row(
-        f"gpu-sample-{name}",
-        f"sampling on a GPU, {recipe}, {SAMPLED} images, {evaluations} evaluations, bf16, end to end",
-        "≥ 3×, MFU ≥ 0.35",
-        ("plain_draw", "product_draw"),
-        {"recipe": recipe, "count": SAMPLED, "noise_levels": NOISE_LEVELS},
-        SAMPLED,
-        lambda: SAMPLED * evaluations * flops(recipe),
-    )
-
-
-NETS = {"cifar10/C": "C", "cifar10/E": "E", "cifar10/G": "G", "tinyimagenet/E": "tiny-E"}
-ROWS = [*(_train(recipe, name) for recipe, name in NETS.items()), *(_draw(recipe, name) for recipe, name in NETS.items())]
