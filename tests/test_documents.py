@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "bench" / "RESULTS.md"]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "bench" / "RESULTS.md",
+]
 FOLDERS = "bench|components|docker|docs|edm2core|experiments|k8s|pipelines|tests"
 MADE = {"k8s/images.json", "k8s/profiles/mine.yaml"}  # by commands and by the reader
 
