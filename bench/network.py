@@ -14,7 +14,7 @@ from bench.rows import Options, Result, Row, compared
 from bench.worker import Work
 from edm2core.config import load_recipe
 from edm2core.config.settings import Recipe, TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.folding import fold_
 from edm2core.diffusion.sampler import heun
@@ -96,7 +96,7 @@ def trainer(
     settings = load_recipe(recipe, {"training.batch": batch, "training.precision": "fp32", **(overrides or {})})
     trajectory = TrajectorySettings(network=settings.network, diffusion=settings.diffusion, training=settings.training, seed=0)
     data = torch.randint(0, 256, (images or 4 * batch, *shape_of(settings)), dtype=torch.uint8)
-    return Trainer(trajectory, Affine(), data.to(device), rank, world_size)
+    return Trainer(trajectory, PixelScale(), data.to(device), rank, world_size)
 
 
 def flops(recipe: str, backward: bool = False) -> int:

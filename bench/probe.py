@@ -60,11 +60,11 @@ def study(trained: int = TRAINED) -> Study:
     data = _commit(work)
     prepared = load_prepared(open_inputs(_task("probe", {}, {"data": data}), store, work.out.parent)["data"].all())
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    trainer = Trainer(settings, prepared.affine, torch.tensor(prepared.train_images).to(pick_device()))
+    trainer = Trainer(settings, prepared.pixel_scale, torch.tensor(prepared.train_images).to(pick_device()))
     for _ in range(trained * len(prepared.train_labels) // recipe.training.batch):
         trainer.step()
     work = _workspace(store.uri, "snapshot", {}, {"data": data})
-    snapshot.save(work.out, {"fixed": trainer.averaged("fixed")}, settings, prepared.affine, epoch=trained)
+    snapshot.save(work.out, {"fixed": trainer.averaged("fixed")}, settings, prepared.pixel_scale, epoch=trained)
     return Study(store.uri, _commit(work), data, prepared)
 
 
@@ -114,7 +114,7 @@ def cached_and_fresh(trained: int = TRAINED, epochs: int = 15, seeds: int = 3) -
             (made.prepared.test_images, made.prepared.test_labels),
         )
     ]
-    data = Data(labelled[0], labelled[1], made.prepared.affine, len(made.prepared.classes))
+    data = Data(labelled[0], labelled[1], made.prepared.pixel_scale, len(made.prepared.classes))
 
     def means(features: str) -> list[float]:
         settings = ProbeSettings.model_validate({**GRID, "epochs": epochs, "seeds": tuple(range(seeds)), "features": features})
@@ -193,7 +193,7 @@ class _Plain:
 
 
 def _scaled(images: np.ndarray, data: Prepared) -> Tensor:
-    scaled: Tensor = data.affine.to_network(torch.tensor(images).float() / 255)
+    scaled: Tensor = data.pixel_scale.to_network(torch.tensor(images).float() / 255)
     return scaled
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edm2core.config.settings import ProbeSettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.probe.cells import PIXELS, Cell, Features, pixel_features
 from edm2core.probe.features import Cached, Data, Fresh, Labelled, Source
 from edm2core.probe.heads import Heads
@@ -46,7 +46,7 @@ class Study:
         **changes: Any,
     ) -> None:
         self.settings, self.cells = settings_of(**changes), list(cells)
-        self.data = Data(train, blobs(90, 1), Affine(), CLASSES)
+        self.data = Data(train, blobs(90, 1), PixelScale(), CLASSES)
         self.source: Source = (
             Cached(features, self.cells, self.settings, self.data, folder)
             if folder

@@ -51,7 +51,7 @@ class DataSettings(Settings):
     test_share: Share = 0.2  # images without a test folder, digits: stratified share kept for test
     background: Colour = (255, 255, 255)  # images: what their transparent pixels stand on
     channels: Literal[1, 3] = 3  # images: 1 makes them grey; none: what network.image_channels says
-    standardize: bool = False  # affine map to mean 0, standard deviation sigma_data, not to [-1, 1]
+    standardize: bool = False  # to mean 0 and standard deviation sigma_data instead of [-1, 1]
 
     @property
     def facts(self) -> DataFormat:

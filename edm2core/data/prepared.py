@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.errors import InputError, IntegrityError
 
 INFO = "dataset.json"
@@ -25,7 +25,7 @@ class Prepared:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    affine: Affine
+    pixel_scale: PixelScale
     info: dict[str, Any]
 
 
@@ -34,7 +34,7 @@ def load_prepared(folder: Path) -> Prepared:
     try:
         info = json.loads((folder / INFO).read_bytes())
         shape, counts = tuple(info["shape"]), info["counts"]
-        classes, affine = tuple(info["classes"]), Affine(**info["affine"])
+        classes, pixel_scale = tuple(info["classes"]), PixelScale(**info["affine"])
         expected = {part: int(counts[part]) for part in ("train", "test")}
     except OSError as error:
         raise InputError("It holds no prepared data set.", where=str(folder), do_next="Prepare it first.") from error
@@ -50,7 +50,7 @@ def load_prepared(folder: Path) -> Prepared:
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             outside = f"It has labels from {labels.min()} to {labels.max()}, and there are {len(classes)} classes, counted from 0."
             raise _damaged(folder / f"{part}_labels.npy", outside)
-    return Prepared(**arrays, classes=classes, affine=affine, info=info)
+    return Prepared(**arrays, classes=classes, pixel_scale=pixel_scale, info=info)
 
 
 def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from edm2core.errors import InputError
 
 
 @dataclass(frozen=True)
-class Affine:
+class PixelScale:
     """Network value = image * scale + offset, image in [0, 1]; the published recipes map to [-1, 1].
 
     Raises InputError where scale is not positive.
@@ -20,7 +20,7 @@ class Affine:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise InputError(f"The scale of an affine map must be positive, not {self.scale}.", do_next="Prepare the data set again.")
+            raise InputError(f"The scale of pixels must be positive, not {self.scale}.", do_next="Prepare the data set again.")
 
     @property
     def low(self) -> float:

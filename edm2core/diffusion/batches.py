@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import noise_levels
 from edm2core.diffusion.dropout import dropout_keys
 from edm2core.diffusion.training_schedule import epoch_order
@@ -48,7 +48,7 @@ class Batches:
     """
 
     settings: TrajectorySettings
-    affine: Affine
+    pixel_scale: PixelScale
     images: Tensor
     labels: Tensor | None
     blocks: int
@@ -67,7 +67,7 @@ class Batches:
         """The batch of the step that follows `step` steps."""
         training, device = self.settings.training, self.images.device
         index = self._index(step)
-        images = self.affine.to_network(self.images[index].float() / 255)
+        images = self.pixel_scale.to_network(self.images[index].float() / 255)
         if training.flip:
             flipped = torch.rand(len(index), generator=self._generator(step, "flip"), device=device) < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)

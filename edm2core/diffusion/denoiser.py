@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.unet import UNet, learned, operations
@@ -39,10 +39,10 @@ class LogVariance(nn.Module):
 class Denoiser(nn.Module):
     """D(x; σ) = c_skip x + c_out F(c_in x; c_noise), preconditioned in float32 around a network that autocast may run in half precision."""
 
-    def __init__(self, network: UNet, settings: DiffusionSettings, affine: Affine | None = None) -> None:
+    def __init__(self, network: UNet, settings: DiffusionSettings, pixel_scale: PixelScale | None = None) -> None:
         super().__init__()
         self.network, self.settings = network, settings
-        self.affine = affine or Affine()
+        self.pixel_scale = pixel_scale or PixelScale()
         self.loss_weight: Callable[[Any, float], Any] = load(WEIGHTINGS[settings.weighting])
         maps = replace(learned(network.settings), biases=False)
         features = settings.log_variance_features

@@ -99,12 +99,12 @@ def heun(
         raise InputError(
             "A sampler with eta above 0 needs noise.", do_next="Pass noise=lambda i: latents(seed, draw, indices, shape, i + 1)."
         )
-    affine = denoiser.affine
+    pixel_scale = denoiser.pixel_scale
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         y: Tensor = denoiser(x.float(), sigma, labels).to(state)
         y = y.masked_fill(y.isinf(), math.nan)  # a clamp keeps NaN but would turn infinities black or white
-        return y.clamp(affine.low, affine.high) if clip else y
+        return y.clamp(pixel_scale.low, pixel_scale.high) if clip else y
 
     sigmas = sigma_schedule(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).tolist()
     x = latents.to(state) * sigmas[0]
@@ -118,7 +118,7 @@ def heun(
         if following > 0:
             slope = (slope + (euler - denoise(euler, following)) / following) / 2
         x = x + (following - sigma) * slope
-    images: Tensor = affine.to_images(x).clamp(0, 1)
+    images: Tensor = pixel_scale.to_images(x).clamp(0, 1)
     return images
 
 

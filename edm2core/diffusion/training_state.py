@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.averages import Average, FixedEma, PowerEma
 from edm2core.diffusion.batches import Batches
 from edm2core.diffusion.curve import Window
@@ -33,7 +33,7 @@ class TrainingState:
     """
 
     settings: TrajectorySettings
-    affine: Affine
+    pixel_scale: PixelScale
     images: Tensor
     rank: int = 0
     world_size: int = 1
@@ -47,7 +47,7 @@ class TrainingState:
         training, device = self.settings.training, self.images.device
         compute(tf32=not training.exact, deterministic=training.exact)
         torch.manual_seed(seed_of(self.settings.seed, "init"))
-        denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.affine)
+        denoiser = Denoiser(build_network(self.settings.network), self.settings.diffusion, self.pixel_scale)
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last).train()
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())
@@ -56,7 +56,7 @@ class TrainingState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=scales)
         self.averages: dict[str, Average] = {} if training.ema_beta is None else {"fixed": FixedEma(weights, training.ema_beta)}
         self.averages |= {f"{s:.3f}": PowerEma(weights, s) for s in training.ema_sigma_rel}
-        self.batches = Batches(self.settings, self.affine, self.images, self.labels, len(self.denoiser.network.blocks))
+        self.batches = Batches(self.settings, self.pixel_scale, self.images, self.labels, len(self.denoiser.network.blocks))
         self.copier = Copier()
         self.window = Window.opened(device)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edm2core.config.settings import ProbeSettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.errors import EdmError
 from edm2core.probe.cells import Cell, FeaturesOf, generator
 
@@ -46,7 +46,7 @@ class Data:
 
     train: Labelled
     test: Labelled
-    affine: Affine
+    pixel_scale: PixelScale
     classes: int
 
     def split(self, name: Split) -> Labelled:
@@ -57,7 +57,7 @@ class Data:
         return self.train.images.device
 
     def at_network_scale(self, images: Tensor) -> Tensor:
-        scaled: Tensor = self.affine.to_network(images.float() / 255)
+        scaled: Tensor = self.pixel_scale.to_network(images.float() / 255)
         return scaled
 
 
@@ -117,7 +117,7 @@ class Fresh(Source):
                 draws = generator(images.device, *name, "flip")
                 images = flip(images, torch.rand(len(images), generator=draws, device=images.device) < 0.5)
             if settings.crop:
-                images = crop(images, settings.crop, self.data.affine.low, generator(images.device, *name, "crop"))
+                images = crop(images, settings.crop, self.data.pixel_scale.low, generator(images.device, *name, "crop"))
             yield self._stacked(cells, features(images, name)), train.labels[chosen]
 
     def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
@@ -214,7 +214,7 @@ class Cached(Source):
             seen = seen.flip(3)
         if self.settings.crop and draw:
             draws = generator(seen.device, self.settings.seeds[0], split, "crop", draw, begin)
-            seen = crop(seen, self.settings.crop, self.data.affine.low, draws)
+            seen = crop(seen, self.settings.crop, self.data.pixel_scale.low, draws)
         return seen
 
     def _append(self, cell: Cell, split: Split, rows: Tensor) -> None:

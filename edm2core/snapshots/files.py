@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edm2core.config.fields import weights_file
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.manifest import Ref
@@ -37,7 +37,12 @@ class DenoiserSettings(Protocol):
 
 
 def save(
-    folder: str | Path, averages: Mapping[str, Mapping[str, Tensor]], settings: DenoiserSettings, affine: Affine, *, epoch: int | None
+    folder: str | Path,
+    averages: Mapping[str, Mapping[str, Tensor]],
+    settings: DenoiserSettings,
+    pixel_scale: PixelScale,
+    *,
+    epoch: int | None,
 ) -> None:
     """Write a snapshot after `epoch` completed epochs, if known; `averages` are state dicts of the denoiser by the average's name."""
     folder = Path(folder)
@@ -47,7 +52,7 @@ def save(
     description = {
         "network": settings.network.model_dump(mode="json"),
         "diffusion": settings.diffusion.model_dump(mode="json"),
-        "affine": asdict(affine),
+        "affine": asdict(pixel_scale),
         "epoch": epoch,
         "emas": list(averages),
     }
@@ -87,13 +92,13 @@ def _read(fetch: Callable[[str], Path], ema: str, where: str) -> Denoiser:
         emas = list(values["emas"])
         network = NetworkSettings.model_validate(values["network"])
         diffusion = DiffusionSettings.model_validate(values["diffusion"])
-        affine = Affine(**values["affine"])
+        pixel_scale = PixelScale(**values["affine"])
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"The snapshot's {DESCRIPTION} cannot be read: {error}", where=where) from error
     if ema not in emas:
         raise InputError(f"The snapshot has no average '{ema}'.", where=where, do_next=f"Choose among {', '.join(emas)}.")
     with torch.device("meta"):
-        denoiser = Denoiser(build_network(network), diffusion, affine)
+        denoiser = Denoiser(build_network(network), diffusion, pixel_scale)
     try:
         denoiser.load_state_dict({name: tensor.float() for name, tensor in load_file(fetch(weights_file(ema))).items()}, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -62,7 +62,7 @@ def _some(
     """The same random ones of a split in every call, at the network's scale, with their classes where the network knows any."""
     order = np.random.Generator(np.random.Philox(seed_of("diagnostics", len(images)))).permutation(len(images))
     chosen = np.sort(order[:most])
-    scaled: Tensor = denoiser.affine.to_network(torch.from_numpy(images[chosen]).to(device).float() / 255)
+    scaled: Tensor = denoiser.pixel_scale.to_network(torch.from_numpy(images[chosen]).to(device).float() / 255)
     return scaled, torch.from_numpy(labels[chosen]).to(device) if denoiser.network.settings.classes else None
 
 

@@ -39,7 +39,7 @@ def run(work: Workspace) -> None:
         _add(mixed, folder / weights_file(width), share)
     weights = {**denoiser.state_dict(), **{key: weight.float() for key, weight in mixed.items()}}
     settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=epoch)
-    snapshot.save(work.out, {name: weights}, settings, denoiser.affine, epoch=epoch)
+    snapshot.save(work.out, {name: weights}, settings, denoiser.pixel_scale, epoch=epoch)
     digests = {str(e): manifest.digest for e, manifest in found.stored.items()}
     work.metadata |= {"epoch": epoch, "emas": [name], "error": round(found.mix.error, 6), "averages": digests}
     work.metadata |= {"rounding": found.rounding, "rounding_of_way": of_way}

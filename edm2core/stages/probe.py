@@ -57,7 +57,7 @@ def run(work: Workspace) -> None:
         Labelled(_tensor(images, device), _tensor(labels, device))
         for images, labels in ((prepared.train_images, prepared.train_labels), (prepared.test_images, prepared.test_labels))
     )
-    data = Data(train, test, prepared.affine, len(prepared.classes))
+    data = Data(train, test, prepared.pixel_scale, len(prepared.classes))
     features, cells = _features(work, settings, device)
     study = _Study(work, settings, data, features, cells)
     found = _choose(study, cells)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import safetensors.torch
 
 from edm2core.config.settings import CheckpointSettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.snapshots import files as snapshot
 from edm2core.snapshots.checkpoints import read_fx
 from edm2core.worker.main import main
@@ -19,7 +19,7 @@ def run(work: Workspace) -> None:
     """Result: the files of a snapshot with the fixed EMA and, where the checkpoint has an optimiser, a state."""
     settings = CheckpointSettings.among(work.settings)
     found = read_fx(brought_file(work), settings)
-    snapshot.save(work.out, {"fixed": found.ema}, settings, Affine(), epoch=settings.epoch)
+    snapshot.save(work.out, {"fixed": found.ema}, settings, PixelScale(), epoch=settings.epoch)
     if found.weights is not None and found.adam is not None:
         weights = {f"weights/{name}": tensor for name, tensor in found.weights.items()}
         moments = {f"adam/{moment}/{name}": tensor for name, state in found.adam.items() for moment, tensor in state.items()}

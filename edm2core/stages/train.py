@@ -22,7 +22,7 @@ from edm2core.config.fields import weights_file
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.compiling import wanted
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.posthoc import THREE_BYTES
@@ -107,7 +107,7 @@ class Training:
         data = load_prepared(self.inputs["data"].all())
         _check_data(data, self.settings, self.task.title)
         images, labels = (torch.from_numpy(np.array(array)).to(pick_device()) for array in (data.train_images, data.train_labels))
-        self.trainer = self._begin(data.affine, images, labels)
+        self.trainer = self._begin(data.pixel_scale, images, labels)
         if self.peers.rank == 0:
             emit("start", task=self.task.title, generation=self.generation, parameters=_parameters(self.trainer), images=len(images))
         try:
@@ -122,9 +122,9 @@ class Training:
         finally:
             self.curve.close()
 
-    def _begin(self, affine: Affine, images: Tensor, labels: Tensor | None) -> Trainer:
+    def _begin(self, pixel_scale: PixelScale, images: Tensor, labels: Tensor | None) -> Trainer:
         """The trajectory's beginning: at step 0, or where the checkpoint that it starts from ended."""
-        trainer = Trainer(self.settings, affine, images, self.peers.rank, self.peers.world_size, labels)
+        trainer = Trainer(self.settings, pixel_scale, images, self.peers.rank, self.peers.world_size, labels)
         if start := self.inputs.get("start"):
             ema = safetensors.torch.load_file(start.path(weights_file("fixed")))
             state = safetensors.torch.load_file(start.path(STATE)) if STATE in start.manifest.files else {}
@@ -155,7 +155,7 @@ class Training:
             if self.peers.rank == 0:
                 emit("restart", task=self.task.title, epoch=self.trainer.epoch, **where)
         elif here > target:
-            self.trainer = self._begin(self.trainer.affine, self.trainer.images, self.trainer.labels)
+            self.trainer = self._begin(self.trainer.pixel_scale, self.trainer.images, self.trainer.labels)
             self.curve.rows = []
             if self.trainer.steps > target:
                 raise InputError(
@@ -261,15 +261,17 @@ class Results:
             counts = {"images_seen": trainer.images_seen(), "nonfinite_steps": trainer.nonfinite_steps}
             facts = {"trajectory": self.trajectory.key, "parameters": _parameters(trainer), **counts}
             self.committed.add(epoch)
-            self.background.run(partial(self._snapshot, epoch, state, names, trainer.affine, facts, rows))
+            self.background.run(partial(self._snapshot, epoch, state, names, trainer.pixel_scale, facts, rows))
         widths = [name for name in names if name != "fixed"]
         if widths and epoch in self.settings.training.stored_epochs(epoch):
             self.background.run(partial(self._average, epoch, state or trainer.copies("average/"), widths, rows))
 
-    def _snapshot(self, epoch: int, state: Copies, names: list[str], affine: Affine, facts: dict[str, Any], rows: list[Row]) -> None:
+    def _snapshot(
+        self, epoch: int, state: Copies, names: list[str], pixel_scale: PixelScale, facts: dict[str, Any], rows: list[Row]
+    ) -> None:
         weights = {name: averaged_weights(state.result(), name) for name in names}
         out = self.folder / f"snapshot-{epoch}"
-        snapshot.save(out, weights, self.settings, affine, epoch=epoch)
+        snapshot.save(out, weights, self.settings, pixel_scale, epoch=epoch)
         (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         subject, title = replace(self.task.subject, epoch=epoch), snapshot_title(self.task.whose, epoch)
         if start := self.inputs.get("start"):

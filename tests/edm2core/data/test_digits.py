@@ -22,7 +22,7 @@ def test_digits_are_all_there_and_split_by_class(tmp_path: Path) -> None:
 def test_standardised_digits_have_mean_0_and_standard_deviation_one_half(tmp_path: Path) -> None:
     info = prepare_data(DataSettings(format="digits", standardize=True), None, tmp_path / "out")
     data = load_prepared(tmp_path / "out")
-    values = data.train_images / 255 * data.affine.scale + data.affine.offset
+    values = data.train_images / 255 * data.pixel_scale.scale + data.pixel_scale.offset
     assert abs(values.mean()) < 1e-12
     assert values.std() == pytest.approx(0.5, abs=1e-12)
     assert info["network_std"] == pytest.approx(0.5)

@@ -29,7 +29,7 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     unit = np.asarray(data.train_images) / 255
     assert info["mean"] == pytest.approx(unit.mean(axis=(0, 2, 3)).tolist(), abs=1e-12)
     assert info["std"] == pytest.approx(unit.std(axis=(0, 2, 3)).tolist(), abs=1e-12)
-    assert info["network_std"] == pytest.approx((unit * data.affine.scale + data.affine.offset).std(), abs=1e-12)
+    assert info["network_std"] == pytest.approx((unit * data.pixel_scale.scale + data.pixel_scale.offset).std(), abs=1e-12)
 
 
 def test_equal_pixels_cannot_be_standardised(tmp_path: Path) -> None:

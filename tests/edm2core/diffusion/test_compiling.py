@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.compiling import COST_S, Compiled, adopt, wanted
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import pick_device
@@ -32,7 +32,7 @@ IMAGES = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch
 def trainer(config: str, **overrides: Any) -> Trainer:
     recipe = load_recipe(f"digits/{config}", TINY | overrides)
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    return Trainer(settings, Affine(), IMAGES)
+    return Trainer(settings, PixelScale(), IMAGES)
 
 
 def wrong(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:

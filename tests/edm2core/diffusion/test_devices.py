@@ -10,7 +10,7 @@ import torch
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.devices import compute
 from edm2core.diffusion.trainer import Trainer
 
@@ -40,6 +40,6 @@ def test_tf32_and_determinism_are_set_as_asked() -> None:
 def test_a_training_computes_as_its_settings_say(exact: bool) -> None:
     recipe = load_recipe("digits/C", {"training.exact": exact, "training.batch": 4})
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    trainer = Trainer(settings, Affine(), torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    trainer = Trainer(settings, PixelScale(), torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
     assert flags() == (("highest", False, False, True) if exact else ("high", True, True, False))
     trainer.step()  # every kernel is deterministic, or this would raise

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config import load_recipe
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
 from edm2core.diffusion.diagnostics import (
     activation_magnitudes,
@@ -25,7 +25,7 @@ IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2
 def denoiser_of(recipe: str = "digits/G", **overrides: Any) -> Denoiser:
     read = load_recipe(recipe, overrides)
     torch.manual_seed(0)
-    return Denoiser(build_network(read.network), read.diffusion, Affine()).eval()
+    return Denoiser(build_network(read.network), read.diffusion, PixelScale()).eval()
 
 
 def nothing(_: int) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from edm2core.config import Recipe, load_recipe, recipe_names
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.trainer import Trainer
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.plan import plan
@@ -49,7 +49,7 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
     shape = (recipe.network.image_channels, 8, 8)
     images = torch.randint(0, 256, (10, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    trainer = Trainer(settings, Affine(), images)
+    trainer = Trainer(settings, PixelScale(), images)
     before = {key: parameter.detach().clone() for key, parameter in trainer.parameters.items()}
     for _ in range(4):
         trainer.step()
@@ -58,7 +58,7 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
     assert 0 < row["loss"] < 20
     assert [key for key, parameter in trainer.parameters.items() if torch.equal(before[key], parameter)] == []
 
-    snapshot.save(tmp_path, {ema: trainer.averaged(ema) for ema in trainer.averages}, settings, Affine(), epoch=1)
+    snapshot.save(tmp_path, {ema: trainer.averaged(ema) for ema in trainer.averages}, settings, PixelScale(), epoch=1)
     for ema in recipe.sample.ema:
         drawn = draw_images(snapshot.load(tmp_path, ema), recipe.sample, 0, range(3))
         assert drawn.shape == (3, *shape)
@@ -67,7 +67,7 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
     denoiser = snapshot.load(tmp_path, recipe.probe.ema)
     cells = cells_of(recipe.probe, denoiser.block_names)
     labelled = Labelled(images, torch.arange(10) % 2)
-    data = Data(labelled, labelled, Affine(), 2)
+    data = Data(labelled, labelled, PixelScale(), 2)
     source = Fresh(lambda wanted: denoiser_features(denoiser, wanted), cells, recipe.probe, data)
     heads = Heads(source.widths, cells, 2, recipe.probe, data.device)
     assert 0 < heads.train_epoch(source.batches(cells, torch.arange(10), 0, 0, 4))[cells[0]] < 5
@@ -97,10 +97,10 @@ def test_a_conditional_recipe_samples_other_images_of_other_classes(tmp_path: Pa
     recipe = load_recipe("paper/digits/C", TINY | {"network.attention_head_channels": 32, "network.classes": 10})
     images = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    trainer = Trainer(settings, Affine(), images, labels=torch.arange(10))
+    trainer = Trainer(settings, PixelScale(), images, labels=torch.arange(10))
     for _ in range(3):
         trainer.step()
-    snapshot.save(tmp_path, {"0.050": trainer.averaged("0.050")}, settings, Affine(), epoch=1)
+    snapshot.save(tmp_path, {"0.050": trainer.averaged("0.050")}, settings, PixelScale(), epoch=1)
     denoiser = snapshot.load(tmp_path, "0.050")
     drawn = draw_images(denoiser, recipe.sample, 0, range(4))
     denoiser.network.embedding.label.weight.zero_()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings, TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
@@ -76,7 +76,7 @@ def trajectory() -> TrajectorySettings:
 def trained(steps: int, rank: int = 0, world_size: int = 1, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The state after so many steps, from the beginning or another state."""
     images = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
-    trainer = Trainer(trajectory(), Affine(), images.to(pick_device()), rank, world_size)
+    trainer = Trainer(trajectory(), PixelScale(), images.to(pick_device()), rank, world_size)
     if state is not None:
         trainer.load_state(state)
     for _ in range(steps):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.curve import WINDOW
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.trainer import Trainer
@@ -50,7 +50,7 @@ def trainer(config: str, **overrides: Any) -> Trainer:
     )
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
     images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8).to(pick_device())
-    return Trainer(settings, Affine(), images, labels=torch.arange(4, device=images.device))
+    return Trainer(settings, PixelScale(), images, labels=torch.arange(4, device=images.device))
 
 
 @pytest.mark.parametrize(

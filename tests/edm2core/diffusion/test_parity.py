@@ -96,7 +96,7 @@ def train(config: str, *, fast: bool, device: torch.device = CPU) -> Trained:
         adam.zero_grad()
         folded.module.zero_grad()
         folded.refresh() if fast else denoiser.normalize_weights_()
-        loss = training_loss(folded.module if fast else denoiser, denoiser.affine.to_network(x), sigma, noise)
+        loss = training_loss(folded.module if fast else denoiser, denoiser.pixel_scale.to_network(x), sigma, noise)
         loss.backward()
         if fast:
             folded.pull_back()
@@ -123,7 +123,7 @@ def denoiser(request: pytest.FixtureRequest, trained: Trained) -> Denoiser:
 
 def noised(trained: Trained) -> Tensor:
     tensors = trained.tensors
-    result: Tensor = trained.average.affine.to_network(tensors["eval/x"]) + tensors["eval/sigma"] * tensors["eval/noise"]
+    result: Tensor = trained.average.pixel_scale.to_network(tensors["eval/x"]) + tensors["eval/sigma"] * tensors["eval/noise"]
     return result
 
 
@@ -184,7 +184,7 @@ def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> No
 
 def test_micro_batches_of_unequal_size_give_the_same_loss(trained: Trained) -> None:
     tensors, objective = trained.tensors, Objective(trained.average)
-    x, sigma, noise = trained.average.affine.to_network(tensors["eval/x"]), tensors["eval/sigma"], tensors["eval/noise"]
+    x, sigma, noise = trained.average.pixel_scale.to_network(tensors["eval/x"]), tensors["eval/sigma"], tensors["eval/noise"]
     whole = training_loss(trained.average, x, sigma, noise)
     parts = torch.cat([objective(x[part], sigma[part], noise[part]) for part in (slice(0, 1), slice(1, 4))])
     assert parts.mean().item() == pytest.approx(whole.item(), rel=LOSS * rounding(whole))

@@ -8,7 +8,7 @@ import torch
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.trainer import Trainer
 from edm2core.probe.cells import cells_of, denoiser_features
 from edm2core.probe.features import Data, Fresh, Labelled
@@ -22,7 +22,9 @@ def test_each_takes_a_training_step_samples_and_is_probed(config: str) -> None:
     recipe = load_recipe(f"cifar10/{config}")
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     training = recipe.training.model_copy(update={"batch": 4, "precision": "fp32"})
-    trainer = Trainer(TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=training, seed=0), Affine(), images)
+    trainer = Trainer(
+        TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=training, seed=0), PixelScale(), images
+    )
     before = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
     trainer.step()
     assert float(trainer.window.nonfinite) == 0
@@ -36,7 +38,7 @@ def test_each_takes_a_training_step_samples_and_is_probed(config: str) -> None:
 
     cells = cells_of(recipe.probe, denoiser.block_names)
     labelled, index = Labelled(images, torch.arange(4)), torch.arange(4)
-    data = Data(labelled, labelled, Affine(), 10)
+    data = Data(labelled, labelled, PixelScale(), 10)
     source = Fresh(lambda wanted: denoiser_features(denoiser, wanted), cells, recipe.probe, data)
     heads = Heads(source.widths, cells, 10, recipe.probe, data.device)
     assert heads.parameters[0][0].shape == (1, 10, 256)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.sampler import between, drawn_labels, heun, latents, probe_sigma, sigma_schedule, to_uint8
 from edm2core.errors import InputError
 
@@ -19,9 +19,9 @@ SHAPE = (1, 4, 4)
 class Gaussian(nn.Module):
     """The ideal denoiser of images that are normal with this standard deviation at the network's scale."""
 
-    def __init__(self, std: float, affine: Affine | None = None) -> None:
+    def __init__(self, std: float, pixel_scale: PixelScale | None = None) -> None:
         super().__init__()
-        self.std, self.affine = std, affine or Affine()
+        self.std, self.pixel_scale = std, pixel_scale or PixelScale()
         self.calls: list[tuple[torch.dtype, float]] = []
         self.labels: list[Tensor | None] = []
 
@@ -74,7 +74,7 @@ def test_interpolated_latents_keep_their_standard_deviation() -> None:
 def test_the_solution_is_of_second_order() -> None:
     """The exact flow of a normal distribution only scales the latents."""
     start, std = latents(0, 0, range(2), SHAPE).double(), 0.1
-    exact = Affine().to_images(start * 80 * std / math.hypot(80, std))
+    exact = PixelScale().to_images(start * 80 * std / math.hypot(80, std))
     errors = [(heun(Gaussian(std), start, steps, clip=False) - exact).abs().max().item() for steps in (32, 64)]  # type: ignore[arg-type]
     assert 3 < errors[0] / errors[1] < 6
     assert errors[1] < 1e-3
@@ -85,10 +85,10 @@ def test_denoised_images_are_clipped_where_zero_and_one_map_to_and_mapped_back()
         def forward(self, x: Tensor, sigma: float, labels: Tensor | None = None) -> Tensor:
             return torch.full_like(x, 7.0)
 
-    affine = Affine(scale=0.5, offset=-0.125)
-    images = heun(Bright(1, affine), latents(0, 0, range(2), SHAPE), steps=4)  # type: ignore[arg-type]
+    pixel_scale = PixelScale(scale=0.5, offset=-0.125)
+    images = heun(Bright(1, pixel_scale), latents(0, 0, range(2), SHAPE), steps=4)  # type: ignore[arg-type]
     torch.testing.assert_close(images, torch.ones_like(images))
-    denoiser = Gaussian(0.01, affine)
+    denoiser = Gaussian(0.01, pixel_scale)
     mean = heun(denoiser, latents(0, 0, range(50), SHAPE), clip=False).mean().item()  # type: ignore[arg-type]
     assert mean == pytest.approx(0.25, abs=0.01)
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrainingSettings, TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.trainer import Trainer
 from edm2core.diffusion.training_schedule import epoch_order, learning_rate
@@ -48,16 +48,16 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("dropout", [0.0, 0.13])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(config: str, dropout: float) -> None:
     cut = settings(config, **{"network.dropout": dropout, "training.flip": True})
-    whole = trained(Trainer(cut, Affine(), IMAGES), 8)
+    whole = trained(Trainer(cut, PixelScale(), IMAGES), 8)
     for stop in (1, 3, 5):  # inside an epoch, at its end, after it
-        first = trained(Trainer(cut, Affine(), IMAGES), stop)
-        second = Trainer(cut, Affine(), IMAGES)
+        first = trained(Trainer(cut, PixelScale(), IMAGES), stop)
+        second = Trainer(cut, PixelScale(), IMAGES)
         second.load_state(first)
         assert same_bits(trained(second, 8 - stop), whole)
 
 
 def test_a_state_copied_beside_the_next_step_is_that_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(settings("E"), Affine(), IMAGES)
+    trainer = Trainer(settings("E"), PixelScale(), IMAGES)
     expected = trained(trainer, 2)
     waited_for, settle = threading.Event(), trainer.copier.settle
     trainer.copier._thread.submit(waited_for.wait, 60)  # no copying begins before the step waits for it
@@ -71,9 +71,9 @@ def test_a_state_copied_beside_the_next_step_is_that_of_its_moment(monkeypatch: 
 
 def test_half_precision_resumes_with_its_loss_scale() -> None:
     cut = settings(**{"training.precision": "bf16"})
-    whole = trained(Trainer(cut, Affine(), IMAGES), 4)
-    second = Trainer(cut, Affine(), IMAGES)
-    second.load_state(trained(Trainer(cut, Affine(), IMAGES), 2))
+    whole = trained(Trainer(cut, PixelScale(), IMAGES), 4)
+    second = Trainer(cut, PixelScale(), IMAGES)
+    second.load_state(trained(Trainer(cut, PixelScale(), IMAGES), 2))
     assert same_bits(trained(second, 2), whole)
 
 
@@ -91,7 +91,7 @@ def losses(trainer: Trainer, steps: int) -> list[float]:
 def test_micro_batches_change_rounding_only(micro_batch: int, config: str) -> None:
     cut = settings(config, **DROPPING)
     first, second = (
-        Trainer(each, Affine(), IMAGES) for each in (cut, settings(config, **DROPPING, **{"training.micro_batch": micro_batch}))
+        Trainer(each, PixelScale(), IMAGES) for each in (cut, settings(config, **DROPPING, **{"training.micro_batch": micro_batch}))
     )
     assert losses(second, 6) == pytest.approx(losses(first, 6), rel=1e-4)
     whole, parts = first.state(), second.state()
@@ -102,9 +102,9 @@ def test_micro_batches_change_rounding_only(micro_batch: int, config: str) -> No
 
 @pytest.mark.parametrize("config", ["C", "E", "G"])
 def test_both_ways_to_save_memory_together_change_rounding_only(config: str) -> None:
-    whole = trained(Trainer(settings(config, **DROPPING), Affine(), IMAGES), 3)
+    whole = trained(Trainer(settings(config, **DROPPING), PixelScale(), IMAGES), 3)
     saving = {**DROPPING, "training.micro_batch": 5, "training.grad_checkpoint": True}
-    less = trained(Trainer(settings(config, **saving), Affine(), IMAGES), 3)
+    less = trained(Trainer(settings(config, **saving), PixelScale(), IMAGES), 3)
     for name in whole:
         if name.startswith("weights/"):
             torch.testing.assert_close(less[name], whole[name], atol=1e-4, rtol=1e-4)
@@ -112,8 +112,8 @@ def test_both_ways_to_save_memory_together_change_rounding_only(config: str) -> 
 
 @pytest.mark.parametrize("config", ["C", "E", "G"])
 def test_activations_computed_again_change_nothing(config: str) -> None:
-    kept = trained(Trainer(settings(config, **{"network.dropout": 0.13}), Affine(), IMAGES), 3)
-    again = trained(Trainer(settings(config, **{"network.dropout": 0.13, "training.grad_checkpoint": True}), Affine(), IMAGES), 3)
+    kept = trained(Trainer(settings(config, **{"network.dropout": 0.13}), PixelScale(), IMAGES), 3)
+    again = trained(Trainer(settings(config, **{"network.dropout": 0.13, "training.grad_checkpoint": True}), PixelScale(), IMAGES), 3)
     assert same_bits(kept, again)
 
 
@@ -124,7 +124,7 @@ def _broken(*_: object) -> Any:
 def _process(rank: int, world_size: int, folder: str, backend: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    trainer = Trainer(settings(**DROPPING), Affine(), IMAGES, rank, world_size)
+    trainer = Trainer(settings(**DROPPING), PixelScale(), IMAGES, rank, world_size)
     found = losses(trainer, 1)
     if backend:
         outcome = trainer.compile(backend=_broken if backend == "broken in one" and rank else "aot_eager")
@@ -147,7 +147,7 @@ def _process(rank: int, world_size: int, folder: str, backend: str) -> None:
 )
 def test_several_processes_agree_with_one(tmp_path: Path, world_size: int, backend: str) -> None:
     """40 images in batches of 16, 16 and 8: the shares are unequal."""
-    alone = Trainer(settings(**DROPPING), Affine(), IMAGES)
+    alone = Trainer(settings(**DROPPING), PixelScale(), IMAGES)
     expected, one = losses(alone, 20), alone.state()
     processes = [
         subprocess.Popen([sys.executable, __file__, str(rank), str(world_size), str(tmp_path), backend]) for rank in range(world_size)
@@ -173,7 +173,7 @@ def test_however_a_batch_is_cut_every_image_counts_once(total: int, world_size: 
 
 
 def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted() -> None:
-    trainer = Trainer(settings("C"), Affine(), IMAGES)
+    trainer = Trainer(settings("C"), PixelScale(), IMAGES)
     trained(trainer, 2)
     before = {k: v.clone() for k, v in trainer.denoiser.state_dict().items()}
     moments = trainer.state()
@@ -186,7 +186,7 @@ def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted() -> N
 
 
 def test_the_curve_has_the_relative_size_of_its_last_step() -> None:
-    trainer = Trainer(settings("C"), Affine(), IMAGES)
+    trainer = Trainer(settings("C"), PixelScale(), IMAGES)
     trained(trainer, 2)
     assert not trainer.at_window_end
     before = torch.cat([p.detach().flatten() for p in trainer.parameters.values() if p.ndim > 1])
@@ -201,7 +201,7 @@ def test_the_curve_has_the_relative_size_of_its_last_step() -> None:
 
 
 def test_a_training_that_has_diverged_ends_with_advice() -> None:
-    trainer = Trainer(settings("C"), Affine(), IMAGES)
+    trainer = Trainer(settings("C"), PixelScale(), IMAGES)
     trainer.denoiser.network.stem.weight.register_hook(lambda gradient: gradient * float("inf"))
     trained(trainer, 12)
     with pytest.raises(EdmError, match="diverged") as caught:
@@ -210,7 +210,7 @@ def test_a_training_that_has_diverged_ends_with_advice() -> None:
 
 
 def test_the_loss_falls() -> None:
-    trainer = Trainer(settings(), Affine(), IMAGES)
+    trainer = Trainer(settings(), PixelScale(), IMAGES)
     trained(trainer, 3)
     first = trainer.close_window()["loss"]
     trained(trainer, 60)
@@ -258,7 +258,9 @@ def test_the_optimiser_follows_the_schedule_within_an_epoch_where_asked() -> Non
     """40 images in batches of 16, 16 and 8; 2 epochs of warm-up."""
     rates: dict[str, list[float]] = {"every_epoch": [], "every_step": []}
     for changes, seen in rates.items():
-        trainer = Trainer(settings(**{"training.lr": 0.01, "training.warmup_epochs": 2, "training.lr_changes": changes}), Affine(), IMAGES)
+        trainer = Trainer(
+            settings(**{"training.lr": 0.01, "training.warmup_epochs": 2, "training.lr_changes": changes}), PixelScale(), IMAGES
+        )
         for _ in range(4):
             trained(trainer, 1)
             seen.append(trainer.optimizer.param_groups[0]["lr"])
@@ -270,7 +272,7 @@ def test_the_optimiser_follows_the_schedule_within_an_epoch_where_asked() -> Non
 def test_a_summed_loss_has_larger_gradients_and_the_same_curve() -> None:
     """Adam with its epsilon far below either divides the factor out again."""
     mean, total = (
-        Trainer(settings(**{"training.loss_reduction": reduction, "training.micro_batch": 5}), Affine(), IMAGES)
+        Trainer(settings(**{"training.loss_reduction": reduction, "training.micro_batch": 5}), PixelScale(), IMAGES)
         for reduction in ("mean", "sum")
     )
     weights = trained(mean, 1), trained(total, 1)
@@ -282,13 +284,13 @@ def test_a_summed_loss_has_larger_gradients_and_the_same_curve() -> None:
 
 @pytest.mark.parametrize(("reduction", "scaled"), [("mean", True), ("sum", False)])
 def test_half_precision_scales_its_loss_unless_the_sum_does(reduction: str, scaled: bool) -> None:
-    trainer = Trainer(settings(**{"training.precision": "fp16", "training.loss_reduction": reduction}), Affine(), IMAGES)
+    trainer = Trainer(settings(**{"training.precision": "fp16", "training.loss_reduction": reduction}), PixelScale(), IMAGES)
     assert trainer.scaler.is_enabled() is scaled
 
 
 def test_without_a_fixed_ema_only_power_averages_are_kept() -> None:
     changed = {"training.ema_beta": None, "sample.ema": ["0.050"], "probe.ema": "0.050"}
-    trainer = Trainer(settings(**changed), Affine(), IMAGES)
+    trainer = Trainer(settings(**changed), PixelScale(), IMAGES)
     state = trained(trainer, 2)
     assert list(trainer.averages) == ["0.050", "0.100"]
     assert not any(name.startswith("average/fixed") for name in state)
@@ -296,7 +298,7 @@ def test_without_a_fixed_ema_only_power_averages_are_kept() -> None:
 
 def test_labels_stay_with_their_images_and_reach_the_network() -> None:
     labels = torch.arange(40) % 10
-    trainer = Trainer(settings("C", **{"network.classes": 10}), Affine(), IMAGES, labels=labels)
+    trainer = Trainer(settings("C", **{"network.classes": 10}), PixelScale(), IMAGES, labels=labels)
     batch = trainer.batches.after(trainer.steps)
     index = epoch_order(3, 0, 40)[:16]
     assert torch.equal(batch.labels, labels[index])
@@ -307,13 +309,13 @@ def test_labels_stay_with_their_images_and_reach_the_network() -> None:
 
 
 def test_an_unconditional_network_trains_the_same_with_labels_beside_its_images() -> None:
-    with_labels = Trainer(settings(), Affine(), IMAGES, labels=torch.arange(40))
-    assert same_bits(trained(with_labels, 2), trained(Trainer(settings(), Affine(), IMAGES), 2))
+    with_labels = Trainer(settings(), PixelScale(), IMAGES, labels=torch.arange(40))
+    assert same_bits(trained(with_labels, 2), trained(Trainer(settings(), PixelScale(), IMAGES), 2))
 
 
 def test_the_numbers_of_a_training_are_what_they_were() -> None:
     """If this fails on purpose, raise the version of the stage `snapshot`: what users have stored was trained otherwise."""
-    trainer = Trainer(settings(**{"training.flip": True}), Affine(), IMAGES)
+    trainer = Trainer(settings(**{"training.flip": True}), PixelScale(), IMAGES)
     assert epoch_order(3, 0, 40)[:4].tolist() == GOLDEN["order"]
     torch.testing.assert_close(trainer.batches.after(trainer.steps).sigma[:3], torch.tensor(GOLDEN["sigma"]), rtol=1e-5, atol=0)
     trained(trainer, 3)

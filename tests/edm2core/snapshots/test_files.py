@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import EdmError, InputError, IntegrityError
 from edm2core.plan.manifest import Manifest, Ref
@@ -16,7 +16,7 @@ from edm2core.snapshots import files as snapshot
 from edm2core.store import open_store
 from edm2core.store.results import commit, upload_files
 
-AFFINE = Affine(scale=0.66, offset=-0.2)
+AFFINE = PixelScale(scale=0.66, offset=-0.2)
 
 
 def make_denoiser(seed: int = 0) -> Denoiser:
@@ -40,7 +40,7 @@ def test_a_snapshot_gives_the_denoiser_that_was_saved(folder: Path) -> None:
     x, original, loaded = torch.randn(2, 1, 8, 8), make_denoiser(0).eval(), snapshot.load(folder)
     assert torch.equal(loaded(x, 0.5), original(x, 0.5))
     assert loaded.state_dict().keys() == original.state_dict().keys()
-    assert (loaded.affine, loaded.settings, loaded.network.settings) == (AFFINE, original.settings, original.network.settings)
+    assert (loaded.pixel_scale, loaded.settings, loaded.network.settings) == (AFFINE, original.settings, original.network.settings)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 

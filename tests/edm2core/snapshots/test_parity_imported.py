@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings, TrajectorySettings
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
 from edm2core.diffusion.sampler import heun
@@ -50,7 +50,7 @@ class Given(Trainer):
 
     def batch(self) -> Batch:
         x, sigma, noise = (self.tensors[f"train/{name}"][self.steps % 3] for name in ("x", "sigma", "noise"))
-        return Batch(self.affine.to_network(x), sigma.flatten(), noise, None, None)
+        return Batch(self.pixel_scale.to_network(x), sigma.flatten(), noise, None, None)
 
     def train(self, steps: int) -> list[float]:
         losses = []
@@ -63,7 +63,7 @@ class Given(Trainer):
 def given(config: str) -> Given:
     recipe, tensors = recipe_of(config), reference(config)[0]
     trainer = Given(
-        TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0), Affine(), IMAGES
+        TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0), PixelScale(), IMAGES
     )
     trainer.tensors = tensors
     return trainer
@@ -143,7 +143,7 @@ def assert_same(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 
 def test_a_real_checkpoint_gives_the_references_numbers() -> None:
     tensors, denoiser = reference("E")[0], load_fx(DATA / "seed_E.pth", recipe_of("E"))
-    noised = denoiser.affine.to_network(tensors["eval/x"]) + tensors["eval/sigma"] * tensors["eval/noise"]
+    noised = denoiser.pixel_scale.to_network(tensors["eval/x"]) + tensors["eval/sigma"] * tensors["eval/noise"]
     with torch.no_grad():
         assert_same(denoiser(noised, tensors["eval/sigma"]), tensors["eval/denoised"], 1e-5)
         assert_same(denoiser.log_variance(tensors["eval/sigma"]), tensors["eval/log_variance"], 1e-5)
@@ -168,7 +168,7 @@ def continued_by_hand() -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     for number in range(3):
         x, sigma, noise = (tensors[f"train/{name}"][number] for name in ("x", "sigma", "noise"))
         denoiser.normalize_weights_()
-        loss = training_loss(denoiser, denoiser.affine.to_network(x), sigma, noise)
+        loss = training_loss(denoiser, denoiser.pixel_scale.to_network(x), sigma, noise)
         adam.zero_grad()
         loss.backward()
         adam.step()

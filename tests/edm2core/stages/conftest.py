@@ -13,7 +13,7 @@ import torch
 from edm2core.config import load_recipe
 from edm2core.config.settings import DataSettings, NetworkSettings
 from edm2core.data import load_prepared, prepare_data
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
@@ -78,14 +78,14 @@ def digits(bench: Bench) -> Ref:
 def network(bench: Bench, digits: Ref) -> Ref:
     """A snapshot of a small G network with random weights."""
     torch.manual_seed(0)
-    affine = load_prepared(next((bench.folder / "store" / digits.folder).glob("*/dataset.json")).parent).affine
+    scale = load_prepared(next((bench.folder / "store" / digits.folder).glob("*/dataset.json")).parent).pixel_scale
     recipe = load_recipe("digits/G").model_copy(update={"network": NETWORK})
     denoiser = Denoiser(build_network(NETWORK), recipe.diffusion)
     for parameter in denoiser.parameters():  # gains start at 0: nothing would come out
         if parameter.ndim == 0:
             parameter.data.fill_(0.5)
     work = bench.workspace("snapshot", {}, {"data": digits})
-    snapshot.save(work.out, {"fixed": denoiser.state_dict()}, recipe, Affine(affine.scale, affine.offset), epoch=1)
+    snapshot.save(work.out, {"fixed": denoiser.state_dict()}, recipe, PixelScale(scale.scale, scale.offset), epoch=1)
     return bench.commit(work).ref
 
 

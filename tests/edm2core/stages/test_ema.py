@@ -121,7 +121,7 @@ def test_what_is_not_averaged_is_as_in_the_snapshot(run: Run) -> None:
     buffers = dict(given.named_buffers())
     assert buffers
     assert all(torch.equal(tensor, mixed.state_dict()[name]) for name, tensor in buffers.items())
-    assert mixed.affine == given.affine
+    assert mixed.pixel_scale == given.pixel_scale
 
 
 def test_the_plan_mixes_what_no_snapshot_has(run: Run) -> None:

@@ -10,7 +10,7 @@ import torch
 from edm2core.config.settings import ProbeSettings
 from edm2core.data import load_prepared
 from edm2core.data.prepared import Prepared
-from edm2core.data.scale import Affine
+from edm2core.data.scale import PixelScale
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Ref
 from edm2core.probe import features
@@ -222,7 +222,7 @@ def test_a_class_that_cannot_be_learned_or_tested_is_named(train: list[int], tes
         np.zeros((len(test), *shape), np.uint8),
         np.array(test),
         ("a", "b", "c"),
-        Affine(),
+        PixelScale(),
         {},
     )
     asked = ProbeSettings(blocks=("out_1", "out_2") if grid else ("out_1",))
