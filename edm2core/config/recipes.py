@@ -1,4 +1,4 @@
-"""Published recipes by name, the user's own by path, and changes laid over either."""
+"""Reads published recipes by name and the user's own by path, and replaces settings of either."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edm2core.config.yaml_file import Document, Origin, Place, load, parse
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 
-LADDER = "ladder/"  # what one rung of the paper's ladder changes: no recipe, but something that a recipe extends
+LADDER = "ladder/"  # holds what each rung of the paper's ladder changes; these are no recipes, but recipes extend them
 
 
 def recipe_names() -> list[str]:
@@ -48,9 +48,10 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
 
 
 def recipe_document(name: str, base: Path = Path(), named_in: str = "") -> Document:
-    """The settings of a recipe over those that it extends, a later one over an earlier; a name ending in .yaml is a path from `base`.
+    """The settings of a recipe over those of the recipes that it extends, of which a later one goes over an earlier one.
 
-    Raises InputError for a recipe that is not there, saying that it is named in `named_in`, and as load for a file that is none.
+    A name ending in .yaml is a path from `base`. Raises InputError, with `named_in` as its place, for a recipe that is not there, and as
+    `load` for a file that is wrong.
     """
     return _document(name, base, (), named_in or name)
 
@@ -101,18 +102,13 @@ def _merge(below: Document, above: Document) -> Document:
 
 
 def lay(document: Document, setting: str, value: Any, origin: Origin) -> Document:
-    """The document with one dotted setting ("network.dropout") replaced, remembering where the new value was written."""
+    """The document with one dotted setting ("network.dropout") replaced. `origin` is where the new value was written."""
     place: Place = tuple(setting.split("."))
-    values: Any = value
-    for part in reversed(place):
-        values = {part: values}
-    kept = {written: at for written, at in document.origins.items() if written[: len(place)] != place}
-    around = {place[:end]: origin for end in range(1, len(place)) if not isinstance(_value(document.values, place[:end]), dict)}
-    return _merge(Document(document.values, kept), Document(values, {**around, place: origin}))
-
-
-def _value(values: Any, place: Place) -> Any:
-    """What stands at a place; None where nothing does."""
-    for part in place:
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
+    origins = {written: at for written, at in document.origins.items() if written[: len(place)] != place}
+    inside: Any = document.values
+    for end, part in enumerate(place[:-1], start=1):
+        inside = inside.get(part) if isinstance(inside, dict) else None
+        if not isinstance(inside, dict):  # a section that is not there yet begins in the new line too
+            origins[place[:end]] = origin
+    values = reduce(lambda nested, part: {part: nested}, reversed(place), value)
+    return _merge(Document(document.values, origins), Document(values, {place: origin}))

@@ -15,11 +15,10 @@ import yaml
 from edm2core.addresses import redacted
 from edm2core.errors import InputError
 
-Place = tuple[str | int, ...]  # where a value stands: ("training", "betas", 0)
-
+Place = tuple[str | int, ...]  # a value's names and indices from the top of the file: ("training", "betas", 0)
 
 NOT_AS_IN_1_2 = ("bool", "int", "float", "timestamp", "value")
-MOST_VALUES = 100_000  # of a file, each counted as often as aliases repeat it
+MOST_VALUES = 100_000  # in a file; aliases count as often as they repeat a value
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,7 +69,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML mapping and where each of its values was written."""
+    """A YAML mapping, and the file and line of each of its values."""
 
     values: dict[str, Any]
     origins: dict[Place, Origin]
@@ -90,19 +89,18 @@ def read_text(path: Path) -> str:
     """
     try:
         text = path.read_bytes().decode("utf-8")
+        if "\0" not in text:
+            return text
+        what, do_next = f"{path} is not a text file.", "Give a YAML file in UTF-8."
     except FileNotFoundError:
-        raise InputError(
-            f"There is no file {path}.", where=str(path), do_next="Check the path; `edm2 recipes` lists what is built in."
-        ) from None
+        what, do_next = f"There is no file {path}.", "Check the path; `edm2 recipes` lists what is built in."
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a YAML file.", where=str(path), do_next="Name the .yaml file itself.") from None
+        what, do_next = f"{path} is a folder, not a YAML file.", "Name the .yaml file itself."
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file.", where=str(path), do_next="Give a YAML file in UTF-8.") from None
+        what, do_next = f"{path} is not a text file.", "Give a YAML file in UTF-8."
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", where=str(path)) from None
-    if "\0" in text:
-        raise InputError(f"{path} is not a text file.", where=str(path), do_next="Give a YAML file in UTF-8.")
-    return text
+        what, do_next = f"{path} cannot be read: {error.strerror}.", ""
+    raise InputError(what, where=str(path), do_next=do_next)
 
 
 def load(path: Path) -> Document:
@@ -114,40 +112,34 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str, file: str) -> Document:
-    """Like load, from text; `file` is what errors call it."""
+    """As `load`, from text. Errors call it `file`."""
     try:
         node = yaml.compose(text, Loader=_Loader)
-        places = list(islice(_origins(node, (), file), MOST_VALUES)) if node is not None else []
-        if len(places) == MOST_VALUES:
-            raise InputError(
-                f"The file has more than {MOST_VALUES:,} values.", where=file, do_next="Write them out instead of repeating aliases."
-            )
+        origins = list(islice(_origins(node, (), file), MOST_VALUES)) if node is not None else []
+        if len(origins) == MOST_VALUES:
+            too_many = f"The file has more than {MOST_VALUES:,} values."
+            raise InputError(too_many, where=file, do_next="Write them out instead of repeating aliases.")
         values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        what, do_next = f"The YAML is malformed: {error.problem or error}.", "Mend the syntax there."
         if isinstance(error, yaml.constructor.ConstructorError):
-            raise InputError(
-                f"A YAML tag is not allowed: {error.problem}.", where=str(Origin(file, line)), do_next="Write plain values."
-            ) from None
-        raise InputError(
-            f"The YAML is malformed: {error.problem or error}.", where=str(Origin(file, line)), do_next="Mend the syntax there."
-        ) from None
+            what, do_next = f"A YAML tag is not allowed: {error.problem}.", "Write plain values."
+        raise InputError(what, where=str(Origin(file, mark.line + 1 if mark else 1)), do_next=do_next) from None
     except RecursionError:
-        raise InputError(
-            "The YAML is nested too deeply, or an alias stands inside itself.", where=file, do_next="Write plain values."
-        ) from None
+        too_deep = "The YAML is nested too deeply, or an alias stands inside itself."
+        raise InputError(too_deep, where=file, do_next="Write plain values.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"The YAML is malformed: {error}.", where=file, do_next="Give a YAML file in UTF-8.") from None
     if node is None or values is None:
         raise InputError("The file is empty.", where=file, do_next="Start from experiments/demo.yaml.")
     if not isinstance(values, dict):
         raise InputError("The file must hold names with values (`name: …`) at the top.", where=str(Origin(file, node.start_mark.line + 1)))
-    return Document(values, dict(places))
+    return Document(values, dict(origins))
 
 
 def without_secrets(text: str) -> str:
-    """The text of a YAML file with its addresses as they may be stored; whoever reads it finds the same values otherwise."""
+    """The text of a YAML file with addresses in the form that may be stored. All other values stay as they are."""
     scalars = {node.start_mark.index: node for node in _scalars(yaml.compose(text, Loader=_Loader)) if redacted(node.value) != node.value}
     for start, node in sorted(scalars.items(), reverse=True):  # however a value is quoted, folded or escaped
         end = "\n" if node.style in ("|", ">") else ""
@@ -174,11 +166,8 @@ def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, 
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 raise InputError("Names must be plain words.", where=str(Origin(file, line)))
             if key.value in seen:
-                raise InputError(
-                    f"'{key.value}' stands twice (first in line {seen[key.value]}).",
-                    where=str(Origin(file, line)),
-                    do_next="Keep one of them.",
-                )
+                doubled = f"'{key.value}' stands twice (first in line {seen[key.value]})."
+                raise InputError(doubled, where=str(Origin(file, line)), do_next="Keep one of them.")
             seen[key.value] = line
             yield from _origins(value, (*place, key.value), file)
             yield (*place, key.value), Origin(file, line)
