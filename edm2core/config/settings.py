@@ -1,4 +1,4 @@
-"""Typed settings of a recipe, section by section; every field is one thing that someone will set."""
+"""Typed settings of a recipe, section by section."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from edm2core.config.fields import (
 )
 from edm2core.registry import FORMATS, NETWORKS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
 
-STORED_AVERAGES = 64  # of a training, where it does not say how often
+STORED_AVERAGES = 64  # in a training that does not set average_every
 
 
 def check_exact(exact: bool, precision: Precision) -> None:
@@ -48,14 +48,14 @@ class DataSettings(Settings):
     source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
     digest: Digest | None = None
     resolution: Count | None = None  # images: side after centre crop and resize
-    test_share: Share = 0.2  # images without a test folder, digits: stratified share kept for test
-    background: Colour = (255, 255, 255)  # images: what their transparent pixels stand on
-    channels: Literal[1, 3] = 3  # images: 1 makes them grey; none: what network.image_channels says
+    test_share: Share = 0.2  # of each class, kept for test: of digits, and of images without a test folder
+    background: Colour = (255, 255, 255)  # images: the colour behind transparent pixels
+    channels: Literal[1, 3] = 3  # images: 1 makes them grey; not set: as many as network.image_channels
     standardize: bool = False  # to mean 0 and standard deviation sigma_data instead of [-1, 1]
 
     @property
     def facts(self) -> DataFormat:
-        """What is known of the format before any data are opened."""
+        """The format's line in the registry, which is known before any data are opened."""
         return FORMATS[self.format]
 
     @model_validator(mode="after")
@@ -82,7 +82,7 @@ class NetworkSettings(Settings):
     blocks: Annotated[int, Field(ge=2)]  # decoder blocks a level; the encoder has one fewer
     attention_resolutions: Annotated[tuple[Count, ...], Field(strict=False)] = ()
     attention_head_channels: Count | None = None  # none: one head with all channels
-    attention_norm: Literal["pixel", "group"] = "pixel"  # pixel: of queries, keys and values; group: before them, as ADM
+    attention_norm: Literal["pixel", "group"] = "pixel"  # pixel norm of queries, keys and values; or group norm before them, as in ADM
     dropout: Share = 0.0
     weights: Weights = "plain"  # normalized: in the forward (rung D); forced: there, and in place before a training step (rung E)
     init: Init | None = None  # of plain weights; none: torch's; he: uniform of variance 2/fan_in; adm: as torch's, zero where a branch ends
@@ -145,7 +145,7 @@ class TrainingSettings(Settings):
     flip: bool = False  # random horizontal flips
     ema_beta: Share | None = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included); none: no such average
     ema_sigma_rel: Widths = (0.05, 0.10)  # power-function averages (EDM2, section 3)
-    average_every: Count | None = unkeyed(None)  # epochs between those stored for mixing others post hoc; none: 64 over `epochs`
+    average_every: Count | None = unkeyed(None)  # epochs between averages stored for mixing others; none: 64 over `epochs`
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
     compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, where it saves more than it takes
@@ -183,7 +183,7 @@ class SampleSettings(Settings):
     state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of the latents; never the training seed
     draws: Annotated[int, Field(ge=1, le=1000)] = 1  # independent sets of `count` images
-    ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from; several widths: a sweep
+    ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from
     precision: Precision = "fp32"
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
     compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, where it saves more than it takes
@@ -199,9 +199,9 @@ class SampleSettings(Settings):
 
 
 class Protocol(NamedTuple):
-    """A published probe: the settings that it fixes, whatever runs here."""
+    """A published probe and the settings that it fixes."""
 
-    what: str
+    words: str
     settings: dict[str, Any]
 
 
@@ -215,7 +215,7 @@ PROTOCOLS = {
 class ProbeSettings(Settings):
     """Linear probe on the denoiser's features (DDAE); more than one t or block makes it a grid."""
 
-    protocol: Literal["own", "fx", "ddae"] = "own"  # own: a grid's cell is chosen on held-out images; the others': on the test images
+    protocol: Literal["own", "fx", "ddae"] = "own"  # own: a grid's cell is chosen on held-out images; fx, ddae: on the test images
     t: Levels = (4,)  # noise levels: the t-th smallest positive one of the 18-step schedule
     blocks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("out_6",)  # decoder blocks out_1 …; "all"
     epochs: Count = 15
@@ -231,7 +231,7 @@ class ProbeSettings(Settings):
     precision: Precision = "fp32"
     exact: bool = False  # float32 without TF32, deterministic kernels
     knn: Annotated[int, Field(ge=0)] = 0  # neighbours of a k-NN classifier on the same features, 20 as DINO's; 0: none
-    few_shot: Shares = ()  # shares of the training labels that further probes know alone
+    few_shot: Shares = ()  # for each share, one more probe that knows only this share of the training labels
 
     @property
     def grid(self) -> bool:
@@ -245,7 +245,7 @@ class ProbeSettings(Settings):
 
     @property
     def holds_out(self) -> bool:
-        """Whether part of the training images only serves to choose the cell."""
+        """Whether part of the training images serves only to choose the cell."""
         return self.grid and self.protocol == "own"
 
     @model_validator(mode="before")
@@ -265,7 +265,7 @@ class ProbeSettings(Settings):
                 has = ", ".join(f"{name} {_in_yaml(value)}" for name, value in fixed.items())
                 set_to = ", ".join(f"{name} {_in_yaml(getattr(self, name))}" for name in fixed)
                 raise ValueError(
-                    f"protocol '{self.protocol}' has {has}, and here stands {set_to}; leave one of them out (it is {protocol.what})"
+                    f"protocol '{self.protocol}' has {has}, and here stands {set_to}; leave one of them out (it is {protocol.words})"
                 )
         check_exact(self.exact, self.precision)
         return self
@@ -285,14 +285,14 @@ class DiagnosticsSettings(Settings):
 
 
 class StartSettings(Settings):
-    """A checkpoint of FutureXiang/edm2 that training goes on from, where it does not begin anew."""
+    """A checkpoint of FutureXiang/edm2 that training goes on from instead of beginning anew."""
 
     checkpoint: str = unkeyed(...)  # path of a model_<epoch>.pth
-    epoch: Count | None = None  # completed epochs; none: by the file's name, since model_<e>.pth holds e + 1, else by its step
+    epoch: Count | None = None  # completed; none: e + 1 for a file model_<e>.pth, else by the step in the file
 
     @property
     def completed(self) -> int | None:
-        """The completed epochs, where they are known without opening the file."""
+        """The completed epochs, if they are known without opening the file."""
         name = re.search(r"(?:^|/)model_(\d+)\.pth$", self.checkpoint)
         return self.epoch or (int(name[1]) + 1 if name else None)
 
@@ -301,23 +301,23 @@ class ReferenceSettings(Settings):
     """Statistics that others took of the same images, instead of our own: an .npz with mu and sigma, as NVlabs and pytorch-fid write."""
 
     source: str = unkeyed(...)  # path of the .npz
-    extractor: Annotated[str, one_of(WEIGHTS)]  # whose features they are of
-    count: Count  # images they are of: all training images
-    resolution: Count  # of those images, pixels
-    origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words: it stands in every table
+    extractor: Annotated[str, one_of(WEIGHTS)]  # of the features
+    count: Count  # of images: all training images
+    resolution: Count  # side of those images, pixels
+    origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words for every table
 
 
 class CalibrationSettings(Settings):
-    """What an extractor's features and our own reference are held to."""
+    """What an extractor's features and our own reference are compared with."""
 
-    against: Literal["statistics", "test", "images"]  # others' of the training images; the data set's test images; a model's images
-    name: str = ""  # what others' are and where they come from, in words
+    against: Literal["statistics", "test", "images"]  # others' statistics of the training images; the test images; a model's images
+    name: str = ""  # what the statistics or images are and where they come from, in words
     expected: float | None = None  # the distance that was published for the images
     tolerance: Positive | None = None  # by which ours may differ from it
 
 
 class Recipe(Settings):
-    """Everything about one training and how its snapshots are looked at."""
+    """Everything about one training and how its snapshots are evaluated."""
 
     name: str  # cifar10/E
     data: DataSettings
@@ -341,7 +341,7 @@ class Recipe(Settings):
         return (self.start.completed if self.start else None) or 0
 
     def is_mixed(self, ema: str) -> bool:
-        """Whether an average has to be mixed from stored ones, as no snapshot has it."""
+        """Whether an average has to be mixed from stored ones, since snapshots do not hold it."""
         return ema not in ("fixed", *(f"{width:.3f}" for width in self.training.ema_sigma_rel))
 
     @model_validator(mode="after")
@@ -376,7 +376,7 @@ class Recipe(Settings):
 
     @property
     def dataset(self) -> str:
-        """The data set's name in titles and tables: the last but one part of the recipe's name."""
+        """The data set's name in titles and tables: the part before the last of the recipe's name."""
         return self.name.rpartition("/")[0].rpartition("/")[2] or self.name
 
 

@@ -1,4 +1,4 @@
-"""A task's identity in the store: a hash of what decides its result, and of nothing else."""
+"""A task's key, its identity in the store: a hash of what decides its result, and of nothing else."""
 
 from __future__ import annotations
 
@@ -16,29 +16,26 @@ LENGTH = 20  # hex digits: 80 bits, short enough for a Kubernetes name
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted names and no spaces; raises ValueError for NaN and infinity."""
+    """JSON with sorted names and no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def keyed(settings: BaseModel) -> dict[str, Any]:
     """The settings that are part of a key: without those at their default, and without those marked unkeyed.
 
-    Leaving defaults out lets a later version add a setting without re-keying what exists.
+    Since defaults are left out, a later version can add a setting without changing the keys of what exists.
     """
     result: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        if not is_keyed(field):
-            continue
-        value = getattr(settings, name)
-        plain = _plain(value)
-        if not field.is_required() and plain == _plain(field.get_default(call_default_factory=True)):
-            continue
-        result[name] = plain
+        plain = _plain(getattr(settings, name))
+        default = not field.is_required() and plain == _plain(field.get_default(call_default_factory=True))
+        if is_keyed(field) and not default:
+            result[name] = plain
     return result
 
 
 def _plain(value: Any) -> Any:
-    """Settings as JSON holds them; nested ones as they are keyed, so that an unkeyed difference makes none."""
+    """A setting's value as JSON holds it. A nested section is reduced to its keyed settings."""
     if isinstance(value, BaseModel):
         return keyed(value)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value

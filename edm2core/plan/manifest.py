@@ -11,7 +11,8 @@ from edm2core.errors import IntegrityError
 from edm2core.plan.keys import Key
 from edm2core.plan.probe_metrics import is_probe
 
-DIGEST = "manifest_sha256"  # of all the rest, among the provenance in the stored form: earlier versions read it too
+DIGEST = "manifest_sha256"  # of all the rest; stored in the provenance, where earlier versions accept it
+AGAIN = "Delete it; the task will be done again."
 
 
 class Ref(NamedTuple):
@@ -42,7 +43,7 @@ class Ref(NamedTuple):
 
 
 def diff_path(sha256: str) -> str:
-    """Where a store keeps how the code that made results differed from its revision, by that text's digest (`diff` in a provenance)."""
+    """The store path of the diff between code that made results and its revision. A provenance names it by its SHA-256, as `diff`."""
     return f"code/{sha256}.diff"
 
 
@@ -66,7 +67,7 @@ class Manifest:
     input_digests: dict[str, str]  # name → SHA-256 of that input's manifest
     attempt: str  # folder of the files, beside the manifest
     files: dict[str, FileRecord]  # path inside the attempt's folder → size and digest
-    metadata: dict[str, Any] = field(default_factory=dict)  # what a person or a later task asks first: values, counts, epoch
+    metadata: dict[str, Any] = field(default_factory=dict)  # what people and later tasks read first: values, counts, epoch
     provenance: dict[str, Any] = field(default_factory=dict)  # code version, science, host, devices, seconds, times, packages
 
     @property
@@ -79,12 +80,12 @@ class Manifest:
 
     @property
     def science(self) -> str:
-        """The science that it was made by (edm2core.provenance.science); an empty string where that was not recorded yet."""
+        """The science that made it (edm2core.provenance.science). It is empty if that was not recorded yet."""
         return str(self.provenance.get("science") or "")
 
     @property
     def measured(self) -> dict[str, float | None]:
-        """What an evaluation found, by its names in results, None for what is no number; none of what only prepares or trains."""
+        """An evaluation's values by their names in results, None for what is no number. Empty for a task that evaluates nothing."""
         values = self.metadata.get("values") or {name: value for name, value in self.metadata.items() if is_probe(name)}
         if not isinstance(values, dict):
             return {}
@@ -97,7 +98,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that it says. It stands in the stored manifest too, so that a changed one is known by itself."""
+        """SHA-256 of all that it says. The stored manifest holds it too, which shows whether it was changed."""
         return hashlib.sha256(json.dumps(self._values(), indent=1, sort_keys=True).encode()).hexdigest()
 
     def dumps(self) -> bytes:
@@ -107,22 +108,18 @@ class Manifest:
 
     @classmethod
     def loads(cls, data: bytes, where: str = "") -> Self:
-        """The manifest in `data`; raises IntegrityError if it is not one, or not what was written."""
+        """The manifest in `data`. Raises IntegrityError if it is none, or was changed since it was written."""
         try:
             values = json.loads(data)
             digest = values.get("provenance", {}).pop(DIGEST, None)  # earlier versions wrote none
-            found = cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
+            manifest = cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise IntegrityError(
-                f"This is not a manifest: {error}.", where=where, do_next="Delete it; the task will be done again."
-            ) from None
-        if digest is not None and digest != found.digest:
-            raise IntegrityError(
-                "The manifest has been changed since it was written.", where=where, do_next="Delete it; the task will be done again."
-            )
-        return found
+            raise IntegrityError(f"This is not a manifest: {error}.", where=where, do_next=AGAIN) from None
+        if digest is not None and digest != manifest.digest:
+            raise IntegrityError("The manifest has been changed since it was written.", where=where, do_next=AGAIN)
+        return manifest
 
     def _values(self) -> dict[str, Any]:
-        """As JSON holds it, whether it was read or has just been made."""
+        """The manifest as plain JSON values, the same whether it was read or has just been made."""
         values: dict[str, Any] = json.loads(json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}))
         return values

@@ -10,7 +10,7 @@ from edm2core.diffusion.layout import BlockSpec, embedding_width, layout
 
 
 class Cost(NamedTuple):
-    """One image's forward: floating-point operations (a multiplication and an addition are two), and learned numbers."""
+    """Of one image's forward: floating-point operations (a multiplication and an addition are two), and learned numbers."""
 
     flops: int = 0
     parameters: int = 0

@@ -15,7 +15,7 @@ _FEW = re.compile(r"probe_accuracy_([\d.]+)pct")  # such as probe_accuracy_1pct
 
 
 def share_of_labels(metric: str) -> str | None:
-    """The percentage of the training labels that a probe with few of them was given; None for any other metric."""
+    """The percentage of the training labels that a few-shot probe knew; None for any other metric."""
     few = _FEW.fullmatch(metric)
     return few[1] if few else None
 

@@ -1,4 +1,4 @@
-"""The stages: one table from which planning, launching, Kubeflow's components, `edm2 doctor` and the report take what they know of each."""
+"""The table of stages. Planning, launching, Kubeflow's components, `edm2 doctor` and the report take what they know of a stage from it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Stage:
     """What is known of a stage without importing it. Its code is edm2core/stages/<file>.py, its Kubeflow component components/<name>/."""
 
     name: str
-    does: str  # for whoever reads its component in Kubeflow: a sentence
+    does: str  # a sentence for people who see its component in Kubeflow
     words: str = ""  # what reports call it; empty: its name
-    version: int = 1  # of its numbers, where no line of `versions.CHANGES` concerns the settings
+    version: int = 1  # of its numbers; `versions.CHANGES` adds to it for some settings
     file: str = ""  # empty: as its name
-    settings: type[Settings] | None = None  # says which settings are keyed; None: all are
-    output: str = ""  # what its result is called as a Kubeflow artifact; empty: as the stage
-    kind: Literal["Artifact", "Dataset", "Metrics", "Model"] = "Artifact"  # of that artifact; nothing reads one of Metrics
-    read_as: str = ""  # what those that need its result call this input; empty: as the output
+    settings: type[Settings] | None = None  # the section that says which settings are keyed; None: all are
+    output: str = ""  # its result's name as a Kubeflow artifact; empty: the stage's
+    kind: Literal["Artifact", "Dataset", "Metrics", "Model"] = "Artifact"  # of that artifact; no task reads a result of kind Metrics
+    read_as: str = ""  # the name of this input in tasks that read its result; empty: the output's
     imports_torch: bool = True
-    splits_work: bool = False  # among several processes, so it can use several GPUs; any other uses one at most
-    reads_sources: bool = False  # reads what users bring or what is published, so its pods may download
+    splits_work: bool = False  # whether several processes share the work, so that it can use several GPUs
+    reads_sources: bool = False  # whether it reads what users bring or what is published, so that its pods may download
 
     def __post_init__(self) -> None:
         for field, default in (("words", self.name), ("file", self.name), ("output", self.name)):
@@ -132,5 +132,5 @@ STAGES = {stage.name: stage for stage in _TABLE}
 
 
 def in_words(stage: str) -> str:
-    """What a report calls the stage of a result; its name, if it is in no table: a training's stored averages, a later version's stage."""
+    """The stage of a result in a report's words. One that is not in the table, such as stored averages, goes by its name."""
     return STAGES[stage].words if stage in STAGES else stage

@@ -1,4 +1,4 @@
-"""Whose result a task's is: the training, and what of it."""
+"""What a task's result is of: a training, and which snapshot, average or draw of it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from edm2core.plan.sweep import Swept
 
 @dataclass(frozen=True)
 class Subject:
-    """What a result is of. One that belongs to no training, such as prepared data, has no recipe, and then no seed and epoch either."""
+    """What a result is of. A result of no training, such as prepared data, has no recipe, and so no seed and no epoch."""
 
     dataset: str = ""
     recipe: str = ""
     seed: int = 0
     epoch: int = 0  # completed, of the snapshot
-    sweep: Swept | None = None  # where the recipe stands in the experiment's sweep
+    sweep: Swept | None = None  # the recipe's point in the experiment's sweep
     ema: str = ""  # the average: fixed, or a relative width such as 0.050
     draw: int | None = None  # which of several sets of samples
-    recheck: bool = False  # drawn again, as the snapshot had been the best
+    recheck: bool = False  # drawn again, since the snapshot was the best
     extractor: str = ""
 
     @property
@@ -29,7 +29,7 @@ class Subject:
         return self.recipe, self.seed
 
     def to_json(self) -> dict[str, Any]:
-        """What applies, by name, as plans and manifests hold it."""
+        """The fields that apply, as plans and manifests hold them."""
         values = asdict(self)
         if not self.recipe:
             del values["seed"], values["epoch"]
@@ -37,6 +37,6 @@ class Subject:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """The subject in stored form, of any version: what is not known here is left out."""
+        """The subject from its stored form, of any version. Unknown fields are left out."""
         known = {field.name: values[field.name] for field in fields(cls) if values.get(field.name) is not None}
         return cls(**known | ({"sweep": Swept(**known["sweep"])} if "sweep" in known else {}))

@@ -1,7 +1,7 @@
-"""Which version of a stage makes a task's numbers: the one place where a version depends on settings.
+"""The version of a task's numbers: that of its stage, and how many later changes concern its settings.
 
-A change of numbers re-keys the tasks whose numbers it can change, and with them what stands on those. So where only some settings are
-concerned, it is a line of `CHANGES` that says which; where all are, it raises the stage's version in the table (`stages.py`).
+A change of numbers gives new keys to the tasks whose numbers it can change, and to those that need them. A change that concerns only
+some settings is a line of `CHANGES`. One that concerns all raises the stage's version in the table (`stages.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from edm2core.plan.stages import STAGES
 
-TaskSettings = Mapping[str, Any]  # as a task carries them, in JSON
+TaskSettings = Mapping[str, Any]  # a task's settings as JSON holds them
 
 
 class Change(NamedTuple):
-    """What changed of a stage's numbers, and of which tasks: those whose settings it concerns."""
+    """A change of a stage's numbers: what changed, and whether it concerns a task with these settings."""
 
     stage: str
     what: str
@@ -41,9 +41,9 @@ CHANGES: tuple[Change, ...] = (
     Change("probe", "the error over test images is that of the mean over several seeds", lambda s: len(s["seeds"]) > 1),
     Change("ema", "narrow averages are of three bytes a number, or refused where rounding would show", lambda s: s["sigma_rel"] < 0.035),
 )
-"""In the order they were made; none is taken away, since versions count them."""
+"""In the order of time. None is ever removed, since versions count them."""
 
 
 def version_of(stage: str, settings: TaskSettings) -> int:
-    """The version of a task's numbers: it rises with every change that concerns the task's settings, and with no other."""
+    """The version of a task's numbers. It rises with every change that concerns the task's settings, and with no other."""
     return STAGES[stage].version + sum(change.stage == stage and change.concerns(settings) for change in CHANGES)
