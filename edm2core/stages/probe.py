@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import safetensors.torch
@@ -60,35 +61,34 @@ def run(work: Workspace) -> None:
     data = Data(train, test, prepared.pixel_scale, len(prepared.classes))
     features, cells = _features(work, settings, device)
     study = _Study(work, settings, data, features, cells)
-    found = _choose(study, cells)
-    extras = _extras(study, found.chosen)
-    _write(study, found, extras, prepared.classes)
+    outcome = _choose(study, cells)
+    _write(study, outcome, _extras(study, outcome.chosen), prepared.classes)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The outcome of all cells; accuracies of a grid's are means over the seeds."""
+class _Outcome:
+    """The outcome of all cells. A grid's accuracies are means over the seeds."""
 
     rows: list[dict[str, Any]]
     chosen: Cell
     by: str
-    best: list[Tensor]  # of each seed, the chosen cell's likeliest classes [N, k] of the test images
-    on_test: Cell | None = None  # where something else chose: the cell that the test images would have chosen
+    best: list[Tensor]  # for each seed, the chosen cell's likeliest classes [N, k] of the test images
+    on_test: Cell | None = None  # the cell that the test images would have chosen, if something else chose
     best_on_test: list[Tensor] = field(default_factory=list)
     validation_images: int = 0
 
 
-def _choose(study: _Study, cells: list[Cell]) -> _Found:
+def _choose(study: _Study, cells: list[Cell]) -> _Outcome:
     settings, data = study.settings, study.data
     held = torch.empty(0, dtype=torch.int64, device=data.device)
-    kept = study.everything
+    learned = study.everything
     if settings.holds_out:
-        kept, held = stratified_split(data.train.labels, settings.validation_share, settings.seeds[0])
+        learned, held = stratified_split(data.train.labels, settings.validation_share, settings.seeds[0])
     validation: dict[Cell, list[float]] = {cell: [] for cell in cells}
     test: dict[Cell, list[float]] = {cell: [] for cell in cells}
     best: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
     for seed in settings.seeds:
-        for heads in study.trained(cells, kept, seed, "grid" if settings.grid else "probe"):
+        for heads in study.trained(cells, learned, seed, "grid" if settings.grid else "probe"):
             for cell, classes in study.best(heads, held).items() if len(held) else ():
                 validation[cell].append(accuracy(classes[:, 0], data.train.labels[held]))
             for cell, classes in study.best(heads).items():
@@ -97,85 +97,78 @@ def _choose(study: _Study, cells: list[Cell]) -> _Found:
     on_test = {cell: mean_and_deviation(test[cell])[0] for cell in cells}
     on_validation = {cell: mean_and_deviation(validation[cell])[0] for cell in cells} if len(held) else None
     chosen, would = choose(on_validation or on_test), choose(on_test)
-    rows = [_row(cell, on_validation[cell] if on_validation else None, on_test[cell], cell == chosen) for cell in cells]
+    rows = [  # only the chosen cell's accuracy on the test images counts, the others' are for looking at
+        _named(cell)
+        | {"validation_accuracy": on_validation and on_validation[cell], "test_accuracy": on_test[cell], "chosen": cell == chosen}
+        for cell in cells
+    ]
     if not settings.holds_out:
-        return _Found(rows, chosen, "test accuracy" if settings.grid else "settings", best[chosen])
+        return _Outcome(rows, chosen, "test accuracy" if settings.grid else "settings", best[chosen])
     again: dict[Cell, list[Tensor]] = {chosen: [], would: []}
     for seed in settings.seeds:
         for heads in study.trained(list(again), study.everything, seed, "all"):
             for cell, classes in study.best(heads).items():
                 again[cell].append(classes)
-    return _Found(rows, chosen, "validation accuracy", again[chosen], would, again[would], len(held))
-
-
-def _row(cell: Cell, on_validation: float | None, on_test: float, chosen: bool) -> dict[str, Any]:
-    """A cell's accuracies; only the chosen cell's on the test images counts, the others' are for looking at."""
-    place = {"t": cell.t, "sigma": cell.sigma, "block": cell.block}
-    return {**place, "validation_accuracy": on_validation, "test_accuracy": on_test, "chosen": chosen}
+    return _Outcome(rows, chosen, "validation accuracy", again[chosen], would, again[would], len(held))
 
 
 def _extras(study: _Study, cell: Cell) -> dict[str, list[Tensor]]:
-    """What else was asked for at the chosen cell: hits of each seed. It needs few looks at the images, so those are computed once."""
+    """Hits of each seed of the k-NN classifier and the few-shot probes at the chosen cell. Their features are computed once."""
     settings, data = study.settings, study.data
     if not (settings.knn or settings.few_shot):
         return {}
     source = study.source if isinstance(study.source, Cached) else study.cached([cell], "features-chosen")
-    found: dict[str, list[Tensor]] = {}
+    extras: dict[str, list[Tensor]] = {}
     if settings.knn:
         looks = [source.look([cell], split, index, settings.seeds[0]) for split, index in study.splits]
         bank, looked = (torch.cat([group[0] for (group,), _ in look]) for look in looks)
         classes = nearest(bank, data.train.labels, looked, settings.knn, data.classes)
-        found["knn_accuracy"] = [hits(classes, data.test.labels)]
+        extras["knn_accuracy"] = [hits(classes, data.test.labels)]
     for share in settings.few_shot:
         name = f"probe_accuracy_{share:.3%}".rstrip("%").rstrip("0").rstrip(".") + "pct"
         for seed in settings.seeds:
             index = few_of_each(data.train.labels, share, seed)
             (heads,) = study.trained([cell], index, seed, f"few-{share:g}", source)
             classes = study.best(heads, source=source)[cell]
-            found.setdefault(name, []).append(hits(classes[:, 0], data.test.labels))
-    return found
+            extras.setdefault(name, []).append(hits(classes[:, 0], data.test.labels))
+    return extras
 
 
-def _write(study: _Study, found: _Found, extras: dict[str, list[Tensor]], classes: Sequence[str]) -> None:
+def _write(study: _Study, outcome: _Outcome, extras: dict[str, list[Tensor]], classes: Sequence[str]) -> None:
     work, settings, labels = study.work, study.settings, study.data.test.labels
     pixels = "snapshot" not in work.inputs
-    right = {"pixel_accuracy" if pixels else "probe_accuracy": [hits(best[:, 0], labels) for best in found.best]}
+    right = {"pixel_accuracy" if pixels else "probe_accuracy": [hits(best[:, 0], labels) for best in outcome.best]}
     if study.count == TOP and not pixels:
-        right["probe_top5"] = [hits(best, labels) for best in found.best]
-    if found.on_test is not None:
-        right["probe_accuracy_picked_on_test"] = [hits(best[:, 0], labels) for best in found.best_on_test]
+        right["probe_top5"] = [hits(best, labels) for best in outcome.best]
+    if outcome.on_test is not None:
+        right["probe_accuracy_picked_on_test"] = [hits(best[:, 0], labels) for best in outcome.best_on_test]
     right |= extras
     several = {name: [percent(hit) for hit in seeds] for name, seeds in right.items()}
     means = {name: mean_and_deviation(values) for name, values in several.items()}
-    values = {name: mean for name, (mean, _) in means.items()}
-    chosen = _place(found.chosen) | {"by": found.by}
-    counts = {
-        "train_images": len(study.data.train) - found.validation_images,
-        "validation_images": found.validation_images,
-        "test_images": len(labels),
-    }
     facts = {
-        **values,
+        **{name: mean for name, (mean, _) in means.items()},
         "deviations": {name: deviation for name, (_, deviation) in means.items() if deviation is not None},
         "standard_errors": {name: standard_error(seeds) for name, seeds in right.items()},
-        "chosen": chosen,
-        "picked_on_test": _place(found.on_test) if found.on_test else None,
-        "cells": found.rows,
-        **counts,
+        "chosen": _named(outcome.chosen) | {"by": outcome.by},
+        "picked_on_test": _named(outcome.on_test) if outcome.on_test else None,
+        "cells": outcome.rows,
+        "train_images": len(study.data.train) - outcome.validation_images,
+        "validation_images": outcome.validation_images,
+        "test_images": len(labels),
         "features": "cached" if settings.cached else "fresh",
     }
-    matrices = [confusion(best[:, 0], labels, study.data.classes) for best in found.best]
+    matrices = [confusion(best[:, 0], labels, study.data.classes) for best in outcome.best]
     counted = {"confusion": matrices[0].tolist(), "confusion_over_seeds": torch.stack(matrices).sum(0).tolist()}
     by_seed = {"by_seed": several, **counted, "classes": list(classes), "settings": settings.model_dump(mode="json")}
     work.write_json("probe.json", facts, by_seed)
 
 
-def _place(cell: Cell) -> dict[str, Any]:
+def _named(cell: Cell) -> dict[str, Any]:
     return {"t": cell.t, "sigma": cell.sigma, "block": cell.block}
 
 
 class _Study:
-    """Trains heads on features of one network and one data set, saying how far it is and keeping what a crash would lose."""
+    """Trains heads on features of one network and one data set. It emits progress, and keeps heads that a crash would lose."""
 
     def __init__(self, work: Workspace, settings: ProbeSettings, data: Data, features: FeaturesOf, cells: list[Cell]) -> None:
         self.work, self.settings, self.data, self.features = work, settings, data, features
@@ -186,15 +179,8 @@ class _Study:
         self._saved = time.monotonic()
 
     def cached(self, cells: list[Cell], folder: str) -> Cached:
-        path = self.work.out.parent / folder
-        return Cached(
-            self.features,
-            cells,
-            self.settings,
-            self.data,
-            path,
-            lambda done, total: self.work.progress(done, total, unit="looks at images"),
-        )
+        progress = partial(self.work.progress, unit="looks at images")
+        return Cached(self.features, cells, self.settings, self.data, self.work.out.parent / folder, progress)
 
     def trained(self, cells: list[Cell], index: Tensor, seed: int, purpose: str, source: Source | None = None) -> Iterable[Heads]:
         """Heads of all cells, trained on the images that `index` names in as many steps as all images would take."""
@@ -208,18 +194,18 @@ class _Study:
             yield heads
 
     def best(self, heads: Heads, held: Tensor | None = None, source: Source | None = None) -> dict[Cell, Tensor]:
-        """The likeliest classes of the test images, or of the training images that `held` names."""
+        """The likeliest classes of the training images that `held` names, or of the test images if it is None."""
         source = source or self.source
         if held is None:
             return heads.best(source.look(heads.cells, "test", self.all_tests, heads.seed), self.count)
         return heads.best(source.look(heads.cells, "train", held, heads.seed), 1)
 
     def _train(self, heads: Heads, source: Source, index: Tensor, steps: int, name: str) -> None:
-        """Train to the last epoch, keeping the heads now and then so that a long probe can go on after a crash."""
+        """Train to the last epoch, saving the heads now and then so that a long probe can go on after a crash."""
         work, size = self.work, self.settings.batch
-        kept = work.scratch.get(name, work.out.parent / "scratch")
-        if kept is not None:
-            heads.load_state(safetensors.torch.load_file(kept))
+        saved = work.scratch.get(name, work.out.parent / "scratch")
+        if saved is not None:
+            heads.load_state(safetensors.torch.load_file(saved))
         begun, started, total, loss = heads.epochs * steps, time.monotonic(), heads.last * steps, math.nan
 
         def on_step(step: int) -> None:
@@ -237,7 +223,7 @@ class _Study:
 
 
 def check(data: Prepared, settings: ProbeSettings, where: str) -> None:
-    """That every class can be learned, chosen on and tested; raises InputError naming the classes that cannot."""
+    """Check that every class has images to learn, choose and test on. Raises InputError naming the classes that have none."""
     splits = (
         torch.bincount(torch.tensor(labels), minlength=len(data.classes)).tolist() for labels in (data.train_labels, data.test_labels)
     )
