@@ -11,7 +11,7 @@ from typing import Any
 
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import build, unknown
-from edm2core.config.yaml_file import Document, Origin, Place, load, parse
+from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 
@@ -50,8 +50,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
 def recipe_document(name: str, base: Path = Path(), named_in: str = "") -> Document:
     """The settings of a recipe over those of the recipes that it extends, of which a later one goes over an earlier one.
 
-    A name ending in .yaml is a path from `base`. Raises InputError, with `named_in` as its place, for a recipe that is not there, and as
-    `load` for a file that is wrong.
+    A name ending in .yaml is a path from `base`. Raises InputError for a recipe that is not there, which gives `named_in` as the place that
+    names it, and as `load` for a file that is wrong.
     """
     return _document(name, base, (), named_in or name)
 
@@ -103,12 +103,12 @@ def _merge(below: Document, above: Document) -> Document:
 
 def lay(document: Document, setting: str, value: Any, origin: Origin) -> Document:
     """The document with one dotted setting ("network.dropout") replaced. `origin` is where the new value was written."""
-    place: Place = tuple(setting.split("."))
-    origins = {written: at for written, at in document.origins.items() if written[: len(place)] != place}
+    path: SettingPath = tuple(setting.split("."))
+    origins = {written: at for written, at in document.origins.items() if written[: len(path)] != path}
     inside: Any = document.values
-    for end, part in enumerate(place[:-1], start=1):
+    for end, part in enumerate(path[:-1], start=1):
         inside = inside.get(part) if isinstance(inside, dict) else None
         if not isinstance(inside, dict):  # a section that is not there yet begins in the new line too
-            origins[place[:end]] = origin
-    values = reduce(lambda nested, part: {part: nested}, reversed(place), value)
-    return _merge(Document(document.values, origins), Document(values, {place: origin}))
+            origins[path[:end]] = origin
+    values = reduce(lambda nested, part: {part: nested}, reversed(path), value)
+    return _merge(Document(document.values, origins), Document(values, {path: origin}))

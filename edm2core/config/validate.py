@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edm2core.addresses import redacted
-from edm2core.config.yaml_file import Document, Place
+from edm2core.config.yaml_file import Document, SettingPath
 from edm2core.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -37,7 +37,7 @@ def build(model: type[Model], document: Document) -> Model:
         return model.model_validate(document.values)
     except ValidationError as error:
         faults = [_fault(model, details) for details in _told_once(error.errors(include_url=False))]
-        where = [_where(document, places) for places, _ in faults]
+        where = [_where(document, paths) for paths, _ in faults]
         if len(faults) == 1:
             raise InputError(faults[0][1], where=where[0]) from None
         lines = "\n    ".join(f"{line}: {words}" for line, (_, words) in zip(where, faults, strict=True))
@@ -46,7 +46,7 @@ def build(model: type[Model], document: Document) -> Model:
 
 def other_version(error: ValidationError) -> InputError:
     """The error for a task whose settings this code does not take: another version's rules allowed them when the task was written."""
-    names = ", ".join(".".join(map(str, _place(details))) for details in error.errors(include_url=False))
+    names = ", ".join(".".join(map(str, _path_of(details))) for details in error.errors(include_url=False))
     return InputError(
         f"The task was written by another version of this program: {names}.",
         do_next="Bring both to one version: where pods work, `make images`, then compile or run again.",
@@ -55,44 +55,44 @@ def other_version(error: ValidationError) -> InputError:
 
 def _told_once(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     """The errors without echoes: a list is too short because its wrong items are left out, or each type of a choice fails."""
-    places = [_place(details) for details in errors]
+    paths = [_path_of(details) for details in errors]
 
     def echoes(index: int) -> bool:
-        place = places[index]
-        inside = any(other[: len(place)] == place and len(other) > len(place) for other in places)
-        return (errors[index]["type"] == "too_short" and inside) or place in places[:index]
+        path = paths[index]
+        inside = any(other[: len(path)] == path and len(other) > len(path) for other in paths)
+        return (errors[index]["type"] == "too_short" and inside) or path in paths[:index]
 
     return [details for index, details in enumerate(errors) if not echoes(index)]
 
 
-def _place(details: ErrorDetails) -> Place:
+def _path_of(details: ErrorDetails) -> SettingPath:
     of_types = ("function-after", "str", "int", "bool", "dict", "dict[str,any]", "[key]")
     return tuple(part for part in details["loc"] if part not in of_types)
 
 
-def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[Place], str]:
+def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[SettingPath], str]:
     """The settings at fault, and words for a person."""
-    place, kind, given = _place(details), details["type"], details.get("input")
+    path, kind, given = _path_of(details), details["type"], details.get("input")
     if kind == "extra_forbidden":
-        return [place], unknown("setting", _dotted(place), str(place[-1]), _fields(model, place[:-1]))
+        return [path], unknown("setting", _dotted(path), str(path[-1]), _fields(model, path[:-1]))
     if kind == "missing":
-        return [place[:-1] or place], f"The setting '{_dotted(place)}' is missing."
+        return [path[:-1] or path], f"The setting '{_dotted(path)}' is missing."
     if kind == "contradiction":
-        places = [(*place, *name.split(".")) for name in details["ctx"]["settings"]]
-        return places, f"{', '.join(map(_dotted, places))}: {details['msg']}"
+        paths = [(*path, *name.split(".")) for name in details["ctx"]["settings"]]
+        return paths, f"{', '.join(map(_dotted, paths))}: {details['msg']}"
     if kind == "value_error":
-        return [place], f"{_dotted(place)}: {details['ctx']['error']}"
-    return [place], f"'{_dotted(place)}' {_allowed(details)}; it is {_as_written(given)}."
+        return [path], f"{_dotted(path)}: {details['ctx']['error']}"
+    return [path], f"'{_dotted(path)}' {_allowed(details)}; it is {_as_written(given)}."
 
 
-def _where(document: Document, places: list[Place]) -> str:
+def _where(document: Document, paths: list[SettingPath]) -> str:
     """The lines of settings, without those that are at their defaults and so are not written anywhere."""
-    written = [place for place in places if place in document.origins] or places[:1]
-    return "; ".join(dict.fromkeys(str(document.origin(place)) for place in written))
+    written = [path for path in paths if path in document.origins] or paths[:1]
+    return "; ".join(dict.fromkeys(str(document.origin(path)) for path in written))
 
 
-def _dotted(place: Place) -> str:
-    return ".".join(map(str, place))
+def _dotted(path: SettingPath) -> str:
+    return ".".join(map(str, path))
 
 
 def _allowed(details: ErrorDetails) -> str:
@@ -116,9 +116,9 @@ def unknown(kind: str, name: str, last: str, known: list[str]) -> str:
     return f"There is no {kind} '{name}'. " + (f"Did you mean '{by_lower[near[0]]}'?" if near else f"Known here: {', '.join(known)}.")
 
 
-def _fields(model: type[BaseModel], place: Place) -> list[str]:
+def _fields(model: type[BaseModel], path: SettingPath) -> list[str]:
     current: Any = model
-    for part in place:
+    for part in path:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return []

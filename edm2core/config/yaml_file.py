@@ -15,7 +15,7 @@ import yaml
 from edm2core.addresses import redacted
 from edm2core.errors import InputError
 
-Place = tuple[str | int, ...]  # a value's names and indices from the top of the file: ("training", "betas", 0)
+SettingPath = tuple[str | int, ...]  # a value's names and indices from the top of the file: ("training", "betas", 0)
 
 NOT_AS_IN_1_2 = ("bool", "int", "float", "timestamp", "value")
 MOST_VALUES = 100_000  # in a file; aliases count as often as they repeat a value
@@ -72,14 +72,14 @@ class Document:
     """A YAML mapping, and the file and line of each of its values."""
 
     values: dict[str, Any]
-    origins: dict[Place, Origin]
+    origins: dict[SettingPath, Origin]
 
-    def origin(self, place: Place) -> Origin:
-        """The line of the value at `place`, or of the nearest value around it."""
-        for end in range(len(place), -1, -1):
-            if place[:end] in self.origins:
-                return self.origins[place[:end]]
-        raise KeyError(place)
+    def origin(self, path: SettingPath) -> Origin:
+        """The line of the value at `path`, or of the nearest value around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]]
+        raise KeyError(path)
 
 
 def read_text(path: Path) -> str:
@@ -157,8 +157,8 @@ def _scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
             yield from _scalars(part)
 
 
-def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, Origin]]:
-    yield place, Origin(file, node.start_mark.line + 1)
+def _origins(node: yaml.Node, path: SettingPath, file: str) -> Iterator[tuple[SettingPath, Origin]]:
+    yield path, Origin(file, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -169,8 +169,8 @@ def _origins(node: yaml.Node, place: Place, file: str) -> Iterator[tuple[Place, 
                 doubled = f"'{key.value}' stands twice (first in line {seen[key.value]})."
                 raise InputError(doubled, where=str(Origin(file, line)), do_next="Keep one of them.")
             seen[key.value] = line
-            yield from _origins(value, (*place, key.value), file)
-            yield (*place, key.value), Origin(file, line)
+            yield from _origins(value, (*path, key.value), file)
+            yield (*path, key.value), Origin(file, line)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _origins(value, (*place, index), file)
+            yield from _origins(value, (*path, index), file)

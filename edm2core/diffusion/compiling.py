@@ -57,8 +57,8 @@ def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precisi
 
 
 @torch.no_grad()
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """‖found - expected‖ / ‖expected‖; infinite where either is not finite."""
-    a, b = found.double(), expected.double()
+def _difference(given: Tensor, expected: Tensor) -> float:
+    """‖given - expected‖ / ‖expected‖; infinite where either is not finite."""
+    a, b = given.double(), expected.double()
     difference = float((a - b).norm() / b.norm().clamp_min(1e-30))
     return difference if difference < float("inf") else float("inf")

@@ -81,7 +81,7 @@ def losses(
 
     An image's noise n at a level is the same in every call, so that networks are compared on the same noisy images.
     """
-    found = []
+    means = []
     for step, sigma in enumerate(sigmas, start=1):
         total = torch.zeros((), dtype=torch.float64, device=images.device)
         for begin in range(0, len(images), batch):
@@ -90,8 +90,8 @@ def losses(
             error: Tensor = denoiser(clean + sigma * noise, sigma, None if labels is None else labels[part]) - clean
             total += error.double().square().mean() * len(clean)
             progress(len(clean))
-        found.append(float(total / len(images)) * denoiser.loss_weight(sigma, denoiser.settings.sigma_data))
-    return found
+        means.append(float(total / len(images)) * denoiser.loss_weight(sigma, denoiser.settings.sigma_data))
+    return means
 
 
 @torch.no_grad()

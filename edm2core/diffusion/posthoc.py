@@ -53,21 +53,21 @@ def rounding(coefficients: Sequence[float], bits: Sequence[int]) -> float:
     return float(np.sqrt(sum((share * ROUNDING[each]) ** 2 for share, each in zip(coefficients, bits, strict=True))))
 
 
-def way(apart: float, one: float, other: float, sigma_rel: float) -> float:
-    """How far an average of relative width sigma_rel is from the weights, where those of two other widths are `apart`; an estimate.
+def way(apart: float, first: float, second: float, sigma_rel: float) -> float:
+    """Estimates how far an average of relative width sigma_rel is from the weights. Averages of two other widths are `apart`.
 
     It is the distance that the weights cover in the average's mean age, 1/(γ + 2) of the training, if they move evenly. Weights that
-    wander are further away, so rounding is rather called too large a share of the way than too small a one.
+    wander are further away, so this overstates rounding's share of the way.
     """
-    mine, first, second = (1 / (gamma(width) + 2) for width in (sigma_rel, one, other))
-    return apart * mine / abs(first - second)
+    age, first_age, second_age = (1 / (gamma(width) + 2) for width in (sigma_rel, first, second))
+    return apart * age / abs(first_age - second_age)
 
 
-def lengths(one: Path, other: Path) -> tuple[float, float]:
-    """How long an average is as a vector of weights, and how far another of the same network is from it; both are files of safetensors."""
+def lengths(average: Path, other: Path) -> tuple[float, float]:
+    """The norm of an average as a vector of weights, and its distance from another of the same network. Both are safetensors files."""
     from safetensors.numpy import load_file  # here, since the control image, which imports this module to plan, has no such package
 
-    a, b = load_file(one), load_file(other)
+    a, b = load_file(average), load_file(other)
     squares = np.array([[np.square(x, dtype=np.float64).sum() for x in (a[name], a[name] - b[name])] for name in a])
     length, apart = np.sqrt(squares.sum(axis=0)).tolist()
     return length, apart

@@ -15,7 +15,7 @@ from edm2core.config.fields import Counts, Name, Seeds, Settings, once
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import build
-from edm2core.config.yaml_file import Document, Place, load, read_text, without_secrets
+from edm2core.config.yaml_file import Document, SettingPath, load, read_text, without_secrets
 from edm2core.metrics.names import Metric
 from edm2core.paths import located
 from edm2core.plan.checks import NamedMetric, Request, check_names, check_recipe, check_request, check_sweep, named_metric
@@ -158,7 +158,7 @@ def _fixed(file: ExperimentFile) -> dict[str, str]:
 
 def _written(document: Document, setting: str) -> str:
     """The line where the experiment gives its recipes a dotted setting: among its overrides, else in the section of that name."""
-    own: Place = tuple(int(part) if part.isdigit() else part for part in setting.split("."))
+    own: SettingPath = tuple(int(part) if part.isdigit() else part for part in setting.split("."))
     return str(document.origin(("overrides", setting) if setting in document.values.get("overrides", {}) else own))
 
 
@@ -207,9 +207,9 @@ def _line(document: Document, setting: str) -> str:
     return str(document.origin(tuple(setting.split("."))))
 
 
-def _located(document: Document, place: Place, address: str, urls: bool = False) -> str:
+def _located(document: Document, path: SettingPath, address: str, urls: bool = False) -> str:
     """The whole path of one that a file names relative to itself."""
-    origin = document.origin(place)
+    origin = document.origin(path)
     return located(address, Path(origin.file).parent, str(origin), urls=urls)
 
 

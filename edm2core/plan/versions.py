@@ -18,7 +18,7 @@ class Change(NamedTuple):
     """A change of a stage's numbers: what changed, and whether it concerns a task with these settings."""
 
     stage: str
-    what: str
+    words: str
     concerns: Callable[[TaskSettings], bool]
 
 

@@ -22,7 +22,7 @@ from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:
-    """Result: diagnostics.json. What is not finite, since the training diverged, is null in it."""
+    """Result: diagnostics.json. Numbers that are not finite, since the training diverged, are null."""
     settings, device = DiagnosticsSettings.model_validate(work.settings), pick_device()
     compute(tf32=False)
     data = load_prepared(work.inputs["data"].all())
@@ -59,7 +59,7 @@ def run(work: Workspace) -> None:
 def _some(
     images: NDArray[np.uint8], labels: NDArray[np.int64], most: int, denoiser: Denoiser, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """The same random ones of a split in every call, at the network's scale, with their classes where the network knows any."""
+    """Random images of a split, the same in every call, at the network's scale, and their classes if the network is class-conditional."""
     order = np.random.Generator(np.random.Philox(seed_of("diagnostics", len(images)))).permutation(len(images))
     chosen = np.sort(order[:most])
     scaled: Tensor = denoiser.pixel_scale.to_network(torch.from_numpy(images[chosen]).to(device).float() / 255)

@@ -22,28 +22,29 @@ from edm2core.worker.workspace import Workspace
 def run(work: Workspace) -> None:
     """Result: the files of a snapshot with the one average that was asked for."""
     given, sigma_rel = work.inputs["snapshot"], work.settings["sigma_rel"]
-    found, epoch, name = mixture(work.store, given.manifest, sigma_rel), given.manifest.metadata["epoch"], f"{sigma_rel:.3f}"
-    of_way = found.rounding_share(lambda width: given.path(weights_file(width)))
+    epoch, name = given.manifest.metadata["epoch"], f"{sigma_rel:.3f}"
+    mixing = mixture(work.store, given.manifest, sigma_rel)
+    of_way = mixing.rounding_share(lambda width: given.path(weights_file(width)))
     if not work.settings.get("force"):
-        found.must_be_fine(name, work.task.title, of_way)
+        mixing.must_be_fine(name, work.task.title, of_way)
     folder = given.all()
-    denoiser = snapshot.load(folder, found.widths[0])
+    denoiser = snapshot.load(folder, mixing.widths[0])
     mixed = {key: torch.zeros(weight.shape, dtype=torch.float64) for key, weight in denoiser.named_parameters()}
-    *stored, own = found.mix.coefficients.reshape(-1, len(found.widths))
-    for number, (manifest, shares) in enumerate(zip(found.stored.values(), stored, strict=True), start=1):
-        with TemporaryDirectory(dir=work.out.parent) as place:  # they may be large together
-            for file, share in zip(map(weights_file, found.widths), shares, strict=True):
-                _add(mixed, work.store.fetch(manifest.path(file), Path(place), manifest.files[file]), share)
+    *stored, own = mixing.mix.coefficients.reshape(-1, len(mixing.widths))
+    for number, (manifest, shares) in enumerate(zip(mixing.stored.values(), stored, strict=True), start=1):
+        with TemporaryDirectory(dir=work.out.parent) as downloads:  # all averages together may be large
+            for file, share in zip(map(weights_file, mixing.widths), shares, strict=True):
+                _add(mixed, work.store.fetch(manifest.path(file), Path(downloads), manifest.files[file]), share)
         work.progress(number, len(stored), unit="averages")
-    for width, share in zip(found.widths, own, strict=True):
+    for width, share in zip(mixing.widths, own, strict=True):
         _add(mixed, folder / weights_file(width), share)
     weights = {**denoiser.state_dict(), **{key: weight.float() for key, weight in mixed.items()}}
     settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=epoch)
     snapshot.save(work.out, {name: weights}, settings, denoiser.pixel_scale, epoch=epoch)
-    digests = {str(e): manifest.digest for e, manifest in found.stored.items()}
-    work.metadata |= {"epoch": epoch, "emas": [name], "error": round(found.mix.error, 6), "averages": digests}
-    work.metadata |= {"rounding": found.rounding, "rounding_of_way": of_way}
-    if several := several_of([*found.stored.values(), given.manifest]):
+    digests = {str(e): manifest.digest for e, manifest in mixing.stored.items()}
+    work.metadata |= {"epoch": epoch, "emas": [name], "error": round(mixing.mix.error, 6), "averages": digests}
+    work.metadata |= {"rounding": mixing.rounding, "rounding_of_way": of_way}
+    if several := several_of([*mixing.stored.values(), given.manifest]):
         work.metadata["sciences"] = several
 
 

@@ -1,4 +1,4 @@
-"""Makes a feature extractor: the digits classifier is trained, filters are scaled to the data, others' weights are fetched and checked."""
+"""Makes a feature extractor: trains the digits classifier, scales filters to the data, or fetches and checks others' weights."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def run(work: Workspace) -> None:
     if facts.fit:
         data = work.inputs["data"]
         work.progress(0, 1)
-        module, found = load(facts.fit)(load_prepared(data.all()), data.manifest.title)
+        module, fitted = load(facts.fit)(load_prepared(data.all()), data.manifest.title)
         info.write(work.out, module.state_dict())
-        work.metadata |= {"extractor": name, "label": facts.words, "dimensions": facts.dimensions, **found}
+        work.metadata |= {"extractor": name, "label": facts.words, "dimensions": facts.dimensions, **fitted}
     else:
         _brought(work, info)
 
 
 def _brought(work: Workspace, info: Extractor) -> None:
-    """An extractor of the user's weights, where they are its own."""
+    """Store an extractor of the user's weights, if they are this extractor's."""
     file, path = WEIGHT_FILES[WEIGHTS[info.name]], weights_file(work)
     digest = digest_of(path)
     published = digest.startswith(file.published)
@@ -55,7 +55,7 @@ def _brought(work: Workspace, info: Extractor) -> None:
 
 
 def read_weights(path: Path, do_next: str) -> dict[str, Tensor]:
-    """The tensors in a .pth file, by name; raises InputError as `load_torch`, and if it is not a dictionary of tensors."""
+    """The tensors in a .pth file by name. Raises InputError as `load_torch` does, and if it holds no dictionary of tensors."""
     try:
         weights = load_torch(path)
     except InputError as error:

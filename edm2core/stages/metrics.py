@@ -74,8 +74,8 @@ def _show(path: Path, pairs: Memorised, samples: Input, data: Input) -> None:
     training = np.load(data.path("train_images.npy"), mmap_mode="r", allow_pickle=False)
     shards = list(shards_of(samples))
     begins = np.cumsum([0, *map(len, shards)])
-    places = [(int(np.searchsorted(begins, i, side="right")) - 1, i) for i in pairs.samples]
-    drawn = np.stack([shards[shard][i - begins[shard]] for shard, i in places])
+    shard_and_index = [(int(np.searchsorted(begins, i, side="right")) - 1, i) for i in pairs.samples]
+    drawn = np.stack([shards[shard][i - begins[shard]] for shard, i in shard_and_index])
     rows: list[NDArray[np.uint8]] = []
     for begin in range(0, len(drawn), PAIRS_A_ROW):
         for images in (drawn[begin : begin + PAIRS_A_ROW], training[pairs.training[begin : begin + PAIRS_A_ROW]]):

@@ -14,7 +14,7 @@ from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:
-    """Result: the prepared form, and its description as metadata. Training images that nothing can be learned from are refused."""
+    """Result: the prepared form, and its description as metadata. Raises InputError if the training images are all alike."""
     progress = lambda done, total: work.progress(done, total, unit="images")  # noqa: E731
     work.metadata |= prepare_data(data_settings(work.settings), data_source(work), work.out, progress, bool(work.settings.get("revised")))
     deque(checked(blocks_of(load_prepared(work.out).train_images), "training images"), maxlen=0)

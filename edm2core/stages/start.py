@@ -16,19 +16,19 @@ STATE = "state.safetensors"
 
 
 def run(work: Workspace) -> None:
-    """Result: the files of a snapshot with the fixed EMA and, where the checkpoint has an optimiser, a state."""
+    """Result: the files of a snapshot with the fixed EMA, and a state if the checkpoint has an optimiser."""
     settings = CheckpointSettings.among(work.settings)
-    found = read_fx(brought_file(work), settings)
-    snapshot.save(work.out, {"fixed": found.ema}, settings, PixelScale(), epoch=settings.epoch)
-    if found.weights is not None and found.adam is not None:
-        weights = {f"weights/{name}": tensor for name, tensor in found.weights.items()}
-        moments = {f"adam/{moment}/{name}": tensor for name, state in found.adam.items() for moment, tensor in state.items()}
+    checkpoint = read_fx(brought_file(work), settings)
+    snapshot.save(work.out, {"fixed": checkpoint.ema}, settings, PixelScale(), epoch=settings.epoch)
+    if checkpoint.weights is not None and checkpoint.adam is not None:
+        weights = {f"weights/{name}": tensor for name, tensor in checkpoint.weights.items()}
+        moments = {f"adam/{moment}/{name}": tensor for name, state in checkpoint.adam.items() for moment, tensor in state.items()}
         safetensors.torch.save_file({**weights, **moments}, work.out / STATE)
     work.metadata |= {
         "implementation": "FutureXiang/edm2",
         "checkpoint": work.settings["digest"],
         "epoch": settings.epoch,
-        "updates": found.updates,
+        "updates": checkpoint.updates,
         "emas": ["fixed"],
     }
 
