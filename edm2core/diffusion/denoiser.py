@@ -128,11 +128,6 @@ def image_losses(
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
 
 
-def training_loss(denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The mean over all elements of the batch of the loss that `image_losses` defines: a scalar."""
-    return image_losses(denoiser, images, sigma, noise, labels).mean()
-
-
 class Objective(nn.Module):
     """`image_losses` as a module, for DDP to wrap: one forward uses every parameter."""
 

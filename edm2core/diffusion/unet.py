@@ -103,23 +103,21 @@ RESAMPLING = {None: same, "down": down, "up": up}
 class Block(nn.Module):
     """A residual block: x [N, inputs, H, W] and embedding [N, width] → [N, outputs, H', W']. Subclasses define its two branches."""
 
+    projects_first = False  # whether the main branch is projected to the outputs before the residual leaves it
+
     def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
         super().__init__()
         maps, inputs, outputs = learned(settings), spec.inputs, spec.outputs
         self.spec, self.number = spec, number  # its number among the network's blocks in the order they run
-        self.ops, self.clip, self.dropout = operations(settings), settings.clip, settings.dropout
+        self.ops, self.clip, self.dropout, self.epsilon = operations(settings), settings.clip, settings.dropout, settings.pixel_epsilon
         self.resample = RESAMPLING[spec.resample]
         self.shifts = settings.conditioning == "scale_and_shift"
         self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps)
         self.gain = nn.Parameter(torch.tensor(settings.embedding_gain)) if settings.magnitude_preserving else None
         self.skip = Conv(inputs, outputs, 1, maps) if inputs != outputs else nn.Identity()
-        self.conv1 = Conv(self.conv1_inputs(spec), outputs, 3, maps)
+        self.conv1 = Conv(outputs if self.projects_first else inputs, outputs, 3, maps)
         self.conv2 = Conv(outputs, outputs, 3, maps, ends=True)
         self.attention = Attention(outputs, settings) if spec.attention else None
-
-    @staticmethod
-    def conv1_inputs(spec: BlockSpec) -> int:
-        return spec.inputs
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         """The main and the residual branch, both [N, outputs, H', W']."""
@@ -159,13 +157,7 @@ class GroupNormBlock(Block):
 class PixelNormEncoderBlock(Block):
     """Encoder block from config F on: the main branch is resampled, projected and normalised before the residual leaves it."""
 
-    def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
-        super().__init__(spec, number, settings)
-        self.epsilon = settings.pixel_epsilon
-
-    @staticmethod
-    def conv1_inputs(spec: BlockSpec) -> int:
-        return spec.outputs
+    projects_first = True
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         main = pixel_norm(self.skip(self.resample(x)), self.epsilon)

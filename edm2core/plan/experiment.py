@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -110,7 +110,7 @@ def load_experiment(path: Path) -> Experiment:
         tuple(recipes),
         file.seeds,
         {name: tuple(sorted(asked)) for name, asked in epochs.items()},
-        {name: _ordered({each.metric for each in of_recipe}) for name, of_recipe in named.items()},
+        {name: tuple(sorted({each.metric for each in of_recipe}, key=_in_tables)) for name, of_recipe in named.items()},
         file.probe is not False,
         file.diagnostics is not False,
         _weights(document, file),
@@ -145,8 +145,9 @@ def _averages(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple
     return (*averages, *[(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False))
 
 
-def _ordered(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    return tuple(sorted(metrics, key=lambda each: (list(EXTRACTORS).index(each.extractor), list(METRICS).index(each.name))))
+def _in_tables(metric: Metric) -> tuple[int, int]:
+    """What metrics are sorted by: the order of extractors and metrics in tables."""
+    return list(EXTRACTORS).index(metric.extractor), list(METRICS).index(metric.name)
 
 
 def _fixed(file: ExperimentFile) -> dict[str, str]:

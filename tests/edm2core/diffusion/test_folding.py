@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
+from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
 from edm2core.diffusion.folding import FoldedForTraining, fold_
 
 KINDS = {
@@ -44,11 +44,11 @@ def test_gradients_come_back_to_the_stored_weights(denoiser: Denoiser) -> None:
     reference = copy.deepcopy(denoiser)
     reference.normalize_weights_()
     labels = torch.tensor([1, 5, 7]) if denoiser.network.settings.classes else None
-    loss = training_loss(reference, *inputs(), labels)
+    loss = image_losses(reference, *inputs(), labels).mean()
     loss.backward()
     folded = FoldedForTraining(denoiser)
     folded.refresh()
-    same = training_loss(folded.module, *inputs(), labels)
+    same = image_losses(folded.module, *inputs(), labels).mean()
     same.backward()
     folded.pull_back()
     assert same.item() == pytest.approx(loss.item(), rel=1e-6)

@@ -22,7 +22,7 @@ from torch import Tensor
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion.averages import FixedEma
 from edm2core.diffusion.compiling import adopt
-from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, training_loss
+from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, image_losses
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
@@ -96,7 +96,7 @@ def train(config: str, *, fast: bool, device: torch.device = CPU) -> Trained:
         adam.zero_grad()
         folded.module.zero_grad()
         folded.refresh() if fast else denoiser.normalize_weights_()
-        loss = training_loss(folded.module if fast else denoiser, denoiser.pixel_scale.to_network(x), sigma, noise)
+        loss = image_losses(folded.module if fast else denoiser, denoiser.pixel_scale.to_network(x), sigma, noise).mean()
         loss.backward()
         if fast:
             folded.pull_back()
@@ -185,7 +185,7 @@ def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> No
 def test_micro_batches_of_unequal_size_give_the_same_loss(trained: Trained) -> None:
     tensors, objective = trained.tensors, Objective(trained.average)
     x, sigma, noise = trained.average.pixel_scale.to_network(tensors["eval/x"]), tensors["eval/sigma"], tensors["eval/noise"]
-    whole = training_loss(trained.average, x, sigma, noise)
+    whole = image_losses(trained.average, x, sigma, noise).mean()
     parts = torch.cat([objective(x[part], sigma[part], noise[part]) for part in (slice(0, 1), slice(1, 4))])
     assert parts.mean().item() == pytest.approx(whole.item(), rel=LOSS * rounding(whole))
 

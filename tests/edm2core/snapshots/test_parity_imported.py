@@ -19,7 +19,7 @@ from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
-from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
+from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
 from edm2core.diffusion.sampler import heun
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError
@@ -168,7 +168,7 @@ def continued_by_hand() -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     for number in range(3):
         x, sigma, noise = (tensors[f"train/{name}"][number] for name in ("x", "sigma", "noise"))
         denoiser.normalize_weights_()
-        loss = training_loss(denoiser, denoiser.pixel_scale.to_network(x), sigma, noise)
+        loss = image_losses(denoiser, denoiser.pixel_scale.to_network(x), sigma, noise).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, build_network, training_loss
+from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
 
 DATA = Path(__file__).parents[2] / "data"
 FORWARD, LOSS = 1e-5, 2e-5
@@ -124,7 +124,7 @@ def test_the_losses_of_three_training_steps(reference: Reference) -> None:
     losses = []
     for _ in range(3):
         denoiser.normalize_weights_()
-        loss = training_loss(denoiser, tensors["x"], tensors["sigma"], tensors["noise"], reference.labels)
+        loss = image_losses(denoiser, tensors["x"], tensors["sigma"], tensors["noise"], reference.labels).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
