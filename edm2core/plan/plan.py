@@ -119,6 +119,7 @@ def plan(experiment: Experiment, digests: Mapping[str, str]) -> Plan:
 def recipes_of(tasks: Iterable[Task]) -> dict[str, Recipe]:
     """The recipes by name, put together from the tasks' settings. A section that no task uses is at its default."""
     plan, sections = Plan(tuple(tasks)), dict[str, dict[str, Any]]()
+    snapshots, evaluated = dict[str, Ref](), dict[Ref | None, dict[str, Any]]()
     for task in plan:
         if not (name := task.subject.recipe):
             continue
@@ -126,24 +127,29 @@ def recipes_of(tasks: Iterable[Task]) -> dict[str, Recipe]:
         snapshot = plan.snapshot_of(task)
         data = plan.input(snapshot, "data") if snapshot else None
         if snapshot and data:
+            snapshots[name] = snapshot.ref
             recipe["data"] = _fields(DataSettings, data)
             recipe |= {section: snapshot.settings[section] for section in ("network", "diffusion", "training")}
             if start := plan.input(snapshot, "start"):
                 recipe["start"] = {"checkpoint": start.settings["source"], "epoch": start.settings["epoch"]}
-            if recipe["training"]["ema_beta"] is None:  # the defaults name the fixed average, which this training does not have
-                recipe |= {"sample": {"ema": ["0.050"]}, "probe": {"ema": "0.050"}} | recipe
         if task.stage == "sample" and not task.subject.recheck:
-            before: dict[str, Any] = recipe["sample"] if "draws" in recipe.get("sample", {}) else {"ema": [], "draws": 0}
+            before = recipe.get("sample", {"ema": [], "draws": 0})
             emas = list(dict.fromkeys([*before["ema"], *settings["ema"]]))
             draws = max(before["draws"], settings["draw"] + 1)
             recipe["sample"] = {k: v for k, v in settings.items() if k != "draw"} | {"ema": emas, "draws": draws}
         if task.stage == "metrics" and (reference := plan.input(task, "reference")) and "origin" in reference.settings:
             recipe["reference"] = _fields(ReferenceSettings, reference)
-        if task.stage == "probe":
-            recipe["probe"] = settings
-        if task.stage == "diagnostics":
+        if task.stage == "probe" and snapshot:
+            recipe["probe"] = evaluated.setdefault(snapshot.ref, {})["probe"] = settings
+        if task.stage == "diagnostics" and snapshot:
             as_probed = settings["ema"] == recipe.get("probe", {}).get("ema", "fixed")
-            recipe["diagnostics"] = {**settings, "ema": None} if as_probed else settings
+            looks = {**settings, "ema": None} if as_probed else settings
+            recipe["diagnostics"] = evaluated.setdefault(snapshot.ref, {})["diagnostics"] = looks
+    for name, recipe in sections.items():
+        no_fixed = recipe.get("training", {}).get("ema_beta", 0) is None  # the defaults name the fixed average, which such a training lacks
+        defaults = {"sample": {"ema": ["0.050"]}, "probe": {"ema": "0.050"}} if no_fixed else {}
+        # Recipes that share a training share its probe and its diagnostics, whose tasks are of one of them.
+        sections[name] = defaults | evaluated.get(snapshots.get(name), {}) | recipe
     return _validated(sections)
 
 

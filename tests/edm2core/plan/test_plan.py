@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edm2core.plan.experiment import load_experiment
+from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.plan import Plan, plan, recipes_of
+from edm2core.plan.plan import Plan, plan
 from edm2core.plan.subject import Subject
 from edm2core.plan.sweep import Swept
 from edm2core.plan.tasks import Task
@@ -17,14 +17,19 @@ recipes: [digits/C, digits/E]
 epochs: [2, 4]
 metrics: [fd]
 sample: {count: 100, draws: 2, ema: [fixed, 0.05]}
+diagnostics: {levels: 8}
 sweep: {sample.steps: [8, 18]}
 """
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Plan:
+def experiment(tmp_path: Path) -> Experiment:
     (tmp_path / "x.yaml").write_text(TEXT)
-    experiment = load_experiment(tmp_path / "x.yaml")
+    return load_experiment(tmp_path / "x.yaml")
+
+
+@pytest.fixture
+def made(experiment: Experiment) -> Plan:
     return plan(experiment, {f"data:{recipe.name}": "builtin:digits" for recipe in experiment.recipes})
 
 
@@ -36,8 +41,18 @@ def test_it_is_read_as_it_was_stored(made: Plan) -> None:
     assert stored(made) == made
 
 
-def test_recipes_of_an_earlier_plan_are_put_together_from_its_tasks(made: Plan) -> None:
-    assert Plan.parse([task.to_json() for task in made], None).recipes == recipes_of(made) == made.recipes
+def test_the_recipes_of_a_plan_are_the_experiments_even_if_an_earlier_version_stored_none(made: Plan, experiment: Experiment) -> None:
+    assert made.recipes == {recipe.name: recipe for recipe in experiment.recipes}
+    assert Plan.parse([task.to_json() for task in made], None).recipes == made.recipes
+
+
+def test_a_section_that_no_task_uses_is_at_its_default_in_the_recipes_of_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "name: x\nrecipes: [digits/C]\nepochs: [2]\nmetrics: []\nprobe: false\noverrides: {training.ema_beta: null, sample.steps: 9, "
+        "sample.ema: ['0.050'], probe.ema: '0.050'}\n"
+    )
+    recipes = plan(load_experiment(tmp_path / "x.yaml"), {"data:digits/C": "builtin:digits"}).recipes
+    assert (recipes["digits/C"].sample.steps, recipes["digits/C"].training.ema_beta) == (18, None)
 
 
 def test_every_result_of_a_training_stands_on_the_snapshot_of_its_epoch(made: Plan) -> None:
