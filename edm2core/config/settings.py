@@ -86,14 +86,14 @@ class NetworkSettings(Settings):
     dropout: Share = 0.0
     weights: Weights = "plain"  # normalized: in the forward (rung D); forced: there, and in place before a training step (rung E)
     init: Init | None = None  # of plain weights; none: torch's; he: uniform of variance 2/fan_in; adm: as torch's, zero where a branch ends
-    biases: bool = False  # with them there is no constant-one input channel
+    biases: bool = False  # of every map; they replace the constant-one input channel
     noise_features: Literal["fourier", "positional"] = "fourier"
     embedding_width: Literal["fourfold", "widest"] = "fourfold"  # 4 x channels, or those of the widest level
     embedding_gain: float = 1.0  # start of the learned gains on the embedding (rung G)
     conditioning: Literal["scale", "scale_and_shift"] = "scale"  # what the embedding does to each channel
     norm: GroupNormKind | Literal["pixel"] = "group"  # group_rms: it only scales (rung C); pixel: no GroupNorm (rung F)
     pixel_epsilon: PixelEpsilon = "inside"  # sqrt(mean square + 1e-8), or outside: 1e-4 + root mean square
-    middle: Literal["encoder", "decoder"] = "encoder"  # the kind of the two blocks between
+    middle: Literal["encoder", "decoder"] = "encoder"  # the kind of the two blocks between encoder and decoder
     magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
     clip: Positive | None = None  # clamp of every block's output, for half precision
 
@@ -133,11 +133,11 @@ class DiffusionSettings(Settings):
 class TrainingSettings(Settings):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
 
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = unkeyed(...)  # length; an experiment may look at any epoch up to it
-    snapshot_every: Count = unkeyed(100)  # epochs, where an experiment names none
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = unkeyed(...)  # length; an experiment may evaluate any epoch up to it
+    snapshot_every: Count = unkeyed(100)  # epochs between snapshots, if the experiment names no epochs
     batch: Count  # images in one optimiser step, over all processes
     lr: Positive
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # whole where the rate changes every epoch
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # a whole number if lr_changes is every_epoch
     t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
     lr_changes: Annotated[str, one_of(SCHEDULES)] = "every_epoch"  # every_step: the schedule follows the images seen
     loss_reduction: Literal["mean", "sum"] = "mean"  # over an image's elements; sum: larger gradients, so fp16 needs no loss scaling
@@ -148,7 +148,7 @@ class TrainingSettings(Settings):
     average_every: Count | None = unkeyed(None)  # epochs between averages stored for mixing others; none: 64 over `epochs`
     precision: Precision = "fp32"  # of the network's forward and backward (autocast)
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
-    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, where it saves more than it takes
+    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, if it saves more time than it takes
     micro_batch: Count | None = unkeyed(None)  # images a process holds at once; none: its whole share of the batch
     grad_checkpoint: bool = unkeyed(False)  # each block's activations are computed again in the backward instead of being kept
 
@@ -186,7 +186,7 @@ class SampleSettings(Settings):
     ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from
     precision: Precision = "fp32"
     exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
-    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, where it saves more than it takes
+    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, if it saves more time than it takes
     batch: Count = unkeyed(400)  # images at once on one process
     shard: Count = unkeyed(2000)  # images in one stored file
 

@@ -237,7 +237,7 @@ def samples_suffice(request: Request) -> None:
 
 
 def reference_has_features(request: Request) -> None:
-    """No metric needs the training images' own features where statistics are imported."""
+    """No metric needs the training images' own features if the recipe imports statistics instead."""
     recipe = request.recipe
     for named in request.named_metrics:
         if recipe.reference and named.metric.extractor == recipe.reference.extractor and METRICS[named.metric.name].needs == "features":
@@ -316,5 +316,5 @@ def _source_line(request: Request) -> str:
 
 
 def _reason(metric: Metric) -> str:
-    """Why a metric needs as many images as it does: the end of a sentence, empty where there is nothing to say."""
+    """Why a metric needs so many images: the end of a sentence, or nothing."""
     return f", since a covariance of {EXTRACTORS[metric.extractor].dimensions} features needs them" if metric.name in FRECHET else ""

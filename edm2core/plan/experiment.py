@@ -35,14 +35,14 @@ class ExperimentFile(Settings):
     name: Name
     recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     seeds: Seeds = (0,)
-    epochs: Counts | None = None  # snapshots to evaluate; none: each recipe's snapshot_every, and its end
+    epochs: Counts | None = None  # snapshots to evaluate; none: every snapshot_every of each recipe, and its last
     sample: dict[str, Any] | Literal[True] = {}  # over every recipe's sample section; if it is there, samples are drawn without metrics too
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ("fid",)  # such as fid, precision_dinov2 (docs/evaluation.md)
     optional_metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()  # left out, with a note, if their extractor's weights are absent
     probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
-    diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as they stand there
+    diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as the recipe has it
     exact: bool = False  # computed in float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
-    recheck: Annotated[int, Field(ge=0, le=1000)] = 0  # fresh draws that each training's best snapshot is evaluated with again
+    recheck: Annotated[int, Field(ge=0, le=1000)] = 0  # how many fresh draws of each training's best snapshot are evaluated
     overrides: dict[str, Any] = {}  # dotted settings over every recipe
     sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
     inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
@@ -204,12 +204,12 @@ def _channels(recipe: Recipe) -> Literal[1, 3]:
 
 
 def _line(document: Document, setting: str) -> str:
-    """The file and line of a recipe's dotted setting, or of its section where the setting is not written."""
+    """The file and line of a recipe's dotted setting, or of its section if the setting is not written."""
     return str(document.origin(tuple(setting.split("."))))
 
 
 def _located(document: Document, path: SettingPath, address: str, urls: bool = False) -> str:
-    """The whole path of one that a file names relative to itself."""
+    """The whole path of `address`, which the file names relative to itself."""
     origin = document.origin(path)
     return located(address, Path(origin.file).parent, str(origin), urls=urls)
 

@@ -1,4 +1,4 @@
-"""A plan: an experiment's tasks and resolved recipes, and what can be asked of them."""
+"""A plan: an experiment's tasks and resolved recipes, and the questions that it answers of them."""
 
 from __future__ import annotations
 

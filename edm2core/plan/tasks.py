@@ -37,7 +37,7 @@ class Task:
 
     stage: str
     version: int
-    settings: dict[str, Any]  # all that the stage needs; what is not keyed says how, not what
+    settings: dict[str, Any]  # all that the stage needs; those in no key say how work is done, not what comes out
     inputs: dict[str, Ref]
     key: Key
     title: str
@@ -54,7 +54,7 @@ class Task:
 
     @property
     def whose(self) -> str:
-        """The training that it is of, as titles begin: E · seed 0."""
+        """Its training as titles begin: E · seed 0."""
         return training_title(self.short or self.subject.recipe, self.subject.seed)
 
     @property
@@ -62,7 +62,7 @@ class Task:
         return (*self.inputs.values(), *self.after)
 
     def to_json(self) -> dict[str, Any]:
-        """The task as others get it: without `address`."""
+        """The task as it is stored and handed on: without `address`."""
         refs = {"inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
         values = {**vars(self), "subject": self.subject.to_json(), "wanted": list(self.wanted), **refs}
         del values["address"]
@@ -80,7 +80,7 @@ class Task:
 
 
 def training_title(name: str, seed: int) -> str:
-    """How titles begin that are of a training."""
+    """The training as titles begin: E · seed 0."""
     return f"{name} · seed {seed}"
 
 
@@ -89,7 +89,7 @@ def snapshot_title(whose: str, epoch: int) -> str:
 
 
 def trajectory_ref(task: Task) -> Ref:
-    """The address of the training that a snapshot task looks at: the same for all its epochs."""
+    """The address of a snapshot task's training, the same for all its epochs."""
     settings = TrajectorySettings.among(task.settings)
     inputs = {name: ref.key for name, ref in task.inputs.items()}  # its data, and what it started from if it did not begin anew
     return Ref("trajectory", key_of("trajectory", task.version, keyed(settings), inputs))
@@ -106,7 +106,7 @@ def average_ref(trajectory: Ref, epoch: int) -> Ref:
 
 
 def own_key(task: Task) -> Key:
-    """The key that a task's own record makes: its stage, the version that it records, its settings and its inputs.
+    """The key that follows from a task's own record: its stage, the version that it records, its settings and its inputs.
 
     Raises ValueError, TypeError or KeyError where the settings are none of its stage.
     """
@@ -126,7 +126,7 @@ def own_key(task: Task) -> Key:
 
 
 def unverified(tasks: Iterable[Task]) -> list[Task]:
-    """The tasks whose key is not the one that their own record makes. What they say they are or need cannot be trusted.
+    """The tasks whose key does not follow from their own record. What they say they are or need cannot be trusted.
 
     It needs nothing but the tasks, so it holds for the plans of every earlier version too: each task records the version of its numbers.
     It does not verify titles, subjects, and what is in no key: how work is done, and which epochs are wanted.
@@ -198,7 +198,7 @@ class _Planner:
                 self._add_evaluations(recipe, data, snapshot, compared, subject)
 
     def _add_evaluations(self, recipe: Recipe, data: Task, snapshot: Task, compared: list[Compared], subject: Subject) -> None:
-        """Add everything that looks at a snapshot."""
+        """Add everything that evaluates a snapshot."""
         experiment, draws = self.experiment, recipe.sample.draws
         drawn = bool(compared) or recipe.name in experiment.shown
         count = recipe.sample.count if compared else experiment.shown.get(recipe.name)
@@ -253,7 +253,7 @@ class _Planner:
 
 
 def _task(stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref], title: str, subject: Subject, **more: Any) -> Task:
-    """A task by its settings, with `more` that is in no section: which draw, and what the user brought by path and digest."""
+    """A task by its settings. `more` are settings of no section: the draw, and the path and digest of what the user brought."""
     values = (settings.model_dump(mode="json") if isinstance(settings, Settings) else settings) | more
     task = Task(stage, version_of(stage, values), values, inputs, "", title, subject)
     return replace(task, key=own_key(task))

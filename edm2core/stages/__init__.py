@@ -1,8 +1,8 @@
-"""A file a stage: the little glue between a workspace folder and the science."""
+"""One file for each stage: the glue between a workspace folder and the science."""
 
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m edm2core.stages.…` is loading this: a signal may come while it still imports torch
+if sys.argv[:1] == ["-m"]:  # `python -m edm2core.stages.…` is loading this: a signal may come while it imports torch
     from edm2core.worker import signals
 
     signals.install()

@@ -143,7 +143,7 @@ class Training:
             )
 
     def _position(self, epoch: int) -> None:
-        """Be where training for the snapshot at `epoch` goes on best: here, at a saved state nearer to it, or at the beginning."""
+        """Go to the best start of training for the snapshot at `epoch`: here, a saved state nearer to it, or the beginning."""
         target, here = epoch * self.trainer.steps_per_epoch, self.trainer.steps
         at_least, any_science = here + 1 if here <= target else 1, self.task.accept_code
         state = self.peers.told(lambda: self.results.states.load(at_least, target, any_science))
@@ -177,7 +177,7 @@ class Training:
                 self._compile((last - trainer.steps) * (self.curve.pace or 0.0))
             stop, save = self.peers.agree(signals.asked(), results.states.due())
             state = results.state(trainer) if stop or save or (trainer.at_epoch_end and trainer.epoch in wanted) else None
-            if trainer.at_epoch_end:  # before the state is saved, so that none is ahead of what should have been kept
+            if trainer.at_epoch_end:  # first the results, so that no saved state is ahead of one that is missing
                 results.keep(trainer, self.curve.rows, wanted, state)
             if state is not None:
                 results.save(trainer, self.curve, state)
@@ -185,7 +185,7 @@ class Training:
             if stop:
                 self.beat.pause()
                 results.background.finish()
-                self.peers.meet()  # no process ends before the state is saved
+                self.peers.meet()  # torchrun may end the job once one process exits, so none exits before the state is saved
                 words = f"Stopped after step {trainer.steps} of {last}; its state is saved."
                 raise Interrupted(words, do_next="Run it again to go on from there.")
             if trainer.at_epoch_end:
@@ -317,7 +317,10 @@ def _check_data(data: Prepared, settings: TrajectorySettings, title: str) -> Non
 
 
 def _may_go_on_from(state: State, task: Task, trained_here: bool, store: Store) -> bool:
-    """Whether its science allows it. Raises InputError if nothing is trained here yet and the user has not accepted other science."""
+    """Whether this code's science may go on from the state. Raises InputError if other science made it, unless the user accepts that.
+
+    If this science has trained something here already, such a state is passed over instead.
+    """
     science = science_of("snapshot")
     if task.accept_code or not state.science or same(state.science, science):
         return True

@@ -26,7 +26,7 @@ class TrainingCurve:
     def __init__(self, task: Task, store: Store, folder: Path, generation: int, rank: int) -> None:
         self.task, self.store, self.folder, self.generation, self.rank = task, store, folder / "tensorboard", generation, rank
         self.rows: list[Row] = []
-        self.pace: float | None = None  # seconds a step over the last row; none where that row tells nothing of the next
+        self.pace: float | None = None  # seconds a step over the last row; none if that row was the first, which takes longer
         self._board: SummaryWriter | None = None
         self._opened_at: int | None = None  # the step that training goes on from here
 
@@ -35,7 +35,7 @@ class TrainingCurve:
         return self._opened_at is not None
 
     def open(self, trainer: Trainer) -> None:
-        """Begin, or go on after, the trainer's step. A new event file replaces what older ones say of the steps to come."""
+        """Begin or go on at the trainer's step. The new event file replaces what older ones say of later steps."""
         if self.rank == 0:
             if self._board is not None:
                 self._board.close()
@@ -44,7 +44,7 @@ class TrainingCurve:
         self.start_clock(trainer)
 
     def start_clock(self, trainer: Trainer) -> None:
-        """The time from here on is that of the next row."""
+        """Begin to measure the time of the next row."""
         self._clock = time.monotonic(), trainer.images_seen(), trainer.steps
 
     def add(self, row: Row) -> None:
