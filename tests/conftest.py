@@ -67,7 +67,8 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2], "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
     log = (folder / "log").open("w")
-    server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
+    alone = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runner is seven processes more
+    server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **alone})
     try:
         wait_until(lambda: server.poll() is not None or _answers(f"{uri}/health"), 120.0)
         assert server.poll() is None, f"the MLflow server ended; see {folder}/log"
