@@ -7,6 +7,7 @@ is identified by its content, not by its address. So only the process that is gi
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 _SCHEME = r"(?:[A-Za-z][A-Za-z0-9+.-]+:(?:\\?/){2,}|(?:https?|ftps?|s3|minio):\\?/)"  # pathlib turns two slashes into one
 _ADDRESS = re.compile(rf"({_SCHEME})(.*)", re.DOTALL | re.IGNORECASE)
@@ -18,6 +19,16 @@ _AFTER = ".,;:!)]}…\\"  # punctuation that can follow an address in a sentence
 def is_url(address: str) -> bool:
     """Whether the address is reached by network: it has a scheme, other than file."""
     return "://" in address and not address.lower().startswith("file:")
+
+
+def is_web_url(address: str) -> bool:
+    """Whether the address is an http(s) URL that can be opened: it has a host, no impossible port, and no spaces or control characters."""
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    return valid and address.isprintable() and " " not in address
 
 
 def shown(address: str) -> str:

@@ -7,7 +7,7 @@ import reprlib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from edm2core.addresses import is_url
+from edm2core.addresses import is_url, is_web_url
 from edm2core.errors import InputError
 
 
@@ -19,18 +19,23 @@ def local_path(address: str, where: str = "") -> Path:
     if address.lower().startswith("file:"):
         parts = urlsplit(address.replace("?", "%3F").replace("#", "%23"))
         if parts.netloc not in ("", "localhost"):
-            raise InputError(
-                "A file:// address names no host.", where=where or address, do_next="Write file:///folder/file, with three slashes."
-            )
+            do_next = "Write file:///folder/file, with three slashes."
+            raise InputError("A file:// address names no host.", where=where or address, do_next=do_next)
         address = unquote(parts.path)
     try:
         return Path(address).expanduser()
     except RuntimeError:
         raise InputError(
-            f"Nobody knows the home folder that ~ stands for in {address}.",
+            f"The home folder that ~ stands for in {address} is not known.",
             where=where or address,
             do_next="Set the variable HOME, or write the whole path.",
         ) from None
+
+
+def cache_folder() -> Path:
+    """The folder for what can be downloaded or computed again: `EDM2_CACHE`, else `edm2` in the user's cache."""
+    cache = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edm2"
+    return local_path(str(cache), "EDM2_CACHE")
 
 
 def located(address: str, base: Path, where: str, *, urls: bool) -> str:
@@ -48,12 +53,7 @@ def located(address: str, base: Path, where: str, *, urls: bool) -> str:
         except (OSError, ValueError, RuntimeError) as error:  # too long, with a zero byte, or a loop of links
             what = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise InputError(f"The path {reprlib.repr(str(path))} cannot be used: {what}.", where=where, do_next="Correct it.") from error
-    kinds = "a local path, or an http(s) URL" if urls else "a local path"
-    try:
-        parts = urlsplit(address)
-        usable = urls and parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or not address.isprintable() or " " in address:
+    if not urls or not is_web_url(address):
+        kinds = "a local path, or an http(s) URL" if urls else "a local path"
         raise InputError(f"This must be {kinds}: {address}", where=where, do_next="Download it first and give its path.")
     return address

@@ -10,17 +10,17 @@ NOTHING = "—"  # in place of a number that is not known
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def printable(found: Any) -> Any:
+def printable(data: Any) -> Any:
     r"""Plain data with every string as UTF-8 can hold it.
 
     Python reads a byte that is not UTF-8 as a lone surrogate, which no page and no file takes: it becomes the byte's number, such as \xe9,
     any other lone surrogate its own, such as \ud800.
     """
-    if isinstance(found, str):
-        return _SURROGATE.sub(_number, found)
-    if isinstance(found, dict):
-        return {printable(name): printable(part) for name, part in found.items()}
-    return [printable(part) for part in found] if isinstance(found, list | tuple) else found
+    if isinstance(data, str):
+        return _SURROGATE.sub(_number, data)
+    if isinstance(data, dict):
+        return {printable(name): printable(part) for name, part in data.items()}
+    return [printable(part) for part in data] if isinstance(data, list | tuple) else data
 
 
 def duration(seconds: float | None) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from edm2core.config import Recipe
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.snapshots.checkpoints import fx_names
+
+
+def load_fx_tensors(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> None:
+    """Fill the denoiser from tensors under FutureXiang/edm2's names, all of them and nothing else."""
+    ours = {theirs: name for name, theirs in fx_names(denoiser).items()}
+    denoiser.load_state_dict({ours[theirs]: tensor for theirs, tensor in tensors.items()})
 
 
 def write_checkpoint(path: Path, recipe: Recipe, steps: int) -> Path:

@@ -7,18 +7,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
-from edm2core.addresses import shown
+from edm2core.addresses import is_web_url, shown
 from edm2core.config.fields import Count, Name, Settings, contradiction, like
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
 from edm2core.errors import EdmError, InputError
 from edm2core.paths import local_path
 from edm2core.plan.stages import STAGES
-from edm2core.store.bucket import ENDPOINTS, bucket_of, check_endpoint
+from edm2core.store import ENDPOINTS, bucket_of, check_endpoint
 
 FOLDER = (Path(__file__).parent / "k8s").resolve()  # in the repository a link to its k8s folder, in a wheel a folder of the package
 if TYPE_CHECKING:
@@ -56,12 +55,7 @@ def _server(address: str) -> str:
     """The address; raises ValueError if it is not a server's URL, or contains a user, a password or a token."""
     if shown(address) != address or "@" in address:
         raise ValueError("must be an address without user, password and query, since it is shown; what is secret goes into a Secret")
-    try:
-        parts = urlsplit(address if "://" in address else f"https://{address}")
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or " " in address or not address.isprintable():
+    if not is_web_url(address if "://" in address else f"https://{address}"):
         raise ValueError(f"must be a URL, such as http://server:5000; it is {address!r}")
     return address
 

@@ -20,7 +20,7 @@ from edm2core.errors import EdmError, IntegrityError
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
-from edm2core.store import open_store
+from edm2core.store import open_store, split_address
 from edm2core.store.base import Store
 
 
@@ -77,7 +77,7 @@ def put(store: Store, packed: Packed, run: str, profile: str) -> str:
 
 def read(address: str) -> Recorded:
     """The plan at an address; raises IntegrityError if it is damaged or of another version."""
-    uri, _, rest = address.rpartition("/runs/")
+    uri, rest = split_address(address, "runs")
     run = rest.partition("/")[0]
     return _read(open_store(uri), run, f"runs/{rest}")
 

@@ -109,7 +109,7 @@ def read_outcomes(run: Run, *, running: bool = False) -> Record:
             if event["kind"] in states and "error" in event:
                 ref = Ref.parse(event["task"])
                 found[ref] = Outcome(event["kind"], event["error"], f"{run.store.uri}/{run.folder}/logs/{ref.stage}-{ref.key}")
-    return Record(found, tuple(damaged))
+    return Record(found, tuple(map(str, damaged)))
 
 
 def recorded_outcomes(run: Run, *, running: bool = False) -> dict[Ref, Outcome]:

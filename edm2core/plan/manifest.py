@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -52,6 +53,11 @@ class FileRecord(NamedTuple):
 
     size: int
     sha256: str
+
+
+def parse_records(files: Mapping[str, Sequence[Any]]) -> dict[str, FileRecord]:
+    """Files' records from JSON, which holds each as a list of size and digest."""
+    return {name: FileRecord(int(size), str(sha256)) for name, (size, sha256) in files.items()}
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Manifest:
         try:
             values = json.loads(data)
             digest = values.get("provenance", {}).pop(DIGEST, None)  # earlier versions wrote none
-            manifest = cls(**{**values, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
+            manifest = cls(**{**values, "files": parse_records(values["files"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(f"This is not a manifest: {error}.", where=where, do_next=AGAIN) from None
         if digest is not None and digest != manifest.digest:
@@ -121,5 +127,5 @@ class Manifest:
 
     def _values(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the same whether it was read or has just been made."""
-        values: dict[str, Any] = json.loads(json.dumps({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}}))
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values

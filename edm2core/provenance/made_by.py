@@ -25,29 +25,24 @@ class MadeBy:
     @property
     def lines(self) -> list[str]:
         """A sentence for each of these kinds that there is."""
-        return [line for line in (self._others(), self._unknown(), self._several()) if line]
+        lines = []
+        if self.others:
+            makers = [f"{len(made)} by {version} ({_digests(made)})" for version, made in sorted(self.others.items())]
+            listed = _first(makers, "; ", f"; and {len(makers) - NAMED} versions more")
+            others = [manifest for made in self.others.values() for manifest in made]
+            stages = sorted({manifest.stage for manifest in others})
+            ours = ", ".join(f"{stage} {brief(science_of(stage))}" for stage in stages)  # changed code may have the same version
+            lines.append(f"{self._count(others)} made by other science than that of this code ({code_version()}: {ours}): {listed}.")
+        if self.unknown:
+            versions = sorted({_version(manifest) for manifest in self.unknown})
+            lines.append(f"{self._count(self.unknown)} made by unknown science, before that was recorded ({_first(versions)}).")
+        if self.several:
+            titles = _first([manifest.title for manifest in self.several])
+            lines.append(f"{self._count(self.several)} made by several sciences one after the other: {titles}.")
+        return lines
 
-    def _others(self) -> str:
-        count = sum(map(len, self.others.values()))
-        if not count:
-            return ""
-        makers = [f"{len(made)} by {version} ({_digests(made)})" for version, made in sorted(self.others.items())]
-        listed = _first(makers, "; ", f"; and {len(makers) - NAMED} versions more")
-        stages = dict.fromkeys(manifest.stage for made in self.others.values() for manifest in made)
-        ours = ", ".join(f"{stage} {brief(science_of(stage))}" for stage in sorted(stages))  # changed code may have the same version
-        return f"{_of(count, self.results)} made by other science than that of this code ({code_version()}: {ours}): {listed}."
-
-    def _unknown(self) -> str:
-        if not self.unknown:
-            return ""
-        versions = sorted({_version(manifest) for manifest in self.unknown})
-        return f"{_of(len(self.unknown), self.results)} made by unknown science, before that was recorded ({_first(versions)})."
-
-    def _several(self) -> str:
-        if not self.several:
-            return ""
-        titles = _first([manifest.title for manifest in self.several])
-        return f"{_of(len(self.several), self.results)} made by several sciences one after the other: {titles}."
+    def _count(self, some: list[Manifest]) -> str:
+        return f"{len(some)} of {self.results} result{'s' * (self.results != 1)} {'was' if len(some) == 1 else 'were'}"
 
 
 def made_by(manifests: Iterable[Manifest]) -> MadeBy:
@@ -74,10 +69,6 @@ def _first(names: list[str], separator: str = ", ", more: str = "") -> str:
     """The first names, and how many more there are; `more` says so in other words."""
     more = more or f" and {len(names) - NAMED} more"
     return separator.join(names[:NAMED]) + (more if len(names) > NAMED else "")
-
-
-def _of(count: int, results: int) -> str:
-    return f"{count} of {results} result{'s' * (results != 1)} {'was' if count == 1 else 'were'}"
 
 
 def _version(manifest: Manifest) -> str:

@@ -42,7 +42,8 @@ def changes(stage: str) -> str:
 @cache
 def code_version() -> str:
     """The package's version and git revision. In an image, which has no checkout, `EDM2_REVISION` says the revision."""
-    return f"{_version('edm2')}+{os.environ.get('EDM2_REVISION') or _revision() or 'unknown'}"
+    revision = os.environ.get("EDM2_REVISION") or _git("describe", "--always", "--dirty", "--abbrev=12").strip()
+    return f"{_version('edm2')}+{revision or 'unknown'}"
 
 
 def describe(started: float) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def describe(started: float) -> dict[str, Any]:
     }
 
 
-def place() -> str:
+def host_and_device() -> str:
     """This process's host and device, in words."""
     return f"{socket.gethostname()} ({_device()})"
 
@@ -68,10 +69,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _revision() -> str:
-    return _git("describe", "--always", "--dirty", "--abbrev=12").strip()
 
 
 @cache

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from edm2core.errors import InputError
+from edm2core.paths import cache_folder
 from edm2core.plan import stages
 
 PACKAGE = Path(__file__).parents[1]
@@ -84,9 +86,9 @@ def read_equal(text: str) -> dict[str, str]:
     first: dict[str, str] = {}
     for change in yaml.safe_load(text) or []:
         for before, now in change["same"].items():
-            kept, merged = first.get(before, before), first.get(now, now)
-            first |= {science: kept for science, known in first.items() if known == merged} | {merged: kept}
-    return {science: known for science, known in first.items() if science != known}
+            earlier, later = first.get(before, before), first.get(now, now)
+            first |= {science: earlier for science, equal in first.items() if equal == later} | {later: earlier}
+    return {science: equal for science, equal in first.items() if science != equal}
 
 
 def sciences(package: Path = PACKAGE, science: Collection[str] = SCIENCE) -> dict[str, Science]:
@@ -108,9 +110,8 @@ def here() -> dict[str, Science]:
     for path in files:
         contents.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     cache_file: Path | None = None
-    with suppress(OSError, RuntimeError, ValueError, TypeError):  # there is no home, no such file, or another program's
-        cached = os.environ.get("EDM2_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edm2"
-        cache_file = Path(cached).expanduser() / "science" / f"{contents.hexdigest()}.json"
+    with suppress(InputError, OSError, ValueError, TypeError):  # there is no home, no such file, or another program's
+        cache_file = cache_folder() / "science" / f"{contents.hexdigest()}.json"
         values = json.loads(cache_file.read_text(encoding="utf-8"))
         if values.keys() == STAGES.keys():
             return {stage: Science(str(digest), tuple(map(str, files))) for stage, (digest, files) in values.items()}

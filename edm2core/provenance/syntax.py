@@ -12,11 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SKIPPED = frozenset({"annotation", "returns", "ctx", "type_comment", "type_params", "kind"})  # types, and what differs between Pythons
-SAYING = frozenset({"emit", "print", "progress", "warn"})  # functions that only say something
+SKIPPED = frozenset({"annotation", "returns", "ctx", "type_comment", "type_params", "kind"})  # types, and fields that not every Python has
+MESSAGE_FUNCTIONS = frozenset({"emit", "print", "progress", "warn"})  # functions that only say something
 REGISTRY, LOAD = "registry.py", "load"  # the module of tables that name code, and the function that imports that code
 ADDRESS = re.compile(r"(\w+)\.([\w.]+):(\w+)")  # package.module:callable
-FAILING = ("Error", "Exception", "Warning", "Interrupted")  # the ends of the names of exceptions, which take words
+EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Interrupted")  # the ends of the names of exceptions, which take words
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -126,18 +126,13 @@ class Module:
                 for alias in node.names:
                     whole = alias.name if alias.asname else alias.name.partition(".")[0]
                     names[alias.asname or whole] = self._meaning(whole)
-                    if not alias.asname and "." in alias.name:  # it binds the first part alone, and imports all of it
+                    if not alias.asname and "." in alias.name:  # `import a.b` binds `a` alone, and imports `a.b` too
                         names[f" {alias.name}"] = self._meaning(alias.name)
             elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
-                base = self._base(node)
+                parents = [self._package.folder.name, *self._path.split("/")[: -node.level]] if node.level else []
+                base = ".".join([*parents, *([node.module] if node.module else [])])
                 for alias in node.names:
                     names[alias.asname or alias.name] = self._meaning(f"{base}.{alias.name}")
-
-    def _base(self, node: ast.ImportFrom) -> str:
-        if not node.level:
-            return node.module or ""
-        parents = self._path.split("/")[: -node.level]
-        return ".".join([self._package.folder.name, *parents, *([node.module] if node.module else [])])
 
     def _meaning(self, dotted: str) -> Use:
         """Where a dotted name is defined. A name that the __init__ of a package only imports belongs to the module that defines it."""
@@ -156,14 +151,14 @@ class Module:
         """Statements as plain data, without those that change no number. With `fields` a bare annotation counts: it declares a field."""
         body: list[Any] = []
         for statement in statements:
-            if isinstance(statement, ast.Import | ast.ImportFrom | ast.Pass) or _says(statement) or statement in self._unread:
+            if isinstance(statement, ast.Import | ast.ImportFrom | ast.Pass) or _is_message(statement) or statement in self._unread:
                 continue
             if isinstance(statement, ast.AnnAssign) and (fields or statement.value is None):
                 if fields:
                     body.append(["Field", self._write(statement.target, names), self._write(statement.value, names)])
                 continue
             written = self._write(statement, names)
-            if isinstance(statement, ast.If) and len(written) == 2 and not _does(statement.test):
+            if isinstance(statement, ast.If) and len(written) == 2 and not _has_effects(statement.test):
                 continue  # its body had words alone
             body.append(written)
         return body
@@ -178,7 +173,7 @@ class Module:
             return ["Constant", type(node.value).__name__, node.value if isinstance(node.value, str) else repr(node.value)]
         if isinstance(node, ast.Name | ast.Attribute) and (meaning := self._means(node, names)):
             return ["Name", meaning]
-        if isinstance(node, ast.Call) and _takes_words(node):
+        if isinstance(node, ast.Call) and _takes_message(node):
             return ["Call", self._write(node.func, names)]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             return ["Raise", self._write(node.exc.func, names)]
@@ -200,14 +195,12 @@ class Module:
 
     def _means(self, node: ast.Name | ast.Attribute, names: dict[str, Use]) -> str:
         """The name of an imported name where it is defined, or of a chain of attributes that begins with one; "" for any other name."""
-        attributes: list[str] = []
         inner: ast.expr = node
         while isinstance(inner, ast.Attribute):
-            attributes.insert(0, inner.attr)
             inner = inner.value
         if not isinstance(inner, ast.Name) or inner.id not in names:
             return ""
-        use = names[inner.id]
+        use, attributes = names[inner.id], ast.unparse(node).split(".")[1:]
         if use.path:
             use = self._meaning(".".join([self._package.folder.name, *_dotted(use), *attributes]))
             if not use.name:
@@ -226,27 +219,27 @@ def _dotted(use: Use) -> list[str]:
     return [part for part in (*module.split("/"), *use.name.split(".")) if part]
 
 
-def _last(node: ast.expr) -> str:
+def _last_name(node: ast.expr) -> str:
     """The last part of a dotted name; "" for another expression."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _says(statement: ast.stmt) -> bool:
-    """Whether a statement is words alone: a docstring or another text, an event, a warning."""
+def _is_message(statement: ast.stmt) -> bool:
+    """Whether a statement only says something: a docstring or another text, an event, a warning."""
     if not isinstance(statement, ast.Expr):
         return False
     if isinstance(statement.value, ast.Constant):
         return True
-    return isinstance(statement.value, ast.Call) and _last(statement.value.func) in SAYING
+    return isinstance(statement.value, ast.Call) and _last_name(statement.value.func) in MESSAGE_FUNCTIONS
 
 
-def _takes_words(call: ast.Call) -> bool:
+def _takes_message(call: ast.Call) -> bool:
     """Whether the arguments of a call are words for people."""
-    name = _last(call.func)
-    return name in SAYING or name.endswith(FAILING)
+    name = _last_name(call.func)
+    return name in MESSAGE_FUNCTIONS or name.endswith(EXCEPTION_ENDINGS)
 
 
-def _does(test: ast.expr) -> bool:
+def _has_effects(test: ast.expr) -> bool:
     """Whether evaluating a condition may have effects."""
     return any(isinstance(node, ast.Call | ast.NamedExpr | ast.Await | ast.Yield) for node in ast.walk(test))
 
@@ -255,7 +248,7 @@ def _has_fields(node: ast.AST) -> bool:
     """Whether a node is a class in which an annotation declares a field."""
     if not isinstance(node, ast.ClassDef):
         return False
-    names = {_last(base.func if isinstance(base, ast.Call) else base) for base in (*node.bases, *node.decorator_list)}
+    names = {_last_name(base.func if isinstance(base, ast.Call) else base) for base in (*node.bases, *node.decorator_list)}
     return bool(names & {"dataclass", "NamedTuple", "TypedDict", "BaseModel", "Settings"})
 
 
@@ -274,7 +267,7 @@ def _bound(node: ast.AST) -> set[str]:
 
 
 def _unread_texts(tree: ast.Module) -> set[ast.stmt]:
-    """The assignments of texts to local or private names that are read only for words."""
+    """The assignments of texts to local or private names that are used in messages alone."""
     unread = set[ast.stmt]()
     scopes = [tree, *(node for node in _statements(tree, inner=True) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))]
     for scope in scopes:
@@ -320,15 +313,15 @@ def _is_text(value: ast.expr) -> bool:
 
 
 def _read(scope: ast.AST, unread: Collection[ast.stmt]) -> set[str]:
-    """The names that a scope reads for anything but words. Statements in `unread` are left out."""
+    """The names that a scope reads, other than for messages. Statements in `unread` are left out."""
     names, waiting = set[str](), [scope]
     while waiting:
         node = waiting.pop()
-        if node in unread or (isinstance(node, ast.stmt) and _says(node)):
+        if node in unread or (isinstance(node, ast.stmt) and _is_message(node)):
             continue
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             names.add(node.id)
-        if isinstance(node, ast.Call) and _takes_words(node):
+        if isinstance(node, ast.Call) and _takes_message(node):
             waiting.append(node.func)
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             waiting.append(node.exc.func)

@@ -1,4 +1,4 @@
-"""Checkpoints of other implementations, under this project's names."""
+"""Reads checkpoints of FutureXiang/edm2, under this project's names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edm2core.snapshots.files import DenoiserSettings
 from edm2core.snapshots.torch_file import load_torch
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that torch's wrappers add
-AVERAGED, ONLINE = "ema_model.", "online_model."  # of ema-pytorch
-MOST_FAULTS = 12  # of a kind that are told; a file of another network has hundreds
+AVERAGED, ONLINE = "ema_model.", "online_model."  # prefixes of names in ema-pytorch
+MOST_FAULTS = 12  # of one kind are listed; the file of another network has hundreds
 _WRITTEN = "as its training script writes it: a dictionary of MODEL, EMA and opt."
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam, for each parameter
 
@@ -57,46 +57,35 @@ def fx_names(denoiser: Denoiser) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FxCheckpoint:
-    """A `model_<epoch>.pth` of FutureXiang/edm2 under this project's names; what the file has not is None."""
+    """A `model_<epoch>.pth` of FutureXiang/edm2 under this project's names. A part that the file lacks is None."""
 
-    ema: dict[str, Tensor]  # as the denoiser's state dict
-    updates: int | None  # of the EMA: one at every step
-    weights: dict[str, Tensor] | None  # as they were trained, like ema
-    adam: dict[str, dict[str, Tensor]] | None  # parameter → its moments
-
-
-def load_fx_tensors(denoiser: Denoiser, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Fill the denoiser from tensors under FutureXiang/edm2's names (no prefix), all of them and nothing else.
-
-    Raises InputError with the missing, extra and mis-shaped names.
-    """
-    comparison = _Comparison(denoiser)
-    found = comparison.weights("", tensors)
-    comparison.must_fit(where)
-    denoiser.load_state_dict(found)
+    ema: dict[str, Tensor]  # averaged weights, as a state dict of the denoiser
+    updates: int | None  # of the EMA, one at each training step
+    weights: dict[str, Tensor] | None  # weights without averaging, as a state dict of the denoiser
+    adam: dict[str, dict[str, Tensor]] | None  # Adam's moments by parameter
 
 
 def load_fx(path: str | Path, recipe: Recipe | str, weights: Literal["EMA", "MODEL"] = "EMA") -> Denoiser:
     """The denoiser in a `model_<epoch>.pth` of FutureXiang/edm2, in eval mode on the CPU; its images are in [-1, 1].
 
-    `recipe` is that of its training: its name, the path of its file, or the recipe itself. Nothing in the file is executed.
-    Raises InputError where the file cannot be read or does not fit the recipe's network.
+    `recipe` is the recipe that it was trained with: its name, the path of its file, or the recipe itself. Nothing in the file is executed.
+    Raises InputError if the file cannot be read or does not fit the recipe's network.
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     checkpoint = read_fx(path, recipe)
-    found = checkpoint.ema if weights == "EMA" else checkpoint.weights
-    if found is None:
+    tensors = checkpoint.ema if weights == "EMA" else checkpoint.weights
+    if tensors is None:
         raise InputError("The checkpoint has only averaged weights.", where=str(path), do_next="Ask for weights='EMA'.")
     denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
-    denoiser.load_state_dict(found)
+    denoiser.load_state_dict(tensors)
     return denoiser.eval()
 
 
 def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
-    """All that a `model_<epoch>.pth` of FutureXiang/edm2 holds, on the CPU; nothing in it is executed.
+    """The whole content of a `model_<epoch>.pth` of FutureXiang/edm2, on the CPU. Nothing in it is executed.
 
-    Names may carry the prefixes of DistributedDataParallel, FSDP, torch.compile or a trainer. Raises InputError with the names that are
-    missing, extra, mis-shaped or not finite, in weights and optimiser alike.
+    Names may have the prefixes of DistributedDataParallel, FSDP, torch.compile or a trainer. Raises InputError, which lists the tensors of
+    the weights and of the optimiser that are missing, unknown, of another shape, or not finite.
     """
     sections = _sections(Path(path))
     with torch.device("meta"):
@@ -105,7 +94,7 @@ def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
     averages = file.plain("EMA", sections["EMA"])
     groups = {prefix: {n.removeprefix(prefix): t for n, t in averages.items() if n.startswith(prefix)} for prefix in (AVERAGED, ONLINE)}
     rest = {n: t for n, t in averages.items() if not n.startswith((AVERAGED, ONLINE))}
-    if not groups[AVERAGED]:  # an average that was saved by itself
+    if not groups[AVERAGED]:  # the averaged network was saved without its wrapper
         groups[AVERAGED] = {n: t for n, t in rest.items() if n in file.ours}
         rest = {n: t for n, t in rest.items() if n not in file.ours}
     file.only("EMA", rest, ("initted", "step"))
@@ -113,20 +102,18 @@ def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
     if "step" in rest:
         file.fits("EMA", "step", rest["step"], torch.Size())
     ema = file.weights("EMA ema_model", groups[AVERAGED])
-    weights, order = None, dict[str, Tensor]()  # the file's own order, by which Adam's state is numbered
-    for place, tensors in (
-        ("EMA online_model", groups[ONLINE]),
-        ("MODEL", file.unprefixed(file.plain("MODEL", sections.get("MODEL", {})))),
-    ):
+    weights, order = None, dict[str, Tensor]()  # Adam's state is numbered in the file's own order of tensors
+    model = file.unprefixed(file.plain("MODEL", sections.get("MODEL", {})))
+    for part, tensors in (("EMA online_model", groups[ONLINE]), ("MODEL", model)):
         if tensors:
-            weights, order = file.weights(place, tensors), dict(tensors)
+            weights, order = file.weights(part, tensors), dict(tensors)
     adam = file.adam(sections["opt"], order) if order and sections.get("opt", {}).get("state") else None
     file.must_fit(str(path))
     return FxCheckpoint(ema, int(rest["step"]) if "step" in rest else None, weights, adam)
 
 
 def _sections(path: Path) -> dict[str, Any]:
-    """The checkpoint's dictionaries. Raises InputError for a file that is none of its kind, by its name where it is known."""
+    """The checkpoint's dictionaries. Raises InputError for another kind of file, and says which kind if it is known."""
     no_checkpoint, do_next = "This is not a checkpoint of FutureXiang/edm2", f"Give a model_<epoch>.pth {_WRITTEN}"
     try:
         sections = load_torch(path)
@@ -145,83 +132,78 @@ def _sections(path: Path) -> dict[str, Any]:
     return dict(sections)
 
 
-def _more(faults: list[str]) -> list[str]:
-    return [f"… and {len(faults) - MOST_FAULTS} more like these"] if len(faults) > MOST_FAULTS else []
-
-
 class _Comparison:
-    """Compares a file with a network name by name, and keeps every fault until the end, with the parts of the file that have it."""
+    """Compares a file's tensors with a network's. It collects all faults, each with the parts of the file that have it."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.ours = {theirs: ours for ours, theirs in fx_names(denoiser).items()}
         self.shapes = {theirs: denoiser.state_dict()[ours].shape for theirs, ours in self.ours.items()}
         self.trained = {theirs for theirs, ours in self.ours.items() if ours in dict(denoiser.named_parameters())}
-        self.faults: dict[str, list[str]] = {}
-        self.recognised = False  # any name of any part
+        self.faults: dict[str, dict[str, list[str]]] = {}  # the parts of the file, by the kind of the fault and the fault
+        self.recognised = False  # whether any name in any part is one of the network's
 
-    def fault(self, place: str, words: str) -> None:
-        self.faults.setdefault(words, []).append(place)
+    def fault(self, part: str, words: str, kind: str = "") -> None:
+        """Note a fault in a part of the file. Of each kind only the first are listed."""
+        self.faults.setdefault(kind, {}).setdefault(f"{kind}: {words}" if kind else words, []).append(part)
 
     def must_fit(self, where: str) -> None:
         """Raise InputError if there is any fault."""
         if self.faults:
-            kinds: dict[str, list[str]] = {}
-            for words, places in self.faults.items():
-                line = f"{words} ({', '.join(places)})" if places[0] else words
-                kinds.setdefault(words.partition(": ")[0] if ": " in words else "", []).append(line)
-            lines = [line for found in kinds.values() for line in found[:MOST_FAULTS] + _more(found)]
+            lines: list[str] = []
+            for faults in self.faults.values():
+                listed = [f"{words} ({', '.join(parts)})" for words, parts in faults.items()]
+                more = len(listed) - MOST_FAULTS
+                lines += listed[:MOST_FAULTS] + ([f"… and {more} more like these"] if more > 0 else [])
             known = "The checkpoint does not fit the recipe's network", "Name the recipe that the checkpoint was trained with."
             foreign = "None of the checkpoint's names is one of this network's", f"Give a model_<epoch>.pth {_WRITTEN}"
             what, do_next = known if self.recognised else foreign
             raise InputError("\n    ".join([f"{what}:", *lines]), where=where, do_next=do_next)
 
-    def plain(self, place: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """The tensors by their names without what wrappers put into them, wherever it stands: DDP's module., torch.compile's _orig_mod."""
-        found: dict[str, Any] = {}
+    def plain(self, part: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors by their names without the words of wrappers, such as DDP's `module` and torch.compile's `_orig_mod`."""
+        plain: dict[str, Any] = {}
         for name, tensor in tensors.items():
-            plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
-            if plain in found:
-                self.fault(place, f"twice, but for its wrapper: {plain}")
-            found[plain] = tensor
-        return found
+            bare = ".".join(word for word in name.split(".") if word not in WRAPPERS)
+            if bare in plain:
+                self.fault(part, bare, "twice, but for its wrapper")
+            plain[bare] = tensor
+        return plain
 
     def unprefixed(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """The same without a prefix that all names have before the network's, such as `model.` of a trainer's."""
+        """The tensors without a prefix that all names have before the network's names, such as a trainer's `model.`."""
         known = f".{next(iter(self.ours))}"
         prefix = next((name.removesuffix(known) + "." for name in tensors if name.endswith(known)), "")
         return {name[len(prefix) :]: t for name, t in tensors.items()} if all(name.startswith(prefix) for name in tensors) else tensors
 
-    def only(self, place: str, names: Iterable[str], known: Collection[str]) -> None:
-        """Nothing but known names."""
+    def only(self, part: str, names: Iterable[str], known: Collection[str], kind: str = "not of such a file") -> None:
+        """Note every name that is not known as a fault."""
         for name in names:
             if name not in known:
-                self.fault(place, f"not of such a file: {name}")
+                self.fault(part, name, kind)
 
-    def fits(self, place: str, name: str, tensor: Any, shape: torch.Size) -> bool:
-        """Whether it is a tensor of that shape with finite values."""
+    def fits(self, part: str, name: str, tensor: Any, shape: torch.Size) -> bool:
+        """Whether it is a tensor of that shape with finite values; if not, that is a fault."""
         if tensor is None:
-            self.fault(place, f"missing: {name}")
+            self.fault(part, name, "missing")
         elif not isinstance(tensor, Tensor):
-            self.fault(place, f"{name} is no tensor")
+            self.fault(part, f"{name} is no tensor")
         elif tensor.shape != shape:
-            self.fault(place, f"{name} has shape {list(tensor.shape)}, the recipe's network {list(shape)}")
+            self.fault(part, f"{name} has shape {list(tensor.shape)}, the recipe's network {list(shape)}")
         elif not tensor.isfinite().all():
-            self.fault(place, f"{name} has values that are not finite")
+            self.fault(part, f"{name} has values that are not finite")
         else:
             return True
         return False
 
-    def weights(self, place: str, found: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The network's weights and buffers under our names, those that fit."""
-        self.recognised |= not found or any(name in self.ours for name in found)
-        for name in found:
-            if name not in self.ours:
-                self.fault(place, f"not of this network: {name}")
-        fitting = [name for name in self.ours if self.fits(place, name, found.get(name), self.shapes[name])]
-        return {self.ours[name]: found[name].float() for name in fitting}
+    def weights(self, part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The network's weights and buffers that fit, under our names."""
+        self.recognised |= not tensors or any(name in self.ours for name in tensors)
+        self.only(part, tensors, self.ours, "not of this network")
+        fitting = [name for name in self.ours if self.fits(part, name, tensors.get(name), self.shapes[name])]
+        return {self.ours[name]: tensors[name].float() for name in fitting}
 
     def adam(self, opt: Mapping[str, Any], order: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Adam's moments by our names. It numbers all parameters as they stand in the file; the fixed ones have no state."""
+        """Adam's moments by our names. The optimiser numbers all tensors in the file's order; those that are not trained have no state."""
         try:
             positions = [position for group in opt["param_groups"] for position in group["params"]]
             states = {position: dict(state) for position, state in opt["state"].items()}
@@ -231,14 +213,14 @@ class _Comparison:
             self.fault("opt", f"its parameters are not numbered 0 to {len(order) - 1}, as the weights are")
             return {}
         self.only("opt", [f"state {position}" for position in states], {f"state {position}" for position in positions})
-        found: dict[str, dict[str, Tensor]] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
         for position, (name, weight) in enumerate(order.items()):
-            state, place = states.get(position, {}), f"opt, state {position}"
+            state, part = states.get(position, {}), f"opt, state {position}"
             if name in self.trained:
-                self.only(place, state, MOMENTS)
+                self.only(part, state, MOMENTS)
                 shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
-                fitting = [moment for moment in MOMENTS if self.fits(place, f"{moment} of {name}", state.get(moment), shapes[moment])]
-                found[self.ours[name]] = {moment: state[moment].float() for moment in fitting}
+                fitting = [moment for moment in MOMENTS if self.fits(part, f"{moment} of {name}", state.get(moment), shapes[moment])]
+                moments[self.ours[name]] = {moment: state[moment].float() for moment in fitting}
             elif state and name in self.ours:
-                self.fault(place, f"{name} has a state, though it is not trained")
-        return found
+                self.fault(part, f"{name} has a state, though it is not trained")
+        return moments

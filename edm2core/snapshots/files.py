@@ -1,4 +1,4 @@
-"""Averaged weights of one epoch: `ema-<name>.safetensors` for each average, and `snapshot.json`, which rebuilds the denoiser."""
+"""A snapshot's files: `ema-<name>.safetensors` for each average of the weights, and `snapshot.json`, which rebuilds the denoiser."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.manifest import Ref
-from edm2core.store import open_store
+from edm2core.store import open_store, split_address
 from edm2core.store.results import load as load_manifest
 
 DESCRIPTION = "snapshot.json"
 
 
 class DenoiserSettings(Protocol):
-    """The part of a recipe that a denoiser is made from."""
+    """The settings that a denoiser is built from. A recipe has them."""
 
     @property
     def network(self) -> NetworkSettings: ...
@@ -44,7 +44,7 @@ def save(
     *,
     epoch: int | None,
 ) -> None:
-    """Write a snapshot after `epoch` completed epochs, if known; `averages` are state dicts of the denoiser by the average's name."""
+    """Write a snapshot. `averages` are state dicts of the denoiser by the average's name; `epoch` counts completed epochs, if known."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for ema, tensors in averages.items():
@@ -62,37 +62,32 @@ def save(
 def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
     """The denoiser of a snapshot with one of its averages, frozen, in eval mode, float32 on the CPU.
 
-    Takes a folder that `save` wrote, or a result in a store, `STORE/results/snapshot/KEY`, whose digests are checked.
-    Raises InputError where there is no such snapshot or average, IntegrityError where its bytes are damaged.
+    The snapshot is a folder that `save` wrote, or a result in a store, `STORE/results/snapshot/KEY`, whose digests are checked.
+    Raises InputError if there is no such snapshot or average, IntegrityError if its bytes are damaged.
     """
     folder = Path(folder_or_uri)
     if (folder / DESCRIPTION).is_file():
         return _read(folder.joinpath, ema, str(folder))
-    address, found, result = str(folder_or_uri).rstrip("/").rpartition("/results/")
-    if not found or result.count("/") != 1:
-        raise InputError(
-            "There is no snapshot here.",
-            where=str(folder_or_uri),
-            do_next=f"Give a folder with {DESCRIPTION}, or STORE/results/snapshot/KEY.",
-        )
+    address, result = split_address(str(folder_or_uri), "results")
+    if not address or result.count("/") != 1:
+        do_next = f"Give a folder with {DESCRIPTION}, or STORE/results/snapshot/KEY."
+        raise InputError("There is no snapshot here.", where=str(folder_or_uri), do_next=do_next)
     store, ref = open_store(address), Ref.parse(result)
-    manifest = load_manifest(store, ref)
+    manifest, where = load_manifest(store, ref), f"{store.uri}/{ref.folder}"
     if manifest is None or DESCRIPTION not in manifest.files:
-        raise InputError(
-            "The store has no finished snapshot of this key.", where=f"{store.uri}/{ref.folder}", do_next="Run its experiment."
-        )
+        raise InputError("The store has no finished snapshot of this key.", where=where, do_next="Run its experiment.")
     with tempfile.TemporaryDirectory() as scratch:
-        return _read(lambda name: store.fetch(manifest.path(name), Path(scratch), manifest.files[name]), ema, f"{store.uri}/{ref.folder}")
+        return _read(lambda name: store.fetch(manifest.path(name), Path(scratch), manifest.files[name]), ema, where)
 
 
 def _read(fetch: Callable[[str], Path], ema: str, where: str) -> Denoiser:
-    """The denoiser from the snapshot's files, each of which `fetch` turns into a local path."""
+    """The denoiser from the snapshot's files; `fetch` gives the local path of each."""
     try:
-        values: dict[str, Any] = json.loads(fetch(DESCRIPTION).read_text(encoding="utf-8"))
-        emas = list(values["emas"])
-        network = NetworkSettings.model_validate(values["network"])
-        diffusion = DiffusionSettings.model_validate(values["diffusion"])
-        pixel_scale = PixelScale(**values["affine"])
+        description: dict[str, Any] = json.loads(fetch(DESCRIPTION).read_text(encoding="utf-8"))
+        emas = list(description["emas"])
+        network = NetworkSettings.model_validate(description["network"])
+        diffusion = DiffusionSettings.model_validate(description["diffusion"])
+        pixel_scale = PixelScale(**description["affine"])
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"The snapshot's {DESCRIPTION} cannot be read: {error}", where=where) from error
     if ema not in emas:

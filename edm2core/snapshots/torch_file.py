@@ -1,4 +1,4 @@
-"""Files of torch.save that come from outside: read without executing anything, and never into more memory than they are large."""
+"""Reads files of torch.save that users bring, without executing anything in them and in no more memory than their size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeErr
 
 
 def load_torch(path: Path) -> Any:
-    """What a file holds, on the CPU. Raises InputError, by its name where it is known, for what is none of torch's, damaged or a bomb."""
+    """The content of a file, on the CPU.
+
+    Raises InputError for a file that is not torch's, whose kind it names if it is known, for a damaged one, and for one that claims to hold
+    more than it does.
+    """
     check_torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -25,16 +29,15 @@ def load_torch(path: Path) -> Any:
         raise InputError(f"It cannot be read as {TORCH_FILE}: {_reason(error)}.", where=str(path), do_next="Get the file again.") from error
     for tensor in _tensors(content):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise InputError(
-                "It holds a tensor that is sparse, quantised or empty of data.", where=str(path), do_next="Save plain tensors."
-            )
+            what = "It holds a tensor that is sparse, quantised or without data."
+            raise InputError(what, where=str(path), do_next="Save plain tensors.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise announces(path, f"a tensor of {tensor.numel():,} numbers, of which it stores fewer")
     return content
 
 
 def _tensors(content: Any) -> Iterator[Tensor]:
-    """All tensors in nested dictionaries and lists, of which none is walked twice."""
+    """All tensors in nested dictionaries and lists. None of these is walked twice."""
     waiting, seen = [content], set[int]()
     while waiting:
         value = waiting.pop()
@@ -47,7 +50,7 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The error's first sentence: what PyTorch goes on to say is advice to load the file in a way that runs code."""
+    """The first line of an error. In the others PyTorch advises to load the file in a way that executes code."""
     if isinstance(error, pickle.UnpicklingError):
         return "it holds more than weights, and nothing of it was executed"
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

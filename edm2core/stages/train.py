@@ -43,7 +43,7 @@ from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
 from edm2core.store.wanted import wanted_epochs
 from edm2core.worker import signals
-from edm2core.worker.heartbeat import Beat
+from edm2core.worker.heartbeat import Heartbeat
 from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
 from edm2core.worker.states import Background, Copies, State, States
 from edm2core.worker.training_curve import Row, TrainingCurve, seconds_of
@@ -95,7 +95,7 @@ class Training:
     """One process's part in a trajectory: the loop around the trainer."""
 
     def __init__(self, task: Task, store: Store, folder: Path, generation: int, peers: Peers, started: float) -> None:
-        self.task, self.peers, self.generation, self.beat = task, peers, generation, Beat()
+        self.task, self.peers, self.generation, self.heartbeat = task, peers, generation, Heartbeat()
         self.settings = TrajectorySettings.among(task.settings)
         self.inputs = open_inputs(task, store, folder / "inputs")
         self.curve = TrainingCurve(task, store, folder, generation, peers.rank)
@@ -181,15 +181,15 @@ class Training:
                 results.keep(trainer, self.curve.rows, wanted, state)
             if state is not None:
                 results.save(trainer, self.curve, state)
-            self.beat.step()
+            self.heartbeat.step()
             if stop:
-                self.beat.pause()
+                self.heartbeat.pause()
                 results.background.finish()
                 self.peers.meet()  # torchrun may end the job once one process exits, so none exits before the state is saved
                 words = f"Stopped after step {trainer.steps} of {last}; its state is saved."
                 raise Interrupted(words, do_next="Run it again to go on from there.")
             if trainer.at_epoch_end:
-                self.beat.pause()
+                self.heartbeat.pause()
                 return
 
     def _compile(self, seconds_left: float) -> None:
@@ -199,7 +199,7 @@ class Training:
             return
         if not self.peers.told(lambda: wanted(training.compile, trainer.images.device, seconds_left, "training")):
             return
-        self.beat.pause()
+        self.heartbeat.pause()
         self.compiled, begun = trainer, time.monotonic()
         outcome = trainer.compile()
         self.curve.add({"compiled": outcome.adopted, "step": trainer.steps, "seconds": round(time.monotonic() - begun, 3)})

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from edm2core.errors import IntegrityError, MissingError
-from edm2core.plan.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord, parse_records
 from edm2core.plan.tasks import Task
 from edm2core.store.averages import trainings
-from edm2core.store.base import Store
+from edm2core.store.base import Flaw, Store
 from edm2core.store.plans import read_plan
 from edm2core.store.sealed import read_sealed, sealed
 
@@ -26,12 +27,12 @@ def appended_path(run: str) -> str:
 def record_appended(store: Store, run: str) -> None:
     """Record the files as they are now. A file that has changed keeps its earlier record, so that its damage stays known."""
     known = _known(store, run)
-    damaged = {path: known[path] for path, _ in _changed(store, known)}
+    damaged = {flaw.path: known[flaw.path] for flaw in _changed(store, known)}
     _write(store, run, {path: store.record(path) for path in _paths(store, run) if path not in damaged} | damaged)
 
 
-def changed_appended(store: Store, run: str) -> Iterator[tuple[str, str]]:
-    """The files that do not begin as they were recorded, each with the reason. Raises IntegrityError if the record itself is damaged."""
+def changed_appended(store: Store, run: str) -> Iterator[Flaw]:
+    """The files that do not begin as they were recorded. Raises IntegrityError if the record itself is damaged."""
     return _changed(store, _load(store, run))
 
 
@@ -42,23 +43,22 @@ def accept_appended(store: Store, run: str, *paths: str) -> None:
 
 
 def _paths(store: Store, run: str) -> list[str]:
-    try:
-        tasks: Sequence[Task] = read_plan(store, run).plan
-    except (MissingError, IntegrityError):
-        tasks = []
+    tasks: Sequence[Task] = []
+    with suppress(MissingError, IntegrityError):
+        tasks = read_plan(store, run).plan
     folders = [f"runs/{run}/events/", f"runs/{run}/logs/", *(f"{ref.scratch}/tensorboard/" for ref in trainings(tasks))]
     return [entry.path for folder in folders for entry in store.list(folder)]
 
 
-def _changed(store: Store, known: dict[str, FileRecord]) -> Iterator[tuple[str, str]]:
+def _changed(store: Store, known: dict[str, FileRecord]) -> Iterator[Flaw]:
     for path, record in known.items():
         entry = store.stat(path)
         if entry is None:
-            yield path, "It is missing."
+            yield Flaw(path, "It is missing.")
         elif entry.size < record.size:
-            yield path, f"It has {entry.size} bytes; recorded were {record.size}."
+            yield Flaw(path, f"It has {entry.size} bytes; recorded were {record.size}.")
         elif _digest(store, path, record.size) != record.sha256:
-            yield path, f"Its first {record.size} bytes are not those recorded (SHA-256 {record.sha256[:12]}…)."
+            yield Flaw(path, f"Its first {record.size} bytes are not those recorded (SHA-256 {record.sha256[:12]}…).")
 
 
 def _digest(store: Store, path: str, size: int) -> str:
@@ -70,21 +70,17 @@ def _digest(store: Store, path: str, size: int) -> str:
 
 def _load(store: Store, run: str) -> dict[str, FileRecord]:
     """The recorded files; empty for a run that has not ended yet, or that ended under an earlier version."""
-    path = appended_path(run)
-    try:
-        return {name: FileRecord(int(size), str(sha256)) for name, (size, sha256) in read_sealed(store, path, ())["files"].items()}
-    except MissingError:
-        return {}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IntegrityError(f"The record is damaged: {error}.", where=f"{store.uri}/{path}") from None
+    with suppress(MissingError):
+        return read_sealed(store, appended_path(run), lambda values: parse_records(values["files"]), ())
+    return {}
 
 
 def _known(store: Store, run: str) -> dict[str, FileRecord]:
-    try:
+    """The same; empty too if the record is damaged."""
+    with suppress(IntegrityError):
         return _load(store, run)
-    except IntegrityError:
-        return {}
+    return {}
 
 
 def _write(store: Store, run: str, files: dict[str, FileRecord]) -> None:
-    store.write(appended_path(run), sealed({"files": {path: list(record) for path, record in files.items()}}))
+    store.write(appended_path(run), sealed({"files": files}))

@@ -94,7 +94,7 @@ def all_stored(store: Store, trainings: Mapping[Ref, Task]) -> list[Ref]:
 
 def stored_averages(store: Store, trajectory: Ref, last: int) -> dict[int, Manifest]:
     """The stored averages of a trajectory by completed epochs, ascending, up to epoch `last`."""
-    keys = {entry.path.split("/")[2] for entry in store.list("results/average/") if entry.path.endswith("/manifest.json")}
+    keys = set(store.folders("results/average/"))
     refs = {epoch: average_ref(trajectory, epoch) for epoch in range(1, last + 1)}
     manifests = {epoch: load(store, ref) for epoch, ref in refs.items() if ref.key in keys}
     return {epoch: manifest for epoch, manifest in manifests.items() if manifest is not None}

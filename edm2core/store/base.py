@@ -15,8 +15,10 @@ from edm2core.plan.manifest import FileRecord
 
 T = TypeVar("T")
 R = TypeVar("R")
-UNKNOWN_S = 86_400.0  # seconds without a change after which a file that another machine was writing counts as left behind
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors where a disk has no room, or a user's share of it
+UNKNOWN_S = 86_400.0  # without a change, after which a file that another machine was writing counts as left behind
 AT_ONCE = 16  # requests to a remote store
+FREE_SPACE = "Free some space (edm2 gc), then run again; finished work is kept."
 
 
 class Entry(NamedTuple):
@@ -25,6 +27,16 @@ class Entry(NamedTuple):
     path: str
     size: int
     age_s: float
+
+
+class Flaw(NamedTuple):
+    """A stored file that is not as it was written, and what is wrong with it."""
+
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
 
 
 class Store(Protocol):
@@ -63,9 +75,6 @@ class Store(Protocol):
     def record(self, path: str) -> FileRecord:
         """Size and digest of an object, from reading all of it; raises MissingError if it is not there."""
 
-    def copy(self, source: str, path: str) -> None:
-        """Create or replace `path` with the bytes of `source`, which do not pass through this process where that can be avoided."""
-
     def stat(self, path: str) -> Entry | None:
         """The object's entry, or None."""
 
@@ -81,8 +90,8 @@ class Store(Protocol):
     def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
         """Delete what interrupted writes left behind, which no reader ever sees; returns the bytes freed.
 
-        What a living process is writing stays, however old it is. It may be unknown whether the writer lives: then anything younger than a
-        day stays, and anything that somebody may still write according to `could_commit`, which takes its path, or "" if that is unknown.
+        What a living process is writing stays, however old it is. If it cannot be known whether the writer lives, a file stays for a day,
+        and longer if `could_commit` says that somebody may still write it. That function takes the object's path, or "" if it is unknown.
         """
 
 
@@ -115,19 +124,22 @@ def identity(file: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def must_be_file(source: Path) -> None:
-    """Raise MissingError if a file that is to be stored is not there."""
+@contextmanager
+def unchanged(source: Path) -> Iterator[FileRecord]:
+    """Size and digest of a local file while it is being stored.
+
+    Raises MissingError if it is not there, and at the end IntegrityError if it was written to meanwhile.
+    """
     if not source.is_file():
         raise MissingError("The file that was to be stored is not there.", where=str(source))
-
-
-def changed_meanwhile(source: Path) -> IntegrityError:
-    """The error for a file that was written to while it was being stored."""
-    return IntegrityError("The file changed while it was being stored.", where=str(source), do_next="Run again.")
+    before = identity(source)
+    yield file_record(source)
+    if identity(source) != before:
+        raise IntegrityError("The file changed while it was being stored.", where=str(source), do_next="Run again.")
 
 
 def damaged(what: str, actual: FileRecord, recorded: str, where: str) -> IntegrityError:
-    """The error for an object whose bytes are not those recorded; `what` and `recorded` are parts of its sentence."""
+    """The error for an object whose bytes are not those recorded. `what` and `recorded` are put into its sentence."""
     return IntegrityError(
         f"The stored {what} is damaged: {actual.size} bytes with SHA-256 {actual.sha256[:12]}…, recorded were {recorded}.",
         where=where,
@@ -137,11 +149,11 @@ def damaged(what: str, actual: FileRecord, recorded: str, where: str) -> Integri
 
 @contextmanager
 def local_disk(where: Path) -> Iterator[None]:
-    """Raise what fails on this machine's own disk, on the way to the store or from it, as StoreError."""
+    """Turn errors of this machine's own disk into StoreError. Files lie there on their way to the store or from it."""
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL
         what = "This machine's disk is full." if full else f"This machine's disk: {error.strerror or error}."
         raise StoreError(what, where=str(error.filename or where), do_next="Free some space, then run again." if full else "") from error
 

@@ -1,4 +1,4 @@
-"""Damage to everything but results, and its mending: leases, unfinished work, wishes, and the records and logs of runs."""
+"""Finds and mends damage to everything but results: leases, unfinished work, wishes, and the records and logs of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.plan.manifest import Ref, diff_path
@@ -20,15 +20,15 @@ from edm2core.store.leases import PATIENCE_S, holders, mend
 from edm2core.store.plans import read_plan
 from edm2core.store.runs import Run
 from edm2core.store.scratch import Scratch
-from edm2core.store.sealed import unseal
+from edm2core.store.sealed import unseal_lines
 from edm2core.store.summary import FRESH_S, Summary, summarise, summary_path, write
 from edm2core.store.wanted import read_wish, wishes
 
-NEWEST = 10**6  # above every generation, so that pieces of all generations may be removed
+NEWEST = 10**6  # a generation later than all, which may remove the pieces of all
 
 
 class Damage(NamedTuple):
-    """A file that is not as it was written. `mend` does what can be done, and returns what that was in words."""
+    """A file that is not as it was written. `mend` repairs what can be repaired, and returns in words what it did."""
 
     path: str
     what: str
@@ -36,11 +36,10 @@ class Damage(NamedTuple):
 
 
 def of_leases(store: Store, younger_than_s: float = float("inf")) -> Iterator[Damage]:
-    """Leases of which the newest record or beat cannot be read, among those with a record younger than that."""
+    """Leases whose newest record or heartbeat cannot be read. Leases without a record younger than that are not read."""
     for ref, last in holders(store, younger_than_s).items():
         if last.damaged:
-            path, _, what = last.damaged.partition(": ")
-            yield Damage(path, what, partial(_give_back, store, ref, last.beat_age_s))
+            yield Damage(*last.damaged, partial(_give_back, store, ref, last.beat_age_s))
 
 
 def of_scratch(store: Store, refs: Iterable[Ref]) -> Iterator[Damage]:
@@ -48,21 +47,21 @@ def of_scratch(store: Store, refs: Iterable[Ref]) -> Iterator[Damage]:
     for ref in refs:
         scratch = Scratch(store, ref.scratch, NEWEST)
         with tempfile.TemporaryDirectory() as folder:
-            for path, what in scratch.damaged(Path(folder)):
-                yield Damage(path, what, partial(_drop, scratch, path))
+            for flaw in scratch.damaged(Path(folder)):
+                yield Damage(*flaw, partial(_do, "Removed.", scratch.drop, flaw.path))
         for path in wishes(store, ref):
             try:
                 with suppress(MissingError):
                     read_wish(store, path)
             except IntegrityError as error:
-                yield Damage(path, error.what, partial(_delete, store, path, "Removed; its run wishes again when it is started."))
+                yield Damage(path, error.what, partial(_do, "Removed; its run wishes again when it is started.", store.delete, path))
 
 
 def of_code(store: Store) -> Iterator[Damage]:
     """Records of how code differed whose bytes are not those of the digest in their name."""
     for entry in store.list("code/"):
         if entry.path != diff_path(hashlib.sha256(store.read(entry.path)).hexdigest()):
-            yield Damage(entry.path, "It has been changed since it was written.", partial(_delete, store, entry.path, "Removed."))
+            yield Damage(entry.path, "It has been changed since it was written.", partial(_do, "Removed.", store.delete, entry.path))
 
 
 def of_run(store: Store, run: str) -> Iterator[Damage]:
@@ -72,18 +71,17 @@ def of_run(store: Store, run: str) -> Iterator[Damage]:
             Summary.load(store, run)
     except IntegrityError as error:
         yield Damage(summary_path(run), error.what, partial(_summarise, store, run))
-    for words in Run(run, store).events()[1]:
-        path, _, what = words.partition(": ")
-        yield Damage(path, what, partial(_without_damaged_lines, store, run, path))
+    for flaw in Run(run, store).events()[1]:
+        yield Damage(*flaw, partial(_without_damaged_lines, store, run, flaw.path))
 
 
 def of_appended(store: Store, run: str) -> Iterator[Damage]:
     """A run's events, its logs, and the event files of its trainings, where they are not as they were when the run ended."""
     try:
-        for path, what in changed_appended(store, run):
-            yield Damage(path, what, partial(_accept, store, run, path))
+        for flaw in changed_appended(store, run):
+            yield Damage(*flaw, partial(_do, "What is there stays; its digest is recorded anew.", accept_appended, store, run, flaw.path))
     except IntegrityError as error:
-        yield Damage(appended_path(run), error.what, partial(_accept, store, run))
+        yield Damage(appended_path(run), error.what, partial(_do, "Made anew from what there is.", accept_appended, store, run))
 
 
 def _give_back(store: Store, ref: Ref, beat_age_s: float) -> str:
@@ -93,29 +91,20 @@ def _give_back(store: Store, ref: Ref, beat_age_s: float) -> str:
     return "Given back."
 
 
-def _drop(scratch: Scratch, path: str) -> str:
-    scratch.drop(path)
-    return "Removed."
-
-
-def _delete(store: Store, path: str, done: str) -> str:
-    store.delete(path)
-    return done
-
-
-def _accept(store: Store, run: str, *paths: str) -> str:
-    accept_appended(store, run, *paths)
-    return "What is there stays; its digest is recorded anew." if paths else "Made anew from what there is."
+def _do(words: str, mend: Callable[..., None], *arguments: Any) -> str:
+    """Mend by a call, and say it in these words."""
+    mend(*arguments)
+    return words
 
 
 def _summarise(store: Store, run: str) -> str:
     try:
-        found = read_plan(store, run)
+        recorded = read_plan(store, run)
     except (IntegrityError, MissingError):
         return "Its plan is damaged too: run its experiment again."
     ages = [entry.age_s for entry in store.list(f"runs/{run}/") if entry.path != summary_path(run)]
     files = {name: store.read(f"runs/{run}/{name}") for name in ("experiment.yaml", "plan.json") if store.stat(f"runs/{run}/{name}")}
-    summary = summarise(run, found.name, found.plan, time.time() - max(ages, default=0.0), files)
+    summary = summarise(run, recorded.name, recorded.plan, time.time() - max(ages, default=0.0), files)
     quiet_s = min(ages, default=0.0)
     write(store, replace(summary, ended=time.time() - quiet_s) if quiet_s > FRESH_S else summary)
     return "Made anew from its plan; `edm2 report` adds the states of its tasks."
@@ -123,20 +112,12 @@ def _summarise(store: Store, run: str) -> str:
 
 def _without_damaged_lines(store: Store, run: str, path: str) -> str:
     try:
-        lines = store.read(path).splitlines()
+        lines = unseal_lines(store.read(path))
     except IntegrityError:
         store.delete(path)
         return "Removed."
-    whole = [line for line in lines if _is_whole(line)]
+    whole = [line for line, values in lines if values is not None]
     store.write(path, b"".join(line + b"\n" for line in whole))
     if store.stat(appended_path(run)):
         accept_appended(store, run, path)
     return f"{len(lines) - len(whole)} lines are removed."
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        unseal(line)
-    except ValueError:
-        return False
-    return True

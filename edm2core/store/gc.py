@@ -10,6 +10,7 @@ The records of how code differed are named by manifests alone. They are looked f
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from contextlib import suppress
 from typing import NamedTuple
@@ -19,8 +20,8 @@ from edm2core.plan.manifest import Manifest, Ref, diff_path
 from edm2core.plan.tasks import Task, unverified
 from edm2core.store.averages import averages_of, trainings
 from edm2core.store.base import Entry, Store, each
-from edm2core.store.leases import GC, SILENT_S, Holder, acquire, holder, holders
-from edm2core.store.plans import MEND_PLAN, read_plan
+from edm2core.store.leases import GC, SILENT_S, acquire, holder, holders
+from edm2core.store.plans import MEND_PLAN, plan_path, read_plan
 from edm2core.store.results import load
 from edm2core.store.runs import list_runs
 
@@ -70,15 +71,16 @@ class _Survey:
         self._store, self._min_age_s = store, days * DAY_S
         before = holders(store, SILENT_S)
         held = {ref for ref, last in before.items() if last.could_commit}  # looked at now, since a worker may commit and end at any moment
+        states = {(ref, last.generation, last.released) for ref, last in before.items()}
         self._needed, self._folders = _needed(store), _folders(store)
         after = holders(store, SILENT_S)
-        changed = {ref for ref, last in after.items() if _state(before.get(ref)) != _state(last)}
-        self._working = held | changed | {GC}  # those that held a lease at the first time, or took or released one until the second
+        changed = {ref for ref, last in after.items() if (ref, last.generation, last.released) not in states}
+        self._working = held | changed | {GC}  # whoever held a lease at the first look, or has taken or released one until the second
         self._training = any(ref.stage == "trajectory" for ref in self._working)
 
     def removals(self) -> list[Removal]:
         going: dict[str, Removal] = {}
-        unfinished: set[Ref] = set()  # whose working folders stay
+        unfinished: set[Ref] = set()  # results whose working folders stay
         for prefix in sorted(self._folders, reverse=True):  # work and scratch come before leases
             for path, why in self._unneeded(prefix, going, unfinished):
                 entries = [entry for entry in self._folders[prefix] if entry.path.startswith(path)]
@@ -122,23 +124,18 @@ class _Survey:
         """What of a result can go: all of it, or the attempts that did not become it."""
         committed = any(entry.path == ref.manifest for entry in entries)
         attempts = {entry.path.split("/")[3] for entry in entries if entry.path.count("/") > 3}
-        if not committed and self._training and ref.stage in OF_TRAININGS:
+        needed, of_training = ref in self._needed.results, self._training and ref.stage in OF_TRAININGS
+        if not committed and of_training:
             return []  # any training may be about to commit it
         manifest = None
-        if ref not in self._needed.results:
-            if committed and ref.stage in ("calibration", *(OF_TRAININGS if self._training else ("average",))):
-                try:
-                    manifest = load(self._store, ref)
-                except IntegrityError:
-                    return []  # nothing says which training or extractor it belongs to
-            if manifest and (self._needed.owns(manifest) or _trajectory(manifest) in self._working):
-                return []
-            return [(f"{ref.folder}/", "no run needs this result")]
-        if committed and len(attempts) > 1:
+        if committed and (len(attempts) > 1 if needed else of_training or ref.stage in ("average", "calibration")):
             try:
                 manifest = load(self._store, ref)
             except IntegrityError:
-                return []  # `edm2 verify` names it
+                return []  # nothing says what it belongs to, and which attempt it is; `edm2 verify` names it
+        if not needed:
+            belongs = manifest and (self._needed.owns(manifest) or _trajectory(manifest) in self._working)
+            return [] if belongs else [(f"{ref.folder}/", "no run needs this result")]
         if committed:
             attempts = attempts - {manifest.attempt} if manifest else set()
         return [(f"{ref.folder}/{attempt}/", "an attempt that did not become the result") for attempt in sorted(attempts)]
@@ -155,17 +152,16 @@ class _Survey:
 
     def _unnamed_diffs(self, going: dict[str, Removal]) -> list[Entry]:
         """The old records of how code differed that no remaining manifest names. A damaged manifest may name any of them."""
-        diffs = [entry for entry in self._entries("code/") if entry.age_s > self._min_age_s]
-        left = {diff.path: diff for diff in diffs}
+        entries = [entry for entries in self._folders.values() for entry in entries]
+        left = {entry.path: entry for entry in entries if entry.path.startswith("code/") and entry.age_s > self._min_age_s}
+        ages = [diff.age_s for diff in left.values()]
         gone = {path for removal in going.values() for path in removal.objects}
-        manifests = [entry for entry in self._entries("results/") if entry.path.endswith("/manifest.json") and entry.path.count("/") == 3]
-        staying = [manifest for manifest in manifests if manifest.path not in gone]
-        if diffs:  # a record's first manifest is committed just after it
-            staying.sort(key=lambda manifest: min(abs(manifest.age_s - diff.age_s) for diff in diffs))
-        for first in range(0, len(staying), AT_ONCE):
-            if not left:
-                break
-            refs = [Ref(*entry.path.split("/")[1:3]) for entry in staying[first : first + AT_ONCE]]
+        manifests = {entry.path: entry.age_s for entry in entries if re.fullmatch("results/[^/]+/[^/]+/manifest.json", entry.path)}
+        # A record's first manifest is committed just after it, so those of the same age are read first.
+        staying = sorted(manifests.keys() - gone, key=lambda path: min((abs(manifests[path] - age) for age in ages), default=0.0))
+        while left and staying:
+            refs = [Ref(*path.split("/")[1:3]) for path in staying[:AT_ONCE]]
+            del staying[:AT_ONCE]
             try:
                 read = each(self._store, lambda ref: load(self._store, ref), refs)
             except IntegrityError:
@@ -173,9 +169,6 @@ class _Survey:
             for manifest in filter(None, read):
                 left.pop(diff_path(str(manifest.provenance.get("diff"))), None)
         return list(left.values())
-
-    def _entries(self, area: str) -> list[Entry]:
-        return [entry for prefix, entries in self._folders.items() if prefix.startswith(area) for entry in entries]
 
 
 def _turn(path: str) -> str:
@@ -199,10 +192,6 @@ def _remove(store: Store, removal: Removal) -> bool:
     return True
 
 
-def _state(last: Holder | None) -> tuple[int, bool] | None:
-    return (last.generation, last.released) if last else None
-
-
 class _Needed(NamedTuple):
     """What the kept runs name."""
 
@@ -218,10 +207,12 @@ class _Needed(NamedTuple):
 
 
 def _needed(store: Store) -> _Needed:
-    runs = list_runs(store)
-    plans = each(store, lambda run: _plan(store, run), runs)
-    if lost := {run: plan for run, plan in zip(runs, plans, strict=True) if isinstance(plan, IntegrityError)}:
-        raise _unknown_needs(store, lost)
+    plans = each(store, lambda run: _plan(store, run), list_runs(store))
+    if lost := [plan for plan in plans if isinstance(plan, IntegrityError)]:
+        named = " ".join(error.what for error in lost[:NAMED])
+        others = f" {len(lost) - NAMED} more runs' plans cannot be read." if len(lost) > NAMED else ""
+        what, where = f"{named}{others} What is needed is unknown, so nothing is removed.", ", ".join(error.where for error in lost[:NAMED])
+        raise IntegrityError(what, where=where, do_next=MEND_PLAN)
     tasks = [task for plan in plans if not isinstance(plan, IntegrityError) for task in plan]
     trained = trainings(tasks)
     results = {ref for task in tasks for ref in (task.ref, *task.needs)}
@@ -232,27 +223,18 @@ def _needed(store: Store) -> _Needed:
 
 def _plan(store: Store, run: str) -> list[Task] | IntegrityError:
     """A run's tasks, or the error why they are not known. A plan of an earlier version has no digest: its tasks' keys verify it."""
+    where = f"{store.uri}/{plan_path(run)}"
     try:
-        found = read_plan(store, run)
-        tasks = list(found.plan)
-        if found.sealed or not (changed := unverified(tasks)):
+        recorded = read_plan(store, run)
+        tasks = list(recorded.plan)
+        if recorded.sealed or not (changed := unverified(tasks)):
             return tasks
-        return IntegrityError(f"The plan of {run} has been changed since it was written: {changed[0].ref} is not that task's key.")
+        what = f"The plan of {run} has been changed since it was written: {changed[0].ref} is not that task's key."
+        return IntegrityError(what, where=where)
     except MissingError:
-        return IntegrityError(f"The plan of {run} is missing.", where=f"runs/{run}/plan.json")
+        return IntegrityError(f"The plan of {run} is missing.", where=where)
     except IntegrityError as error:
         return error
-
-
-def _unknown_needs(store: Store, lost: dict[str, IntegrityError]) -> IntegrityError:
-    """The error that names the runs whose needs are unknown."""
-    named = " ".join(error.what for error in list(lost.values())[:NAMED])
-    others = f" {len(lost) - NAMED} more runs' plans cannot be read." if len(lost) > NAMED else ""
-    return IntegrityError(
-        f"{named}{others} What is needed is unknown, so nothing is removed.",
-        where=", ".join(f"{store.uri}/runs/{run}/plan.json" for run in list(lost)[:NAMED]),
-        do_next=MEND_PLAN,
-    )
 
 
 def _trajectory(manifest: Manifest) -> Ref:

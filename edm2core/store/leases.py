@@ -9,18 +9,20 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from edm2core.errors import EdmError, IntegrityError, MissingError, StoreError
 from edm2core.events import emit
 from edm2core.plan.manifest import Ref
-from edm2core.store.base import Entry, Store, each
+from edm2core.store.base import Entry, Flaw, Store, each
 from edm2core.store.process import Process
 from edm2core.store.sealed import read_sealed, sealed
+from edm2core.words import duration
 
+T = TypeVar("T")
 BEAT_S = 5.0
 PATIENCE_S = 60.0  # without a beat, by the store's clock, after which somebody else may take over
 SILENT_S = 3600.0  # without a beat, after which a worker that did not release its lease can no longer wake up and commit
@@ -39,7 +41,7 @@ class Holder:
     started: float  # seconds since 1970, by the holder's clock
     released: bool
     beat_age_s: float  # by the store's clock
-    damaged: str = ""  # which record cannot be read, and why; of the holder then only the age of its last beat is known
+    damaged: Flaw | None = None  # the record that cannot be read; of the holder then only the age of its last beat is known
 
     @property
     def alive(self) -> bool:
@@ -58,10 +60,10 @@ class Holder:
         return f"pid {self.process.pid} on host {self.process.host}"
 
     def __str__(self) -> str:
+        beat = f"last beat {duration(self.beat_age_s)} ago"
         if self.damaged:
-            return f"{self.damaged}; last beat {self.beat_age_s:.0f} s ago"
-        since = time.strftime("%H:%M", time.localtime(self.started))
-        return f"{self.who} since {since}, last beat {self.beat_age_s:.0f} s ago"
+            return f"{self.damaged}; {beat}"
+        return f"{self.who} since {time.strftime('%H:%M', time.localtime(self.started))}, {beat}"
 
 
 class Busy(StoreError):
@@ -101,7 +103,7 @@ class Lease:
     def _keep(self) -> None:
         while not self._stop.wait(BEAT_S):
             with _only_warned(f"The lease on {self._ref} could not be renewed"):
-                if _newest(self._store, self._ref) > self.generation:
+                if _newest(_paths(self._store, self._ref)) > self.generation:
                     self.lost = True
                     return
                 self.beat()
@@ -117,7 +119,7 @@ class Lease:
         self.release()
 
 
-def acquire(store: Store, ref: Ref, owner: str | None = None) -> Lease:
+def acquire(store: Store, ref: Ref, owner: str = "") -> Lease:
     """Take the lease on a result, as a new generation.
 
     Raises Busy while another worker holds it: one that has not released it, that is not a finished process of this machine, and whose
@@ -129,13 +131,14 @@ def acquire(store: Store, ref: Ref, owner: str | None = None) -> Lease:
         if last is not None and last.alive and not (owner and owner == last.owner):
             raise Busy(ref, last)
         generation = last.generation + 1 if last else 1
-        record = {"owner": owner or "", "process": asdict(Process.current()), "started": time.time(), "token": secrets.token_hex(8)}
+        record = {"owner": owner, "process": asdict(Process.current()), "started": time.time(), "token": secrets.token_hex(8)}
         created = store.create(_path(ref, generation, "json"), sealed(record, None))
         # A newer generation means that this process slept: others came and went, and removed the generation that it then created.
-        if created and _newest(store, ref) == generation:
-            for entry in list(store.list(_folder(ref))):
-                if 0 < _generation(entry.path) < generation:
-                    store.delete(entry.path)
+        paths = _paths(store, ref)
+        if created and _newest(paths) == generation:
+            for path in paths:
+                if 0 < _generation(path) < generation:
+                    store.delete(path)
             return Lease(store, ref, generation)
 
 
@@ -175,28 +178,28 @@ def mend(store: Store, ref: Ref) -> None:
 def _read_holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:
     """The holder of the newest generation that was listed. Raises MissingError if its records are gone since."""
     ages = {entry.path: entry.age_s for entry in entries}
-    generation = _newest_of(ages)
+    generation = _newest(ages)
     if generation == 0:
         return None
-    damaged: list[str] = []
+    flaws: list[Flaw] = []
 
-    def read(path: str, fields: tuple[str, ...]) -> dict[str, Any]:
+    def read(path: str, parse: Callable[[dict[str, Any]], T], fields: tuple[str, ...], otherwise: T) -> T:
         try:
-            return read_sealed(store, path, fields) if path in ages else {}
+            return read_sealed(store, path, parse, fields) if path in ages else otherwise
         except IntegrityError as error:
-            damaged.append(f"{path}: {error.what}")
-            return {}
+            flaws.append(Flaw(path, error.what))
+            return otherwise
 
-    paths = _path(ref, generation, "json"), _path(ref, generation, "beat")
-    age = min(ages[path] for path in paths if path in ages)
-    record, beat = read(paths[0], RECORD), read(paths[1], BEAT)
-    released = beat.get("released") is True
-    try:
-        owner, process, started = str(record["owner"]), Process(**record["process"]), float(record["started"])
-    except (KeyError, TypeError, ValueError):  # nothing is known of the holder, so it counts as alive until it is silent
-        damaged.append(f"{paths[0]}: The record is damaged: it names no process.")
-        owner, process, started = "", UNKNOWN, time.time() - age
-    return Holder(generation, owner, process, started, released, age, damaged[0] if damaged else "")
+    record_path, beat_path = _path(ref, generation, "json"), _path(ref, generation, "beat")
+    age = min(ages[path] for path in (record_path, beat_path) if path in ages)
+    unknown = "", UNKNOWN, time.time() - age  # it counts as alive until it is silent
+    owner, process, started = read(record_path, _parse_record, RECORD, unknown)
+    released = read(beat_path, lambda values: values.get("released") is True, BEAT, False)
+    return Holder(generation, owner, process, started, released, age, flaws[0] if flaws else None)
+
+
+def _parse_record(values: dict[str, Any]) -> tuple[str, Process, float]:
+    return str(values["owner"]), Process(**values["process"]), float(values["started"])
 
 
 def _write_beat(store: Store, ref: Ref, generation: int, *, released: bool) -> None:
@@ -211,11 +214,11 @@ def _path(ref: Ref, generation: int, kind: str) -> str:
     return f"{_folder(ref)}{generation:06d}.{kind}"
 
 
-def _newest(store: Store, ref: Ref) -> int:
-    return _newest_of(entry.path for entry in store.list(_folder(ref)))
+def _paths(store: Store, ref: Ref) -> list[str]:
+    return [entry.path for entry in store.list(_folder(ref))]
 
 
-def _newest_of(paths: Iterable[str]) -> int:
+def _newest(paths: Iterable[str]) -> int:
     return max((_generation(path) for path in paths if path.endswith(".json")), default=0)
 
 

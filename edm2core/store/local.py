@@ -10,33 +10,35 @@ import stat as modes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from edm2core.errors import MissingError, StoreError
 from edm2core.paths import local_path
 from edm2core.plan.manifest import FileRecord
 from edm2core.store.base import (
+    FREE_SPACE,
     UNKNOWN_S,
     Entry,
-    changed_meanwhile,
     check_path,
     check_prefix,
     damaged,
     file_record,
     identity,
-    must_be_file,
+    unchanged,
 )
 from edm2core.store.process import Process, is_gone
 
 TEMPORARY = ".tmp"  # inside the store, so that a rename never crosses file systems
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
 
+DENIED = "Access to the store is denied.", "Check the folder's owner and rights, or give another store (--store)."
 WORDS = {
-    errno.ENOSPC: ("The store's disk is full.", "Free some space (edm2 gc), then run again; finished work is kept."),
-    errno.EDQUOT: ("The quota for the store's disk is used up.", "Free some space (edm2 gc), then run again; finished work is kept."),
+    errno.ENOSPC: ("The store's disk is full.", FREE_SPACE),
+    errno.EDQUOT: ("The quota for the store's disk is used up.", FREE_SPACE),
     errno.EROFS: ("The store is on a read-only file system.", "Give a store that can be written to (--store)."),
-    errno.EACCES: ("Access to the store is denied.", "Check the folder's owner and rights, or give another store (--store)."),
-    errno.EPERM: ("Access to the store is denied.", "Check the folder's owner and rights, or give another store (--store)."),
+    errno.EACCES: DENIED,
+    errno.EPERM: DENIED,
     errno.ENOTDIR: ("A file is where the store needs a folder.", "Move it away, or give another store (--store)."),
     errno.EISDIR: ("A folder is where the store needs a file.", "Move it away, or give another store (--store)."),
     errno.ENAMETOOLONG: ("The path is too long for the store's file system.", "Give a store with a shorter path (--store)."),
@@ -103,36 +105,38 @@ class LocalStore:
     def upload(self, source: Path, path: str) -> FileRecord:
         """Like Store.upload; on the same file system the source becomes a hard link to the stored bytes."""
         with self._words("store", path), self._temporary() as temporary:
-            must_be_file(source)
-            record = file_record(source)
-            mode = _usual_mode(temporary)
-            _link_or_copy(Path(os.path.realpath(source)), temporary)
-            if modes.S_IMODE(temporary.stat().st_mode) != mode:
-                temporary.chmod(mode)  # its writer may have made it readable by the user alone, and a store is a group's
-            _sync(temporary)
-            if temporary.stat().st_size != record.size:
-                raise changed_meanwhile(source)
-            self._replace(temporary, path)
+            with unchanged(source) as record:
+                mode = _usual_mode(temporary)
+                try:
+                    os.link(os.path.realpath(source), temporary)
+                except OSError as error:
+                    if error.errno not in NO_LINK:
+                        raise
+                    shutil.copyfile(source, temporary)
+                if modes.S_IMODE(temporary.stat().st_mode) != mode:
+                    temporary.chmod(mode)  # its writer may have made it readable by the user alone, and a store is a group's
+                _sync(temporary)
+            target = self._file(path)
+            self._move(temporary, target, os.replace)
+            _sync_folders(target.parent, self.root)
             return record
 
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
         """The stored file itself; `folder` is not used. A process verifies it again only after it has changed."""
         with self._words("read", path):
             file = self._file(path)
-            if record is not None:
-                self._verify(path, file, record)
-            elif not file.is_file():
+            if not file.is_file():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if record is not None and self._verified.get(path) != (seen := (identity(file), record)):
+                actual = file_record(file)
+                if actual != record:
+                    raise damaged("file", actual, f"{record.size} with {record.sha256[:12]}…", str(file))
+                self._verified[path] = seen
             return file
 
     def record(self, path: str) -> FileRecord:
         with self._words("read", path):
             return file_record(self._file(path))
-
-    def copy(self, source: str, path: str) -> None:
-        with self._words("copy", source), self._temporary() as temporary:
-            _link_or_copy(self._file(source), temporary)
-            self._replace(temporary, path)
 
     def stat(self, path: str) -> Entry | None:
         with self._words("read", path):
@@ -168,39 +172,27 @@ class LocalStore:
             file = self._file(path)
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 file.unlink()
-            for folder in file.parents:
-                if folder == self.root:
-                    break
-                try:
+            with suppress(OSError):  # up to a folder that holds something else
+                for folder in takewhile(lambda folder: folder != self.root, file.parents):
                     folder.rmdir()
-                except OSError:
-                    break
 
     def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
         """Like Store.sweep. What is left behind are temporary files, whose names say which process wrote them."""
         freed = 0
         with self._words("clean", TEMPORARY):
             now = self._now()
-            for path, size, changed in _walk(self.root / TEMPORARY, "", hidden=True):
-                gone, age = is_gone(path.rpartition("-")[0]), now - changed
+            for path, size, changed in _walk(self.root / TEMPORARY, f"{TEMPORARY}/"):
+                tag = path.removeprefix(f"{TEMPORARY}/").rpartition("-")[0]
+                gone, age = is_gone(tag), now - changed
                 if gone is False or age <= older_than_s or (gone is None and (age <= UNKNOWN_S or could_commit(""))):
                     continue
                 with suppress(FileNotFoundError):
-                    (self.root / TEMPORARY / path).unlink()
+                    (self.root / path).unlink()
                     freed += size
         return freed
 
     def _file(self, path: str) -> Path:
         return self.root / check_path(path)
-
-    def _verify(self, path: str, file: Path, record: FileRecord) -> None:
-        seen = (identity(file), record)
-        if self._verified.get(path) == seen:
-            return
-        actual = file_record(file)
-        if actual != record:
-            raise damaged("file", actual, f"{record.size} with {record.sha256[:12]}…", str(file))
-        self._verified[path] = seen
 
     def _now(self) -> float:
         """The file system's own time, since a server's clock is not this machine's."""
@@ -211,7 +203,7 @@ class LocalStore:
         except OSError as error:
             if error.errno not in WORDS:
                 raise
-            return time.time()  # no file can be written here to ask by
+            return time.time()  # the time is taken from a new file, and none can be written here
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
@@ -227,12 +219,6 @@ class LocalStore:
             with suppress(OSError):
                 path.unlink()
 
-    def _replace(self, temporary: Path, path: str) -> None:
-        """Put a temporary file at an object's path, durably."""
-        target = self._file(path)
-        self._move(temporary, target, os.replace)
-        _sync_folders(target.parent, self.root)
-
     def _move(self, temporary: Path, target: Path, how: Callable[[Path, Path], None]) -> None:
         for _ in range(100):
             self.must_be_there()
@@ -247,19 +233,15 @@ class LocalStore:
         """Raise the system's errors as StoreError, in words that a person understands."""
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            self.must_be_there()
-            if verb == "read" or (verb == "copy" and isinstance(error, FileNotFoundError)):
-                raise MissingError("This is not in the store.", where=f"{self.uri}/{path}") from error
-            raise self._failed(verb, path, error) from error
         except OSError as error:
-            raise self._failed(verb, path, error) from error
-
-    def _failed(self, verb: str, path: str, error: OSError) -> StoreError:
-        number = error.errno or 0
-        what, do_next = WORDS.get(number, (f"The store could not {verb} a file: {error.strerror or error}.", "Look at the disk."))
-        where = error.filename if number == errno.ENOTDIR and error.filename else f"{self.uri}/{path}"
-        return StoreError(what, where=where, do_next=do_next, permanent=number not in PASSING)
+            if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+                self.must_be_there()
+                if verb == "read":
+                    raise MissingError("This is not in the store.", where=f"{self.uri}/{path}") from error
+            number = error.errno or 0
+            what, do_next = WORDS.get(number, (f"The store could not {verb} a file: {error.strerror or error}.", "Look at the disk."))
+            where = error.filename if number == errno.ENOTDIR and error.filename else f"{self.uri}/{path}"
+            raise StoreError(what, where=where, do_next=do_next, permanent=number not in PASSING) from error
 
 
 def _make_folder(folder: Path) -> None:
@@ -278,19 +260,8 @@ def _usual_mode(free: Path) -> int:
 
 
 def _write(file: Path, data: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in NO_LINK:
-            raise
-        shutil.copyfile(source, target)
+    file.write_bytes(data)
+    _sync(file)
 
 
 def _sync(file: Path) -> None:
@@ -309,19 +280,19 @@ def _sync_folders(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _walk(folder: Path, prefix: str, hidden: bool = False) -> Iterator[tuple[str, int, float]]:
-    """Path, bytes and time of change of every file below a folder, in no order."""
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int, float]]:
+    """Path, bytes and time of change of every file below a folder, in no order. Temporary files are left out at the root."""
     try:
         children = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
     for child in children:
         path = prefix + child.name
-        if path == TEMPORARY and not hidden:
+        if path == TEMPORARY:
             continue
         with suppress(FileNotFoundError):
             if child.is_dir():
-                yield from _walk(Path(child.path), path + "/", hidden)
+                yield from _walk(Path(child.path), path + "/")
             elif child.is_file():
                 status = child.stat()
                 yield path, status.st_size, status.st_ctime

@@ -39,7 +39,6 @@ def write_plan(store: Store, run: str, name: str, tasks: Iterable[Task], absent:
 
 def read_plan(store: Store, run: str) -> Recorded:
     """A run's plan. Raises MissingError if it is not there, IntegrityError if it is damaged or of another version of edm2."""
-    where = f"{store.uri}/{plan_path(run)}"
     try:
         data = store.read(plan_path(run))
         values = unseal(data, EARLIER)
@@ -53,8 +52,4 @@ def read_plan(store: Store, run: str) -> Recorded:
         why, mend = error.what, MEND_PLAN if isinstance(error, IntegrityError) else error.do_next
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         why, mend = f"It is damaged, or of another version of edm2: {error}.", MEND_PLAN
-    raise IntegrityError(
-        f"The plan of {run} cannot be read. {why}",
-        where=where,
-        do_next=mend,
-    )
+    raise IntegrityError(f"The plan of {run} cannot be read. {why}", where=f"{store.uri}/{plan_path(run)}", do_next=mend)

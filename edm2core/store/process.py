@@ -1,4 +1,4 @@
-"""Processes, each told apart from every other one on any machine, now or later."""
+"""Identifies processes: no two have the same identity, on whichever machine and at whatever time they run."""
 
 from __future__ import annotations
 

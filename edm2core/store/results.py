@@ -40,7 +40,7 @@ def manifests(store: Store, tasks: Iterable[Task]) -> dict[Ref, Manifest]:
 
 
 def present(store: Store, refs: Iterable[Ref]) -> list[bool]:
-    """Whether each result is in the store, which its manifest shows."""
+    """Whether each result is in the store. It is if its manifest is."""
     return each(store, lambda ref: store.stat(ref.manifest) is not None, refs)
 
 
@@ -82,11 +82,8 @@ def verify(store: Store, manifest: Manifest, *, contents: bool = True) -> list[s
     return problems
 
 
-def discard(store: Store, path: str) -> None:
-    """Delete an object, or everything below a folder (with its closing slash). A manifest goes first, so that no reader trusts the rest."""
-    if not path.endswith("/"):
-        store.delete(path)
-        return
-    store.delete(f"{path}manifest.json")
-    for entry in store.list(path):
+def discard(store: Store, ref: Ref) -> None:
+    """Delete a result. Its manifest goes first, so that no reader trusts the rest."""
+    store.delete(ref.manifest)
+    for entry in store.list(f"{ref.folder}/"):
         store.delete(entry.path)

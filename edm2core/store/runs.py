@@ -22,13 +22,13 @@ from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import key_of
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
-from edm2core.store import find_store
+from edm2core.store import find_store, split_address
 from edm2core.store.appended import record_appended
-from edm2core.store.base import Store, each, is_local
+from edm2core.store.base import Flaw, Store, each, is_local
 from edm2core.store.leases import GC, holder
 from edm2core.store.local import LocalStore
 from edm2core.store.plans import MEND_PLAN, plan_path, read_plan, write_plan
-from edm2core.store.sealed import sealed, unseal
+from edm2core.store.sealed import sealed, unseal_lines
 from edm2core.store.summary import change, records_of, summarise, summary_path, write
 
 SHARE_S = 15.0  # between two uploads of the files that a run writes locally
@@ -48,11 +48,9 @@ class Run:
     def folder(self) -> str:
         return f"runs/{self.id}"
 
-    def log_path(self, task: Task, rank: int = 0) -> Path:
+    def log_path(self, task: Task) -> Path:
         """The local file for a task's output. A local store holds it; to a remote store it is uploaded while the run goes on."""
-        name = (
-            f"{self._started}-{rank}.log" if self._remote else f"{rank}.log"
-        )  # else an upload would replace the log of an earlier process
+        name = f"{self._started}-0.log" if self._remote else "0.log"  # an upload must not replace an earlier process's log
         return self._local / "logs" / f"{task.stage}-{task.key}" / name
 
     def log(self, event: dict[str, Any]) -> None:
@@ -64,30 +62,26 @@ class Run:
             file.write(sealed(json.loads(text), None).decode() + "\n")
         self.share()
 
-    def events(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The events of all processes, in the order of their starts; and in words which lines are damaged, which are left out."""
+    def events(self) -> tuple[list[dict[str, Any]], list[Flaw]]:
+        """The events of all processes, in the order of their starts, and the files with damaged lines, which are left out."""
         events: list[dict[str, Any]] = []
-        damaged: list[str] = []
+        flaws: list[Flaw] = []
         for entry in self.store.list(f"{self.folder}/events/"):
             try:
-                lines = self.store.read(entry.path).splitlines()
+                lines = unseal_lines(self.store.read(entry.path))
             except MissingError:
                 continue
             except (IntegrityError, StoreError) as error:
                 if not error.permanent:
                     raise
-                damaged.append(f"{entry.path}: {error.what}")
+                flaws.append(Flaw(entry.path, error.what))
                 continue
-            bad = []
-            for number, line in enumerate(lines, 1):
-                try:
-                    events.append(unseal(line))
-                except ValueError:
-                    bad.append(number)
-            if bad:
-                lines_in_words = f"line {bad[0]}" if len(bad) == 1 else f"{len(bad)} lines, the first {bad[0]},"
-                damaged.append(f"{entry.path}: {lines_in_words} cannot be read.")
-        return events, damaged
+            events += [values for _, values in lines if values is not None]
+            damaged = [number for number, (_, values) in enumerate(lines, 1) if values is None]
+            if damaged:
+                which = f"line {damaged[0]}" if len(damaged) == 1 else f"{len(damaged)} lines, the first {damaged[0]},"
+                flaws.append(Flaw(entry.path, f"{which} cannot be read."))
+        return events, flaws
 
     def share(self) -> None:
         """Upload what was written locally, at most every 15 s. What cannot be uploaded now is tried again later."""
@@ -193,8 +187,8 @@ def find_run(address: str, store: str) -> Run:
 
     Raises InputError if there is no store, or no such run in it.
     """
-    uri, separator, name = address.removesuffix("/report.html").rstrip("/").rpartition("/runs/")
-    run = Run(name, find_store(uri if separator else store))
+    uri, name = split_address(address.removesuffix("/report.html"), "runs", store)
+    run = Run(name, find_store(uri))
     _must_exist(run)
     return run
 
@@ -206,10 +200,10 @@ def load_plan(store: Store, run: str) -> tuple[str, Plan]:
     """
     _must_exist(Run(run, store))
     try:
-        found = read_plan(store, run)
+        recorded = read_plan(store, run)
     except MissingError as error:
         raise IntegrityError(f"The plan of {run} is missing.", where=error.where, do_next=MEND_PLAN) from None
-    return found.name, found.plan
+    return recorded.name, recorded.plan
 
 
 def load_absent(run: Run) -> dict[str, str]:
@@ -233,11 +227,10 @@ def _is_run(store: Store, name: str) -> bool:
 def _must_exist(run: Run) -> None:
     if "/" not in run.id and run.id not in ("", ".", "..") and _is_run(run.store, run.id):
         return
-    known = list_runs(run.store)
-    called = {part: name for name in known for part in (name, name.rpartition("-")[0])}  # with its hash at the end, and without
-    near = [name for name in known if run.id and name.startswith(run.id)] or [
-        called[close] for close in difflib.get_close_matches(run.id, called, n=3)
-    ]
+    runs = list_runs(run.store)
+    called = {part: name for name in runs for part in (name, name.rpartition("-")[0])}  # with its hash at the end, and without
+    near = [name for name in runs if run.id and name.startswith(run.id)]
+    near = near or [called[close] for close in difflib.get_close_matches(run.id, called, n=3)]
     hint = f"Did you mean {' or '.join(dict.fromkeys(near[:3]))}? " if near else ""
-    there = f"{hint}Runs there: {', '.join(known[:LISTED]) or 'none'}{f' and {len(known) - LISTED} more' if len(known) > LISTED else ''}."
+    there = f"{hint}Runs there: {', '.join(runs[:LISTED]) or 'none'}{f' and {len(runs) - LISTED} more' if len(runs) > LISTED else ''}."
     raise InputError(f"There is no run {run.id} in {run.store.uri}.", where=plan_path(run.id), do_next=there)

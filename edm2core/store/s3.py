@@ -14,30 +14,27 @@ from pathlib import Path
 from typing import IO, TypeVar
 from xml.etree.ElementTree import ParseError
 
-from minio.commonconfig import CopySource
 from minio.error import MinioException, S3Error
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from edm2core.errors import MissingError, StoreError
+from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.plan.manifest import FileRecord
+from edm2core.store import bucket_of
 from edm2core.store.base import (
     UNKNOWN_S,
     Entry,
-    changed_meanwhile,
     check_path,
     check_prefix,
     damaged,
     file_record,
     identity,
     local_disk,
-    must_be_file,
+    unchanged,
 )
-from edm2core.store.bucket import bucket_of
-from edm2core.store.s3_client import LOOK_RETRIES, PASSING, Connection, connect, explain
+from edm2core.store.s3_client import PASSING, WORK_RETRIES, Client, explain
 
 T = TypeVar("T")
-S = TypeVar("S", bound=IO[bytes])
 PART = 16 * 2**20  # bytes of a part of an upload; several parts are in memory at once
 PAUSE_S = 0.2  # before a second try; the pauses grow
 MAX_PARTS = 9_000  # S3 allows 10,000
@@ -48,25 +45,22 @@ DIGEST, WRITER = "sha256", "writer"  # names in the metadata of objects
 class S3Store:
     """A store below a prefix of a bucket. Every object carries its SHA-256, which every read checks."""
 
-    def __init__(self, uri: str, bucket: str, prefix: str, connection: Connection) -> None:
-        self.uri, self.bucket = uri, bucket
-        self._prefix, self._connection, self._client = prefix, connection, connection.client
-        self._fetched: dict[Path, tuple[tuple[int, int, int], FileRecord]] = {}
-
-    @classmethod
-    def open(cls, uri: str) -> S3Store:
+    def __init__(self, uri: str) -> None:
         """The store at `s3://bucket/prefix` or `minio://bucket/prefix`, after listing its bucket once.
 
         Raises InputError if this is not the address of a bucket; StoreError if the bucket is missing, denied or cannot be reached.
         """
-        bucket, folder = bucket_of(uri)
-        uri, prefix = uri.rstrip("/"), f"{folder}/" if folder else ""
-        look = cls(uri, bucket, prefix, connect(uri, LOOK_RETRIES))
-        look._do(LIST, "", lambda: next(iter(look._client.list_objects(look.bucket, prefix or None)), None))
-        return cls(uri, bucket, prefix, connect(uri, region=look._connection.region))
+        self.bucket, folder = bucket_of(uri)
+        self.uri, self._prefix = uri.rstrip("/"), f"{folder}/" if folder else ""
+        self._client = Client(uri)
+        self._fetched: dict[Path, tuple[tuple[int, int, int], FileRecord]] = {}
+        self._do(LIST, "", lambda: next(iter(self._client.list_objects(self.bucket, self._prefix or None)), None))
+        self._client.http.retry(WORK_RETRIES)
 
     def read(self, path: str) -> bytes:
-        return self._checked(path, None, io.BytesIO).getvalue()
+        data = io.BytesIO()
+        self._fill(data, path, None)
+        return data.getvalue()
 
     def read_part(self, path: str, start: int, size: int) -> bytes:
         name = self._name(path)
@@ -110,13 +104,9 @@ class S3Store:
     def upload(self, source: Path, path: str) -> FileRecord:
         """Like Store.upload; large files go in parts, which are tried again one by one."""
         name = self._name(path)
-        with local_disk(source):
-            must_be_file(source)
-            before = identity(source)
-            record = file_record(source)
-        part = max(PART, -(-record.size // MAX_PARTS))
 
         def put() -> None:
+            part = max(PART, -(-record.size // MAX_PARTS))
             with source.open("rb") as stream:
                 try:
                     self._client.put_object(self.bucket, name, stream, record.size, metadata={DIGEST: record.sha256}, part_size=part)
@@ -124,12 +114,12 @@ class S3Store:
                     if error.code != "NoSuchUpload" or self._metadata(name).get(DIGEST) != record.sha256:
                         raise
 
-        with local_disk(source):
-            self._do(WRITE, path, put)
-            after = identity(source)
-        if before != after:
+        try:
+            with local_disk(source), unchanged(source) as record:
+                self._do(WRITE, path, put)
+        except IntegrityError:
             self.delete(path)
-            raise changed_meanwhile(source)
+            raise
         return record
 
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
@@ -141,7 +131,8 @@ class S3Store:
         try:
             with local_disk(folder):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._checked(path, record, lambda: temporary.open("wb")).close()
+                with temporary.open("wb") as sink:
+                    self._fill(sink, path, record)
                 os.replace(temporary, target)
                 self._fetched[target] = (identity(target), record or file_record(target))
         finally:
@@ -154,11 +145,6 @@ class S3Store:
         if digest not in ("", actual.sha256):  # the object may be damaged, or only what came over the wire
             actual, _ = self._download(path, len)
         return actual
-
-    def copy(self, source: str, path: str) -> None:
-        """Like Store.copy, within the server. Above 5 GiB the SDK copies in parts."""
-        name, origin = self._name(path), CopySource(self.bucket, self._name(source))
-        self._do(f"{READ}, {WRITE}", source, lambda: self._client.copy_object(self.bucket, name, origin))
 
     def stat(self, path: str) -> Entry | None:
         name = self._name(path)
@@ -204,7 +190,7 @@ class S3Store:
         return self._prefix + check_path(path)
 
     def _age(self, when: datetime | None) -> float:
-        return max(0.0, self._connection.http.server_time() - when.timestamp()) if when else 0.0
+        return max(0.0, self._client.http.server_time() - when.timestamp()) if when else 0.0
 
     def _metadata(self, name: str) -> dict[str, str]:
         return _user_metadata(self._client.stat_object(self.bucket, name).metadata or {})
@@ -218,18 +204,14 @@ class S3Store:
                 return True
         return False
 
-    def _checked(self, path: str, record: FileRecord | None, open_sink: Callable[[], S]) -> S:
-        """The object's bytes in a new sink, verified. Bytes that were damaged on the way are downloaded a second time."""
+    def _fill(self, sink: IO[bytes], path: str, record: FileRecord | None) -> None:
+        """Write an object's bytes into a file, verified. Bytes that were damaged on the way are downloaded a second time."""
         for _ in range(2):
-            sink = open_sink()
-            try:
-                actual, digest = self._download(path, sink.write)
-            except BaseException:
-                sink.close()
-                raise
+            sink.seek(0)
+            sink.truncate()
+            actual, digest = self._download(path, sink.write)
             if actual == record or (record is None and digest in ("", actual.sha256)):
-                return sink
-            sink.close()
+                return
         recorded = f"{record.size} with {record.sha256[:12]}…" if record else f"SHA-256 {digest[:12]}…"
         raise damaged("object", actual, recorded, f"{self.uri}/{path}")
 
@@ -263,7 +245,7 @@ class S3Store:
                 stop=stop_after_attempt(6), wait=wait_random_exponential(PAUSE_S, max=10), retry=retry_if_exception(_passes), reraise=True
             )(work)
         except (MinioException, HTTPError, ParseError, ValueError, configparser.Error) as error:
-            raise explain(error, self._connection, self.bucket, f"{self._prefix}{path}", right) from error
+            raise explain(error, self._client, self.bucket, f"{self._prefix}{path}", right) from error
 
 
 def _passes(error: BaseException) -> bool:

@@ -34,10 +34,10 @@ from urllib3.util import Retry
 from edm2core.addresses import shown
 from edm2core.answers import page
 from edm2core.errors import InputError, MissingError, StoreError
-from edm2core.store.bucket import ENDPOINTS, check_endpoint
+from edm2core.store import ENDPOINTS, check_endpoint
 
 AWS = "https://s3.amazonaws.com"
-LOOK_RETRIES = 4  # of the first request: an address that does not answer is called wrong after 7 s
+LOOK_RETRIES = 4  # of the first request: an address that does not answer counts as wrong after 7 s
 WORK_RETRIES = 14  # of later ones: a server that has answered before has 105 s to come back
 SILENT_RETRIES = 6  # of requests that ran into their time-out
 BACKOFF_S = 0.5
@@ -77,30 +77,28 @@ class _Fault(NamedTuple):
 
     what: str
     do_next: str
-    where: str = ""  # where it is not the endpoint, bucket and path
+    where: str = ""  # if it is something else than the endpoint, bucket and path
     permanent: bool = True
 
 
-class Connection(NamedTuple):
-    """A client, and the address that it was made for."""
-
-    client: Minio
-    http: Http
-    endpoint: str
-    named_by: str  # the variable that holds the endpoint
-
-    @property
-    def region(self) -> str | None:
-        """The region that requests are signed for. It is the environment's, unless the service has named another."""
-        return self.client._base_url.region  # type: ignore[no-any-return]
-
-
 class Http(urllib3.PoolManager):
-    """A connection pool that reads the server's clock, so that ages do not depend on this machine's."""
+    """A connection pool that keeps the server's time, so that ages do not depend on this machine's clock, and the last answer."""
 
     _offset: float | None = None
     last: urllib3.BaseHTTPResponse | None = None
     led_to: str | None = None  # where the last answer redirected to
+
+    def retry(self, times: int) -> None:
+        """Send each request again so often, from now on."""
+        self.connection_pool_kw["retries"] = _Retry(
+            total=times,
+            other=0,  # a wrong certificate stays wrong
+            allowed_methods=None,  # every request to a store may be sent again
+            status_forcelist=(429, 500, 502, 503, 504),
+            backoff_factor=BACKOFF_S,
+            backoff_max=10,
+            backoff_jitter=0.25,
+        )
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]
         response = self.last = super().urlopen(method, url, False, **kw)
@@ -119,11 +117,33 @@ class Http(urllib3.PoolManager):
         return time.time() if self._offset is None else self._offset + time.monotonic()
 
 
-class _Client(Minio):  # type: ignore[misc]
-    """A client that sends the MD5 of every body, and that follows a bucket into its region.
+class Client(Minio):  # type: ignore[misc]
+    """A client for the service of an `s3://` or `minio://` URI, which follows a bucket into its region.
 
-    The SDK relies on the SHA-256 in the signature, which SeaweedFS does not check. It does check the MD5.
+    It sends the MD5 of every body: the SDK relies on the SHA-256 in the signature, which SeaweedFS does not check. It does check the MD5.
     """
+
+    def __init__(self, uri: str) -> None:
+        """Raises InputError for unusable settings. No request is sent yet."""
+        named_by = next((name for name in ENDPOINTS if os.environ.get(name)), "")
+        endpoint = os.environ.get(named_by, "")
+        if endpoint:
+            check_endpoint(named_by, endpoint)
+        elif uri.startswith("minio://"):
+            raise InputError("It is not said where MinIO is.", where=uri, do_next="Set EDM2_S3_ENDPOINT, for example to http://minio:9000.")
+        self.endpoint, self.named_by = endpoint or AWS, named_by or ENDPOINTS[0]  # the service's address, and the variable that holds it
+        self.http = Http(
+            num_pools=4,
+            maxsize=16,
+            timeout=urllib3.Timeout(connect=10, read=60),
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=os.environ.get("SSL_CERT_FILE") or os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
+        )
+        self.http.retry(LOOK_RETRIES)
+        parts = urlsplit(self.endpoint)
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
+        credentials = _credentials(on_aws=not endpoint)
+        super().__init__(parts.netloc, secure=parts.scheme == "https", region=region, http_client=self.http, credentials=credentials)
 
     def _build_headers(self, host: str, headers: Any = None, body: bytes | None = None, creds: Any = None) -> Any:
         headers, date = super()._build_headers(host, headers, body, creds)
@@ -159,7 +179,7 @@ def _wanted_region(error: S3Error) -> str:
 
 
 class _Retry(Retry):
-    """Retries that say once that they wait. Fewer requests may run into their time-out, since each of these takes all of it."""
+    """Retries requests, and logs once that it does. One that times out is retried less often, since each try takes the whole time-out."""
 
     def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Any = None, *rest: Any, **named: Any) -> Self:
         if isinstance(error, ReadTimeoutError) and sum(isinstance(p.error, ReadTimeoutError) for p in self.history) >= SILENT_RETRIES:
@@ -179,39 +199,6 @@ class _MountedSecret(Provider):  # type: ignore[misc]
         return Credentials(*((self._folder / name).read_text(encoding="utf-8").strip() for name in ("accesskey", "secretkey")))
 
 
-def connect(uri: str, retries: int = WORK_RETRIES, region: str | None = None) -> Connection:
-    """A client for the service of an `s3://` or `minio://` URI. It sends no request yet.
-
-    `region` is where requests start; a service that is in another one says so. Raises InputError for unusable settings.
-    """
-    named_by = next((name for name in ENDPOINTS if os.environ.get(name)), "")
-    endpoint = os.environ.get(named_by, "")
-    if not endpoint and uri.startswith("minio://"):
-        raise InputError("It is not said where MinIO is.", where=uri, do_next="Set EDM2_S3_ENDPOINT, for example to http://minio:9000.")
-    if endpoint:
-        check_endpoint(named_by, endpoint)
-    parts = urlsplit(endpoint or AWS)
-    http = Http(
-        num_pools=4,
-        maxsize=16,
-        timeout=urllib3.Timeout(connect=10, read=60),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("SSL_CERT_FILE") or os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
-        retries=_Retry(
-            total=retries,
-            other=0,  # a wrong certificate stays wrong
-            allowed_methods=None,  # every request to a store may be sent again
-            status_forcelist=(429, 500, 502, 503, 504),
-            backoff_factor=BACKOFF_S,
-            backoff_max=10,
-            backoff_jitter=0.25,
-        ),
-    )
-    region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
-    client = _Client(parts.netloc, secure=parts.scheme == "https", region=region, http_client=http, credentials=_credentials(not endpoint))
-    return Connection(client, http, endpoint or AWS, named_by or ENDPOINTS[0])
-
-
 def _credentials(on_aws: bool) -> Provider:
     folder = os.environ.get("EDM2_S3_CREDENTIALS")
     if folder:
@@ -225,25 +212,25 @@ def _credentials(on_aws: bool) -> Provider:
     return ChainedProvider([EnvAWSProvider(), *file, *([IamAwsProvider()] if on_aws else [])])
 
 
-def explain(error: Exception, connection: Connection, bucket: str, path: str, right: str) -> StoreError:
+def explain(error: Exception, client: Client, bucket: str, path: str, right: str) -> StoreError:
     """The error for a person: it names the endpoint, the bucket, the right that the request needs, and what the service said."""
-    where = f"{connection.endpoint}, bucket {bucket}" + (f", {path}" if path else "")
+    where = f"{client.endpoint}, bucket {bucket}" + (f", {path}" if path else "")
     if isinstance(error, S3Error) and error.code in MISSING and "kms" not in (error.message or "").lower():
         return MissingError("This is not in the store.", where=where)
-    fault = _fault(error, connection, bucket, right)
+    fault = _fault(error, client, bucket, right)
     return StoreError(fault.what, where=fault.where or where, do_next=fault.do_next, permanent=fault.permanent)
 
 
-def _fault(error: Exception, connection: Connection, bucket: str, right: str) -> _Fault:
+def _fault(error: Exception, client: Client, bucket: str, right: str) -> _Fault:
     if isinstance(error, S3Error) and error.code:
-        return _refused(error, connection, bucket, right)
+        return _refused(error, client, bucket, right)
     if isinstance(error, MaxRetryError):
-        return _unreachable(error.reason or error, connection)
+        return _unreachable(error.reason or error, client)
     if isinstance(error, HTTPError):
         return _Fault(f"The connection to the store broke: {error}.", "Run again.", permanent=False)
     no_list = isinstance(error, ValueError) and str(error).startswith("XML element")  # XML, but not that of S3
     if no_list or isinstance(error, S3Error | ServerError | InvalidResponseError | ParseError):
-        return _no_service(error, connection)
+        return _no_service(error, client)
     if isinstance(error, configparser.Error):  # its own words quote the file
         what = f"The file of AWS credentials is malformed ({type(error).__name__}, line {getattr(error, 'lineno', '?')})."
         return _Fault(what, "Mend it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", _credentials_file())
@@ -253,45 +240,45 @@ def _fault(error: Exception, connection: Connection, bucket: str, right: str) ->
     return _Fault(f"The store could not do it: {error}.", "Run again.", permanent=False)
 
 
-def _no_service(error: Exception, connection: Connection) -> _Fault:
+def _no_service(error: Exception, client: Client) -> _Fault:
     """The fault where no S3 service answers: a console, a proxy's page to log in, or a port that speaks https and was asked in http."""
     status, said = getattr(error, "_code", None), getattr(error, "_body", None) or ""
     if isinstance(error, ServerError):
         status = error.status_code
     elif not isinstance(error, InvalidResponseError):
-        last = connection.http.last
+        last = client.http.last
         status, said = (last.status, last.data.decode(errors="replace")) if last else (None, "")
     if re.search(r"HTTPS (server|port)|SSL-enabled", said, re.IGNORECASE):
-        return _other_scheme(connection, "https", "http")
+        return _other_scheme(client, "https", "http")
     message = re.search(r"<Message>(.*?)</Message>", said, re.DOTALL)  # MinIO's console answers programs in XML
     answer = page(said) or (f"“{' '.join((message[1] if message else said).split())[:80]}”" if said.strip() else "")
-    if connection.http.led_to:
-        answer = f"a redirection to {_without_query(connection.http.led_to)}"
+    if client.http.led_to:
+        answer = f"a redirection to {_without_query(client.http.led_to)}"
     what = f"The answer (HTTP {status or '?'}) is not that of an S3 service{f': it is {answer}' if answer else ''}."
-    return _Fault(what, _check_port(connection), permanent=status is None or status < 500)
+    return _Fault(what, _check_port(client), permanent=status is None or status < 500)
 
 
-def _check_port(connection: Connection) -> str:
-    return f"Check {connection.named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?"
+def _check_port(client: Client) -> str:
+    return f"Check {client.named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?"
 
 
-def _other_scheme(connection: Connection, speaks: str, spoken_to: str) -> _Fault:
-    where = f"{connection.named_by}={connection.endpoint}"
+def _other_scheme(client: Client, speaks: str, spoken_to: str) -> _Fault:
+    where = f"{client.named_by}={client.endpoint}"
     what = f"The store speaks {speaks}, and was spoken to in {spoken_to}."
-    return _Fault(what, f"Write {speaks}:// in {connection.named_by}.", where)
+    return _Fault(what, f"Write {speaks}:// in {client.named_by}.", where)
 
 
 def _without_query(address: str) -> str:
-    """An address without secrets. It may lack its host."""
+    """An address without secrets. It may be the target of a redirection, without a host."""
     return re.split("[?#]", shown(address), maxsplit=1)[0]
 
 
-def _refused(error: S3Error, connection: Connection, bucket: str, right: str) -> _Fault:
+def _refused(error: S3Error, client: Client, bucket: str, right: str) -> _Fault:
     """The fault where the service refuses a request with one of its codes."""
     code = error.code or ""
     words = f"{code}: {error.message.rstrip('.')}" if error.message else code
     if _wanted_region(error) or code in OTHER_REGION:
-        endpoint = "" if connection.endpoint == AWS else f", or {connection.named_by} to the region's address"
+        endpoint = "" if client.endpoint == AWS else f", or {client.named_by} to the region's address"
         region = _wanted_region(error)
         what = f"The bucket is in another region{f', {region}' if region else ''} ({words})."
         return _Fault(what, f"Set AWS_REGION to {region or 'that of the bucket'}{endpoint}.")
@@ -343,20 +330,20 @@ def _credentials_file() -> str:
     return os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
 
 
-def _unreachable(reason: BaseException, connection: Connection) -> _Fault:
+def _unreachable(reason: BaseException, client: Client) -> _Fault:
     """The fault where no answer came."""
-    named_by, led_to = connection.named_by, connection.http.led_to
+    named_by, led_to = client.named_by, client.http.led_to
     if isinstance(reason, SSLError):
         if re.search("WRONG_VERSION_NUMBER|HTTP_REQUEST|record layer failure", str(reason), re.IGNORECASE):
-            return _other_scheme(connection, "http", "https")
+            return _other_scheme(client, "http", "https")
         variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") or not os.environ.get("AWS_CA_BUNDLE") else "AWS_CA_BUNDLE"
         do_next = f"Set {variable} to its authority's certificate, or correct the host in {named_by}."
         return _Fault(f"The store's certificate is not trusted: {reason}.", do_next)
     if led_to:
-        return _Fault(f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.", _check_port(connection))
+        return _Fault(f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.", _check_port(client))
     if "BadStatusLine" in repr(reason):
         return _Fault("What answers is not an S3 service: it does not speak HTTP.", f"Check the port in {named_by}.")
     if isinstance(reason, NameResolutionError):
         return _Fault("The store's host name is not known here.", f"Check {named_by}.", permanent=False)
-    do_next = f"Is the service at {connection.endpoint} ({named_by}) up? Then run again."
+    do_next = f"Is the service at {client.endpoint} ({named_by}) up? Then run again."
     return _Fault(f"The store does not answer: {reason}.", do_next, permanent=False)

@@ -15,7 +15,7 @@ from typing import Any
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.events import emit
 from edm2core.plan.manifest import FileRecord
-from edm2core.store.base import Store, check_path
+from edm2core.store.base import Flaw, Store, check_path
 from edm2core.store.sealed import sealed, unseal
 
 STATE_SLOTS = ("state-0", "state-1")  # of a training's state: one of the two is always whole
@@ -60,7 +60,7 @@ class Scratch:
             records = self._records(name)
             for path, data in records:
                 try:
-                    return self.store.fetch(*_parse(path, data, folder))
+                    return self._fetch(path, data, folder)
                 except (IntegrityError, MissingError) as error:
                     if self._records(name) != records:
                         break  # a writer replaced the piece while it was read
@@ -80,16 +80,16 @@ class Scratch:
         paths = (entry.path.removeprefix(f"{self.prefix}/").rpartition("/") for entry in self.store.list(f"{self.prefix}/"))
         return sorted({name for name, _, file in paths if name and file.endswith(".json") and _generation(file) is not None})
 
-    def damaged(self, folder: Path) -> Iterator[tuple[str, str]]:
-        """The damaged records, each with the reason: it cannot be read, or its bytes are gone or not those recorded."""
+    def damaged(self, folder: Path) -> Iterator[Flaw]:
+        """The records that cannot be read, or whose bytes are gone or not those recorded."""
         for name in self.names():
             records = self._records(name)
             for path, data in records:
                 try:
-                    self.store.fetch(*_parse(path, data, folder))
+                    self._fetch(path, data, folder)
                 except (IntegrityError, MissingError) as error:
                     if self._records(name) == records:  # else a writer has replaced the piece
-                        yield path, error.what
+                        yield Flaw(path, error.what)
 
     def drop(self, path: str) -> None:
         """Delete one generation of a piece, given the path of its record."""
@@ -112,26 +112,25 @@ class Scratch:
             with suppress(MissingError):  # a writer has replaced a record since it was listed
                 return sorted(((path, self.store.read(path)) for path in records), reverse=True)
 
+    def _fetch(self, path: str, data: bytes, folder: Path) -> Path:
+        """The verified file of a piece, from its record. Raises IntegrityError if one is damaged, MissingError if the bytes are gone."""
+        try:
+            values = json.loads(data)
+            if "bytes_sha256" in values:  # earlier versions had no digest of the record: their `sha256` is that of the bytes
+                values = unseal(data)
+            file, record = str(values["file"]), FileRecord(int(values["size"]), str(values.get("bytes_sha256") or values["sha256"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise IntegrityError(f"Its record cannot be read: {error}.") from None
+        if _generation(file) is None:
+            raise IntegrityError(f"Its record names {file!r}.")
+        return self.store.fetch(f"{path.rpartition('/')[0]}/{file}", folder, record)
+
     def _delete(self, paths: list[str]) -> None:
         """Delete records before bytes, so that no record names bytes that are gone. Leave newer generations alone."""
         for path in sorted(paths, key=lambda path: not path.endswith(".json")):
             generation = _generation(path.rsplit("/", 1)[1])
             if generation is not None and generation <= self.generation:
                 self.store.delete(path)
-
-
-def _parse(path: str, data: bytes, folder: Path) -> tuple[str, Path, FileRecord]:
-    """The arguments of Store.fetch for the record at `path`; raises IntegrityError if the record cannot be read."""
-    try:
-        values = json.loads(data)
-        if "bytes_sha256" in values:  # earlier versions had no digest of the record: their `sha256` is that of the bytes
-            values = unseal(data)
-        file, record = str(values["file"]), FileRecord(int(values["size"]), str(values.get("bytes_sha256") or values["sha256"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"Its record cannot be read: {error}.") from None
-    if _generation(file) is None:
-        raise IntegrityError(f"Its record names {file!r}.")
-    return f"{path.rpartition('/')[0]}/{file}", folder, record
 
 
 def _generation(file: str) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.store.base import Store
 
+T = TypeVar("T")
 DIGEST = "sha256"
 LENGTH = 256  # bytes at a record's end, in which its digest stands
 END = re.compile(rb',\s*"sha256": "([0-9a-f]{64})"\s*\}\s*\Z')
@@ -43,22 +44,33 @@ def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any
     return values
 
 
-def read_sealed(store: Store, path: str, earlier: Collection[str] | None = None) -> dict[str, Any]:
-    """The values of a sealed record in a store.
+def read_sealed(store: Store, path: str, parse: Callable[[dict[str, Any]], T], earlier: Collection[str] | None = None) -> T:
+    """What `parse` makes of the values of a sealed record in a store.
 
-    Raises MissingError if it is not there, IntegrityError if it is damaged or may not be read, and StoreError only if the store itself is
-    in trouble. So a caller that skips damaged records still sees all others.
+    Raises MissingError if it is not there, IntegrityError if it is damaged, may not be read or cannot be parsed, and StoreError only if the
+    store itself is in trouble. So a caller that skips damaged records still sees all others.
     """
     try:
-        return unseal(store.read(path), earlier)
+        return parse(unseal(store.read(path), earlier))
     except MissingError:
         raise
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(f"The record is damaged: {error}.", where=f"{store.uri}/{path}") from None
     except StoreError as error:
         if not error.permanent:
             raise
         raise IntegrityError(f"The record cannot be read: {error.what}", where=error.where, do_next=error.do_next) from error
+
+
+def unseal_lines(data: bytes) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """The lines of a file, each with its values as a sealed record, or None if it is damaged."""
+    lines: list[tuple[bytes, dict[str, Any] | None]] = []
+    for line in data.splitlines():
+        try:
+            lines.append((line, unseal(line)))
+        except ValueError:
+            lines.append((line, None))
+    return lines
 
 
 def is_sealed(data: bytes) -> bool:

@@ -40,24 +40,23 @@ def put(store: Store, digest: str, source: Path, scratch: Path) -> None:
 
     Raises IntegrityError if its bytes are not those of the digest. A digest may be shortened, as in the name of a published file.
     """
-    if not source.is_dir():
-        if not digest_of(source, _algorithm(digest)).startswith(digest):
-            raise _changed(source)
-        if not is_local(store):
-            store.upload(source, stored_path(digest))
-            return
+    algorithm, path = digest.partition(":")[0], stored_path(digest)
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        if not source.is_dir():  # a local store takes the file itself, and this one is the user's
-            store.upload(Path(shutil.copyfile(source, Path(folder) / "file")), stored_path(digest))
-            return
-        packed = Path(folder) / "folder.tar"
-        with local_disk(packed):
-            _pack(source, packed)
-            actual = _digest_of_packed(packed, _algorithm(digest))
-        if actual != digest:
-            raise _changed(source)
-        store.upload(packed, stored_path(digest) + PACKED)
+        given = source
+        if source.is_dir():
+            given, path = Path(folder) / "folder.tar", path + PACKED
+            with local_disk(given):
+                _pack(source, given)
+                actual = _digest_of_packed(given, algorithm)
+        else:
+            actual = digest_of(source, algorithm)
+        if not actual.startswith(digest):
+            what = "A source changed while it was being uploaded."
+            raise IntegrityError(what, where=str(source), do_next="Leave it alone, and run again.")
+        if given == source and is_local(store):  # a local store takes the file itself, and this one is the user's
+            given = Path(shutil.copyfile(source, Path(folder) / "file"))
+        store.upload(given, path)
 
 
 def take(store: Store, digest: str, folder: Path) -> Path | None:
@@ -77,18 +76,16 @@ def take(store: Store, digest: str, folder: Path) -> Path | None:
         )
         if ending == PACKED:
             try:
-                with local_disk(folder):
-                    source = _unpack(source, folder / "unpacked")
+                with local_disk(folder), tarfile.open(source, "r:") as archive:
+                    source = folder / "unpacked"
+                    source.mkdir(parents=True)
+                    archive.extractall(source, filter="data")
             except tarfile.TarError as error:
                 raise damaged from error
-        if not digest_of(source, _algorithm(digest)).startswith(digest):
+        if not digest_of(source, digest.partition(":")[0]).startswith(digest):
             raise damaged
         return source
     return None
-
-
-def _algorithm(digest: str) -> str:
-    return digest.partition(":")[0]
 
 
 def _pack(folder: Path, packed: Path) -> None:
@@ -96,13 +93,6 @@ def _pack(folder: Path, packed: Path) -> None:
     with tarfile.open(packed, "w", dereference=True) as archive:
         for name in (*sorted(folders), *files):
             archive.add(folder / name, name, recursive=False)
-
-
-def _unpack(packed: Path, folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    with tarfile.open(packed, "r:") as archive:
-        archive.extractall(folder, filter="data")
-    return folder
 
 
 def _digest_of_packed(packed: Path, algorithm: str) -> str:
@@ -113,7 +103,3 @@ def _digest_of_packed(packed: Path, algorithm: str) -> str:
             if content is not None:
                 entries[member.name] = f"{algorithm}:{hashlib.file_digest(content, algorithm).hexdigest()}"  # type: ignore[arg-type]
     return digest_of_entries(entries, algorithm)
-
-
-def _changed(source: Path) -> IntegrityError:
-    return IntegrityError("A source changed while it was being uploaded.", where=str(source), do_next="Leave it alone, and run again.")

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
-from edm2core.plan.manifest import FileRecord
+from edm2core.plan.manifest import FileRecord, parse_records
 from edm2core.plan.tasks import Task
 from edm2core.store.base import Store, each, is_local
 from edm2core.store.plans import plan_path, read_plan
@@ -37,18 +37,18 @@ class Summary:
     files: dict[str, FileRecord] = field(default_factory=dict)  # in its folder, as they were written
 
     def dumps(self) -> bytes:
-        return sealed({**asdict(self), "files": {n: list(f) for n, f in self.files.items()}})
+        return sealed(asdict(self))
 
     @classmethod
-    def load(cls, store: Store, run: str) -> Self:
+    def load(cls, store: Store, run: str) -> Summary:
         """A run's summary. Raises MissingError if a run of an earlier version has none, IntegrityError if it is damaged."""
-        values = read_sealed(store, summary_path(run), [field.name for field in fields(cls)])
-        try:
+
+        def parse(values: dict[str, Any]) -> Summary:
             lists = {name: tuple(values[name]) for name in ("recipes", "datasets", "seeds", "epochs")}
-            values["asked"], values["tasks"] = float(values["asked"]), int(values["tasks"])
-            return cls(**{**values, **lists, "files": {n: FileRecord(int(s), str(d)) for n, (s, d) in values["files"].items()}})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise IntegrityError(f"This is not the summary of a run: {error}.", where=f"{store.uri}/{summary_path(run)}") from None
+            numbers = {"asked": float(values["asked"]), "tasks": int(values["tasks"])}
+            return cls(**{**values, **lists, **numbers, "files": parse_records(values["files"])})
+
+        return read_sealed(store, summary_path(run), parse, [field.name for field in fields(cls)])
 
 
 def epochs_in_words(epochs: Sequence[int]) -> str:
@@ -78,7 +78,6 @@ class Listed:
 def summarise(run: str, name: str, tasks: Iterable[Task], asked: float, files: Mapping[str, bytes]) -> Summary:
     """The summary of a plan; `files` are the bytes of files in the run's folder."""
     tasks = list(tasks)
-
     trained = [task.subject for task in tasks if task.subject.recipe]
     recipes = tuple(dict.fromkeys(subject.recipe for subject in trained))
     seeds = tuple(dict.fromkeys(subject.seed for subject in trained))
@@ -125,7 +124,7 @@ def list_one(store: Store, run: str) -> Listed | None:
         return Listed(summary, "damaged" if trouble else _state(summary, done), done, trouble)
     known = summary or Summary(run, run, 0, (), (), (), (), 0.0)
     try:
-        found = read_plan(store, run)
+        recorded = read_plan(store, run)
     except MissingError:
         if summary is None and not trouble:
             return None  # a folder with logs alone, or the user's own
@@ -133,8 +132,8 @@ def list_one(store: Store, run: str) -> Listed | None:
     except IntegrityError as error:
         return Listed(known, "damaged", None, error.what)
     ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
-    summary = summary or summarise(run, found.name, found.plan, time.time() - max(ages, default=0.0), {})
-    done = sum(present(store, [task.ref for task in found.plan]))
+    summary = summary or summarise(run, recorded.name, recorded.plan, time.time() - max(ages, default=0.0), {})
+    done = sum(present(store, [task.ref for task in recorded.plan]))
     fresh = summary.ended is None and min(ages, default=0.0) < FRESH_S
     state = "running" if fresh and done < summary.tasks else _state(summary, done)
     return Listed(summary, "damaged" if trouble else state, done, trouble)

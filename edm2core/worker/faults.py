@@ -1,4 +1,4 @@
-"""What a machine lacks, told from an error or from a process's last lines: room on a disk, memory."""
+"""Recognises a full disk and too little memory, in an error or in the last lines that a process printed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edm2core.errors import EdmError
+from edm2core.store.base import FREE_SPACE, FULL
 from edm2core.words import size
 
-GET_ROOM = "Free some space (edm2 gc), then run again; finished work is kept."
 GET_MEMORY = (
     "Raise what limits it (`ulimit -v` or `-u`, the container's limit, `resources` of the cluster profile), run fewer tasks at once "
     "(--jobs), or work on fewer images at once (training.micro_batch, sample.batch)."
 )
-# Each library has words of its own, and a C++ one ends the process with them.
-MEMORY_SIGNS = (
+MEMORY_SIGNS = (  # words in which Python and libraries say so; a C++ library ends the process with them
     "memoryerror",
     "std::bad_alloc",
     "can't allocate memory",
@@ -34,10 +33,10 @@ MEMORY_SIGNS = (
 
 
 def shortage(error: BaseException, stage: str) -> EdmError | None:
-    """The error in words where a full disk or too little memory is its cause, else None."""
+    """An error that says what to do, if a full disk or too little memory has caused this one; else None."""
     text = f"{type(error).__name__}: {error}"
     if _lacks_room(error):
-        return EdmError(f"The disk is full: {error}.", where=f"stage {stage}, {tempfile.gettempdir()} or the store", do_next=GET_ROOM)
+        return EdmError(f"The disk is full: {error}.", where=f"stage {stage}, {tempfile.gettempdir()} or the store", do_next=FREE_SPACE)
     if lacks_memory([text]) or getattr(error, "errno", None) == errno.ENOMEM:
         limit = "this GPU" if "cuda" in text.lower() else memory_in_words()
         first = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -46,7 +45,7 @@ def shortage(error: BaseException, stage: str) -> EdmError | None:
 
 
 def lacks_memory(lines: Iterable[str]) -> bool:
-    """Whether what a process printed last says that it could get no more memory."""
+    """Whether a process printed that it could get no more memory."""
     return any(sign in line.lower() for line in lines for sign in MEMORY_SIGNS)
 
 
@@ -67,6 +66,5 @@ def memory_in_words() -> str:
 
 
 def _lacks_room(error: BaseException) -> bool:
-    """Whether a file could not be written for want of room; libraries in Rust say so in words alone."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
+    """Whether the disk was full. Libraries in Rust say so only in their words."""
+    return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)

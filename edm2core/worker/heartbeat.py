@@ -1,4 +1,4 @@
-"""Signs of life for whoever watches this process, in the file that `EDM2_BEAT` names: silent for longer than usual, it hangs."""
+"""A process's heartbeat: a file, named by `EDM2_BEAT`, in which a loop of steps shows its supervisor that it is alive."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections import deque
 from pathlib import Path
 
-KNOWN = 3  # intervals between steps, before their length says anything
-EVERY_S = 0.5
+KNOWN = 3  # intervals between steps that are needed to know how long a step takes
+EVERY_S = 0.5  # at most so often the file is written
 
 
-class Beat:
-    """Written by a loop whose steps must follow each other: with other processes in it, one that stops stops all."""
+class Heartbeat:
+    """The heartbeat of a loop of steps. Processes that train together stop together, so one that hangs has to be found."""
 
     def __init__(self) -> None:
         file = os.environ.get("EDM2_BEAT")
@@ -23,7 +23,7 @@ class Beat:
         self._written = 0.0
 
     def step(self) -> None:
-        """A step is done, and another one follows."""
+        """Say that a step is done and another one follows."""
         if self._file is None:
             return
         now = time.monotonic()
@@ -35,16 +35,16 @@ class Beat:
             self._file.write_text(json.dumps([now, max(self._intervals)]), encoding="utf-8")
 
     def pause(self) -> None:
-        """What follows is no step, and takes as long as it takes."""
+        """Say that no step follows for now: until the next one, silence means nothing."""
         if self._file is not None:
             self._last, self._written = None, 0.0
             self._file.write_text("", encoding="utf-8")
 
 
 def silence(file: Path) -> float:
-    """Seconds that a process has been silent beyond its usual step; 0 if it is not in its steps."""
+    """Seconds that a process has been silent for longer than its longest step; 0 while it is in no loop of steps."""
     try:
-        last, usual = json.loads(file.read_text(encoding="utf-8"))
+        last, longest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0.0
-    return max(0.0, time.monotonic() - float(last) - float(usual))
+    return max(0.0, time.monotonic() - float(last) - float(longest))

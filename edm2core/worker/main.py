@@ -1,4 +1,4 @@
-"""The entry of every stage's process: `python -m edm2core.stages.<stage> TASK --store URI`."""
+"""The program of every stage: `python -m edm2core.stages.<stage> TASK --store URI`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,27 +26,26 @@ from edm2core.plan.manifest import Manifest, Ref, diff_path
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.plan.versions import version_of
-from edm2core.provenance.origin import changes, describe, place, remember_code
+from edm2core.provenance.origin import changes, describe, host_and_device, remember_code
 from edm2core.provenance.science import UNKNOWN, canonical, science_of
 from edm2core.store import open_store
 from edm2core.store.base import Store
-from edm2core.store.leases import Busy, Lease, acquire
+from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
 from edm2core.worker import signals
 from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.faults import shortage
-from edm2core.worker.waiting import wait_for_inputs
-from edm2core.worker.workspace import Input, Workspace, open_inputs
+from edm2core.worker.workspace import Input, Workspace, open_inputs, wait_for_inputs
 
 
 def main(stage: str, run: Callable[[Workspace], None]) -> None:
-    """Work on one task until its manifest is in the store, and exit with one of the exit codes."""
+    """Work on one task until its manifest is in the store, then exit with one of the codes in exit_codes.py."""
     sys.exit(serve(lambda task, store: _work(task, store, run), stage))
 
 
 def serve(work: Callable[[Task, Store], None], stage: str) -> int:
-    """Read the command line, call `work`, and turn what it raises into words and an exit code."""
+    """Read the command line, call `work`, and turn the error that it raises into words and an exit code."""
     signals.install()
     signals.die_with_parent()
     remember_code()
@@ -71,11 +71,10 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
     except ValidationError as error:
         return _failed(other_version(error))
     except Exception as error:
-        lacking = shortage(error, stage)
-        if lacking is not None:
+        if lacking := shortage(error, stage):
             return _failed(lacking)
         traceback.print_exc()
-        if _passes(error):
+        if _may_pass(error):
             emit("warning", message=f"rank {_rank()} lost its peers or its device: {str(error).splitlines()[0][:200]}", rank=_rank())
             return INTERRUPTED
         emit("failed", what=f"{type(error).__name__}: {error}", where=f"stage {stage}", do_next="Its log has the traceback.", rank=_rank())
@@ -88,9 +87,9 @@ def _failed(error: EdmError) -> int:
     return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
 
 
-def _passes(error: Exception) -> bool:
-    """Whether it comes from other processes' ends or from a device's fault, so that starting all of them again may help."""
-    names = {kind.__name__ for kind in type(error).__mro__}  # torch is not imported where it is not used
+def _may_pass(error: Exception) -> bool:
+    """Whether another process has ended or a device has failed, so that starting all processes again may help."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # names, since not every stage imports torch
     return bool(names & {"DistError", "AcceleratorError"}) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
@@ -107,10 +106,10 @@ def _work(task: Task, store: Store, run: Callable[[Workspace], None]) -> None:
 
 
 def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int = 0, world_size: int = 1) -> None:
-    """Make one task's result, if it is not in the store, as one of `world_size` processes that do so together. Raises Busy."""
+    """Make one task's result, if it is not in the store, as one of `world_size` processes. Raises Busy if others work on it."""
     started = time.time()
     with claim(store, task.ref, rank, world_size) as generation:
-        if load(store, task.ref) is not None:  # asked once nobody else can be about to commit it, so that all processes see the same
+        if load(store, task.ref) is not None:  # asked under the lease, when nobody else can commit it: all processes see the same
             return
         must_be_of_this_version(task)
         with work_folder(store, task.ref, rank, generation) as folder:
@@ -128,15 +127,15 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
 
 
 def unfinished(task: Task, store: Store, generation: int, rank: int = 0) -> Scratch:
-    """Where a task's finished parts are kept until its end: of each science apart, so that no result is of two."""
+    """The scratch of a task's finished parts. Each science has its own, so that no result is made by two."""
     name = canonical(science_of(task.stage)) or UNKNOWN
     if rank == 0 and set(store.folders(f"{task.ref.scratch}/")) - {name}:
-        emit("warning", task=task.title, message="parts of it that other science has made are not used; it makes them anew")
+        emit("warning", task=task.title, message="parts that other science has made are not used: they are made anew")
     return Scratch(store, f"{task.ref.scratch}/{name}", generation)
 
 
 def must_be_of_this_version(task: Task) -> None:
-    """Raise InputError where this code would put other numbers under the task's key than the version that it was planned for."""
+    """Raise InputError if the task was planned for another version of its stage: its key must not get this version's numbers."""
     if (made := version_of(task.stage, task.settings)) != task.version:
         raise InputError(
             f"The task asks for version {task.version} of the numbers of '{task.stage}'; this program makes version {made}.",
@@ -148,37 +147,21 @@ def must_be_of_this_version(task: Task) -> None:
 def manifest_of(
     task: Task, store: Store, inputs: dict[str, Input], out: Path, metadata: dict[str, object], provenance: dict[str, object]
 ) -> Manifest:
-    """Store the files below `out` and describe them, and by which science they were made."""
+    """Store the files below `out`, and the diff of the code if it differs from its revision. Returns the manifest, not yet committed."""
+    code = {"science": science_of(task.stage)}
+    if difference := changes(task.stage).encode():
+        code["diff"] = hashlib.sha256(difference).hexdigest()
+        store.create(diff_path(code["diff"]), difference)
     attempt = new_attempt()
     files = upload_files(store, task.ref, attempt, out)
     refs, digests = {n: str(i.manifest.ref) for n, i in inputs.items()}, {n: i.digest for n, i in inputs.items()}
-    return Manifest(
-        task.stage,
-        task.version,
-        task.key,
-        task.title,
-        task.settings,
-        refs,
-        digests,
-        attempt,
-        files,
-        {**task.subject.to_json(), **metadata},
-        {**provenance, **_code(task.stage, store)},
-    )
-
-
-def _code(stage: str, store: Store) -> dict[str, object]:
-    """The science that makes a stage's results here, and where it is kept how a working tree differed from its revision."""
-    found: dict[str, object] = {"science": science_of(stage)}
-    if difference := changes(stage).encode():
-        found["diff"] = hashlib.sha256(difference).hexdigest()
-        store.create(diff_path(str(found["diff"])), difference)
-    return found
+    about = task.stage, task.version, task.key, task.title, task.settings
+    return Manifest(*about, refs, digests, attempt, files, {**task.subject.to_json(), **metadata}, {**provenance, **code})
 
 
 @contextmanager
 def processes() -> Iterator[tuple[int, int]]:
-    """This process's rank and the world size, with torch.distributed up if there is more than one process."""
+    """This process's rank and the world size. Of several processes it sets torch.distributed up, and takes it down."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield 0, 1
@@ -191,50 +174,46 @@ def processes() -> Iterator[tuple[int, int]]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     together = dist.new_group(backend="gloo", timeout=timedelta(days=1))
-    sys.stdout.write(f"process {dist.get_rank() + 1} of {world_size} works on {place()}\n")
+    sys.stdout.write(f"process {dist.get_rank() + 1} of {world_size} works on {host_and_device()}\n")
     sys.stdout.flush()
     try:
         yield dist.get_rank(), world_size
-        dist.barrier(group=together)  # type: ignore[arg-type]  # the first process that ends well may end the job: none does before all is written
+        # torchrun may end the job once one process exits, so none exits before everything is written.
+        dist.barrier(group=together)  # type: ignore[arg-type]
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
-    """Hold the lease on `ref` by rank 0; every rank gets its generation.
+    """Hold the lease on `ref`, in rank 0; every rank gets the lease's generation.
 
-    Raises Busy (in every rank) while another process works on it.
+    While another job works on it, raises Busy in rank 0 and an EdmError with the same words in the others.
     """
-    if world_size == 1:
-        with acquire(store, ref, os.environ.get("EDM2_OWNER", "")) as lease:
-            yield lease.generation
-        return
-    import torch.distributed as dist
+    busy: Busy | None = None
+    with ExitStack() as held:
+        answer: list[Any] = [0, ""]  # the generation, and why there is none
+        if rank == 0:
+            try:
+                answer[0] = held.enter_context(acquire(store, ref, os.environ.get("EDM2_OWNER", ""))).generation
+            except Busy as error:
+                busy, answer[1] = error, str(error)
+        if world_size > 1:
+            import torch.distributed as dist
 
-    lease_or_busy: Lease | Busy | None = None
-    if rank == 0:
-        try:
-            lease_or_busy = acquire(store, ref, os.environ.get("EDM2_OWNER", ""))
-        except Busy as busy:
-            lease_or_busy = busy
-    answer: list[object] = [lease_or_busy.generation if isinstance(lease_or_busy, Lease) else str(lease_or_busy)]
-    dist.broadcast_object_list(answer, src=0)
-    if not isinstance(answer[0], int):
-        raise lease_or_busy if isinstance(lease_or_busy, Busy) else EdmError(str(answer[0]), permanent=False)
-    try:
-        yield answer[0]
-    finally:
-        if isinstance(lease_or_busy, Lease):
-            lease_or_busy.release()
+            dist.broadcast_object_list(answer, src=0)
+        generation, why_not = answer
+        if not generation:
+            raise busy or EdmError(why_not, permanent=False)
+        yield generation
 
 
 @contextmanager
 def work_folder(store: Store, ref: Ref, rank: int, generation: int) -> Iterator[Path]:
-    """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in the system's.
+    """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in `EDM2_WORK`.
 
-    It is its lease's generation's own: a process that lost the lease and lives on writes and removes nothing of its successor's. What
-    earlier ones left behind goes.
+    Each generation of the lease has its own, so a process that has lost the lease and lives on does not touch its successor's. The folders
+    of earlier generations are removed.
     """
     local = getattr(store, "root", None)
     base = Path(local) / "work" if local else Path(os.environ.get("EDM2_WORK", tempfile.gettempdir()))

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP as a question asked at safe points, and an end with the parent process."""
+"""Signals to stop are remembered and obeyed at safe points. A process may also be made to end with its parent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from types import FrameType
 
 from edm2core.errors import Interrupted
 
@@ -14,19 +13,15 @@ _asked: list[int] = []
 
 
 def to_stop() -> tuple[signal.Signals, ...]:
-    """The signals that ask a process to save and stop: SIGHUP, of a terminal that is closed, only where nohup has not said to ignore it."""
+    """The signals that ask a process to save and stop. A closed terminal sends SIGHUP, which nohup makes a process ignore."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
 
 
 def install() -> None:
-    """Remember the first signal to stop instead of dying from it; to be called before anything slow."""
-
-    def remember(number: int, _frame: FrameType | None) -> None:
-        _asked.append(number)
-
+    """Remember signals to stop instead of dying from them. Call it before anything slow."""
     for number in to_stop():
-        signal.signal(number, remember)
+        signal.signal(number, lambda number, _frame: _asked.append(number))
 
 
 def asked() -> bool:
@@ -41,7 +36,7 @@ def stop_if_asked() -> None:
 
 
 def die_with_parent() -> None:
-    """End this process group at once when its parent is gone, if `EDM2_DIE_WITH_PARENT` names that parent."""
+    """Kill this process group as soon as its parent has ended, if `EDM2_DIE_WITH_PARENT` is that parent's process number."""
     parent = int(os.environ.get("EDM2_DIE_WITH_PARENT", "0"))
     if not parent:
         return

@@ -1,4 +1,4 @@
-"""What a stage sees of the world: its settings, verified inputs, a folder for results, scratch that survives a crash."""
+"""A stage's workspace: its settings, verified inputs, a folder for results, and scratch that survives a crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edm2core.errors import MissingError
+from edm2core.errors import EdmError, MissingError
 from edm2core.events import emit
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.tasks import Task
@@ -20,6 +20,8 @@ from edm2core.store.scratch import Scratch
 from edm2core.worker.signals import stop_if_asked
 
 SPEAK_EVERY_S = 0.5
+LOOK_S = 1.0  # between two looks whether an input is there
+PATIENCE_S = 2 * 3600  # for an input; published archives download within minutes
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ class Input:
 
     def all(self) -> Path:
         """The folder that holds all of its files, verified."""
-        paths = [self.path(name) for name in self.manifest.files]
-        return paths[0].parents[sorted(self.manifest.files)[0].count("/")] if paths else self.folder
+        paths = {name: self.path(name) for name in self.manifest.files}
+        return next((path.parents[name.count("/")] for name, path in paths.items()), self.folder)
 
 
 @dataclass
 class Workspace:
-    """One task being worked on by this process.
+    """A task that this process works on.
 
-    Files written below `out` become the result, `metadata` goes into its manifest. `rank` and `world_size` count this task's processes.
+    Files written below `out` become the result, and `metadata` goes into its manifest. `rank` is this process's number among the
+    `world_size` processes of the task.
     """
 
     task: Task
@@ -58,14 +61,14 @@ class Workspace:
     rank: int = 0
     world_size: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
-    _spoke: float = 0.0
+    _spoke: float = 0.0  # when progress was last told, by the monotonic clock
 
     @property
     def settings(self) -> dict[str, Any]:
         return self.task.settings
 
     def progress(self, done: float, total: float, **numbers: float | int | str | None) -> None:
-        """Say how far the task is, at most twice a second but for the end; also where it stops, by raising Interrupted, once asked to."""
+        """Say how far the task is: at most twice a second, and at its end. Raises Interrupted if the process has been asked to stop."""
         now = time.monotonic()
         if self.rank == 0 and (done >= total or now - self._spoke >= SPEAK_EVERY_S):
             self._spoke = now
@@ -78,9 +81,29 @@ class Workspace:
         self.metadata |= facts
 
     def warn(self, message: str) -> None:
-        """Say what whoever follows the task should know; also where it stops, by raising Interrupted, once asked to."""
+        """Warn whoever follows the task. Raises Interrupted if the process has been asked to stop."""
         emit("warning", message=message)
         stop_if_asked()
+
+
+def wait_for_inputs(task: Task, store: Store) -> None:
+    """Return when all of the task's inputs are in the store. Raises EdmError after two hours, Interrupted when asked to stop.
+
+    `kubectl apply` starts this task's job and the jobs that make its inputs at the same time, and no scheduler orders them.
+    """
+    end, told, missing = time.monotonic() + PATIENCE_S, False, list(task.inputs.values())
+    while missing := [ref for ref in missing if load(store, ref) is None]:
+        if not told:
+            emit("waiting", message=f"for {missing[0]}, which another job makes")
+            told = True
+        if time.monotonic() > end:
+            raise EdmError(
+                f"{missing[0]} is still not in the store after {PATIENCE_S // 3600} hours of waiting.",
+                where=store.uri,
+                do_next="Look at the job that prepares the data: it is in the same file, and its pods' logs say what keeps it.",
+            )
+        stop_if_asked()
+        time.sleep(LOOK_S)
 
 
 def open_inputs(task: Task, store: Store, folder: Path) -> dict[str, Input]:

@@ -13,7 +13,7 @@ from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.subject import Subject
 from edm2core.plan.tasks import ema_task, training_title
-from edm2core.store import find_store
+from edm2core.store import find_store, split_address
 from edm2core.store.averages import Mixture, mixture
 from edm2core.store.base import Store
 from edm2core.store.results import load
@@ -76,9 +76,9 @@ def _width(text: str) -> str:
 
 def _snapshots(address: str, store: str) -> list[tuple[Store, Manifest]]:
     """The snapshot at an address, or all snapshots of a run."""
-    uri, separator, result = address.rstrip("/").rpartition("/results/")
+    uri, result = split_address(address, "results", store)
     if result.startswith("snapshot/"):
-        where, refs = find_store(uri if separator else store), [Ref.parse(result)]
+        where, refs = find_store(uri), [Ref.parse(result)]
     else:
         where = (run := find_run(address, store)).store
         refs = [task.ref for task in load_plan(where, run.id)[1] if task.stage == "snapshot"]

@@ -12,7 +12,7 @@ import click
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.manifest import Manifest, Ref, diff_path
 from edm2core.plan.tasks import Task
-from edm2core.store import find_store
+from edm2core.store import find_store, split_address
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import list_runs, load_plan
@@ -48,8 +48,8 @@ def command(result: str, experiment: bool, store: str) -> None:
 
 
 def _find(result: str, store: str) -> tuple[Store, Manifest]:
-    uri, separator, address = result.removesuffix("/manifest.json").rstrip("/").rpartition("/results/")
-    where = find_store(uri if separator else store)
+    uri, address = split_address(result.removesuffix("/manifest.json"), "results", store)
+    where = find_store(uri)
     manifest = load(where, Ref.parse(address)) if address.count("/") == 1 else None
     if manifest is None:
         raise InputError(

@@ -56,7 +56,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
             damaged += 1
             click.echo(f"✗ {manifest.title if manifest else ref.stage} ({ref}): {' '.join(problems)}{' Removed.' if drop else ''}")
             if drop:
-                discard(where, f"{ref.folder}/")
+                discard(where, ref)
         elif manifest:
             sound += 1
             for name in _made_anew(where, manifest, digests):

@@ -18,6 +18,7 @@ from edm2core.data.headers import check_torch, opcodes
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import arrays_of
+from edm2core.paths import cache_folder
 from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.plan import Plan, plan
@@ -28,7 +29,7 @@ from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
 from edm2core.store.sources import is_stored, put, source_ref
-from edm2core.worker.sources import data_settings, download_folder, fetch_file, fetch_weights
+from edm2core.worker.sources import data_settings, fetch_file, fetch_weights
 
 LOOK_S = 1.0  # between two checks whether somebody else's upload has ended
 
@@ -182,7 +183,7 @@ def _put(store: Store, digest: str, path: Path, say: Callable[[str], None]) -> N
     while not is_stored(store, digest):
         try:
             with acquire(store, source_ref(digest)):
-                put(store, digest, path, download_folder())
+                put(store, digest, path, cache_folder())
         except Busy as busy:
             if not said:
                 say(f"waiting: {busy.what}")
@@ -192,7 +193,7 @@ def _put(store: Store, digest: str, path: Path, say: Callable[[str], None]) -> N
 
 def _fetch(task: Task, say: Callable[[str], None]) -> Path | None:
     """The source of a task on this machine's disk, downloaded if it is a URL."""
-    listener, cache = Listener(say=say), download_folder()
+    listener, cache = Listener(say=say), cache_folder()
     settings = task.settings | ({"source": task.address} if task.address else {})
     if task.stage == "prepare":
         return fetch(data_settings(settings), cache, listener)

@@ -162,7 +162,7 @@ class Look:
             views.append(view)
         listed = self._listed(run)
         counts = dict(sorted(Counter(v.state for v in views).items(), key=lambda c: ORDER.index(c[0])))
-        leases = (worker.damaged for worker in holders.values())
+        leases = (str(worker.damaged) for worker in holders.values() if worker.damaged)
         return RunView(listed, views, files, counts, tuple(filter(None, (listed.trouble, *record.damaged, *leases))))
 
     def _listed(self, run: str) -> Listed:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edm2core.errors import InputError
-from edm2core.paths import local_path, located
+from edm2core.paths import cache_folder, local_path, located
 
 
 def test_a_path_may_be_written_from_the_home_folder_or_as_a_file_url(monkeypatch, tmp_path):
@@ -21,7 +21,7 @@ def test_a_file_url_of_another_host_is_refused():
 
 def test_a_home_that_nobody_knows_is_said_to_be_so(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
-    with pytest.raises(InputError, match="Nobody knows the home folder") as refused:
+    with pytest.raises(InputError, match="The home folder that ~ stands for") as refused:
         local_path("~nobody-of-this-name/x", "data.source")
     assert refused.value.where == "data.source"
 
@@ -65,3 +65,11 @@ def test_a_path_that_leads_nowhere_is_named_as_it_was_written(tmp_path):
         assert refused.value.where == "e.yaml, line 3"
         assert len(str(refused.value)) < 400
     assert located("link/x", tmp_path, "e.yaml, line 3", urls=True) == str(tmp_path / "x")
+
+
+def test_downloads_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EDM2_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "edm2"
+    monkeypatch.setenv("EDM2_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"

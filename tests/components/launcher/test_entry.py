@@ -24,7 +24,7 @@ def start(tmp_path: Path) -> Start:
 
     def start(program: str, *options: str, processes: int = 2) -> subprocess.Popen[str]:
         (tmp_path / "stand_in.py").write_text(
-            "import os, pathlib, signal, sys, time\nfrom edm2core.worker import signals\nfrom edm2core.worker.heartbeat import Beat\n"
+            "import os, pathlib, signal, sys, time\nfrom edm2core.worker import signals\nfrom edm2core.worker.heartbeat import Heartbeat\n"
             f"signals.install()\nrank, here = int(os.environ.get('RANK', '0')), pathlib.Path({str(tmp_path)!r})\n"
             f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\ndef hang():\n    while True: signal.pause()\n{program}\n"
         )
@@ -111,9 +111,8 @@ def test_a_sigterm_lets_every_process_save_however_long_the_slowest_takes(start:
 
 
 def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) -> None:
-    program = (
-        "beat = Beat()\nfor _ in range(40):\n    beat.step(); time.sleep(.05)\nos.kill(os.getpid(), signal.SIGSTOP) if rank else hang()"
-    )
+    steps = "beat = Heartbeat()\nfor _ in range(40):\n    beat.step(); time.sleep(.05)\n"
+    program = f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else hang()"
     code, lines = end(start(program, "--hang-s", "1.5"))
     assert code == 143
     assert any("hangs" in line for line in lines)
@@ -122,7 +121,9 @@ def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) ->
 @pytest.mark.parametrize("where", ["before its first step", pytest.param("in a pause", marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, where: str) -> None:
     steps = (
-        "" if where == "before its first step" else "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.01)\nbeat.pause()\n"
+        ""
+        if where == "before its first step"
+        else "beat = Heartbeat()\nfor _ in range(20):\n    beat.step(); time.sleep(.01)\nbeat.pause()\n"
     )
     code, lines = end(start(f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else hang()", "--hang-s", "1.5"))
     assert code == 143
@@ -138,7 +139,7 @@ def test_stopping_what_supervises_a_process_ends_the_job_as_well(start: Start, t
 
 
 def test_a_pause_between_steps_is_no_silence(start: Start) -> None:
-    program = "beat = Beat()\nfor _ in range(20):\n    beat.step(); time.sleep(.05)\nbeat.pause(); time.sleep(2)"
+    program = "beat = Heartbeat()\nfor _ in range(20):\n    beat.step(); time.sleep(.05)\nbeat.pause(); time.sleep(2)"
     assert end(start(program, "--hang-s", "0.5", processes=1))[0] == 0
 
 

@@ -26,7 +26,8 @@ from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, imag
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
-from edm2core.snapshots.checkpoints import fx_names, load_fx_tensors
+from edm2core.snapshots.checkpoints import fx_names
+from tests.fx import load_fx_tensors
 
 DATA = Path(__file__).parents[2] / "data"
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -84,7 +85,7 @@ def train(config: str, *, fast: bool, device: torch.device = CPU) -> Trained:
         metadata = file.metadata()
     denoiser = Denoiser(build_network(settings_of(config, json.loads(metadata["network"]))), DiffusionSettings()).train().to(device)
     initial = {name.removeprefix("init/"): tensor for name, tensor in tensors.items() if name.startswith("init/")}
-    load_fx_tensors(denoiser, initial, config)
+    load_fx_tensors(denoiser, initial)
     if fast:
         denoiser.to(memory_format=torch.channels_last)
     folded = FoldedForTraining(denoiser)

@@ -23,7 +23,8 @@ from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
 from edm2core.diffusion.sampler import heun
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError
-from edm2core.snapshots.checkpoints import fx_names, load_fx, load_fx_tensors, read_fx
+from edm2core.snapshots.checkpoints import fx_names, load_fx, read_fx
+from tests.fx import load_fx_tensors
 
 DATA = Path(__file__).parents[2] / "data"
 LOSS, THREE_STEPS = 5e-6, 1e-4
@@ -72,7 +73,7 @@ def given(config: str) -> Given:
 def trained(config: str) -> Given:
     """After the reference's three steps."""
     trainer = given(config)
-    load_fx_tensors(trainer.denoiser, {k.removeprefix("init/"): v for k, v in trainer.tensors.items() if k.startswith("init/")}, config)
+    load_fx_tensors(trainer.denoiser, {k.removeprefix("init/"): v for k, v in trainer.tensors.items() if k.startswith("init/")})
     for average in trainer.averages.values():
         average.load(list(trainer.parameters.values()), 0)
     assert trainer.train(3) == pytest.approx(trainer.tensors["train/loss"].tolist(), rel=LOSS)
@@ -83,7 +84,7 @@ def trained(config: str) -> Given:
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_training_takes_the_references_steps(config: str, backend: str) -> None:
     trainer = given(config)
-    load_fx_tensors(trainer.denoiser, {k.removeprefix("init/"): v for k, v in trainer.tensors.items() if k.startswith("init/")}, config)
+    load_fx_tensors(trainer.denoiser, {k.removeprefix("init/"): v for k, v in trainer.tensors.items() if k.startswith("init/")})
     trainer.applied.refresh()
     outcome = trainer.compile(backend=backend)
     assert outcome.adopted, outcome.words
@@ -158,7 +159,7 @@ def continued_by_hand() -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     recipe, tensors = recipe_of("E"), reference("E")[0]
     denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
     weights = {name.removeprefix("module."): tensor for name, tensor in file["MODEL"].items()}
-    load_fx_tensors(denoiser, weights, "seed_E.pth")
+    load_fx_tensors(denoiser, weights)
     ours, parameters = {theirs: name for name, theirs in fx_names(denoiser).items()}, dict(denoiser.named_parameters())
     fixed = {name: torch.nn.Parameter(tensor, requires_grad=False) for name, tensor in weights.items()}
     adam = torch.optim.Adam([parameters.get(ours[name], fixed[name]) for name in weights], lr=0.02)

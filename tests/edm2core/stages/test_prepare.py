@@ -10,7 +10,6 @@ from PIL import Image
 from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
 from edm2core.stages import prepare
-from edm2core.worker import sources
 
 
 def test_digits_are_prepared_and_described(bench: Any) -> None:
@@ -40,11 +39,3 @@ def test_images_that_nothing_can_be_learned_from_are_refused_before_anything_is(
     settings = DataSettings(format="images", source=str(tmp_path / "images"), resolution=8, test_share=0)
     with pytest.raises(InputError, match=f"The training images are {words}"):
         prepare.run(bench.workspace("prepare", settings.model_dump(mode="json"), {}))
-
-
-def test_downloads_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("EDM2_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert sources.download_folder() == tmp_path / "edm2"
-    monkeypatch.setenv("EDM2_CACHE", str(tmp_path / "here"))
-    assert sources.download_folder() == tmp_path / "here"

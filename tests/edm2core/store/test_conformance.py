@@ -33,7 +33,7 @@ def test_an_empty_object_is_an_object(store: Store) -> None:
 
 
 def test_what_is_not_there_is_missing(store: Store, tmp_path: Path) -> None:
-    for attempt in (lambda p: store.read(p), lambda p: store.fetch(p, tmp_path), lambda p: store.record(p), lambda p: store.copy(p, "b/c")):
+    for attempt in (lambda p: store.read(p), lambda p: store.fetch(p, tmp_path), lambda p: store.record(p)):
         with pytest.raises(MissingError) as caught:
             attempt("runs/none/plan.json")
         assert "runs/none/plan.json" in caught.value.where
@@ -136,14 +136,6 @@ def test_bytes_that_change_after_they_were_verified_are_noticed(store: Store, tm
         store.fetch("a/b", tmp_path / "other", record)
 
 
-def test_a_copy_outlives_its_source(store: Store) -> None:
-    store.write("a/b", b"bytes")
-    store.write("c/d", b"old")
-    store.copy("a/b", "c/d")
-    store.delete("a/b")
-    assert store.read("c/d") == b"bytes"
-
-
 def test_list_is_sorted_complete_and_of_one_folder(store: Store) -> None:
     paths = sorted(["a/b-c/1", "a/b/1", "a/b/2/3", "a/b.json", "ab/1", "a/B", "a/ü", "z"])
     for path in reversed(paths):
@@ -177,7 +169,6 @@ def test_a_path_that_could_lead_out_is_refused(store: Store, tmp_path: Path, pat
         lambda: store.create(path, b""),
         lambda: store.upload(tmp_path / "source", path),
         lambda: store.fetch(path, tmp_path),
-        lambda: store.copy(path, "a"),
         lambda: store.stat(path),
         lambda: store.delete(path),
     ):

@@ -16,6 +16,7 @@ from edm2core.data.source import digest_of
 from edm2core.errors import InputError, IntegrityError, StoreError
 from edm2core.store import local as module
 from edm2core.store import open_store
+from edm2core.store.base import unchanged
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run
 from edm2core.store.sources import put
@@ -49,9 +50,14 @@ def test_an_upload_moves_no_bytes_on_one_file_system(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"x")
     store = LocalStore(tmp_path / "store")
     store.upload(tmp_path / "source", "a/b")
-    store.copy("a/b", "a/c")
-    inodes = {path.stat().st_ino for path in (tmp_path / "source", tmp_path / "store/a/b", tmp_path / "store/a/c")}
-    assert len(inodes) == 1
+    assert (tmp_path / "source").stat().st_ino == (tmp_path / "store/a/b").stat().st_ino
+
+
+def test_a_file_that_is_written_to_while_it_is_stored_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"before")
+    with pytest.raises(IntegrityError, match="changed while it was being stored"), unchanged(source):
+        source.write_bytes(b"and after")
 
 
 def test_an_upload_from_another_file_system_copies(tmp_path: Path) -> None:
@@ -260,13 +266,12 @@ def test_stored_files_follow_the_umask_whatever_wrote_them(tmp_path: Path, umask
             (tmp_path / name).write_bytes(b"x")
             (tmp_path / name).chmod(given)
             store.upload(tmp_path / name, f"uploaded/{name}")
-            store.copy(f"uploaded/{name}", f"copied/{name}")
         store.write("written", b"x")
         store.create("created", b"x")
         found = {entry.path: stat.S_IMODE((store.root / entry.path).stat().st_mode) for entry in store.list("")}
     finally:
         os.umask(before)
-    assert found == dict.fromkeys(("copied/open", "copied/private", "created", "uploaded/open", "uploaded/private", "written"), mode)
+    assert found == dict.fromkeys(("created", "uploaded/open", "uploaded/private", "written"), mode)
 
 
 def test_a_users_own_file_keeps_its_mode_and_is_not_shared(tmp_path: Path) -> None:
@@ -292,7 +297,6 @@ def test_a_store_that_is_deleted_in_use_is_said_to_be_gone_and_is_not_begun_anew
         lambda: store.upload(tmp_path / "file", "a"),
         lambda: store.fetch("a", tmp_path),
         lambda: store.record("a"),
-        lambda: store.copy("a", "b"),
         lambda: store.stat("a"),
         lambda: list(store.list("")),
         lambda: store.folders(""),

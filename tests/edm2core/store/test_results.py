@@ -93,7 +93,7 @@ def test_the_manifest_of_another_result_is_refused(store: Store, tmp_path: Path)
 def test_a_discarded_result_is_gone_with_all_its_attempts(store: Store, tmp_path: Path) -> None:
     commit(store, made(store, tmp_path / "one", {"a": b""}))
     commit(store, made(store, tmp_path / "two", {"a": b""}))
-    discard(store, REF.folder + "/")
+    discard(store, REF)
     assert load(store, REF) is None
     assert list(store.list("results/")) == []
 

@@ -68,16 +68,15 @@ def test_every_operation_survives_a_server_that_fails_twice(far: Store, proxy: A
         lambda: far.write("a/b", b"12345678"),
         lambda: far.create("a/c", b"new"),
         lambda: far.upload(source, "a/d"),
-        lambda: far.copy("a/d", "a/e"),
     ):
         again()
         assert operation() in (None, True, s3.file_record(source))
         assert len(proxy.happened) == 2
         proxy.happened.clear()
     again()
-    assert [entry.path for entry in far.list("a/")] == ["a/b", "a/c", "a/d", "a/e"]
+    assert [entry.path for entry in far.list("a/")] == ["a/b", "a/c", "a/d"]
     again()
-    assert far.read("a/e") == b"12345678"
+    assert far.read("a/d") == b"12345678"
     again()
     assert far.fetch("a/d", tmp_path / "down", s3.file_record(source)).read_bytes() == b"12345678"
     again()
@@ -102,7 +101,9 @@ def test_a_server_that_never_answers_is_given_up_before_its_time_outs_add_up_to_
 ) -> None:
     monkeypatch.setenv("EDM2_S3_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr(s3_client, "BACKOFF_S", 0)
-    retries: Any = s3_client.connect("s3://bucket/x").http.connection_pool_kw["retries"]
+    http = s3_client.Client("s3://bucket/x").http
+    http.retry(s3_client.WORK_RETRIES)
+    retries: Any = http.connection_pool_kw["retries"]
     pool: Any = None
     for _ in range(s3_client.SILENT_RETRIES):
         retries = retries.increment("GET", "/x", error=ReadTimeoutError(pool, "/x", "no answer"), _pool=pool)

@@ -17,7 +17,7 @@ from edm2core.plan.tasks import Task
 from edm2core.stages import prepare
 from edm2core.store import open_store
 from edm2core.store.results import load
-from edm2core.worker import signals, waiting
+from edm2core.worker import workspace
 from edm2core.worker.main import make
 
 
@@ -45,12 +45,12 @@ def test_the_training_begins_when_another_process_has_committed_the_data(tmp_pat
 
 def test_one_that_waits_can_be_stopped_and_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, training = tasks()
-    monkeypatch.setattr(waiting, "LOOK_S", 0.01)
+    monkeypatch.setattr(workspace, "LOOK_S", 0.01)
     store = open_store(str(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(waiting, "PATIENCE_S", 0)
+        patch.setattr(workspace, "PATIENCE_S", 0)
         with pytest.raises(EdmError, match="is still not in the store") as caught:
-            waiting.wait_for_inputs(training, store)
+            workspace.wait_for_inputs(training, store)
         assert "the job that prepares the data" in caught.value.do_next
     looks: list[None] = []
 
@@ -59,6 +59,6 @@ def test_one_that_waits_can_be_stopped_and_does_not_wait_for_ever(tmp_path: Path
         if len(looks) > 3:
             raise Interrupted("stop")
 
-    monkeypatch.setattr(signals, "stop_if_asked", asked)
+    monkeypatch.setattr(workspace, "stop_if_asked", asked)
     with pytest.raises(Interrupted):
-        waiting.wait_for_inputs(training, store)
+        workspace.wait_for_inputs(training, store)
