@@ -52,30 +52,30 @@ class Solver(NamedTuple):
 SOLVERS = {"heun": Solver("edm2core.diffusion.sampler:heun", evaluations=2)}
 
 
-class Metric(NamedTuple):
-    """A metric, in whichever extractor's features it is taken."""
+class MetricFacts(NamedTuple):
+    """The facts about a metric that hold in any extractor's features."""
 
     words: str
-    compute: str  # (Compared) → {metric's name: Value}; those with the same address are computed together
+    compute: str  # (Compared) → {metric's name: Value}; metrics with the same address are computed together
     needs: Literal["statistics", "features", "classes"] = "features"
     """Beside the samples' features: the training images' mean and covariance, their own features, or the extractor's classes."""
-    least_images: int = 6  # for which it is defined; `statistics` need one more than the features have dimensions
+    least_images: int = 6  # that it needs; where it needs `statistics`, one more than the features have dimensions
     higher_is_better: bool = False
     inception: Literal["only", "plain", ""] = ""
-    """only: defined in Inception's features alone. plain: its name says no extractor where that is Inception; so do the former."""
-    words_elsewhere: str = ""  # in features other than Inception's, where it is called otherwise
+    """only: it is defined in Inception's features alone. In these, the results' names of "only" and "plain" metrics say no extractor."""
+    words_elsewhere: str = ""  # its name in features other than Inception's, if that is another
 
 
 METRICS = {
-    "fid": Metric("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
-    "fd": Metric("FD", "edm2core.metrics.statistics:frechet", "statistics"),
-    "kid": Metric("KID", "edm2core.metrics.kernel:kernel", least_images=1000, inception="plain", words_elsewhere="Kernel distance"),
-    "is": Metric("Inception score", "edm2core.metrics.inception:score", "classes", 10, True, "only"),
-    "precision": Metric("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),
-    "recall": Metric("Recall", "edm2core.metrics.neighbours:precision", higher_is_better=True),
-    "density": Metric("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
-    "coverage": Metric("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
-    "memorisation": Metric("Memorised share", "edm2core.metrics.neighbours:memorisation"),
+    "fid": MetricFacts("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
+    "fd": MetricFacts("FD", "edm2core.metrics.statistics:frechet", "statistics"),
+    "kid": MetricFacts("KID", "edm2core.metrics.kernel:kernel", least_images=1000, inception="plain", words_elsewhere="Kernel distance"),
+    "is": MetricFacts("Inception score", "edm2core.metrics.inception:score", "classes", 10, True, "only"),
+    "precision": MetricFacts("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),
+    "recall": MetricFacts("Recall", "edm2core.metrics.neighbours:precision", higher_is_better=True),
+    "density": MetricFacts("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
+    "coverage": MetricFacts("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
+    "memorisation": MetricFacts("Memorised share", "edm2core.metrics.neighbours:memorisation"),
 }
 """In the order of tables."""
 
@@ -89,7 +89,7 @@ class Extractor(NamedTuple):
     layer: str
     build: str  # (weights by name) → the module
     fit: str = ""  # (prepared data, their name) → the module and facts about it; empty where the user brings a file of weights
-    weights: str = ""  # which file of weights the user brings
+    weights: str = ""  # the file of weights that the user brings, by its name in WEIGHT_FILES
     flops: float = 0.0  # for one image, brought to 299 or 224 pixels
 
 
@@ -117,11 +117,11 @@ INCEPTIONS = tuple(name for name, weights in WEIGHTS.items() if weights == "ince
 class WeightFile(NamedTuple):
     """A file of weights that the user brings."""
 
-    words: str  # whose they are
-    get: str  # where it can be had, and how to name it
-    published: str  # how its digest begins; empty where none was published
-    names: tuple[str, ...]  # of weights that it holds
-    others: dict[str, str]  # names of weights that files hold which could be taken for it, and whose those are
+    words: str  # the network that the weights are of
+    get: str  # where it can be had, and how an experiment or a command names it
+    published: str  # the beginning of its digest; empty where none was published
+    names: tuple[str, ...]  # of some weights in it
+    others: dict[str, str]  # names of weights in files that are easily mistaken for it, and which network has them
 
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -146,18 +146,18 @@ WEIGHT_FILES = {
 
 
 class DataFormat(NamedTuple):
-    """A form that image data come in."""
+    """A format of image data."""
 
     read: str  # (settings, the source's Files; None where it needs none) → Images
     shape: tuple[int, int, int] | None = None  # channels and sides of its images; none: data.channels and data.resolution say them
     classes: int | None = None
-    train: int | None = None  # images, where it always has so many
-    test: int | None = None
-    total: int | None = None  # images of which data.test_share are for test
+    train: int | None = None  # images for training, where the number is fixed
+    test: int | None = None  # the same for test
+    total: int | None = None  # images in all, where the number is fixed and data.test_share divides them
     builtin: bool = False  # it comes with a package: there is no source
-    resized: bool = False  # data.resolution says to which side its images are brought
+    resized: bool = False  # its images are brought to the side data.resolution
     survey: str = ""  # (path, test share) → what names and headers say of a source on this disk before it is read
-    extractor: str = ""  # the one that is for these data alone
+    extractor: str = ""  # the extractor that is for these data alone
 
     def most_training_images(self, test_share: float) -> int | None:
         """How many images for training there are at most; none where only looking at them tells."""

@@ -21,7 +21,7 @@ from edm2core.errors import InputError
 from edm2core.words import printable
 
 SHAPE = (3, 32, 32)
-# train members, test member, member with the class names; keys of labels and names
+# names of the training members, the test member and the member with the class names; keys of labels and of class names
 _LAYOUT: dict[str, tuple[tuple[str, ...], str, str, bytes, bytes]] = {
     "cifar10": (tuple(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta", b"labels", b"label_names"),
     "cifar100": (("train",), "test", "meta", b"fine_labels", b"fine_label_names"),
@@ -40,7 +40,7 @@ def read_cifar(files: Files, settings: DataSettings) -> Images:
 
 
 def _members(files: Files, wanted: tuple[str, ...]) -> dict[str, str]:
-    """The full name of each wanted member → its base name, in the archive's order. Raises InputError unless each is there once."""
+    """Full name → base name of the wanted members, in the archive's order. Raises InputError unless each is there once."""
     members = {name: PurePosixPath(name).name for name in files.sizes if PurePosixPath(name).name in wanted}
     for basename in wanted:
         count = list(members.values()).count(basename)
@@ -83,13 +83,13 @@ def _join(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> Split:
     return Split(np.concatenate([labels for _, labels in batches]), (block for images, _ in batches for block in blocks_of(images)))
 
 
-def _odd(where: str, what: str) -> InputError:
-    """The error for a member that is not as published; `what` follows "it"."""
-    return wrong(where, f"It is not a batch of the published form: it {what}.", "Get the archive again from its publisher.")
+def _odd(where: str, difference: str) -> InputError:
+    """The error for a member that is not as published; `difference` follows "it"."""
+    return wrong(where, f"It is not a batch of the published form: it {difference}.", "Get the archive again from its publisher.")
 
 
 class _Dtype:
-    """Stands for numpy.dtype in a pickle: only its name and its order of bytes are kept."""
+    """Stands for numpy.dtype in a pickle. It keeps the type's name and byte order alone."""
 
     def __init__(self, name: object) -> None:
         self.name, self.order = name.decode("latin1") if isinstance(name, bytes) else name, "|"
@@ -131,7 +131,7 @@ class _Array:
 
 
 def _stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as an instance with empty __slots__: a pickle can call it and can set nothing on it."""
+    """The function as an object without attributes: a pickle can call it, and set nothing on it."""
     made: Callable[..., Any] = type(function.__name__, (), {"__slots__": (), "__call__": staticmethod(function)})()
     return made
 
@@ -184,7 +184,7 @@ _HARMLESS = re.compile(
     r"collections\.\w+|datetime\.\w+|pathlib\.\w*Path|decimal\.Decimal|fractions\.Fraction|uuid\.UUID|types\.SimpleNamespace|"
     r"torch\._utils\._rebuild_\w+|torch\.\w*Storage|torch\.storage\.\w+|PIL\.\w+\.\w+|pandas\.[\w.]+"
 )
-"""Names that can only build data and stand in no published archive: they are refused as damage, not as an attack."""
+"""Names that build plain data and are in no published archive. A pickle that asks for them is called damaged, not an attack."""
 
 
 class _Refused(Exception):

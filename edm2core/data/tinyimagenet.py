@@ -33,6 +33,7 @@ def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
 
 
 def _root(files: Files) -> str:
+    """The folder that holds wnids.txt, "" or "…/"."""
     names = [name for name in files.sizes if PurePosixPath(name).name == "wnids.txt"]
     if len(names) != 1:
         raise files.wrong("", f"It has {len(names)} files wnids.txt where Tiny-ImageNet has one.", "Check data.format and data.source.")

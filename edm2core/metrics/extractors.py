@@ -22,7 +22,7 @@ IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
 
 
 @dataclass(frozen=True)
-class Extractor:
+class ExtractorInfo:
     """An extractor's names, and how many features it gives an image."""
 
     name: str  # as in settings and in names of metrics
@@ -36,18 +36,18 @@ class Extractor:
         (folder / INFO).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
-INFOS = {name: Extractor(name, facts.library_name, facts.layer, facts.dimensions) for name, facts in EXTRACTORS.items()}
+INFOS = {name: ExtractorInfo(name, facts.library_name, facts.layer, facts.dimensions) for name, facts in EXTRACTORS.items()}
 BUILD = {name: load(facts.build) for name, facts in EXTRACTORS.items()}
 """Loaded with this module: the code of a running process does not change under it."""
 
 
-def load_extractor(folder: Path) -> tuple[Extractor, FeatureExtractorBase]:
+def load_extractor(folder: Path) -> tuple[ExtractorInfo, FeatureExtractorBase]:
     """The extractor in a folder, in eval mode; uint8 [N, C, H, W] → a tuple of one float32 [N, dimensions].
 
     Raises IntegrityError for a damaged extractor, and for one that this version does not know.
     """
     try:
-        info = Extractor(**json.loads((folder / INFO).read_text(encoding="utf-8")))
+        info = ExtractorInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
         weights = safetensors.torch.load_file(folder / WEIGHTS)
         if info != INFOS.get(info.name):
             raise ValueError(f"unknown extractor {info.name!r} with layer {info.layer!r}")

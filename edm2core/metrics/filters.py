@@ -33,8 +33,9 @@ FILTERS = (  # horizontal, vertical and both diagonal derivatives (Scharr's), an
 class FilterFeatures(FeatureExtractorBase):  # type: ignore[misc]  # the library has no types
     """uint8 [N, 3, H, W] → ([N, 54],), float32: each in deviations of the training images from their mean.
 
-    Layout: the luma in 4 x 4 cells, two colour differences in 2 x 2. Contrast: the log deviation of each. Texture, over three octaves: the
-    log energy of five filters on luma and of one on the colours, its spread over the image's quarters, and how sparse the Laplacian is.
+    Layout: the luma in 4 x 4 cells, two colour differences in 2 x 2. Contrast: the log variance of each of the three. Texture, at three
+    scales: the log energy of five filters on luma and of one on the colours, the spread of the Laplacian's energy over the image's
+    quarters, and its sparsity.
     """
 
     NAME, LAYER = "filters", "all"
@@ -83,7 +84,7 @@ def _log(energies: Tensor) -> Tensor:
 
 
 def build(weights: dict[str, Tensor]) -> FilterFeatures:
-    """The extractor with these means and deviations; raises RuntimeError if they are not its own."""
+    """The extractor with these means and deviations; raises RuntimeError if they are of another extractor."""
     module = FilterFeatures()
     module.load_state_dict(weights)
     return module

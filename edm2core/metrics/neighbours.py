@@ -89,18 +89,18 @@ def memorised(samples: Tensor, training: Tensor, pairs: int = 16) -> Memorised:
 
 def precision(compared: Compared) -> dict[str, Value]:
     """Precision and recall, as metrics."""
-    shares = precision_and_recall(*compared.tensors())
-    return {name: Value(share) for name, share in zip(("precision", "recall"), shares, strict=True)}
+    precision, recall = precision_and_recall(*compared.tensors())
+    return {"precision": Value(precision), "recall": Value(recall)}
 
 
 def density(compared: Compared) -> dict[str, Value]:
     """Density and coverage, as metrics."""
-    shares = density_and_coverage(*compared.tensors(), COUNTED)
-    return {name: Value(share) for name, share in zip(("density", "coverage"), shares, strict=True)}
+    density, coverage = density_and_coverage(*compared.tensors(), COUNTED)
+    return {"density": Value(density), "coverage": Value(coverage)}
 
 
 def memorisation(compared: Compared) -> dict[str, Value]:
-    """The share of samples near a training image, as a metric; `compared` is given the nearest pairs."""
+    """The share of samples suspiciously near a training image, as a metric. The nearest pairs are put into `compared`."""
     compared.memorised = memorised(*compared.tensors())
     return {"memorisation": Value(compared.memorised.share)}
 
@@ -117,14 +117,14 @@ class _Set(NamedTuple):
 
 
 class _Rough(NamedTuple):
-    """Squared distances [n, m] by a matrix product, and how far each row's may be from the exact ones [n, 1]."""
+    """Squared distances [n, m] by a matrix product, and a bound of each row's rounding error [n, 1]."""
 
     squares: Tensor
     error: Tensor
 
 
 def _centred(*sets: Tensor) -> list[_Set]:
-    """The sets minus the last one's mean: a mean far from 0 would cost digits of the differences."""
+    """The sets minus the mean of the last: a mean far from 0 would cost the differences digits."""
     mean = sets[-1].double().mean(dim=0)
     return [_Set(points, points.square().sum(1)) for points in (features.double() - mean for features in sets)]
 
@@ -136,12 +136,15 @@ def _rough(x: _Set, y: _Set) -> _Rough:
 
 
 def _squares(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances of pairs, [..., d] and [..., d] → [...]: the one measure that decides, wherever distances are compared."""
+    """Exact squared distances of pairs, [..., d] and [..., d] → [...]. Wherever distances are compared, these decide."""
     return (x - y).square_().sum(-1)
 
 
 def _limits(centres: Tensor, k: int, *, edges: bool) -> Tensor:
-    """The squared distances [n] to each centre's k-th nearest other, moved by TIE so that points on an edge are inside, or outside."""
+    """The squared distances [n] of each centre's k-th nearest other, moved outwards by TIE if `edges`, else inwards.
+
+    Points on the edge of a ball are thereby inside, or outside, whatever rounding did.
+    """
     return nearest(centres, centres, k, among_themselves=True).distances[:, -1].square() * (1 + TIE if edges else 1 - TIE)
 
 

@@ -39,11 +39,9 @@ def statistics(features: NDArray[np.float32]) -> Statistics:
     """
     n, dimensions = features.shape
     if n <= dimensions:
-        raise InputError(
-            f"{n} images are too few for a Fréchet distance in {dimensions} features: their covariance would be singular.",
-            where="sample.count, or the size of the data set",
-            do_next=f"Use at least {dimensions + 1} images; published values use 50000.",
-        )
+        few = f"{n} images are too few for a Fréchet distance in {dimensions} features: their covariance would be singular."
+        do_next = f"Use at least {dimensions + 1} images; published values use 50000."
+        raise InputError(few, where="sample.count, or the size of the data set", do_next=do_next)
     mean = features.mean(axis=0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise InputError("The images' features are not finite.", do_next="Look at the images and at the extractor's weights.")

@@ -16,9 +16,10 @@ from edm2core.probe.features import Batch, grouped
 
 
 class Heads:
-    """One linear layer a cell, those of one width stacked: Adam, cosine to 0 by epoch.
+    """A linear layer for each cell, trained by Adam with a learning rate that falls to 0 along a cosine, epoch by epoch.
 
-    Cells share no parameter, so the sum of their losses trains each as if alone. A head's start follows from (seed, cell).
+    Layers of one width are stacked. Cells share no parameter, so the sum of their losses trains each as if alone. A head's start follows
+    from (seed, cell).
     """
 
     def __init__(
@@ -52,22 +53,20 @@ class Heads:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 + math.cos(math.pi * self.epochs / self.last)) / 2
         sums = torch.zeros(len(self.cells), device=self._flat[0].device)
-        seen = 0
+        count = 0
         for step, (features, labels) in enumerate(batches, 1):
             losses = torch.cat([_losses(logits, labels) for logits in self.logits(features)])
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.sum())
             self.optimizer.step()
             sums += losses.detach() * len(labels)
-            seen += len(labels)
+            count += len(labels)
             if on_step:
                 on_step(step)
         self.epochs += 1
-        means = dict(zip(self.cells, (sums / seen).tolist(), strict=True))
-        if wrong := [f"t {cell.t}, {cell.block}" for cell, loss in means.items() if not math.isfinite(loss)]:
-            raise EdmError(
-                f"The probe's loss is not finite at {'; '.join(wrong)}.", do_next="Set probe.precision: fp32, or lower probe.lr."
-            )
+        means = dict(zip(self.cells, (sums / count).tolist(), strict=True))
+        if diverged := "; ".join(f"t {cell.t}, {cell.block}" for cell, loss in means.items() if not math.isfinite(loss)):
+            raise EdmError(f"The probe's loss is not finite at {diverged}.", do_next="Set probe.precision: fp32, or lower probe.lr.")
         return means
 
     def logits(self, features: Sequence[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What is read off predictions, and how images are divided: accuracies, confusion, nearest neighbours, stratified shares."""
+"""Accuracies, confusion matrices and nearest neighbours of predictions; and stratified shares of images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TEMPERATURE = 0.07  # of the votes of nearest neighbours (Wu et al. 2018, arXiv 
 
 
 def hits(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Whether the label [N] is the predicted one, [N], or among the several likeliest, [N, k]; bool [N]."""
+    """Whether predictions, [N], or the k likeliest, [N, k], hold the label [N]; bool [N]."""
     return predictions == labels if predictions.ndim == 1 else (predictions == labels[:, None]).any(dim=1)
 
 
 def percent(hit: Tensor) -> float:
-    """The share of hits, bool [N]."""
+    """The percentage of hits among bool [N]."""
     return round(float(hit.double().mean()) * 100, 4)
 
 
@@ -31,9 +31,9 @@ def accuracy(predictions: Tensor, labels: Tensor) -> float:
 
 
 def standard_error(seeds: Sequence[Tensor]) -> float:
-    """In percent, of the mean accuracy over the probe's seeds, on other test images; each seed's hits are bool [N].
+    """The standard error, in percent, of the accuracy over draws of the test images; each seed's hits are bool [N].
 
-    √(p(1 - p)/n) for one seed. Over several seeds, the differences between seeds on the same image average out.
+    For one seed it is √(p(1 - p)/n). Of several seeds' mean it is less, since their differences on the same image average out.
     """
     of_image = torch.stack(list(seeds)).double()
     mean, _ = mean_and_deviation([percent(hit) for hit in seeds])
@@ -42,7 +42,7 @@ def standard_error(seeds: Sequence[Tensor]) -> float:
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
-    """Over the probe's seeds; no deviation of one."""
+    """Mean and standard deviation over the probe's seeds; a single seed has no deviation."""
     return round(fmean(values), 4), round(stdev(values), 4) if len(values) > 1 else None
 
 
@@ -57,7 +57,7 @@ def choose(accuracies: Mapping[Cell, float]) -> Cell:
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to train and to validate on: of each class `share` (at least one image of two), picked by the seed."""
+    """Indices of the images to train on and of those to validate on: `share` of each class, at least one of two, picked by the seed."""
     return _by_class(labels, share, seed, "validation", leave=1)
 
 
@@ -77,11 +77,14 @@ def _by_class(labels: Tensor, share: float, seed: int, purpose: str, leave: int)
     return torch.cat(others).sort().values.to(labels.device), torch.cat(picked).sort().values.to(labels.device)
 
 
-def nearest(bank: Tensor, labels: Tensor, looked: Tensor, neighbours: int, classes: int) -> Tensor:
-    """The class [M] that the nearest of `bank` [N, width], with labels [N], give `looked` [M, width]: cosine, votes exp(cos/0.07)."""
+def nearest(bank: Tensor, labels: Tensor, queries: Tensor, neighbours: int, classes: int) -> Tensor:
+    """The classes [M] of `queries` [M, width] by votes of their nearest in `bank` [N, width], which has labels [N].
+
+    Nearness is the cosine of the angle between features; a neighbour's vote weighs exp(cosine / TEMPERATURE).
+    """
     bank = F.normalize(bank.float(), dim=1)
     classes_of = []
-    for part in torch.split(F.normalize(looked.float(), dim=1), 1024):
+    for part in torch.split(F.normalize(queries.float(), dim=1), 1024):
         closest = (part @ bank.T).topk(min(neighbours, len(bank)), dim=1)
         votes = torch.zeros(len(part), classes, device=bank.device)
         votes.scatter_add_(1, labels[closest.indices], (closest.values / TEMPERATURE).exp())

@@ -9,7 +9,7 @@ from torch import Tensor
 from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
 from edm2core.events import emit
-from edm2core.metrics.extractors import BUILD, INFOS, Extractor
+from edm2core.metrics.extractors import BUILD, INFOS, ExtractorInfo
 from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS, load
 from edm2core.snapshots.torch_file import load_torch
 from edm2core.worker.main import main
@@ -33,7 +33,7 @@ def run(work: Workspace) -> None:
         _brought(work, info)
 
 
-def _brought(work: Workspace, info: Extractor) -> None:
+def _brought(work: Workspace, info: ExtractorInfo) -> None:
     """Store an extractor of the user's weights, if they are this extractor's."""
     file, path = WEIGHT_FILES[WEIGHTS[info.name]], weights_file(work)
     digest = digest_of(path)

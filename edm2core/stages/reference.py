@@ -8,7 +8,7 @@ from edm2core.data.varied import checked
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.errors import InputError
 from edm2core.events import emit
-from edm2core.metrics.extractors import WEIGHTS, Extractor, extract, load_extractor
+from edm2core.metrics.extractors import WEIGHTS, ExtractorInfo, extract, load_extractor
 from edm2core.metrics.gaussian import read_npz
 from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
 from edm2core.worker.main import main
@@ -31,7 +31,7 @@ def run(work: Workspace) -> None:
     work.metadata |= {"n": len(features), "extractor": info.name, "dimensions": info.dimensions, "images_sha256": made_of.images_sha256}
 
 
-def _import(work: Workspace, info: Extractor) -> None:
+def _import(work: Workspace, info: ExtractorInfo) -> None:
     """Store others' statistics, if they are of as many images as the data have. Planning has checked their size and features."""
     asked = ReferenceSettings.among(work.settings)
     data = work.inputs["data"].manifest

@@ -10,13 +10,13 @@ import pytest
 from edm2core.errors import InputError
 from edm2core.metrics import extractors
 from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import Extractor
+from edm2core.metrics.extractors import ExtractorInfo
 from edm2core.metrics.statistics import read_reference
 from edm2core.plan.manifest import Ref
 from edm2core.stages import metrics, reference
 from edm2core.store.results import load
 
-INCEPTION_LIKE = Extractor("inception", "digits", DigitsFeatures.LAYER, DigitsFeatures.DIMENSIONS)
+INCEPTION_LIKE = ExtractorInfo("inception", "digits", DigitsFeatures.LAYER, DigitsFeatures.DIMENSIONS)
 
 
 @pytest.fixture
