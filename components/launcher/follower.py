@@ -67,25 +67,25 @@ class Follower:
 
     def _look(self) -> Status:
         job, pods = self._cluster.job(self.name), self._cluster.pods(self.name)
-        found, events = diagnose(self._kind, job, pods), list[Object]()
-        if job is not None and found.missing:
+        diagnosis, events = diagnose(self._kind, job, pods), list[Object]()
+        if job is not None and diagnosis.missing:
             uids = {job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}
             events = self._cluster.events(uids | self._restarts.uids)
-            found = diagnose(self._kind, job, pods, events)
+            diagnosis = diagnose(self._kind, job, pods, events)
         self.logs.watch(pods)
         if self.logs.refused:
             raise self.logs.refused
-        death = self._restarts.count(pods, events, found.cause == "suspended")
-        if job is None or found.state in ("done", "failed"):
+        death = self._restarts.count(pods, events, diagnosis.cause == "suspended")
+        if job is None or diagnosis.state in ("done", "failed"):
             self.logs.drain(DRAIN_S)
-            return Status(found.state, found.reason, found.code, self._restarts.number)
+            return Status(diagnosis.state, diagnosis.reason, diagnosis.code, self._restarts.number)
         self._sign(job)
-        reason = self._wait(job, found) + self._remove_overdue(pods)
+        reason = self._wait(job, diagnosis) + self._remove_overdue(pods)
         patience = {"broken": BROKEN_S, **dict.fromkeys(("room", "place", "refused"), self._profile.patience_s)}.get(self._waiting.cause)
         if patience is not None and self._waiting.seconds > patience:
             self.stop()
             return Status("failed", f"{reason} (for {self._waiting.seconds:.0f} s)", FAILED, self._restarts.number)
-        return Status(found.state, death or reason, None, self._restarts.number, self._restarts.lost)
+        return Status(diagnosis.state, death or reason, None, self._restarts.number, self._restarts.lost)
 
     def _sign(self, job: Object) -> None:
         """Say that this process follows the job, and remember who else does."""
@@ -95,21 +95,21 @@ class Follower:
             self._cluster.patch_job(self.name, {"metadata": {"annotations": {**gone, self._me: now()}}})
             self._signed = time.monotonic()
 
-    def _wait(self, job: Object, found: Diagnosis) -> str:
+    def _wait(self, job: Object, diagnosis: Diagnosis) -> str:
         """What the job waits for. A job without room makes way for an older one: two with half their pods would wait for ever."""
-        cause, way = found.cause, job["metadata"].get("annotations", {}).get(MADE_WAY, "")
+        cause, way = diagnosis.cause, job["metadata"].get("annotations", {}).get(MADE_WAY, "")
         if self._profile.queue or not (cause == "room" or (cause == "suspended" and way)):
-            return self._waiting.note(cause, found.reason, bool(found.missing))
+            return self._waiting.note(cause, diagnosis.reason, bool(diagnosis.missing))
         others = [other for other in self._cluster.jobs() if other["metadata"]["name"] != self.name and self._kind.is_active(other)]
         older = [other["metadata"]["name"] for other in sorted(others, key=age) if age(other) < age(job)]
-        self._waiting.note("turn" if cause == "room" and others else cause, found.reason, bool(found.missing))
+        self._waiting.note("turn" if cause == "room" and others else cause, diagnosis.reason, bool(diagnosis.missing))
         if cause == "suspended":
             if not older or self._waiting.seconds > MAKE_WAY_S:
                 self._suspend(False, {MADE_WAY: None})
             return f"makes way for the older job {way}"
         if older and self._waiting.seconds > ROOM_S:
             self._suspend(True, {MADE_WAY: older[0]})
-        return found.reason + (f"; waits for {len(others)} other jobs" if others else "")
+        return diagnosis.reason + (f"; waits for {len(others)} other jobs" if others else "")
 
     def _remove_overdue(self, pods: list[Object]) -> str:
         """Remove pods whose node has not reported their end in time, since new pods need their names; says in words what it did.

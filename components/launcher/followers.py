@@ -1,4 +1,4 @@
-"""Who follows a job, and stopping jobs that nobody follows or wants.
+"""Who follows a job, and how a job that nobody follows or wants is stopped.
 
 Each follower has an annotation on the job, which it renews as a sign of life. So a follower that is told to stop knows without another
 request whether it has to suspend the job or others still follow it.

@@ -30,7 +30,7 @@ class _Running:
 
 
 class LocalBackend:
-    """Starts each job once, in a process group of its own, with its output in a file below `logs`.
+    """Starts each job once, in a process group of its own, with its output in the file that `log_path` names.
 
     `forking`: a job of one process is a fork of a process that has already imported what the job imports.
     """
@@ -124,16 +124,14 @@ class LocalBackend:
         with ThreadPoolExecutor(max(1, len(self._jobs))) as pool:
             list(pool.map(lambda name: self.stop(name, grace_s), list(self._jobs)))
 
+    close = stop_all  # no job outlives this process
+
     def kill_all(self) -> None:
         """End every job at once, without saving."""
         if self._forks:
             self._forks.kill()
         for running in list(self._jobs.values()):
             _signal(running.process, signal.SIGKILL)
-
-    def close(self, grace_s: float) -> None:
-        """Stop every job: none outlives this process."""
-        self.stop_all(grace_s)
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         threads = str(max(1, self._threads // spec.processes))

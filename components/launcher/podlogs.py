@@ -34,7 +34,7 @@ class _Reader:
     count: int = 0  # lines of that time
 
     def new(self, stamped: Iterable[str]) -> Iterator[Line]:
-        """Those of the lines that have not been read before. Each begins with its time, and they are in that order."""
+        """The lines that have not been read before. `stamped` are lines that begin with their times, in the order of these."""
         seen = 0  # lines of the last time that were read before
         for line in stamped:
             stamp, _, text = line.partition(" ")
@@ -92,7 +92,7 @@ class PodLogs:
         return lines
 
     def drain(self, seconds: float) -> None:
-        """Wait until the whole output of ended pods has been read, at most for so many seconds."""
+        """Wait until the output of ended pods has been read, for so many seconds at most."""
         end = time.monotonic() + seconds
         for reader in list(self._readers.values()):
             reader.join(max(0.0, end - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Logs trainings at an MLflow server: each experiment as one of MLflow's, each training as one run, every point once."""
+"""Logs trainings at an MLflow server: an experiment as an MLflow experiment, a training as a run, every point once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from edm2core.report.tracked import Tracked
 URI = "MLFLOW_TRACKING_URI"
 IDENTITY, REFERENCES = "edm2.identity", "edm2.references"  # tags
 BOUNDS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""For MLflow's client, unless the user sets them. With its own it would wait for minutes."""
-MOST_POINTS, MOST_WORDS, LONGEST = 1000, 100, 6000  # in one request; characters of a parameter's or tag's value
+"""Variables of MLflow's client, unless the user has set them. With its defaults it would wait for minutes."""
+MOST_POINTS, MOST_WORDS = 1000, 100  # metric values, and parameters or tags, in one request
+LONGEST = 6000  # characters of a parameter's or tag's value
 LONGEST_DIGEST = 36
 
 
@@ -49,14 +50,14 @@ class MlflowServer:
             )
         for name, value in BOUNDS.items():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient  # takes a second, and is not everywhere
+        from mlflow import MlflowClient  # takes a second, and need not be installed
 
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry; what fails in the end is said here
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry; an error that remains is raised
         self.uri = shown(uri)
         self._known: dict[str, _Known] = {}
         try:
             self._client = MlflowClient(uri)
-        except Exception as error:  # whatever a store of MLflow's raises while it is opened
+        except Exception as error:  # MLflow's kinds of store raise what they like
             raise InputError(
                 f"MLflow cannot use this address: {_words(error)}",
                 where=f"{URI}={self.uri}",
@@ -70,9 +71,9 @@ class MlflowServer:
         return cls(uri) if uri else None
 
     def log(self, experiment: str, trainings: Iterable[Tracked], *, ended: bool) -> None:
-        """Send the server what it does not have yet of the trainings.
+        """Send the server what it lacks of the trainings. Raises EdmError if the server does not take it.
 
-        `ended`: nobody works on them any more, so that what is undone stays undone. Raises EdmError if the server does not take it.
+        `ended` says that nobody works on them any more, so a training with undone tasks is no longer running.
         """
         identity = ""
         try:
@@ -81,7 +82,7 @@ class MlflowServer:
                 identity = training.identity
                 self._log(self._known.setdefault(identity, self._known.get(identity) or self._find(where, training)), training, ended)
         except Exception as error:
-            self._known.pop(identity, None)  # unknown is what the server took of a failed request, so it is asked next time
+            self._known.pop(identity, None)  # ask again next time, since the server may have taken a part of a failed request
             raise EdmError(
                 f"MLflow at {self.uri} was not told everything: {_words(error)}",
                 where=self.uri,
@@ -106,7 +107,7 @@ class MlflowServer:
         return str(found.experiment_id)
 
     def _find(self, experiment: str, training: Tracked) -> _Known:
-        """The training's run; it is made if there is none. If two processes make one at once, the older one stays."""
+        """The training's run, which is created if there is none. If two processes create one at once, the older one stays."""
         asked = f"tags.`{IDENTITY}` = '{training.identity}'"
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
         found = self._client.search_runs([experiment], asked, order_by=order)
@@ -151,7 +152,7 @@ class MlflowServer:
                 self._client.log_batch(known.run, **{kind: every[begin : begin + most]})
 
     def _refer(self, known: _Known, results: list[dict[str, Any]]) -> None:
-        """Log the list of results as the run's one artifact; the results themselves stay where they are."""
+        """Log the list of the results and where they are as the run's one artifact."""
         digest = hashlib.sha256(json.dumps(results).encode()).hexdigest()
         if results and known.tags.get(REFERENCES) != digest:
             self._client.log_dict(known.run, {"results": results}, "results.json")

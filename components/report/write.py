@@ -113,5 +113,5 @@ def read_outcomes(run: Run, *, running: bool = False) -> Record:
 
 
 def recorded_outcomes(run: Run, *, running: bool = False) -> dict[Ref, Outcome]:
-    """The outcomes alone."""
+    """How the run's tasks ended, or where they stand, by its events (see `read_outcomes`)."""
     return read_outcomes(run, running=running).outcomes
