@@ -11,7 +11,7 @@ from bench.compare import Side, Spread, in_turn, ratio
 from bench.network import inputs_of, made, product_denoiser, trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
-from components.launcher.environment import MALLOC
+from components.launcher.processes import MALLOC
 from edm2core.config import load_recipe
 from edm2core.diffusion import unet
 from edm2core.diffusion.denoiser import Denoiser

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.compare import Measurements, Spread, ratio, share
-from components.launcher.environment import MALLOC
+from components.launcher.processes import MALLOC
 
 
 @dataclass(frozen=True)

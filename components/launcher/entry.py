@@ -19,9 +19,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-from components.launcher.environment import of_one_machine
+from components.launcher.processes import Stopped, of_one_machine
 from components.launcher.rank import ALIVE, STOP, supervise
-from components.launcher.stopped import Stopped
 from edm2core.events import emit
 from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.signals import to_stop

@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.launcher.environment import MALLOC, of_one_machine
 from components.launcher.forks import Fork, Forks
+from components.launcher.processes import MALLOC, is_stopped, of_one_machine
 from components.launcher.spec import JobSpec, Status
-from components.launcher.stopped import is_stopped
 from edm2core.errors import EdmError
 from edm2core.plan.stages import STAGES
 

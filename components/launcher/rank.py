@@ -17,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from components.launcher.environment import MALLOC
-from components.launcher.stopped import Stopped
+from components.launcher.processes import MALLOC, Stopped
 from edm2core.events import MARK, emit, parse
 from edm2core.worker.exit_codes import INTERRUPTED
 from edm2core.worker.heartbeat import silence

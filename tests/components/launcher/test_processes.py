@@ -1,4 +1,4 @@
-from components.launcher.environment import ALIKE, of_one_machine
+from components.launcher.processes import ALIKE, of_one_machine
 
 
 def test_a_launchers_variables_do_not_reach_processes_of_one_machine() -> None:

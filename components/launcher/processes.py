@@ -1,8 +1,10 @@
-"""The environment variables of processes that compute."""
+"""Processes that compute: their environment variables, and which of them a signal (SIGSTOP) has stopped."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 LAUNCHERS = ("PET_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_")
 """How the variables of another launcher begin. They would make a process wait for processes that do not belong to its job."""
@@ -20,3 +22,26 @@ def of_one_machine(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for processes that work together on this machine alone."""
     left_out = (*LAUNCHERS, "PYTHONWARNINGS")  # which can turn a library's warning into an error
     return {name: value for name, value in environ.items() if not name.startswith(left_out)} | ALIKE
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process. A debugger does not count; False on a system that does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
+class Stopped:
+    """For how long processes have been stopped."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    def seconds(self, pid: int) -> float:
+        """Seconds since the process was first seen to be stopped; 0 while it runs."""
+        if not is_stopped(pid):
+            self._since.pop(pid, None)
+            return 0.0
+        now = time.monotonic()
+        return now - self._since.setdefault(pid, now)
