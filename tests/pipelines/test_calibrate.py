@@ -62,6 +62,7 @@ def test_what_is_given_is_measured_once_and_shown_in_reports(folder: Path) -> No
     assert "· digits · calibration by statistics of a page: mean" in printed
     assert "of 200 images; published 3, beyond 0.1 of it" in printed
     made = {path: path.stat().st_mtime for path in folder.glob("store/results/*/*/manifest.json")}
+    assert made
     code, again = edm2(folder, "calibrate", "digits/C", *MODEL[:-1], "1e9")
     assert code == 0, again
     assert "within 1e+09 of it" in again

@@ -54,8 +54,9 @@ def test_a_level_is_the_side_of_its_outputs(recipe: str) -> None:
 
 @pytest.mark.parametrize(("recipe", "magnitude"), [("paper/digits/C", math.sqrt(2)), ("digits/C", math.sqrt(1 / 3)), ("digits/E", 1.0)])
 def test_weights_start_at_the_magnitude_of_their_initialisation(recipe: str, magnitude: float) -> None:
-    for found in weight_magnitudes(denoiser_of(recipe).network).values():
-        assert found == pytest.approx(magnitude, rel=0.02)
+    found = weight_magnitudes(denoiser_of(recipe).network)
+    assert found
+    assert list(found.values()) == pytest.approx([magnitude] * len(found), rel=0.02)
 
 
 def test_weight_magnitudes_follow_the_weights() -> None:
@@ -81,6 +82,7 @@ def test_activations_are_the_blocks_outputs_whatever_the_batch() -> None:
 
 def test_magnitudes_of_rung_g_start_near_one() -> None:
     found = activation_magnitudes(denoiser_of("paper/digits/G"), IMAGES, None, 20, nothing)
+    assert found
     assert all(0.8 < magnitude < 1.2 for magnitude in found.values())
 
 

@@ -68,8 +68,9 @@ def test_averages_are_mixed_only_where_no_snapshot_has_them(swept: Fake) -> None
     mixed = {task.subject.ema for task in swept.tasks if task.stage == "ema"}
     assert mixed == {"0.025", "0.075", "0.150"}
     report = swept.report()
-    for result in report.results.values():
-        if result.task.stage == "metrics":
-            below = report.snapshot(result)
-            assert below is not None
-            assert below.task.stage == "snapshot"
+    measured = [result for result in report.results.values() if result.task.stage == "metrics"]
+    assert {result.task.subject.ema for result in measured} > mixed
+    for result in measured:
+        below = report.snapshot(result)
+        assert below is not None
+        assert below.task.stage == "snapshot"

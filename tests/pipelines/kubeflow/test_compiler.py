@@ -200,6 +200,7 @@ def test_components_of_equal_containers_are_equal(tmp_path: Path) -> None:
             container = json.dumps(package.spec["deploymentSpec"]["executors"][label], sort_keys=True)
             interface = {key: value for key, value in component.items() if key != "executorLabel"}
             assert known.setdefault(container, interface) == interface
+    assert known
 
 
 def test_the_edges_are_the_plans(package: Package, asked: tuple[Experiment, list[Task]]) -> None:
@@ -330,7 +331,9 @@ def test_every_pod_is_admitted_where_restricted_podsecurity_is_enforced(package:
 
 
 def test_every_container_says_what_it_needs_and_where_its_store_is(package: Package) -> None:
-    for executor in package.spec["deploymentSpec"]["executors"].values():
+    executors = package.spec["deploymentSpec"]["executors"].values()
+    assert executors
+    for executor in executors:
         container = executor["container"]
         assert {"resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"} <= set(container["resources"])
         assert {"name": "EDM2_S3_ENDPOINT", "value": "http://seaweedfs.kubeflow:9000"} in container["env"]
@@ -436,6 +439,7 @@ def test_a_package_near_the_limit_leaves_out_what_only_shows_where_things_come_f
     assert reads == {(), ("snapshot",), ("samples",)}
     inside = smaller.tasks(smaller.experiment)
     waits = {name: inside[name]["dependentTasks"] for name in inside if not smaller.ref(inside[name], "")}
+    assert waits
     assert all(
         {"prepare", "reference", "extractor"} <= set(names) for names in waits.values()
     )  # each trajectory waits for them all the same
