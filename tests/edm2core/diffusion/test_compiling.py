@@ -45,7 +45,12 @@ def broken(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[...,
 
 
 @pytest.mark.parametrize(
-    ("config", "backend"), [("C", "aot_eager"), ("G", "aot_eager"), *(pytest.param(c, "inductor", marks=COMPILER) for c in "CEG")]
+    ("config", "backend"),
+    [
+        ("G", "aot_eager"),
+        pytest.param("C", "aot_eager", marks=pytest.mark.slow),
+        *(pytest.param(c, "inductor", marks=COMPILER) for c in "CEG"),
+    ],
 )
 def test_a_compiled_training_goes_the_same_way(config: str, backend: str) -> None:
     """40 images in batches of 16, 16 and 8: the last is of another size than what is compiled."""

@@ -189,6 +189,7 @@ def test_six_seeds_find_two_standard_deviations_in_one_predeclared_comparison() 
     assert found - SURE * _error(found) >= 0.80
 
 
+@pytest.mark.slow
 def test_correction_and_few_seeds_cost_what_the_docs_say() -> None:
     shares = {(seeds, pairs): _share(seeds, pairs, 2.0, _found) for seeds in (3, 6) for pairs in (1, 9)}
     for case, share in {(3, 1): 0.37, (3, 9): 0.05, (6, 1): 0.88, (6, 9): 0.46}.items():

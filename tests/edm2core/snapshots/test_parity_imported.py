@@ -80,7 +80,7 @@ def trained(config: str) -> Given:
     return trainer
 
 
-@pytest.mark.parametrize("config", ["C", "E", "G"])
+@pytest.mark.parametrize("config", ["G", *(pytest.param(config, marks=pytest.mark.slow) for config in "CE")])
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_training_takes_the_references_steps(config: str, backend: str) -> None:
     trainer = given(config)
