@@ -57,7 +57,7 @@ def test_statistics_become_a_reference_that_an_experiment_finds(folder: Path) ->
     [
         ("absent.npz", ["--count", "1438", "--resolution", "8"], "There is no such file"),
         ("theirs.npz", ["--count", "1438", "--resolution", "32"], "images of 32 pixels, the network of 8"),
-        ("theirs.npz", ["--count", "50000", "--resolution", "8"], "images: 50000 instead of 1438"),
+        ("theirs.npz", ["--count", "50000", "--resolution", "8"], "are of 50000 images, and the data have 1438"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder: Path, file: str, options: list[str], words: str) -> None:
