@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def test_a_second_worker_is_told_who_holds_it(store: Store) -> None:
             acquire(store, REF, "second")
         text = str(caught.value)
         assert f"pid {os.getpid()} on host " in text
-        assert "last beat 0 s ago" in text
+        assert re.search(r"last beat [\d.]+ s ago", text)
         assert str(REF) in text
         assert not caught.value.permanent
         with acquire(store, Ref("trajectory", "another")) as other:
@@ -307,7 +308,7 @@ def test_a_lease_may_be_taken_over_after_sixty_silent_seconds_and_no_sooner(tmp_
     store = _Aged(tmp_path)
     pretend(store, host="elsewhere")
     store.now = 59.9
-    with pytest.raises(Busy, match="last beat 60 s ago"):
+    with pytest.raises(Busy, match="last beat 1 min 00 s ago"):
         acquire(store, REF)
     store.now = 60.0
     with acquire(store, REF) as lease:
