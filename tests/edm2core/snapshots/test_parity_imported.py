@@ -49,8 +49,8 @@ class Given(Trainer):
 
     tensors: dict[str, Tensor]
 
-    def batch(self) -> Batch:
-        x, sigma, noise = (self.tensors[f"train/{name}"][self.steps % 3] for name in ("x", "sigma", "noise"))
+    def given_batch(self, step: int) -> Batch:
+        x, sigma, noise = (self.tensors[f"train/{name}"][step % 3] for name in ("x", "sigma", "noise"))
         return Batch(self.pixel_scale.to_network(x), sigma.flatten(), noise, None, None)
 
     def train(self, steps: int) -> list[float]:
@@ -67,6 +67,7 @@ def given(config: str) -> Given:
         TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0), PixelScale(), IMAGES
     )
     trainer.tensors = tensors
+    trainer.batches.after = trainer.given_batch  # type: ignore[method-assign]
     return trainer
 
 
