@@ -1,4 +1,4 @@
-"""The stage `ema` as Kubeflow Pipelines sees it."""
+"""The component of Kubeflow Pipelines that runs the stage `ema`."""
 
 from components.kubeflow_task import stage_component
 

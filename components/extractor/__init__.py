@@ -1,4 +1,4 @@
-"""The stage `extractor` as Kubeflow Pipelines sees it."""
+"""The component of Kubeflow Pipelines that runs the stage `extractor`."""
 
 from components.kubeflow_task import stage_component
 

@@ -82,7 +82,7 @@ def _torchrun(options: argparse.Namespace, folder: Path, asked: threading.Event)
             (folder / STOP).touch()
         saving = asked.is_set() and len(codes) < len(list(folder.glob("began-*")))
         if not any(codes) or saving:
-            failed_at = None  # nothing has failed, or some processes are still saving
+            failed_at = None  # the time to linger begins only once a process has failed and none is saving any more
         elif failed_at is None:
             failed_at = time.monotonic()
         nothing_to_save = asked.is_set() and not any(folder.glob("began-*"))  # torchrun still looks for the other nodes

@@ -146,7 +146,7 @@ class _Waiting:
         return time.monotonic() - self._since
 
     def note(self, cause: Cause, why: str, missing: bool) -> str:
-        """Note why the job does not run; returns the reason to show.
+        """Remember why the job does not run, and return the reason that users are shown: the one before, where it still holds.
 
         A pod that its node turned away is made again at once. So a look that then finds no cause does not mean that the trouble is over.
         """

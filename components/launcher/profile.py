@@ -137,7 +137,7 @@ class ServiceAccounts(Settings):
 
 
 class PriorityClasses(Settings):
-    """PriorityClasses. Training has the higher one, so that evaluating snapshots never stops the training that makes them."""
+    """Names of PriorityClasses. Training has the higher one, so that evaluating snapshots never stops the training that makes them."""
 
     training: Name | None = None
     evaluation: Name | None = None

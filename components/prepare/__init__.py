@@ -1,4 +1,4 @@
-"""The stage `prepare` as Kubeflow Pipelines sees it."""
+"""The component of Kubeflow Pipelines that runs the stage `prepare`."""
 
 from components.kubeflow_task import stage_component
 

@@ -24,12 +24,12 @@ class PixelScale:
 
     @property
     def low(self) -> float:
-        """The network value of an image's 0."""
+        """What a black pixel, 0 in the image, is at the network's scale."""
         return self.offset
 
     @property
     def high(self) -> float:
-        """The network value of an image's 1."""
+        """What a white pixel, 1 in the image, is at the network's scale."""
         return self.scale + self.offset
 
     def to_network(self, images: Any) -> Any:

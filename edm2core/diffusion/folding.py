@@ -144,7 +144,7 @@ def _takes_constants(denoiser: Denoiser) -> bool:
 
 
 def _apply_as_stored(denoiser: Denoiser) -> None:
-    """From here on every map applies its weight as it is, and what weights have taken in is left out."""
+    """Make every layer apply its weight as it is, without normalising it, and leave out the constants that are in the weights now."""
     ops, constants = denoiser.network.ops, _takes_constants(denoiser)
     if constants:
         ops = Operations(F.silu, _mp_sum_in_place, ops.cat, ops.fourier)

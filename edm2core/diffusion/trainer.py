@@ -66,7 +66,7 @@ class Trainer(TrainingState):
         return contextlib.nullcontext() if self.parallel is None else self.parallel.no_sync()
 
     def _differentiate(self, part: Batch, weight: float) -> Tensor:
-        """Add the gradients of the part's weighted loss to those that are there. Returns the loss, a scalar."""
+        """Add one micro-batch's gradients to those of the others. Returns its loss, a scalar, weighted by its share of the batch."""
         training, device = self.settings.training, self.images.device
         with autocast(device.type, training.precision):
             loss: Tensor = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels, part.keys).sum() * weight

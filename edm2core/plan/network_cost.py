@@ -10,7 +10,7 @@ from edm2core.diffusion.layout import BlockSpec, embedding_width, layout
 
 
 class Cost(NamedTuple):
-    """Of one image's forward: floating-point operations (a multiplication and an addition are two), and learned numbers."""
+    """A network's floating-point operations for one image's forward pass (a multiply-add counts as two), and its parameters."""
 
     flops: int = 0
     parameters: int = 0

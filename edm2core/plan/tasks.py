@@ -44,7 +44,7 @@ class Task:
     subject: Subject = field(default_factory=Subject)  # whose result it is
     after: tuple[Ref, ...] = ()  # must be done before, though nothing of it is read: a trajectory's earlier snapshot
     wanted: tuple[int, ...] = ()  # snapshot: all epochs that the plan wants of this trajectory
-    accept_code: bool = False  # snapshot: training may go on from a state that other science made
+    accept_code: bool = False  # of a snapshot's task: training may go on from a state that differing code trained
     short: str = ""  # what titles call its recipe; of a snapshot in a sweep, the training that several recipes share
     address: str = field(default="", repr=False)  # the whole of settings["source"], user and token included: it never leaves this process
 

@@ -70,7 +70,7 @@ class Heads:
         return means
 
     def logits(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Of each group, [cells, n, classes] from features [cells, n, width]."""
+        """The logits [cells, n, classes] from features [cells, n, width]. Each list has one tensor for all cells of the same width."""
         return [torch.baddbmm(b[:, None], x, w.mT) for x, (w, b) in zip(features, self.parameters, strict=True)]
 
     @torch.no_grad()

@@ -139,7 +139,7 @@ class _Comparison:
         self.ours = {theirs: ours for ours, theirs in fx_names(denoiser).items()}
         self.shapes = {theirs: denoiser.state_dict()[ours].shape for theirs, ours in self.ours.items()}
         self.trained = {theirs for theirs, ours in self.ours.items() if ours in dict(denoiser.named_parameters())}
-        self.faults: dict[str, dict[str, list[str]]] = {}  # the parts of the file, by the kind of the fault and the fault
+        self.faults: dict[str, dict[str, list[str]]] = {}  # kind of fault → the fault in words → the parts of the file that have it
         self.recognised = False  # whether any name in any part is one of the network's
 
     def fault(self, part: str, words: str, kind: str = "") -> None:

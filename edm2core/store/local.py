@@ -223,7 +223,7 @@ class LocalStore:
         for _ in range(100):
             self.must_be_there()
             _make_folder(target.parent)
-            with suppress(FileNotFoundError):  # a delete has removed the folder while it was empty
+            with suppress(FileNotFoundError):  # a delete removed the folder just made, since it was empty: make it again
                 how(temporary, target)
                 return
         raise OSError(errno.EBUSY, "the folder disappears again and again")

@@ -1,4 +1,4 @@
-"""What the user brings: the digests of its contents, which keys are made of, and its upload to the store of a cluster."""
+"""Files that the user brings: data, weights, checkpoints. Keys are made of their digests; for a cluster they are uploaded to its store."""
 
 from __future__ import annotations
 

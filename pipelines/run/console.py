@@ -22,8 +22,8 @@ from edm2core.words import duration
 from pipelines.run.remaining import Remaining
 from pipelines.run.task_scheduler import TaskChange
 
-RUN_QUIET_S = 60.0  # without a terminal: between two lines about the whole run
-QUIET_S = 10.0  # without a terminal: before a task's first progress line and between two
+RUN_QUIET_S = 60.0  # without a terminal: the least time between two lines about the whole run
+QUIET_S = 10.0  # without a terminal: the least time before a task's first line of progress, and between two of them
 SIGNS = {"done": ("✓", "green"), "failed": ("✗", "red"), "interrupted": ("■", "yellow")}
 
 
