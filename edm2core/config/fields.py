@@ -117,5 +117,5 @@ class Settings(BaseModel):
 
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> Self:
-        """The section's settings among those of a task, which may have others beside them."""
+        """This section, from a task's settings. The task may have settings of other sections too."""
         return cls.model_validate({name: values[name] for name in cls.model_fields})

@@ -112,7 +112,7 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str, file: str) -> Document:
-    """As `load`, from text. Errors call it `file`."""
+    """Read a document from text, as `load` does from a file. Errors give `file` as the name of the text."""
     try:
         node = yaml.compose(text, Loader=_Loader)
         origins = list(islice(_origins(node, (), file), MOST_VALUES)) if node is not None else []

@@ -162,7 +162,7 @@ def _are_splits(files: Files, root: str, top: set[str]) -> bool:
 
 
 def _check_not_splits(files: Files, root: str, top: set[str]) -> None:
-    """Raises InputError for folders such as trainA, trainB, testA and testB, whose names all mean a split of some kind."""
+    """Raises InputError if all folder names mean splits, such as trainA, trainB, testA and testB: they are no classes."""
     meant = [{SPLITS[word] for word in _words(folder) if word in SPLITS} for folder in top]
     if all(len(splits) == 1 for splits in meant) and len(set.union(*meant, set())) > 1:
         do_next = "Give one folder train and one folder test, with the same class folders inside, or name classes otherwise."

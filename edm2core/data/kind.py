@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from edm2core.errors import InputError
 
-BEGINNING = 512  # bytes from which a kind is recognised
+BEGINNING = 512  # bytes at a file's start, enough to recognise its kind
 
 
 class Kind(NamedTuple):

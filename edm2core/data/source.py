@@ -70,7 +70,7 @@ def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> P
 
 
 def check_digest(path: Path, declared: str, where: str, do_next: str) -> None:
-    """Raises InputError, which names `where`, unless the file or folder has the declared digest."""
+    """Raises InputError unless the file or folder has the declared digest; its message says `where` that was declared."""
     if (actual := digest_of(path, declared.partition(":")[0])) != declared:
         raise wrong_digest(path, declared, actual, where, do_next)
 

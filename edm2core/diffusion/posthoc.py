@@ -54,10 +54,10 @@ def rounding(coefficients: Sequence[float], bits: Sequence[int]) -> float:
 
 
 def way(apart: float, first: float, second: float, sigma_rel: float) -> float:
-    """Estimates how far an average of relative width sigma_rel is from the weights. Averages of two other widths are `apart`.
+    """Estimates how far an average of relative width sigma_rel is from the weights, from two averages that are at a distance `apart`.
 
-    It is the distance that the weights cover in the average's mean age, 1/(γ + 2) of the training, if they move evenly. Weights that
-    wander are further away, so this overstates rounding's share of the way.
+    `first` and `second` are the relative widths of those two. The estimate is the distance that the weights cover in the average's mean
+    age, 1/(γ + 2) of the training, if they move evenly. Weights that wander are further away, so this overstates rounding's share.
     """
     age, first_age, second_age = (1 / (gamma(width) + 2) for width in (sigma_rel, first, second))
     return apart * age / abs(first_age - second_age)

@@ -45,7 +45,7 @@ def points(sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, int]]:
 
 
 def lay_point(recipe: Document, document: Document, sweep: Mapping[str, Sequence[Any]], point: Mapping[str, int]) -> Document:
-    """The recipe with the settings of one combination of `points`. They keep their lines in the experiment."""
+    """The recipe with the settings of one combination of `points`. An error about one of them names its line in the experiment."""
     for setting, index in point.items():
         recipe = lay(recipe, setting, sweep[setting][index], document.origin(("sweep", setting, index)))
     return recipe

@@ -168,7 +168,7 @@ def _named(cell: Cell) -> dict[str, Any]:
 
 
 class _Study:
-    """Trains heads on features of one network and one data set. It emits progress, and keeps heads that a crash would lose."""
+    """Trains heads on features of one network and one data set. It emits progress, and stores each finished head in the scratch space."""
 
     def __init__(self, work: Workspace, settings: ProbeSettings, data: Data, features: FeaturesOf, cells: list[Cell]) -> None:
         self.work, self.settings, self.data, self.features = work, settings, data, features

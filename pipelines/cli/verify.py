@@ -88,7 +88,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
 
 
 def _changed_records(store: Store, run: str) -> Iterator[str]:
-    """What has changed of a run's own files. Those of its report count only once work on the run has ended."""
+    """Which of a run's own files have changed. The report's files are looked at only once work on the run has ended."""
     try:
         summary = Summary.load(store, run)
     except (MissingError, IntegrityError):  # a run of an earlier version has none; `of_run` names a damaged one

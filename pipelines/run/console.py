@@ -131,7 +131,7 @@ class View:
                 table.add_row(Text(task.title), *_bar(event["done"], event["total"]), Text(numbers(event), style="dim"))
         whole = Table.grid(padding=(0, 2))
         left, spent = self._remaining.left(), time.monotonic() - self._begun
-        # By time only if the times of all tasks are known: an unknown one would count as nothing.
+        # The bar goes by time only if every task's time is known: a task of unknown time would count as nothing.
         done, total = (spent, spent + left.seconds) if left and not left.least else (len(self._ended), len(self._tasks))
         whole.add_row(*_bar(done, total), Text(self._run(), style="bold"))
         return Group(whole, table)
