@@ -1,1 +1,1 @@
-"""What to run (spec), where it runs (local processes, or jobs of a cluster of some kind), and how it is watched."""
+"""Describes jobs (spec.py), runs them as local processes or as jobs of a cluster, and follows them."""

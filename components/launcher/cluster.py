@@ -23,16 +23,16 @@ from edm2core.errors import EdmError, InputError
 Object = dict[str, Any]
 Query = Mapping[str, str]
 Answer = TypeVar("Answer")
-TIMEOUT = (3, 20)  # seconds to connect, to answer
-LOG_TIMEOUT = (3, 60)  # a log that is followed may be silent for longer
-RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # after a broken connection; a redirection would lead to a login page
-AWAY_S = 60.0  # how long `patiently` waits for an API server that is unreachable or overloaded
+TIMEOUT = (3, 20)  # the most seconds to connect, and to wait for an answer
+LOG_TIMEOUT = (3, 60)  # the same for logs: one that is followed may be silent for longer
+RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # after a broken connection; a redirection is not followed: it leads to a login
+AWAY_S = 60.0  # the most time that `patiently` waits for an API server that is unreachable or overloaded
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 
 
 class ClusterError(EdmError):
-    """The API server did not do what was asked. `status` is the HTTP status, 0 if it did not answer; `said` is its bare message."""
+    """The API server did not do what was asked. `status` is the HTTP status, or 0 without an answer. `said` is the server's message."""
 
     def __init__(self, what: str, status: int, *, where: str, do_next: str, said: str = "") -> None:
         super().__init__(what, where=where, do_next=do_next, permanent=status not in (0, 408, 429) and status < 500)
@@ -49,7 +49,7 @@ class ApiServer:
 
     @classmethod
     def connect(cls, context: str | None) -> ApiServer:
-        """The API server of that kubeconfig context. Without a context: in a pod its own cluster's, elsewhere the current context's.
+        """The API server of a kubeconfig context. Without one, a pod gets its own cluster's, and any other machine the current context's.
 
         Raises InputError if the pod has no account, or if the kubeconfig is missing, unreadable or wrong.
         """
@@ -108,7 +108,7 @@ class ApiServer:
 
     @contextmanager
     def errors_in_words(self, verb: str, resource: str, where: str) -> Iterator[None]:
-        """Turn a request's exception, or an answer that Kubernetes would not give, into a ClusterError."""
+        """Raise a ClusterError for the exception of a request, and for an answer that cannot come from Kubernetes."""
         try:
             yield
         except ApiException as error:
@@ -144,7 +144,7 @@ class Cluster:
 
     @classmethod
     def connect(cls, profile: Profile) -> Cluster:
-        """The profile's cluster; its own in a pod, if the profile names no context. Raises InputError if there is no way to it."""
+        """The profile's cluster. If the profile names no context, a pod gets its own. Raises InputError if there is no way to it."""
         return cls(ApiServer.connect(profile.context), profile.namespace, kind_of(profile))
 
     def job(self, name: str) -> Object | None:
@@ -189,7 +189,7 @@ class Cluster:
         return [event for event in self._list("events") if event["involvedObject"].get("uid") in uids]
 
     def log(self, pod: str, container: str, since: str, follow: bool) -> urllib3.BaseHTTPResponse:
-        """A container's output from `since` (RFC 3339, to the second), each line after its time. `follow` waits for further lines."""
+        """A container's output from the second `since` on (RFC 3339). Each line begins with its time. `follow` waits for further lines."""
         query = {"container": container, "timestamps": "true", "follow": str(follow).lower(), **({"sinceTime": since} if since else {})}
         with self._errors_in_words("get", "pods/log", pod):
             return self._api.response("get", self._path("pods", pod) + "/log", query, timeout=LOG_TIMEOUT)
@@ -201,7 +201,7 @@ class Cluster:
             return response.data.decode(errors="replace")
 
     def _ask(self, verb: str, resource: str, name: str, query: Query | None = None, body: Object | None = None) -> Object | None:
-        """The answer about an object; None if there is none of that name, or, to create it, if there is one already."""
+        """The answer to a request about an object. None if no object has that name or, for the verb create, if one has it already."""
         create = verb == "create"
         with self._errors_in_words(verb, resource, name):
             try:
@@ -253,7 +253,7 @@ def refusal(status: int, message: str, verb: str, resource: str, where: str) -> 
 
 
 def _lacks_object(error: ApiException) -> bool:
-    """Whether the object is missing. "page not found" says that the cluster does not know its kind at all."""
+    """Whether the object is missing. The answer "page not found" means something else: the cluster does not know this kind of object."""
     return error.status == 404 and "page not found" not in str(error.body)
 
 

@@ -1,6 +1,6 @@
-"""Jobs of a cluster. They go on when this process ends, and the next follower adopts them.
+"""The backend whose jobs run in a cluster. They go on when this process ends, and the next process that starts them adopts them.
 
-Only Kueue may suspend and resume a job in its queue, so such a job is deleted instead. Its state is in the store in either case.
+To stop a job is to suspend it. In a queue only Kueue may do that, so a job in a queue is deleted. What it has saved stays in the store.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from components.launcher.spec import JobSpec, Status
 from edm2core.store.runs import Run
 
 Object = dict[str, Any]
-POLL_S = 0.25  # between two looks at whether a job or its pods are gone
+POLL_S = 0.25  # the time between two looks at whether a job or its pods are gone
 
 
 class ClusterBackend:
-    """Starts, follows and stops the jobs of one namespace. With `owner`, an ownerReference, they are deleted when that object is.
+    """Starts, follows and stops the jobs of one namespace. `owner` is an ownerReference: when that object is deleted, the jobs are too.
 
     Methods raise ClusterError if the API server cannot be reached or refuses a request.
     """
@@ -77,7 +77,7 @@ class ClusterBackend:
         return self._cluster.patch_job(spec.name, mark | self._kind.suspension(False))
 
     def _owned(self, job: Object, mark: Object) -> Object:
-        """`mark`, with this run's Workflow as a further owner, so that the job outlives the Workflow of an earlier run."""
+        """The patch `mark` with this run's Workflow as a further owner, so that the job outlives the Workflow of an earlier run."""
         owners = job["metadata"].get("ownerReferences", [])
         if self._owner is None or any(owner["uid"] == self._owner["uid"] for owner in owners):
             return mark
@@ -94,7 +94,7 @@ class ClusterBackend:
         return follower.logs.take() if follower else []
 
     def stop(self, name: str, grace_s: float) -> None:
-        """Make the job save and end by the very first request, unless another process follows it; then wait for its pods' end."""
+        """Stop the job by the very first request, then wait until its pods are gone. A job that another process follows goes on."""
         self._stopped.add(name)
         follower = self._followers.get(name)
         if follower is None or follower.status.over:
@@ -119,7 +119,7 @@ class ClusterBackend:
         """Do nothing: jobs of a cluster outlive this process."""
 
     def close(self, grace_s: float) -> None:
-        """Follow no job any more. They go on."""
+        """Stop following all jobs. They go on."""
         for follower in self._followers.values():
             with contextlib.suppress(ClusterError):
                 follower.sign_out()
@@ -132,7 +132,7 @@ class ClusterBackend:
         self._wait_for_end(name, self._profile.grace_s)
 
     def _wait_for_end(self, name: str, seconds: float) -> None:
-        """Wait until the job has no pods, or for that time."""
+        """Wait until the job has no pods, for `seconds` at most."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._cluster.pods(name):
             time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""Where a job stands and why it does not run, in words, from the API's objects. All functions are pure."""
+"""Says in words where a job stands and why it does not run, from the API's objects. All functions are pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from edm2core.worker.exit_codes import FAILED, INTERRUPTED
 
 Object = dict[str, Any]
 Cause = Literal["", "suspended", "room", "turn", "place", "refused", "broken"]
-"""Why a job does not run, in the order of the names: a person or a queue suspended it; there is no room; there is no room while other jobs
-of this project work; no node suits a pod; its node turned a pod away, so that it is made again; a fault that waiting rarely mends."""
+"""Why a job does not run. suspended: by a person or a queue. room: there is no room. turn: there is no room while other jobs of this
+project work. place: no node suits a pod. refused: a node turned a pod away, which is then made again. broken: a fault that waiting rarely
+mends. Empty: no cause is known, or the job runs."""
 
 PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -35,7 +36,7 @@ class Diagnosis:
     reason: str = ""
     cause: Cause = ""
     code: int | None = None
-    missing: int = 0  # pods that do not run
+    missing: int = 0  # how many pods do not run
 
 
 def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iterable[Object] = ()) -> Diagnosis:
@@ -75,7 +76,7 @@ def diagnose_pods(wanted: int, pods: list[Object], events: Iterable[Object] = ()
 
 
 def out_of_reach(pod: Object) -> bool:
-    """Whether the pod's node does not answer: the cluster then declares the pod not ready, and its containers as they were."""
+    """Whether the pod's node does not answer. The cluster then calls the pod not ready, and leaves its containers' states as they were."""
     states = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions") or []}
     return pod["status"].get("phase") == "Running" and states.get("ContainersReady") == "True" and states.get("Ready") == "False"
 
@@ -105,7 +106,7 @@ class Death:
 
     @property
     def first_cause(self) -> bool:
-        """Whether the pod ended by itself or by the cluster, and not because it was told to stop or lost another pod."""
+        """Whether the pod ended by itself or was ended by the cluster. If not, it was told to stop, or another pod of its job was lost."""
         return self.disrupted or self.code != INTERRUPTED
 
     @property

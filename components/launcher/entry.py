@@ -2,7 +2,8 @@
 
 It starts the node's processes, with torchrun if the job has several. Its exit code says whether a restart can help. 0: all processes
 finished. 1 or 2: a process had an error of its own, which no restart cures. 143: a process saved and stopped, was killed or hung, or
-another of the job was lost. 75: try again later. In a pod 75 becomes 143 after a pause, since there a code below 128 ends the job for good.
+another process of the job was lost. 75: try again later. In a pod 75 becomes 143 after a pause, since there a code below 128 would end the
+job for good.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY
 from edm2core.worker.signals import to_stop
 
 POLL_S = 0.1
-LINGER_S = 15.0  # how long torchrun may take to end after one of its processes has failed
-PAUSE_S = 10.0  # before a pod asks for a restart because of a passing fault
+LINGER_S = 15.0  # the most time that torchrun may take to end after one of its processes has failed
+PAUSE_S = 10.0  # the time that a pod waits before it asks for a restart because of a passing fault
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def verdict(codes: list[int]) -> int:
-    """One exit code for those of all processes. Without any code they never ran, or were killed together with torchrun."""
+    """One exit code, made of those of all processes. If there are none, the processes never ran or were killed together with torchrun."""
     if codes and all(code == DONE for code in codes):
         return DONE
     return next((code for code in (BAD_INPUT, FAILED, TRY_AGAIN) if code in codes), INTERRUPTED)
@@ -130,7 +131,7 @@ def _numbers(folder: Path, files: str) -> list[int]:
 
 
 def _parent_is_gone() -> bool:
-    """Whether `EDM2_DIE_WITH_PARENT` names a parent, and that has ended."""
+    """Whether `EDM2_DIE_WITH_PARENT` names a parent process that has ended."""
     return os.environ.get("EDM2_DIE_WITH_PARENT", "0") not in ("0", str(os.getppid()))
 
 

@@ -16,18 +16,18 @@ from components.launcher.spec import Status
 from edm2core.worker.exit_codes import FAILED
 
 Object = dict[str, Any]
-LOOK_S = 1.0  # between two looks at a job
-SIGN_S = 15.0  # between two signs of life of a follower
+LOOK_S = 1.0  # the least time between two looks at a job
+SIGN_S = 15.0  # the least time between two signs of life of a follower
 BROKEN_S = 40.0  # how long a fault of cause "broken" may last: an image's registry may be back in a moment
-ROOM_S = 20.0  # how long a job without room for all of its pods keeps some of them while an older job waits or works
-MAKE_WAY_S = 60.0  # how long it then has no pods
+ROOM_S = 20.0  # the most time that a job without room for all of its pods keeps some of them while an older job waits or works
+MAKE_WAY_S = 60.0  # the most time that this job then goes without pods, for the older one
 LEAVE_S = 30.0  # how much longer than its grace period a pod may take to end; after that its node counts as gone
-DRAIN_S = 5.0  # how long to wait for the rest of a finished job's output
+DRAIN_S = 5.0  # the most time to wait for the rest of a finished job's output
 MADE_WAY = "edm2/makes-way-for"  # annotation: the older job for which this one is suspended
 
 
 class Follower:
-    """A job of a cluster as this process sees it. `me` is the annotation of the job that says that this process follows it."""
+    """A job of a cluster as this process sees it. `me` names the annotation by which the job says that this process follows it."""
 
     def __init__(self, cluster: Cluster, profile: Profile, name: str, me: str, logs: PodLogs) -> None:
         self.name, self.logs, self.status = name, logs, Status("queued")
@@ -51,7 +51,7 @@ class Follower:
             return self.status
 
     def stop(self) -> bool:
-        """Suspend the job, or only sign out if others follow it, by one request; True if the job ends."""
+        """Stop the job by one request or, if others follow it, only sign out. True if the job ends."""
         if self._others.any_alive():
             self.sign_out()
             return False
@@ -96,7 +96,7 @@ class Follower:
             self._signed = time.monotonic()
 
     def _wait(self, job: Object, diagnosis: Diagnosis) -> str:
-        """What the job waits for. A job without room makes way for an older one: two with half their pods would wait for ever."""
+        """What the job waits for, in words. Without room it makes way for an older job: two with half of their pods would wait for ever."""
         cause, way = diagnosis.cause, job["metadata"].get("annotations", {}).get(MADE_WAY, "")
         if self._profile.queue or not (cause == "room" or (cause == "suspended" and way)):
             return self._waiting.note(cause, diagnosis.reason, bool(diagnosis.missing))
@@ -112,9 +112,10 @@ class Follower:
         return diagnosis.reason + (f"; waits for {len(others)} other jobs" if others else "")
 
     def _remove_overdue(self, pods: list[Object]) -> str:
-        """Remove pods whose node has not reported their end in time, since new pods need their names; says in words what it did.
+        """Remove pods whose node has not reported their end in time, since new pods need their names. Returns in words what was done.
 
-        A removed pod that still runs does no harm: the lease is of a newer generation, and what an older one writes is not used.
+        A removed pod that still runs does no harm: its successor's lease has a newer generation, and what an older generation writes
+        is not used.
         """
         ending = {pod["metadata"]["uid"]: pod["metadata"] for pod in pods if "deletionTimestamp" in pod["metadata"]}
         self._leaving = {uid: self._leaving.get(uid, time.monotonic()) for uid in ending}
@@ -165,8 +166,8 @@ class _Restarts:
         self.number = 0
         self.lost = False  # at the last restart no pod had failed by itself
         self._kind = kind
-        self._uids: dict[str, set[str]] = {}  # a pod's index → the uids of its pods since counting last began anew
-        self._before = 0  # restarts before that
+        self._uids: dict[str, set[str]] = {}  # a pod's index → the uids of the pods that have had it since counting last began anew
+        self._before = 0  # restarts before counting last began anew
         self._deaths: dict[str, Death] = {}  # a pod's uid → how it ended
         self._told: set[str] = set()  # uids of the pods whose death has been reported
 
@@ -176,9 +177,9 @@ class _Restarts:
         return set().union(*self._uids.values())
 
     def count(self, pods: list[Object], events: list[Object], suspended: bool) -> str:
-        """Count new restarts, from the job's pods and events about them; returns the reason of a new one in words, else ""."""
+        """Count new restarts, from the job's pods and events about them. Returns the reason of a new restart in words, else ""."""
         before = self.number
-        if any(out_of_reach(pod) for pod in pods):  # until it is back the others begin again, which is no fault of theirs
+        if any(out_of_reach(pod) for pod in pods):  # until its node is back, the other pods begin again through no fault of theirs
             self._begin_anew()
         for pod in pods:
             if has_begun(pod):

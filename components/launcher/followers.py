@@ -1,4 +1,4 @@
-"""Who follows a job, and how a job that nobody follows or wants is stopped.
+"""Tells which processes follow a job, and stops jobs that nobody follows or wants.
 
 Each follower has an annotation on the job, which it renews as a sign of life. So a follower that is told to stop knows without another
 request whether it has to suspend the job or others still follow it.
@@ -19,7 +19,7 @@ from components.launcher.profile import Profile
 Object = dict[str, Any]
 FOLLOWER = "follower.edm2/"
 SILENT_S = 45.0  # a follower without a sign of life for so long counts as gone
-LOOK_S = 5.0  # between two looks for new signs of life
+LOOK_S = 5.0  # the time between two looks for new signs of life
 FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -29,7 +29,7 @@ def signs_of_life(job: Object) -> dict[str, str]:
 
 
 def now() -> str:
-    """A sign of life."""
+    """A sign of life: the time now, as a follower writes it into its annotation."""
     return time.strftime(FORMAT, time.gmtime())
 
 
@@ -57,7 +57,7 @@ class OtherFollowers:
 
 
 def _age_s(sign: str) -> float:
-    """Seconds since that time by this machine's clock; 0 if it is no time or in the future."""
+    """How many seconds ago a sign of life was given, by this machine's clock; 0 if the sign is no time, or a time in the future."""
     try:
         return max(0.0, time.time() - calendar.timegm(time.strptime(sign, FORMAT)))
     except ValueError:
@@ -67,7 +67,7 @@ def _age_s(sign: str) -> float:
 def stop_job(cluster: Cluster, profile: Profile, job: Object, run: str, say: Callable[[str], None]) -> bool:
     """Suspend a job that a run no longer wants, so that it saves its state; False if other runs want it, or if it has ended.
 
-    A job in a queue is deleted: there only Kueue suspends.
+    A job in a queue is deleted instead, since only Kueue may suspend it.
     """
     name, labels = job["metadata"]["name"], job["metadata"]["labels"]
     kind, label = kind_of(profile), run_label(run)

@@ -2,8 +2,9 @@
 
 It is for machines without a GPU: CUDA does not survive a fork, and tasks on a GPU take so long that the seconds do not matter.
 
-The forking process gets orders through a pipe. It answers each with ("began", PID), the PID None if the system refuses to fork, and sends
-("ended", PID, CODE) later. It ends when the pipe is closed, and so with the process that started it. Its forks die with it.
+The forking process gets orders through a pipe. It answers each order with ("began", PID), where PID is None if the system refuses to fork.
+It sends ("ended", PID, CODE) when a fork has ended. It ends when the pipe is closed, and so with the process that started it. Its forks die
+with it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from edm2core.plan.stages import STAGES
 from edm2core.provenance.origin import remember_code
 
-IMPORTED = tuple(stage.module for stage in STAGES.values() if stage.imports_torch)  # in this order, when idle
+IMPORTED = tuple(stage.module for stage in STAGES.values() if stage.imports_torch)  # the modules to import, in this order
 
 
 class Fork:
@@ -65,7 +66,7 @@ class Forks:
         self._lock, self._codes, self._answers = threading.Lock(), dict[int, int](), list[int | None]()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
-        """A fork that does what `python ARGUMENTS` would, in its own process group; None if that process has ended or cannot fork."""
+        """A fork that does what `python ARGUMENTS` would, in its own process group. None if the forking process is gone or cannot fork."""
         with self._lock:
             try:
                 self._pipe.send((list(arguments), dict(environment), str(log)))
@@ -89,7 +90,7 @@ class Forks:
         self._server.kill()
 
     def _listen(self) -> None:
-        """Wait for a message of the forking process; raises EOFError or OSError if that has ended."""
+        """Wait for a message of the forking process. Raises EOFError or OSError if that process has ended."""
         kind, pid, *code = self._pipe.recv()
         if kind == "ended":
             self._codes[pid] = code[0]
@@ -98,7 +99,7 @@ class Forks:
 
 
 def main(pipe: Connection) -> None:
-    """Serve orders, importing while there are none."""
+    """Fork as ordered through the pipe, and import modules while no order waits."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -145,7 +146,7 @@ def _become(arguments: list[str], environment: dict[str, str], log: str, server:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.close(say_ready)  # from now on its group can be signalled and its log read
+    os.close(say_ready)  # from now on this fork's process group can be signalled and its log read
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.clear()

@@ -14,11 +14,11 @@ from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.tasks import Task
 
 SELECTOR = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "job"}
-DIGEST = "edm2/spec"  # annotation: the digest of what decides how a job runs, which shows a changed profile
+DIGEST = "edm2/spec"  # annotation: a digest of all that decides how a job runs. It differs once the profile has changed
 
 
 def to_manifest(spec: JobSpec, profile: Profile, *, run: str = "", owner: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The manifest of a job for a run. With `owner`, an ownerReference, the job is deleted when that object is."""
+    """The manifest of a job for a run. `owner` is an ownerReference: when that object is deleted, the job is too."""
     kind = kind_of(profile)
     labels = _labels(spec, profile, run)
     metadata: dict[str, Any] = {"name": spec.name[: kind.longest_name], "namespace": profile.namespace, "labels": labels}
@@ -148,5 +148,5 @@ def _labels(spec: JobSpec, profile: Profile, run: str) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """The text as a label's value, or as the name in a label: without forbidden characters, its last 63."""
+    """The text as a label may hold it in its name or value: the last 63 characters, with dashes for those that are forbidden."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-63:].strip("._-")

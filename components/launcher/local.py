@@ -31,13 +31,13 @@ class _Running:
 class LocalBackend:
     """Starts each job once, in a process group of its own, with its output in the file that `log_path` names.
 
-    `forking`: a job of one process is a fork of a process that has already imported what the job imports.
+    With `forking`, a job of one process is a fork of a process that has already imported what the job imports.
     """
 
     def __init__(self, log_path: Callable[[JobSpec], Path], threads: int, forking: bool = False) -> None:
         self._log_path = log_path
         self._threads, self._forking = threads, forking
-        self._forks: Forks | None = None  # from the first job on
+        self._forks: Forks | None = None  # made for the first job
         self._jobs: dict[str, _Running] = {}
         self._lock = threading.Lock()
 
@@ -70,7 +70,7 @@ class LocalBackend:
                 ) from error
 
     def _forked(self, spec: JobSpec, log: Path) -> Fork | None:
-        """The job as a fork; None if it needs several processes or another environment, or imports too little for a fork to pay."""
+        """The job as a fork. None if it needs several processes or another environment, or imports so little that a fork saves no time."""
         if not self._forking or spec.processes > 1 or spec.env:
             return None
         self._forks = self._forks or Forks(self._environment(spec))  # begins to import now, whether this job needs it or not

@@ -40,7 +40,7 @@ class LogRecord:
         self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def ends(self) -> dict[str, tuple[str, int]]:
-        """For each pod the time of its last line in the store, and how many lines of that time are there."""
+        """The time of each pod's last line in the store, and how many of its lines there have that time."""
         ends: dict[str, tuple[str, int]] = {}
         for line in read_record(self._store, self._folder):
             last, count = ends.get(line.pod, ("", 0))

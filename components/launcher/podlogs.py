@@ -31,11 +31,11 @@ class _Reader:
     uid: str
     pod: str  # as in Line
     last: str = ""  # time of the last line
-    count: int = 0  # lines of that time
+    count: int = 0  # how many lines of that time have been read
 
     def new(self, stamped: Iterable[str]) -> Iterator[Line]:
-        """The lines that have not been read before. `stamped` are lines that begin with their times, in the order of these."""
-        seen = 0  # lines of the last time that were read before
+        """The lines that have not been read before. `stamped` are lines that begin with their times, the earliest first."""
+        seen = 0  # how many lines of the time `last` have come so far
         for line in stamped:
             stamp, _, text = line.partition(" ")
             stamp = _padded(stamp)
@@ -52,18 +52,18 @@ class _Reader:
 class PodLogs:
     """Reads every pod of a job from its beginning, hands the lines out, and keeps them in `record`, if there is one.
 
-    `ranks`: the job has several processes, so that its lines say which rank printed them. Other lines get the pod's index.
+    With `ranks`, the job has several processes, whose lines already say which rank printed them. Without, lines get the pod's index.
     """
 
     cluster: Cluster
     kind: JobKind
     record: LogRecord | None = None
     ranks: bool = False
-    refused: ClusterError | None = None  # the missing right to read logs
+    refused: ClusterError | None = None  # the API server's answer if the right to read logs is missing
     _readers: dict[str, threading.Thread] = field(default_factory=dict)  # by the pod's uid
     _lines: deque[Line] = field(default_factory=deque)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _ends: dict[str, tuple[str, int]] | None = None  # what `record` had at the beginning
+    _ends: dict[str, tuple[str, int]] | None = None  # `record.ends()` as it was at the beginning
     _said: str = ""
 
     def watch(self, pods: list[dict[str, Any]]) -> None:
@@ -80,7 +80,7 @@ class PodLogs:
                 self._readers[uid].start()
 
     def take(self) -> list[str]:
-        """The new lines, and as an event why lines cannot be kept."""
+        """The new lines. If lines cannot be kept, an event among them says why."""
         lines = []
         if self.record is not None and self.record.trouble != self._said:
             self._said = self.record.trouble
@@ -150,7 +150,7 @@ class PodLogs:
 
 
 def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
-    """The response's lines. One that a broken connection cuts off comes whole with the next request."""
+    """The response's lines. A line that a broken connection cuts off comes whole with the next request."""
     rest = b""
     for data in response.stream(65536, decode_content=False):
         *whole, rest = (rest + data).split(b"\n")

@@ -35,11 +35,11 @@ Image = Annotated[str, like(r"^(?!.*://)\w[\w.\-/:@]*\Z", "an image, such as reg
 Namespace = Annotated[
     str, like(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z", "a namespace: up to 63 lower-case letters, digits and dashes, such as team-a")
 ]
-SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN$", re.IGNORECASE)  # in the name of a variable
+SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN$", re.IGNORECASE)  # in the name of a variable that holds a secret
 
 
 def _in_words(check: Callable[..., Any], *given: str) -> None:
-    """Run a check, and raise a ValueError for its EdmError, which pydantic reports with the line in the file."""
+    """Run a check, and raise its EdmError as a ValueError, since pydantic reports a ValueError with the line in the file."""
     try:
         check(*given)
     except EdmError as error:
@@ -78,7 +78,7 @@ class Resources(Settings):
     gpus: Annotated[int, Field(ge=0)] = 0
     cpu: Quantity = "1"
     cpu_limit: Quantity | None = None  # none: what is requested
-    memory: Quantity = "4Gi"  # requested, and the limit
+    memory: Quantity = "4Gi"  # both the request and the limit
     shm: Quantity = "1Gi"  # of /dev/shm, counted against memory
     work: Quantity = "10Gi"  # scratch disk of the pod
 
@@ -146,17 +146,17 @@ class PriorityClasses(Settings):
 class Kfp(Settings):
     """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
 
-    host: Annotated[str, AfterValidator(_server)] | None = None  # URL of its API; none: through the API server, in a pod its Service
+    host: Annotated[str, AfterValidator(_server)] | None = None  # URL of its API; none: through the API server or, in a pod, its Service
     ui: Annotated[str, AfterValidator(_server)] | None = None  # URL of its pages, for links; none: as `host`
     namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
-    max_parallel: Count | None = None  # trajectories at once; none: all
+    max_parallel: Count | None = None  # the most trajectories at once; none: all
 
 
 class Profile(Settings):
     """A cluster, as this project uses it."""
 
     name: Name
-    context: str | None = None  # of the kubeconfig; none: the current one, in a pod the pod's own cluster
+    context: str | None = None  # of the kubeconfig; none: the current one or, in a pod, the pod's own cluster
     namespace: Namespace
     store: StoreProfile
     images: Images
@@ -171,7 +171,7 @@ class Profile(Settings):
     node_selector: dict[str, str] = {}
     patch: dict[str, Any] = {}  # laid over the spec of every job's pods; lists of named things merge by name
     run_as_user: Count = 65532
-    jobs: Count = 4  # at once, with `edm2 run --cluster`
+    jobs: Count = 4  # the most at once, with `edm2 run --cluster`
     patience_s: Seconds = 1800  # how long a pod may be unschedulable; a job that a queue holds waits without limit
     active_deadline_s: Count | None = None  # how long a job may last, restarts included
     ttl_s: Seconds = 3600  # until a finished job is deleted
@@ -179,7 +179,7 @@ class Profile(Settings):
     hang_s: Count = 30  # how much longer than usual a step may take until its process counts as hung
 
     def resources_of(self, stage: str) -> Resources:
-        """What a stage's job gets: its own settings, and the default's for the others."""
+        """What a stage's job gets: the stage's own settings, and those of `default` where it has none."""
         own: Resources = getattr(self.resources, stage)
         return Resources.model_validate({**self.resources.default.model_dump(), **own.model_dump(exclude_unset=True)})
 
@@ -222,6 +222,6 @@ def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
 
 
 def recorded_digests(folder: Path = FOLDER) -> dict[str, str]:
-    """Image by tag → the same image by digest, as `make images` recorded them in k8s/images.json."""
+    """Image named by its tag → the same image named by its digest, as `make images` recorded them in k8s/images.json."""
     file = folder / "images.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}

@@ -23,7 +23,7 @@ from edm2core.worker.exit_codes import INTERRUPTED
 from edm2core.worker.heartbeat import silence
 
 POLL_S = 0.1
-PATIENCE_S = 5.0  # how long a process that is told to end, since another one of its job has failed, may take
+PATIENCE_S = 5.0  # the most time that a process may take to end once it is told to, because another process of its job has failed
 STOP = "stop"  # a file in the folder: every rank saves and stops
 ALIVE = "alive"  # a named pipe in the folder; the entry program holds its other end
 
@@ -31,7 +31,7 @@ ALIVE = "alive"  # a named pipe in the folder; the entry program holds its other
 def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable[[], bool], ended: Callable[[], bool], rank: str) -> int:
     """Run `python ARGUMENT…` to its end and return its exit code (128 + n if signal n ended it).
 
-    `asked` says whether it should save and stop, `ended` whether it should end now. Its output says its `rank`, if that is not empty.
+    `asked` says whether the process should save and stop, `ended` whether it should end now. Its lines say its `rank`, unless it is empty.
     """
     beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
     beat.write_text("", encoding="utf-8")
@@ -75,7 +75,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
 def _pump(source: IO[bytes], rank: str) -> None:
     """Pass lines on with their rank, each in one write, so that lines of several ranks do not mix.
 
-    An event gets its rank as a field, and a failure the last lines before it. Other lines are shown as `[rank N] …`.
+    An event gets the rank as a field. An event of a failure also gets the last lines before it. Other lines are shown as `[rank N] …`.
     """
     last = deque[str](maxlen=20)
     for data in source:

@@ -23,7 +23,7 @@ class JobSpec:
     nodes: int = 1
     processes: int = 1  # per node
     env: dict[str, str] = field(default_factory=dict)
-    wait: bool = False  # until other jobs have made the task's inputs
+    wait: bool = False  # whether to wait until other jobs have made the task's inputs
 
     @property
     def arguments(self) -> list[str]:
@@ -39,7 +39,7 @@ class Status:
     reason: str = ""
     code: int | None = None
     restarts: int = 0  # how often the backend itself has restarted the job's processes
-    lost: bool = False  # at the last restart the cluster had taken processes away; none had failed
+    lost: bool = False  # whether the last restart came because the cluster took processes away, and not because one failed
 
     @property
     def over(self) -> bool:
@@ -72,7 +72,7 @@ class Backend(Protocol):
 
 
 def work_ref(task: Task) -> Ref:
-    """What a job works on and holds the lease of: the trajectory of a snapshot, otherwise the task itself."""
+    """What a job works on, and holds the lease on: for a snapshot its trajectory, else the task itself."""
     return trajectory_ref(task) if task.stage == "snapshot" else task.ref
 
 

@@ -10,5 +10,5 @@ KINDS: tuple[JobKind, ...] = (PyTorchJob(),)
 
 
 def kind_of(_profile: Profile | None) -> JobKind:
-    """The kind of job that a profile's cluster runs; without a profile the usual one."""
+    """The kind of job that a profile's cluster runs; without a profile, the usual kind."""
     return KINDS[0]

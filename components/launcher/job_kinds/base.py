@@ -14,7 +14,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended, by its own status; `message` is the operator's."""
+    """How a job ended, by its own status. `message` is in the operator's words."""
 
     succeeded: bool
     message: str = ""
@@ -30,7 +30,7 @@ class JobKind(ABC):
     container: ClassVar[str]  # name of the container that computes, in each pod
     longest_name: ClassVar[int]  # the most characters of a job's name with which its pods' names are legal
     operator: ClassVar[str]  # the program that makes the job's pods, in words
-    deployment: ClassVar[str]  # the operator's Deployment, and its label app.kubernetes.io/name
+    deployment: ClassVar[str]  # the name of the operator's Deployment, and the value of its label app.kubernetes.io/name
     install: ClassVar[str]  # what to do if the cluster lacks the operator
 
     @abstractmethod
@@ -41,7 +41,7 @@ class JobKind(ABC):
     def decisive(self, spec: Object) -> Object:
         """The part of a manifest's `spec` that decides how the job runs. Its digest shows a changed profile.
 
-        Pods' labels, which say who wants the job, and arguments, which say for which snapshot it was started, are no part of it.
+        It leaves out the pods' labels, which say who wants the job, and the arguments, which say for which snapshot it was started.
         """
 
     @abstractmethod
@@ -66,7 +66,7 @@ class JobKind(ABC):
 
     @abstractmethod
     def pod_index(self, pod: str) -> str:
-        """Which of its job's pods the pod of that name is. A pod's successor has the same index."""
+        """The index of the pod of that name among its job's pods. A pod's successor has the same index."""
 
     def is_active(self, job: Object) -> bool:
         """Whether the job runs or waits to run: it has not ended, is not suspended and is not being deleted."""

@@ -1,6 +1,6 @@
 """PyTorchJob of the Kubeflow training operator, version 1.
 
-It has workers only and an elastic policy: so it needs no init container, which "restricted" PodSecurity would refuse.
+A job has workers only, and an elastic policy. So it needs no init container, which "restricted" PodSecurity would refuse.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec
 
 RENDEZVOUS = {"read_timeout": "10", "join_timeout": "120"}
-"""In seconds. With torchrun's default values a recreated pod can wait for minutes for the store of a dead one."""
+"""The most seconds to wait. With torchrun's default values, a recreated pod can wait for minutes for a dead pod that led the rendezvous."""
 
 
 class PyTorchJob(JobKind):
