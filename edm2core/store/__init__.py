@@ -1,4 +1,4 @@
-"""The keyed store: results, scratch, leases and runs, in a local folder or in an S3 bucket. Here: its addresses, and how it is opened."""
+"""The keyed store: results, scratch, leases and runs, in a local folder or in an S3 bucket. This module opens stores by their addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edm2core.paths import local_path
 from edm2core.store.base import Store, check_path
 
 PARTS = {"runs", "results", "sources", "scratch"}  # a store has at least one of these folders
-MOST_LOOKED_INTO = 20  # folders in which a store is looked for, to suggest it
+MOST_LOOKED_INTO = 20  # the most folders to look into for a store to suggest
 ENDPOINTS = ("EDM2_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables with the S3 service's address; the first set counts
 
 __all__ = ["ENDPOINTS", "Store", "bucket_of", "check_address", "check_endpoint", "find_store", "open_store", "split_address"]
@@ -46,7 +46,7 @@ def find_store(uri: str) -> Store:
 
 
 def split_address(address: str, area: str, store: str = "") -> tuple[str, str]:
-    """The store and the name in STORE/`area`/NAME, such as STORE/runs/ID or STORE/results/STAGE/KEY; a name alone is in `store`."""
+    """The store and the name in STORE/`area`/NAME, such as STORE/runs/ID or STORE/results/STAGE/KEY; a bare name is one in `store`."""
     uri, separator, name = address.rstrip("/").rpartition(f"/{area}/")
     return (uri if separator else store), name
 

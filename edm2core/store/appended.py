@@ -17,7 +17,7 @@ from edm2core.store.base import Flaw, Store
 from edm2core.store.plans import read_plan
 from edm2core.store.sealed import read_sealed, sealed
 
-PART = 2**23  # bytes of one read
+PART = 2**23  # the most bytes of one read
 
 
 def appended_path(run: str) -> str:
@@ -25,14 +25,14 @@ def appended_path(run: str) -> str:
 
 
 def record_appended(store: Store, run: str) -> None:
-    """Record the files as they are now. A file that has changed keeps its earlier record, so that its damage stays known."""
+    """Record the files as they are now. A file whose recorded bytes have changed keeps its record, so that its damage stays known."""
     known = _known(store, run)
     damaged = {flaw.path: known[flaw.path] for flaw in _changed(store, known)}
     _write(store, run, {path: store.record(path) for path in _paths(store, run) if path not in damaged} | damaged)
 
 
 def changed_appended(store: Store, run: str) -> Iterator[Flaw]:
-    """The files that do not begin as they were recorded. Raises IntegrityError if the record itself is damaged."""
+    """The files that no longer begin with the bytes that were recorded. Raises IntegrityError if the record itself is damaged."""
     return _changed(store, _load(store, run))
 
 
@@ -76,7 +76,7 @@ def _load(store: Store, run: str) -> dict[str, FileRecord]:
 
 
 def _known(store: Store, run: str) -> dict[str, FileRecord]:
-    """The same; empty too if the record is damaged."""
+    """The recorded files; empty also if the record is damaged."""
     with suppress(IntegrityError):
         return _load(store, run)
     return {}

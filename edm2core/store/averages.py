@@ -20,13 +20,13 @@ class Mixture:
     """How an average of a wanted width is mixed from stored ones."""
 
     stored: dict[int, Manifest]  # by epoch, all before the snapshot's
-    widths: list[str]  # of the averages that each of them and the snapshot hold
+    widths: list[str]  # the relative widths of the averages that each of these and the snapshot hold
     sigma_rel: float  # the wanted width
-    mix: Mix  # of the stored averages and the snapshot's, epoch by epoch
+    mix: Mix  # of the stored averages and then the snapshot's, epoch by epoch
 
     @property
     def rounding(self) -> float:
-        """The rounding error of the stored averages, as a share of the weights. The snapshot's own are not rounded."""
+        """The rounding error of the stored averages, as a share of the weights. The snapshot's own averages are not rounded."""
         shares = self.mix.coefficients[: -len(self.widths)]
         bits = [manifest.metadata.get("bits", HALF) for manifest in self.stored.values() for _ in self.widths]
         return rounding(shares.tolist(), bits)
@@ -34,7 +34,7 @@ class Mixture:
     def rounding_share(self, weights: Callable[[str], Path]) -> float | None:
         """The rounding error as a share of the distance from the average to the weights.
 
-        `weights` gives the file of the snapshot's average of a width. None if they are all of one width, which gives no distance.
+        `weights` gives the file of the snapshot's average of a width. None if all averages have one width, which gives no distance.
         """
         if len(self.widths) < 2:
             return None
@@ -61,7 +61,7 @@ class Mixture:
 
 
 def trainings(tasks: Iterable[Task]) -> dict[Ref, Task]:
-    """The trajectories of snapshot tasks, of one plan or several; each with its task of the longest training."""
+    """The trajectories of the snapshot tasks among these, which may be of several plans. Each comes with its task that trains longest."""
     known: dict[str, Ref] = {}
     longest: dict[Ref, Task] = {}
     for task in tasks:

@@ -1,4 +1,4 @@
-"""The store as a protocol: the few operations on objects that everything else in this room is built from."""
+"""The store as a protocol: the few operations on objects that everything else in this package is built from."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edm2core.plan.manifest import FileRecord
 
 T = TypeVar("T")
 R = TypeVar("R")
-FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors where a disk has no room, or a user's share of it
-UNKNOWN_S = 86_400.0  # without a change, after which a file that another machine was writing counts as left behind
-AT_ONCE = 16  # requests to a remote store
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's error numbers for a full disk, and for a user's full quota
+UNKNOWN_S = 86_400.0  # the least time without a change after which a file that another machine was writing counts as left behind
+AT_ONCE = 16  # the most requests to a remote store at once
 FREE_SPACE = "Free some space (edm2 gc), then run again; finished work is kept."
 
 
@@ -164,7 +164,7 @@ def is_local(store: Store) -> bool:
 
 
 def each(store: Store, work: Callable[[T], R], things: Iterable[T]) -> list[R]:
-    """The results of `work` on all things, in their order. A remote store is asked side by side, since most of the time is waiting."""
+    """The results of `work` on all things, in their order. For a remote store the calls run side by side, since they mostly wait."""
     things = list(things)
     if is_local(store) or len(things) < 2:
         return [work(thing) for thing in things]

@@ -1,4 +1,4 @@
-"""Finds and mends damage to everything but results: leases, unfinished work, wishes, and the records and logs of runs."""
+"""Finds and mends damage to everything but results: leases, unfinished work, wishes for snapshots, and the records and logs of runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edm2core.store.sealed import unseal_lines
 from edm2core.store.summary import FRESH_S, Summary, summarise, summary_path, write
 from edm2core.store.wanted import read_wish, wishes
 
-NEWEST = 10**6  # a generation later than all, which may remove the pieces of all
+NEWEST = 10**6  # a generation later than all others, as which the pieces of all of them can be removed
 
 
 class Damage(NamedTuple):
@@ -36,7 +36,7 @@ class Damage(NamedTuple):
 
 
 def of_leases(store: Store, younger_than_s: float = float("inf")) -> Iterator[Damage]:
-    """Leases whose newest record or heartbeat cannot be read. Leases without a record younger than that are not read."""
+    """Leases whose newest record or heartbeat cannot be read. Leases whose records are all older than `younger_than_s` are not read."""
     for ref, last in holders(store, younger_than_s).items():
         if last.damaged:
             yield Damage(*last.damaged, partial(_give_back, store, ref, last.beat_age_s))
@@ -58,7 +58,7 @@ def of_scratch(store: Store, refs: Iterable[Ref]) -> Iterator[Damage]:
 
 
 def of_code(store: Store) -> Iterator[Damage]:
-    """Records of how code differed whose bytes are not those of the digest in their name."""
+    """Damaged records of how code differed from its revision: their bytes do not have the digest that is their name."""
     for entry in store.list("code/"):
         if entry.path != diff_path(hashlib.sha256(store.read(entry.path)).hexdigest()):
             yield Damage(entry.path, "It has been changed since it was written.", partial(_do, "Removed.", store.delete, entry.path))
@@ -92,7 +92,7 @@ def _give_back(store: Store, ref: Ref, beat_age_s: float) -> str:
 
 
 def _do(words: str, mend: Callable[..., None], *arguments: Any) -> str:
-    """Mend by a call, and say it in these words."""
+    """Call `mend`, and return these words for what it did."""
     mend(*arguments)
     return words
 

@@ -1,11 +1,12 @@
 """Finds what no kept run needs any more, and removes it.
 
-The runs' plans say what is needed, and the leases what may still be committed. The store is listed once. Removing is safe beside work, for
-two reasons. Leases are read before and after the listing, so that whoever commits something after it was listed is seen. And the lease on
-`gc/store` is taken before the plans are read, while a run waits for it after writing its plan: so either the plan is seen, or the run looks
-for results only when all is removed.
+The runs' plans say what is needed, and the leases what may still be committed. The store is listed once. Others may work while things are
+removed, for two reasons. Leases are read before and after the listing, so that whoever commits something after it was listed is seen. And
+the lease on `gc/store` is taken before the plans are read, and a run waits for this lease after writing its plan. So either the plan is
+seen, or the run looks for results only when everything is removed.
 
-The records of how code differed are named by manifests alone. They are looked for in manifests, and removed while nobody works.
+Records of how code differed are named by manifests, not by plans. So manifests are searched for them, and they are removed only while
+nobody works.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from edm2core.store.results import load
 from edm2core.store.runs import list_runs
 
 DAY_S = 86_400.0
-NAMED = 5  # runs in one message
-AT_ONCE = 64  # manifests that are read before it is looked whether more are needed
+NAMED = 5  # the most runs that one message names
+AT_ONCE = 64  # the most manifests to read before a check whether more are needed
 OF_TRAININGS = ("snapshot", "average")  # stages whose results are committed under the lease on their trajectory
 
 
 class Removal(NamedTuple):
-    """Something that can be removed: a folder, with its closing slash, or one object; its bytes, the reason, and its objects."""
+    """Something that can be removed: a folder, whose path ends with a slash, or one object. `size` is in bytes, `objects` are all in it."""
 
     path: str
     size: int
@@ -57,7 +58,7 @@ def apply(store: Store, days: float = 7) -> tuple[list[Removal], int]:
         survey = _Survey(store, days)
         removals = survey.removals()
         removed: list[Removal] = []
-        for turn in ("", "code", "leases"):  # leases last, so that no generation starts anew beside what an old one made
+        for turn in ("", "code", "leases"):  # leases last, so that generations do not begin at 1 again beside what older ones made
             now = [removal for removal in removals if _turn(removal.path) == turn]
             removed += [removal for removal, done in zip(now, each(store, lambda r: _remove(store, r), now), strict=True) if done]
         swept = store.sweep(days * DAY_S, survey.could_commit)
@@ -75,7 +76,7 @@ class _Survey:
         self._needed, self._folders = _needed(store), _folders(store)
         after = holders(store, SILENT_S)
         changed = {ref for ref, last in after.items() if (ref, last.generation, last.released) not in states}
-        self._working = held | changed | {GC}  # whoever held a lease at the first look, or has taken or released one until the second
+        self._working = held | changed | {GC}  # leases that were held at the first look, or were taken or released between the two
         self._training = any(ref.stage == "trajectory" for ref in self._working)
 
     def removals(self) -> list[Removal]:
@@ -111,7 +112,7 @@ class _Survey:
         why = ""
         if area == "scratch":
             why = self._why_scratch_can_go(ref)
-        elif area == "leases":  # generations must not start anew beside what was made in old ones
+        elif area == "leases":  # else generations would begin at 1 again beside what older ones made
             made = f"{ref.scratch}/" in self._folders and f"{ref.scratch}/" not in going
             why = "" if made or ref in unfinished else "nobody holds it, and there is no unfinished work"
         elif area == "work":
@@ -121,7 +122,7 @@ class _Survey:
         return [(prefix, why)] if why else []
 
     def _unneeded_of_result(self, ref: Ref, entries: list[Entry]) -> list[tuple[str, str]]:
-        """What of a result can go: all of it, or the attempts that did not become it."""
+        """The parts of a result that can go: all of it, or the attempts that did not become it."""
         committed = any(entry.path == ref.manifest for entry in entries)
         attempts = {entry.path.split("/")[3] for entry in entries if entry.path.count("/") > 3}
         needed, of_training = ref in self._needed.results, self._training and ref.stage in OF_TRAININGS
@@ -132,7 +133,7 @@ class _Survey:
             try:
                 manifest = load(self._store, ref)
             except IntegrityError:
-                return []  # nothing says what it belongs to, and which attempt it is; `edm2 verify` names it
+                return []  # nothing says what the result belongs to, or which attempt became it; `edm2 verify` reports it
         if not needed:
             belongs = manifest and (self._needed.owns(manifest) or _trajectory(manifest) in self._working)
             return [] if belongs else [(f"{ref.folder}/", "no run needs this result")]
@@ -146,12 +147,12 @@ class _Survey:
         if ref not in self._needed.results:
             return "unfinished work that no run needs"
         if any(entry.path == ref.manifest for entry in self._folders.get(f"{ref.folder}/", ())):
-            with suppress(IntegrityError):  # a damaged result may have to be made again from it
+            with suppress(IntegrityError):  # a damaged result may have to be made again from this work
                 return "left over from work that is finished" if load(self._store, ref) else ""
         return ""
 
     def _unnamed_diffs(self, going: dict[str, Removal]) -> list[Entry]:
-        """The old records of how code differed that no remaining manifest names. A damaged manifest may name any of them."""
+        """The old records of how code differed that no remaining manifest names. None if a manifest is damaged: it may name any."""
         entries = [entry for entries in self._folders.values() for entry in entries]
         left = {entry.path: entry for entry in entries if entry.path.startswith("code/") and entry.age_s > self._min_age_s}
         ages = [diff.age_s for diff in left.values()]
@@ -193,7 +194,7 @@ def _remove(store: Store, removal: Removal) -> bool:
 
 
 class _Needed(NamedTuple):
-    """What the kept runs name."""
+    """The results, trajectories and sources that the kept runs need."""
 
     results: set[Ref]
     trajectories: set[Ref]
@@ -222,7 +223,7 @@ def _needed(store: Store) -> _Needed:
 
 
 def _plan(store: Store, run: str) -> list[Task] | IntegrityError:
-    """A run's tasks, or the error why they are not known. A plan of an earlier version has no digest: its tasks' keys verify it."""
+    """A run's tasks, or the error that says why they are not known. A plan of an earlier version has no digest: tasks' keys verify it."""
     where = f"{store.uri}/{plan_path(run)}"
     try:
         recorded = read_plan(store, run)
@@ -252,7 +253,7 @@ def _folders(store: Store) -> dict[str, list[Entry]]:
 
 
 def _ref(prefix: str) -> Ref | None:
-    """What a lease is held on while somebody works at this path; None for a path that edm2 does not write."""
+    """The name of the lease that is held while somebody works at this path; None for a path that edm2 does not write."""
     parts = prefix.split("/")
     if parts[0] == "work":
         return Ref(*parts[1].split("-")[:2]) if parts[1].count("-") >= 2 else None

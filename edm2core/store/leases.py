@@ -23,9 +23,9 @@ from edm2core.store.sealed import read_sealed, sealed
 from edm2core.words import duration
 
 T = TypeVar("T")
-BEAT_S = 5.0
-PATIENCE_S = 60.0  # without a beat, by the store's clock, after which somebody else may take over
-SILENT_S = 3600.0  # without a beat, after which a worker that did not release its lease can no longer wake up and commit
+BEAT_S = 5.0  # the time between two beats, by which a worker shows that it is alive
+PATIENCE_S = 60.0  # the time without a beat, by the store's clock, after which another worker may take over
+SILENT_S = 3600.0  # the time without a beat after which a worker that did not release its lease can no longer wake up and commit
 GC = Ref("gc", "store")  # held while what no run needs is removed
 RECORD, BEAT = ("owner", "process", "started", "token"), ("released", "time")  # the fields of a lease's two records
 UNKNOWN = Process("unknown", "", "", 0, "")
@@ -45,12 +45,12 @@ class Holder:
 
     @property
     def alive(self) -> bool:
-        """Whether others have to wait for it."""
+        """Whether other workers have to wait for this one."""
         return not self.released and not self.process.gone and self.beat_age_s < PATIENCE_S
 
     @property
     def could_commit(self) -> bool:
-        """Whether it may still write. A worker that has been silent for less than an hour may have been asleep."""
+        """Whether this worker may still write. If it has been silent for less than an hour, it may just have been asleep."""
         return not self.released and not self.process.gone and self.beat_age_s < SILENT_S
 
     @property
@@ -80,7 +80,7 @@ class Busy(StoreError):
 
 
 class Lease:
-    """A lease that this process holds. A thread writes a beat to keep it; as a context manager it is released at the end."""
+    """A lease that this process holds. A thread keeps it by writing beats. As a context manager, it is released at the end."""
 
     def __init__(self, store: Store, ref: Ref, generation: int) -> None:
         self.generation = generation
@@ -122,9 +122,9 @@ class Lease:
 def acquire(store: Store, ref: Ref, owner: str = "") -> Lease:
     """Take the lease on a result, as a new generation.
 
-    Raises Busy while another worker holds it: one that has not released it, that is not a finished process of this machine, and whose
-    last beat is less than 60 s old. `owner` names something of which only one exists at a time, such as a Kubernetes job's pod. A holder
-    of the same owner is not waited for, so a pod that was restarted is at work at once.
+    Raises Busy while another worker holds it: the worker has not released it, its last beat is less than 60 s old, and it is not known to
+    have ended on this machine. `owner` names something of which only one exists at a time, such as a Kubernetes job's pod. Nobody waits
+    for a holder of the same owner, so a pod that was restarted is at work at once.
     """
     while True:
         last = holder(store, ref)
@@ -133,7 +133,7 @@ def acquire(store: Store, ref: Ref, owner: str = "") -> Lease:
         generation = last.generation + 1 if last else 1
         record = {"owner": owner, "process": asdict(Process.current()), "started": time.time(), "token": secrets.token_hex(8)}
         created = store.create(_path(ref, generation, "json"), sealed(record, None))
-        # A newer generation means that this process slept: others came and went, and removed the generation that it then created.
+        # A newer generation means that this process slept. Meanwhile others came and went, and removed the records of this generation.
         paths = _paths(store, ref)
         if created and _newest(paths) == generation:
             for path in paths:
@@ -150,7 +150,7 @@ def holder(store: Store, ref: Ref) -> Holder | None:
 
 
 def holders(store: Store, younger_than_s: float = float("inf")) -> dict[Ref, Holder]:
-    """The last holder of every lease that has a record younger than that, by the store's clock."""
+    """The last holder of every lease that has a record younger than `younger_than_s`, by the store's clock."""
     folders: dict[Ref, list[Entry]] = {}
     for entry in store.list("leases/"):
         parts = entry.path.split("/")
@@ -176,7 +176,7 @@ def mend(store: Store, ref: Ref) -> None:
 
 
 def _read_holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:
-    """The holder of the newest generation that was listed. Raises MissingError if its records are gone since."""
+    """The holder of the newest generation that was listed. Raises MissingError if its records have been deleted since."""
     ages = {entry.path: entry.age_s for entry in entries}
     generation = _newest(ages)
     if generation == 0:
@@ -192,7 +192,7 @@ def _read_holder(store: Store, ref: Ref, entries: list[Entry]) -> Holder | None:
 
     record_path, beat_path = _path(ref, generation, "json"), _path(ref, generation, "beat")
     age = min(ages[path] for path in (record_path, beat_path) if path in ages)
-    unknown = "", UNKNOWN, time.time() - age  # it counts as alive until it is silent
+    unknown = "", UNKNOWN, time.time() - age  # such a holder counts as alive until it has been silent for long
     owner, process, started = read(record_path, _parse_record, RECORD, unknown)
     released = read(beat_path, lambda values: values.get("released") is True, BEAT, False)
     return Holder(generation, owner, process, started, released, age, flaws[0] if flaws else None)

@@ -90,7 +90,7 @@ class LocalStore:
             try:
                 self._move(temporary, target, os.link)
             except FileExistsError:
-                return temporary.stat().st_nlink > 1  # NFS repeats a link whose answer was lost: then it is this call's own
+                return temporary.stat().st_nlink > 1  # NFS repeats a request whose answer was lost: then the link is this call's own
             except OSError as error:
                 if error.errno in NO_LINK - {errno.EACCES}:
                     raise StoreError(
@@ -114,7 +114,7 @@ class LocalStore:
                         raise
                     shutil.copyfile(source, temporary)
                 if modes.S_IMODE(temporary.stat().st_mode) != mode:
-                    temporary.chmod(mode)  # its writer may have made it readable by the user alone, and a store is a group's
+                    temporary.chmod(mode)  # its writer may have made it readable by the user alone, and a group may share the store
                 _sync(temporary)
             target = self._file(path)
             self._move(temporary, target, os.replace)
@@ -122,7 +122,7 @@ class LocalStore:
             return record
 
     def fetch(self, path: str, folder: Path, record: FileRecord | None = None) -> Path:
-        """The stored file itself; `folder` is not used. A process verifies it again only after it has changed."""
+        """The stored file itself; `folder` is not used. A process verifies a file once, and again only after the file has changed."""
         with self._words("read", path):
             file = self._file(path)
             if not file.is_file():
@@ -172,12 +172,12 @@ class LocalStore:
             file = self._file(path)
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 file.unlink()
-            with suppress(OSError):  # up to a folder that holds something else
+            with suppress(OSError):  # remove the folders that are empty now, up to one that is not
                 for folder in takewhile(lambda folder: folder != self.root, file.parents):
                     folder.rmdir()
 
     def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
-        """Like Store.sweep. What is left behind are temporary files, whose names say which process wrote them."""
+        """Like Store.sweep. Interrupted writes leave temporary files behind, whose names say which process wrote them."""
         freed = 0
         with self._words("clean", TEMPORARY):
             now = self._now()
@@ -252,7 +252,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _usual_mode(free: Path) -> int:
-    """The mode that a new file gets there, by the umask or the folder's own defaults; no file is at the path `free`."""
+    """The mode that a new file at the path `free` gets, by the umask or the folder's own defaults. No file may be there yet."""
     free.touch()
     mode = modes.S_IMODE(free.stat().st_mode)
     free.unlink()

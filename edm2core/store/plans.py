@@ -17,7 +17,7 @@ MEND_PLAN = "Run its experiment again, which records it anew, or forget the run 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run's plan as it was recorded. `absent` are the metrics that it leaves out, by their names in results, and why."""
+    """A run's plan as it was recorded. `absent` says of each metric that it leaves out, by its name in results, why."""
 
     name: str
     plan: Plan

@@ -17,7 +17,7 @@ class Process:
 
     host: str
     boot: str
-    namespace: str  # of process numbers: two containers of one machine have processes with the same number
+    namespace: str  # of process numbers, since two containers of one machine may use the same ones
     pid: int
     begun: str  # in the kernel's ticks
 
@@ -27,7 +27,7 @@ class Process:
 
     @property
     def machine(self) -> str:
-        """12 hex digits of the host, its boot and the namespace."""
+        """12 hex digits that stand for the host, its boot and the namespace."""
         return hashlib.sha256(f"{self.host}\n{self.boot}\n{self.namespace}".encode()).hexdigest()[:12]
 
     @property
@@ -62,7 +62,7 @@ def _machine() -> tuple[str, str, str]:
 
 
 def _begun(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None if there is none, or only a dead one nobody has waited for."""
+    """When a process began, in the kernel's ticks; None if there is no such process, or only a dead one that nobody has waited for."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except (OSError, IndexError):

@@ -40,7 +40,7 @@ def manifests(store: Store, tasks: Iterable[Task]) -> dict[Ref, Manifest]:
 
 
 def present(store: Store, refs: Iterable[Ref]) -> list[bool]:
-    """Whether each result is in the store. It is if its manifest is."""
+    """Whether each result is in the store, which it is if its manifest is there."""
     return each(store, lambda ref: store.stat(ref.manifest) is not None, refs)
 
 
@@ -59,7 +59,7 @@ def upload_files(store: Store, ref: Ref, attempt: str, folder: Path) -> dict[str
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:
-    """Make an attempt the result, unless another one is it already. Returns the manifest of the result. A task does this last."""
+    """Make an attempt the result, unless another attempt already is. Returns the manifest of the result. A task does this last."""
     while not store.create(manifest.ref.manifest, manifest.dumps()):
         winner = load(store, manifest.ref)
         if winner is not None:  # None: it has been deleted since

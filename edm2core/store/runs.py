@@ -1,4 +1,4 @@
-"""Runs: a folder of the store for each, with its experiment, its plan, its events and logs, and its report."""
+"""Runs. Each has a folder of the store, with its experiment, its plan, its events and logs, and its report."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from edm2core.store.plans import MEND_PLAN, plan_path, read_plan, write_plan
 from edm2core.store.sealed import sealed, unseal_lines
 from edm2core.store.summary import change, records_of, summarise, summary_path, write
 
-SHARE_S = 15.0  # between two uploads of the files that a run writes locally
-WAIT_S = 0.5  # between two checks whether a gc has ended
-LISTED = 20  # most runs that a message names
+SHARE_S = 15.0  # the least time between two uploads of the files that a run writes locally
+WAIT_S = 0.5  # the time between two checks whether a gc has ended
+LISTED = 20  # the most runs that a message names
 NOTES = "notes.md"  # in a run's folder: the user's notes, which edm2 does not change by itself
 
 
@@ -54,7 +54,7 @@ class Run:
         return self._local / "logs" / f"{task.stage}-{task.key}" / name
 
     def log(self, event: dict[str, Any]) -> None:
-        """Add an event to this process's file of events, with the time of now if it has none."""
+        """Add an event to this process's file of events, with the current time if it has none."""
         path = self._local / "events" / f"{self._started}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -127,7 +127,7 @@ class Run:
         return Path(tempfile.mkdtemp(prefix="edm2-run-"))
 
     _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
-    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes as they were uploaded, and when
+    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes of the uploaded files, and the last time
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -168,7 +168,7 @@ def record(
 
 
 def add_tasks(run: Run, name: str, tasks: Sequence[Task], absent: Mapping[str, str], say: Callable[[str], None] = _emit_waiting) -> None:
-    """Write the plan of a run that goes on, with the tasks that were added to it. The rest of its record stays, such as its start.
+    """Write the plan of a run that goes on, with the tasks that were added to it. The rest of the run's record stays, such as its start.
 
     Once it returns, what the plan needs is safe, as with `record`.
     """
@@ -207,7 +207,7 @@ def load_plan(store: Store, run: str) -> tuple[str, Plan]:
 
 
 def load_absent(run: Run) -> dict[str, str]:
-    """The metrics that a recorded run left out, by their names in results; and why."""
+    """Why a recorded run left out metrics, by their names in results."""
     try:
         return read_plan(run.store, run.id).absent
     except MissingError:

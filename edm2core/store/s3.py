@@ -35,9 +35,9 @@ from edm2core.store.base import (
 from edm2core.store.s3_client import PASSING, WORK_RETRIES, Client, explain
 
 T = TypeVar("T")
-PART = 16 * 2**20  # bytes of a part of an upload; several parts are in memory at once
-PAUSE_S = 0.2  # before a second try; the pauses grow
-MAX_PARTS = 9_000  # S3 allows 10,000
+PART = 16 * 2**20  # the least bytes of an upload's part; several parts are in memory at once
+PAUSE_S = 0.2  # the most time before a second try; later pauses are longer
+MAX_PARTS = 9_000  # the most parts of an upload; S3 allows 10,000
 READ, WRITE, LIST, DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
 DIGEST, WRITER = "sha256", "writer"  # names in the metadata of objects
 
@@ -142,7 +142,7 @@ class S3Store:
 
     def record(self, path: str) -> FileRecord:
         actual, digest = self._download(path, len)
-        if digest not in ("", actual.sha256):  # the object may be damaged, or only what came over the wire
+        if digest not in ("", actual.sha256):  # either the object is damaged, or only what came over the wire
             actual, _ = self._download(path, len)
         return actual
 
@@ -171,7 +171,7 @@ class S3Store:
         self._do(DELETE, path, lambda: self._client.remove_object(self.bucket, name))
 
     def sweep(self, older_than_s: float, could_commit: Callable[[str], bool]) -> int:
-        """Like Store.sweep. What is left behind are uploads of parts, which only some servers list; MinIO removes them after a day."""
+        """Like Store.sweep. Interrupted writes leave uploads of parts. Only some servers list these; MinIO removes them after a day."""
         right = "s3:ListBucketMultipartUploads, s3:AbortMultipartUpload"
 
         def abort() -> int:
@@ -239,7 +239,7 @@ class S3Store:
         return FileRecord(size, digest.hexdigest()), stated
 
     def _do(self, right: str, path: str, work: Callable[[], T]) -> T:
-        """Send a request, and again where that can help. `right` is what it needs. Raises StoreError in plain words."""
+        """Send a request, and again where that can help. `right` is the permission that it needs. Raises StoreError in plain words."""
         try:
             return Retrying(
                 stop=stop_after_attempt(6), wait=wait_random_exponential(PAUSE_S, max=10), retry=retry_if_exception(_passes), reraise=True
@@ -249,7 +249,7 @@ class S3Store:
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether the same request may succeed if sent again. One that raised MaxRetryError has been tried often enough."""
+    """Whether the same request may succeed if sent again. A request that raised MaxRetryError has been tried often enough."""
     if isinstance(error, S3Error):
         return error.code in PASSING
     return isinstance(error, HTTPError) and not isinstance(error, MaxRetryError)

@@ -37,9 +37,9 @@ from edm2core.errors import InputError, MissingError, StoreError
 from edm2core.store import ENDPOINTS, check_endpoint
 
 AWS = "https://s3.amazonaws.com"
-LOOK_RETRIES = 4  # of the first request: an address that does not answer counts as wrong after 7 s
-WORK_RETRIES = 14  # of later ones: a server that has answered before has 105 s to come back
-SILENT_RETRIES = 6  # of requests that ran into their time-out
+LOOK_RETRIES = 4  # the most for the first request: an address that does not answer counts as wrong after 7 s
+WORK_RETRIES = 14  # the most for a later request: a server that has answered before has 105 s to come back
+SILENT_RETRIES = 6  # the most for a request that runs into its time-out
 BACKOFF_S = 0.5
 PASSING = {  # errors that may pass: the same request can succeed later
     "BadDigest",
@@ -55,7 +55,7 @@ PASSING = {  # errors that may pass: the same request can succeed later
 FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "InsufficientCapacity"}
 MISSING = {"NoSuchKey", "NoSuchObject", "XMinioInvalidObjectName"}
 DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden"}
-WRONG_CREDENTIAL = {  # the variable whose value the service refuses
+WRONG_CREDENTIAL = {  # error code → the variable whose value the service refuses
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY",
     "InvalidToken": "AWS_SESSION_TOKEN",
@@ -65,8 +65,8 @@ WRONG_CREDENTIAL = {  # the variable whose value the service refuses
     "RequestExpired": "AWS_SESSION_TOKEN",
 }
 OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "InvalidRegion"}
-TO_A_PAGE = (302, 303)  # pages that ask people to log in redirect like this; S3 services do not
-PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # the SDK's own codes for an answer without a body
+TO_A_PAGE = (302, 303)  # the status codes with which a service redirects people to log in; S3 services do not use them
+PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # codes that the SDK itself gives to an answer without a body
 
 log = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not record.msg.startswith("Retrying ("))  # _Retry says so once
@@ -82,14 +82,14 @@ class _Fault(NamedTuple):
 
 
 class Http(urllib3.PoolManager):
-    """A connection pool that keeps the server's time, so that ages do not depend on this machine's clock, and the last answer."""
+    """A connection pool that keeps the last answer, and the server's time, so that ages do not depend on this machine's clock."""
 
     _offset: float | None = None
     last: urllib3.BaseHTTPResponse | None = None
     led_to: str | None = None  # where the last answer redirected to
 
     def retry(self, times: int) -> None:
-        """Send each request again so often, from now on."""
+        """Send each request that fails again, `times` times at most, from now on."""
         self.connection_pool_kw["retries"] = _Retry(
             total=times,
             other=0,  # a wrong certificate stays wrong
@@ -120,11 +120,11 @@ class Http(urllib3.PoolManager):
 class Client(Minio):  # type: ignore[misc]
     """A client for the service of an `s3://` or `minio://` URI, which follows a bucket into its region.
 
-    It sends the MD5 of every body: the SDK relies on the SHA-256 in the signature, which SeaweedFS does not check. It does check the MD5.
+    It sends the MD5 of every body, which SeaweedFS checks. The SDK relies on the SHA-256 in the signature, which SeaweedFS does not check.
     """
 
     def __init__(self, uri: str) -> None:
-        """Raises InputError for unusable settings. No request is sent yet."""
+        """Prepare the client, without any request. Raises InputError for unusable settings."""
         named_by = next((name for name in ENDPOINTS if os.environ.get(name)), "")
         endpoint = os.environ.get(named_by, "")
         if endpoint:
@@ -170,7 +170,7 @@ class Client(Minio):  # type: ignore[misc]
 
 
 def _wanted_region(error: S3Error) -> str:
-    """The bucket's region, if the service refuses requests for another and names it; else an empty string."""
+    """The bucket's region, if the service refuses requests for another region and names the right one; else an empty string."""
     if error.code not in OTHER_REGION | PERHAPS_OTHER_REGION:
         return ""
     body = error.response.data.decode(errors="replace") if error.response.data else ""
@@ -179,7 +179,7 @@ def _wanted_region(error: S3Error) -> str:
 
 
 class _Retry(Retry):
-    """Retries requests, and logs once that it does. One that times out is retried less often, since each try takes the whole time-out."""
+    """Retries requests, and logs this once. After a time-out it retries less often, since each try takes the whole time-out."""
 
     def increment(self, method: Any = None, url: Any = None, response: Any = None, error: Any = None, *rest: Any, **named: Any) -> Self:
         if isinstance(error, ReadTimeoutError) and sum(isinstance(p.error, ReadTimeoutError) for p in self.history) >= SILENT_RETRIES:
@@ -231,7 +231,7 @@ def _fault(error: Exception, client: Client, bucket: str, right: str) -> _Fault:
     no_list = isinstance(error, ValueError) and str(error).startswith("XML element")  # XML, but not that of S3
     if no_list or isinstance(error, S3Error | ServerError | InvalidResponseError | ParseError):
         return _no_service(error, client)
-    if isinstance(error, configparser.Error):  # its own words quote the file
+    if isinstance(error, configparser.Error):  # its own words would quote the file, which holds secrets
         what = f"The file of AWS credentials is malformed ({type(error).__name__}, line {getattr(error, 'lineno', '?')})."
         return _Fault(what, "Mend it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", _credentials_file())
     if isinstance(error, ValueError) and "credential" in str(error).lower():

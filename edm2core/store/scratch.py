@@ -18,7 +18,7 @@ from edm2core.plan.manifest import FileRecord
 from edm2core.store.base import Flaw, Store, check_path
 from edm2core.store.sealed import sealed, unseal
 
-STATE_SLOTS = ("state-0", "state-1")  # of a training's state: one of the two is always whole
+STATE_SLOTS = ("state-0", "state-1")  # the two pieces that hold a training's states; one of them is always whole
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Scratch:
                 return sorted(((path, self.store.read(path)) for path in records), reverse=True)
 
     def _fetch(self, path: str, data: bytes, folder: Path) -> Path:
-        """The verified file of a piece, from its record. Raises IntegrityError if one is damaged, MissingError if the bytes are gone."""
+        """The verified file of a piece, from its record. Raises IntegrityError if either is damaged, MissingError if the bytes are gone."""
         try:
             values = json.loads(data)
             if "bytes_sha256" in values:  # earlier versions had no digest of the record: their `sha256` is that of the bytes

@@ -1,4 +1,4 @@
-"""Sealed records: small JSON objects that carry a digest of their own text, so that a change to one shows."""
+"""Sealed records: small JSON objects that carry a digest of their own text, so that any change to them shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edm2core.store.base import Store
 
 T = TypeVar("T")
 DIGEST = "sha256"
-LENGTH = 256  # bytes at a record's end, in which its digest stands
+LENGTH = 256  # the last bytes of a record, among which its digest stands
 END = re.compile(rb',\s*"sha256": "([0-9a-f]{64})"\s*\}\s*\Z')
 
 
@@ -25,7 +25,7 @@ def sealed(values: Mapping[str, Any], indent: int | None = 1) -> bytes:
 
 
 def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any]:
-    """The values of a sealed record. Raises ValueError with the reason if it is none, or was changed since it was written.
+    """The values of a sealed record. Raises ValueError with the reason if the data are no record, or were changed since they were written.
 
     Earlier versions wrote no digest. A record without one is accepted if all its fields are in `earlier`; None accepts any fields.
     """

@@ -1,4 +1,4 @@
-"""Sources in the store: data sets, weights and checkpoints that users brought, so that tasks elsewhere can read them.
+"""Sources in the store: users' own data sets, weights and checkpoints, which tasks on any machine can read there.
 
 `sources/<hex>` holds a file's bytes, `sources/<hex>.tar` a folder's files; <hex> is the digest by which the plan names the source.
 """
@@ -17,11 +17,11 @@ from edm2core.errors import IntegrityError
 from edm2core.plan.manifest import Ref
 from edm2core.store.base import Store, is_local, local_disk
 
-PACKED = ".tar"  # behind a folder's path
+PACKED = ".tar"  # how the path of a folder ends, which is packed into one object
 
 
 def stored_path(digest: str) -> str:
-    """The path of a file with that digest (`<algorithm>:<hex>`) in a store; a folder's has PACKED behind it."""
+    """The path of a file with that digest (`<algorithm>:<hex>`) in a store. That of a folder has PACKED added."""
     return f"sources/{digest.partition(':')[2]}"
 
 
@@ -54,7 +54,7 @@ def put(store: Store, digest: str, source: Path, scratch: Path) -> None:
         if not actual.startswith(digest):
             what = "A source changed while it was being uploaded."
             raise IntegrityError(what, where=str(source), do_next="Leave it alone, and run again.")
-        if given == source and is_local(store):  # a local store takes the file itself, and this one is the user's
+        if given == source and is_local(store):  # a local store shares the file's bytes, and this file is the user's
             given = Path(shutil.copyfile(source, Path(folder) / "file"))
         store.upload(given, path)
 

@@ -17,7 +17,7 @@ from edm2core.store.plans import plan_path, read_plan
 from edm2core.store.results import present
 from edm2core.store.sealed import read_sealed, sealed
 
-FRESH_S = 60.0  # a run is being worked on if something of it was written within this time
+FRESH_S = 60.0  # a run counts as being worked on if any of its files was written within this time
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Summary:
     epochs: tuple[int, ...]
     asked: float  # seconds since 1970: when it was last started
     ended: float | None = None  # when work on it ended; None while somebody may be at work
-    states: dict[str, int] = field(default_factory=dict)  # how many tasks are in which state, by its last report
-    files: dict[str, FileRecord] = field(default_factory=dict)  # in its folder, as they were written
+    states: dict[str, int] = field(default_factory=dict)  # state → how many tasks are in it, by the run's last report
+    files: dict[str, FileRecord] = field(default_factory=dict)  # size and digest of the files in its folder, as they were written
 
     def dumps(self) -> bytes:
         return sealed(asdict(self))
@@ -97,7 +97,7 @@ def write(store: Store, summary: Summary) -> None:
 
 
 def change(store: Store, run: str, **changes: Any) -> None:
-    """Change fields of a run's summary; `files` are added to those it has. A run of an earlier version has none, and gets none."""
+    """Change fields of a run's summary; `files` are added to those it has. A run of an earlier version has no summary, and gets none."""
     with suppress(MissingError, IntegrityError):
         before = Summary.load(store, run)
         write(store, replace(before, **{**changes, "files": before.files | changes.get("files", {})}))
@@ -140,7 +140,7 @@ def list_one(store: Store, run: str) -> Listed | None:
 
 
 def _changed_plan(store: Store, summary: Summary) -> str:
-    """What is wrong with a finished run's plan. A remote store is not asked: its list of runs would take a larger read for each."""
+    """What is wrong with a finished run's plan. A remote store is not asked, since a list of runs would then take a large read for each."""
     if not is_local(store) or "plan.json" not in summary.files:
         return ""
     try:

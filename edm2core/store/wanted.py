@@ -1,6 +1,6 @@
 """Wishes: which epochs of a trajectory runs want as snapshots. Each run has its own record; the training reads all of them every epoch.
 
-A run takes back its own record alone, so a run that stops takes nothing from another that wants the same.
+A run removes its own record alone, so a run that stops takes nothing from another one that wants the same epochs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def wanted_epochs(store: Store, trajectory: Ref) -> set[int]:
     epochs: set[int] = set()
     for path in wishes(store, trajectory):
         try:
-            with suppress(MissingError):  # taken back since it was listed
+            with suppress(MissingError):  # removed since it was listed
                 epochs |= read_wish(store, path)
         except IntegrityError as error:
             message = f"A run's wish for snapshots cannot be read: {path}. {error.what} Start that run again to have it back."
