@@ -13,7 +13,8 @@ from edm2core.diffusion.posthoc import power_beta
 class Average:
     """An average of a list of tensors, kept beside them.
 
-    An update is one fused kernel a tensor group and never waits for the device. Buffers are not averaged: they stay those of the module.
+    An update runs one fused kernel for each group of tensors, and never waits for the device. Buffers are not averaged: the module's own
+    are used.
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
@@ -21,7 +22,7 @@ class Average:
         self.count = 0
 
     def update(self, weights: Sequence[Tensor], batch: int) -> None:
-        """Take in the weights as they are after an optimiser step over `batch` images (all processes')."""
+        """Add the weights as they are after an optimiser step over `batch` images, those of all processes."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -37,7 +38,7 @@ class Average:
 
 
 class FixedEma(Average):
-    """ema-pytorch's EMA, updated every step: β_n = min(beta, 1 - n^(-2/3)) at update n, so that the first copies. Counts updates."""
+    """ema-pytorch's EMA, updated every step: β_n = min(beta, 1 - n^(-2/3)) at update n, so that the first copies. `count` is of updates."""
 
     def __init__(self, weights: Sequence[Tensor], beta: float = 0.9993) -> None:
         super().__init__(weights)
@@ -45,13 +46,13 @@ class FixedEma(Average):
 
     def update(self, weights: Sequence[Tensor], batch: int) -> None:
         self.count += 1
-        # In single precision on the CPU, because the library's is: the same bits, and no device is waited for.
+        # The library computes this in single precision. Doing so on the CPU gives the same bits, and waits for no device.
         warmup = 1 - torch.tensor(float(self.count), device="cpu") ** (-2 / 3)
         self._blend(weights, float(warmup.clamp(max=self.beta).numpy()))
 
 
 class PowerEma(Average):
-    """The power-function average of relative width sigma_rel: θ̂ ← β θ̂ + (1-β) θ, β of `power_beta`. Counts images."""
+    """The power-function average of relative width sigma_rel: θ̂ ← β θ̂ + (1-β) θ, β of `power_beta`. `count` is of images."""
 
     def __init__(self, weights: Sequence[Tensor], sigma_rel: float) -> None:
         super().__init__(weights)

@@ -26,7 +26,7 @@ class Batch:
     keys: Tensor | None  # [N, blocks, 2], of dropout's masks
 
     def part(self, begin: int, end: int) -> Batch:
-        """The images from `begin` up to `end`, without it."""
+        """The images from `begin` up to, but not including, `end`."""
         labels, keys = (None if each is None else each[begin:end] for each in (self.labels, self.keys))
         return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys)
 
@@ -35,16 +35,16 @@ class Batch:
         total = len(self.sigma)
         share = self.part(rank * total // world_size, (rank + 1) * total // world_size)
         held = micro_batch or max(len(share.sigma), 1)
-        if not len(share.sigma):  # A short batch has none for this process, which still takes part in the reduction, with weight 0.
+        if not len(share.sigma):  # A short batch may have no image for this process, which still joins the reduction, with weight 0.
             return [self.part(0, 1)], 0.0
         return [share.part(begin, begin + held) for begin in range(0, len(share.sigma), held)], 1.0 / total
 
 
 @dataclass
 class Batches:
-    """The global batches of a trajectory. Every process draws the whole batch, so the numbers do not depend on how many there are.
+    """The global batches of a trajectory. Every process draws the whole batch, so the numbers do not depend on the number of processes.
 
-    `images` is the whole training set, uint8 [N, C, H, W], on its device; so are its `labels`, int64 [N]. `blocks` counts the network's.
+    `images` is the whole training set, uint8 [N, C, H, W], on its device; so are its `labels`, int64 [N]. The network has `blocks` blocks.
     """
 
     settings: TrajectorySettings
@@ -92,5 +92,5 @@ class Batches:
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device, without waiting for it."""
+    """A copy of the CPU's tensor on the device, without waiting for the device."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -13,15 +13,16 @@ from torch import Tensor
 from edm2core.config.fields import Compile, Precision
 from edm2core.diffusion.unet import UNet
 
-COST_S = {"sampling": 60.0, "training": 150.0}  # estimated time of compiling; training compiles a backward too
+COST_S = {"sampling": 60.0, "training": 150.0}  # estimated time of compiling; training compiles a backward pass too
 GAIN = 1.25  # estimated speed of a compiled network relative to an eager one
 TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
-"""Largest relative difference. Fused operations round TF32 and half precision at other places; a wrong network is off by far more."""
+"""The largest relative difference of a network that is kept. Fused operations round TF32 and half precision at other places. A wrong
+network is off by far more."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came of compiling; `words` for people."""
+    """The outcome of compiling, which `words` describe to a person."""
 
     adopted: bool
     words: str

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edm2core.errors import EdmError
 
-WINDOW = 50  # steps between two rows of the curve, and at the end of every epoch
+WINDOW = 50  # the most steps between two rows of the curve, which also has a row at the end of every epoch
 
 
 def ends_window(step: int, steps_per_epoch: int) -> bool:
@@ -28,12 +28,12 @@ def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor
 
 @dataclass
 class Window:
-    """What the curve's next row sums up."""
+    """The sums that the curve's next row is made of, so far."""
 
     loss: Tensor  # sum over steps of this process's share of the mean loss
     nonfinite: Tensor  # steps skipped since their gradients were not finite
     steps: int = 0
-    relative_update: Tensor | None = None  # of its last step
+    relative_update: Tensor | None = None  # of the last step
 
     @classmethod
     def opened(cls, device: torch.device) -> Window:
@@ -42,7 +42,7 @@ class Window:
         return cls(zero, zero.clone())
 
     def sums(self, step: int) -> tuple[float, int, float | None]:
-        """The mean loss, the steps skipped and the last step's relative update, of a window that ends at `step`. Waits for the device.
+        """A window's mean loss, number of skipped steps and relative update of its last step, which is `step`. Waits for the device.
 
         Raises EdmError when no step of a whole window had finite gradients: the training has diverged.
         """

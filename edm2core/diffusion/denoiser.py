@@ -101,7 +101,7 @@ def _c_noise(sigma: Tensor) -> Tensor:
 
 
 def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
-    """Training's σ, ln σ ~ N(p_mean, p_std²), from standard normal numbers of any shape."""
+    """Training's noise levels σ, where ln σ ~ N(p_mean, p_std²), from standard normal numbers of any shape."""
     return (normal * settings.p_std + settings.p_mean).exp()
 
 
@@ -119,7 +119,7 @@ def image_losses(
     """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
     `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
-    the denoiser's. Their mean over the whole batch is the loss, so micro-batches of unequal size add up to the same.
+    the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to the same.
     """
     images, sigma = images.float(), _levels(sigma, images)
     weight: Tensor = denoiser.loss_weight(sigma, denoiser.settings.sigma_data)

@@ -1,4 +1,4 @@
-"""Which device a process works on, in which precision, and how strictly."""
+"""Chooses the device that a process works on, the precision, and whether its kernels are deterministic."""
 
 from __future__ import annotations
 

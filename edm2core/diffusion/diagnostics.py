@@ -13,7 +13,7 @@ from edm2core.diffusion.layers import Weighted
 from edm2core.diffusion.sampler import latents
 from edm2core.diffusion.unet import Block, UNet
 
-LOWEST, HIGHEST = 0.002, 80.0  # noise levels: where the sampler begins and ends
+LOWEST, HIGHEST = 0.002, 80.0  # the noise levels at which the sampler ends and begins
 Progress = Callable[[int], None]  # takes how many images were evaluated since the last call
 
 
@@ -26,7 +26,7 @@ def blocks_by_level(network: UNet) -> dict[str, list[Block]]:
 
 
 def weight_magnitudes(network: UNet) -> dict[str, float]:
-    """Each level's mean magnitude of its blocks' learned maps.
+    """The mean magnitude of the learned maps in the blocks of each level.
 
     A map's magnitude is the root mean square of its stored weight, times √fan_in if the weight is applied as stored. At magnitude 1 a map
     keeps the magnitude of independent inputs. Forced normalisation keeps weights there (EDM2, sections 2.2 and 2.3).
@@ -43,9 +43,9 @@ def weight_magnitudes(network: UNet) -> dict[str, float]:
 
 @torch.no_grad()
 def activation_magnitudes(denoiser: Denoiser, images: Tensor, labels: Tensor | None, batch: int, progress: Progress) -> dict[str, float]:
-    """Each level's mean root mean square of its blocks' outputs over images [N, C, H, W] at the network's scale.
+    """The root mean square of each block's outputs over images [N, C, H, W] at the network's scale: the mean over the blocks of each level.
 
-    Image i is noised to the (i + ½)/N quantile of training's noise levels. `labels`, int64 [N], where the network knows classes.
+    Image i is noised to the (i + ½)/N quantile of training's noise levels. `labels` are int64 [N], or None if the network knows no classes.
     """
     levels, count = blocks_by_level(denoiser.network), len(images)
     squares = {block: torch.zeros((), device=images.device) for blocks in levels.values() for block in blocks}
@@ -77,7 +77,7 @@ def diagnostic_levels(count: int) -> list[float]:
 def losses(
     denoiser: Denoiser, images: Tensor, labels: Tensor | None, sigmas: Iterable[float], batch: int, progress: Progress
 ) -> list[float]:
-    """For each σ the mean of λ(σ)·(D(x + σn; σ) − x)² over images [N, C, H, W] at the network's scale. exp u(σ) learns to equal it.
+    """The mean of λ(σ)·(D(x + σn; σ) − x)² for each σ, over images [N, C, H, W] at the network's scale. exp u(σ) learns to equal it.
 
     An image's noise n at a level is the same in every call, so that networks are compared on the same noisy images.
     """

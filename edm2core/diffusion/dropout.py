@@ -22,7 +22,7 @@ _HASH1, _HASH2 = (_signed(c, 32) for c in (0x7FEB352D, 0x846CA68B))
 def dropout_keys(seed: int, images: int, layers: int, device: torch.device) -> Tensor:
     """Keys of a batch of images: int32 [images, layers, 2], 64 random bits for each layer. `seed`, in [0, 2^63), names the batch.
 
-    SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014) of the image's and the layer's number.
+    They are SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014) of the image's and the layer's number.
     """
     image, layer = torch.arange(images, device=device)[:, None], torch.arange(layers, device=device)
     bits = (image * LAYERS + layer) * _STEP + seed
@@ -34,7 +34,7 @@ def dropout_keys(seed: int, images: int, layers: int, device: torch.device) -> T
 def dropout(x: Tensor, rate: float, keys: Tensor) -> Tensor:
     """x [N, C, H, W] with each element dropped with probability `rate`, to within 2^-32, and the others multiplied by 1 / (1 - rate).
 
-    `keys`, int32 [N, 2], are of this layer. The number of an element in its image is hashed by two multiplications and two shifts
+    `keys`, int32 [N, 2], are those of this layer. The number of an element in its image is hashed by two multiplications and two shifts
     (lowbias32: Chris Wellons, "Prospecting for hash functions", 2018), with one half of the image's key going in before each.
     """
     _, channels, height, width = x.shape

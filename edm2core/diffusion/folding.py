@@ -1,8 +1,9 @@
-"""Folding: a built network in a form that computes the same with fewer operations. Optional, as nothing else knows of it.
+"""Folding: brings a built network into a form that computes the same with fewer operations. The network works without it too.
 
 The modules follow the paper: each forward normalises weights (equation 47), divides SiLUs by 0.596 (81) and scales both sides of sums (88).
-In a folded network each map applies its weight as it is. The weight was normalised before, and has taken in 1/0.596 of the SiLU before the
-map and, where the map ends a branch, the branch's share of the sum. The main path is scaled while it is added. Only rounding differs.
+In a folded network each map applies its weight as it is. The weight was normalised before. It was also multiplied by 1/0.596 for the SiLU
+before the map and, where the map ends a branch, by the branch's share of the sum. The main path is scaled while it is added. Only rounding
+differs.
 
 Measured on one CPU thread, digits, batch 64: how many times as long the unfolded network takes.
 eager:     a step C 1.02, E 1.19, G 1.18; a forward C 1.00, E 1.10, G 1.27; a step of four micro-batches E 1.27, G 1.28
@@ -106,7 +107,7 @@ class FoldedForTraining:
             torch._foreach_mul_(gradients, self._parts(self._scale))
 
     def _by_row(self, values: list[float]) -> Tensor:
-        """A number of each layer, for each of its rows."""
+        """A number for each row of the weights, from one number for each layer."""
         device = self._stored[0].device if self._stored else None
         rows = torch.tensor(self._rows, dtype=torch.int64, device=device)
         return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(rows)
@@ -117,9 +118,9 @@ class FoldedForTraining:
 
 
 def _factors(denoiser: Denoiser) -> dict[Weighted, float]:
-    """The maps whose weight changes by folding, in the order of the network's modules, and the constant that each weight takes in.
+    """The maps whose weight changes by folding, in the order of the network's modules, and the constant that multiplies each weight.
 
-    1/√fan_in belongs to it where weights are normalised.
+    The constant includes 1/√fan_in where weights are normalised.
     """
     factors = {layer: layer.std if layer.normalized else 1.0 for layer in denoiser.modules() if isinstance(layer, Weighted)}
     if _takes_constants(denoiser):
@@ -156,7 +157,7 @@ def _apply_as_stored(denoiser: Denoiser) -> None:
         elif isinstance(getattr(module, "ops", None), Operations):
             module.ops = ops  # type: ignore[assignment]
     if constants:
-        denoiser.network.embedding.ops = ops._replace(sum=_sum_in_place)  # both of its maps have their share
+        denoiser.network.embedding.ops = ops._replace(sum=_sum_in_place)  # the weights of both of its maps already hold their shares
 
 
 def _share(t: float) -> float:
@@ -165,7 +166,7 @@ def _share(t: float) -> float:
 
 
 def _mp_sum_in_place(main: Tensor, branch: Tensor, t: float) -> Tensor:
-    """mp_sum, in place of the branch, which is a map's fresh output and has its share already."""
+    """mp_sum, written over the branch. The branch is a map's fresh output, and is already multiplied by its share."""
     return branch.add_(main, alpha=(1 - t) / math.hypot(1 - t, t))
 
 

@@ -15,7 +15,7 @@ from edm2core.config.fields import GroupNormKind, Init, PixelEpsilon, Weights
 
 BALANCE = 0.3  # share of a residual branch in a magnitude-preserving sum (EDM2, appendix B)
 EVEN = 0.5  # share of the skip in a concatenation, and of the class in the embedding
-SILU_MAGNITUDE = 0.596  # of SiLU(x) for x ~ N(0, 1)
+SILU_MAGNITUDE = 0.596  # root mean square of SiLU(x) for x ~ N(0, 1)
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Concatenation of [N, Na, H, W] and [N, Nb, H, W], to which b contributes the share t (equation 103)."""
+    """Magnitude-preserving concatenation of [N, Na, H, W] and [N, Nb, H, W], to which b contributes the share t (equation 103)."""
     na, nb = a.shape[1], b.shape[1]
     scale = math.sqrt((na + nb) / ((1 - t) ** 2 + t**2))
     return torch.cat([_scaled(a, scale * (1 - t) / math.sqrt(na)), _scaled(b, scale * t / math.sqrt(nb))], dim=1)
@@ -48,9 +48,9 @@ def plain_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class Operations(NamedTuple):
-    """How a network bends its signals, adds two of them and concatenates two, and the factor of its Fourier features.
+    """A network's nonlinearity, its sum and its concatenation of two signals, and the factor of its Fourier features.
 
-    `sum` and `cat` take the share of the second signal, which only the magnitude-preserving ones look at.
+    `sum` and `cat` take the share of the second signal, which only the magnitude-preserving ones use.
     """
 
     silu: Callable[[Tensor], Tensor]
@@ -63,13 +63,13 @@ PLAIN = Operations(F.silu, plain_sum, plain_cat, 1.0)
 MAGNITUDE_PRESERVING = Operations(mp_silu, mp_sum, mp_cat, math.sqrt(2))
 
 
-NORM_EPSILON, VARIANCE_EPSILON = 1e-4, 1e-5  # added to norms; to variances in GroupNorm
+NORM_EPSILON, VARIANCE_EPSILON = 1e-4, 1e-5  # added to norms, and to variances in GroupNorm
 
 
 def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
-    """x over its root mean square along `dim`, channels, computed in float32.
+    """x divided by its root mean square along `dim`, the channels; computed in float32.
 
-    inside: x / √(mean(x²) + 1e-8), FutureXiang/edm2's; outside: x / (1e-4 + √mean(x²)), NVlabs'.
+    inside: x / √(mean(x²) + 1e-8), as in FutureXiang/edm2. outside: x / (1e-4 + √mean(x²)), as in NVlabs/edm2.
     """
     y = x.float()
     if epsilon == "inside":
@@ -78,7 +78,7 @@ def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
 
 
 def _root_mean_square(x: Tensor, dim: int) -> Tensor:
-    """Along `dim`, which stays as 1; its gradient is 0, not NaN, where x is 0."""
+    """The root mean square along `dim`, which is kept with size 1. Its gradient is 0, not NaN, where x is 0."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return norm / math.sqrt(x.shape[dim])
 

@@ -12,8 +12,8 @@ from edm2core.config.settings import NetworkSettings
 class BlockSpec:
     """One residual block: [N, inputs, H, W] → [N, outputs, side, side].
 
-    `kind` says in which order its two branches run: as the encoder's blocks or as the decoder's. `skip` counts those of the input channels
-    that come from the encoder: the output of the last encoder block, or of the first convolution, that no block has taken yet.
+    `kind` says in which order its two branches run: as the encoder's blocks or as the decoder's. `skip` is how many of the input channels
+    come from the encoder. They are the output of its last block, or of the first convolution, that no decoder block has used yet.
     """
 
     part: Literal["encoder", "middle", "decoder"]

@@ -1,4 +1,4 @@
-"""Power-function averages of any width from those that were stored (EDM2: arXiv 2312.02696, section 3 and appendix C). No torch."""
+"""Mixes power-function averages of any width from stored ones (EDM2: arXiv 2312.02696, section 3 and appendix C). It needs no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from edm2core.errors import InputError
 
-MOST_ERROR = 0.05  # of a profile, and of rounding on the way from the average to the weights, unless the user insists
+# The most error of a profile, and of rounding as a share of the way from the average to the weights, unless the user insists.
+MOST_ERROR = 0.05
 HALF, THREE_BYTES = 16, 24  # bits in which averages are stored
-ROUNDING = {HALF: 2.0**-12, THREE_BYTES: 2.0**-20}  # root mean square, as a share of the numbers' own; of normal numbers .85 of it
+# The root mean square of rounding, as a share of that of the numbers. For normally distributed numbers it is .85 of this.
+ROUNDING = {HALF: 2.0**-12, THREE_BYTES: 2.0**-20}
 
 
 @cache
@@ -37,18 +39,18 @@ def power_beta(sigma_rel: float, t: float, delta: float) -> float:
 
 @dataclass(frozen=True)
 class Mix:
-    """How stored averages make another one."""
+    """A mix of stored averages that makes another average."""
 
     coefficients: NDArray[np.float64]  # [stored], their sum 1
     error: float  # RMS difference between the profile they make and the wanted one, as a share of the wanted one's RMS
 
 
 def rounding(coefficients: Sequence[float], bits: Sequence[int]) -> float:
-    """What the rounding of stored averages makes of a mix, root mean square as a share of the weights': √Σ(cᵢρᵢ)².
+    """The error that the rounding of stored averages leaves in a mix, √Σ(cᵢρᵢ)²: its root mean square, as a share of that of the weights.
 
-    A half is one of 2^-11 wide steps below a power of two, so its error is evenly spread over ±2^-11 of that power: 2^-12 of numbers whose
-    significands are 1.15 in the mean square, less of larger ones. Averages of different epochs or widths differ by more than a step, so
-    that their errors are independent.
+    Half precision rounds a number by up to 2^-11 of the power of two below it, and the error is spread evenly over that range. Its root
+    mean square is 2^-12 of numbers whose significands have a root mean square of 1.15, and a smaller share of larger ones. Averages of
+    different epochs or widths differ by more than a step of half precision, so their errors are independent.
     """
     return float(np.sqrt(sum((share * ROUNDING[each]) ** 2 for share, each in zip(coefficients, bits, strict=True))))
 
@@ -84,7 +86,7 @@ def mix(times: Sequence[float], sigma_rels: Sequence[float], time: float, sigma_
 
 
 def mix_at(epochs: Sequence[int], sigma_rels: Sequence[float], epoch: int, sigma_rel: float) -> Mix:
-    """The mix for an average at `epoch` of those stored at earlier `epochs` and at it, epoch by epoch, in each by width."""
+    """The mix for an average at `epoch`, of those stored at it and at earlier `epochs`. It goes by epoch, and within an epoch by width."""
     at = [*(e for e in epochs if e < epoch), epoch]
     return mix([e for e in at for _ in sigma_rels], [*sigma_rels] * len(at), epoch, sigma_rel)
 

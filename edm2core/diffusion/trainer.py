@@ -39,7 +39,7 @@ class Trainer(TrainingState):
 
     @property
     def at_window_end(self) -> bool:
-        """Whether the curve has a row here."""
+        """Whether the curve has a row after this step."""
         return ends_window(self.steps, self.steps_per_epoch)
 
     def step(self) -> None:
@@ -74,7 +74,7 @@ class Trainer(TrainingState):
         return loss.detach()
 
     def _update(self, images: int) -> None:
-        """Apply the gradients of a batch of so many images to the weights, and take the new weights into the averages."""
+        """Apply the gradients of a batch of so many images to the weights, and update the averages with the new weights."""
         self.copier.settle()
         last = ends_window(self.steps + 1, self.steps_per_epoch)
         maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # measuring every step would cost too much
@@ -85,7 +85,7 @@ class Trainer(TrainingState):
         norms = torch.stack(torch._foreach_norm(gradients))
         skipped = (~torch.isfinite(norms.sum())).float()
         if not self.scaler.is_enabled():
-            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # the fused kernel leaves weights and moments alone
+            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # the fused kernel then leaves weights and moments alone
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.window.nonfinite += skipped
@@ -100,10 +100,10 @@ class Trainer(TrainingState):
         return learning_rate(self.settings.training, self.batches.images_before(step) / len(self.images))
 
     def compile(self, **options: Any) -> Compiled:
-        """Compile the network, and keep it compiled if the coming step's first part has the same loss and gradients.
+        """Compile the network, and keep it compiled if the coming step's first micro-batch has the same loss and gradients.
 
-        All processes call it together, between two steps. `options` are torch.compile's. Parts of other sizes, as in an epoch's last
-        batch, run as before.
+        All processes call it together, between two steps. `options` are torch.compile's. Micro-batches of other sizes, as in an epoch's
+        last batch, run as before.
         """
         parts, weight = self._parts(self.batches.after(self.steps))
 
@@ -126,7 +126,7 @@ class Trainer(TrainingState):
         return outcome
 
     def gather_window(self) -> None:
-        """Bring every process's part of the open window to rank 0, whose state is saved. All processes call it together."""
+        """Add up all processes' shares of the open window's loss in rank 0, whose state is saved. All processes call it together."""
         if self.world_size > 1:
             dist.all_reduce(self.window.loss)
             if self.rank:

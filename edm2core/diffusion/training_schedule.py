@@ -1,4 +1,4 @@
-"""What a training does when: the learning rate of a step, the order of the images in an epoch."""
+"""The schedule of a training: the learning rate of each step, and the order of the images in each epoch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edm2core.registry import SCHEDULES, load
 
 
 def learning_rate(training: TrainingSettings, epoch: float) -> float:
-    """The learning rate of a step taken after `epoch` epochs, a fraction within an epoch."""
+    """The learning rate of a step taken after `epoch` epochs, which is a fraction within an epoch."""
     rate: float = load(SCHEDULES[training.lr_changes])(training, epoch)
     return rate
 
 
 def by_epoch(training: TrainingSettings, epoch: float) -> float:
-    """FX's schedule, which warms up and falls by whole epochs."""
+    """FutureXiang/edm2's schedule, which warms up and falls by whole epochs."""
     whole = math.floor(epoch)
     if whole < training.warmup_epochs:
         return training.lr * (whole + 1) / training.warmup_epochs
@@ -28,7 +28,7 @@ def by_epoch(training: TrainingSettings, epoch: float) -> float:
 
 
 def by_images(training: TrainingSettings, epoch: float) -> float:
-    """The paper's: α_ref/√max(t/t_ref, 1) times a linear warm-up by the images seen (EDM2, equation 67), 0 at the first step."""
+    """The paper's schedule: α_ref/√max(t/t_ref, 1) times a linear warm-up by the images seen (EDM2, equation 67), 0 at the first step."""
     warmup = min(epoch / training.warmup_epochs, 1.0) if training.warmup_epochs else 1.0
     return training.lr * warmup / _decay(training, epoch)
 

@@ -1,4 +1,4 @@
-"""What a training is at some step, and its form as named tensors, which are copied beside the steps."""
+"""The state of a training at some step, and its form as named tensors, which are copied while the next step runs."""
 
 from __future__ import annotations
 
@@ -82,18 +82,18 @@ class TrainingState:
         return averaged_weights(self.copies("weights/", f"average/{name}/").result(), name)
 
     def state(self) -> dict[str, Tensor]:
-        """All that continues the training with the same bits, as copies on the CPU. Plain numbers are JSON in the tensor `numbers`."""
+        """All that continues the training with the same bits, as copies on the CPU. Its plain numbers are JSON in the tensor `numbers`."""
         return self.copies().result()
 
     def copies(self, *parts: str) -> Future[dict[str, Tensor]]:
         """The state as it is now, or only the tensors whose names begin with one of `parts`.
 
-        It is copied beside the forward and backward of the next step, which then waits before it changes what is not copied yet.
+        It is copied during the forward and backward of the next step, which then waits before it changes what is not copied yet.
         """
         return self.copier.copy({name: tensor for name, tensor in self._live().items() if not parts or name.startswith(parts)})
 
     def _live(self) -> dict[str, Tensor]:
-        """The state's tensors themselves."""
+        """The tensors of the state themselves, not copies."""
         tensors = {f"weights/{k}": v for k, v in self.denoiser.state_dict().items()}
         for name, parameter in self.parameters.items():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
@@ -153,7 +153,7 @@ class Copier:
     """Copies tensors off the device while the next step runs; `settle` waits before that step changes them."""
 
     def __init__(self) -> None:
-        self.waited_s = 0.0  # by all steps together
+        self.waited_s = 0.0  # how long all steps together have waited
         self._thread = ThreadPoolExecutor(1, "copy")
         self._copying: list[Future[dict[str, Tensor]]] = []
 

@@ -127,7 +127,7 @@ class Run:
         return Path(tempfile.mkdtemp(prefix="edm2-run-"))
 
     _started: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}")
-    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # sizes of the uploaded files, and the last time
+    _shared: dict[str, float] = field(default_factory=lambda: {"at": time.monotonic()})  # uploaded sizes; `at` is the last upload's time
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
 

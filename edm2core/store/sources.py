@@ -17,7 +17,7 @@ from edm2core.errors import IntegrityError
 from edm2core.plan.manifest import Ref
 from edm2core.store.base import Store, is_local, local_disk
 
-PACKED = ".tar"  # how the path of a folder ends, which is packed into one object
+PACKED = ".tar"  # the ending of a folder's path: its files are packed into one object
 
 
 def stored_path(digest: str) -> str:

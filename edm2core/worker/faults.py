@@ -17,7 +17,7 @@ GET_MEMORY = (
     "Raise what limits it (`ulimit -v` or `-u`, the container's limit, `resources` of the cluster profile), run fewer tasks at once "
     "(--jobs), or work on fewer images at once (training.micro_batch, sample.batch)."
 )
-MEMORY_SIGNS = (  # words in which Python and libraries say so; a C++ library ends the process with them
+MEMORY_SIGNS = (  # words for too little memory, of Python and of libraries; a C++ library prints them and ends the process
     "memoryerror",
     "std::bad_alloc",
     "can't allocate memory",
@@ -25,7 +25,7 @@ MEMORY_SIGNS = (  # words in which Python and libraries say so; a C++ library en
     "not enough memory",
     "out of memory",
     "failed to map segment from shared object",
-    "could not create a primitive",  # oneDNN, whose kernels are made of memory
+    "could not create a primitive",  # oneDNN, which allocates memory to make a kernel
     "thread creation failed",  # libgomp: a thread needs room for its stack
     "can't start new thread",
     "pthread_create failed",
@@ -66,5 +66,5 @@ def memory_in_words() -> str:
 
 
 def _lacks_room(error: BaseException) -> bool:
-    """Whether the disk was full. Libraries in Rust say so only in their words."""
+    """Whether the disk was full. Libraries in Rust say so only in the text of an error."""
     return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)

@@ -8,8 +8,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-KNOWN = 3  # intervals between steps that are needed to know how long a step takes
-EVERY_S = 0.5  # at most so often the file is written
+KNOWN = 3  # the least intervals between steps from which to know how long a step takes
+EVERY_S = 0.5  # the least time between two writes of the file
 
 
 class Heartbeat:
@@ -35,7 +35,7 @@ class Heartbeat:
             self._file.write_text(json.dumps([now, max(self._intervals)]), encoding="utf-8")
 
     def pause(self) -> None:
-        """Say that no step follows for now: until the next one, silence means nothing."""
+        """Say that no step follows for now. Until the next step, silence means nothing."""
         if self._file is not None:
             self._last, self._written = None, 0.0
             self._file.write_text("", encoding="utf-8")

@@ -127,7 +127,7 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
 
 
 def unfinished(task: Task, store: Store, generation: int, rank: int = 0) -> Scratch:
-    """The scratch of a task's finished parts. Each science has its own, so that no result is made by two."""
+    """The scratch of a task's finished parts. Each version of the code has its own, so that no result is made by two versions."""
     name = canonical(science_of(task.stage)) or UNKNOWN
     if rank == 0 and set(store.folders(f"{task.ref.scratch}/")) - {name}:
         emit("warning", task=task.title, message="parts that other science has made are not used: they are made anew")
@@ -161,7 +161,7 @@ def manifest_of(
 
 @contextmanager
 def processes() -> Iterator[tuple[int, int]]:
-    """This process's rank and the world size. Of several processes it sets torch.distributed up, and takes it down."""
+    """This process's rank and the world size. If there are several processes, torch.distributed is set up, and taken down at the end."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield 0, 1

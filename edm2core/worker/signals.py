@@ -1,4 +1,4 @@
-"""Signals to stop are remembered and obeyed at safe points. A process may also be made to end with its parent."""
+"""Remembers signals to stop, which are obeyed at safe points. It also makes a process end with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives tasks the files that users brought: from the store, if they were uploaded, else from the path or URL in the settings."""
+"""Gives tasks the users' own files: from the store, if they were uploaded, else from the path or URL in the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved states of a trajectory, in its scratch. Saving does not stall the loop, and of two slots one is always whole."""
+"""Saves a training's states in its scratch, and reads them. Saving does not stall the training; one of the two slots is always whole."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from edm2core.store.scratch import STATE_SLOTS, Scratch
 from edm2core.words import duration
 
 Copies = Future[dict[str, Tensor]]
-MAX_INTERVAL_S, COST = 300.0, 0.005  # a killed process loses at most five minutes; saving takes at most this share of the time
+MAX_INTERVAL_S, COST = 300.0, 0.005  # the most seconds between two states; the share of time that saving them may take
 
 
 @dataclass(frozen=True)
 class State:
-    """A saved state: its step, the science and code version that it was saved by, its tensors, and the curve up to it."""
+    """A saved state: its step, the digest and version of the code that saved it, its tensors, and the curve up to it."""
 
     step: int
-    science: str  # empty where it was not recorded yet
+    science: str  # the digest of the code; empty in a state of a version that did not record it
     code: str
     tensors: dict[str, Tensor]
     curve: list[dict[str, Any]]
@@ -61,17 +61,17 @@ class Background:
 
 
 class States:
-    """Saves and restores the states of one trajectory, which is trained by `science`."""
+    """Saves and restores the states of one trajectory. `science` is the digest of the code that trains it here."""
 
     def __init__(self, scratch: Scratch, folder: Path, background: Background, science: str) -> None:
         self._scratch, self._folder, self._background, self._science = scratch, folder, background, science
-        self._saved: dict[str, tuple[int, str]] | None = None  # step and science of the state in each slot, once they are read
+        self._saved: dict[str, tuple[int, str]] | None = None  # step and science of the state in each slot, once read
         self.interval, self.cost = 5.0, 0.0  # seconds between two states; seconds that the last one took from training
         self._last = time.monotonic()
-        self._grace_s = float(os.environ.get("EDM2_GRACE_S", "inf"))  # in which a pod that is told to end has to save
+        self._grace_s = float(os.environ.get("EDM2_GRACE_S", "inf"))  # the most time that a pod that is told to end has to save
 
     def load(self, at_least: int, at_most: int, any_science: bool = False) -> State | None:
-        """The latest whole state between these steps, preferably by the same science. A damaged one is skipped with a warning."""
+        """The latest whole state between these steps, preferably one saved by the same code. A damaged state is skipped with a warning."""
         if self._saved is None:
             headers = {slot: self._read_header(slot) for slot in STATE_SLOTS}
             self._saved = {slot: (int(header["step"]), header.get("science", "")) for slot, header in headers.items() if header}
@@ -82,7 +82,7 @@ class States:
             return any_science or same(science, self._science), step
 
         for slot in sorted((slot for slot, (step, _) in saved.items() if at_least <= step <= at_most), key=preference, reverse=True):
-            self._background.finish()  # the slot may be being written
+            self._background.finish()  # the slot may still be written to
             path = self._scratch.get(slot, self._folder)
             if path is None:
                 del saved[slot]
@@ -129,13 +129,13 @@ class States:
         safetensors.torch.save_file(tensors, path, {"step": str(step), "channels_last": json.dumps(channels_last), **by})
         self._scratch.put(slot, path, about={"epochs": epochs, **by})
         path.unlink(missing_ok=True)
-        self.cost = stalled_s + (0 if torch.cuda.is_available() else time.thread_time() - begun)  # a CPU's cores are taken from training
+        self.cost = stalled_s + (0 if torch.cuda.is_available() else time.thread_time() - begun)  # on a CPU, writing takes a core
         self.interval = min(max(self.cost / COST, 5.0), MAX_INTERVAL_S)
         self._last = time.monotonic()
         self._compare_with_grace(self._last - clock)
 
     def _compare_with_grace(self, seconds: float) -> None:
-        """Warn, once, if a pod's grace may be too short: it may be told to end just as the writing of a state begins."""
+        """Warn, once, if a pod's grace period may be too short: the pod may be told to end just as the writing of a state begins."""
         if 2 * seconds > self._grace_s:
             short = f"writing a state takes {duration(seconds)}, and a pod that is told to end has {duration(self._grace_s)} for one or two"
             emit("warning", message=f"{short}: set grace_s in the cluster profile to {4 * seconds:.0f} or more")

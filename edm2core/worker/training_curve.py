@@ -16,7 +16,7 @@ from edm2core.events import emit
 from edm2core.plan.tasks import Task, snapshot_title, trajectory_ref
 from edm2core.store.base import Store
 
-SCALARS = ("loss", "lr", "relative_update", "images_per_s", "peak_memory", "nonfinite")  # that TensorBoard draws
+SCALARS = ("loss", "lr", "relative_update", "images_per_s", "peak_memory", "nonfinite")  # the columns that TensorBoard draws
 Row = dict[str, Any]
 
 
@@ -26,9 +26,9 @@ class TrainingCurve:
     def __init__(self, task: Task, store: Store, folder: Path, generation: int, rank: int) -> None:
         self.task, self.store, self.folder, self.generation, self.rank = task, store, folder / "tensorboard", generation, rank
         self.rows: list[Row] = []
-        self.pace: float | None = None  # seconds a step over the last row; none if that row was the first, which takes longer
+        self.pace: float | None = None  # seconds for a step of the last row; None if it was the first row, whose steps take longer
         self._board: SummaryWriter | None = None
-        self._opened_at: int | None = None  # the step that training goes on from here
+        self._opened_at: int | None = None  # the step from which training goes on in this process
 
     @property
     def is_open(self) -> bool:

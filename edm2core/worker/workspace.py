@@ -19,9 +19,9 @@ from edm2core.store.results import load
 from edm2core.store.scratch import Scratch
 from edm2core.worker.signals import stop_if_asked
 
-SPEAK_EVERY_S = 0.5
-LOOK_S = 1.0  # between two looks whether an input is there
-PATIENCE_S = 2 * 3600  # for an input; published archives download within minutes
+SPEAK_EVERY_S = 0.5  # the least time between two reports of progress
+LOOK_S = 1.0  # the time between two looks whether an input is there
+PATIENCE_S = 2 * 3600  # the most time to wait for an input; published archives download within minutes
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Workspace:
         stop_if_asked()
 
     def write_json(self, name: str, facts: dict[str, Any], more: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Write a JSON file of the result. Its facts stand in the manifest too, but not the `more`."""
+        """Write a JSON file of the result. The `facts` are put into the manifest too, but not what is in `more`."""
         (self.out / name).write_text(json.dumps({**facts, **more}, indent=1, allow_nan=False), encoding="utf-8")
         self.metadata |= facts
 
