@@ -24,7 +24,7 @@ from edm2core.store.sealed import unseal_lines
 from edm2core.store.summary import FRESH_S, Summary, summarise, summary_path, write
 from edm2core.store.wanted import read_wish, wishes
 
-NEWEST = 10**6  # a generation later than all others, as which the pieces of all of them can be removed
+NEWEST = 10**6  # a generation later than all others, so that the pieces of all others may be removed
 
 
 class Damage(NamedTuple):

@@ -33,7 +33,7 @@ OF_TRAININGS = ("snapshot", "average")  # stages whose results are committed und
 
 
 class Removal(NamedTuple):
-    """Something that can be removed: a folder, whose path ends with a slash, or one object. `size` is in bytes, `objects` are all in it."""
+    """Something that can be removed: a folder, whose path ends with a slash, or one object. `objects` are the paths to delete."""
 
     path: str
     size: int

@@ -1,4 +1,4 @@
-"""The `edm2` command: a lazily imported file a verb."""
+"""The `edm2` command. Each verb has a file, which is imported only when the verb is called."""
 
 import signal
 import sys

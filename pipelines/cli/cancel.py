@@ -24,7 +24,7 @@ from pipelines.cli.options import needed_cluster_option
 from pipelines.kubeflow.submit import Kubeflow
 
 TRAINING = "edm2-trajectory-"  # how the names of jobs that train begin
-LOOK_S = 1.0
+LOOK_S = 1.0  # the time between two looks whether pods are gone
 
 
 @click.command()
@@ -70,13 +70,13 @@ def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str],
 
 
 def take_back(store: Store, run: str) -> None:
-    """Record that Kubeflow's run wants no more snapshots. Its last task does this too, but may not have run."""
+    """Record that the run wants no more snapshots. Its last task in Kubeflow does this too, but may not have run."""
     with suppress(InputError):  # a run that has no plan yet wants none
         unwant(store, load_plan(store, run)[1], wisher(run))
 
 
 def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:
-    """For each of the jobs that trains: the age in seconds of its latest saved state, None if it has none."""
+    """The age in seconds of the latest saved state of each job that trains; None if it has none."""
     ages: dict[str, float | None] = {}
     for name in jobs:
         if name.startswith(TRAINING):

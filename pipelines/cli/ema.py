@@ -54,7 +54,7 @@ def command(snapshots: tuple[str, ...], widths: tuple[str, ...], force: bool, st
 
 
 def _rounding_share(where: Store, manifest: Manifest, mixed: Mixture) -> float | None:
-    """The rounding of the stored averages, as a share of how far the mixture is from them; None if that is not known."""
+    """The rounding error of the stored averages, as a share of how far the mixture is from the weights; None if that is not known."""
     with TemporaryDirectory() as folder:
 
         def weights(width: str) -> Path:

@@ -64,7 +64,7 @@ OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EBADF)  # ho
 
 
 class _Verbs(click.Group):
-    """The verbs. Each one's file is imported only when it is called."""
+    """The verbs. The file of a verb is imported only when the verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

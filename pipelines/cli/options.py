@@ -1,4 +1,4 @@
-"""Arguments and steps that several verbs share."""
+"""Arguments and options that several verbs share."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
     command = shlex.join(["edm2", *sys.argv[1:]])
     if running := _goes_on(record):
         write_report(record, name, tasks, recorded_outcomes(record, running=True), command, running=True)
-    if not running or not _goes_on(record):  # it ended meanwhile, and ours has replaced its own last page
+    if not running or not _goes_on(record):  # the run ended meanwhile, and our page has replaced its last one
         write_report(record, name, tasks, recorded_outcomes(record), command)
     click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
 

@@ -23,7 +23,7 @@ from pipelines.inputs.sources import absent, brought, planned, upload
 from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.submit import Kubeflow
 
-LOOK_S = 10.0  # how long to try to read the store, which this machine need not reach
+LOOK_S = 10.0  # the most time to try to read the store, which this machine may be unable to reach
 
 
 @click.command()
@@ -70,7 +70,7 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
 
 
 def _say_who_made(tasks: Sequence[Task], store: str) -> None:
-    """Print how many results were made by other science than this machine's code. Pods have this code if their image was made from it."""
+    """Print how many results were made by code that differs from this machine's. Pods run this code if their image was made from it."""
     said = ["The store cannot be read from here: the report says which results other science has made."]
 
     def look() -> None:

@@ -18,7 +18,7 @@ from edm2core.store import find_store
 from pipelines.cli.options import store_argument
 from pipelines.look.tensorboard import Boards
 
-POLL_S = 15.0
+POLL_S = 15.0  # the time between two looks for new values
 
 
 @click.command()

@@ -23,7 +23,7 @@ from edm2core.store.summary import Summary
 from pipelines.cli.options import store_argument
 from pipelines.inputs.sources import brought
 
-AT_ONCE = 256  # how many manifests are in memory at once
+AT_ONCE = 256  # the most manifests in memory at once
 ASKED = ("experiment.yaml", "plan.json")  # the files that a run has from its beginning
 
 
@@ -48,7 +48,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
             tasks += load_plan(where, run)[1]
         except IntegrityError as error:
             changed.append(f"{error.where}: {error.what}")
-    refs = list(dict.fromkeys([*(task.ref for task in tasks), *all_stored(where, trainings(tasks))]))  # with what trainings stored
+    refs = list(dict.fromkeys([*(task.ref for task in tasks), *all_stored(where, trainings(tasks))]))  # and trainings' stored averages
     sound, damaged, absent = 0, 0, 0
     digests: dict[Ref, str | None] = {}
     for ref, (manifest, problems) in _examined_all(where, refs):
@@ -66,7 +66,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
             absent += 1
     changed += dict.fromkeys(_changed_sources(where, tasks, drop))
     of_runs = (damage for run in runs for damage in (*of_run(where, run), *of_appended(where, run)))
-    others: dict[str, Damage] = {}  # the first of each file
+    others: dict[str, Damage] = {}  # the first damage of each file
     for damage in (*of_runs, *of_leases(where), *of_scratch(where, _unfinished(where, tasks)), *of_code(where)):
         others.setdefault(damage.path, damage)
     for damage in others.values():
@@ -88,7 +88,7 @@ def command(store: str, only: str | None, drop: bool) -> None:
 
 
 def _changed_records(store: Store, run: str) -> Iterator[str]:
-    """Which of a run's own files have changed. The report's files are looked at only once work on the run has ended."""
+    """What has changed in a run's own files. The files of its report count only once work on the run has ended."""
     try:
         summary = Summary.load(store, run)
     except (MissingError, IntegrityError):  # a run of an earlier version has none; `of_run` names a damaged one
@@ -105,7 +105,7 @@ def _changed_records(store: Store, run: str) -> Iterator[str]:
 
 
 def _unfinished(store: Store, tasks: list[Task]) -> list[Ref]:
-    """The results and trajectories of the runs that have unfinished work in the store."""
+    """The runs' results and trajectories on which there is unfinished work in the store."""
     refs = {*trainings(tasks), *(task.ref for task in tasks)}
     there = {Ref(stage, key) for stage in store.folders("scratch/") for key in store.folders(f"scratch/{stage}/")}
     return sorted(refs & there)
@@ -135,7 +135,7 @@ def _made_anew(store: Store, manifest: Manifest, known: dict[Ref, str | None]) -
                 current = load(store, ref)
                 known[ref] = current.digest if current else None
             except IntegrityError:
-                known[ref] = None  # its own line names it
+                known[ref] = None  # a line of its own names it
         if known[ref] not in (None, digest):
             yield name
 

@@ -36,11 +36,11 @@ from edm2core.plan.tasks import Task
 from pipelines.inputs.sources import absent
 from pipelines.kubeflow.workflow_size import MOST, Size, size_of
 
-LARGEST_PART = 2**17 - 2**10  # bytes of the JSON of a DAG or component: Kubeflow's driver gets it as one argument, at most 128 KiB in Linux
+LARGEST_PART = 2**17 - 2**10  # the most bytes of a DAG's or component's JSON: a driver's argument, for which Linux allows 128 KiB
 LOCAL_IMAGE = "edm2-compute"  # used without a profile
 SHM = "/dev/shm"  # noqa: S108
-CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # labels of pods to which k8s/base gives network
-HOPELESS = 1.4  # a package this many times too large fits in no shape
+CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # labels of pods that k8s/base lets use the network
+HOPELESS = 1.4  # a package that is more than this many times too large fits in no shape
 HANDLER, FIRST = "exit-handler-1", "record"  # two of the root's tasks, as KFP's compiler names them
 LIKE_KFPS = "(as kfp.dsl.executor_main does)"  # kfp.local's SubprocessRunner only runs commands with this name in them
 TRAJECTORY = ("of", "plan", "missing")  # the parameters of a trajectory's DAG
@@ -69,7 +69,7 @@ class Package:
     size: Size
 
     def write(self, file: Path) -> None:
-        """Write it as YAML."""
+        """Write the package as YAML."""
         file.parent.mkdir(parents=True, exist_ok=True)
         documents = [self.spec, self.platforms] if self.platforms else [self.spec]
         file.write_text(yaml.safe_dump_all(documents, allow_unicode=True), encoding="utf-8")
@@ -78,9 +78,9 @@ class Package:
 def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | None, store_uri: str) -> list[Package]:
     """The packages of a plan: one, or several if the Workflow of one would be larger than Kubernetes takes.
 
-    A plan is split by trajectory, and a trajectory that is too large by epoch. Each package is a run of Kubeflow's with the same `run`
-    parameter, on one store, in the first of SHAPES that fits. Without a profile, each task does its work in its own pod (with kfp.local in
-    its own process). Raises InputError if the tasks of a single epoch are too many.
+    A plan is split by trajectory, and a trajectory that is too large is split by epoch. Each package has the first of SHAPES that fits, and
+    becomes a run of Kubeflow's. All of these have the same `run` parameter and share one store. Without a profile, each task does its work
+    in its own pod (with kfp.local in its own process). Raises InputError if the tasks of a single epoch are too many.
     """
 
     def made(tasks: Plan, part: str) -> Package | None:
@@ -114,7 +114,7 @@ def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | 
 
 
 def halves(plan: Plan) -> list[Plan]:
-    """Two parts of a plan: each with half of its trajectories or, if it has only one, half of the epochs. Both have what both need."""
+    """Two parts of a plan, each with half of its trajectories or, if it has only one, half of the epochs. What both need is in both."""
     blocks = _blocks(plan)
     trained = list(dict.fromkeys(trajectory for trajectory, _ in blocks))
     by: list[Any] = trained if len(trained) > 1 else list(blocks)
@@ -141,7 +141,7 @@ def _blocks(plan: Plan) -> dict[tuple[Ref, int], list[Task]]:
 
 @dataclass
 class _Compiler:
-    """Turns tasks into Kubeflow's. `pipeline` builds the root from `_trajectory` and `_add`."""
+    """Turns a plan's tasks into Kubeflow's. `pipeline` builds the root from `_trajectory` and `_add`."""
 
     tasks: Plan
     experiment: Experiment
@@ -185,7 +185,7 @@ class _Compiler:
                         made.after(begun[-parallel])
                     begun.append(made)
 
-        # A pod needs no kubeconfig, so the profile names no context of one. It names Secrets and holds none.
+        # A pod has no kubeconfig, so the profile names no context. The profile names Secrets, but holds no secret.
         profile = self.profile.model_copy(update={"context": None}).dumps() if self.profile else ""
         defaults = {"run": self.run_id, "store": self.store_uri, "profile": profile}
         parameters = [_parameter(name, str, default) for name, default in defaults.items()]
@@ -212,7 +212,7 @@ class _Compiler:
         return self._dag(group[0].whose, group, TRAJECTORY, trajectory)
 
     def _around(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
-        """A DAG around a trajectory, for others to wait for: whatever waits for a skipped DAG never runs."""
+        """A DAG around a trajectory's, which others wait for. It is never skipped, since what waits for a skipped DAG never runs."""
 
         def around(channels: Channels, **parameters: str) -> None:
             inside = trajectory(**parameters, **{name: channels[ref] for name, ref in self._needs(group).items()})
@@ -255,12 +255,12 @@ class _Compiler:
         if self.profile is not None:
             _settle(made, self.profile, task.stage if in_pod else None)
         stage = STAGES[task.stage]
-        if stage.kind != "Metrics":  # nothing reads those
+        if stage.kind != "Metrics":  # no task reads those
             channels[task.ref] = made.outputs[stage.output]
         return made
 
     def _needs(self, group: list[Task]) -> dict[str, Ref]:
-        """The results from outside that a DAG of these tasks is shown to read, each under the name of its artifact."""
+        """The results from outside that a DAG of these tasks takes as inputs, each under the name of its artifact."""
         return {name: ref for name, ref in _needs(group).items() if self.shape.origins or ref in self.inside}
 
     def _control(self, name: str, title: str, gives: list[str], fixed: Mapping[str, str], **arguments: Any) -> PipelineTask:
@@ -281,8 +281,8 @@ class _Compiler:
     ) -> BaseComponent:
         """The component of components/<name>/, with these artifacts as inputs; `called` renames its outputs.
 
-        Parameters that are `fixed` stand in its command. Kubeflow keeps fewer copies of that than of a task's parameters, and does not show
-        it.
+        Parameters that are `fixed` stand in its command. Kubeflow keeps fewer copies of a command than of a task's parameters, and does not
+        show it.
         """
         hints = get_type_hints(component(name), vars(dsl), include_extras=True)
         hints.pop("return")
@@ -314,7 +314,7 @@ class _Compiler:
 
 
 def _kind(ref: Ref) -> Any:
-    """Kubeflow's type of the artifact that a result is."""
+    """The type that the artifact of a result has in Kubeflow."""
     return getattr(dsl, STAGES[ref.stage].kind)
 
 
@@ -348,7 +348,7 @@ def _skip_trajectories(spec: dict[str, Any]) -> None:
     """Let Kubeflow skip each trajectory of which the first task says that nothing is missing.
 
     The parameter `missing` gets the name that it has outside of the trajectory: kfp.local looks it up there, Kubeflow in the task itself.
-    Every trajectory accepts the names of all, so that equal trajectories stay equal.
+    Every trajectory accepts the parameters' names of all trajectories, so that equal trajectories stay equal.
     """
     components = spec["components"]
     waiting = [task for dag in components.values() for task in _tasks(dag) if "missing" in task.get("inputs", {}).get("parameters", {})]
@@ -366,7 +366,7 @@ def _skip_trajectories(spec: dict[str, Any]) -> None:
 
 
 def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
-    """Let tasks with equal components share one, whole trajectories too. KFP's compiler writes one for each task."""
+    """Let tasks, and whole trajectories, share one component where theirs are equal. KFP's compiler writes one for each task."""
     components, executors = spec["components"], spec["deploymentSpec"]["executors"]
     settings = [platform["deploymentSpec"]["executors"] for platform in platforms.get("platforms", {}).values()]
     same: dict[str, str] = {}  # component → the equal one that stays
@@ -417,7 +417,7 @@ def _largest_part(spec: dict[str, Any]) -> int:
 
 
 def _settle(task: PipelineTask, profile: Profile, stage: str | None) -> None:
-    """Give a pod the store, what restricted PodSecurity asks for, and the resources of the stage that runs in it, or few if none does."""
+    """Give a pod the store, what restricted PodSecurity asks for, and the resources of the stage that runs in it, if one does."""
     for name, value in profile.store.env.items():
         task.set_env_variable(name, value)
     if profile.store.secret:
@@ -442,7 +442,7 @@ def _let_log(task: PipelineTask, server: MlflowProfile) -> None:
 
 
 def _equip(task: PipelineTask, profile: Profile, stage: str) -> None:
-    """Give a pod what a stage needs that runs in it."""
+    """Give a pod what the stage that runs in it needs."""
     resources = profile.resources_of(stage)
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit or resources.cpu)
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)

@@ -1,7 +1,7 @@
 """Runs on Kubeflow Pipelines: submits, finds, waits for and terminates them through its API, as specified for 2.17.
 
-Anybody may change the name of a run of Kubeflow's. So the runs that belong to one of ours are found by their parameter `run`, which clones,
-runs of a schedule, and those that others start through the API have too.
+Anybody may change the name of a run in Kubeflow. So Kubeflow's runs that belong to a run of edm2 are found by their parameter `run`. It is
+also that of clones, of runs of a schedule, and of runs that others start through the API.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from components.launcher.profile import Profile
 from edm2core.answers import unlike_json
 from edm2core.errors import EdmError, InputError
 
-TIMEOUT = (5, 60)  # seconds to connect, to answer
+TIMEOUT = (5, 60)  # the most seconds to connect, and to wait for an answer
 RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # redirections are not followed: they lead to a page to log in
 OVER = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-POLL_S = 5.0
-PAGE, MOST = 100, 2000  # how many of Kubeflow's runs are asked for at once, and how many are searched at most
+POLL_S = 5.0  # the time between two looks at a run
+PAGE, MOST = 100, 2000  # how many of Kubeflow's runs to ask for at once, and the most to search
 
 
 class AnswerError(Exception):
-    """Something other than the API answered; the message says what it is."""
+    """Something other than the API answered. The message says what it is."""
 
 
 class Client(kfp.Client):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class Client(kfp.Client):  # type: ignore[misc]
         return config
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> V2beta1GetHealthzResponse:
-        """Whether the server is up. It is asked once: the original asks five times and prints tracebacks."""
+        """Whether the server is up. This asks once; the overridden method asks five times and prints tracebacks."""
         rest = self._healthz_api.api_client.rest_client
         if "request" not in vars(rest):  # this is the client's first request
             rest.request = _checked(rest.request)
@@ -90,7 +90,7 @@ class Kubeflow:
             ApiServer.connect(profile.context)  # raises if there is no way to an API server; Kubeflow's client would ask localhost
         with self._words("connect"):
             self._client = Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context)
-            # An installation for one user refuses a namespace, one for many users needs it. The client would send the installation's own.
+            # An installation for one user refuses a namespace; one for many users needs it. The client would send the installation's own.
             self._namespace = profile.namespace if self._client.get_kfp_healthz().multi_user else None
             self._client._context_setting["namespace"] = self._namespace or ""
 
@@ -103,7 +103,7 @@ class Kubeflow:
             return _submitted(made)
 
     def runs(self, run: str) -> list[Submitted]:
-        """Kubeflow's runs of that run, under any name, the latest first. Only the latest MOST of all runs are searched."""
+        """Kubeflow's runs for that run of edm2, under any name, the latest first. Only the latest MOST of all runs are searched."""
         matching, token = [], ""
         with self._words("list runs"):
             for _ in range(0, MOST, PAGE):
@@ -119,7 +119,7 @@ class Kubeflow:
         return f"{host.rstrip('/')}/#/runs/details/{id}"
 
     def errors(self, id: str) -> dict[str, str]:
-        """Kubeflow's own errors of failed tasks, by their names there. Of a task that never had a pod nothing else is known."""
+        """Kubeflow's own errors of failed tasks, by the tasks' names there. About a task that never had a pod, nothing else is known."""
         with self._words("get run"):
             run = self._client.get_run(id)
         details = (run.run_details.task_details if run.run_details else None) or ()
@@ -127,7 +127,7 @@ class Kubeflow:
         return {name: str(error.message) for name, error in errors.items() if error and error.message}
 
     def _parameter(self, run: V2beta1Run) -> str:
-        """The parameter `run` of a run of Kubeflow's, as given or by default."""
+        """The parameter `run` of one of Kubeflow's runs: its given value, or else its default."""
         given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
         if "run" in given:
             return str(given["run"])
@@ -197,7 +197,7 @@ class Kubeflow:
 
 
 def must_find(kubeflow: Kubeflow, run: str) -> list[Submitted]:
-    """Kubeflow's runs of that run that go on, else the latest that has ended; raises InputError if there is none."""
+    """Kubeflow's runs that belong to a run of edm2 and go on, or else the latest that has ended. Raises InputError if there is none."""
     runs = kubeflow.runs(run)
     if not runs:
         raise InputError(f"Kubeflow Pipelines knows no run {run}.", where=run, do_next="`edm2 submit` names the run that it starts.")
@@ -219,7 +219,7 @@ def _not_the_api(unlike: str, where: str, reached: str) -> EdmError:
 
 
 def _refusal(error: ApiException, where: str, reached: str) -> EdmError:
-    """The error for an answer whose status is no success."""
+    """The error for an answer whose status is not one of success."""
     status, unlike = error.status or 0, unlike_json(error.body or "", error.status or 0, error.headers or {})
     said = _message(error)
     if 300 <= status < 400 or (status == 404 and unlike):
@@ -248,6 +248,6 @@ def _message(error: ApiException) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The cause in one line. The library's message also has its connection pool and how often it has tried."""
+    """The cause in one line. The library's own message also names its connection pool and how often it has tried."""
     reason = getattr(error, "reason", None) or error
     return str(reason).rpartition(": ")[2] or type(reason).__name__

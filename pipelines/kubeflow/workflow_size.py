@@ -1,8 +1,8 @@
-"""How large Kubeflow's Workflow of a package will be. Kubernetes takes no object above a megabyte: a larger one's run ends without a word.
+"""Estimates the size of a package's Workflow in Kubeflow. Kubernetes takes no object above a megabyte: the run of a larger one just ends.
 
-The Workflow is composed as Kubeflow's compiler does it (backend/src/v2/compiler/argocompiler of KFP 2.17), and its nodes as they are in
-the end, as Kubeflow's driver and Argo write them: each holds the patch of a task's pod six times. SPEC and STATUS correct the result by
-what two real Workflows had.
+The Workflow is composed as Kubeflow's compiler does it (backend/src/v2/compiler/argocompiler of KFP 2.17). Its nodes are composed as
+Kubeflow's driver and Argo have written them when the run ends. The nodes of each task hold the patch of the task's pod six times. SPEC and
+STATUS correct the result by the sizes of two real Workflows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-MOST = 2**20  # the bytes that Argo 4.0 and the API server take of a Workflow with its status
+MOST = 2**20  # the most bytes of a Workflow with its status that Argo 4.0 and the API server take
 SPEC, STATUS = 1.02, 1.25  # measured size over composed size: the spec of 229 tasks, the status of 34 (KFP 2.17.0, Argo 4.0.5)
-SPARE = 0.05  # the part of MOST that is kept free: names of stores, images and nodes may be longer, and pods may be tried again
+SPARE = 0.05  # the share of MOST that is kept free: names of stores, images and nodes may be longer, and pods may be tried again
 FRAME = 11_500  # bytes of a Workflow besides its DAGs and components: templates of drivers and launchers
 RUN = "0e9cfeb2-2c9c-4d9c-8c5c-2b8e5a4b7b1f"  # an id like Kubeflow's
 NODE = {"hostNodeName": "worker-node-1", "resourcesDuration": {"cpu": 3, "memory": 41}, "progress": "1/1", "phase": "Succeeded"}
@@ -236,7 +236,7 @@ class _Workflow:
         return _json({"containers": [main], **others}), {key: self._published(value) for key, value in made.items()}
 
     def _published(self, artifact: Object) -> Object:
-        """An artifact as the tasks that read it are told of it."""
+        """An artifact as it is described to the tasks that read it."""
         key, attempt = f"{self.random.getrandbits(80):020x}", f"{self.random.getrandbits(24):06x}"
         where = f"s3://mlpipeline/edm2/results/snapshot/{key}/20261125T100000-{attempt}"
         metadata = {"display_name": artifact["name"], "location": where, "recipe": "cifar10/E", "seed": 0, "epoch": 100}

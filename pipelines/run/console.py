@@ -36,7 +36,7 @@ class View:
         self._running: dict[Ref, Task] = {}
         self._events: dict[Ref, dict[str, Any]] = {}
         self._ended: dict[Ref, str] = {}
-        self._results: dict[Ref, str] = {}  # in words
+        self._results: dict[Ref, str] = {}  # what came of a task, in words, until its end is shown
         self._begun = time.monotonic()
         self._said: dict[Ref | None, float] = {None: self._begun}  # when a line about a task, or the run, was last printed
         live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
@@ -61,12 +61,12 @@ class View:
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def made(self, task: Task, manifest: Manifest) -> None:
-        """A task's result is in the store: its numbers are printed when the task ends."""
+        """Note that a task's result is in the store. Its numbers are printed when the task ends."""
         with self._lock:
             self._results[task.ref] = manifest.in_words
 
     def changed(self, task: Task, outcome: TaskChange) -> None:
-        """A task has begun or ended."""
+        """Show that a task has begun or ended."""
         self._remaining.changed(task, outcome)
         with self._lock:
             if outcome.state == "running":
@@ -75,9 +75,9 @@ class View:
                 return
             self._running.pop(task.ref, None)
             event, result = self._events.pop(task.ref, {}), self._results.pop(task.ref, "")
-            if outcome.state != "reused" or task.ref not in self._ended:  # what this run has done itself is found again with `recheck`
+            if outcome.state != "reused" or task.ref not in self._ended:  # `recheck` finds again what this run has done itself
                 self._ended[task.ref] = outcome.state
-        if outcome.state not in SIGNS:  # the last line counts tasks that were reused or skipped
+        if outcome.state not in SIGNS:  # reused and skipped tasks get no line of their own; the last line counts them
             return
         words = result or numbers({**event, "eta_s": 0}) if outcome.state == "done" else ""
         took = duration(outcome.seconds) if outcome.seconds else ""
@@ -87,7 +87,7 @@ class View:
             self.say(Text(f"  {outcome.error.what}", "red"))
 
     def event(self, task: Task, event: dict[str, Any]) -> None:
-        """A task's process has printed an event."""
+        """Show an event that a task's process has printed."""
         if event["kind"] == "progress":
             self._remaining.progress(task, event)
             with self._lock:
@@ -131,7 +131,7 @@ class View:
                 table.add_row(Text(task.title), *_bar(event["done"], event["total"]), Text(numbers(event), style="dim"))
         whole = Table.grid(padding=(0, 2))
         left, spent = self._remaining.left(), time.monotonic() - self._begun
-        # The bar goes by time only if every task's time is known: a task of unknown time would count as nothing.
+        # The bar goes by time only if the times of all tasks are known: an unknown time would count as nothing.
         done, total = (spent, spent + left.seconds) if left and not left.least else (len(self._ended), len(self._tasks))
         whole.add_row(*_bar(done, total), Text(self._run(), style="bold"))
         return Group(whole, table)

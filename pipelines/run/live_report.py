@@ -11,7 +11,7 @@ from typing import Self
 
 from edm2core.errors import EdmError
 
-LEAST_S, MOST_S = 15.0, 300.0  # between two reports: if there is news, if there is none
+LEAST_S, MOST_S = 15.0, 300.0  # the least time between two reports, and the most if there is no news
 SHARE = 0.05  # the largest part of the time that writing reports may take
 
 
@@ -24,7 +24,7 @@ class LiveReport:
         self._thread = threading.Thread(target=self._loop, name="report", daemon=True)
 
     def news(self) -> None:
-        """Something has changed that a reader would want to see."""
+        """Say that something has changed that a reader would want to see."""
         self._news.set()
 
     def __enter__(self) -> Self:

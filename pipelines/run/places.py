@@ -15,12 +15,12 @@ from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from edm2core.store.runs import Run
 
-GRACE_S = 60.0  # on this machine
+GRACE_S = 60.0  # the most time that a stopped training on this machine may take to save its state
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a run needs to know of where it works."""
+    """What a run needs to know of the place where it works."""
 
     store: str  # the URI of the store that its tasks share
     jobs: int  # how many tasks may run side by side
@@ -67,7 +67,7 @@ def _cores() -> int:
 
 
 def _gpus() -> int:
-    """How many GPUs a process of ours would see. Torch is not imported for it."""
+    """How many GPUs a process that is started here would see, found without importing torch."""
     if not any(driver.exists() for driver in (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/dxg"))):
         return 0  # even if a scheduler's variable names some
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

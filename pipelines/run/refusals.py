@@ -1,4 +1,4 @@
-"""Why a run may be refused: the store has lost snapshots, or trainings would go on from a state that other science made."""
+"""Reasons to refuse a run: the store has lost snapshots, or trainings would go on from states that differing code made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edm2core.store.base import Store
 from edm2core.store.leases import holder
 from edm2core.store.scratch import STATE_SLOTS, Scratch
 
-NAMED = 4  # the most that one message names
+NAMED = 4  # the most tasks that one message names
 
 
 def lost_snapshots(tasks: Sequence[Task], store: Store) -> list[Task]:
@@ -43,18 +43,18 @@ def refuse_lost(snapshots: Sequence[Task], store: Store) -> None:
 
 
 class Continued(NamedTuple):
-    """A task that would train on from a state that other science made."""
+    """A task whose training would go on from a state that differing code made."""
 
     task: Task
-    science: str  # of the state
-    code: str  # version of the code that made the state
+    science: str  # digest of the code that made the state
+    code: str  # version of that code
 
     def __str__(self) -> str:
         return f"{self.task.title} (from science {brief(self.science)}, {self.code})"
 
 
 def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -> list[Continued]:
-    """The first missing snapshot of each training that would go on from a state of other science than this code's.
+    """The first missing snapshot of each training that would go on from a state that code other than this has made.
 
     Trainings that somebody works on at this moment are left out: each training looks again by itself.
     """
@@ -78,7 +78,7 @@ def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -
 
 
 def refuse_continued(trainings: Sequence[Continued], store: Store) -> None:
-    """Raise InputError naming trainings that would go on under other science, if there are any."""
+    """Raise InputError naming trainings that would go on from a state that differing code made, if there are any."""
     if trainings:
         here = f"{brief(science_of('snapshot'))}, {code_version()}"
         raise InputError(

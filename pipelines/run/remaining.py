@@ -13,19 +13,19 @@ from edm2core.plan.tasks import Task
 from pipelines.estimate import Estimate
 from pipelines.run.task_scheduler import TaskChange, time_left
 
-EVERY_S = 2.0  # an answer is used again for so long
+EVERY_S = 2.0  # how long an answer is used again
 
 
 @dataclass(frozen=True)
 class Left:
-    """Seconds that are left; at least so many, if the run has not measured yet how long some tasks take."""
+    """How many seconds are left. With `least` it may be more, since the run has not measured yet how long some tasks take."""
 
     seconds: float
     least: bool
 
 
 class Remaining:
-    """Is told how a run's tasks go, and says how long the rest takes."""
+    """Says how long the rest of a run takes. It has to be told how the run's tasks go."""
 
     def __init__(self, tasks: Iterable[Task], costs: Mapping[Ref, Estimate], slots: int) -> None:
         self._tasks, self._costs, self._slots = list(tasks), dict(costs), slots
@@ -33,7 +33,7 @@ class Remaining:
         self._ended: set[Ref] = set()
         self._running: dict[Ref, float] = {}  # when each task began
         self._says: dict[Ref, tuple[float, float]] = {}  # when a task last said how long it still takes, and how long
-        self._took: dict[str, dict[Ref, float]] = {}  # by stage: the seconds that tasks took
+        self._took: dict[str, dict[Ref, float]] = {}  # stage → task → the seconds that it took
         self._known: tuple[float, Left | None] = (float("-inf"), None)  # the last answer and its time
 
     def add(self, tasks: Iterable[Task], costs: Mapping[Ref, Estimate]) -> None:
@@ -43,7 +43,7 @@ class Remaining:
             self._costs |= costs
 
     def changed(self, task: Task, outcome: TaskChange) -> None:
-        """A task has begun or ended."""
+        """Note that a task has begun or ended."""
         with self._lock:
             if outcome.state == "running":
                 self._running[task.ref] = time.monotonic()
@@ -54,13 +54,13 @@ class Remaining:
             self._ended.add(task.ref)
             measured = self._took.setdefault(task.stage, {})
             if task.stage != "snapshot":
-                measured.pop(task.ref, None)  # only an expectation
+                measured.pop(task.ref, None)  # what is known so far was only expected
             # A snapshot's time says little: its training may have been ahead of it.
             if outcome.state == "done" and (task.stage != "snapshot" or not measured):
                 measured.setdefault(task.ref, outcome.seconds)
 
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
-        """A task said how far it is."""
+        """Note how far a task says it is."""
         with self._lock:
             now, measured = time.monotonic(), self._took.setdefault(task.stage, {})
             if event.get("eta_s") is not None:

@@ -51,8 +51,8 @@ from pipelines.run.tracker import Tracker
 def run(path: Path, place: Place, console: Console, only: str | None = None, train_again: bool = False, accept_code: bool = False) -> Run:
     """Run an experiment, or `only` one of its results (stage/key) and all that it stands on; returns its run.
 
-    Snapshots that the store has lost are made again only with `train_again`, and trainings go on from states of other science only with
-    `accept_code`; otherwise either raises InputError. Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError if a task failed. The
+    Snapshots that the store has lost are made again only with `train_again`. Trainings go on from states that differing code made only with
+    `accept_code`. Without these, both raise InputError. Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError if a task failed. The
     report is written in either case.
     """
     experiment, server = load_experiment(path), MlflowServer.named()
@@ -145,7 +145,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
 
 
 def _standing_on(plan: Plan, only: str, path: Path) -> Plan:
-    """The plan of the task of that address and all that it needs."""
+    """The part of the plan that holds the task with the address `only`, and all that this task needs."""
     task = next((task for task in plan if str(task.ref) == only), None)
     if task is None:
         raise InputError(
@@ -186,7 +186,7 @@ def _raise_failures(record: Run, tasks: Sequence[Task], outcomes: dict[Ref, Task
 
 @contextmanager
 def _interruptible(stop: threading.Event, backend: Backend, grace_s: float, say: Callable[[str], None]) -> Iterator[None]:
-    """The first signal to stop (Ctrl-C, SIGTERM, a closed terminal) saves and stops all work, the second ends every process at once."""
+    """A context in which the first signal to stop (Ctrl-C, SIGTERM, a closed terminal) saves and stops all work; the second kills it."""
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def handle(number: int, _frame: FrameType | None) -> None:

@@ -24,7 +24,7 @@ from pipelines.run.places import here
 
 
 def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
-    """The result of a task, which is done unless it is in the store. A run of its own names it, so that gc keeps it.
+    """The result of a task, which is done unless its result is in the store. A run of its own names the task, so that gc keeps the result.
 
     Raises EdmError if the task failed.
     """
@@ -32,7 +32,7 @@ def do_task(task: Task, store: Store, name: str, console: Console) -> Manifest:
 
 
 def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console) -> list[Manifest]:
-    """The results of tasks, which are done one after the other unless they are in the store. The run of that id names them all."""
+    """The results of tasks. Those that are not in the store are done, one after the other. The run of that id names all of the tasks."""
     run = Run(run_id, store)
     record(run, run_id, f"# {shlex.join(['edm2', *sys.argv[1:]])}\n", tasks, {})
     place = here(store.uri, 1, 1)

@@ -16,13 +16,13 @@ from edm2core.report import Outcome, RunInfo, collect
 from edm2core.report.tracked import tracked
 from edm2core.store.runs import Run
 
-LEAST_S, SHARE = 10.0, 0.1  # between two rounds of logging, and the largest part of the time that they may take
-OUTAGE_S = 60.0  # until a server that did not answer is asked again
-LAST_S = 30.0  # how long the end of the run waits for the last round
+LEAST_S, SHARE = 10.0, 0.1  # the least time between two rounds of logging, and the largest part of the time that they may take
+OUTAGE_S = 60.0  # the time until a server that did not answer is asked again
+LAST_S = 30.0  # the most time that the end of a run waits for the last round
 
 
 class Tracker:
-    """Logs a run's trainings. `say` gets what a person should know, once for each outage."""
+    """Logs a run's trainings. `say` is called with what a person should know, once for each outage."""
 
     def __init__(self, server: MlflowServer, name: str, record: Run, tasks: Iterable[Task], say: Callable[[str], None]) -> None:
         self._server, self._name, self._record, self._say = server, name, record, say
@@ -37,14 +37,14 @@ class Tracker:
         say(f"logging to MLflow at {server.uri}, experiment {name}")
 
     def event(self, task: Task, event: dict[str, Any]) -> None:
-        """Take a training's row of its curve from what a task's process said."""
+        """Keep a row of a training's curve, if an event of the task's process holds one."""
         if task.stage == "snapshot" and event["kind"] == "progress" and event.get("loss") is not None:
             with self._lock:
                 self._live.setdefault(trajectory_ref(task), []).append(event)
             self._news.set()
 
     def changed(self) -> None:
-        """A task has ended."""
+        """Note that a task has begun or ended."""
         self._news.set()
 
     def close(self, tasks: Iterable[Task], outcomes: Mapping[Ref, Outcome]) -> None:
