@@ -164,7 +164,7 @@ class _Restarts:
 
     def __init__(self, kind: JobKind) -> None:
         self.number = 0
-        self.lost = False  # at the last restart no pod had failed by itself
+        self.lost = False  # whether the last restart came without any pod that had failed by itself
         self._kind = kind
         self._uids: dict[str, set[str]] = {}  # a pod's index → the uids of the pods that have had it since counting last began anew
         self._before = 0  # restarts before counting last began anew

@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 class LogRecord:
-    """Writes a job's lines to the store, in chunks of its own. A later follower goes on where they end."""
+    """Writes a job's lines to the store, in objects that no other process writes. A later follower goes on where they end."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder.rstrip("/") + "/"

@@ -79,7 +79,7 @@ class Resources(Settings):
     cpu: Quantity = "1"
     cpu_limit: Quantity | None = None  # none: what is requested
     memory: Quantity = "4Gi"  # both the request and the limit
-    shm: Quantity = "1Gi"  # of /dev/shm, counted against memory
+    shm: Quantity = "1Gi"  # the size of /dev/shm, which counts against memory
     work: Quantity = "10Gi"  # scratch disk of the pod
 
     @property
@@ -174,7 +174,7 @@ class Profile(Settings):
     jobs: Count = 4  # the most at once, with `edm2 run --cluster`
     patience_s: Seconds = 1800  # how long a pod may be unschedulable; a job that a queue holds waits without limit
     active_deadline_s: Count | None = None  # how long a job may last, restarts included
-    ttl_s: Seconds = 3600  # until a finished job is deleted
+    ttl_s: Seconds = 3600  # how long a finished job is kept until it is deleted
     grace_s: Count = 120  # how long a pod that is told to end may take to save its state
     hang_s: Count = 30  # how much longer than usual a step may take until its process counts as hung
 

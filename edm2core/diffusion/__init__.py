@@ -1,1 +1,1 @@
-"""The paper: networks, denoiser, training, sampling and averages. It knows neither experiments nor stores."""
+"""What the paper describes: networks, denoiser, training, sampling and averages. This package knows neither experiments nor stores."""

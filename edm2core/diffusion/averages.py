@@ -22,7 +22,7 @@ class Average:
         self.count = 0
 
     def update(self, weights: Sequence[Tensor], batch: int) -> None:
-        """Add the weights as they are after an optimiser step over `batch` images, those of all processes."""
+        """Add to the average the weights after an optimiser step over `batch` images, those of all processes together."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -38,7 +38,10 @@ class Average:
 
 
 class FixedEma(Average):
-    """ema-pytorch's EMA, updated every step: β_n = min(beta, 1 - n^(-2/3)) at update n, so that the first copies. `count` is of updates."""
+    """ema-pytorch's EMA, updated every step: β_n = min(beta, 1 - n^(-2/3)) at update n, so that the first copies the weights.
+
+    `count` counts updates.
+    """
 
     def __init__(self, weights: Sequence[Tensor], beta: float = 0.9993) -> None:
         super().__init__(weights)
@@ -52,7 +55,7 @@ class FixedEma(Average):
 
 
 class PowerEma(Average):
-    """The power-function average of relative width sigma_rel: θ̂ ← β θ̂ + (1-β) θ, β of `power_beta`. `count` is of images."""
+    """The power-function average of relative width sigma_rel: θ̂ ← β θ̂ + (1-β) θ, β of `power_beta`. `count` counts images."""
 
     def __init__(self, weights: Sequence[Tensor], sigma_rel: float) -> None:
         super().__init__(weights)

@@ -43,7 +43,7 @@ def weight_magnitudes(network: UNet) -> dict[str, float]:
 
 @torch.no_grad()
 def activation_magnitudes(denoiser: Denoiser, images: Tensor, labels: Tensor | None, batch: int, progress: Progress) -> dict[str, float]:
-    """The root mean square of each block's outputs over images [N, C, H, W] at the network's scale: the mean over the blocks of each level.
+    """The root mean square of a block's outputs over images [N, C, H, W] at the network's scale, averaged over the blocks of each level.
 
     Image i is noised to the (i + ½)/N quantile of training's noise levels. `labels` are int64 [N], or None if the network knows no classes.
     """

@@ -5,8 +5,8 @@ removed, for two reasons. Leases are read before and after the listing, so that 
 the lease on `gc/store` is taken before the plans are read, and a run waits for this lease after writing its plan. So either the plan is
 seen, or the run looks for results only when everything is removed.
 
-Records of how code differed are named by manifests, not by plans. So manifests are searched for them, and they are removed only while
-nobody works.
+Records of how code differed from its revision (`code/<digest>.diff`) are named by manifests, not by plans. So manifests are searched for
+them, and they are removed only while nobody works.
 """
 
 from __future__ import annotations

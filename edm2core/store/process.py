@@ -19,7 +19,7 @@ class Process:
     boot: str
     namespace: str  # of process numbers, since two containers of one machine may use the same ones
     pid: int
-    begun: str  # in the kernel's ticks
+    begun: str  # when it began, in the kernel's ticks
 
     @classmethod
     def current(cls) -> Self:

@@ -63,7 +63,7 @@ def read_sealed(store: Store, path: str, parse: Callable[[dict[str, Any]], T], e
 
 
 def unseal_lines(data: bytes) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """The lines of a file, each with its values as a sealed record, or None if it is damaged."""
+    """The lines of a file, each with its values as a sealed record, or None if the line is damaged."""
     lines: list[tuple[bytes, dict[str, Any] | None]] = []
     for line in data.splitlines():
         try:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-KNOWN = 3  # the least intervals between steps from which to know how long a step takes
+KNOWN = 3  # the fewest intervals between steps from which to know how long a step takes
 EVERY_S = 0.5  # the least time between two writes of the file
 
 

@@ -1,1 +1,1 @@
-"""An experiment as a package for Kubeflow Pipelines, and what is asked of a server."""
+"""Packages of experiments for Kubeflow Pipelines, and requests to its server."""

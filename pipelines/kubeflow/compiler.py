@@ -212,7 +212,7 @@ class _Compiler:
         return self._dag(group[0].whose, group, TRAJECTORY, trajectory)
 
     def _around(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
-        """A DAG around a trajectory's, which others wait for. It is never skipped, since what waits for a skipped DAG never runs."""
+        """A DAG around that of a trajectory, for others to wait for. It is never skipped, since what waits for a skipped DAG never runs."""
 
         def around(channels: Channels, **parameters: str) -> None:
             inside = trajectory(**parameters, **{name: channels[ref] for name, ref in self._needs(group).items()})
@@ -417,7 +417,7 @@ def _largest_part(spec: dict[str, Any]) -> int:
 
 
 def _settle(task: PipelineTask, profile: Profile, stage: str | None) -> None:
-    """Give a pod the store, what restricted PodSecurity asks for, and the resources of the stage that runs in it, if one does."""
+    """Give a pod the store, what restricted PodSecurity asks for, and the resources of its stage. A pod without a stage gets few."""
     for name, value in profile.store.env.items():
         task.set_env_variable(name, value)
     if profile.store.secret:

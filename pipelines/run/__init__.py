@@ -1,1 +1,1 @@
-"""An experiment run by one command, here or with jobs on a cluster."""
+"""Runs an experiment by one command, on this machine or as jobs of a cluster."""

@@ -54,7 +54,7 @@ class Continued(NamedTuple):
 
 
 def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -> list[Continued]:
-    """The first missing snapshot of each training that would go on from a state that code other than this has made.
+    """The first missing snapshot of each training that would go on from a state that differing code made.
 
     Trainings that somebody works on at this moment are left out: each training looks again by itself.
     """
