@@ -9,25 +9,12 @@ from edm2core.data.loose import loose_images
 from edm2core.data.source import digest_of
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import arrays_of
-from edm2core.metrics.names import Metric
 from edm2core.paths import local_path
-from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, calibration_task
-from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHTS
+from edm2core.registry import EXTRACTORS
 from edm2core.store.base import Store
 from edm2core.store.results import load
-from pipelines.inputs.sources import planned
-
-
-def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list[Task]:
-    """The tasks that prepare the recipe's data, make the extractor and compute the reference statistics, in this order.
-
-    Raises InputError if the data or the weights are missing.
-    """
-    sources = {WEIGHTS[extractor]: weights} if extractor in WEIGHTS else {}
-    metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
-    return list(planned(Experiment("", (recipe,), (0,), {recipe.name: ()}, {recipe.name: (metric,)}, False, False, sources, "")))
 
 
 def by_statistics(made: list[Task], file: Path, name: str, dataset: str) -> Task:

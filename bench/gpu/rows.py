@@ -66,8 +66,9 @@ def _end_to_end(measured: Measurements, images: int, work: float, options: Optio
     name = "the CPU" if options.rehearsal else torch.cuda.get_device_name()
     rate, last = work * speed["product"].median / images, measured["product"][-1]
     words = [f"{ratio(measured, 'plain', 'product').text()}×", utilisation(rate, name)]
-    words += [f"{last['waits']:.0f} host synchronisations a step"] * ("waits" in last)
-    words += [f"peak {last['peak_bytes'] / 2**30:.1f} GiB"] * ("peak_bytes" in last)
+    if "waits" in last:
+        words.append(f"{last['waits']:.0f} host synchronisations a step")
+    words.append(f"peak {last['peak_bytes'] / 2**30:.1f} GiB")
     return Result(
         ", ".join(words),
         f"{speed['plain'].text(0)} images/s",

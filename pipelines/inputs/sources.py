@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edm2core import registry
 from edm2core.addresses import is_url, shown
-from edm2core.config.settings import DataSettings
+from edm2core.config.settings import DataSettings, Recipe
 from edm2core.data.download import Listener
 from edm2core.data.files import check_archive
 from edm2core.data.folders import Survey
@@ -18,13 +18,14 @@ from edm2core.data.headers import check_torch, opcodes
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import arrays_of
+from edm2core.metrics.names import Metric
 from edm2core.paths import cache_folder
 from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.plan import Plan, plan
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
-from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
+from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHT_FILES, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
@@ -42,6 +43,16 @@ def planned(experiment: Experiment, accept_code: bool = False) -> Plan:
     tasks = plan(experiment, resolve(experiment))
     marked = (replace(task, accept_code=task.stage == "snapshot") for task in tasks)
     return replace(tasks, tasks=tuple(marked)) if accept_code else tasks
+
+
+def reference_tasks(recipe: Recipe, extractor: str, weights: str | None) -> list[Task]:
+    """The tasks that prepare the recipe's data, make the extractor and compute the reference statistics, in this order.
+
+    Raises InputError if the data or the weights are missing.
+    """
+    sources = {WEIGHTS[extractor]: weights} if extractor in WEIGHTS else {}
+    metric = Metric("fid" if extractor in INCEPTIONS else "fd", extractor)
+    return list(planned(Experiment("", (recipe,), (0,), {recipe.name: ()}, {recipe.name: (metric,)}, False, False, sources, "")))
 
 
 def resolve(experiment: Experiment) -> dict[str, str]:
