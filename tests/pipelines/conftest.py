@@ -1,14 +1,28 @@
-"""The command, called within the tests' own process."""
+"""The command called within the tests' own process, and a faster kfp."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import kfp.dsl.pipeline_task
 import pytest
 
 from pipelines.cli.main import main
 
 Edm2 = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kfp_looks_at_its_caller_alone() -> Iterator[None]:
+    """kfp reads the source of every frame of the stack to name its caller. In a process of pytest-xdist that takes minutes a package."""
+
+    def stack() -> list[tuple[object, ...]]:
+        return [(), (None, None, None, sys._getframe(2).f_code.co_name)]
+
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(kfp.dsl.pipeline_task, "inspect", SimpleNamespace(stack=stack))
+        yield
 
 
 @pytest.fixture
