@@ -52,7 +52,8 @@ class Size:
 
 def size_of(spec: Object, platforms: Object) -> Size:
     """The size of the Workflow of a package that is run with its default parameters. KFP's compiler writes both documents."""
-    return _Workflow(spec, platforms).size()
+    in_order = (json.loads(_json(document)) for document in (spec, platforms))  # KFP's order differs from process to process
+    return _Workflow(*in_order).size()
 
 
 class _Workflow:

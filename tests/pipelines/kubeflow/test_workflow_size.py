@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,13 @@ from pipelines.kubeflow.workflow_size import MOST, Size, size_of
 DATA = Path(__file__).parents[2] / "data/kubeflow"
 
 
-def size(tasks: int) -> Size:
+def package(tasks: int) -> tuple[dict[str, Any], dict[str, Any]]:
     spec, platforms = json.loads(gzip.decompress((DATA / f"package-{tasks}.json.gz").read_bytes()))
-    return size_of(spec, platforms)
+    return spec, platforms
+
+
+def size(tasks: int) -> Size:
+    return size_of(*package(tasks))
 
 
 def test_a_run_of_34_tasks_ended_with_483_758_bytes() -> None:
@@ -29,3 +34,9 @@ def test_the_spec_alone_of_229_tasks_had_1_046_836_bytes() -> None:
 def test_a_workflow_near_the_size_limit_does_not_fit() -> None:
     assert Size(spec=MOST // 2, status=MOST // 4, tasks=1).fits
     assert not Size(spec=MOST // 2, status=MOST // 2 - 1000, tasks=1).fits
+
+
+def test_the_size_does_not_depend_on_the_order_in_which_kfp_writes() -> None:
+    spec, platforms = package(34)
+    turned = json.loads(json.dumps(spec), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert size_of(turned, platforms) == size_of(spec, platforms)
