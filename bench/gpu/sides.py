@@ -91,6 +91,7 @@ def product_train(
     if without:
         LEFT_OUT[without]()
     trained = trainer(recipe, batch, {"training.precision": "bf16"}, images, device)
+    trained.step()  # the first makes the weights that the network applies
     if compiled and not (outcome := trained.compile(**({"mode": mode} if mode else {}))).adopted:
         raise RuntimeError(outcome.words)
 
