@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from bench.compare import Side, Spread, in_turn, ratio
+from bench.gpu.sides import LEFT_OUT
 from bench.network import inputs_of, made, product_denoiser, trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
 from components.launcher.processes import MALLOC
 from edm2core.config import load_recipe
-from edm2core.diffusion import unet
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.folding import fold_
 
@@ -79,7 +78,7 @@ def adam(recipe: str, fused: bool) -> Work:
 def step(recipe: str, batch: int, dropout: float | None = None, torchs_masks: bool = False, compiled: bool = False) -> Work:
     """A training step, of the recipe's dropout or another, its masks by key or drawn by torch."""
     if torchs_masks:
-        unet.__dict__["dropout"] = lambda x, rate, keys: F.dropout(x, rate)
+        LEFT_OUT["keys"]()
     trained = trainer(recipe, batch, {} if dropout is None else {"network.dropout": dropout})
     if compiled:
         trained.step()

@@ -78,17 +78,21 @@ def _end_to_end(measured: Measurements, images: int, work: float, options: Optio
     )
 
 
+def _against_plain(verb: str, given: dict[str, Any], compiled: bool, images: int, work: float, options: Options) -> Result:
+    """The product's way of `verb`, train or draw, against the plain one; `work` is both's operations on so many images."""
+    sides = {
+        "plain": Side(f"bench.gpu.sides:plain_{verb}", given),
+        "product": Side(f"bench.gpu.sides:product_{verb}", {**given, "compiled": compiled}),
+        "limit": limit(options),
+    }
+    return _end_to_end(in_turn(sides, options.repeats, warmup=1), images, work, options)
+
+
 def _train(name: str, seconds: float, compiled: bool = False) -> Row:
     def measure(options: Options) -> Result:
         given = trained(name, options)
-        sides = {
-            "plain": Side("bench.gpu.sides:plain_train", given),
-            "product": Side("bench.gpu.sides:product_train", {**given, "compiled": compiled}),
-            "limit": limit(options),
-        }
         images = given["steps"] * given["batch"]
-        work = images * flops(given["recipe"], backward=True)
-        return _end_to_end(in_turn(sides, options.repeats, warmup=1), images, work, options)
+        return _against_plain("train", given, compiled, images, images * flops(given["recipe"], backward=True), options)
 
     way = "compiled" if compiled else "eager"
     target = "≥ 3×, MFU ≥ 0.35, 0 host synchronisations"
@@ -97,36 +101,32 @@ def _train(name: str, seconds: float, compiled: bool = False) -> Row:
 
 
 def _draw(name: str, seconds: float, compiled: bool = False) -> Row:
-    evaluations = 2 * NOISE_LEVELS - 1
-
     def measure(options: Options) -> Result:
         given = drawn(name, options)
-        sides = {
-            "plain": Side("bench.gpu.sides:plain_draw", given),
-            "product": Side("bench.gpu.sides:product_draw", {**given, "compiled": compiled}),
-            "limit": limit(options),
-        }
         work = given["count"] * (2 * given["noise_levels"] - 1) * flops(given["recipe"])
-        return _end_to_end(in_turn(sides, options.repeats, warmup=1), given["count"], work, options)
+        return _against_plain("draw", given, compiled, given["count"], work, options)
 
-    way = "as a CUDA graph" if compiled else "eager"
+    way, evaluations = "as a CUDA graph" if compiled else "eager", 2 * NOISE_LEVELS - 1
     what = f"sampling on a GPU, {NETS[name]}, {SAMPLED} images, {evaluations} evaluations, bf16, {way}, end to end"
     return Row(f"gpu-sample-{name}{'-compiled' * compiled}", what, "≥ 3×, MFU ≥ 0.35", measure, "cuda", seconds)
 
 
+def _two_ways(name: str, compiled: bool, before: dict[str, Any], after: dict[str, Any], fact: str, options: Options) -> Result:
+    """A training step of the product with the arguments `after` against one with `before`; the ratio is called `fact`."""
+    given = {**trained(name, options), "compiled": compiled}
+    sides = {way: Side("bench.gpu.sides:product_train", {**given, **more}) for way, more in (("before", before), ("after", after))}
+    measured = in_turn(sides, options.repeats, warmup=1)
+    steps = {way: Spread.of([1e3 * run["seconds"] / given["steps"] for run in runs]) for way, runs in measured.items()}
+    gain = ratio(measured, "before", "after")
+    return Result(f"{gain.text(3)}×", f"{steps['before'].text(1)} ms", f"{steps['after'].text(1)} ms", facts={fact: gain.median})
+
+
 def _without(name: str, without: str, what: str, seconds: float, compiled: bool = False) -> Row:
     """The product's training step without one of its choices against the step with it."""
+    fact = "masks" if without == "keys" else "gain"  # masks by key are there for the results' sake, whatever they cost
 
     def measure(options: Options) -> Result:
-        given = {**trained(name, options), "compiled": compiled}
-        sides = {
-            "without": Side("bench.gpu.sides:product_train", {**given, "without": without}),
-            "with": Side("bench.gpu.sides:product_train", given),
-        }
-        measured = in_turn(sides, options.repeats, warmup=1)
-        steps = {side: Spread.of([1e3 * run["seconds"] / given["steps"] for run in runs]) for side, runs in measured.items()}
-        gain = ratio(measured, "without", "with")
-        return Result(f"{gain.text(3)}×", f"{steps['without'].text(1)} ms", f"{steps['with'].text(1)} ms", facts={"gain": gain.median})
+        return _two_ways(name, compiled, {"without": without}, {}, fact, options)
 
     way = "compiled" if compiled else "eager"
     described = f"without: {what}; a training step on a GPU of {NETS[name]}, batch {BATCH}, {way}"
@@ -137,15 +137,7 @@ def _mode(mode: str, name: str, what: str, seconds: float) -> Row:
     """Training compiled by another of torch.compile's modes against training compiled as it is."""
 
     def measure(options: Options) -> Result:
-        given = {**trained("E", options), "compiled": True}
-        sides = {
-            "default": Side("bench.gpu.sides:product_train", given),
-            "mode": Side("bench.gpu.sides:product_train", {**given, "mode": mode}),
-        }
-        measured = in_turn(sides, options.repeats, warmup=1)
-        steps = {side: Spread.of([1e3 * run["seconds"] / given["steps"] for run in runs]) for side, runs in measured.items()}
-        gain = ratio(measured, "default", "mode")
-        return Result(f"{gain.text(3)}×", f"{steps['default'].text(1)} ms", f"{steps['mode'].text(1)} ms", facts={"speed": gain.median})
+        return _two_ways("E", True, {}, {"mode": mode}, "speed", options)
 
     return Row(f"gpu-train-E-{name}", f"{what}; plain: compiled as it is; {NETS['E']}, batch {BATCH}", "its gain", measure, "cuda", seconds)
 
