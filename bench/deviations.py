@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from torch_fidelity.defaults import DEFAULTS
 
 from edm2core.metrics.compared import Compared
-from edm2core.metrics.kernel import SUBSET, SUBSETS, kernel_distance
+from edm2core.metrics.kernel_distance import SUBSET, SUBSETS, kernel_distance
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo, frechet_distance, frechet_error, statistics
 from edm2core.metrics.values import metric_values

@@ -19,11 +19,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from bench.compare import Side, Spread, in_turn, ratio
 from bench.rows import Options, Result, Row
 from bench.worker import Work
-from edm2core.data.varied import checked
+from edm2core.data.degenerate import checked
 from edm2core.diffusion.devices import pick_device
-from edm2core.metrics import inception
 from edm2core.metrics.compared import Compared
-from edm2core.metrics.extractors import IMAGES_AT_ONCE, extract
+from edm2core.metrics.extraction import IMAGES_AT_ONCE, extract
+from edm2core.metrics.extractors import inception
 from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo

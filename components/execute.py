@@ -16,7 +16,7 @@ from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store.base import Store
 from edm2core.store.leases import holder
 from edm2core.store.results import load, verify
-from edm2core.store.wanted import want
+from edm2core.store.wanted_epochs import want
 from edm2core.worker.exit_codes import BAD_INPUT, FAILED, TRY_AGAIN
 from edm2core.worker.faults import GET_MEMORY, lacks_memory
 

@@ -28,7 +28,7 @@ class Network(NamedTuple):
 
 NETWORKS = {"unet": Network("edm2core.diffusion.unet:UNet", "edm2core.config.settings:NetworkSettings")}
 
-WEIGHTINGS = {"edm": "edm2core.diffusion.denoiser:loss_weight"}
+WEIGHTINGS = {"edm": "edm2core.diffusion.loss:loss_weight"}
 """λ(σ), the weight of the loss at a noise level: (sigma, sigma_data) → weight. The learned exp(-u(σ)) multiplies it."""
 
 SCHEDULES = {
@@ -69,8 +69,13 @@ class MetricFacts(NamedTuple):
 METRICS = {
     "fid": MetricFacts("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
     "fd": MetricFacts("FD", "edm2core.metrics.statistics:frechet", "statistics"),
-    "kid": MetricFacts("KID", "edm2core.metrics.kernel:kernel", least_images=1000, inception="plain", words_elsewhere="Kernel distance"),
-    "is": MetricFacts("Inception score", "edm2core.metrics.inception:score", "classes", 10, True, "only"),
+    "kid": MetricFacts(
+        *("KID", "edm2core.metrics.kernel_distance:kernel"),
+        least_images=1000,
+        inception="plain",
+        words_elsewhere="Kernel distance",
+    ),
+    "is": MetricFacts("Inception score", "edm2core.metrics.extractors.inception:score", "classes", 10, True, "only"),
     "precision": MetricFacts("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),
     "recall": MetricFacts("Recall", "edm2core.metrics.neighbours:precision", higher_is_better=True),
     "density": MetricFacts("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
@@ -95,19 +100,26 @@ class Extractor(NamedTuple):
 
 EXTRACTORS = {
     "inception": Extractor(
-        *("Inception features", 2048, "inception-v3-compat", "2048", "edm2core.metrics.inception:build"),
+        *("Inception features", 2048, "inception-v3-compat", "2048", "edm2core.metrics.extractors.inception:build"),
         weights="inception",
         flops=11.4e9,
     ),
     "pytorch_fid": Extractor(
         *("Inception features, pytorch-fid's resize", 2048, "inception-v3-compat behind pytorch-fid's resize", "2048"),
-        "edm2core.metrics.inception:build_pytorch_fid",
+        "edm2core.metrics.extractors.inception:build_pytorch_fid",
         weights="inception",
         flops=11.4e9,
     ),
-    "dinov2": Extractor(*("DINOv2 features", 1024, "dinov2_vitl14", "cls", "edm2core.metrics.dinov2:build"), weights="dinov2", flops=162e9),
-    "digits": Extractor(*("digits features", 64, "digits", "64", "edm2core.metrics.digits:build"), fit="edm2core.metrics.digits:fit"),
-    "filters": Extractor(*("filter features", 54, "filters", "all", "edm2core.metrics.filters:build"), fit="edm2core.metrics.filters:fit"),
+    "dinov2": Extractor(
+        *("DINOv2 features", 1024, "dinov2_vitl14", "cls", "edm2core.metrics.extractors.dinov2:build"), weights="dinov2", flops=162e9
+    ),
+    "digits": Extractor(
+        *("digits features", 64, "digits", "64", "edm2core.metrics.extractors.digits:build"), fit="edm2core.metrics.extractors.digits:fit"
+    ),
+    "filters": Extractor(
+        *("filter features", 54, "filters", "all", "edm2core.metrics.extractors.filters:build"),
+        fit="edm2core.metrics.extractors.filters:fit",
+    ),
 }
 """In the order of tables; `pytorch_fid` is Inception behind pytorch-fid's resize, `filters` are for small sets of any images."""
 WEIGHTS = {name: extractor.weights for name, extractor in EXTRACTORS.items() if extractor.weights}
@@ -165,9 +177,9 @@ class DataFormat(NamedTuple):
 
 
 FORMATS = {
-    "cifar10": DataFormat("edm2core.data.cifar:read_cifar", (3, 32, 32), 10, 50_000, 10_000),
-    "cifar100": DataFormat("edm2core.data.cifar:read_cifar", (3, 32, 32), 100, 50_000, 10_000),
-    "tinyimagenet": DataFormat("edm2core.data.tinyimagenet:read_tinyimagenet", (3, 64, 64), 200, 100_000, 10_000, resized=True),
-    "images": DataFormat("edm2core.data.images:read_image_folder", resized=True, survey="edm2core.data.folders:survey"),
-    "digits": DataFormat("edm2core.data.digits:read_digits", (1, 8, 8), 10, total=1797, builtin=True, extractor="digits"),
+    "cifar10": DataFormat("edm2core.data.formats.cifar:read_cifar", (3, 32, 32), 10, 50_000, 10_000),
+    "cifar100": DataFormat("edm2core.data.formats.cifar:read_cifar", (3, 32, 32), 100, 50_000, 10_000),
+    "tinyimagenet": DataFormat("edm2core.data.formats.tinyimagenet:read_tinyimagenet", (3, 64, 64), 200, 100_000, 10_000, resized=True),
+    "images": DataFormat("edm2core.data.formats.images:read_image_folder", resized=True, survey="edm2core.data.formats.folders:survey"),
+    "digits": DataFormat("edm2core.data.formats.digits:read_digits", (1, 8, 8), 10, total=1797, builtin=True, extractor="digits"),
 }

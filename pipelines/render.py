@@ -16,7 +16,7 @@ from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import Recipe
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.tasks import Task
-from pipelines.inputs.sources import planned
+from pipelines.inputs.user_files import planned
 
 FOLDER = Path("k8s/pytorchjobs")
 

@@ -23,7 +23,7 @@ from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import Run, load_absent, load_plan
 from edm2core.store.runs import record as record_run
-from edm2core.store.wanted import unwant
+from edm2core.store.wanted_epochs import unwant
 
 if TYPE_CHECKING:
     from kfp.dsl import HTML, Metrics, Output

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edm2core.addresses import redacted, shown
-from edm2core.answers import page
 from edm2core.errors import EdmError, InputError
+from edm2core.http_answers import page
 from edm2core.report.tracked import Tracked
 
 URI = "MLFLOW_TRACKING_URI"

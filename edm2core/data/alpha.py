@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from edm2core.data.file_kinds import INSTEAD, kind_of
 from edm2core.data.files import Files
-from edm2core.data.kind import INSTEAD, kind_of
 
 HEAD = 4096  # bytes of a file that are read first; the whole file is read only if its header is longer
 _EXTRA_SAMPLES = 338  # TIFF 6.0, section 18

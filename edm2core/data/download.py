@@ -19,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from edm2core.addresses import shown
-from edm2core.data.kind import PAGE, beginning, kind_of, wrong
+from edm2core.data.file_kinds import PAGE, beginning, kind_of, wrong
 from edm2core.errors import EdmError, InputError
 
 ATTEMPTS = 8

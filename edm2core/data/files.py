@@ -18,8 +18,8 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeVar
 
+from edm2core.data.file_kinds import TAR, ZIP, absent, beginning, kind_of, wrong
 from edm2core.data.headers import check_expansion, check_zip
-from edm2core.data.kind import TAR, ZIP, absent, beginning, kind_of, wrong
 from edm2core.errors import InputError
 
 MAX_MEMBER = 512 * 2**20  # bytes; the largest published member (CIFAR-100's train) has 155 MB

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.data.kind import AGAIN, PICKLE, ZIP, beginning, kind_of, unexpected, wrong
+from edm2core.data.file_kinds import AGAIN, PICKLE, ZIP, beginning, kind_of, unexpected, wrong
 from edm2core.errors import InputError
 
 MOST_EXPANSION = 200  # times; deflate reaches 1032 on zeros, real images, arrays and weights seldom 10

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edm2core.data.file_kinds import beginning, unexpected, wrong
 from edm2core.data.files import open_files
-from edm2core.data.folders import is_image
+from edm2core.data.formats.folders import is_image
+from edm2core.data.formats.images import image_blocks
 from edm2core.data.headers import ArrayHeader, array_headers, load_array
-from edm2core.data.images import image_blocks
-from edm2core.data.kind import beginning, unexpected, wrong
 from edm2core.data.split import blocks_of
 
 AT_ONCE = 2000  # images of an array in a block

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
+from edm2core.data.file_kinds import INSTEAD, absent, beginning, kind_of, regular, wrong
 from edm2core.data.files import list_folder
-from edm2core.data.kind import INSTEAD, absent, beginning, kind_of, regular, wrong
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 

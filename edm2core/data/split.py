@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.data.kind import wrong
+from edm2core.data.file_kinds import wrong
 
 Blocks = Iterator[NDArray[np.uint8]]
 

@@ -15,8 +15,8 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
+from edm2core.data.file_kinds import wrong
 from edm2core.data.files import Files, open_files
-from edm2core.data.kind import wrong
 from edm2core.data.prepared import INFO
 from edm2core.data.split import Images, Split
 from edm2core.errors import EdmError

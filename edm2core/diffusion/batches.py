@@ -9,8 +9,8 @@ from torch import Tensor
 
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.denoiser import noise_levels
 from edm2core.diffusion.dropout import dropout_keys
+from edm2core.diffusion.loss import noise_levels
 from edm2core.diffusion.training_schedule import epoch_order
 from edm2core.keyed_random import seed_of
 

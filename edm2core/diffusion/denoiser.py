@@ -1,10 +1,11 @@
-"""Denoiser, loss and noise levels (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, equations 14, 15, 16 and 21)."""
+"""The denoiser: preconditioning around a network, and the learned log-variance (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696,
+equations 14 to 16 and 21)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class Denoiser(nn.Module):
 
         `labels`, int64 [N], are the classes for a class-conditional network; None means any class. `keys` are dropout's, in training.
         """
-        noised, sigma = noised.float(), _levels(sigma, noised)
+        noised, sigma = noised.float(), noise_level_tensor(sigma, noised)
         sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
         c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
         output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys)
@@ -66,7 +67,7 @@ class Denoiser(nn.Module):
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""
-        sigma = _levels(sigma, self.network.stem.weight)
+        sigma = noise_level_tensor(sigma, self.network.stem.weight)
         if self.uncertainty is None:
             return torch.zeros_like(sigma)
         log_variance: Tensor = self.uncertainty(_c_noise(sigma))
@@ -77,7 +78,7 @@ class Denoiser(nn.Module):
 
         Nothing after the last named block is computed. Raises InputError for a name that is not in `block_names`.
         """
-        noised, sigma = noised.float(), _levels(sigma, noised)
+        noised, sigma = noised.float(), noise_level_tensor(sigma, noised)
         return self.network.features(*self._network_inputs(noised, sigma), blocks)
 
     def normalize_weights_(self) -> None:
@@ -89,7 +90,7 @@ class Denoiser(nn.Module):
         return c_in * noised, _c_noise(sigma).expand(len(noised))
 
 
-def _levels(sigma: Tensor | float, like: Tensor) -> Tensor:
+def noise_level_tensor(sigma: Tensor | float, like: Tensor) -> Tensor:
     """σ as float32 [N, 1, 1, 1], N = 1 for a scalar, on the device of `like`."""
     if isinstance(sigma, Tensor):
         return sigma.to(like.device, torch.float32).reshape(-1, 1, 1, 1)
@@ -98,42 +99,3 @@ def _levels(sigma: Tensor | float, like: Tensor) -> Tensor:
 
 def _c_noise(sigma: Tensor) -> Tensor:
     return sigma.flatten().log() / 4
-
-
-def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
-    """Training's noise levels σ, where ln σ ~ N(p_mean, p_std²), from standard normal numbers of any shape."""
-    return (normal * settings.p_std + settings.p_mean).exp()
-
-
-Level = TypeVar("Level", float, Tensor)
-
-
-def loss_weight(sigma: Level, sigma_data: float) -> Level:
-    """λ(σ) = (σ² + σ_data²)/(σ·σ_data)² (EDM, table 1)."""
-    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-
-
-def image_losses(
-    denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None
-) -> Tensor:
-    """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
-
-    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
-    the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to the same.
-    """
-    images, sigma = images.float(), _levels(sigma, images)
-    weight: Tensor = denoiser.loss_weight(sigma, denoiser.settings.sigma_data)
-    log_variance = denoiser.log_variance(sigma)
-    error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
-    return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
-
-
-class Objective(nn.Module):
-    """`image_losses` as a module, for DDP to wrap: one forward uses every parameter."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
-        return image_losses(self.denoiser, images, sigma, noise, labels, keys)

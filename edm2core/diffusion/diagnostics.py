@@ -8,8 +8,9 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from edm2core.diffusion.denoiser import Denoiser, noise_levels
+from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.layers import Weighted
+from edm2core.diffusion.loss import noise_levels
 from edm2core.diffusion.sampler import latents
 from edm2core.diffusion.unet import Block, UNet
 

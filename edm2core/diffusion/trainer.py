@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.compiling import Compiled, adopt
 from edm2core.diffusion.curve import Window, ends_window, relative_change
-from edm2core.diffusion.denoiser import Objective
 from edm2core.diffusion.devices import autocast
 from edm2core.diffusion.folding import FoldedForTraining
+from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.training_schedule import learning_rate
 from edm2core.diffusion.training_state import TrainingState
 

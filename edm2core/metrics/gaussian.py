@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edm2core.data.file_kinds import wrong
 from edm2core.data.headers import array_headers, load_array
-from edm2core.data.kind import wrong
 
 ADVICE = "Give an .npz with mu [d] and sigma [d, d], as NVlabs/edm's fid-refs and pytorch-fid's --save-stats are."
 

@@ -17,7 +17,7 @@ from edm2core.config.fields import is_keyed
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import unknown
 from edm2core.config.yaml_file import Document
-from edm2core.data.folders import Survey
+from edm2core.data.formats.folders import Survey
 from edm2core.data.split import enough_to_probe
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from edm2core.config.settings import CalibrationSettings
 from edm2core.data import load_prepared
+from edm2core.data.degenerate import checked
 from edm2core.data.loose import loose_images
-from edm2core.data.varied import checked
 from edm2core.diffusion.devices import pick_device
-from edm2core.metrics.extractors import extract, load_extractor
+from edm2core.metrics.extraction import extract, load_extractor
 from edm2core.metrics.gaussian import Statistics, read_npz
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
 from edm2core.registry import INCEPTIONS
 from edm2core.stages.sample import shards_of
+from edm2core.worker.fetching import brought_file
 from edm2core.worker.main import main
-from edm2core.worker.sources import brought_file
 from edm2core.worker.workspace import Workspace
 
 ORDER = 0  # seed of the order that cuts the images into the error's blocks: random, since the blocks have to be alike

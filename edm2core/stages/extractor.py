@@ -9,11 +9,11 @@ from torch import Tensor
 from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
 from edm2core.events import emit
-from edm2core.metrics.extractors import BUILD, INFOS, ExtractorInfo
+from edm2core.metrics.extraction import BUILD, INFOS, ExtractorInfo
 from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS, load
 from edm2core.snapshots.torch_file import load_torch
+from edm2core.worker.fetching import weights_file
 from edm2core.worker.main import main
-from edm2core.worker.sources import weights_file
 from edm2core.worker.workspace import Workspace
 
 

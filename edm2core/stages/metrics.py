@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edm2core.data.varied import checked
+from edm2core.data.degenerate import checked
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.errors import IntegrityError
 from edm2core.metrics.compared import Compared
-from edm2core.metrics.extractors import WEIGHTS, extract, load_extractor
-from edm2core.metrics.inception import class_logits
+from edm2core.metrics.extraction import WEIGHTS, extract, load_extractor
+from edm2core.metrics.extractors.inception import class_logits
 from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
 from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, read_reference

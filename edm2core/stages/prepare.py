@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 from edm2core.data import load_prepared, prepare_data
+from edm2core.data.degenerate import checked
 from edm2core.data.split import blocks_of
-from edm2core.data.varied import checked
 from edm2core.events import emit
+from edm2core.worker.fetching import data_settings, data_source
 from edm2core.worker.main import main
-from edm2core.worker.sources import data_settings, data_source
 from edm2core.worker.workspace import Workspace
 
 

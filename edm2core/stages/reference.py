@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from edm2core.config.settings import ReferenceSettings
 from edm2core.data import load_prepared
-from edm2core.data.varied import checked
+from edm2core.data.degenerate import checked
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.errors import InputError
 from edm2core.events import emit
-from edm2core.metrics.extractors import WEIGHTS, ExtractorInfo, extract, load_extractor
+from edm2core.metrics.extraction import WEIGHTS, ExtractorInfo, extract, load_extractor
 from edm2core.metrics.gaussian import read_npz
 from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
+from edm2core.worker.fetching import brought_file
 from edm2core.worker.main import main
-from edm2core.worker.sources import brought_file
 from edm2core.worker.workspace import Workspace
 
 

@@ -8,8 +8,8 @@ from edm2core.config.settings import CheckpointSettings
 from edm2core.data.scale import PixelScale
 from edm2core.snapshots import files as snapshot
 from edm2core.snapshots.checkpoints import read_fx
+from edm2core.worker.fetching import brought_file
 from edm2core.worker.main import main
-from edm2core.worker.sources import brought_file
 from edm2core.worker.workspace import Workspace
 
 STATE = "state.safetensors"

@@ -41,7 +41,7 @@ from edm2core.stages.start import STATE
 from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
-from edm2core.store.wanted import wanted_epochs
+from edm2core.store.wanted_epochs import wanted_epochs
 from edm2core.worker import signals
 from edm2core.worker.heartbeat import Heartbeat
 from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder

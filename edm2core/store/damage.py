@@ -22,7 +22,7 @@ from edm2core.store.runs import Run
 from edm2core.store.scratch import Scratch
 from edm2core.store.sealed import unseal_lines
 from edm2core.store.summary import FRESH_S, Summary, summarise, summary_path, write
-from edm2core.store.wanted import read_wish, wishes
+from edm2core.store.wanted_epochs import read_wish, wishes
 
 NEWEST = 10**6  # a generation later than all others, so that the pieces of all others may be removed
 

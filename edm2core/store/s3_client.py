@@ -32,8 +32,8 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, Re
 from urllib3.util import Retry
 
 from edm2core.addresses import shown
-from edm2core.answers import page
 from edm2core.errors import InputError, MissingError, StoreError
+from edm2core.http_answers import page
 from edm2core.store import ENDPOINTS, check_endpoint
 
 AWS = "https://s3.amazonaws.com"

@@ -18,7 +18,7 @@ from edm2core.report.calibrations import calibration
 from edm2core.store import open_store
 from pipelines.calibrate import by_model, by_statistics, by_test_images
 from pipelines.cli.options import PATH, store_option
-from pipelines.inputs.sources import reference_tasks
+from pipelines.inputs.user_files import reference_tasks
 from pipelines.run.run_tasks import do_tasks
 from pipelines.run.terminal import open_console
 

@@ -18,7 +18,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import load_plan
-from edm2core.store.wanted import unwant
+from edm2core.store.wanted_epochs import unwant
 from edm2core.words import duration
 from pipelines.cli.options import needed_cluster_option
 from pipelines.kubeflow.submit import Kubeflow

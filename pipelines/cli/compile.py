@@ -11,7 +11,7 @@ from edm2core.plan.experiment import load_experiment
 from edm2core.store import check_address
 from edm2core.store.runs import run_id
 from pipelines.cli.options import PATH, accept_code_option, cluster_option, experiment_argument, store_option
-from pipelines.inputs.sources import brought, planned
+from pipelines.inputs.user_files import brought, planned
 from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.workflow_size import MOST
 

@@ -18,7 +18,7 @@ from edm2core.store.results import manifests
 from edm2core.words import size
 from pipelines.cli.options import experiment_argument, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
-from pipelines.inputs.sources import absent, planned
+from pipelines.inputs.user_files import absent, planned
 from pipelines.run.refusals import continued, lost_snapshots
 from pipelines.run.terminal import open_console
 

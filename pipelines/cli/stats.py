@@ -15,7 +15,7 @@ from edm2core.plan.experiment import complete
 from edm2core.registry import WEIGHTS
 from edm2core.store import open_store
 from pipelines.cli.options import PATH, store_option
-from pipelines.inputs.sources import reference_tasks
+from pipelines.inputs.user_files import reference_tasks
 from pipelines.run.run_tasks import do_task
 from pipelines.run.terminal import open_console
 

@@ -19,7 +19,7 @@ from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.store.runs import open_run, run_id
 from pipelines.cli.options import accept_code_option, experiment_argument, needed_cluster_option
-from pipelines.inputs.sources import absent, brought, planned, upload
+from pipelines.inputs.user_files import absent, brought, planned, upload
 from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.submit import Kubeflow
 

@@ -18,10 +18,10 @@ from edm2core.store.base import Store, each
 from edm2core.store.damage import Damage, of_appended, of_code, of_leases, of_run, of_scratch
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
-from edm2core.store.sources import PACKED, stored_path, take
 from edm2core.store.summary import Summary
+from edm2core.store.uploaded_sources import PACKED, stored_path, take
 from pipelines.cli.options import store_argument
-from pipelines.inputs.sources import brought
+from pipelines.inputs.user_files import brought
 
 AT_ONCE = 256  # the most manifests in memory at once
 ASKED = ("experiment.yaml", "plan.json")  # the files that a run has from its beginning

@@ -11,7 +11,7 @@ import urllib3
 from components.launcher.cluster import ApiServer, ClusterError
 from components.launcher.job_kinds import JobKind, kind_of
 from components.launcher.profile import Profile
-from edm2core.answers import unlike_json
+from edm2core.http_answers import unlike_json
 from edm2core.plan.stages import STAGES
 from pipelines.doctor.machine import Check
 

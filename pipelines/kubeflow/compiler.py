@@ -33,7 +33,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
-from pipelines.inputs.sources import absent
+from pipelines.inputs.user_files import absent
 from pipelines.kubeflow.workflow_size import MOST, Size, size_of
 
 LARGEST_PART = 2**17 - 2**10  # the most bytes of a DAG's or component's JSON: a driver's argument, for which Linux allows 128 KiB

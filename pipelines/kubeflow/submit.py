@@ -24,8 +24,8 @@ from urllib3.util import Retry
 
 from components.launcher.cluster import IN_POD, ApiServer
 from components.launcher.profile import Profile
-from edm2core.answers import unlike_json
 from edm2core.errors import EdmError, InputError
+from edm2core.http_answers import unlike_json
 
 TIMEOUT = (5, 60)  # the most seconds to connect, and to wait for an answer
 RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # redirections are not followed: they lead to a page to log in

@@ -34,10 +34,10 @@ from edm2core.report.recheck import rechecks
 from edm2core.store import open_store
 from edm2core.store.results import load, manifests
 from edm2core.store.runs import Run, add_tasks, open_run
-from edm2core.store.wanted import unwant
+from edm2core.store.wanted_epochs import unwant
 from edm2core.worker.signals import to_stop
 from pipelines.estimate import Estimate, estimates
-from pipelines.inputs.sources import absent, bring_here, planned, upload
+from pipelines.inputs.user_files import absent, bring_here, planned, upload
 from pipelines.run.console import View
 from pipelines.run.live_report import LiveReport
 from pipelines.run.places import Place

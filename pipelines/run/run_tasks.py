@@ -18,7 +18,7 @@ from edm2core.provenance.made_by import made_by
 from edm2core.store.base import Store
 from edm2core.store.runs import Run, record
 from edm2core.store.summary import change
-from pipelines.inputs.sources import bring_here
+from pipelines.inputs.user_files import bring_here
 from pipelines.run.console import QUIET_S
 from pipelines.run.places import here
 

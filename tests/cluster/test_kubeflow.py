@@ -23,7 +23,7 @@ from edm2core.store import Store, open_store
 from edm2core.store.results import load, verify
 from edm2core.store.runs import run_id
 from pipelines.cli.cancel import saved_states
-from pipelines.inputs.sources import resolve
+from pipelines.inputs.user_files import resolve
 from pipelines.kubeflow.compiler import compile
 from tests.cluster.kubeflow import Kubeflow
 from tests.cluster.lab import kubectl, until

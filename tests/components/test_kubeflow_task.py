@@ -23,7 +23,7 @@ from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import Store, open_store
 from edm2core.store.runs import Run, open_run
-from edm2core.store.wanted import want
+from edm2core.store.wanted_epochs import want
 from pipelines.cli.cancel import take_back
 
 WORKFLOW = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "some-x7k2p", "uid": "w-1"}

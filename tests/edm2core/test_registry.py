@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from edm2core import registry
-from edm2core.metrics import inception, kernel, neighbours
+from edm2core.metrics import kernel_distance as kernel
+from edm2core.metrics import neighbours
+from edm2core.metrics.extractors import inception
 from edm2core.registry import load
 
 TABLES: dict[str, dict[str, Any]] = {name: table for name, table in vars(registry).items() if name.isupper() and isinstance(table, dict)}

@@ -174,9 +174,7 @@ def test_only_stages_that_read_something_published_may_download_and_only_from_th
         one["spec"] for one in of_kind(build(K8S / "overlays" / "gpu"), "NetworkPolicy") if one["metadata"]["name"] == "edm2-downloads"
     ]
     ((expression,),) = [policy["podSelector"]["matchExpressions"]]
-    reading = {
-        file.stem for file in (K8S.parent / "edm2core" / "stages").glob("*.py") if "from edm2core.worker.sources import" in file.read_text()
-    }
+    reading = {file.stem for file in (K8S.parent / "edm2core" / "stages").glob("*.py") if "edm2core.worker.fetching" in file.read_text()}
     assert set(expression["values"]) == reading == {stage.name for stage in STAGES.values() if stage.reads_sources}
     (rule,) = policy["egress"]
     for to in rule["to"]:

@@ -10,7 +10,7 @@ from edm2core.plan.experiment import load_experiment
 from edm2core.plan.plan import plan
 from edm2core.store.runs import run_id
 from pipelines.estimate import GPUS, estimates
-from pipelines.inputs.sources import resolve
+from pipelines.inputs.user_files import resolve
 from pipelines.kubeflow.compiler import compile
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))

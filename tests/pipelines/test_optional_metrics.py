@@ -13,7 +13,7 @@ from edm2core.registry import WEIGHT_FILES
 from edm2core.store import open_store
 from edm2core.store.runs import load_absent, open_run
 from pipelines.cli.plan import command
-from pipelines.inputs.sources import absent, resolve
+from pipelines.inputs.user_files import absent, resolve
 
 TEXT = """\
 name: some

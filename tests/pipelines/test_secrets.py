@@ -27,10 +27,10 @@ from edm2core.plan.experiment import load_experiment
 from edm2core.plan.plan import plan
 from edm2core.store import open_store
 from edm2core.store.results import load
-from edm2core.store.sources import is_stored
+from edm2core.store.uploaded_sources import is_stored
 from pipelines.cli.compile import command as compile
 from pipelines.cli.plan import command as plan_command
-from pipelines.inputs.sources import brought, resolve, upload
+from pipelines.inputs.user_files import brought, resolve, upload
 from pipelines.run.places import here
 from pipelines.run.run_experiment import run
 

@@ -21,9 +21,9 @@ from edm2core.store.leases import acquire
 from edm2core.store.results import commit, load
 from edm2core.store.runs import Run, record
 from edm2core.store.scratch import Scratch
-from edm2core.store.sources import put
 from edm2core.store.summary import change
-from edm2core.store.wanted import want
+from edm2core.store.uploaded_sources import put
+from edm2core.store.wanted_epochs import want
 from pipelines.cli.gc import command as gc
 from pipelines.cli.runs import command as runs
 from pipelines.cli.verify import command

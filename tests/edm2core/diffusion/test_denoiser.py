@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, image_losses, noise_levels
+from edm2core.diffusion.denoiser import Denoiser, build_network
+from edm2core.diffusion.loss import image_losses
 
 
 def make_denoiser(weights: str = "forced") -> Denoiser:
@@ -55,27 +56,6 @@ def test_the_networks_input_and_the_target_of_its_output_have_unit_variance() ->
         assert target.std().item() == pytest.approx(1, rel=0.05)
 
 
-def test_the_loss_is_as_its_formula_says() -> None:
-    denoiser, (x, sigma, noise) = make_denoiser(), batch()
-    u = denoiser.log_variance(sigma).double()
-    column = sigma[:, None, None, None]
-    error = (denoiser(x + column * noise, sigma) - x).double()
-    weight = (column.double() ** 2 + 0.25) / (column.double() * 0.5) ** 2
-    losses = (weight / u.exp() * error**2 + u).mean(dim=(1, 2, 3))
-    torch.testing.assert_close(image_losses(denoiser, x, sigma, noise).double(), losses)
-
-
-def test_noise_levels_are_log_normal() -> None:
-    levels = noise_levels(torch.tensor([-1.0, 0.0, 1.0]), DiffusionSettings(p_mean=-0.4, p_std=1.0))
-    torch.testing.assert_close(levels.log(), torch.tensor([-1.4, -0.4, 0.6]))
-
-
-def test_one_forward_of_the_objective_gives_every_parameter_a_gradient() -> None:
-    denoiser = make_denoiser()
-    Objective(denoiser)(*batch()).mean().backward()
-    assert [name for name, parameter in denoiser.named_parameters() if parameter.grad is None] == []
-
-
 def test_the_log_variances_weight_is_forced_where_weights_are_forced() -> None:
     for weights, changes in (("forced", True), ("plain", False)):
         denoiser = make_denoiser(weights)
@@ -98,9 +78,3 @@ def test_under_autocast_only_the_networks_inside_is_rounded() -> None:
     assert rounded.dtype == torch.float32
     assert (rounded - exact)[0].abs().max() < 1e-3  # c_out is 0.01 there: were the skip rounded too, this would be 4e-3 × |x|
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
-
-
-def test_the_objective_is_one_graph() -> None:
-    torch.compiler.reset()
-    objective = Objective(make_denoiser())
-    torch.testing.assert_close(torch.compile(objective, backend="eager", fullgraph=True)(*batch()), objective(*batch()))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edm2core.config import load_recipe
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.diagnostics import (
     activation_magnitudes,
     blocks_by_level,
@@ -17,6 +17,7 @@ from edm2core.diffusion.diagnostics import (
     losses,
     weight_magnitudes,
 )
+from edm2core.diffusion.loss import image_losses
 from edm2core.diffusion.sampler import latents
 
 IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.folding import FoldedForTraining, fold_
+from edm2core.diffusion.loss import image_losses
 
 KINDS = {
     "plain": {},

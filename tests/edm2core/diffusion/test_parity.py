@@ -22,9 +22,10 @@ from torch import Tensor
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion.averages import FixedEma
 from edm2core.diffusion.compiling import adopt
-from edm2core.diffusion.denoiser import Denoiser, Objective, build_network, image_losses
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
+from edm2core.diffusion.loss import Objective, image_losses
 from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
 from edm2core.snapshots.checkpoints import fx_names
 from tests.fx import load_fx_tensors

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.registry import register_feature_extractor
 
-from edm2core.metrics.digits import SIDE, DigitsFeatures
+from edm2core.metrics.extractors.digits import SIDE, DigitsFeatures
 
 
 class RegisteredDigits(DigitsFeatures):

@@ -21,10 +21,10 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from edm2core.errors import InputError
-from edm2core.metrics import inception
 from edm2core.metrics.compared import Compared
-from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import extract
+from edm2core.metrics.extraction import extract
+from edm2core.metrics.extractors import inception
+from edm2core.metrics.extractors.digits import DigitsFeatures
 from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo, statistics
 from edm2core.metrics.values import metric_values

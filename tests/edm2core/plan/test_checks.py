@@ -11,7 +11,7 @@ import pytest
 
 from edm2core.config.recipes import load_recipe
 from edm2core.config.yaml_file import Document, parse
-from edm2core.data.folders import Survey
+from edm2core.data.formats.folders import Survey
 from edm2core.data.split import ClassCount
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric

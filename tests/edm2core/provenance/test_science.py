@@ -44,16 +44,23 @@ def test_what_computes_with_arrays_is_science_or_a_stage() -> None:
 
 
 def test_a_changed_loss_is_other_science_of_what_has_it(copy: Path) -> None:
-    text = (copy / "diffusion/denoiser.py").read_text()
+    text = (copy / "diffusion/loss.py").read_text()
     found = re.search(r"def loss_weight\(.*\n(?:    .*\n)*?    return (.*)\n", text)
     assert found
-    (copy / "diffusion/denoiser.py").write_text(text.replace(found[1], f"2 * ({found[1]})"))
+    (copy / "diffusion/loss.py").write_text(text.replace(found[1], f"2 * ({found[1]})"))
     assert {"snapshot", "average", "sample", "diagnostics"} <= changed(copy)
     assert not changed(copy) & {"prepare", "extractor", "reference", "metrics", "calibration"}
 
 
 def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Path) -> None:
-    for file in ("stages/sample.py", "stages/metrics.py", "data/cifar.py", "data/images.py", "data/download.py", "metrics/values.py"):
+    for file in (
+        "stages/sample.py",
+        "stages/metrics.py",
+        "data/formats/cifar.py",
+        "data/formats/images.py",
+        "data/download.py",
+        "metrics/values.py",
+    ):
         with (copy / file).open("a") as source:
             source.write("\nEPSILON = 1e-6\n")
     assert not changed(copy) & {"snapshot", "average", "ema", "diagnostics"}
@@ -61,7 +68,7 @@ def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Pat
 
 
 def test_code_that_the_registry_names_is_science_of_who_loads_it(copy: Path) -> None:
-    change(copy / "metrics/kernel.py", "SUBSETS = 100", "SUBSETS = 99")
+    change(copy / "metrics/kernel_distance.py", "SUBSETS = 100", "SUBSETS = 99")
     assert changed(copy) == {"metrics"}
     (copy / "diffusion/euler.py").write_text("def euler(denoiser, latents, steps, **_):\n    return latents\n")
     change(copy / "registry.py", '"heun": Solver(', '"euler": Solver("edm2core.diffusion.euler:euler", 1), "heun": Solver(')
@@ -86,7 +93,7 @@ def test_everything_else_is_science_of_some_stage(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "before", "after"),
     [
-        ("diffusion/denoiser.py", "def loss_weight", "# a comment\n\n\ndef loss_weight"),
+        ("diffusion/loss.py", "def loss_weight", "# a comment\n\n\ndef loss_weight"),
         ("data/prepared.py", "Reading the prepared", "How to read the prepared"),
         (
             "diffusion/training_state.py",
@@ -94,7 +101,7 @@ def test_everything_else_is_science_of_some_stage(copy: Path) -> None:
             "(\n            self.steps  %  self.steps_per_epoch ==\n            0\n        )",
         ),
         ("data/scale.py", "-> ", "-> 'None' or "),
-        ("metrics/kernel.py", "SUBSET = 1000", "SUBSET: int = 1000"),
+        ("metrics/kernel_distance.py", "SUBSET = 1000", "SUBSET: int = 1000"),
         ("diffusion/training_state.py", "denoiser: Denoiser = field(init=False)", "denoiser: 'torch.nn.Module' = field(init=False)"),
         ("diffusion/sampler.py", "import torch\n", "import contextlib\nimport torch\n"),
         ("stages/train.py", "hundreds of times slower", "far slower"),

@@ -19,7 +19,8 @@ from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
-from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
+from edm2core.diffusion.denoiser import Denoiser, build_network
+from edm2core.diffusion.loss import image_losses
 from edm2core.diffusion.sampler import heun
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError

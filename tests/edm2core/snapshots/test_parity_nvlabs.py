@@ -17,7 +17,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, build_network, image_losses
+from edm2core.diffusion.denoiser import Denoiser, build_network
+from edm2core.diffusion.loss import image_losses
 
 DATA = Path(__file__).parents[2] / "data"
 FORWARD, LOSS = 1e-5, 2e-5

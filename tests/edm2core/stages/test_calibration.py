@@ -11,8 +11,8 @@ import torch
 
 from edm2core.data import digest_of, load_prepared
 from edm2core.errors import InputError
-from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import INFOS
+from edm2core.metrics.extraction import INFOS
+from edm2core.metrics.extractors.digits import DigitsFeatures
 from edm2core.metrics.statistics import frechet_distance, read_reference, statistics
 from edm2core.plan.manifest import Ref
 from edm2core.stages import calibration, reference

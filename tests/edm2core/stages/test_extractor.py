@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from edm2core.config.settings import DataSettings
 from edm2core.errors import InputError
-from edm2core.metrics.extractors import extract, load_extractor
+from edm2core.metrics.extraction import extract, load_extractor
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.registry import INCEPTION_URL
 from edm2core.stages import extractor, prepare, reference

@@ -9,8 +9,8 @@ from PIL import Image
 
 from edm2core.data import load_prepared
 from edm2core.errors import InputError, IntegrityError
-from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import INFOS, extract
+from edm2core.metrics.extraction import INFOS, extract
+from edm2core.metrics.extractors.digits import DigitsFeatures
 from edm2core.plan.manifest import Ref
 from edm2core.stages import metrics, reference
 from edm2core.store.results import load
@@ -85,7 +85,7 @@ def test_one_pass_gives_every_metric_of_the_extractor(
 ) -> None:
     passes = []
     monkeypatch.setattr(metrics, "extract", lambda *given: passes.append(1) or extract(*given))
-    monkeypatch.setattr("edm2core.metrics.kernel.SUBSET", 300)
+    monkeypatch.setattr("edm2core.metrics.kernel_distance.SUBSET", 300)
     asked = ["fd", "kid", "precision", "recall", "density", "coverage", "memorisation"]
     manifest = run(bench, images_of(bench, digits).test_images[:], references, extractor, *asked)
     assert list(manifest.metadata["values"]) == [f"{name}_digits" for name in asked]

@@ -9,8 +9,8 @@ import pytest
 
 from edm2core.errors import InputError
 from edm2core.metrics import extractors
-from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import ExtractorInfo
+from edm2core.metrics.extraction import ExtractorInfo
+from edm2core.metrics.extractors.digits import DigitsFeatures
 from edm2core.metrics.statistics import read_reference
 from edm2core.plan.manifest import Ref
 from edm2core.stages import metrics, reference

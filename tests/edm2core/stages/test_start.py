@@ -22,7 +22,7 @@ from edm2core.stages import prepare, start, train
 from edm2core.store import Store, open_store
 from edm2core.store.results import load
 from edm2core.worker.main import _work
-from pipelines.inputs.sources import resolve, upload
+from pipelines.inputs.user_files import resolve, upload
 from tests.fx import write_checkpoint
 
 SETTINGS = {"data.standardize": False, "network.multipliers": [1], "network.attention_resolutions": [], "training.batch": 256}

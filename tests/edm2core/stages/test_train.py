@@ -25,7 +25,7 @@ from edm2core.stages import prepare, train
 from edm2core.store import Store, open_store
 from edm2core.store.averages import stored_averages
 from edm2core.store.results import load
-from edm2core.store.wanted import want
+from edm2core.store.wanted_epochs import want
 from edm2core.worker import signals
 from edm2core.worker.main import _work
 from tests.waiting import wait_until

@@ -19,7 +19,7 @@ from edm2core.store import open_store
 from edm2core.store.base import unchanged
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run
-from edm2core.store.sources import put
+from edm2core.store.uploaded_sources import put
 from tests.edm2core.store.killed import killed_at_each_line
 
 

@@ -11,7 +11,7 @@ import torch
 
 from edm2core.errors import InputError
 from edm2core.registry import WEIGHT_FILES
-from pipelines.inputs.sources import weights_digest
+from pipelines.inputs.user_files import weights_digest
 
 INCEPTION, DINOV2 = WEIGHT_FILES["inception"].names, WEIGHT_FILES["dinov2"].names
 

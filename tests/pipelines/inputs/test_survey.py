@@ -17,8 +17,8 @@ from edm2core.plan.keys import key_of, keyed
 from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
 from edm2core.registry import WEIGHT_FILES
-from edm2core.worker.sources import data_settings
-from pipelines.inputs.sources import resolve
+from edm2core.worker.fetching import data_settings
+from pipelines.inputs.user_files import resolve
 
 
 def folder(path: Path, **counts: int) -> Path:

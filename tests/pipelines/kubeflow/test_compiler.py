@@ -20,7 +20,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task
 from edm2core.store.runs import run_id
-from pipelines.inputs.sources import resolve
+from pipelines.inputs.user_files import resolve
 from pipelines.kubeflow.compiler import Package as Made
 from pipelines.kubeflow.compiler import compile, halves
 

@@ -25,7 +25,7 @@ from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import open_store
 from edm2core.store.results import load, verify
 from edm2core.store.runs import load_plan, open_run, run_id
-from pipelines.inputs.sources import resolve
+from pipelines.inputs.user_files import resolve
 from pipelines.kubeflow.compiler import compile
 from tests.fx import write_checkpoint
 from tests.waiting import wait_until

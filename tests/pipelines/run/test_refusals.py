@@ -26,7 +26,7 @@ from edm2core.store.local import LocalStore
 from edm2core.store.scratch import Scratch
 from pipelines.cli.compile import command as compile_command
 from pipelines.cli.plan import command as plan_command
-from pipelines.inputs.sources import planned
+from pipelines.inputs.user_files import planned
 from pipelines.run.refusals import continued, lost_snapshots, refuse_continued, refuse_lost
 
 TEXT = "name: x\nrecipes: [digits/G]\nepochs: [10, 20]\nmetrics: [fd]\nsample: {count: 100}\n"
@@ -148,7 +148,7 @@ def test_a_changed_loss_makes_no_curve_of_two(tmp_path: Path) -> None:
     place.edm2("run", "e.yaml", "--store", "store")
     assert "science" not in place.edm2("run", "e.yaml", "--store", "store")
 
-    source = place.folder / "edm2core" / "diffusion/denoiser.py"
+    source = place.folder / "edm2core" / "diffusion/loss.py"
     text = source.read_text()
     found = re.search(r"def loss_weight\(.*\n(?:    .*\n)*?    return (.*)\n", text)
     assert found

@@ -20,9 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edm2core.config.fields import Colour
 from edm2core.config.settings import DataSettings
 from edm2core.data.alpha import alpha_of
+from edm2core.data.file_kinds import BEGINNING, Kind, kind_of, wrong
 from edm2core.data.files import Files
-from edm2core.data.folders import Groups, class_folders
-from edm2core.data.kind import BEGINNING, Kind, kind_of, wrong
+from edm2core.data.formats.folders import Groups, class_folders
 from edm2core.data.split import Blocks, Images, Split, stratified_test
 from edm2core.errors import InputError
 from edm2core.words import printable

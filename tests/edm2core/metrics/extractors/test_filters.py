@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits, load_sample_images
 
-from edm2core.metrics.extractors import INFOS, extract, load_extractor
-from edm2core.metrics.filters import FilterFeatures, fit_filters
+from edm2core.metrics.extraction import INFOS, extract, load_extractor
+from edm2core.metrics.extractors.filters import FilterFeatures, fit_filters
 from edm2core.metrics.names import Metric, metric
 from edm2core.metrics.neighbours import memorised
 from edm2core.metrics.statistics import frechet_distance, statistics

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from edm2core.metrics import kernel
-from edm2core.metrics.kernel import kernel_distance
+from edm2core.metrics import kernel_distance as kernel
+from edm2core.metrics.kernel_distance import kernel_distance
 
 SETS = 200
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edm2core.data.alpha import alpha_of
+from edm2core.data.file_kinds import INSTEAD, TAR, kind_of, regular, unexpected
 from edm2core.data.files import Files
-from edm2core.data.kind import INSTEAD, TAR, kind_of, regular, unexpected
 from edm2core.errors import InputError
 from edm2core.words import printable
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from edm2core.config.settings import DataSettings
 from edm2core.data import load_prepared, prepare_data
-from edm2core.data.folders import survey
+from edm2core.data.formats.folders import survey
 from edm2core.errors import InputError
 
 NAMES = [f"{number // 4:05d}/img{number:08d}.png" for number in range(12)]

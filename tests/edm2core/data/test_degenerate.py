@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edm2core.data.varied import checked
+from edm2core.data.degenerate import checked
 from edm2core.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
+from edm2core.data.file_kinds import wrong
 from edm2core.data.files import Files
-from edm2core.data.kind import wrong
 from edm2core.data.split import Images, Split, blocks_of
 from edm2core.errors import InputError
 from edm2core.words import printable

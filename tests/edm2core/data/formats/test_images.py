@@ -15,8 +15,8 @@ from edm2core.config.settings import DataSettings
 from edm2core.data import load_prepared, prepare_data
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import open_files
-from edm2core.data.folders import survey
-from edm2core.data.images import decode
+from edm2core.data.formats.folders import survey
+from edm2core.data.formats.images import decode
 from edm2core.errors import InputError
 
 

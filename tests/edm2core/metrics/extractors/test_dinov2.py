@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edm2core.metrics.dinov2 import DinoV2
+from edm2core.metrics.extractors.dinov2 import DinoV2
 
 VECTOR = (
     Path(__file__).parents[2] / "data" / "dinov2.json"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from edm2core.config.settings import DataSettings
+from edm2core.data.file_kinds import wrong
 from edm2core.data.files import Files
-from edm2core.data.folders import Groups, class_groups, is_image
-from edm2core.data.images import Labelled, decode, split_of
-from edm2core.data.kind import wrong
+from edm2core.data.formats.folders import Groups, class_groups, is_image
+from edm2core.data.formats.images import Labelled, decode, split_of
 from edm2core.data.split import Images
 
 _AGAIN = "Get the archive again from its publisher."

@@ -13,7 +13,7 @@ from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings, Recipe
 from edm2core.data.download import Listener
 from edm2core.data.files import check_archive
-from edm2core.data.folders import Survey
+from edm2core.data.formats.folders import Survey
 from edm2core.data.headers import check_torch, opcodes
 from edm2core.data.source import digest_of, fetch, source_digest
 from edm2core.errors import InputError
@@ -29,8 +29,8 @@ from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHT_FILES, WEIGHTS
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
-from edm2core.store.sources import is_stored, put, source_ref
-from edm2core.worker.sources import data_settings, fetch_file, fetch_weights
+from edm2core.store.uploaded_sources import is_stored, put, source_ref
+from edm2core.worker.fetching import data_settings, fetch_file, fetch_weights
 
 LOOK_S = 1.0  # between two checks whether somebody else's upload has ended
 

@@ -14,7 +14,7 @@ from edm2core.data.source import check_digest, digest_of, fetch, wrong_digest
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.paths import cache_folder
 from edm2core.registry import WEIGHT_FILES, WEIGHTS
-from edm2core.store.sources import stored_path, take
+from edm2core.store.uploaded_sources import stored_path, take
 from edm2core.worker.workspace import Workspace
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import reprlib
 from collections import defaultdict
 from typing import Any
 
+from edm2core.data.file_kinds import wrong
 from edm2core.data.files import Files
-from edm2core.data.kind import wrong
 from edm2core.errors import InputError
 
 LABELS = "dataset.json"

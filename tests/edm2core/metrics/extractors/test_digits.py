@@ -8,8 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch_fidelity import calculate_metrics
 
-from edm2core.metrics.digits import DigitsFeatures, accuracy, train_digits
-from edm2core.metrics.extractors import extract
+from edm2core.metrics.extraction import extract
+from edm2core.metrics.extractors.digits import DigitsFeatures, accuracy, train_digits
 from edm2core.metrics.statistics import frechet_distance, statistics
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
@@ -35,7 +35,7 @@ def test_the_digits_extractor_classifies_unseen_digits(scans: tuple[Images, Any]
 def test_training_the_digits_extractor_is_deterministic_and_leaves_torchs_randomness_alone(
     scans: tuple[Images, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edm2core.metrics.digits.EPOCHS", 2)
+    monkeypatch.setattr("edm2core.metrics.extractors.digits.EPOCHS", 2)
     images, labels = scans[0][:300], scans[1][:300]
     torch.manual_seed(1)
     first, drawn = train_digits(images, labels).state_dict(), torch.rand(1)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch_fidelity import feature_extractor_inceptionv3
 
 from edm2core.errors import InputError, IntegrityError
-from edm2core.metrics import inception
-from edm2core.metrics.digits import DigitsFeatures
-from edm2core.metrics.extractors import INFO, INFOS, WEIGHTS, extract, load_extractor
+from edm2core.metrics.extraction import INFO, INFOS, WEIGHTS, extract, load_extractor
+from edm2core.metrics.extractors import inception
+from edm2core.metrics.extractors.digits import DigitsFeatures
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edm2core.data.alpha import alpha_of
 from edm2core.data.files import Files, open_files
-from edm2core.data.nvlabs import LABELS, is_nvlabs, labelled
+from edm2core.data.formats.nvlabs import LABELS, is_nvlabs, labelled
 from edm2core.data.split import ClassCount, test_images
 from edm2core.words import printable
 

@@ -7,7 +7,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import plan
 from edm2core.plan.tasks import trajectory_ref
 from edm2core.store import open_store
-from edm2core.store.wanted import unwant, want, wanted_epochs
+from edm2core.store.wanted_epochs import unwant, want, wanted_epochs
 
 
 def test_withdrawing_wanted_epochs_leaves_those_of_other_runs(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from edm2core.plan.tasks import Task
 from edm2core.stages import extractor, prepare
 from edm2core.store import Store, open_store
 from edm2core.store.results import load
-from edm2core.store.sources import is_stored
+from edm2core.store.uploaded_sources import is_stored
 from edm2core.worker.main import make
 from pipelines.cli.compile import command as compile
-from pipelines.inputs.sources import brought, resolve, upload
+from pipelines.inputs.user_files import brought, resolve, upload
 from pipelines.run.places import here
 from pipelines.run.run_experiment import run
 

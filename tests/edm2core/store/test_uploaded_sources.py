@@ -8,7 +8,7 @@ import pytest
 from edm2core.data import digest_of
 from edm2core.errors import IntegrityError
 from edm2core.store import Store
-from edm2core.store.sources import is_stored, put, stored_path, take
+from edm2core.store.uploaded_sources import is_stored, put, stored_path, take
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""Training's noise levels and loss, with its weighting λ(σ) (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, eq. 14 and 21)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from edm2core.config.settings import DiffusionSettings
+from edm2core.diffusion.denoiser import Denoiser, noise_level_tensor
+
+
+def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
+    """Training's noise levels σ, where ln σ ~ N(p_mean, p_std²), from standard normal numbers of any shape."""
+    return (normal * settings.p_std + settings.p_mean).exp()
+
+
+Level = TypeVar("Level", float, Tensor)
+
+
+def loss_weight(sigma: Level, sigma_data: float) -> Level:
+    """λ(σ) = (σ² + σ_data²)/(σ·σ_data)² (EDM, table 1)."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def image_losses(
+    denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None
+) -> Tensor:
+    """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
+
+    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
+    the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to the same.
+    """
+    images, sigma = images.float(), noise_level_tensor(sigma, images)
+    weight: Tensor = denoiser.loss_weight(sigma, denoiser.settings.sigma_data)
+    log_variance = denoiser.log_variance(sigma)
+    error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
+    return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
+
+
+class Objective(nn.Module):
+    """`image_losses` as a module, for DDP to wrap: one forward uses every parameter."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+        return image_losses(self.denoiser, images, sigma, noise, labels, keys)
