@@ -1,7 +1,5 @@
 """`python -m bench [NAME…]`: measure all rows, or those whose name begins so, and write RESULTS.md."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

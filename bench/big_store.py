@@ -4,8 +4,6 @@ Every run has a plan, a summary and events, every result a manifest and a file, 
 their data and nothing else. One result in ten is needed by no run. All is younger than an hour, so `gc` reads every lease, its worst case.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

@@ -1,7 +1,5 @@
 """What single choices gain: the product's path without one of them against the product's path. Also what was tried and is not used."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Timing several ways of doing one thing in turn, so that what else the machine does hits all of them alike."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -32,7 +30,7 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> "Spread":
         if len(values) < 2:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -95,7 +93,7 @@ class Worker:
             encoding="utf-8",
         )
 
-    def ready(self) -> Worker:
+    def ready(self) -> "Worker":
         """Itself, once it has made what it times."""
         self._answer()
         return self
@@ -116,7 +114,7 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """What the DAG costs beside its tasks: an experiment's wall time against its longest chain, and a task's way to its first useful work."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Features are few, so that sets are cheap: what matters is how many samples and training images there are, and how far apart they are.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations_with_replacement, product

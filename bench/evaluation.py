@@ -1,7 +1,5 @@
 """What it costs to compare samples with a data set: plain through PNGs and torch-fidelity, the product straight from its shards."""
 
-from __future__ import annotations
-
 import io
 import tempfile
 from collections.abc import Iterator, Sequence

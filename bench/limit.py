@@ -1,7 +1,5 @@
 """The machine's own limit: its fastest matrix product, measured in the same run as what is compared with it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

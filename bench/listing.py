@@ -1,7 +1,5 @@
 """How long a list of many runs takes: `edm2 runs` as a command, on a store of 500 runs."""
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

@@ -1,7 +1,5 @@
 """Forward, sampling and training step of the networks, on a CPU: what a batch costs on either path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

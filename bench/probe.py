@@ -1,7 +1,5 @@
 """A probe grid on a small trained network: a probe of its own for every cell, one pass a noise level for all, and the stage."""
 
-from __future__ import annotations
-
 import tempfile
 from functools import cache
 from pathlib import Path

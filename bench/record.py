@@ -1,7 +1,5 @@
 """What was measured, kept row by row: results.json for programs, RESULTS.md for people."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What is measured, what it is to reach, and how it is read off the runs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field

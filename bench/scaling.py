@@ -1,7 +1,5 @@
 """One training as several processes: what it costs to bring their gradients together, measured here and modelled for many GPUs."""
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 import time

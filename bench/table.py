@@ -1,7 +1,5 @@
 """RESULTS.md from what was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

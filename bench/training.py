@@ -1,7 +1,5 @@
 """What a training costs beside its forwards and backwards: the optimiser and its averages, states, memory."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path

@@ -4,8 +4,6 @@ Plain and product have a process each, so that each has its own allocator, cache
 writes lies in TMPDIR, which its starter removes; it ends when its stdin does, so that it outlives no starter.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The one path of a task, here and on a cluster: return its committed result, or start or adopt its job and follow it to the result."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

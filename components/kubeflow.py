@@ -4,8 +4,6 @@ It replaces KFP's own executor, and spares each pod the second that importing kf
 the function's source, and Kubeflow keeps six copies of a task's command in an object of at most a megabyte.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import sys

@@ -1,7 +1,5 @@
 """What components show in Kubeflow: numbers as metrics, and small pages that need no other file."""
 
-from __future__ import annotations
-
 import math
 from html import escape
 from pathlib import Path

@@ -3,8 +3,6 @@
 `make lock` runs it, through uv. All locks hold the same versions: the others are resolved under requirements-dev.lock.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import tempfile

@@ -4,8 +4,6 @@ An address may carry a user and a password (`https://user:password@host/…`) or
 is identified by its content, not by its address. So only the process that is given an address keeps the whole of it, in memory.
 """
 
-from __future__ import annotations
-
 import re
 from urllib.parse import urlsplit
 

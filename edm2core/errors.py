@@ -1,7 +1,5 @@
 """Errors as a person reads them: what happened, where, and what to do next."""
 
-from __future__ import annotations
-
 from edm2core.addresses import redacted
 from edm2core.words import printable
 

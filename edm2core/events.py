@@ -1,7 +1,5 @@
 """The one channel for progress: lines on standard output, structured ones marked `@edm2 {json}`."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

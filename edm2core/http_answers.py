@@ -1,7 +1,5 @@
 """Tells from an answer whether the expected service sent it."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

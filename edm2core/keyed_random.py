@@ -1,7 +1,5 @@
 """Randomness by key, never consumed: what a step draws depends on its name alone, so work can stop, resume and be split."""
 
-from __future__ import annotations
-
 import hashlib
 
 

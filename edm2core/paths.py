@@ -1,7 +1,5 @@
 """Paths and URLs as users write them, checked when they are read."""
 
-from __future__ import annotations
-
 import os
 import reprlib
 from pathlib import Path

@@ -4,8 +4,6 @@ A new metric, solver, data format, … is a file of its own and a line here. A l
 imports when it is used, so that planning reads these tables without torch, Pillow or scikit-learn.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Numbers in words, and text that any file, page and terminal can hold."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tasks that compare distances from our own reference of a data set with what others have published."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from edm2core.config.settings import CalibrationSettings, Recipe

@@ -1,7 +1,5 @@
 """Estimates what a plan costs, before anything is run: operations, bytes kept, hours on a GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Ready training jobs for `kubectl apply`, a file for each recipe. They need no plan, no client and nobody who follows them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

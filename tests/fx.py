@@ -1,7 +1,5 @@
 """Checkpoints in the form that FutureXiang/edm2's training script writes, of networks of any size."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A test says `@pytest.mark.needs("kubectl")`. Where the thing is missing the test
 Where CI is set nothing that an installation can bring may be missing.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Small images, and heads trained on their features."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

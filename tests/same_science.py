@@ -4,8 +4,6 @@
 science before is that of the revision, worked out by its own code; where numbers have changed, raise the stage's version instead.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

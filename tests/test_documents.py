@@ -1,7 +1,5 @@
 """What README and docs name is there: files, links, headings, and what their Python imports."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re

@@ -1,7 +1,5 @@
 """What the control image imports needs nothing of what only the compute image has."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib

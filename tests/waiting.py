@@ -1,7 +1,5 @@
 """Waiting in tests: for what another thread or process does, with a deadline. Time itself passes by a clock that the test turns."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar

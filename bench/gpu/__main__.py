@@ -4,8 +4,6 @@ Each row is kept as soon as it is measured, in bench/results.json and bench/RESU
 next one goes on: what was measured on this card at this commit is not measured again.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -1,7 +1,5 @@
 """What to try next, from what was measured: the plainest reading of each number, in the order in which it pays."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

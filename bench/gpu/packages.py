@@ -4,8 +4,6 @@ Here, with a network, `--gather` fills a folder of wheels. There, without it, th
 beside the repository's files; nothing of the machine's own Python changes.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import re

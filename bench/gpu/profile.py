@@ -1,7 +1,5 @@
 """Where a training step's time on the device goes, by kind of kernel."""
 
-from __future__ import annotations
-
 import time
 
 import torch

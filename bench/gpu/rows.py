@@ -1,7 +1,5 @@
 """The rows of a session on a GPU, the most important first; each says about how many seconds it takes on an H100."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

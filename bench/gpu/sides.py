@@ -1,7 +1,5 @@
 """What the rows for a GPU time: training and sampling end to end, with data, host and device. Every function runs on a CPU too."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 import warnings

@@ -1,7 +1,5 @@
 """A recipe's training as it is in use: the stage itself, with its data, states and snapshots, for a few minutes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -3,8 +3,6 @@
 Its modules carry the product's names, so the product's weights can be loaded and the outputs compared.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """All requests to Kubernetes: plain data in and out, one policy of time-outs and retries, and an error in words for each refusal."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +46,7 @@ class ApiServer:
         self.host = str(configuration.host)
 
     @classmethod
-    def connect(cls, context: str | None) -> ApiServer:
+    def connect(cls, context: str | None) -> "ApiServer":
         """The API server of a kubeconfig context. Without one, a pod gets its own cluster's, and any other machine the current context's.
 
         Raises InputError if the pod has no account, or if the kubeconfig is missing, unreadable or wrong.
@@ -143,7 +141,7 @@ class Cluster:
         self._api, self.namespace, self._kind = api, namespace, kind
 
     @classmethod
-    def connect(cls, profile: Profile) -> Cluster:
+    def connect(cls, profile: Profile) -> "Cluster":
         """The profile's cluster. If the profile names no context, a pod gets its own. Raises InputError if there is no way to it."""
         return cls(ApiServer.connect(profile.context), profile.namespace, kind_of(profile))
 

@@ -3,8 +3,6 @@
 To stop a job is to suspend it. In a queue only Kueue may do that, so a job in a queue is deleted. What it has saved stays in the store.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import sys

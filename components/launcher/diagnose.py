@@ -1,7 +1,5 @@
 """Says in words where a job stands and why it does not run, from the API's objects. All functions are pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

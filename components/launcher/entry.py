@@ -6,8 +6,6 @@ another process of the job was lost. 75: try again later. In a pod 75 becomes 14
 job for good.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

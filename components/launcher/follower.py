@@ -1,7 +1,5 @@
 """Follows one job of a cluster: where it stands, how often it began again, how long it waits for what, when to give it up."""
 
-from __future__ import annotations
-
 import threading
 import time
 from typing import Any

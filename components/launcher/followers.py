@@ -4,8 +4,6 @@ Each follower has an annotation on the job, which it renews as a sign of life. S
 request whether it has to suspend the job or others still follow it.
 """
 
-from __future__ import annotations
-
 import calendar
 import time
 from collections.abc import Callable, Collection

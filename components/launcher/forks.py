@@ -7,8 +7,6 @@ It sends ("ended", PID, CODE) when a fork has ended. It ends when the pipe is cl
 with it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib
@@ -33,7 +31,7 @@ IMPORTED = tuple(stage.module for stage in STAGES.values() if stage.imports_torc
 class Fork:
     """A forked task, with those methods of a `subprocess.Popen` that the launcher needs."""
 
-    def __init__(self, forks: Forks, pid: int) -> None:
+    def __init__(self, forks: "Forks", pid: int) -> None:
         self._forks, self.pid = forks, pid
         self.returncode: int | None = None
 

@@ -1,7 +1,5 @@
 """The manifest of a job for Kubernetes. Its pods are such that "restricted" PodSecurity admits them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Jobs as processes of this machine; they end when this process ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

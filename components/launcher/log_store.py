@@ -1,7 +1,5 @@
 """The output of a cluster's jobs, kept in a run's folder of the store."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 import time

@@ -1,7 +1,5 @@
 """Reads the output of all pods of a job, each line once, whatever breaks in between."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -1,7 +1,5 @@
 """Processes that compute: their environment variables, and which of them a signal (SIGSTOP) has stopped."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from pathlib import Path

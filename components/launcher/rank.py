@@ -3,8 +3,6 @@
 torchrun starts `python -m components.launcher.rank FOLDER HANG_S MODULE ARGUMENT…` for each rank.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """A job as plain data: what runs, and on how many nodes and processes. A backend decides where it runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Kubeflow keeps several copies of a task's arguments, so the other tasks only get
 the plan's digest, which shows whether the plan there is the submitted one. A run that was submitted in parts has a plan for each part.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

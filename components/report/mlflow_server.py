@@ -1,7 +1,5 @@
 """Logs trainings at an MLflow server: an experiment as an MLflow experiment, a training as a run, every point once."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
@@ -65,7 +63,7 @@ class MlflowServer:
             ) from error
 
     @classmethod
-    def named(cls) -> MlflowServer | None:
+    def named(cls) -> "MlflowServer | None":
         """The server that the environment names, or None."""
         uri = os.environ.get(URI, "").strip()
         return cls(uri) if uri else None

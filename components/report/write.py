@@ -1,7 +1,5 @@
 """Writes a run's report into its folder."""
 
-from __future__ import annotations
-
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence

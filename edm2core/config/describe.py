@@ -1,7 +1,5 @@
 """Describes settings and their values in words, for people who compare recipes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

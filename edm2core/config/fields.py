@@ -1,7 +1,5 @@
 """The types of settings, which settings decide results, and how strictly settings are read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress

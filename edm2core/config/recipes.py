@@ -1,7 +1,5 @@
 """Reads published recipes by name and the user's own by path, and replaces settings of either."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from importlib import resources

@@ -1,7 +1,5 @@
 """Typed settings of a recipe, section by section."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 

@@ -1,7 +1,5 @@
 """Makes typed settings of a document. Errors give the file, the line and the allowed values."""
 
-from __future__ import annotations
-
 import difflib
 from typing import Any, TypeVar, get_args
 

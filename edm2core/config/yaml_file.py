@@ -1,7 +1,5 @@
 """YAML read strictly, remembering the file and line of every value, so that errors can name them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

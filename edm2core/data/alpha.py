@@ -1,7 +1,5 @@
 """Tells from an image file's header whether it has an alpha channel, by the formats' specifications and without Pillow."""
 
-from __future__ import annotations
-
 import struct
 
 from edm2core.data.file_kinds import INSTEAD, kind_of

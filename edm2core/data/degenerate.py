@@ -1,7 +1,5 @@
 """Refuses images that are all alike or all of one colour: nothing can be learned from them or measured on them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

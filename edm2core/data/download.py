@@ -1,7 +1,5 @@
 """Downloading one file over HTTP: retried, continued where it stopped, and only ever complete under its own name."""
 
-from __future__ import annotations
-
 import fcntl
 import http.client
 import os

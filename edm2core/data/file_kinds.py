@@ -1,7 +1,5 @@
 """Recognises a file by its first bytes, so that an error can name what was brought by mistake; and the errors about a file."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

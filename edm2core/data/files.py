@@ -1,7 +1,5 @@
 """One view of a folder, a zip or a tar: members are read one by one by name and never unpacked to disk."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

@@ -1,7 +1,5 @@
 """Checks zips, .npz files and files of torch.save from outside by their headers, before anything is expanded, unpickled or loaded."""
 
-from __future__ import annotations
-
 import pickletools
 import zipfile
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Images outside any data set, such as published samples of a model: an array in .npy or .npz, or image files in a folder or zip."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

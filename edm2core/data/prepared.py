@@ -1,7 +1,5 @@
 """Reading the prepared form of a data set."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

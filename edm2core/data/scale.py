@@ -1,7 +1,5 @@
 """The map between images in [0, 1] and the scale that networks see."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The source of a data set: its identity in keys, and how it comes to this machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

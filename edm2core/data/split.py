@@ -1,7 +1,5 @@
 """A data set as a reader delivers it, and how a test split is made where there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Writes the prepared form: arrays, and dataset.json, which describes them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import uuid

@@ -1,7 +1,5 @@
 """Averages of the weights over training, kept beside them (EDM2: arXiv 2312.02696, section 3 and appendix C)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The images of a training step: their order, flips, noise levels and noise follow from the seed and the step alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch
@@ -25,12 +23,12 @@ class Batch:
     labels: Tensor | None  # [N], of a class-conditional network
     keys: Tensor | None  # [N, blocks, 2], of dropout's masks
 
-    def part(self, begin: int, end: int) -> Batch:
+    def part(self, begin: int, end: int) -> "Batch":
         """The images from `begin` up to, but not including, `end`."""
         labels, keys = (None if each is None else each[begin:end] for each in (self.labels, self.keys))
         return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys)
 
-    def share(self, rank: int, world_size: int, micro_batch: int | None) -> tuple[list[Batch], float]:
+    def share(self, rank: int, world_size: int, micro_batch: int | None) -> "tuple[list[Batch], float]":
         """One process's micro-batches, and the weight of an image's loss in the mean over the whole batch."""
         total = len(self.sigma)
         share = self.part(rank * total // world_size, (rank + 1) * total // world_size)

@@ -1,7 +1,5 @@
 """torch.compile for a U-Net, where it saves time and only where the compiled network gives the same numbers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A training's curve: a row for every few steps, summed up on the device and read once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +34,7 @@ class Window:
     relative_update: Tensor | None = None  # of the last step
 
     @classmethod
-    def opened(cls, device: torch.device) -> Window:
+    def opened(cls, device: torch.device) -> "Window":
         """A window without steps."""
         zero = torch.zeros((), device=device)
         return cls(zero, zero.clone())

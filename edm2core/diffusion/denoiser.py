@@ -1,8 +1,6 @@
 """The denoiser: preconditioning around a network, and the learned log-variance (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696,
 equations 14 to 16 and 21)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Chooses the device that a process works on, the precision, and whether its kernels are deterministic."""
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -1,7 +1,5 @@
 """What happens inside a network, and how well it denoises: magnitudes by level, loss by noise level (EDM2: arXiv 2312.02696, section 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from statistics import fmean
 

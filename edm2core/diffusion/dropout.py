@@ -3,8 +3,6 @@
 Integer arithmetic makes the masks. They are the same on every device, however a batch is cut into processes and micro-batches.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

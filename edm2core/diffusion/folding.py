@@ -11,8 +11,6 @@ compiled:  a step C 1.00; E and G have not been measured
 Not measured on a GPU: neither the constants in the weights, nor the sums in place, nor the hand-derived gradient of `FoldedForTraining`.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """The equations that the U-Net is made of (EDM2: arXiv 2312.02696, section 2 and appendix B; equation numbers are its own)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

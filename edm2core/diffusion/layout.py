@@ -1,7 +1,5 @@
 """The U-Net's layout as plain data: its residual blocks in the order they run. It imports no torch, since planning counts costs by it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Training's noise levels and loss, with its weighting λ(σ) (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, eq. 14 and 21)."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 from torch import Tensor, nn

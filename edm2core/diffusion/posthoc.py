@@ -1,7 +1,5 @@
 """Mixes power-function averages of any width from stored ones (EDM2: arXiv 2312.02696, section 3 and appendix C). It needs no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Noise levels, keyed noise and Heun's sampler (EDM: arXiv 2206.00364, algorithm 2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The training loop's mathematics: one optimiser step of one trajectory, alone or as one of several processes."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from typing import Any

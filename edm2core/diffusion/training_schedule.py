@@ -1,7 +1,5 @@
 """The schedule of a training: the learning rate of each step, and the order of the images in each epoch."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

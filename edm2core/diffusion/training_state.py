@@ -1,7 +1,5 @@
 """The state of a training at some step, and its form as named tensors, which are copied while the next step runs."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

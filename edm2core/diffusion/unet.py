@@ -1,7 +1,5 @@
 """One U-Net; the configs A to G, as FutureXiang/edm2 or the paper builds them, are switches of its settings (EDM2, section 2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace

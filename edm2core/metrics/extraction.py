@@ -1,7 +1,5 @@
 """Feature extractors as the store holds them: `extractor.json` says which one, `extractor.safetensors` has its weights."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass

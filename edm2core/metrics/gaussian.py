@@ -3,8 +3,6 @@
 Theirs are .npz files with `mu` and `sigma`, as NVlabs and pytorch-fid write them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

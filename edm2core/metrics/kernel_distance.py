@@ -1,7 +1,5 @@
 """The kernel distance (KID) and its standard error."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from torch_fidelity.defaults import DEFAULTS

@@ -1,7 +1,5 @@
 """Metrics by name: in which extractor's features, what they are called, how many images they need. No torch."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from edm2core.registry import EXTRACTORS, FORMATS, INCEPTIONS, METRICS

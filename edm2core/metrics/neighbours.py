@@ -1,7 +1,5 @@
 """Nearest neighbours among features: precision, recall, density, coverage, and samples suspiciously near a training image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -111,7 +109,7 @@ class _Set(NamedTuple):
     points: Tensor
     norms: Tensor
 
-    def blocks(self) -> Iterator[tuple[int, _Set]]:
+    def blocks(self) -> "Iterator[tuple[int, _Set]]":
         """Some rows at a time, each with the number of its first."""
         return ((begin, _Set(*(part[begin : begin + BLOCK] for part in self))) for begin in range(0, len(self.points), BLOCK))
 

@@ -1,7 +1,5 @@
 """Mean and covariance of features, the Fréchet distance between two such Gaussians, and references as the store holds them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Computes several metrics from one set of features, so that one pass over the images serves them all."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

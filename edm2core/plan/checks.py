@@ -4,8 +4,6 @@ Settings check their own values (config/settings.py), and stages check only what
 Nothing here reads a file: what headers and names say of the images comes as a `Survey`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

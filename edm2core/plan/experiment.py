@@ -1,7 +1,5 @@
 """The experiment file: which recipes, seeds and epochs to compare, and how."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """A task's key, its identity in the store: a hash of what decides its result, and of nothing else."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

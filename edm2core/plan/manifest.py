@@ -1,7 +1,5 @@
 """A result's record in the store: written once, last; a task has succeeded when its manifest is there and verified."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a network costs, counted from its settings alone: floating-point operations and learned numbers. Pure, and no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A plan: an experiment's tasks and resolved recipes, and the questions that it answers of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field

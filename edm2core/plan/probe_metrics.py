@@ -1,7 +1,5 @@
 """The accuracies of the probe stage by their names in results."""
 
-from __future__ import annotations
-
 import re
 
 PROBES = {

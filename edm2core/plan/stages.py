@@ -1,7 +1,5 @@
 """The table of stages. Planning, launching, Kubeflow's components, `edm2 doctor` and the report take what they know of a stage from it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What a task's result is of: a training, and which snapshot, average or draw of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self

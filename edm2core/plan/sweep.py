@@ -1,7 +1,5 @@
 """An experiment's sweep: it makes a recipe of each recipe at each value of a setting, such as cifar10/E lr=0.01."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product

@@ -1,7 +1,5 @@
 """An experiment as a DAG of tasks whose keys are known before anything runs. Pure: no disk, no network, no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product

@@ -4,8 +4,6 @@ A change of numbers gives new keys to the tasks whose numbers it can change, and
 some settings is a line of `CHANGES`. One that concerns all raises the stage's version in the table (`stages.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

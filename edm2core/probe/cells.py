@@ -1,7 +1,5 @@
 """Where features are taken: cells (t, block) of a frozen denoiser, or raw pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

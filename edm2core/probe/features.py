@@ -1,7 +1,5 @@
 """Sources of a probe's features: the network computes them anew in every epoch, or once and they are read from disk."""
 
-from __future__ import annotations
-
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Linear classifiers on frozen features (DDAE: Xiang et al., arXiv 2303.09769, section 4): many cells (t, block) at once."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

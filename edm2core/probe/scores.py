@@ -1,7 +1,5 @@
 """Accuracies, confusion matrices and nearest neighbours of predictions; and stratified shares of images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev

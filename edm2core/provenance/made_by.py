@@ -1,7 +1,5 @@
 """Which science made results, compared with the science of this process."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass

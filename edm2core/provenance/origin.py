@@ -1,7 +1,5 @@
 """The origin of a result: the code's version, the machine, and the packages that made it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

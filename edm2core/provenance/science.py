@@ -6,8 +6,6 @@ imported name counts as what it means: `np.exp`, `numpy.exp` and `exp` from `num
 A module that loads from a table of the registry leads to the code that the table names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

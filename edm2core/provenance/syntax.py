@@ -1,7 +1,5 @@
 """Digests of Python source by what it does. Formatting, words, types and the places of modules do not change them."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json
@@ -37,7 +35,7 @@ class Package:
         self.folder, self._science, self._not_followed = folder, science, not_followed
         self._modules: dict[str, Module] = {}
 
-    def module(self, path: str) -> Module:
+    def module(self, path: str) -> "Module":
         if path not in self._modules:
             self._modules[path] = Module(self, path)
             self._modules[path].read_imports()  # only now, since modules may import each other

@@ -1,7 +1,5 @@
 """A metric against the value of a swept setting: figures as plain plotly dictionaries, and what differs on one and the same snapshot."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean

@@ -1,7 +1,5 @@
 """What a calibration found, in words."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

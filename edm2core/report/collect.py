@@ -1,7 +1,5 @@
 """From the store to plain data: every task's manifest, and the few files that a report shows."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Experiments held against each other: what differs in what was asked, and what came out of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations

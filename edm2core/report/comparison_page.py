@@ -1,7 +1,5 @@
 """A comparison as one page, as JSON and as tables."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict

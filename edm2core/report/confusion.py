@@ -1,7 +1,5 @@
 """Which classes a probe takes for which: its confusion matrices as one figure."""
 
-from __future__ import annotations
-
 from html import escape
 from typing import Any
 

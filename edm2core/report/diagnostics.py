@@ -1,7 +1,5 @@
 """What happens inside the networks, recipe beside recipe (as EDM2's figures 3 and 15 show it): plain plotly dictionaries."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A metric against the relative width of the average that samples were drawn from, and each training's best width."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Figures as plain plotly dictionaries. Colours are numbers of a palette, which the page gives per theme."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -68,7 +66,7 @@ class Styles:
     emas: list[str]
 
     @classmethod
-    def of(cls, report: Report) -> Styles:
+    def of(cls, report: Report) -> "Styles":
         subjects = [result.task.subject for result in report.results.values()]
 
         def values(name: str) -> list[Any]:

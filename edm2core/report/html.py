@@ -1,7 +1,5 @@
 """The report as one page that needs nothing but a browser."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import shlex

@@ -1,7 +1,5 @@
 """The user's notes as HTML that can do nothing but be read."""
 
-from __future__ import annotations
-
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 

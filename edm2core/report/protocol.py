@@ -1,7 +1,5 @@
 """How a value was come by: the facts that decide whether two values may stand side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

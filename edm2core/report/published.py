@@ -1,7 +1,5 @@
 """Values that others published, beside ours only where the same thing was measured in the same way."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """The best of several snapshots evaluated again with fresh samples: what it is worth without having been picked for it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from statistics import fmean, stdev
 

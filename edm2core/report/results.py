@@ -1,7 +1,5 @@
 """The numbers of a report as rows: the same in JSON, in CSV and on the page."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sample grids for the page: for each epoch one image a recipe, all from the same latents."""
 
-from __future__ import annotations
-
 import base64
 import struct
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """By which science a report's results were made, and which trainings went on under another."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What several training seeds say: each recipe's mean and spread, and which differences between recipes stand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

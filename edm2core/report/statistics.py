@@ -1,8 +1,6 @@
 """Whether two groups of independent runs differ: Welch's test, Holm's correction, and what so few runs could have shown. No scipy:
 the small image that writes reports has none."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The table: one line a training and average, its best and last values, what it cost, and what others published."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Trainings as an experiment tracker knows them: parameters, tags, points by epoch, and where each result is. Plain data."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

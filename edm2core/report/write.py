@@ -1,7 +1,5 @@
 """The report's files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

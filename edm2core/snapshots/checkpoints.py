@@ -1,7 +1,5 @@
 """Reads checkpoints of FutureXiang/edm2, under this project's names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A snapshot's files: `ema-<name>.safetensors` for each average of the weights, and `snapshot.json`, which rebuilds the denoiser."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Tensors in three bytes a number: float16 and one byte for its rounding error, in 256ths of the step between float16 numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

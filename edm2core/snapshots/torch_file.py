@@ -1,7 +1,5 @@
 """Reads files of torch.save that users bring, without executing anything in them and in no more memory than their size."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Compares an extractor's features and our reference with others' statistics, the test images, or images of a known distance."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

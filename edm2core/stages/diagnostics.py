@@ -1,7 +1,5 @@
 """Looks into a snapshot: magnitudes by level, u(σ), and the loss by noise level on training and held-out images."""
 
-from __future__ import annotations
-
 import math
 from statistics import fmean
 

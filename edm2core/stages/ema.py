@@ -1,7 +1,5 @@
 """Mixes a power-function average of any width from those that training stored (EDM2: arXiv 2312.02696, section 3.2)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,7 +1,5 @@
 """Makes a feature extractor: trains the digits classifier, scales filters to the data, or fetches and checks others' weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor

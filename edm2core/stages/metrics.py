@@ -1,7 +1,5 @@
 """Compares samples with the training images in one extractor's features. One pass over the samples gives all metrics."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Brings a data set to its prepared form."""
 
-from __future__ import annotations
-
 from collections import deque
 
 from edm2core.data import load_prepared, prepare_data

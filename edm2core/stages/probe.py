@@ -1,7 +1,5 @@
 """Trains linear probes on a snapshot's features, or on raw pixels where there is no snapshot."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -78,7 +76,7 @@ class _Outcome:
     validation_images: int = 0
 
 
-def _choose(study: _Study, cells: list[Cell]) -> _Outcome:
+def _choose(study: "_Study", cells: list[Cell]) -> _Outcome:
     settings, data = study.settings, study.data
     held = torch.empty(0, dtype=torch.int64, device=data.device)
     learned = study.everything
@@ -112,7 +110,7 @@ def _choose(study: _Study, cells: list[Cell]) -> _Outcome:
     return _Outcome(rows, chosen, "validation accuracy", again[chosen], would, again[would], len(held))
 
 
-def _extras(study: _Study, cell: Cell) -> dict[str, list[Tensor]]:
+def _extras(study: "_Study", cell: Cell) -> dict[str, list[Tensor]]:
     """Hits of each seed of the k-NN classifier and the few-shot probes at the chosen cell. Their features are computed once."""
     settings, data = study.settings, study.data
     if not (settings.knn or settings.few_shot):
@@ -134,7 +132,7 @@ def _extras(study: _Study, cell: Cell) -> dict[str, list[Tensor]]:
     return extras
 
 
-def _write(study: _Study, outcome: _Outcome, extras: dict[str, list[Tensor]], classes: Sequence[str]) -> None:
+def _write(study: "_Study", outcome: _Outcome, extras: dict[str, list[Tensor]], classes: Sequence[str]) -> None:
     work, settings, labels = study.work, study.settings, study.data.test.labels
     pixels = "snapshot" not in work.inputs
     right = {"pixel_accuracy" if pixels else "probe_accuracy": [hits(best[:, 0], labels) for best in outcome.best]}

@@ -1,7 +1,5 @@
 """Stores the features of the training images with their mean and covariance, or imports statistics that others took."""
 
-from __future__ import annotations
-
 from edm2core.config.settings import ReferenceSettings
 from edm2core.data import load_prepared
 from edm2core.data.degenerate import checked

@@ -1,7 +1,5 @@
 """Draws images from a snapshot, shard by shard. Every image has its own noise, so the numbers do not depend on how work is split."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """Reads another implementation's checkpoint: a snapshot to look at, and a state that training goes on from."""
 
-from __future__ import annotations
-
 import safetensors.torch
 
 from edm2core.config.settings import CheckpointSettings

@@ -1,7 +1,5 @@
 """Trains a trajectory and commits its snapshots: `torchrun -m edm2core.stages.train TASK --store URI` on any number of processes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

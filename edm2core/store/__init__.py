@@ -1,7 +1,5 @@
 """The keyed store: results, scratch, leases and runs, in a local folder or in an S3 bucket. This module opens stores by their addresses."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import urlsplit
 

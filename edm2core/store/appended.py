@@ -3,8 +3,6 @@
 They are recorded when a run ends. Later runs append to the files, so only the recorded length is compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The averages that a training has stored, and the mixing of averages of other widths from them (EDM2, section 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

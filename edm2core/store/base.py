@@ -1,7 +1,5 @@
 """The store as a protocol: the few operations on objects that everything else in this package is built from."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Finds and mends damage to everything but results: leases, unfinished work, wishes for snapshots, and the records and logs of runs."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 import time

@@ -9,8 +9,6 @@ Records of how code differed from its revision (`code/<digest>.diff`) are named 
 them, and they are removed only while nobody works.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from contextlib import suppress

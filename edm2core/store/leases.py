@@ -4,8 +4,6 @@ A lease only keeps two workers from doing the same work. A worker that has lost 
 it writes carries its generation (scratch.py), and of several commits one counts (results.py).
 """
 
-from __future__ import annotations
-
 import secrets
 import threading
 import time

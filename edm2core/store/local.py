@@ -1,7 +1,5 @@
 """The store as a folder, on this machine's disk or on a network file system that has hard links."""
 
-from __future__ import annotations
-
 import errno
 import os
 import secrets

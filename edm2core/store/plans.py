@@ -1,7 +1,5 @@
 """Plans of runs as they are recorded. A plan says what a run needs, so it carries a digest and is used only if it verifies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Identifies processes: no two have the same identity, on whichever machine and at whatever time they run."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """Results: files in the folder of an attempt, then one manifest, which makes that attempt the result."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Runs. Each has a folder of the store, with its experiment, its plan, its events and logs, and its report."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import secrets

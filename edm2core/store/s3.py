@@ -1,7 +1,5 @@
 """The store as a bucket of an S3 service: MinIO, SeaweedFS, AWS or another."""
 
-from __future__ import annotations
-
 import configparser
 import hashlib
 import io

@@ -8,8 +8,6 @@ The environment says how to reach the service, since URIs and parameters are sho
 - `AWS_REGION`, and `SSL_CERT_FILE` for the certificates to trust.
 """
 
-from __future__ import annotations
-
 import configparser
 import logging
 import os

@@ -1,7 +1,5 @@
 """Scratch: pieces of unfinished work that survive a crash, such as training states, logs and finished shards."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

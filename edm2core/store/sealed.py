@@ -1,7 +1,5 @@
 """Sealed records: small JSON objects that carry a digest of their own text, so that any change to them shows."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Summaries of runs: a small record in each run's folder, so that a list of runs needs to read no plans."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +38,7 @@ class Summary:
         return sealed(asdict(self))
 
     @classmethod
-    def load(cls, store: Store, run: str) -> Summary:
+    def load(cls, store: Store, run: str) -> "Summary":
         """A run's summary. Raises MissingError if a run of an earlier version has none, IntegrityError if it is damaged."""
 
         def parse(values: dict[str, Any]) -> Summary:

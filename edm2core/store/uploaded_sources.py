@@ -3,8 +3,6 @@
 `sources/<hex>` holds a file's bytes, `sources/<hex>.tar` a folder's files; <hex> is the digest by which the plan names the source.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import tarfile

@@ -3,8 +3,6 @@
 A run removes its own record alone, so a run that stops takes nothing from another one that wants the same epochs.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Recognises a full disk and too little memory, in an error or in the last lines that a process printed."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource

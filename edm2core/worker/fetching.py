@@ -1,7 +1,5 @@
 """Gives tasks the users' own files: from the store, if they were uploaded, else from the path or URL in the settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """A process's heartbeat: a file, named by `EDM2_BEAT`, in which a loop of steps shows its supervisor that it is alive."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """The program of every stage: `python -m edm2core.stages.<stage> TASK --store URI`."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

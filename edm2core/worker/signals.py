@@ -1,7 +1,5 @@
 """Remembers signals to stop, which are obeyed at safe points. It also makes a process end with its parent."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

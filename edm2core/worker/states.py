@@ -1,7 +1,5 @@
 """Saves a training's states in its scratch, and reads them. Saving does not stall the training; one of the two slots is always whole."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """A training's curve as it grows: its rows, the progress that each row tells, and event files for TensorBoard."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import time

@@ -1,7 +1,5 @@
 """A stage's workspace: its settings, verified inputs, a folder for results, and scratch that survives a crash."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """edm2 calibrate"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """edm2 cancel"""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress

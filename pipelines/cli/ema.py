@@ -1,7 +1,5 @@
 """edm2 ema"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,7 +1,5 @@
 """edm2 gc"""
 
-from __future__ import annotations
-
 import click
 
 from edm2core.store import find_store

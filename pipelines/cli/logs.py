@@ -1,7 +1,5 @@
 """edm2 logs"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import click

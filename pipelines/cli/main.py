@@ -1,7 +1,5 @@
 """The `edm2` command: finds the verb, renders errors, sets the exit code."""
 
-from __future__ import annotations
-
 import errno
 import importlib
 import locale

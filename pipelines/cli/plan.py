@@ -1,7 +1,5 @@
 """edm2 plan"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """edm2 recipes"""
 
-from __future__ import annotations
-
 from itertools import groupby
 
 import click

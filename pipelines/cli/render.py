@@ -1,7 +1,5 @@
 """edm2 render"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """edm2 report"""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """edm2 reproduce"""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress

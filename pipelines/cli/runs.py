@@ -1,7 +1,5 @@
 """edm2 runs"""
 
-from __future__ import annotations
-
 import json
 import time
 

@@ -1,7 +1,5 @@
 """edm2 serve"""
 
-from __future__ import annotations
-
 import signal
 import sys
 from contextlib import suppress

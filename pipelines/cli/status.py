@@ -1,7 +1,5 @@
 """edm2 status"""
 
-from __future__ import annotations
-
 import click
 
 from components.launcher.profile import load_profile

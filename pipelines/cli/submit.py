@@ -1,7 +1,5 @@
 """edm2 submit"""
 
-from __future__ import annotations
-
 import tempfile
 import threading
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """edm2 tensorboard"""
 
-from __future__ import annotations
-
 import importlib.util
 import signal
 import socket

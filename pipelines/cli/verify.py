@@ -1,7 +1,5 @@
 """edm2 verify"""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks a cluster before work is sent there, without starting anything in it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any

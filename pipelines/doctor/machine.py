@@ -3,8 +3,6 @@
 As a program, `python -m pipelines.doctor.machine STORE` checks the store and prints each check as an event of the kind `check`.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess

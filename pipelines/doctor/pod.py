@@ -1,7 +1,5 @@
 """Starts a pod like this project's own, which shows whether images can be pulled and whether pods can reach and write the store."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator

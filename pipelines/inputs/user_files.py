@@ -1,7 +1,5 @@
 """Files that the user brings: data, weights, checkpoints. Keys are made of their digests; for a cluster they are uploaded to its store."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ A package holds every task of its plan. When it runs, its first task reads the s
 are skipped. If nothing is missing, the exit handler itself is skipped, so the first task writes the report.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

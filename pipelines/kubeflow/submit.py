@@ -4,8 +4,6 @@ Anybody may change the name of a run in Kubeflow. So Kubeflow's runs that belong
 also that of clones, of runs of a schedule, and of runs that others start through the API.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

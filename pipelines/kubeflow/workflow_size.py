@@ -5,8 +5,6 @@ Kubeflow's driver and Argo have written them when the run ends. The nodes of eac
 STATUS correct the result by the sizes of two real Workflows.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """The pages of a store, as HTML and JSON. Everything that comes from the store is escaped."""
 
-from __future__ import annotations
-
 import json
 import time
 from importlib import resources

@@ -1,7 +1,5 @@
 """What the pages show. It is read from the store and cached for a moment, so that many browsers cost no more than one."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

@@ -3,8 +3,6 @@
 Starlette routes requests and uvicorn speaks HTTP. This module holds the addresses, and the checks of what may be asked for.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import ipaddress

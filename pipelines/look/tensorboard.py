@@ -1,7 +1,5 @@
 """A folder for TensorBoard: copies of a store's event files, and its results by epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a person sees while a plan runs: a live table on a terminal, else a line now and then."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

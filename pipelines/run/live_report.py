@@ -1,7 +1,5 @@
 """Writes the report of a run again while it goes on, soon after tasks end, but never so often that it slows the run."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

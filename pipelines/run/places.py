@@ -1,7 +1,5 @@
 """Where `edm2 run` does its tasks: as processes of this machine, or as jobs of a cluster that it drives."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reasons to refuse a run: the store has lost snapshots, or trainings would go on from states that differing code made."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """How long a run still takes: the scheduler's order is simulated with the times that this run has measured."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Mapping

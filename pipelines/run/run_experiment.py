@@ -1,7 +1,5 @@
 """Runs an experiment: resolves its sources, plans it, does its tasks and writes its report."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

@@ -1,7 +1,5 @@
 """Does single tasks on this machine, outside of any experiment."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 import threading

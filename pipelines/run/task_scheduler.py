@@ -1,7 +1,5 @@
 """Runs a plan's tasks side by side, each after what it needs; a failed task stops only what depends on it."""
 
-from __future__ import annotations
-
 import heapq
 import threading
 import time

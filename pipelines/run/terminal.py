@@ -1,7 +1,5 @@
 """The console of a command that runs tasks: it outlives the terminal that it was started in."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """Tells an MLflow server about a run while it goes on. This is done in a thread, so that the run waits for it only a little at its end."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping

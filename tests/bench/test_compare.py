@@ -1,7 +1,5 @@
 """What a measurement leaves behind when it is given up, and what it says of a side that dies."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Both sides of every row run, here at the smallest size: a row for a GPU is known to work before there is one."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

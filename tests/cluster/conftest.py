@@ -1,7 +1,5 @@
 """The namespaces that all cluster tests share."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 It stands in for KFP's driver, its launcher and Argo, of which a cluster with only the training operator has none.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

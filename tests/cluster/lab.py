@@ -4,8 +4,6 @@ Wanted: KUBECONFIG of a cluster with the training operator whose pods' and Servi
 image that its nodes can pull (EDM2_TEST_IMAGE; default: the lab profile's).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -134,7 +132,7 @@ class Lab:
         """The names of all pods in the namespace."""
         return kubectl("-n", self.namespace, "get", "pods", "-o", "name")
 
-    def follow(self, task: Task, profile: Profile | None = None, run: str = "", cluster: Cluster | None = None) -> Follower:
+    def follow(self, task: Task, profile: Profile | None = None, run: str = "", cluster: Cluster | None = None) -> "Follower":
         profile = profile or self.profile()
         return Follower(task, profile, run or f"run-{secrets.token_hex(3)}", cluster or Cluster.connect(profile))
 

@@ -1,7 +1,5 @@
 """The admission policy on a real API server: jobs of edm2-control run under one account, with one Secret, and nothing of the node's."""
 
-from __future__ import annotations
-
 import copy
 import json
 import subprocess

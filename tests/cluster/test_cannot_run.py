@@ -1,7 +1,5 @@
 """What keeps a job from running is said in one line, and the task fails within a minute or the configured patience."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

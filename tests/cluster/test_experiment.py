@@ -1,7 +1,5 @@
 """A whole experiment driven from here: every task a job, trainings of two pods; its results are a single machine's."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,12 +1,11 @@
 """What goes wrong while a job runs: it goes on, to the same weights."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.cluster
     "killed", [pytest.param((1,)), pytest.param((0,), marks=pytest.mark.slow), pytest.param((0, 1), marks=pytest.mark.slow)]
 )
 def test_a_killed_pod_is_replaced_and_training_goes_on_from_the_last_state(
-    lab: Lab, undisturbed: Undisturbed, tmp_path: Path, killed: tuple[int, ...], record_property: pytest.RecordProperty
+    lab: Lab, undisturbed: Undisturbed, tmp_path: Path, killed: tuple[int, ...], record_property: Callable[[str, object], None]
 ) -> None:
     profile, (training,) = lab.fresh([EPOCHS])
     follower = lab.follow(training, profile)

@@ -1,7 +1,5 @@
 """Component bodies in the control image, run by KFP's executor under the account and the Role of k8s/base."""
 
-from __future__ import annotations
-
 import json
 import math
 import secrets

@@ -1,7 +1,5 @@
 """The manifests on a real cluster: applied to nothing, they carry a job that kubectl alone starts; and doctor sees what is missing."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What nodes do to pods while a job runs: one that evicts a pod, one that is lost and never says that its pod has ended."""
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Iterator

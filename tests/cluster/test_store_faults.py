@@ -1,7 +1,5 @@
 """What goes wrong with the store while a job runs."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

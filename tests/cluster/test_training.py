@@ -1,7 +1,5 @@
 """Training as a PyTorchJob of two pods."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """How far a snapshot's task is, whatever snapshot its training is on the way to."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The images' lock files: the same versions as everywhere, all hashed, and torch only where it belongs."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

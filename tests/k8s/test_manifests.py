@@ -1,7 +1,5 @@
 """What is applied to a cluster: it builds, grants what is used and no more, and is admitted where PodSecurity "restricted" is enforced."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import subprocess

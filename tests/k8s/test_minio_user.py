@@ -1,7 +1,5 @@
 """The user that pods work as, made in a real MinIO: it has one bucket and no more."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import json

@@ -1,7 +1,5 @@
 """edm2 calibrate, as a user types it."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

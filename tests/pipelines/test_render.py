@@ -1,7 +1,5 @@
 """Ready jobs: kept in step with recipes, and such that one kubectl apply trains."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """From a number back to the command that computes it, and a store that says what has changed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """edm2 stats import, with Inception of random weights."""
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess

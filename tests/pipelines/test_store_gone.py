@@ -1,7 +1,5 @@
 """A store that is deleted while a run is at work in it."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Whatever file of a store changes by one byte, `edm2 verify` names it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An installed wheel, away from the repository."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What the launcher has to know about a kind of job in Kubernetes, such as PyTorchJob."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar

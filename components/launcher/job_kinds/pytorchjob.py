@@ -3,8 +3,6 @@
 A job has workers only, and an elastic policy. So it needs no init container, which "restricted" PodSecurity would refuse.
 """
 
-from __future__ import annotations
-
 from components.launcher.job_kinds.base import Ending, JobKind, Object
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec

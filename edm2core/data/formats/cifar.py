@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100 from their python archives, whose pickles are read without executing anything in them."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools

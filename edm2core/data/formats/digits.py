@@ -1,7 +1,5 @@
 """scikit-learn's digits: 1797 real scans of 8x8 pixels, in the package."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

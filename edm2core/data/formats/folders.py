@@ -1,7 +1,5 @@
 """Folders of classes: the images of each class and split, found by their names alone. Importable without Pillow."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter, defaultdict

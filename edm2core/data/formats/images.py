@@ -1,7 +1,5 @@
 """Image files: one file to one array, and folders of classes to a data set."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import struct

@@ -1,7 +1,5 @@
 """Archives as the dataset_tool.py of NVlabs (StyleGAN2-ADA to EDM2) writes them: 00000/img00000000.png and dataset.json with labels."""
 
-from __future__ import annotations
-
 import json
 import re
 import reprlib

@@ -1,7 +1,5 @@
 """Tiny-ImageNet from tiny-imagenet-200.zip or its unpacked folder; the validation images are the test split."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 from edm2core.config.settings import DataSettings

@@ -1,7 +1,5 @@
 """The demo's feature extractor: a small classifier of scikit-learn's 8x8 digits. Its Fréchet distance is never called FID."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 torch-fidelity's loads code and weights from the network, and resizes as TensorFlow did.
 """
 
-from __future__ import annotations
-
 import math
 from typing import cast
 

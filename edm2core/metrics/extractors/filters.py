@@ -3,8 +3,6 @@
 Their Fréchet distance is never called FID. It notices blur, noise, colour casts, lost contrast and lost variety, and not what is depicted.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

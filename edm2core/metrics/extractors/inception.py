@@ -1,7 +1,5 @@
 """FID's Inception-v3 from torch-fidelity, the same behind pytorch-fid's resize, and the Inception score."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

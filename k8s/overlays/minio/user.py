@@ -4,8 +4,6 @@ It runs beside MinIO in its pod. The environment holds the root user's name and 
 user's (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and the bucket (BUCKET).
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """A session keeps each row as it is measured, goes on after a failure or a cut, and measures nothing twice."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

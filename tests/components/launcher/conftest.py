@@ -1,7 +1,5 @@
 """A plan's tasks and a cluster's profile."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Jobs of a cluster that lives in memory: what is started, adopted, resumed, left and stopped, by which requests."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """What the API's objects of jobs in trouble mean; the objects are as a cluster showed them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

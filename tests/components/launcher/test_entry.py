@@ -1,7 +1,5 @@
 """The program around torchrun, with real processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

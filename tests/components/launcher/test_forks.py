@@ -1,7 +1,5 @@
 """Forks behave as processes started one by one do."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Reading pods' output from an API server whose connections break and whose pods are replaced."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Against a real MLflow server."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

@@ -1,7 +1,5 @@
 """What a run's record adds to its report."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 from pathlib import Path

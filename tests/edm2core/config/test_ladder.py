@@ -1,7 +1,5 @@
 """The paper's ladder: what each rung changes, what stands at its ends, and how it departs from FutureXiang/edm2's recipes."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a file is by how it begins, of any bytes."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from pathlib import Path

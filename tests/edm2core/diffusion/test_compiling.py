@@ -1,7 +1,5 @@
 """A compiled network is used where it pays and gives the same numbers, and nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How a process computes is said in one place."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

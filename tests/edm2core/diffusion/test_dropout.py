@@ -1,7 +1,5 @@
 """Masks as good as independent coin throws, and the same wherever and however they are made."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Each published recipe's whole path, its network and batch made tiny: planned, trained some steps, sampled and probed as it says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -4,8 +4,6 @@ More is not to be had: libraries choose the kernel of a matrix product by the nu
 sums over the same numbers are added up in another order.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

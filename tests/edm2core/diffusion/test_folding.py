@@ -1,7 +1,5 @@
 """Folded networks against those that normalise weights and scale signals in every forward."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

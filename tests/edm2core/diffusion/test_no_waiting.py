@@ -1,7 +1,5 @@
 """A training step never waits for its device: nothing in it asks what a number on the device is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -5,8 +5,6 @@ square roots and divisions magnify the rounding of small gradients. Noise levels
 A GPU is allowed four times as much, since its kernels add in other orders than the reference's on a CPU did.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The published CIFAR-10 networks at their real size, a few images at a time."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

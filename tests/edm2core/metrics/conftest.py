@@ -1,7 +1,5 @@
 """Inception with random weights, so that no test downloads any; the digits features as torch-fidelity's commands take them."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 

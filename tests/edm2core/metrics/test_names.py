@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from edm2core.metrics.names import Metric, in_words, label, metric, split

@@ -1,7 +1,5 @@
 """Against torch-fidelity: its functions on the same features, and its command on folders of PNG files."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Each check of an experiment refuses what it is for, and names the line of the setting."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

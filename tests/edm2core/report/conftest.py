@@ -1,7 +1,5 @@
 """A store filled as an experiment would, without training anything."""
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -64,7 +62,7 @@ class Fake:
         self.tasks = plan(experiment, {**digests, "inception": f"sha256:{1:064x}"})
         self.store = LocalStore(self.folder / "store")
 
-    def make(self, leave_out: Callable[[Task], bool] = lambda _: False) -> Fake:
+    def make(self, leave_out: Callable[[Task], bool] = lambda _: False) -> "Fake":
         for task in self.tasks:
             if not leave_out(task):
                 self.commit(task)

@@ -1,7 +1,5 @@
 """Which parts of templates were rendered: a fault in a part that no test renders is found by a user."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

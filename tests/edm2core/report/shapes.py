@@ -1,7 +1,5 @@
 """Experiments of every shape that a page can meet, each a store filled without training anything."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

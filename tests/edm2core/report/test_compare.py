@@ -1,7 +1,5 @@
 """Experiments of different stores held against each other: only what differs, and nothing in a column that does not belong there."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Every page of an experiment of every shape, alone and beside others."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

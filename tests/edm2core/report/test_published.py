@@ -1,7 +1,5 @@
 """A published value stands beside ours as the same only under the same protocol; else every known difference is named."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Who made a report's results: said at its top where it is not this code, and in full under provenance."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The comparison: its laws, scipy's numbers, and how often it errs and finds."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The batches are the reference's own, given again after the checkpoint; tolerances are those of test_parity.py.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ Tolerances are float32 rounding, relative to the largest value. The losses are t
 square roots and divisions magnify the rounding of small gradients.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Files of torch.save from outside: what would fill the memory is refused from its headers."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile

@@ -1,7 +1,5 @@
 """A real store, tiny data and a tiny random network, and a way to run one stage on them in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Averages mixed post hoc, against averages over all steps of a short training."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trainings that start from another implementation's checkpoint, as their processes do it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

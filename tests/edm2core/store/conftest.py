@@ -1,7 +1,5 @@
 """Stores that one suite runs on: the local folder, and real servers where their binaries are."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Work that is killed, at each of its lines in turn."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

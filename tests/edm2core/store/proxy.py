@@ -1,7 +1,5 @@
 """A proxy in front of a real S3 service that breaks chosen requests in chosen ways."""
 
-from __future__ import annotations
-
 import http.client
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What every store promises, whatever its bytes lie on."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import threading

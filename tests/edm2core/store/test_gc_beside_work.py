@@ -1,7 +1,5 @@
 """Laws of gc in whatever order its steps and those of a run at work follow each other: nothing needed goes, and what is not needed does."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import threading

@@ -1,7 +1,5 @@
 """What only a store behind a network meets: broken connections, refusals, other clocks."""
 
-from __future__ import annotations
-
 import http.server
 import os
 import signal

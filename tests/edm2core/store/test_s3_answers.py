@@ -1,7 +1,5 @@
 """What services answer that do not do what was asked, as AWS, MinIO and others word it: each is told in their words, with what is wrong."""
 
-from __future__ import annotations
-
 import http.server
 import re
 import socketserver

@@ -1,7 +1,5 @@
 """A list of runs: what it says of each, whatever state it is in, and that it reads no more than it needs."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """A training that waits for its data."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What doctor says, as far as it can be seen without a cluster."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

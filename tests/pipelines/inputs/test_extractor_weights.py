@@ -1,7 +1,5 @@
 """Files of weights, judged without torch when an experiment is read."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Data that are too few for what an experiment measures: refused when it is read, by names alone."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 from typing import Any

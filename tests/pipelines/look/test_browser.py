@@ -1,7 +1,5 @@
 """The served pages as a reader has them: narrow and wide, light and dark, by keyboard alone, and while a run goes on."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every page of a store that holds an experiment of every shape, and what Kubeflow shows of its results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

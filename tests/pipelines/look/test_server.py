@@ -1,7 +1,5 @@
 """The web server: what it shows, that it only shows, and that nothing leads out of what it may show."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

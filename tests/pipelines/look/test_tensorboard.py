@@ -1,7 +1,5 @@
 """Event files of a real training, as TensorBoard serves them."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

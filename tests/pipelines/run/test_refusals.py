@@ -1,7 +1,5 @@
 """Trainings do not go on under changed code, and lost snapshots are not made again, unless that is asked for."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

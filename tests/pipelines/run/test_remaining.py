@@ -1,7 +1,5 @@
 """How long a run still takes, by what it has measured itself."""
 
-from __future__ import annotations
-
 import threading
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The console of commands that run tasks, on a real pseudo-terminal."""
 
-from __future__ import annotations
-
 import os
 import pty
 import sys

@@ -1,7 +1,5 @@
 """An experiment that a real MLflow server follows."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """Archives as NVlabs' dataset_tool.py writes them."""
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

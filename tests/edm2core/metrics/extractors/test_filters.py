@@ -1,7 +1,5 @@
 """Features for small sets: their distance is larger the worse the images are."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path
