@@ -56,13 +56,18 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 @dataclass(frozen=True)
 class Origin:
-    """The file and line (from 1) that a value was written in."""
+    """The file and line (from 1) that a value was written in. A value that was given in another way has no line: `file` then says how."""
 
     file: str
-    line: int
+    line: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The folder that a relative path in this place is relative to."""
+        return Path(self.file).parent if self.line else Path()
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}"
+        return f"{self.file}, line {self.line}" if self.line else self.file
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,22 @@
 """The experiment file: which recipes, seeds and epochs to compare, and how."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from edm2core.config.fields import Counts, Name, Seeds, Settings, once
+from edm2core.config.given import Given, lay_given, text_of, text_with
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import build
-from edm2core.config.yaml_file import Document, SettingPath, load, read_text, without_secrets
+from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse, read_text, without_secrets
+from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
 from edm2core.paths import located
 from edm2core.plan.checks import NamedMetric, Request, check_names, check_recipe, check_request, check_sweep, named_metric
@@ -23,6 +26,7 @@ from edm2core.registry import EXTRACTORS, METRICS
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 SHOWN = 64  # samples that are drawn if nothing is measured, unless the experiment says how many: a grid of 8 x 8
+NO_FILE = "the experiment given as a dictionary"
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that replace the recipes' own, setting by setting
 
@@ -69,17 +73,45 @@ class Experiment:
     lines: dict[str, Callable[[str], str]] = field(default_factory=dict)  # recipe name → the file and line of a dotted setting
 
 
-def load_experiment(path: Path) -> Experiment:
-    """Read and check an experiment file.
+def load_experiment(path: Path, given: Sequence[Given] = ()) -> Experiment:
+    """Read and check an experiment file, with the settings that were `given` beside it in place of its own.
 
-    Raises InputError with the line for anything wrong in it or in a recipe that it names.
+    Raises InputError with the line for anything wrong in it or in a recipe that it names, and with the words of a wrong `given`.
     """
-    document = load(path)
+    return _checked(load(path), read_text(path), path.parent, given)
+
+
+def experiment_of(values: Mapping[str, Any]) -> Experiment:
+    """Check an experiment given as a dictionary, whose relative paths are relative to the working directory.
+
+    Raises InputError for anything wrong in it or in a recipe that it names.
+    """
+    try:
+        text = text_of(json.loads(json.dumps(values, default=_as_text)))
+    except (TypeError, ValueError) as error:
+        plain = "Use text, numbers, true or false, None, lists and dictionaries."
+        raise InputError(f"The experiment holds what YAML does not have: {error}.", where=NO_FILE, do_next=plain) from None
+    document = parse(text, NO_FILE)
+    return _checked(Document(document.values, dict.fromkeys(document.origins, Origin(NO_FILE))), text, Path(), ())
+
+
+def _as_text(value: Any) -> Any:
+    """The value of a path or of a numpy number as JSON has it."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__}")
+
+
+def _checked(written: Document, text: str, folder: Path, given: Sequence[Given]) -> Experiment:
+    """The experiment of a document whose text is `text` and which names recipes relative to `folder`."""
+    document = lay_given(written, given, ExperimentFile.model_fields, Recipe.model_fields)
     file = build(ExperimentFile, document)
     recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
     check_sweep(document, file.sweep, _fixed(file))
     for index, point in product(range(len(file.recipes)), points(file.sweep)):
-        laid = _laid(document, file, index, point, path.parent)
+        laid = _laid(document, file, index, point, folder)
         recipe = complete(laid)
         if point:
             at = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
@@ -112,7 +144,7 @@ def load_experiment(path: Path) -> Experiment:
         file.probe is not False,
         file.diagnostics is not False,
         _weights(document, file),
-        without_secrets(read_text(path)),
+        without_secrets(text_with(text, written.values, document.values)),
         swept,
         file.recheck,
         {recipe.name: _shown(file, recipe) for recipe in recipes if "sample" in document.values},
@@ -209,7 +241,7 @@ def _line(document: Document, setting: str) -> str:
 def _located(document: Document, path: SettingPath, address: str, urls: bool = False) -> str:
     """The whole path of `address`, which the file names relative to itself."""
     origin = document.origin(path)
-    return located(address, Path(origin.file).parent, str(origin), urls=urls)
+    return located(address, origin.folder, str(origin), urls=urls)
 
 
 def _weights(document: Document, file: ExperimentFile) -> dict[str, str | None]:

@@ -7,7 +7,7 @@ import click
 from components.launcher.cluster import ApiServer, Cluster
 from components.launcher.job_kinds import kind_of
 from components.launcher.profile import load_profile
-from pipelines.cli.options import cluster_option
+from pipelines.cli.options import STORE_VARIABLE, cluster_option
 from pipelines.doctor.cluster import check_api, check_cluster
 from pipelines.doctor.machine import Check, check_here, check_store
 from pipelines.doctor.pod import check_from_pod
@@ -16,7 +16,13 @@ from pipelines.doctor.pod import check_from_pod
 @click.command()
 @click.option("--context", help="A context of the kubeconfig (default: the profile's).")
 @cluster_option
-@click.option("--store", metavar="STORE", help="A store to look at from here: a folder, minio://bucket/prefix or s3://bucket/prefix.")
+@click.option(
+    "--store",
+    metavar="STORE",
+    envvar=STORE_VARIABLE,
+    show_envvar=True,
+    help="A store to look at from here: a folder, minio://bucket/prefix or s3://bucket/prefix.",
+)
 @click.option("--patience", default=600.0, show_default=True, help="Seconds to wait for the probe pod, which may have to pull images.")
 def command(context: str | None, cluster: str | None, store: str | None, patience: float) -> int:
     """Check whether this machine is ready for work; with --store also a store, with --context or --cluster also a cluster.

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from edm2core.config.given import OPTION, parse_given
 from edm2core.config.validate import unknown
 from edm2core.errors import InputError
 from edm2core.paths import local_path
@@ -37,14 +38,24 @@ class ExperimentPath(UserPath):
 EXPERIMENTS = (Path(__file__).parents[1] / "experiments").resolve()  # in the repository a link, in a wheel a folder of the package
 PATH, FOLDER = UserPath(path_type=Path), UserPath(path_type=Path, file_okay=False)
 experiment_argument = click.argument("experiment", type=ExperimentPath(path_type=Path))
-STORE = "./edm2-store"
-store_argument = click.argument("store", default=STORE, metavar=f"[STORE={STORE}]")
+STORE, STORE_VARIABLE = "./edm2-store", "EDM2_STORE"
+store_argument = click.argument("store", default=STORE, envvar=STORE_VARIABLE, metavar=f"[STORE={STORE}]")
 store_option = click.option(
     "--store",
     metavar="STORE",
     default=STORE,
+    envvar=STORE_VARIABLE,
     show_default=True,
+    show_envvar=True,
     help="Where results live: a folder, minio://bucket/prefix or s3://bucket/prefix.",
+)
+set_option = click.option(
+    OPTION,
+    "given",
+    multiple=True,
+    type=parse_given,
+    metavar="NAME=VALUE",
+    help="A setting in place of the file's, such as training.lr=1e-3 or epochs=[1, 2]. It may be given several times. The run records it.",
 )
 _PROFILE = "A cluster profile: the name of a bundled one (gpu, lab), or a path that ends in .yaml."
 cluster_option = click.option("--cluster", metavar="PROFILE", help=_PROFILE)

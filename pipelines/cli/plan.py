@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from edm2core.config.given import Given
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan
@@ -14,7 +15,7 @@ from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.words import size
-from pipelines.cli.options import experiment_argument, store_option
+from pipelines.cli.options import experiment_argument, set_option, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.inputs.user_files import absent, planned
 from pipelines.run.refusals import continued, lost_snapshots
@@ -26,15 +27,16 @@ WIDE = 1000  # columns of a file or pipe, so that no line is broken
 
 @click.command()
 @experiment_argument
+@set_option
 @store_option
 @click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="The GPU whose hours are estimated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as stages read them.")
-def command(experiment: Path, store: str, gpu: str, as_json: bool) -> None:
+def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, as_json: bool) -> None:
     """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run.
 
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
     """
-    read = load_experiment(experiment)
+    read = load_experiment(experiment, given)
     tasks = planned(read)
     if as_json:
         for task in tasks:

@@ -1,11 +1,15 @@
 """edm2 run"""
 
+import shlex
+import sys
 from pathlib import Path
 
 import click
 
 from components.launcher.profile import load_profile
-from pipelines.cli.options import accept_code_option, cluster_option, experiment_argument, store_option
+from edm2core.config.given import Given
+from edm2core.plan.experiment import load_experiment
+from pipelines.cli.options import accept_code_option, cluster_option, experiment_argument, set_option, store_option
 from pipelines.run.places import here, on_cluster
 from pipelines.run.run_experiment import run
 from pipelines.run.terminal import open_console
@@ -13,6 +17,7 @@ from pipelines.run.terminal import open_console
 
 @click.command()
 @experiment_argument
+@set_option
 @store_option
 @cluster_option
 @click.option("--jobs", type=click.IntRange(1, 64), help="Tasks side by side (default: as many as cores allow, at most 4; 1 on GPUs).")
@@ -22,6 +27,7 @@ from pipelines.run.terminal import open_console
 @accept_code_option
 def command(
     experiment: Path,
+    given: tuple[Given, ...],
     store: str,
     cluster: str | None,
     jobs: int | None,
@@ -35,7 +41,7 @@ def command(
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
     After any interruption, the same command goes on where it stopped. Running a finished experiment again takes seconds.
     """
-    console = open_console()
+    console, read = open_console(), load_experiment(experiment, given)
     place = on_cluster(load_profile(cluster)) if cluster else here(store, jobs, processes)
-    done = run(experiment, place, console, only, train_again, accept_code)
+    done = run(read, place, console, only, train_again, accept_code, shlex.join(["edm2", *sys.argv[1:]]))
     console.print(f"report: {done.store.uri}/{done.folder}/report.html")

@@ -1,15 +1,12 @@
 """Runs an experiment: resolves its sources, plans it, does its tasks and writes its report."""
 
 import os
-import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,7 +19,7 @@ from components.report.mlflow_server import MlflowServer
 from components.report.write import write_report
 from edm2core.addresses import redacted
 from edm2core.errors import EdmError, InputError, Interrupted
-from edm2core.plan.experiment import load_experiment
+from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
@@ -46,17 +43,27 @@ from pipelines.run.terminal import discard_output
 from pipelines.run.tracker import Tracker
 
 
-def run(path: Path, place: Place, console: Console, only: str | None = None, train_again: bool = False, accept_code: bool = False) -> Run:
+def run(
+    experiment: Experiment,
+    place: Place,
+    console: Console,
+    only: str | None = None,
+    train_again: bool = False,
+    accept_code: bool = False,
+    command: str = "",
+) -> Run:
     """Run an experiment, or `only` one of its results (stage/key) and all that it stands on; returns its run.
+
+    `command` is what was typed, for the report.
 
     Snapshots that the store has lost are made again only with `train_again`. Trainings go on from states that differing code made only with
     `accept_code`. Without these, both raise InputError. Raises Interrupted after a Ctrl-C or SIGTERM, and EdmError if a task failed. The
     report is written in either case.
     """
-    experiment, server = load_experiment(path), MlflowServer.named()
+    server = MlflowServer.named()
     tasks, left_out = planned(experiment, accept_code), absent(experiment)
     if only:
-        tasks = _standing_on(tasks, only, path)
+        tasks = _standing_on(tasks, only, experiment.name)
     store = open_store(place.store)
     if not train_again:
         refuse_lost(lost_snapshots(tasks, store), store)
@@ -105,11 +112,10 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
             live.news()
         record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
 
-    command = redacted(shlex.join(["edm2", *sys.argv[1:]]))
     outcomes: dict[Ref, TaskChange] = {}
 
     def write_so_far() -> None:
-        write_report(record, experiment.name, tasks, _reported(record, tasks, dict(outcomes)), command, running=True)
+        write_report(record, experiment.name, tasks, _reported(record, tasks, dict(outcomes)), redacted(command), running=True)
 
     live = LiveReport(write_so_far)
     console.print(f"report, while it runs: {store.uri}/{record.folder}/report.html")
@@ -131,7 +137,7 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
             unwant(store, tasks, record.id)
     console.print(view.summary(), style="bold")
     reported = _reported(record, tasks, outcomes)
-    write_report(record, experiment.name, tasks, reported, command, ended=time.time())
+    write_report(record, experiment.name, tasks, reported, redacted(command), ended=time.time())
     if tracker:
         tracker.close(tasks, reported)
     record.close()
@@ -142,12 +148,12 @@ def run(path: Path, place: Place, console: Console, only: str | None = None, tra
     return record
 
 
-def _standing_on(plan: Plan, only: str, path: Path) -> Plan:
+def _standing_on(plan: Plan, only: str, name: str) -> Plan:
     """The part of the plan that holds the task with the address `only`, and all that this task needs."""
     task = next((task for task in plan if str(task.ref) == only), None)
     if task is None:
         raise InputError(
-            f"The plan of {path} has no result {only}.",
+            f"The plan of {name} has no result {only}.",
             where="--only",
             do_next="`edm2 plan` lists those it has. Where settings, data or the code's version differ, so do keys.",
         )
@@ -199,7 +205,8 @@ def _interruptible(stop: threading.Event, backend: Backend, grace_s: float, say:
         threading.Thread(target=backend.stop_all, args=(grace_s,), daemon=True).start()
         threading.Thread(target=say, args=("Saving and stopping; once more to stop at once.",), daemon=True).start()
 
-    before = {number: signal.signal(number, handle) for number in to_stop()}
+    mine = threading.current_thread() is threading.main_thread()  # Python lets no other thread handle signals
+    before = {number: signal.signal(number, handle) for number in to_stop()} if mine else {}
     try:
         yield
     finally:

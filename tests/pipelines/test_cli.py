@@ -301,3 +301,32 @@ def test_logs_of_a_reused_task_are_those_of_the_run_that_did_it_and_an_empty_ans
     code, printed = edm2("logs", "second", "--store", "store", "--task", "KID")
     assert code == 2
     assert "No task of second has KID in its title or key." in printed
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_wrong_setting_of_the_command_is_told_as_one_of_the_file(edm2: Edm2, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "e.yaml").write_text(experiment())
+    code, printed = edm2(verb, "e.yaml", "--set", "training.lr=fast")
+    assert code == 2
+    assert "'training.lr' must be a number, such as 0.5 or 1e-3; it is 'fast'." in printed
+    assert "  where: --set training.lr=fast\n" in printed
+
+
+def test_a_setting_of_the_command_plans_other_tasks(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(experiment())
+    keys = [{json.loads(line)["key"] for line in edm2("plan", "e.yaml", "--json", *more)[1].splitlines()} for more in ((), SLOWER)]
+    assert keys[0] - keys[1]
+    assert "train to epoch 2" in edm2("plan", "e.yaml", *SLOWER)[1]
+
+
+SLOWER = ("--set", "training.lr=1e-3", "--set", "epochs=[2]")
+
+
+def test_the_environment_names_the_store_for_every_verb(edm2: Edm2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(tmp_path / "kept", "digits-12ab34")
+    monkeypatch.setenv("EDM2_STORE", "kept")
+    assert "digits-12ab34" in edm2("runs")[1]
+    assert edm2("status", "digits-12ab34")[0] == 0
+    assert "0 of 0 results" in edm2("verify")[1]
+    assert "There is no store here" in edm2("runs", "--store", "elsewhere")[1]
+    assert "env var: EDM2_STORE" in edm2("run", "--help")[1]

@@ -104,7 +104,7 @@ def nowhere(folder: Path) -> None:
 
 def test_a_run_here_reads_a_signed_url_and_writes_its_secrets_nowhere(experiment: Path, tmp_path: Path) -> None:
     printed = io.StringIO()
-    done = run(experiment, here(str(tmp_path / "store"), jobs=1, processes=1), Console(file=printed))
+    done = run(load_experiment(experiment), here(str(tmp_path / "store"), jobs=1, processes=1), Console(file=printed))
     read = load_experiment(experiment)
     tasks = plan(read, resolve(read))
     assert all(load(done.store, task.ref) is not None for task in tasks)

@@ -130,14 +130,14 @@ def test_another_folder_at_the_same_path_on_the_pod_is_refused(pictures: Path, t
 def test_a_run_elsewhere_uploads_first(pictures: Path, tmp_path: Path) -> None:
     tasks = planned(tmp_path, pictures)
     elsewhere = replace(here(str(tmp_path / "store"), jobs=1, processes=1), shares_disk=False)
-    done = run(tmp_path / "e.yaml", elsewhere, Console(quiet=True))
+    done = run(load_experiment(tmp_path / "e.yaml"), elsewhere, Console(quiet=True))
     assert is_stored(done.store, brought(tasks)[0].settings["digest"])
     assert load(done.store, tasks[-1].ref) is not None
 
 
 def test_a_run_here_copies_nothing(pictures: Path, tmp_path: Path) -> None:
     planned(tmp_path, pictures)
-    done = run(tmp_path / "e.yaml", here(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
+    done = run(load_experiment(tmp_path / "e.yaml"), here(str(tmp_path / "store"), jobs=1, processes=1), Console(quiet=True))
     assert list(done.store.list("sources/")) == []
 
 
