@@ -4,22 +4,21 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SKIPPED = frozenset({"annotation", "returns", "ctx", "type_comment", "type_params", "kind"})  # types, and fields that not every Python has
+TYPES = ("annotation", "returns", "type_comment", "type_params")  # the fields of nodes that hold types
+NOT_WRITTEN = (*TYPES, "ctx", "kind")
 MESSAGE_FUNCTIONS = frozenset({"emit", "print", "progress", "warn"})  # functions that only say something
+EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Interrupted")  # the ends of the names of exceptions, which take words
 REGISTRY, LOAD = "registry.py", "load"  # the module of tables that name code, and the function that imports that code
 ADDRESS = re.compile(r"(\w+)\.([\w.]+):(\w+)")  # package.module:callable
-EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Interrupted")  # the ends of the names of exceptions, which take words
-SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 class Use(NamedTuple):
-    """A name that a module imports: the path of its module in the package, or "" for another package's; and its name there."""
+    """A name where it is defined: the path of its module in the package, or "" for another package's; and its name there."""
 
     path: str
     name: str
@@ -38,7 +37,6 @@ class Package:
     def module(self, path: str) -> "Module":
         if path not in self._modules:
             self._modules[path] = Module(self, path)
-            self._modules[path].read_imports()  # only now, since modules may import each other
         return self._modules[path]
 
     def reached(self, start: str) -> list[str]:
@@ -61,15 +59,18 @@ class Package:
             parts.append([module.digest, sorted(uses)])
         return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
-    def find(self, dotted: str) -> tuple[str, str] | None:
-        """The path of the module in a dotted name inside the package, and the rest of the name; None if there is no such module."""
-        parts = dotted.split(".") if dotted else []
-        for length in range(len(parts), -1, -1):
-            stem = "/".join(parts[:length])
-            for path in (f"{stem}.py", f"{stem}/__init__.py" if stem else "__init__.py"):
-                if path != ".py" and (self.folder / path).is_file():
-                    return path, ".".join(parts[length:])
-        return None
+    def meaning(self, dotted: str) -> Use:
+        """Where a dotted name is defined. A name that the __init__ of a package only imports belongs to the module that defines it."""
+        top, *parts = dotted.split(".")
+        for length in range(len(parts), -1, -1) if top == self.folder.name else ():
+            stem, rest = "/".join(parts[:length]), parts[length:]
+            if stem and (self.folder / f"{stem}.py").is_file():
+                return Use(f"{stem}.py", ".".join(rest))
+            if (self.folder / stem / "__init__.py").is_file():
+                path = f"{stem}/__init__.py".lstrip("/")
+                imported = self.module(path).names.get(rest[0]) if rest else None
+                return self.meaning(".".join([imported, *rest[1:]])) if imported else Use(path, ".".join(rest))
+        return Use("", dotted)
 
 
 class Module:
@@ -78,20 +79,35 @@ class Module:
     def __init__(self, package: Package, path: str) -> None:
         self._package, self._path = package, path
         self._tree = ast.parse((package.folder / path).read_text(encoding="utf-8"))
-        self._unread = _unread_texts(self._tree)
-        self.names: dict[str, Use] = {}  # the meaning of each name that an import statement binds, anywhere in the module
         self._used: set[Use] = set()
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of its tree."""
-        written = json.dumps(self._body(self._tree.body, self.names), separators=(",", ":"))
-        return hashlib.sha256(written.encode()).hexdigest()
+    def names(self) -> dict[str, str]:
+        """The dotted name of what each import statement, anywhere in the module, binds to a name."""
+        names: dict[str, str] = {}
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    whole = alias.name if alias.asname else alias.name.partition(".")[0]
+                    names[alias.asname or whole] = whole
+                    if not alias.asname and "." in alias.name:  # `import a.b` binds `a` alone, and imports `a.b` too
+                        names[f" {alias.name}"] = alias.name
+            elif isinstance(node, ast.ImportFrom):
+                parents = [self._package.folder.name, *self._path.split("/")[: -node.level]] if node.level else []
+                for alias in node.names:
+                    names[alias.asname or alias.name] = ".".join([*parents, *filter(None, [node.module]), alias.name])
+        return names
 
     @cached_property
     def leads_to(self) -> set[str]:
         """The paths of the package's modules that its import statements lead to."""
-        return {use.path for use in (*self.names.values(), *self._loaded) if use.path} - {self._path}
+        uses = {*map(self._package.meaning, self.names.values()), *self._loaded}
+        return {use.path for use in uses if use.path} - {self._path}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what its tree does."""
+        return hashlib.sha256(json.dumps(_written(_without_words(_Numbers(self._means).visit(self._tree)))).encode()).hexdigest()
 
     @property
     def uses(self) -> set[Use]:
@@ -101,7 +117,7 @@ class Module:
     @cached_property
     def _loaded(self) -> set[Use]:
         """The code in the tables of the registry from which this module loads."""
-        tables = {use.name for use in self.names.values() if use.path == REGISTRY}
+        tables = {use.name for use in map(self._package.meaning, self.names.values()) if use.path == REGISTRY}
         if LOAD not in tables:
             return set()
         return {use for table in tables for use in self._package.module(REGISTRY).named_in(table)}
@@ -113,108 +129,134 @@ class Module:
             if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == table for target in node.targets):
                 strings = [item.value for item in ast.walk(node.value) if isinstance(item, ast.Constant) and isinstance(item.value, str)]
                 addresses = [match for match in map(ADDRESS.fullmatch, strings) if match and match[1] == self._package.folder.name]
-                code |= {self._meaning(".".join(match.groups())) for match in addresses}
+                code |= {self._package.meaning(".".join(match.groups())) for match in addresses}
         return code
 
-    def read_imports(self) -> None:
-        """Fill `names`."""
-        names = self.names
-        for node in _statements(self._tree, inner=True):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    whole = alias.name if alias.asname else alias.name.partition(".")[0]
-                    names[alias.asname or whole] = self._meaning(whole)
-                    if not alias.asname and "." in alias.name:  # `import a.b` binds `a` alone, and imports `a.b` too
-                        names[f" {alias.name}"] = self._meaning(alias.name)
-            elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
-                parents = [self._package.folder.name, *self._path.split("/")[: -node.level]] if node.level else []
-                base = ".".join([*parents, *([node.module] if node.module else [])])
-                for alias in node.names:
-                    names[alias.asname or alias.name] = self._meaning(f"{base}.{alias.name}")
-
-    def _meaning(self, dotted: str) -> Use:
-        """Where a dotted name is defined. A name that the __init__ of a package only imports belongs to the module that defines it."""
-        top, _, rest = dotted.partition(".")
-        if top != self._package.folder.name or not (definition := self._package.find(rest)):
-            return Use("", dotted)
-        path, name = definition
-        if name and path.endswith("__init__.py") and path != self._path:
-            first, _, more = name.partition(".")
-            imported = self._package.module(path).names.get(first)
-            if imported:
-                return Use(imported.path, ".".join(filter(None, (imported.name, more))))
-        return Use(path, name)
-
-    def _body(self, statements: list[ast.stmt], names: dict[str, Use], *, fields: bool = False) -> list[Any]:
-        """Statements as plain data, without those that change no number. With `fields` a bare annotation counts: it declares a field."""
-        body: list[Any] = []
-        for statement in statements:
-            if isinstance(statement, ast.Import | ast.ImportFrom | ast.Pass) or _is_message(statement) or statement in self._unread:
-                continue
-            if isinstance(statement, ast.AnnAssign) and (fields or statement.value is None):
-                if fields:
-                    body.append(["Field", self._write(statement.target, names), self._write(statement.value, names)])
-                continue
-            written = self._write(statement, names)
-            if isinstance(statement, ast.If) and len(written) == 2 and not _has_effects(statement.test):
-                continue  # its body had words alone
-            body.append(written)
-        return body
-
-    def _write(self, node: Any, names: dict[str, Use]) -> Any:
-        """A node as plain data: its kind, and its fields."""
-        if isinstance(node, list):
-            return [self._write(item, names) for item in node]
-        if not isinstance(node, ast.AST):
-            return node
-        if isinstance(node, ast.Constant):  # 1, 1.0, True and "1" differ
-            return ["Constant", type(node.value).__name__, node.value if isinstance(node.value, str) else repr(node.value)]
-        if isinstance(node, ast.Name | ast.Attribute) and (meaning := self._means(node, names)):
-            return ["Name", meaning]
-        if isinstance(node, ast.Call) and _takes_message(node):
-            return ["Call", self._write(node.func, names)]
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            return ["Raise", self._write(node.exc.func, names)]
-        if isinstance(node, ast.Assert):
-            return ["Assert", self._write(node.test, names)]
-        if isinstance(node, ast.AnnAssign):
-            return ["Assign", ["targets", [self._write(node.target, names)]], ["value", self._write(node.value, names)]]
-        if isinstance(node, SCOPES) and (bound := names.keys() & _bound(node)):
-            names = {name: use for name, use in names.items() if name not in bound}
-        written: list[Any] = [type(node).__name__]
-        for name, value in ast.iter_fields(node):
-            if name in SKIPPED or value is None or value == []:
-                continue
-            statements = isinstance(value, list) and isinstance(value[0], ast.stmt)
-            body = self._body(value, names, fields=_has_fields(node)) if statements else self._write(value, names)
-            if body != []:
-                written.append([name, body])
-        return written
-
-    def _means(self, node: ast.Name | ast.Attribute, names: dict[str, Use]) -> str:
-        """The name of an imported name where it is defined, or of a chain of attributes that begins with one; "" for any other name."""
-        inner: ast.expr = node
-        while isinstance(inner, ast.Attribute):
-            inner = inner.value
-        if not isinstance(inner, ast.Name) or inner.id not in names:
+    def _means(self, node: ast.Name | ast.Attribute) -> str:
+        """What an imported name, or a chain of attributes that begins with one, is called where it is defined; "" for any other name."""
+        first, *attributes = ast.unparse(node).split(".")
+        if first not in self.names:
             return ""
-        use, attributes = names[inner.id], ast.unparse(node).split(".")[1:]
+        use = self._package.meaning(".".join([self.names[first], *attributes]))
         if use.path:
-            use = self._meaning(".".join([self._package.folder.name, *_dotted(use), *attributes]))
-            if not use.name:
-                use = Use(use.path, "module")
+            use = Use(use.path, use.name or "module")
             self._used.add(use)
-            return use.name
-        return ".".join([use.name, *attributes])
+        return use.name
+
+
+class _Numbers(ast.NodeTransformer):
+    """Leaves of a tree what can change a number: no imports, types and messages. An imported name becomes what it `means`."""
+
+    def __init__(self, means: Callable[[ast.Name | ast.Attribute], str]) -> None:
+        self._means = means
+        self._fields: set[ast.stmt] = set()  # annotations that declare the field of a class
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        for name in TYPES:
+            if hasattr(node, name):
+                setattr(node, name, None)
+        return super().generic_visit(node)
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom | ast.Pass) -> None:
+        return None
+
+    visit_ImportFrom = visit_Pass = visit_Import
+
+    def visit_Name(self, node: ast.Name | ast.Attribute) -> ast.AST:
+        meaning = self._means(node) if _is_dotted(node) else ""
+        return ast.Name(f"imported {meaning}", ast.Load()) if meaning else self.generic_visit(node)
+
+    visit_Attribute = visit_Name
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        call = node.value
+        only_says = isinstance(call, ast.Constant) or (isinstance(call, ast.Call) and _last_name(call.func) in MESSAGE_FUNCTIONS)
+        return None if only_says else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = _last_name(node.func)
+        if name in MESSAGE_FUNCTIONS or name.endswith(EXCEPTION_ENDINGS):
+            node.args, node.keywords = [], []
+        return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc, node.cause = node.exc.func, None
+        return self.generic_visit(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        node.msg = None
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        self._fields |= {statement for statement in node.body if isinstance(statement, ast.AnnAssign)}
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if node in self._fields:
+            return self.generic_visit(node)
+        return self.visit(ast.Assign([node.target], node.value)) if node.value else None
+
+
+class _Unread(ast.NodeTransformer):
+    """Leaves out texts that are assigned to local or private names and never read, and conditions of nothing."""
+
+    def __init__(self) -> None:
+        self.removed = False
+        self._unread: Callable[[str], bool] = lambda name: False  # whether nothing in the scope reads a name
+
+    def visit_Module(self, node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
+        read = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+        public, own = isinstance(node, ast.Module), not isinstance(node, ast.ClassDef)
+        outer, self._unread = self._unread, lambda name: own and name not in read and (name.startswith("_") or not public)
+        self.generic_visit(node)
+        self._unread = outer
+        return node
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Module
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        pairs = [(target, node.value) for target in node.targets]
+        if len(pairs) == 1 and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
+        if all(isinstance(target, ast.Name) and self._unread(target.id) and _is_text(value) for target, value in pairs):
+            self.removed = True
+            return None
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        self.generic_visit(node)
+        effects = any(isinstance(part, ast.Call | ast.NamedExpr | ast.Await | ast.Yield) for part in ast.walk(node.test))
+        return node if node.body or node.orelse or effects else None
+
+
+def _without_words(tree: ast.AST) -> ast.AST:
+    """The tree without what only messages used. A text that only another such text uses goes too."""
+    removed = True
+    while removed:
+        unread = _Unread()
+        unread.visit(tree)
+        removed = unread.removed
+    return tree
+
+
+def _written(node: Any) -> Any:
+    """A tree as plain data: the kind of each node and its fields, but for those that are empty. 1, 1.0, True and "1" differ."""
+    if isinstance(node, list):
+        return [_written(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if name not in NOT_WRITTEN and value is not None and value != []]
+    return [type(node).__name__, *([name, _written(value)] for name, value in fields)]
 
 
 def _top(path: str) -> str:
     return path.split("/")[0].removesuffix(".py")
 
 
-def _dotted(use: Use) -> list[str]:
-    module = use.path.removesuffix(".py").removesuffix("__init__").strip("/")
-    return [part for part in (*module.split("/"), *use.name.split(".")) if part]
+def _is_dotted(node: ast.expr) -> bool:
+    """Whether it is a name, or a chain of attributes of one."""
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_dotted(node.value))
 
 
 def _last_name(node: ast.expr) -> str:
@@ -222,111 +264,14 @@ def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _is_message(statement: ast.stmt) -> bool:
-    """Whether a statement only says something: a docstring or another text, an event, a warning."""
-    if not isinstance(statement, ast.Expr):
-        return False
-    if isinstance(statement.value, ast.Constant):
-        return True
-    return isinstance(statement.value, ast.Call) and _last_name(statement.value.func) in MESSAGE_FUNCTIONS
-
-
-def _takes_message(call: ast.Call) -> bool:
-    """Whether the arguments of a call are words for people."""
-    name = _last_name(call.func)
-    return name in MESSAGE_FUNCTIONS or name.endswith(EXCEPTION_ENDINGS)
-
-
-def _has_effects(test: ast.expr) -> bool:
-    """Whether evaluating a condition may have effects."""
-    return any(isinstance(node, ast.Call | ast.NamedExpr | ast.Await | ast.Yield) for node in ast.walk(test))
-
-
-def _has_fields(node: ast.AST) -> bool:
-    """Whether a node is a class in which an annotation declares a field."""
-    if not isinstance(node, ast.ClassDef):
-        return False
-    names = {_last_name(base.func if isinstance(base, ast.Call) else base) for base in (*node.bases, *node.decorator_list)}
-    return bool(names & {"dataclass", "NamedTuple", "TypedDict", "BaseModel", "Settings"})
-
-
-def _bound(node: ast.AST) -> set[str]:
-    """The names that a function or comprehension binds itself, other than by imports."""
-    bound, waiting = set[str](), list(ast.iter_child_nodes(node))
-    while waiting:
-        child = waiting.pop()
-        if isinstance(child, ast.arg):
-            bound.add(child.arg)
-        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            bound.add(child.id)
-        if not isinstance(child, (*SCOPES, ast.ClassDef)):
-            waiting += ast.iter_child_nodes(child)
-    return bound
-
-
-def _unread_texts(tree: ast.Module) -> set[ast.stmt]:
-    """The assignments of texts to local or private names that are used in messages alone."""
-    unread = set[ast.stmt]()
-    scopes = [tree, *(node for node in _statements(tree, inner=True) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))]
-    for scope in scopes:
-        texts = [(text, names) for text in _statements(scope) if (names := _text_names(text, private=scope is tree))]
-        while more := [text for text, names in texts if text not in unread and not names & _read(scope, unread)]:
-            unread.update(more)
-    return unread
-
-
-def _statements(scope: ast.AST, inner: bool = False) -> Iterator[ast.stmt]:
-    """The statements of a scope and of its blocks; with `inner` also those of the functions and classes in it."""
-    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-        for node in getattr(scope, name, ()):
-            if isinstance(node, ast.stmt):
-                yield node
-            if inner or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield from _statements(node, inner)
-
-
-def _text_names(statement: ast.stmt, private: bool) -> set[str]:
-    """The names that a statement assigns texts to, if it does nothing else; with `private` if all of them are private."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target, value = statement.targets[0], statement.value
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        target, value = statement.target, statement.value
-    else:
-        return set()
-    pairs = [(target, value)]
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        pairs = list(zip(target.elts, value.elts, strict=True))
-    names = {target.id for target, value in pairs if isinstance(target, ast.Name) and _is_text(value)}
-    return names if len(names) == len(pairs) and (not private or all(name.startswith("_") for name in names)) else set()
-
-
 def _is_text(value: ast.expr) -> bool:
-    if isinstance(value, ast.BinOp):
-        return _is_text(value.left) or _is_text(value.right)
-    if isinstance(value, ast.IfExp):
-        return _is_text(value.body) and _is_text(value.orelse)
-    if isinstance(value, ast.Call):  # ", ".join(…)
-        return isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Constant) and _is_text(value.func.value)
-    return isinstance(value, ast.JoinedStr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))
-
-
-def _read(scope: ast.AST, unread: Collection[ast.stmt]) -> set[str]:
-    """The names that a scope reads, other than for messages. Statements in `unread` are left out."""
-    names, waiting = set[str](), [scope]
-    while waiting:
-        node = waiting.pop()
-        if node in unread or (isinstance(node, ast.stmt) and _is_message(node)):
-            continue
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            names.add(node.id)
-        if isinstance(node, ast.Call) and _takes_message(node):
-            waiting.append(node.func)
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            waiting.append(node.exc.func)
-        elif isinstance(node, ast.Assert):
-            waiting.append(node.test)
-        else:
-            children = [value for name, value in ast.iter_fields(node) if name not in SKIPPED]
-            lists = (value if isinstance(value, list) else [value] for value in children)
-            waiting += [child for child in chain.from_iterable(lists) if isinstance(child, ast.AST)]
-    return names
+    match value:
+        case ast.JoinedStr() | ast.Constant(value=str()):
+            return True
+        case ast.BinOp(left=left, right=right):
+            return _is_text(left) or _is_text(right)
+        case ast.IfExp(body=body, orelse=orelse):
+            return _is_text(body) and _is_text(orelse)
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str()))):  # ", ".join(…)
+            return True
+    return False
