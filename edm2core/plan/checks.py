@@ -21,10 +21,14 @@ from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
 from edm2core.metrics.names import FRECHET, Metric, metric, split
-from edm2core.plan.sweep import AVERAGES, SECTIONS
+from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED
 from edm2core.registry import EXTRACTORS, METRICS
 
 MOST_SNAPSHOTS = 10_000  # of a training whose experiment does not name its epochs
+FEWER = (
+    "Add images, or ask for what needs fewer: kid 1000, fd_filters 55 (features for small sets, which need no weights), "
+    "and precision, recall, density, coverage and memorisation 6 in any features, as precision_filters."
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,15 @@ class Request:
     metrics: tuple[Metric, ...] = ()  # those whose extractor has its weights
     probe: bool = False
     survey: Survey | None = None  # of the images on this disk; None behind a URL and for built-in data
+
+    def wrong(self, setting: str, what: str, do_next: str) -> InputError:
+        """The error about a dotted setting."""
+        return InputError(what, where=self.line(setting), do_next=do_next)
+
+    @property
+    def trained(self) -> int | None:
+        """How many images for training the survey counted; None without a survey."""
+        return sum(own.train for own in self.survey.counts) if self.survey else None
 
 
 def check_recipe(request: Request) -> None:
@@ -79,23 +92,20 @@ def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: M
         where = str(document.origin(("sweep", setting)))
         section, _, name = setting.partition(".")
         if setting not in known:
-            exists = section in SECTIONS and name in SECTIONS[section].model_fields
-            no_result = f"'{setting}' cannot be swept, since it decides no result by itself."
-            raise InputError(
-                no_result if exists else unknown("setting to sweep", setting, setting, known),
-                where=where,
-                do_next="Give all its values at once: it takes several."
-                if setting in AVERAGES
-                else f"Sweep a setting of {', '.join(list(SECTIONS)[:-1])} or {list(SECTIONS)[-1]}.",
+            what, do_next = (
+                unknown("setting to sweep", setting, setting, known),
+                f"Sweep a setting of {', '.join(TRAINED)}, sample or probe.",
             )
+            if section in SECTIONS and name in SECTIONS[section].model_fields:
+                what = f"'{setting}' cannot be swept, since it decides no result by itself."
+            if setting in AVERAGES:
+                do_next = "Give all its values at once: it takes several."
+            raise InputError(what, where=where, do_next=do_next)
         if setting in fixed:
             raise InputError(f"'{setting}' stands in `{fixed[setting]}` too.", where=where, do_next="Keep one of them.")
         if alike := [other for other in sweep if other != setting and other.endswith(f".{name}")]:
-            raise InputError(
-                f"'{setting}' and '{alike[0]}' would both be called {name} in the recipes' names.",
-                where=where,
-                do_next="Sweep them in two experiments: what they share is computed once.",
-            )
+            what = f"'{setting}' and '{alike[0]}' would both be called {name} in the recipes' names."
+            raise InputError(what, where=where, do_next="Sweep them in two experiments: what they share is computed once.")
         for index, value in enumerate(values):
             if value in values[:index]:
                 raise InputError(f"{in_words('', value)} stands more than once.", where=str(document.origin(("sweep", setting, index))))
@@ -133,11 +143,9 @@ def network_fits_data(request: Request) -> None:
         ("classes", network.classes or data.facts.classes, data.facts.classes),
     ):
         if has is not None and given != has:
-            raise InputError(
-                f"network.{setting} is {given}; {data.format} has {has}.",
-                where=request.line(f"network.{setting}"),
-                do_next=f"Set network.{setting} to {has}" + (", or to 0 for an unconditional network." if setting == "classes" else "."),
-            )
+            or_none = ", or to 0 for an unconditional network" if setting == "classes" else ""
+            what = f"network.{setting} is {given}; {data.format} has {has}."
+            raise request.wrong(f"network.{setting}", what, f"Set network.{setting} to {has}{or_none}.")
 
 
 def batch_fits_data(request: Request) -> None:
@@ -145,55 +153,44 @@ def batch_fits_data(request: Request) -> None:
     data, batch = request.recipe.data, request.recipe.training.batch
     count = data.facts.most_training_images(data.test_share)
     if count is not None and batch > count:
-        raise InputError(
-            f"training.batch is {batch:,}; {data.format} has {count:,} images for training.",
-            where=request.line("training.batch"),
-            do_next=f"Set training.batch to {count} or less.",
-        )
+        what = f"training.batch is {batch:,}; {data.format} has {count:,} images for training."
+        raise request.wrong("training.batch", what, f"Set training.batch to {count} or less.")
 
 
 def epochs_exist(request: Request) -> None:
     """Training has every epoch that is asked for, after the checkpoint that it starts from, and they are not too many to look at."""
     recipe, first, last = request.recipe, request.recipe.starts_after or 1, request.recipe.training.epochs
     if request.epochs_by_default and len(request.epochs) > MOST_SNAPSHOTS:
-        raise InputError(
-            f"{recipe.name} would have {len(request.epochs):,} snapshots, and each is looked at.",
-            where=request.line("epochs"),
-            do_next="Name the `epochs:` to look at, or raise training.snapshot_every.",
-        )
+        what = f"{recipe.name} would have {len(request.epochs):,} snapshots, and each is looked at."
+        raise request.wrong("epochs", what, "Name the `epochs:` to look at, or raise training.snapshot_every.")
     for index, epoch in enumerate(request.epochs):
         if epoch < first:
-            raise InputError(
-                f"Epoch {epoch} is before the checkpoint that {recipe.name} starts from, which has {first} epochs.",
-                where=request.line(f"epochs.{index}"),
-                do_next=f"Ask for epochs from {first} on.",
-            )
+            what = f"Epoch {epoch} is before the checkpoint that {recipe.name} starts from, which has {first} epochs."
+            raise request.wrong(f"epochs.{index}", what, f"Ask for epochs from {first} on.")
         if epoch > last:
-            raise InputError(
-                f"Epoch {epoch} is beyond the end of {recipe.name}'s training, which has {last} epochs.",
-                where=request.line(f"epochs.{index}"),
-                do_next=f"Ask for an epoch up to {last}, or set `overrides: {{training.epochs: {epoch}}}`.",
-            )
+            what = f"Epoch {epoch} is beyond the end of {recipe.name}'s training, which has {last} epochs."
+            do_next = f"Ask for an epoch up to {last}, or set `overrides: {{training.epochs: {epoch}}}`."
+            raise request.wrong(f"epochs.{index}", what, do_next)
 
 
 def averages_suffice(request: Request) -> None:
     """Every EMA asked for will be in the snapshot, or can be mixed from those that training stores."""
     recipe, first = request.recipe, request.recipe.starts_after
     for (ema, section), epoch in product(request.averages, sorted(request.epochs)):
-        where = request.line(f"{section}.ema")
+        setting = f"{section}.ema"
         if epoch == first and ema != "fixed":
-            raise InputError(f"The checkpoint that {recipe.name} starts from has no EMA {ema}.", where=where, do_next="Ask for 'fixed'.")
+            raise request.wrong(setting, f"The checkpoint that {recipe.name} starts from has no EMA {ema}.", "Ask for 'fixed'.")
         if not recipe.is_mixed(ema):
             continue
         stored = [e for e in recipe.training.stored_epochs(epoch) if e > first]
         error = mix_at(stored, recipe.training.ema_sigma_rel, epoch, float(ema)).error if recipe.training.ema_sigma_rel else 1.0
         if error > MOST_ERROR:
-            raise InputError(
+            what = (
                 f"An average of relative width {ema} at epoch {epoch} of {recipe.name} could only be mixed with an error of {error:.0%}, "
-                f"from those stored at {len(stored)} epochs by then; more than {MOST_ERROR:.0%} says nothing.",
-                where=where,
-                do_next="Set training.average_every to fewer epochs (before training), or ask for a later epoch or another width.",
+                f"from those stored at {len(stored)} epochs by then; more than {MOST_ERROR:.0%} says nothing."
             )
+            do_next = "Set training.average_every to fewer epochs (before training), or ask for a later epoch or another width."
+            raise request.wrong(setting, what, do_next)
 
 
 def blocks_exist(request: Request) -> None:
@@ -203,11 +200,8 @@ def blocks_exist(request: Request) -> None:
         return
     names = block_names(recipe.network)
     if unknown := [block for block in recipe.probe.blocks if block not in names]:
-        raise InputError(
-            f"The network of {recipe.name} has no decoder block {', '.join(unknown)}.",
-            where=request.line("probe.blocks"),
-            do_next=f"Choose among {names[0]} … {names[-1]} for probe.blocks, or say all.",
-        )
+        what = f"The network of {recipe.name} has no decoder block {', '.join(unknown)}."
+        raise request.wrong("probe.blocks", what, f"Choose among {names[0]} … {names[-1]} for probe.blocks, or say all.")
 
 
 def samples_suffice(request: Request) -> None:
@@ -216,14 +210,10 @@ def samples_suffice(request: Request) -> None:
     for named in request.named_metrics:
         if recipe.sample.count < named.metric.least_images:
             own = "fd" if recipe.data.facts.extractor else "fd_filters"
-            raise InputError(
-                f"{recipe.sample.count} samples are too few for '{named.text}', "
-                f"which needs at least {named.metric.least_images}{_reason(named.metric)}.",
-                where=request.line("sample.count"),
-                do_next=f"Raise sample.count of {recipe.name}, or leave '{named.text}' out of `{named.setting}`."
-                if not named.by_default
-                else f"Raise sample.count of {recipe.name}, or say `metrics: [{own}]`; without it the experiment asks for FID.",
-            )
+            without = f"say `metrics: [{own}]`; without it the experiment asks for FID."
+            without = without if named.by_default else f"leave '{named.text}' out of `{named.setting}`."
+            what = f"{recipe.sample.count} samples are too few for '{named.text}', which needs at least {_least(named.metric)}."
+            raise request.wrong("sample.count", what, f"Raise sample.count of {recipe.name}, or {without}")
         count = None if recipe.reference else recipe.data.facts.most_training_images(recipe.data.test_share)
         if count is not None and count < named.metric.least_images:
             raise InputError(
@@ -251,53 +241,35 @@ def reference_is_used(request: Request) -> None:
     recipe, metrics = request.recipe, [named.metric for named in request.named_metrics]
     if recipe.reference and metrics and not any(m.extractor == recipe.reference.extractor and m.name in FRECHET for m in metrics):
         words = EXTRACTORS[recipe.reference.extractor].words
-        raise InputError(
-            f"The imported reference of {recipe.name} is in {words}, in which no distance is asked for.",
-            where=request.line("metrics"),
-            do_next="Import statistics in the features that `metrics` name, or name such metrics.",
-        )
+        what = f"The imported reference of {recipe.name} is in {words}, in which no distance is asked for."
+        raise request.wrong("metrics", what, "Import statistics in the features that `metrics` name, or name such metrics.")
 
 
 def images_suffice(request: Request) -> None:
     """The data have the training images that every metric needs to compare with."""
-    if request.survey is None:
-        return
-    recipe = request.recipe
-    count = sum(own.train for own in request.survey.counts)
+    recipe, count = request.recipe, request.trained
     imported = recipe.reference.extractor if recipe.reference else None
     for asked in request.metrics:
-        if asked.extractor == imported or count >= asked.least_images:
-            continue
-        raise InputError(
-            f"The data of {recipe.name} have {count} images for training, "
-            f"and '{asked.result}' needs at least {asked.least_images}{_reason(asked)}.",
-            where=_source_line(request),
-            do_next="Add images, or ask for what needs fewer: kid 1000, fd_filters 55 (features for small sets, which need no weights), "
-            "and precision, recall, density, coverage and memorisation 6 in any features, as precision_filters.",
-        )
+        if count is not None and count < asked.least_images and asked.extractor != imported:
+            what = f"The data of {recipe.name} have {count} images for training, and '{asked.result}' needs at least {_least(asked)}."
+            raise InputError(what, where=_source_line(request), do_next=FEWER)
 
 
 def classes_fit(request: Request) -> None:
     """A conditional network has as many classes as there are class folders."""
     recipe, classes = request.recipe, len(request.survey.counts) if request.survey else 0
     if request.survey and recipe.network.classes not in (0, classes):
-        raise InputError(
-            f"network.classes of {recipe.name} is {recipe.network.classes}; the data set has {classes} classes.",
-            where=request.line("network.classes"),
-            do_next=f"Set network.classes to {classes}, or to 0 for an unconditional network.",
-        )
+        what = f"network.classes of {recipe.name} is {recipe.network.classes}; the data set has {classes} classes."
+        raise request.wrong("network.classes", what, f"Set network.classes to {classes}, or to 0 for an unconditional network.")
 
 
 def reference_is_of_data(request: Request) -> None:
     """Imported statistics are of as many images as there are for training."""
-    reference = request.recipe.reference
-    count = sum(own.train for own in request.survey.counts) if request.survey else None
+    reference, count = request.recipe.reference, request.trained
     if reference and count is not None and reference.count != count:
-        raise InputError(
-            f"The imported statistics are of {reference.count} images, and the data have {count} for training.",
-            where=request.line("reference.count"),
-            do_next="Correct the recipe's `reference`, or leave it out: the statistics are then taken here.",
-        )
+        what = f"The imported statistics are of {reference.count} images, and the data have {count} for training."
+        do_next = "Correct the recipe's `reference`, or leave it out: the statistics are then taken here."
+        raise request.wrong("reference.count", what, do_next)
 
 
 def probe_has_images(request: Request) -> None:
@@ -313,6 +285,7 @@ def _source_line(request: Request) -> str:
     return f"{request.line('data.source')} (data.source: {request.recipe.data.source})"
 
 
-def _reason(metric: Metric) -> str:
-    """Why a metric needs so many images: the end of a sentence, or nothing."""
-    return f", since a covariance of {EXTRACTORS[metric.extractor].dimensions} features needs them" if metric.name in FRECHET else ""
+def _least(metric: Metric) -> str:
+    """How many images a metric needs at least, and why, where that is known."""
+    why = f", since a covariance of {EXTRACTORS[metric.extractor].dimensions} features needs them" if metric.name in FRECHET else ""
+    return f"{metric.least_images}{why}"
