@@ -13,6 +13,7 @@ TYPES = ("annotation", "returns", "type_comment", "type_params")  # the fields o
 NOT_WRITTEN = (*TYPES, "ctx", "kind")
 MESSAGE_FUNCTIONS = frozenset({"emit", "print", "progress", "warn"})  # functions that only say something
 EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Interrupted")  # the ends of the names of exceptions, which take words
+EFFECTS = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield)  # expressions whose evaluation may do something
 REGISTRY, LOAD = "registry.py", "load"  # the module of tables that name code, and the function that imports that code
 ADDRESS = re.compile(r"(\w+)\.([\w.]+):(\w+)")  # package.module:callable
 
@@ -151,51 +152,28 @@ class _Numbers(ast.NodeTransformer):
         self._means = means
         self._fields: set[ast.stmt] = set()  # annotations that declare the field of a class
 
-    def generic_visit(self, node: ast.AST) -> ast.AST:
+    def visit(self, node: ast.AST) -> Any:
         for name in TYPES:
             if hasattr(node, name):
                 setattr(node, name, None)
-        return super().generic_visit(node)
-
-    def visit_Import(self, node: ast.Import | ast.ImportFrom | ast.Pass) -> None:
-        return None
-
-    visit_ImportFrom = visit_Pass = visit_Import
-
-    def visit_Name(self, node: ast.Name | ast.Attribute) -> ast.AST:
-        meaning = self._means(node) if _is_dotted(node) else ""
-        return ast.Name(f"imported {meaning}", ast.Load()) if meaning else self.generic_visit(node)
-
-    visit_Attribute = visit_Name
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        call = node.value
-        only_says = isinstance(call, ast.Constant) or (isinstance(call, ast.Call) and _last_name(call.func) in MESSAGE_FUNCTIONS)
-        return None if only_says else self.generic_visit(node)
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        name = _last_name(node.func)
-        if name in MESSAGE_FUNCTIONS or name.endswith(EXCEPTION_ENDINGS):
-            node.args, node.keywords = [], []
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Expr(value=ast.Constant()):
+                return None
+            case ast.Expr(value=ast.Call(func=func)) if _last_name(func) in MESSAGE_FUNCTIONS:
+                return None
+            case ast.Name() | ast.Attribute() if _is_dotted(node) and (meaning := self._means(node)):
+                return ast.Name(f"imported {meaning}", ast.Load())
+            case ast.Call(func=func) if _last_name(func) in MESSAGE_FUNCTIONS or _last_name(func).endswith(EXCEPTION_ENDINGS):
+                node.args, node.keywords = [], []
+            case ast.Raise(exc=ast.Call(func=func)):
+                node.exc, node.cause = func, None
+            case ast.Assert():
+                node.msg = None
+            case ast.ClassDef():
+                self._fields |= {statement for statement in node.body if isinstance(statement, ast.AnnAssign)}
+            case ast.AnnAssign(target=target, value=value) if node not in self._fields:
+                return self.visit(ast.Assign([target], value)) if value else None
         return self.generic_visit(node)
-
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        if isinstance(node.exc, ast.Call):
-            node.exc, node.cause = node.exc.func, None
-        return self.generic_visit(node)
-
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        node.msg = None
-        return self.generic_visit(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        self._fields |= {statement for statement in node.body if isinstance(statement, ast.AnnAssign)}
-        return self.generic_visit(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        if node in self._fields:
-            return self.generic_visit(node)
-        return self.visit(ast.Assign([node.target], node.value)) if node.value else None
 
 
 class _Unread(ast.NodeTransformer):
@@ -205,32 +183,30 @@ class _Unread(ast.NodeTransformer):
         self.removed = False
         self._unread: Callable[[str], bool] = lambda name: False  # whether nothing in the scope reads a name
 
-    def visit_Module(self, node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
-        read = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
-        public, own = isinstance(node, ast.Module), not isinstance(node, ast.ClassDef)
-        outer, self._unread = self._unread, lambda name: own and name not in read and (name.startswith("_") or not public)
+    def visit(self, node: ast.AST) -> Any:
+        outer = self._unread
+        match node:
+            case ast.Module() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                read = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+                public = isinstance(node, ast.Module)
+                self._unread = lambda name: name not in read and (name.startswith("_") or not public)
+            case ast.ClassDef():
+                self._unread = lambda name: False
+            case ast.Assign(targets=[target], value=value):
+                pairs = [(target, value)]
+                if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                    pairs = list(zip(target.elts, value.elts, strict=False))
+                if all(isinstance(name, ast.Name) and self._unread(name.id) and _is_text(text) for name, text in pairs):
+                    self.removed = True
+                    return None
         self.generic_visit(node)
         self._unread = outer
+        if isinstance(node, ast.If) and not node.body and not node.orelse:
+            return node if any(isinstance(part, EFFECTS) for part in ast.walk(node.test)) else None
         return node
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Module
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        pairs = [(target, node.value) for target in node.targets]
-        if len(pairs) == 1 and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
-            pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
-        if all(isinstance(target, ast.Name) and self._unread(target.id) and _is_text(value) for target, value in pairs):
-            self.removed = True
-            return None
-        return node
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        self.generic_visit(node)
-        effects = any(isinstance(part, ast.Call | ast.NamedExpr | ast.Await | ast.Yield) for part in ast.walk(node.test))
-        return node if node.body or node.orelse or effects else None
-
-
-def _without_words(tree: ast.AST) -> ast.AST:
+def _without_words(tree: ast.Module) -> ast.Module:
     """The tree without what only messages used. A text that only another such text uses goes too."""
     removed = True
     while removed:

@@ -45,7 +45,7 @@ from edm2core.worker.heartbeat import Heartbeat
 from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
 from edm2core.worker.states import Background, Copies, State, States
 from edm2core.worker.training_curve import Row, TrainingCurve, seconds_of
-from edm2core.worker.workspace import Input, open_inputs
+from edm2core.worker.workspace import Workspace, open_inputs
 
 T = TypeVar("T")
 
@@ -57,7 +57,8 @@ def work(task: Task, store: Store) -> None:
     with processes() as (rank, world_size):
         ref = trajectory_ref(task)
         with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank, generation) as folder:
-            Training(task, store, folder, generation, Peers(rank, world_size), started).run()
+            inputs, scratch = open_inputs(task, store, folder / "inputs"), Scratch(store, ref.scratch, generation)
+            Training(Workspace(task, store, folder, scratch, inputs, rank, world_size), started).run()
 
 
 class Peers:
@@ -92,12 +93,12 @@ class Peers:
 class Training:
     """One process's part in a trajectory: the loop around the trainer."""
 
-    def __init__(self, task: Task, store: Store, folder: Path, generation: int, peers: Peers, started: float) -> None:
-        self.task, self.peers, self.generation, self.heartbeat = task, peers, generation, Heartbeat()
-        self.settings = TrajectorySettings.among(task.settings)
-        self.inputs = open_inputs(task, store, folder / "inputs")
-        self.curve = TrainingCurve(task, store, folder, generation, peers.rank)
-        self.results = Results(task, store, folder, self.inputs, self.settings, peers, generation, started)
+    def __init__(self, work: Workspace, started: float) -> None:
+        self.task, self.inputs, self.generation = work.task, work.inputs, work.scratch.generation
+        self.peers, self.heartbeat = Peers(work.rank, work.world_size), Heartbeat()
+        self.settings = TrajectorySettings.among(work.settings)
+        self.curve = TrainingCurve(work)
+        self.results = Results(work, self.settings, started)
         self.compiled: Trainer | None = None  # the trainer that compiling was tried for
 
     def run(self) -> None:
@@ -134,11 +135,9 @@ class Training:
         start = self.inputs.get("start")
         if start and STATE not in start.manifest.files:
             self.results.background.finish()
-            raise InputError(
-                "The checkpoint holds no optimiser state, so it can be looked at but training cannot go on from it.",
-                where=str(start.manifest.settings["source"]),
-                do_next=f"Ask for epoch {self.trainer.epoch} alone, or give the file as the training wrote it.",
-            )
+            what = "The checkpoint holds no optimiser state, so it can be looked at but training cannot go on from it."
+            do_next = f"Ask for epoch {self.trainer.epoch} alone, or give the file as the training wrote it."
+            raise InputError(what, where=str(start.manifest.settings["source"]), do_next=do_next)
 
     def _position(self, epoch: int) -> None:
         """Go to the best start of training for the snapshot at `epoch`: here, a saved state nearer to it, or the beginning."""
@@ -156,11 +155,9 @@ class Training:
             self.trainer = self._begin(self.trainer.pixel_scale, self.trainer.images, self.trainer.labels)
             self.curve.rows = []
             if self.trainer.steps > target:
-                raise InputError(
-                    f"Epoch {epoch} is before the checkpoint that this training starts from, which has {self.trainer.epoch} epochs.",
-                    where=self.task.title,
-                    do_next=f"Ask for epochs from {self.trainer.epoch} on.",
-                )
+                first = self.trainer.epoch
+                what = f"Epoch {epoch} is before the checkpoint that this training starts from, which has {first} epochs."
+                raise InputError(what, where=self.task.title, do_next=f"Ask for epochs from {first} on.")
         if self.trainer.steps != here or not self.curve.is_open:
             self.curve.open(self.trainer)
 
@@ -209,22 +206,12 @@ class Training:
 class Results:
     """What a training keeps in the store: its states, its snapshots, and averages for mixing others. Rank 0 alone writes."""
 
-    def __init__(
-        self,
-        task: Task,
-        store: Store,
-        folder: Path,
-        inputs: dict[str, Input],
-        settings: TrajectorySettings,
-        peers: Peers,
-        generation: int,
-        started: float,
-    ) -> None:
-        self.task, self.store, self.folder, self.inputs, self.settings, self.started = task, store, folder, inputs, settings, started
-        self.rank, self.trajectory = peers.rank, trajectory_ref(task)
-        self.processes = {"world_size": peers.world_size, "generation": generation}
+    def __init__(self, work: Workspace, settings: TrajectorySettings, started: float) -> None:
+        self.task, self.store, self.folder, self.inputs, self.rank = work.task, work.store, work.out, work.inputs, work.rank
+        self.settings, self.started, self.trajectory = settings, started, trajectory_ref(work.task)
+        self.processes = {"world_size": work.world_size, "generation": work.scratch.generation}
         self.background = Background()
-        self.states = States(Scratch(store, self.trajectory.scratch, generation), folder, self.background, science_of("snapshot"))
+        self.states = States(work.scratch, work.out, self.background, science_of("snapshot"))
         self.committed: set[int] = set()  # epochs that have their snapshot, or will once the background has written it
         self.stalled_s = 0.0  # by the last copying of the state
 
@@ -305,11 +292,8 @@ def _check_data(data: Prepared, settings: TrajectorySettings, title: str) -> Non
     if training.precision == "fp16" and not torch.cuda.is_available():
         emit("warning", message="training.precision is fp16, which is hundreds of times slower than fp32 on a CPU.")
     if network.classes not in (0, len(data.classes)):
-        raise InputError(
-            f"network.classes is {network.classes}; the data set has {len(data.classes)} classes.",
-            where=title,
-            do_next=f"Set network.classes to {len(data.classes)}, or to 0 for an unconditional network.",
-        )
+        what = f"network.classes is {network.classes}; the data set has {len(data.classes)} classes."
+        raise InputError(what, where=title, do_next=f"Set network.classes to {len(data.classes)}, or to 0 for an unconditional network.")
     if training.batch > len(data.train_images):
         emit("warning", message=f"training.batch is {training.batch}; a step has all {len(data.train_images)} images there are.")
 

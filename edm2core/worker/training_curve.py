@@ -3,7 +3,6 @@
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from edm2core.diffusion.trainer import Trainer
 from edm2core.events import emit
-from edm2core.plan.tasks import Task, snapshot_title, trajectory_ref
-from edm2core.store.base import Store
+from edm2core.plan.tasks import snapshot_title
+from edm2core.worker.workspace import Workspace
 
 SCALARS = ("loss", "lr", "relative_update", "images_per_s", "peak_memory", "nonfinite")  # the columns that TensorBoard draws
 Row = dict[str, Any]
@@ -21,8 +20,8 @@ Row = dict[str, Any]
 class TrainingCurve:
     """The rows of one training in this process. Rank 0 alone emits progress and writes event files."""
 
-    def __init__(self, task: Task, store: Store, folder: Path, generation: int, rank: int) -> None:
-        self.task, self.store, self.folder, self.generation, self.rank = task, store, folder / "tensorboard", generation, rank
+    def __init__(self, work: Workspace) -> None:
+        self.work, self.folder = work, work.out / "tensorboard"
         self.rows: list[Row] = []
         self.pace: float | None = None  # seconds for a step of the last row; None if it was the first row, whose steps take longer
         self._board: SummaryWriter | None = None
@@ -34,7 +33,7 @@ class TrainingCurve:
 
     def open(self, trainer: Trainer) -> None:
         """Begin or go on at the trainer's step. The new event file replaces what older ones say of later steps."""
-        if self.rank == 0:
+        if self.work.rank == 0:
             if self._board is not None:
                 self._board.close()
             self._board = SummaryWriter(str(self.folder), purge_step=trainer.steps + 1)
@@ -60,11 +59,11 @@ class TrainingCurve:
         row["seconds"] = round(seconds, 3)
         row["peak_memory"] = _peak_memory(trainer.images.device)
         self.add(row)
-        if self.rank == 0:
+        if self.work.rank == 0:
             end = epoch * trainer.steps_per_epoch
             part = {"done": row["step"] - begin, "total": end - begin, "eta_s": round((end - row["step"]) * seconds / steps)}
             speed = {"target": epoch, "steps_per_epoch": trainer.steps_per_epoch, "seconds_per_step": seconds / steps}
-            emit("progress", task=snapshot_title(self.task.whose, epoch), **part, **speed, **row)
+            emit("progress", task=snapshot_title(self.work.task.whose, epoch), **part, **speed, **row)
         self.start_clock(trainer)
 
     def upload(self) -> None:
@@ -72,9 +71,9 @@ class TrainingCurve:
         if self._board is None:
             return
         self._board.flush()
-        scratch = trajectory_ref(self.task).scratch
+        scratch = self.work.scratch
         for file in sorted(self.folder.glob("events*")):
-            self.store.write(f"{scratch}/tensorboard/{self.generation:05d}-{file.name}", file.read_bytes())
+            self.work.store.write(f"{scratch.prefix}/tensorboard/{scratch.generation:05d}-{file.name}", file.read_bytes())
 
     def close(self) -> None:
         self.upload()
