@@ -61,11 +61,9 @@ class LocalStore:
     def must_be_there(self) -> None:
         """Raise StoreError if the store's folder was there and is gone, so that nobody writes half a store in its place."""
         if self._seen and not self.root.is_dir():
-            raise StoreError(
-                "The store's folder is gone: it was deleted, moved or unmounted while it was in use.",
-                where=self.uri,
-                do_next="Bring it back, then run again. Without it everything has to be computed anew.",
-            )
+            gone = "The store's folder is gone: it was deleted, moved or unmounted while it was in use."
+            do_next = "Bring it back, then run again. Without it everything has to be computed anew."
+            raise StoreError(gone, where=self.uri, do_next=do_next)
 
     def read(self, path: str) -> bytes:
         with self._words("read", path):
@@ -77,26 +75,22 @@ class LocalStore:
             return stream.read(size)
 
     def write(self, path: str, data: bytes) -> None:
-        with self._words("write", path), self._temporary() as temporary:
-            _write(temporary, data)
+        with self._words("write", path), self._temporary(data) as temporary:
             self._move(temporary, self._file(path), os.replace)
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._words("create", path), self._temporary() as temporary:
-            _write(temporary, data)
+        with self._words("create", path), self._temporary(data) as temporary:
             target = self._file(path)
             try:
                 self._move(temporary, target, os.link)
             except FileExistsError:
                 return temporary.stat().st_nlink > 1  # NFS repeats a request whose answer was lost: then the link is this call's own
             except OSError as error:
-                if error.errno in NO_LINK - {errno.EACCES}:
-                    raise StoreError(
-                        "The store's file system has no hard links, which the store needs.",
-                        where=self.uri,
-                        do_next="Give a store on another file system, or an object store (--store).",
-                    ) from error
-                raise
+                if error.errno not in NO_LINK - {errno.EACCES}:
+                    raise
+                no_links = "The store's file system has no hard links, which the store needs."
+                do_next = "Give a store on another file system, or an object store (--store)."
+                raise StoreError(no_links, where=self.uri, do_next=do_next) from error
             _sync_folders(target.parent, self.root)
             return True
 
@@ -204,14 +198,17 @@ class LocalStore:
             return time.time()  # the time is taken from a new file, and none can be written here
 
     @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """The name of a file that does not exist yet, in the store's file system. It is removed afterwards."""
+    def _temporary(self, data: bytes | None = None) -> Iterator[Path]:
+        """A temporary file with these bytes, on the disk, in the store's file system. Without them it does not exist yet."""
         folder = self.root / TEMPORARY
         self.must_be_there()
         _make_folder(folder)
         self._seen = True
         path = folder / f"{Process.current().tag}-{secrets.token_hex(8)}"
         try:
+            if data is not None:
+                path.write_bytes(data)
+                _sync(path)
             yield path
         finally:
             with suppress(OSError):
@@ -255,11 +252,6 @@ def _usual_mode(free: Path) -> int:
     mode = modes.S_IMODE(free.stat().st_mode)
     free.unlink()
     return mode
-
-
-def _write(file: Path, data: bytes) -> None:
-    file.write_bytes(data)
-    _sync(file)
 
 
 def _sync(file: Path) -> None:
