@@ -60,19 +60,13 @@ def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Do
     if name.endswith((".yaml", ".yml")):
         path = base / local_path(name, named_in)
         if not path.exists():
-            raise InputError(
-                f"There is no recipe file {path}.",
-                where=named_in,
-                do_next="Check the path, which is relative to the file that names it; `edm2 recipes` lists what is built in.",
-            )
+            do_next = "Check the path, which is relative to the file that names it; `edm2 recipes` lists what is built in."
+            raise InputError(f"There is no recipe file {path}.", where=named_in, do_next=do_next)
         document, base, title = load(path), path.parent, f"own/{path.stem}"
     else:
         if name not in (rung_names() if seen and name.startswith(LADDER) else recipe_names()):
-            raise InputError(
-                unknown("recipe", name, name, recipe_names()),
-                where=named_in,
-                do_next="`edm2 recipes` lists them; a path to your own must end in .yaml.",
-            )
+            do_next = "`edm2 recipes` lists them; a path to your own must end in .yaml."
+            raise InputError(unknown("recipe", name, name, recipe_names()), where=named_in, do_next=do_next)
         file = name if name.startswith(LADDER) else f"recipes/{name}"
         text = resources.files("edm2core.config").joinpath(f"{file}.yaml").read_text(encoding="utf-8")
         document, title = parse(text, f"{file}.yaml"), name

@@ -48,14 +48,12 @@ def digest_of_entries(digests: Mapping[str, str], algorithm: str) -> str:
     return f"{algorithm}:{hashlib.new(algorithm, json.dumps([list(entry) for entry in sorted(digests.items())]).encode()).hexdigest()}"
 
 
-def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> Path | None:
-    """The source as a local file or folder whose declared digest was checked; None where there is none to bring.
+def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> Path:
+    """The source as a local file or folder whose declared digest was checked. Built-in data have none.
 
     A URL is downloaded into `cache`; an unfinished download is continued. Processes that want the same file at once wait for one
     download. Raises InputError for a wrong digest, EdmError where the network fails.
     """
-    if settings.facts.builtin:
-        return None
     if not is_url(str(settings.source)):
         path = _local(settings)
         if settings.digest:

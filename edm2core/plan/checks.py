@@ -114,11 +114,8 @@ def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: M
 def check_names(document: Document, names: Sequence[str]) -> None:
     """Every recipe of the experiment has a name of its own."""
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(
-            f"Two recipes have the same name: {', '.join(doubled)}.",
-            where=str(document.origin(("recipes",))),
-            do_next="Give your own recipe a `name:`.",
-        )
+        what, where = f"Two recipes have the same name: {', '.join(doubled)}.", str(document.origin(("recipes",)))
+        raise InputError(what, where=where, do_next="Give your own recipe a `name:`.")
 
 
 def named_metric(text: str, data_format: str, line: str) -> Metric:
@@ -216,12 +213,9 @@ def samples_suffice(request: Request) -> None:
             raise request.wrong("sample.count", what, f"Raise sample.count of {recipe.name}, or {without}")
         count = None if recipe.reference else recipe.data.facts.most_training_images(recipe.data.test_share)
         if count is not None and count < named.metric.least_images:
-            raise InputError(
-                f"{recipe.data.format} has {count} images for training, "
-                f"and '{named.text}' needs at least {named.metric.least_images} to compare with.",
-                where=named.line,
-                do_next="Ask for metrics in features of fewer dimensions, such as the data set's own.",
-            )
+            needed = f"'{named.text}' needs at least {named.metric.least_images} to compare with"
+            do_next = "Ask for metrics in features of fewer dimensions, such as the data set's own."
+            raise InputError(f"{recipe.data.format} has {count} images for training, and {needed}.", where=named.line, do_next=do_next)
 
 
 def reference_has_features(request: Request) -> None:
@@ -229,11 +223,9 @@ def reference_has_features(request: Request) -> None:
     recipe = request.recipe
     for named in request.named_metrics:
         if recipe.reference and named.metric.extractor == recipe.reference.extractor and METRICS[named.metric.name].needs == "features":
-            raise InputError(
-                f"'{named.text}' needs the training images' own features, which imported statistics do not hold.",
-                where=named.line,
-                do_next=f"Leave it out here, and ask for it in an experiment without {recipe.name}'s `reference`: samples are shared.",
-            )
+            what = f"'{named.text}' needs the training images' own features, which imported statistics do not hold."
+            do_next = f"Leave it out here, and ask for it in an experiment without {recipe.name}'s `reference`: samples are shared."
+            raise InputError(what, where=named.line, do_next=do_next)
 
 
 def reference_is_used(request: Request) -> None:

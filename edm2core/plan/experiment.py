@@ -122,18 +122,10 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     check_names(document, [recipe.name for recipe in recipes])
     epochs = {recipe.name: _epochs(file, recipe) for recipe in recipes}
     named = {recipe.name: _named_metrics(document, file, recipe) for recipe in recipes}
+    line, probe = partial(_written, document), file.probe is not False
     for recipe in recipes:
-        check_request(
-            Request(
-                recipe,
-                partial(_written, document),
-                epochs[recipe.name],
-                not file.epochs,
-                _averages(document, file, recipe),
-                named[recipe.name],
-                probe=file.probe is not False,
-            )
-        )
+        averages = _averages(document, file, recipe)
+        check_request(Request(recipe, line, epochs[recipe.name], not file.epochs, averages, named[recipe.name], probe=probe))
     every = [each for of_recipe in named.values() for each in of_recipe]
     return Experiment(
         file.name,
@@ -141,7 +133,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
         file.seeds,
         {name: tuple(sorted(asked)) for name, asked in epochs.items()},
         {name: tuple(sorted({each.metric for each in of_recipe}, key=_in_tables)) for name, of_recipe in named.items()},
-        file.probe is not False,
+        probe,
         file.diagnostics is not False,
         _weights(document, file),
         without_secrets(text_with(text, written.values, document.values)),

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edm2core.config.fields import weights_file
-from edm2core.config.settings import DiffusionSettings, NetworkSettings
+from edm2core.config.settings import CheckpointSettings, DiffusionSettings, NetworkSettings, Recipe, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError, IntegrityError
@@ -22,16 +22,7 @@ from edm2core.store import open_store, split_address
 from edm2core.store.results import load as load_manifest
 
 DESCRIPTION = "snapshot.json"
-
-
-class DenoiserSettings(Protocol):
-    """The settings that a denoiser is built from. A recipe has them."""
-
-    @property
-    def network(self) -> NetworkSettings: ...
-
-    @property
-    def diffusion(self) -> DiffusionSettings: ...
+DenoiserSettings = Recipe | TrajectorySettings | CheckpointSettings  # they hold the settings that a denoiser is built from
 
 
 def save(

@@ -17,7 +17,7 @@ from edm2core.metrics.names import Metric
 from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
 from edm2core.registry import INCEPTIONS
 from edm2core.stages.sample import shards_of
-from edm2core.worker.fetching import brought_file
+from edm2core.worker.fetching import brought
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Workspace
 
@@ -34,7 +34,7 @@ def run(work: Workspace) -> None:
     ours = read_reference(folder).statistics
     facts: dict[str, Any] = {"extractor": info.name, "label": Metric("fid" if info.name in INCEPTIONS else "fd", info.name).label}
     if settings.against == "statistics":
-        facts |= differences(ours, read_npz(brought_file(work), ours.n, info.dimensions))
+        facts |= differences(ours, read_npz(brought(work), ours.n, info.dimensions))
     else:
         called = "test images" if settings.against == "test" else settings.name
         count = work.inputs["samples"].manifest.metadata["n"] if "samples" in work.inputs else 1
@@ -66,7 +66,7 @@ def _images(work: Workspace) -> Iterator[NDArray[np.uint8]]:
         yield load_prepared(work.inputs["data"].all()).test_images
     else:
         channels, height, width = work.inputs["data"].manifest.metadata["shape"]
-        yield from loose_images(brought_file(work), (channels, height, width))[1]
+        yield from loose_images(brought(work), (channels, height, width))[1]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from edm2core.events import emit
 from edm2core.metrics.extraction import BUILD, INFOS, ExtractorInfo
 from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS, load
 from edm2core.snapshots.torch_file import load_torch
-from edm2core.worker.fetching import weights_file
+from edm2core.worker.fetching import brought
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Workspace
 
@@ -33,7 +33,7 @@ def run(work: Workspace) -> None:
 
 def _brought(work: Workspace, info: ExtractorInfo) -> None:
     """Store an extractor of the user's weights, if they are this extractor's."""
-    file, path = WEIGHT_FILES[WEIGHTS[info.name]], weights_file(work)
+    file, path = WEIGHT_FILES[WEIGHTS[info.name]], brought(work)
     digest = digest_of(path)
     published = digest.startswith(file.published)
     if not published:

@@ -32,9 +32,8 @@ def run(work: Workspace) -> None:
     metrics = [Metric(name, info.name) for name in work.settings["metrics"]]
     reference = _reference(work.inputs["reference"], any(METRICS[metric.name].needs == "features" for metric in metrics))
     if reference.info.extractor_sha256 != extractor.manifest.files[WEIGHTS].sha256:
-        raise IntegrityError(
-            "The reference statistics are of another feature extractor.", where=work.task.title, do_next="Make them again."
-        )
+        other = "The reference statistics are of another feature extractor."
+        raise IntegrityError(other, where=work.task.title, do_next="Make them again.")
     count, device = samples.manifest.metadata["n"], pick_device()
     shards = checked(shards_of(samples), "samples")
     features = extract(module, shards, device, lambda done: work.progress(done, count, unit="images"))

@@ -9,7 +9,7 @@ from edm2core.events import emit
 from edm2core.metrics.extraction import WEIGHTS, ExtractorInfo, extract, load_extractor
 from edm2core.metrics.gaussian import read_npz
 from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
-from edm2core.worker.fetching import brought_file
+from edm2core.worker.fetching import brought
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Workspace
 
@@ -34,12 +34,10 @@ def _import(work: Workspace, info: ExtractorInfo) -> None:
     asked = ReferenceSettings.among(work.settings)
     data = work.inputs["data"].manifest
     if asked.count != (count := data.metadata["counts"]["train"]):
-        raise InputError(
-            f"The imported statistics are of {asked.count} images, and the data have {count} for training.",
-            where=data.title,
-            do_next="Correct the recipe's `reference`, or leave it out: the statistics are then taken here.",
-        )
-    theirs = read_npz(brought_file(work), asked.count, info.dimensions)
+        other = f"The imported statistics are of {asked.count} images, and the data have {count} for training."
+        do_next = "Correct the recipe's `reference`, or leave it out: the statistics are then taken here."
+        raise InputError(other, where=data.title, do_next=do_next)
+    theirs = read_npz(brought(work), asked.count, info.dimensions)
     write_reference(work.out, theirs, ReferenceInfo(theirs.n, info.name, "", _weights(work), asked.origin), None)
     emit("warning", message=f"distances are from imported statistics, not from our own of the training images: {asked.origin}")
     work.metadata |= {"n": theirs.n, "extractor": info.name, "dimensions": info.dimensions, "origin": asked.origin}

@@ -77,8 +77,5 @@ def bucket_of(uri: str) -> tuple[str, str]:
 def check_endpoint(variable: str, endpoint: str) -> None:
     """Raise InputError, naming the variable, if its value cannot be the address of an object store's service."""
     if not is_web_url(endpoint) or "@" in endpoint or re.search("[/?#]", endpoint.partition("://")[2].rstrip("/")):
-        raise InputError(
-            "This is not the address of an object store.",
-            where=f"{variable}={endpoint}",
-            do_next="Write http://host:port or https://host:port; credentials come separately.",
-        )
+        do_next = "Write http://host:port or https://host:port; credentials come separately."
+        raise InputError("This is not the address of an object store.", where=f"{variable}={endpoint}", do_next=do_next)

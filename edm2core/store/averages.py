@@ -102,10 +102,8 @@ def mixture(store: Store, snapshot: Manifest, sigma_rel: float) -> Mixture:
     """How to mix an average of this relative width at a snapshot's epoch. Raises InputError if the snapshot has no averages to mix."""
     epoch, widths = snapshot.metadata["epoch"], [name for name in snapshot.metadata["emas"] if name != "fixed"]
     if not widths:
-        raise InputError(
-            "This snapshot has no power-function average, so none can be mixed at its epoch.",
-            where=f"{store.uri}/{snapshot.ref.folder}",
-            do_next="Set training.ema_sigma_rel before training; at the epoch of an imported checkpoint there is none.",
-        )
+        none = "This snapshot has no power-function average, so none can be mixed at its epoch."
+        do_next = "Set training.ema_sigma_rel before training; at the epoch of an imported checkpoint there is none."
+        raise InputError(none, where=f"{store.uri}/{snapshot.ref.folder}", do_next=do_next)
     stored = stored_averages(store, Ref("trajectory", snapshot.metadata["trajectory"]), epoch - 1)
     return Mixture(stored, widths, sigma_rel, mix_at(list(stored), [float(name) for name in widths], epoch, sigma_rel))

@@ -1,8 +1,8 @@
 """Gives tasks the users' own files: from the store, if they were uploaded, else from the path or URL in the settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from edm2core.addresses import is_url
@@ -15,30 +15,36 @@ from edm2core.registry import WEIGHT_FILES, WEIGHTS
 from edm2core.store.uploaded_sources import stored_path, take
 from edm2core.worker.workspace import Workspace
 
-T = TypeVar("T")
-
 
 def data_settings(settings: Mapping[str, Any]) -> DataSettings:
     """The settings of the data set, from those of the task that prepares it."""
     return DataSettings.model_validate({name: value for name, value in settings.items() if name != "revised"})
 
 
-def data_source(work: Workspace) -> Path | None:
-    """The file or folder that a data set is made from, its digest checked; None if the data come with a package."""
-    settings = data_settings(work.settings)
-    if settings.facts.builtin:
-        return None
-    return _stored_or(work, settings.digest or "", lambda listener: fetch(settings, cache_folder(), listener))
+def brought(work: Workspace) -> Path:
+    """The file or folder that the user brings for a task: the store's copy, else the one at the path or URL in the settings.
+
+    Its digest is checked. Errors say that the store has no copy.
+    """
+    stage, settings = work.task.stage, work.settings
+    digest = declared_digest(settings) if stage == "extractor" else str(settings.get("digest") or "")
+    if digest and (stored := take(work.store, digest, work.out.parent / "source")) is not None:
+        return stored
+    try:
+        return fetch_source(stage, settings, Listener(lambda done, total: work.progress(done, total, unit="bytes"), work.warn))
+    except Interrupted:
+        raise
+    except EdmError as error:
+        where = f"{error.where}; the store has no copy of it either: {work.store.uri}/{stored_path(digest)}" if digest else error.where
+        do_next = f"{error.do_next.rstrip('.')}. For a cluster, `edm2 submit` and `edm2 run --cluster` upload it from where it is."
+        raise type(error)(error.what, where=where, do_next=do_next, permanent=error.permanent) from error
 
 
-def weights_file(work: Workspace) -> Path:
-    """The file of an extractor's weights, its digest checked."""
-    return _stored_or(work, declared_digest(work.settings), lambda listener: fetch_weights(work.settings, cache_folder(), listener))
-
-
-def brought_file(work: Workspace) -> Path:
-    """The file or folder that a task's settings name by path and digest, such as imported statistics."""
-    return _stored_or(work, work.settings["digest"], lambda listener: fetch_file(work.settings))
+def fetch_source(stage: str, settings: Mapping[str, Any], listener: Listener = NOBODY) -> Path:
+    """The source in a task's settings on this machine, its digest checked. A URL is downloaded into the cache."""
+    if stage == "prepare":
+        return fetch(data_settings(settings), cache_folder(), listener)
+    return fetch_weights(settings, cache_folder(), listener) if stage == "extractor" else fetch_file(settings)
 
 
 def fetch_file(settings: Mapping[str, Any]) -> Path:
@@ -75,20 +81,3 @@ def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener =
         raise InputError(f"The weights of {file.words} are not there.", where=where, do_next=do_next)
     check(Path(source))
     return Path(source)
-
-
-def _stored_or(work: Workspace, digest: str, get: Callable[[Listener], T]) -> Path | T:
-    """The store's copy of the source, else the one from `get`, whose errors then say that the store has no copy."""
-    if digest and (stored := take(work.store, digest, work.out.parent / "source")) is not None:
-        return stored
-    try:
-        return get(Listener(lambda done, total: work.progress(done, total, unit="bytes"), work.warn))
-    except Interrupted:
-        raise
-    except EdmError as error:
-        raise type(error)(
-            error.what,
-            where=f"{error.where}; the store has no copy of it either: {work.store.uri}/{stored_path(digest)}" if digest else error.where,
-            do_next=f"{error.do_next.rstrip('.')}. For a cluster, `edm2 submit` and `edm2 run --cluster` upload it from where it is.",
-            permanent=error.permanent,
-        ) from error

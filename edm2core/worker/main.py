@@ -135,11 +135,9 @@ def unfinished(task: Task, store: Store, generation: int, rank: int = 0) -> Scra
 def must_be_of_this_version(task: Task) -> None:
     """Raise InputError if the task was planned for another version of its stage: its key must not get this version's numbers."""
     if (made := version_of(task.stage, task.settings)) != task.version:
-        raise InputError(
-            f"The task asks for version {task.version} of the numbers of '{task.stage}'; this program makes version {made}.",
-            where=task.title,
-            do_next="Run or submit its experiment again, which plans it for this version; results that are there stay.",
-        )
+        other = f"The task asks for version {task.version} of the numbers of '{task.stage}'; this program makes version {made}."
+        do_next = "Run or submit its experiment again, which plans it for this version; results that are there stay."
+        raise InputError(other, where=task.title, do_next=do_next)
 
 
 def manifest_of(

@@ -95,11 +95,9 @@ def wait_for_inputs(task: Task, store: Store) -> None:
             emit("waiting", message=f"for {missing[0]}, which another job makes")
             told = True
         if time.monotonic() > end:
-            raise EdmError(
-                f"{missing[0]} is still not in the store after {PATIENCE_S // 3600} hours of waiting.",
-                where=store.uri,
-                do_next="Look at the job that prepares the data: it is in the same file, and its pods' logs say what keeps it.",
-            )
+            late = f"{missing[0]} is still not in the store after {PATIENCE_S // 3600} hours of waiting."
+            do_next = "Look at the job that prepares the data: it is in the same file, and its pods' logs say what keeps it."
+            raise EdmError(late, where=store.uri, do_next=do_next)
         stop_if_asked()
         time.sleep(LOOK_S)
 
@@ -110,10 +108,7 @@ def open_inputs(task: Task, store: Store, folder: Path) -> dict[str, Input]:
     for name, ref in task.inputs.items():
         manifest = load(store, ref)
         if manifest is None:
-            raise MissingError(
-                f"{task.title}: its input '{name}' is not in the store.",
-                where=f"{store.uri}/{ref.folder}",
-                do_next="Run the experiment again; it will be made anew.",
-            )
+            missing, where = f"{task.title}: its input '{name}' is not in the store.", f"{store.uri}/{ref.folder}"
+            raise MissingError(missing, where=where, do_next="Run the experiment again; it will be made anew.")
         inputs[name] = Input(manifest, manifest.digest, store, folder / name)
     return inputs

@@ -13,7 +13,7 @@ from edm2core.data.download import Listener
 from edm2core.data.files import check_archive
 from edm2core.data.formats.folders import Survey
 from edm2core.data.headers import check_torch, opcodes
-from edm2core.data.source import digest_of, fetch, source_digest
+from edm2core.data.source import digest_of, source_digest
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import arrays_of
 from edm2core.metrics.names import Metric
@@ -28,7 +28,7 @@ from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
 from edm2core.store.uploaded_sources import is_stored, put, source_ref
-from edm2core.worker.fetching import data_settings, fetch_file, fetch_weights
+from edm2core.worker.fetching import fetch_source
 
 LOOK_S = 1.0  # between two checks whether somebody else's upload has ended
 
@@ -182,8 +182,7 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
         digest, source = task.settings["digest"], task.settings["source"]
         if load(store, task.ref) is None and not is_stored(store, digest):
             say(f"uploading {shown(source)} to {store.uri}")
-            if path := _fetch(task, say):
-                _put(store, digest, path, say)
+            _put(store, digest, _fetch(task, say), say)
 
 
 def _put(store: Store, digest: str, path: Path, say: Callable[[str], None]) -> None:
@@ -200,10 +199,6 @@ def _put(store: Store, digest: str, path: Path, say: Callable[[str], None]) -> N
             time.sleep(LOOK_S)
 
 
-def _fetch(task: Task, say: Callable[[str], None]) -> Path | None:
+def _fetch(task: Task, say: Callable[[str], None]) -> Path:
     """The source of a task on this machine's disk, downloaded if it is a URL."""
-    listener, cache = Listener(say=say), cache_folder()
-    settings = task.settings | ({"source": task.address} if task.address else {})
-    if task.stage == "prepare":
-        return fetch(data_settings(settings), cache, listener)
-    return fetch_weights(settings, cache, listener) if task.stage == "extractor" else fetch_file(settings)
+    return fetch_source(task.stage, task.settings | ({"source": task.address} if task.address else {}), Listener(say=say))

@@ -63,7 +63,6 @@ def test_a_local_source_stays_where_it_is(archive: Path, tmp_path: Path) -> None
         assert fetch(settings(archive, digest), tmp_path / "cache") == archive
     assert fetch(settings(tmp_path), tmp_path / "cache") == tmp_path
     assert fetch(settings(tmp_path, source_digest(settings(tmp_path))), tmp_path / "cache") == tmp_path
-    assert fetch(DataSettings(format="digits"), tmp_path / "cache") is None
     assert not (tmp_path / "cache").exists()
 
 

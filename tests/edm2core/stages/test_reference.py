@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edm2core.errors import InputError
-from edm2core.metrics import extractors
+from edm2core.metrics import extraction
 from edm2core.metrics.extraction import ExtractorInfo
 from edm2core.metrics.extractors.digits import DigitsFeatures
 from edm2core.metrics.statistics import read_reference
@@ -20,8 +20,8 @@ INCEPTION_LIKE = ExtractorInfo("inception", "digits", DigitsFeatures.LAYER, Digi
 @pytest.fixture
 def extractor(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Ref:
     """The digits' small network under Inception's name, since only such features have statistics to import."""
-    monkeypatch.setitem(extractors.INFOS, "inception", INCEPTION_LIKE)
-    monkeypatch.setitem(extractors.BUILD, "inception", extractors.BUILD["digits"])
+    monkeypatch.setitem(extraction.INFOS, "inception", INCEPTION_LIKE)
+    monkeypatch.setitem(extraction.BUILD, "inception", extraction.BUILD["digits"])
     work = bench.workspace("extractor", {}, {})
     INCEPTION_LIKE.write(work.out, DigitsFeatures().state_dict())
     ref: Ref = bench.commit(work).ref
