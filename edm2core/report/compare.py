@@ -173,9 +173,9 @@ def _by_seeds(sides: Sequence[Side], found: Mapping[Row, tuple[Side, Result]]) -
             if (one.recipe, other.recipe) in pairs and _came_from(results, one) != _came_from(results, other)
         ]
         tests = [welch(one.values, other.values) for one, other in held]
-        verdicts = iter(judge([test for test in tests if test]))
+        judgements = iter(judge([test for test in tests if test]))
         return [
-            Difference(one.measure, one.epoch, one, other, next(verdicts) if test else None)
+            Difference(one.measure, one.epoch, one, other, next(judgements) if test else None)
             for (one, other), test in zip(held, tests, strict=True)
         ]
 

@@ -19,6 +19,7 @@ from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
 from edm2core.report.confusion import confusion_figures
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
+from edm2core.report.digits import rounded
 from edm2core.report.ema_widths import Sweep, sweeps
 from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
 from edm2core.report.notes import as_html
@@ -29,6 +30,8 @@ from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import seed_tables, spreads
 from edm2core.report.summary import least_of_draws, tables
+from edm2core.report.verdict import verdicts
+from edm2core.report.verdict_drawing import drawn
 from edm2core.words import NOTHING, count, duration, printable, size
 
 MOST_ROWS = 3000  # of the table of every value: half a kilobyte each
@@ -58,8 +61,10 @@ def render(report: Report) -> str:
     curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
     by_width = sorted(sweeps(found), key=lambda sweep: rank(sweep.metric))
     widths = sweep_figures(by_width, styles)
-    by_seeds = seed_tables(spreads(found, found)) if len(styles.seeds) > 1 else {}
-    by_seeds = dict(sorted(by_seeds.items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
+    over = spreads(found, found)
+    seeds = dict(sorted(seed_tables(over).items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
+    by_seeds = seeds if len(styles.seeds) > 1 else {}
+    answers = verdicts(over, [difference for table in seeds.values() for difference in table.differences])
     over_seeds = seed_figures(by_seeds, styles)
     magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
     settings = setting_figures(report, found, styles)
@@ -72,6 +77,8 @@ def render(report: Report) -> str:
     page = template.render(
         report=report,
         styles=styles,
+        verdicts=[drawn(verdict) for verdict in answers],
+        behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
         tables=tables(report, found),
         least_of_draws=least_of_draws,
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
@@ -139,6 +146,7 @@ def environment() -> Environment:
         "duration": duration,
         "bytes": size,
         "label": label,
+        "rounded": rounded,
         "manifest": manifest,
         "diff": diff,
     }

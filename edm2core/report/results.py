@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edm2core.metrics import names
-from edm2core.plan.probe_metrics import is_probe, probe_label
+from edm2core.plan.probe_metrics import PROBES, is_probe, probe_label
 from edm2core.registry import METRICS
 from edm2core.report.calibrations import calibration_facts
 from edm2core.report.collect import Report, Result
@@ -55,9 +55,9 @@ def label(metric: str) -> str:
 
 
 def rank(metric: str) -> tuple[Any, ...]:
-    """Where a metric stands among others: of samples first, in the order in which `METRICS` has them, then of probes."""
-    name = names.split(metric)[0]
-    return is_probe(metric), list(METRICS).index(name) if name in METRICS else len(METRICS), metric
+    """Where a metric stands among others: of samples first, then of probes, each in its table's order."""
+    name, order = (metric, list(PROBES)) if is_probe(metric) else (names.split(metric)[0], list(METRICS))
+    return is_probe(metric), order.index(name) if name in order else len(order), metric
 
 
 def higher_is_better(metric: str) -> bool:

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Result
 from edm2core.report.results import Row, higher_is_better, label
-from edm2core.report.statistics import Verdict, Welch, judge, welch
+from edm2core.report.statistics import Judgement, Welch, judge, welch
 
 SPREAD = ("dataset", "metric", "protocol", "ema", "n", "recipe", "epoch", "seeds", "mean", "deviation", "draws_deviation")
-DIFFERENCE = ("dataset", "metric", "protocol", "ema", "n", "epoch", "one", "other", "difference", "low", "high", "p", "smallest", "verdict")
+DIFFERENCE = (
+    *("dataset", "metric", "protocol", "ema", "n", "epoch", "one", "other"),
+    *("difference", "low", "high", "p_corrected", "smallest", "verdict"),
+)
 
 NAMED = {"dataset": "", "ema": "EMA ", "protocol": "", "n": "n = "}  # what stands before a field in a title
 
@@ -51,13 +54,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two recipes at one epoch. No verdict: no claim, as one of them has one seed, or their seeds do not differ at all."""
+    """Two recipes at one epoch. No judgement: no claim, as one of them has one seed, or their seeds do not differ at all."""
 
     measure: Measure
     epoch: int
     one: Spread
     other: Spread
-    verdict: Verdict | None
+    judgement: Judgement | None
 
     @property
     def difference(self) -> float:
@@ -71,9 +74,9 @@ class Difference:
 
     @property
     def words(self) -> str:
-        if self.verdict is None:
+        if self.judgement is None:
             return "one seed: no claim" if min(len(self.one.values), len(self.other.values)) < 2 else "no spread between seeds: no claim"
-        return f"{self.better} is better" if self.verdict.stands else "no difference shown"
+        return f"{self.better} is better" if self.judgement.stands else "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class SeedTable:
     epochs: list[int]
     lines: dict[str, dict[int, Spread]]
     differences: list[Difference]
+    measure: Measure
 
 
 def seed_tables(found: Sequence[Spread]) -> dict[str, SeedTable]:
@@ -100,7 +104,7 @@ def seed_tables(found: Sequence[Spread]) -> dict[str, SeedTable]:
         for spread in members:
             lines.setdefault(spread.recipe, {})[spread.epoch] = spread
         title = " · ".join([label(measure.metric), *words])
-        tables[title] = SeedTable(measure.metric, sorted({member.epoch for member in members}), lines, differences(members))
+        tables[title] = SeedTable(measure.metric, sorted({member.epoch for member in members}), lines, differences(members), measure)
     return tables
 
 
@@ -134,6 +138,16 @@ def differences(found: Iterable[Spread]) -> list[Difference]:
     return [difference for measure, members in families.items() for difference in _family(measure, members)]
 
 
+def leading(found: Iterable[Difference]) -> set[str]:
+    """The recipes that nobody is shown to beat, where somebody is shown to be beaten: the winners, and whoever is tied with one."""
+    found = [difference for difference in found if difference.judgement]
+    standing = [difference for difference in found if difference.judgement and difference.judgement.stands]
+    losers = {recipe for d in standing for recipe in (d.one.recipe, d.other.recipe) if recipe != d.better}
+    winners = {d.better for d in standing} - losers
+    tied = {recipe for d in found for recipe in (d.one.recipe, d.other.recipe) if {d.one.recipe, d.other.recipe} & winners}
+    return winners | tied - losers
+
+
 def spread_facts(spread: Spread) -> dict[str, Any]:
     """SPREAD by name; `n` counts images, `seeds` trainings, and both deviations are of one value, not of the mean."""
     here = (spread.recipe, spread.epoch, len(spread.values), spread.mean, spread.deviation, spread.draws_deviation)
@@ -141,9 +155,9 @@ def spread_facts(spread: Spread) -> dict[str, Any]:
 
 
 def difference_facts(found: Difference) -> dict[str, Any]:
-    """DIFFERENCE by name; `p` is adjusted, and what needs a test is None where there is no claim."""
-    verdict = found.verdict
-    tested = (*verdict.interval, verdict.p, verdict.smallest) if verdict else (None,) * 4
+    """DIFFERENCE by name; `p_corrected` is Holm's, and what needs a test is None where there is no claim."""
+    judged = found.judgement
+    tested = (*judged.interval, judged.p, judged.smallest) if judged else (None,) * 4
     here = (found.epoch, found.one.recipe, found.other.recipe, found.difference, *tested, found.words)
     return dict(zip(DIFFERENCE, (*found.measure, *here), strict=True))
 
@@ -152,9 +166,9 @@ def _family(measure: Measure, members: Sequence[Spread]) -> list[Difference]:
     epochs = sorted({member.epoch for member in members})
     pairs = [pair for epoch in epochs for pair in combinations([m for m in members if m.epoch == epoch], 2)]
     tests = [welch(one.values, other.values) for one, other in pairs]
-    verdicts = iter(judge([test for test in tests if isinstance(test, Welch)]))
+    judgements = iter(judge([test for test in tests if isinstance(test, Welch)]))
     return [
-        Difference(measure, one.epoch, one, other, next(verdicts) if test else None)
+        Difference(measure, one.epoch, one, other, next(judgements) if test else None)
         for (one, other), test in zip(pairs, tests, strict=True)
     ]
 

@@ -28,13 +28,14 @@ class Welch:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """A comparison judged within its family."""
 
-    p: float  # adjusted: to be held against ALPHA
+    p: float  # corrected: to be held against ALPHA
     stands: bool
     interval: tuple[float, float]  # all of a family's hold together with 1 - ALPHA (Bonferroni)
     smallest: float  # the smallest difference that would have stood, this spread and the family's other outcomes given
+    level: float  # the largest uncorrected p-value that would have stood beside the family's others
 
 
 def welch(one: Sequence[float], other: Sequence[float]) -> Welch | None:
@@ -50,6 +51,21 @@ def welch(one: Sequence[float], other: Sequence[float]) -> Welch | None:
     return Welch(fmean(other) - fmean(one), math.sqrt(total), freedom)
 
 
+def smallest_with(seeds: int, one: Sequence[float], other: Sequence[float], level: float) -> float:
+    """The smallest difference that so many values of each group would call at `level`, spread as these are."""
+    variances = [variance(values) for values in (one, other)]
+    freedom = sum(variances) ** 2 * (seeds - 1) / sum(each**2 for each in variances)
+    return Welch(0.0, math.sqrt(sum(variances) / seeds), freedom).margin(level)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 1 - ALPHA interval of the mean of independent values, by Student's t; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    margin = t_quantile(ALPHA, len(values) - 1) * math.sqrt(variance(values) / len(values))
+    return fmean(values) - margin, fmean(values) + margin
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values by the step-down procedure of Holm (1979): calling those of at most alpha errs anywhere with at most alpha."""
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -59,17 +75,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def judge(family: Sequence[Welch]) -> list[Verdict]:
+def judge(family: Sequence[Welch]) -> list[Judgement]:
     """Every comparison of a family, with Holm's correction."""
     p_values = [found.p for found in family]
     adjusted = holm(p_values)
-    verdicts = []
+    judgements = []
     for index, found in enumerate(family):
         margin = found.margin(ALPHA / len(family))
         interval = (found.difference - margin, found.difference + margin)
-        smallest = found.margin(_level(p_values[:index] + p_values[index + 1 :]))
-        verdicts.append(Verdict(adjusted[index], adjusted[index] <= ALPHA, interval, smallest))
-    return verdicts
+        level = _level(p_values[:index] + p_values[index + 1 :])
+        judgements.append(Judgement(adjusted[index], adjusted[index] <= ALPHA, interval, found.margin(level), level))
+    return judgements
 
 
 def _level(others: Sequence[float]) -> float:

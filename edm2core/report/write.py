@@ -13,6 +13,8 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.html import render
 from edm2core.report.results import Row, rows, run_facts
 from edm2core.report.seeds import DIFFERENCE, SPREAD, difference_facts, differences, spread_facts, spreads
+from edm2core.report.verdict import facts as verdict_facts
+from edm2core.report.verdict import verdicts
 from edm2core.words import printable
 
 ROW = (*(field.name for field in fields(Row)), "result")
@@ -36,11 +38,13 @@ def as_json(report: Report) -> str:
     """`results` and all but `run` are the same for the same results, whoever made them; `run` says when, where, by which code."""
     found = rows(report)
     over_seeds = spreads(found)
+    tested = differences(over_seeds)
     facts = {
+        "verdicts": [verdict_facts(verdict) for verdict in verdicts(over_seeds, tested)],
         "results": _rows(found),
         "rechecks": _rows(rows(report, rechecks=True)),
         "seeds": [spread_facts(spread) for spread in over_seeds],
-        "differences": [difference_facts(difference) for difference in differences(over_seeds)],
+        "differences": [difference_facts(difference) for difference in tested],
         "absent": dict(report.run.absent),
         "diagnostics": [result.metadata for result in report.of_stage("diagnostics") if result.manifest],
         "run": run_facts(report),

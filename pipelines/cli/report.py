@@ -14,6 +14,7 @@ from edm2core.errors import InputError
 from edm2core.report import RunInfo, collect
 from edm2core.report.compare import Side, compare
 from edm2core.report.comparison_page import write
+from edm2core.report.verdict import answers, headlines
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from edm2core.store.summary import list_one
 from pipelines.cli.options import FOLDER, store_option
@@ -45,9 +46,11 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
         record.store.write(f"{record.folder}/{NOTES}", notes.read())
     command = shlex.join(["edm2", *sys.argv[1:]])
     if running := _goes_on(record):
-        write_report(record, name, tasks, recorded_outcomes(record, running=True), command, running=True)
+        report = write_report(record, name, tasks, recorded_outcomes(record, running=True), command, running=True)
     if not running or not _goes_on(record):  # the run ended meanwhile, and our page has replaced its last one
-        write_report(record, name, tasks, recorded_outcomes(record), command)
+        report = write_report(record, name, tasks, recorded_outcomes(record), command)
+    for line in headlines(answers(report)):
+        click.echo(line)
     click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
 
 

@@ -186,6 +186,7 @@ SHAPES = {
     "rechecked": Shape(after=_rechecked),
     "several seeds, rechecked": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, after=_rechecked),
     "probes of several seeds": Shape(metadata={"probe": {"deviations": {"probe_accuracy": 0.3}}}),
+    "more recipes than a drawing holds": Shape(limits={"edm2core.report.verdict_drawing.MOST": 1}),
     "more values than a page holds": Shape(limits={"edm2core.report.html.MOST_ROWS": 5}),
     "more pictures than a page holds": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, limits={"edm2core.report.samples.BUDGET": 15_000}),
     "pictures too large for a page": Shape(limits={"edm2core.report.samples.BUDGET": 0}),

@@ -100,7 +100,7 @@ def test_differences_are_between_experiments_and_not_of_the_same_results(two: Tw
     found = two({"training.epochs: 60}": "training.epochs: 60, network.dropout: 0.3}"}, also=seeds)
     pairs = {(d.one.recipe, d.other.recipe) for table in found.by_seeds.values() for d in table.differences}
     assert pairs == {(f"A · digits/{rung}", f"B · digits/{rung}") for rung in "CEG"}
-    assert all(d.verdict is not None for table in found.by_seeds.values() for d in table.differences)
+    assert all(d.judgement is not None for table in found.by_seeds.values() for d in table.differences)
     same = two({}, also=seeds)
     assert [d for table in same.by_seeds.values() for d in table.differences] == []
 

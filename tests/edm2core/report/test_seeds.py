@@ -43,8 +43,8 @@ def test_a_spread_is_over_seeds_and_draws_are_apart() -> None:
 def test_a_planted_difference_stands_and_names_the_better() -> None:
     (found,) = differences(spreads(_rows(FAR)))
     assert found.words == "E is better"
-    assert found.verdict
-    assert found.verdict.interval[0] < found.difference < found.verdict.interval[1] < 0
+    assert found.judgement
+    assert found.judgement.interval[0] < found.difference < found.judgement.interval[1] < 0
     (higher,) = differences(spreads(_rows(FAR, metric="probe_accuracy")))
     assert higher.words == "C is better"
 
@@ -52,8 +52,8 @@ def test_a_planted_difference_stands_and_names_the_better() -> None:
 def test_an_equal_pair_shows_no_difference() -> None:
     (found,) = differences(spreads(_rows({"C": [5.0, 5.1, 4.9], "E": [5.05, 4.95, 5.0]})))
     assert found.words == "no difference shown"
-    assert found.verdict
-    assert abs(found.difference) < found.verdict.smallest
+    assert found.judgement
+    assert abs(found.difference) < found.judgement.smallest
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_an_equal_pair_shows_no_difference() -> None:
 )
 def test_what_cannot_be_said_is_said_so(values: dict[str, list[float]], words: str) -> None:
     (found,) = differences(spreads(_rows(values)))
-    assert (found.words, found.verdict) == (words, None)
+    assert (found.words, found.judgement) == (words, None)
 
 
 def test_more_epochs_and_pairs_correct_each_other_and_metrics_do_not() -> None:
     def p(rows: list[Row]) -> float:
-        return next(d.verdict.p for d in differences(spreads(rows)) if d.verdict and (d.measure.metric, d.epoch) == ("fid", 10))
+        return next(d.judgement.p for d in differences(spreads(rows)) if d.judgement and (d.measure.metric, d.epoch) == ("fid", 10))
 
     alone = p(_rows(FAR))
     assert p(_rows(FAR) + _rows(FAR, epoch=20)) == pytest.approx(2 * alone)
@@ -121,5 +121,5 @@ def test_one_seed_makes_no_claim(demo: Fake) -> None:
     report = demo.report()
     found = json.loads(as_json(report))["differences"]
     assert {difference["verdict"] for difference in found} == {"one seed: no claim"}
-    assert {difference["p"] for difference in found} == {None}
+    assert {difference["p_corrected"] for difference in found} == {None}
     assert "Over training seeds" not in render(report)

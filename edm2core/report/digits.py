@@ -1,0 +1,28 @@
+"""How many digits of a number its error justifies."""
+
+import math
+from collections.abc import Iterable
+from statistics import median
+
+MOST = 6  # decimals
+USUAL = 2  # where no error is known
+
+
+def decimals(errors: Iterable[float | None]) -> int | None:
+    """Decimals that show two digits of the typical error; None where no error is known or all are 0."""
+    known = [abs(error) for error in errors if error and math.isfinite(error)]
+    return min(MOST, max(0, 1 - math.floor(math.log10(median(known))))) if known else None
+
+
+def decimals_of(values: Iterable[float]) -> int:
+    """Decimals for values of unknown error: two from 1 on, else as many as show three digits of the typical value."""
+    known = [abs(value) for value in values if value and math.isfinite(value)]
+    if not known or median(known) >= 1:
+        return USUAL
+    return min(MOST, 2 - math.floor(math.log10(median(known))))
+
+
+def rounded(value: float, places: int) -> str:
+    """A number with so many decimals, and no minus before a zero."""
+    text = f"{value:.{places}f}"
+    return text.removeprefix("-") if not float(text) else text
