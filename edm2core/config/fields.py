@@ -1,7 +1,7 @@
 """The types of settings, which settings decide results, and how strictly settings are read."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
@@ -23,28 +23,26 @@ def contradiction(words: str, *settings: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{words}", {"words": words, "settings": settings})
 
 
-def like(pattern: str, words: str) -> AfterValidator:
-    """A check that a text matches the pattern. `words` say, with an example, what it must be."""
+def _must_be(words: str, holds: Callable[[str], object]) -> AfterValidator:
+    """A check of a text. `words` say what it must be."""
 
     def check(text: str) -> str:
-        if not re.search(pattern, text):
-            raise PydanticCustomError("like", "must be {words}", {"words": words})
+        if not holds(text):
+            raise PydanticCustomError("must_be", "must be {words}", {"words": words})
         return text
 
     return AfterValidator(check)
 
 
+def like(pattern: str, words: str) -> AfterValidator:
+    """A check that a text matches the pattern. `words` say, with an example, what it must be."""
+    return _must_be(words, re.compile(pattern).search)
+
+
 def one_of(names: Collection[str]) -> AfterValidator:
     """A check that a table of the registry has the name."""
     *others, last = (f"'{name}'" for name in names)
-    words = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
-
-    def check(name: str) -> str:
-        if name not in names:
-            raise PydanticCustomError("one_of", "{words}", {"words": words})
-        return name
-
-    return AfterValidator(check)
+    return _must_be(f"{', '.join(others)} or {last}" if others else last, lambda name: name in names)
 
 
 def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:

@@ -53,14 +53,11 @@ PASSING = {  # errors that may pass: the same request can succeed later
 FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "InsufficientCapacity"}
 MISSING = {"NoSuchKey", "NoSuchObject", "XMinioInvalidObjectName"}
 DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden"}
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
 WRONG_CREDENTIAL = {  # error code → the variable whose value the service refuses
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY",
-    "InvalidToken": "AWS_SESSION_TOKEN",
-    "InvalidTokenId": "AWS_SESSION_TOKEN",
-    "ExpiredToken": "AWS_SESSION_TOKEN",
-    "TokenRefreshRequired": "AWS_SESSION_TOKEN",
-    "RequestExpired": "AWS_SESSION_TOKEN",
+    **dict.fromkeys(("InvalidToken", "InvalidTokenId", *EXPIRED), "AWS_SESSION_TOKEN"),
 }
 OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "InvalidRegion"}
 TO_A_PAGE = (302, 303)  # the status codes with which a service redirects people to log in; S3 services do not use them
@@ -312,7 +309,7 @@ def _no_key(code: str, words: str) -> _Fault:
 def _wrong_credential(code: str, words: str) -> _Fault:
     """The fault where the service refuses the credentials; it names the variable or file that they came from."""
     variable, folder = WRONG_CREDENTIAL[code], os.environ.get("EDM2_S3_CREDENTIALS")
-    expired = code in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
+    expired = code in EXPIRED
     if folder:
         source = f"the files in EDM2_S3_CREDENTIALS={folder}"
     elif os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_ACCESS_KEY"):
