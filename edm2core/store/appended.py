@@ -3,7 +3,6 @@
 They are recorded when a run ends. Later runs append to the files, so only the recorded length is compared.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -11,11 +10,9 @@ from edm2core.errors import IntegrityError, MissingError
 from edm2core.plan.manifest import FileRecord, parse_records
 from edm2core.plan.tasks import Task
 from edm2core.store.averages import trainings
-from edm2core.store.base import Flaw, Store
+from edm2core.store.base import Flaw, Store, difference
 from edm2core.store.plans import read_plan
 from edm2core.store.sealed import read_sealed, sealed
-
-PART = 2**23  # the most bytes of one read
 
 
 def appended_path(run: str) -> str:
@@ -50,20 +47,8 @@ def _paths(store: Store, run: str) -> list[str]:
 
 def _changed(store: Store, known: dict[str, FileRecord]) -> Iterator[Flaw]:
     for path, record in known.items():
-        entry = store.stat(path)
-        if entry is None:
-            yield Flaw(path, "It is missing.")
-        elif entry.size < record.size:
-            yield Flaw(path, f"It has {entry.size} bytes; recorded were {record.size}.")
-        elif _digest(store, path, record.size) != record.sha256:
-            yield Flaw(path, f"Its first {record.size} bytes are not those recorded (SHA-256 {record.sha256[:12]}…).")
-
-
-def _digest(store: Store, path: str, size: int) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, size, PART):
-        digest.update(store.read_part(path, start, min(PART, size - start)))
-    return digest.hexdigest()
+        if what := difference(store, path, record, grows=True):
+            yield Flaw(path, what)
 
 
 def _load(store: Store, run: str) -> dict[str, FileRecord]:

@@ -16,6 +16,7 @@ R = TypeVar("R")
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's error numbers for a full disk, and for a user's full quota
 UNKNOWN_S = 86_400.0  # the least time without a change after which a file that another machine was writing counts as left behind
 AT_ONCE = 16  # the most requests to a remote store at once
+PART = 2**23  # the most bytes of one read of a file that grows
 FREE_SPACE = "Free some space (edm2 gc), then run again; finished work is kept."
 
 
@@ -143,6 +144,25 @@ def damaged(what: str, actual: FileRecord, recorded: str, where: str) -> Integri
         where=where,
         do_next="Delete the result it belongs to; running again makes it anew.",
     )
+
+
+def difference(store: Store, path: str, record: FileRecord, name: str = "It", *, contents: bool = True, grows: bool = False) -> str:
+    """A sentence about `name` if a stored object is not as it was recorded, else "".
+
+    Without `contents` only its size is compared; of a file that `grows`, only as many bytes as were recorded.
+    """
+    entry = store.stat(path)
+    if entry is None:
+        return f"{name} is missing."
+    if entry.size < record.size or (entry.size > record.size and not grows):
+        return f"{name} has {entry.size} bytes; recorded were {record.size}."
+    recorded = f"recorded (SHA-256 {record.sha256[:12]}…)."
+    if grows:
+        digest = hashlib.sha256()
+        for start in range(0, record.size, PART):
+            digest.update(store.read_part(path, start, min(PART, record.size - start)))
+        return "" if digest.hexdigest() == record.sha256 else f"{name} does not begin with the {record.size} bytes {recorded}"
+    return "" if not contents or store.record(path) == record else f"{name} has other contents than those {recorded}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.plan.manifest import FileRecord, Manifest, Ref
 from edm2core.plan.tasks import Task
-from edm2core.store.base import Store, each
+from edm2core.store.base import Store, difference, each
 
 
 def load(store: Store, ref: Ref) -> Manifest | None:
@@ -67,17 +67,9 @@ def commit(store: Store, manifest: Manifest) -> Manifest:
 
 def verify(store: Store, manifest: Manifest, *, contents: bool = True) -> list[str]:
     """What is wrong with a result's files, in words. Without `contents` only their presence and size are checked."""
-    problems = []
-    for name, record in sorted(manifest.files.items()):
-        path = manifest.path(name)
-        entry = store.stat(path)
-        if entry is None:
-            problems.append(f"{name} is missing.")
-        elif entry.size != record.size:
-            problems.append(f"{name} has {entry.size} bytes; recorded were {record.size}.")
-        elif contents and store.record(path) != record:
-            problems.append(f"{name} has other contents than those recorded (SHA-256 {record.sha256[:12]}…).")
-    return problems
+    files = sorted(manifest.files.items())
+    problems = (difference(store, manifest.path(name), record, name, contents=contents) for name, record in files)
+    return [problem for problem in problems if problem]
 
 
 def discard(store: Store, ref: Ref) -> None:

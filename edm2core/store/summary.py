@@ -10,7 +10,7 @@ from typing import Any
 from edm2core.errors import IntegrityError, MissingError, StoreError
 from edm2core.plan.manifest import FileRecord, parse_records
 from edm2core.plan.tasks import Task
-from edm2core.store.base import Store, each, is_local
+from edm2core.store.base import Store, difference, each, is_local
 from edm2core.store.plans import plan_path, read_plan
 from edm2core.store.results import present
 from edm2core.store.sealed import read_sealed, sealed
@@ -142,14 +142,11 @@ def _changed_plan(store: Store, summary: Summary) -> str:
     if not is_local(store) or "plan.json" not in summary.files:
         return ""
     try:
-        record = store.record(plan_path(summary.id))
-    except MissingError:
-        return "plan.json is missing."
+        return difference(store, plan_path(summary.id), summary.files["plan.json"], "plan.json")
     except StoreError as error:
         if not error.permanent:
             raise
         return f"plan.json: {error.what}"
-    return "" if record == summary.files["plan.json"] else "plan.json is damaged: it has been changed since it was written."
 
 
 def _state(summary: Summary, done: int) -> str:

@@ -12,7 +12,7 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
 from edm2core.store import find_store
 from edm2core.store.averages import all_stored, trainings
-from edm2core.store.base import Store, each
+from edm2core.store.base import Store, difference, each
 from edm2core.store.damage import Damage, of_appended, of_code, of_leases, of_run, of_scratch
 from edm2core.store.results import discard, load, verify
 from edm2core.store.runs import list_runs, load_plan
@@ -93,13 +93,8 @@ def _changed_records(store: Store, run: str) -> Iterator[str]:
         return
     for name, record in summary.files.items():
         path = f"runs/{run}/{name}"
-        if summary.ended is None and name not in ASKED:
-            continue
-        try:
-            if store.record(path) != record:
-                yield f"{path} has other contents than those recorded (SHA-256 {record.sha256[:12]}…)."
-        except MissingError:
-            yield f"{path} is missing."
+        if (summary.ended is not None or name in ASKED) and (what := difference(store, path, record, path)):
+            yield what
 
 
 def _unfinished(store: Store, tasks: list[Task]) -> list[Ref]:

@@ -251,7 +251,7 @@ def test_what_was_damaged_before_a_run_was_started_again_is_named_after_it(worki
     run.end()
     printed, error = verify(working.store.uri, capsys)
     assert error
-    assert f"{snapshot.key}/0.log: Its first {len(before)} bytes are not those recorded" in printed
+    assert f"{snapshot.key}/0.log: It does not begin with the {len(before)} bytes recorded" in printed
     log.write_text(before + "epoch 4\n")
     assert verify(working.store.uri, capsys)[1] == ""
 
