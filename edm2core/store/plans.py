@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from edm2core.errors import EdmError, IntegrityError, MissingError
+from edm2core.errors import IntegrityError
 from edm2core.plan.plan import Plan
-from edm2core.plan.tasks import Task
+from edm2core.plan.tasks import Task, unverified
 from edm2core.store.base import Store
-from edm2core.store.sealed import is_sealed, sealed, unseal
+from edm2core.store.sealed import read_sealed, sealed
 
 EARLIER = ("name", "absent", "tasks")  # the fields of a plan that was written without a digest
 MEND_PLAN = "Run its experiment again, which records it anew, or forget the run (edm2 runs rm)."
@@ -20,7 +21,6 @@ class Recorded:
     name: str
     plan: Plan
     absent: dict[str, str]
-    sealed: bool  # whether it carried its digest
 
 
 def plan_path(run: str) -> str:
@@ -37,17 +37,15 @@ def write_plan(store: Store, run: str, name: str, tasks: Iterable[Task], absent:
 
 def read_plan(store: Store, run: str) -> Recorded:
     """A run's plan. Raises MissingError if it is not there, IntegrityError if it is damaged or of another version of edm2."""
-    try:
-        data = store.read(plan_path(run))
-        values = unseal(data, EARLIER)
+
+    def parse(values: dict[str, Any]) -> Recorded:
         plan = Plan.parse(values["tasks"], values.get("recipes"))
-        return Recorded(str(values["name"]), plan, dict(values.get("absent", {})), is_sealed(data))
-    except MissingError:
-        raise
-    except EdmError as error:
-        if not (isinstance(error, IntegrityError) or error.permanent):
-            raise  # the store is in trouble, not this plan
-        why, mend = error.what, MEND_PLAN if isinstance(error, IntegrityError) else error.do_next
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        why, mend = f"It is damaged, or of another version of edm2: {error}.", MEND_PLAN
-    raise IntegrityError(f"The plan of {run} cannot be read. {why}", where=f"{store.uri}/{plan_path(run)}", do_next=mend)
+        if "recipes" not in values and (changed := unverified(plan)):  # it may have no digest: then its tasks' keys verify it
+            raise ValueError(f"it has been changed since it was written: {changed[0].ref} is not that task's key")
+        return Recorded(str(values["name"]), plan, dict(values.get("absent", {})))
+
+    try:
+        return read_sealed(store, plan_path(run), parse, EARLIER)
+    except IntegrityError as error:
+        what, where = f"The plan of {run} cannot be read. {error.what}", f"{store.uri}/{plan_path(run)}"
+        raise IntegrityError(what, where=where, do_next=error.do_next or MEND_PLAN) from None

@@ -53,7 +53,7 @@ def read_sealed(store: Store, path: str, parse: Callable[[dict[str, Any]], T], e
     except MissingError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IntegrityError(f"The record is damaged: {error}.", where=f"{store.uri}/{path}") from None
+        raise IntegrityError(f"The record is damaged, or of another version of edm2: {error}.", where=f"{store.uri}/{path}") from None
     except StoreError as error:
         if not error.permanent:
             raise
