@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from edm2core.addresses import is_web_url, shown
-from edm2core.config.fields import Count, Name, Settings, contradiction, like
+from edm2core.config.fields import Count, Name, Settings, contradiction, described, like
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import load
 from edm2core.errors import EdmError, InputError
@@ -73,37 +73,44 @@ def _no_secrets(variables: dict[str, str]) -> dict[str, str]:
 class Resources(Settings):
     """What one stage's job gets. Every setting but `nodes` is per pod."""
 
-    nodes: Count = 1
-    processes: Count | None = None  # none: one per GPU, at least one
-    gpus: Annotated[int, Field(ge=0)] = 0
-    cpu: Quantity = "1"
-    cpu_limit: Quantity | None = None  # none: what is requested
-    memory: Quantity = "4Gi"  # both the request and the limit
-    shm: Quantity = "1Gi"  # the size of /dev/shm, which counts against memory
-    work: Quantity = "10Gi"  # scratch disk of the pod
+    nodes: Count = described(1, "Pods of the job.")
+    processes: Count | None = described(None, "Processes in each pod; null is one for each GPU, and at least one.")
+    gpus: Annotated[int, Field(ge=0)] = described(0, "GPUs of each pod.")
+    cpu: Quantity = described("1", "CPUs that each pod requests.")
+    cpu_limit: Quantity | None = described(None, "CPUs that each pod may use at most; null is what it requests.")
+    memory: Quantity = described("4Gi", "Memory of each pod, both requested and its limit.")
+    shm: Quantity = described("1Gi", "Size of /dev/shm in each pod, which counts against its memory.")
+    work: Quantity = described("10Gi", "Scratch disk of each pod.")
 
     @property
     def processes_per_node(self) -> int:
         return self.processes or max(self.gpus, 1)
 
 
-_each_stage: dict[str, Any] = dict.fromkeys(("default", *STAGES), (Resources, Resources()))
+_each_stage: dict[str, Any] = {
+    name: (Resources, described(Resources(), f"What jobs of stage {name} get.")) for name in ("default", *STAGES)
+}
 _EachStage = create_model("_EachStage", __base__=Settings, **_each_stage)
 
 
 class StageResources(_EachStage):
     """The resources of each stage's job. What a stage does not set is as in `default`."""
 
-    default: Resources = Resources()
+    default: Resources = described(Resources(), "What jobs of every stage get, unless the stage says otherwise.")
 
 
 class StoreProfile(Settings):
     """How pods reach the store; the credentials stay in the Secret."""
 
-    uri: Annotated[str, AfterValidator(_bucket)]
-    env: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}  # such as endpoint and region; no secrets
-    secret: Name | None = None  # Secret with the credentials
-    secret_env: dict[str, str] = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}  # variable → the Secret's key
+    uri: Annotated[str, AfterValidator(_bucket)] = described(..., "Address of the store, such as s3://bucket/prefix.")
+    env: Annotated[dict[str, str], AfterValidator(_no_secrets)] = described(
+        {}, "Variables without secrets that pods need for the store, such as its endpoint and region."
+    )
+    secret: Name | None = described(None, "Secret in the namespace that holds the credentials.")
+    secret_env: dict[str, str] = described(
+        {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"},
+        "Variables of credentials, each with its key in the Secret.",
+    )
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
@@ -115,68 +122,79 @@ class StoreProfile(Settings):
 class MlflowProfile(Settings):
     """The MLflow server for runs on Kubeflow Pipelines, as pods reach it; the credentials stay in the Secret."""
 
-    uri: Annotated[str, AfterValidator(_server)]
-    secret: Name | None = None  # Secret with the credentials
-    secret_env: dict[str, str] = {"MLFLOW_TRACKING_USERNAME": "username", "MLFLOW_TRACKING_PASSWORD": "password"}  # as in `store`
+    uri: Annotated[str, AfterValidator(_server)] = described(..., "Address of the MLflow server, as pods reach it.")
+    secret: Name | None = described(None, "Secret in the namespace that holds the credentials, if the server asks for any.")
+    secret_env: dict[str, str] = described(
+        {"MLFLOW_TRACKING_USERNAME": "username", "MLFLOW_TRACKING_PASSWORD": "password"},
+        "Variables of credentials, each with its key in the Secret.",
+    )
 
 
 class Images(Settings):
     """The two images: `compute` has torch, `control` launches, follows and reads manifests."""
 
-    compute: Image
-    control: Image
-    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    pull_secrets: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    compute: Image = described(..., "Image with torch, in which tasks compute.")
+    control: Image = described(..., "Image without torch, which launches and follows jobs.")
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = described("IfNotPresent", "When a node pulls an image.")
+    pull_secrets: Annotated[tuple[Name, ...], Field(strict=False)] = described((), "Secrets with the registry's credentials.")
 
 
 class ServiceAccounts(Settings):
     """The ServiceAccounts of pods. Pods that compute need no rights at all."""
 
-    job: Name = "edm2-job"
-    control: Name = "edm2-control"
+    job: Name = described("edm2-job", "ServiceAccount of pods that compute; it needs no rights.")
+    control: Name = described("edm2-control", "ServiceAccount of pods that start and follow jobs.")
 
 
 class PriorityClasses(Settings):
     """Names of PriorityClasses. Training has the higher one, so that evaluating snapshots never stops the training that makes them."""
 
-    training: Name | None = None
-    evaluation: Name | None = None
+    training: Name | None = described(None, "PriorityClass of trainings.")
+    evaluation: Name | None = described(None, "PriorityClass of all other jobs.")
 
 
 class Kfp(Settings):
     """Where Kubeflow Pipelines is, and how much of an experiment it runs at once."""
 
-    host: Annotated[str, AfterValidator(_server)] | None = None  # URL of its API; none: through the API server or, in a pod, its Service
-    ui: Annotated[str, AfterValidator(_server)] | None = None  # URL of its pages, for links; none: as `host`
-    namespace: Name = "kubeflow"  # where Kubeflow Pipelines itself is installed
-    max_parallel: Count | None = None  # the most trajectories at once; none: all
+    host: Annotated[str, AfterValidator(_server)] | None = described(
+        None, "URL of the API of Kubeflow Pipelines; null goes through the API server or, in a pod, to its Service."
+    )
+    ui: Annotated[str, AfterValidator(_server)] | None = described(None, "URL of its pages, for links; null is as `host`.")
+    namespace: Name = described("kubeflow", "Namespace in which Kubeflow Pipelines itself is installed.")
+    max_parallel: Count | None = described(None, "Most trajectories at once; null is all.")
 
 
 class Profile(Settings):
     """A cluster, as this project uses it."""
 
-    name: Name
-    context: str | None = None  # of the kubeconfig; none: the current one or, in a pod, the pod's own cluster
-    namespace: Namespace
-    store: StoreProfile
-    images: Images
-    service_accounts: ServiceAccounts = ServiceAccounts()
-    resources: StageResources = StageResources()
-    run_in_task_pod: StageNames = ()  # stages that run in the pod of Kubeflow's task instead of a job, if they need one node
-    kfp: Kfp = Kfp()
-    mlflow: MlflowProfile | None = None  # for Kubeflow Pipelines; `edm2 run --cluster` uses MLFLOW_TRACKING_URI of its own machine
-    queue: Name | None = None  # Kueue's LocalQueue
-    priority_classes: PriorityClasses = PriorityClasses()
-    tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
-    node_selector: dict[str, str] = {}
-    patch: dict[str, Any] = {}  # laid over the spec of every job's pods; lists of named things merge by name
-    run_as_user: Count = 65532
-    jobs: Count = 4  # the most at once, with `edm2 run --cluster`
-    patience_s: Seconds = 1800  # how long a pod may be unschedulable; a job that a queue holds waits without limit
-    active_deadline_s: Count | None = None  # how long a job may last, restarts included
-    ttl_s: Seconds = 3600  # how long a finished job is kept until it is deleted
-    grace_s: Count = 120  # how long a pod that is told to end may take to save its state
-    hang_s: Count = 30  # how much longer than usual a step may take until its process counts as hung
+    name: Name = described(..., "Name of the profile; unset, it is that of the file.")
+    context: str | None = described(None, "Context of the kubeconfig; null is the current one or, in a pod, the pod's own cluster.")
+    namespace: Namespace = described(
+        ..., "Namespace that jobs run in; with Kubeflow Pipelines for one user it must be that of Kubeflow Pipelines."
+    )
+    store: StoreProfile = described(..., "How pods reach the store.")
+    images: Images = described(..., "The two images.")
+    service_accounts: ServiceAccounts = described(ServiceAccounts(), "ServiceAccounts of pods.")
+    resources: StageResources = described(StageResources(), "What each stage's job gets.")
+    run_in_task_pod: StageNames = described(
+        (), "Stages that Kubeflow's task runs in its own pod, without a job and without a queue, if they need one node."
+    )
+    kfp: Kfp = described(Kfp(), "Where Kubeflow Pipelines is.")
+    mlflow: MlflowProfile | None = described(
+        None, "MLflow server for runs on Kubeflow Pipelines; `edm2 run --cluster` takes MLFLOW_TRACKING_URI of its own machine."
+    )
+    queue: Name | None = described(None, "LocalQueue of Kueue, which then decides when a job runs.")
+    priority_classes: PriorityClasses = described(PriorityClasses(), "PriorityClasses of jobs.")
+    tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = described((), "Tolerations of job pods.")
+    node_selector: dict[str, str] = described({}, "Labels that a job's nodes must have.")
+    patch: dict[str, Any] = described({}, "Changes to the spec of every job's pods; lists of named things merge by name, and null deletes.")
+    run_as_user: Count = described(65532, "User id under which containers run.")
+    jobs: Count = described(4, "Most jobs at once, with `edm2 run --cluster`.")
+    patience_s: Seconds = described(1800, "Seconds that a pod may be unschedulable; a job that a queue holds waits without limit.")
+    active_deadline_s: Count | None = described(None, "Seconds that a job may last, restarts included; null sets no limit.")
+    ttl_s: Seconds = described(3600, "Seconds for which a finished job is kept.")
+    grace_s: Count = described(120, "Seconds that a pod has to save its state once it is told to end.")
+    hang_s: Count = described(30, "Seconds that a step may take beyond the usual until its process counts as hung.")
 
     def resources_of(self, stage: str) -> Resources:
         """What a stage's job gets: the stage's own settings, and those of `default` where it has none."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from edm2core.config.fields import is_keyed
+from edm2core.config.fields import is_keyed, section_in
 from edm2core.config.settings import Recipe
 
 
@@ -38,6 +39,16 @@ def in_words(name: str, value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def fields_of(section: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting of a section by its dotted name, as in YAML; a section within stands before its own settings."""
+    fields = dict[str, FieldInfo]()
+    for name, field in section.model_fields.items():
+        fields[prefix + name] = field
+        if inner := section_in(field.annotation):
+            fields |= fields_of(inner, f"{prefix}{name}.")
+    return fields
+
+
 class Flat(NamedTuple):
     """A setting's value as JSON holds it, and whether it decides what comes out."""
 
@@ -56,75 +67,6 @@ def flattened(settings: BaseModel) -> dict[str, Flat]:
             flat[name] = Flat(values[name], is_keyed(field))
     return flat
 
-
-DESCRIPTIONS = {
-    "data.format": "data set",
-    "data.source": "source of the data",
-    "data.digest": "digest of the source",
-    "data.standardize": "images at the network's scale",
-    "network.use": "network",
-    "network.resolution": "side of an image",
-    "network.image_channels": "channels of an image",
-    "network.channels": "channels of the first level",
-    "network.multipliers": "channels of the levels, times the first's",
-    "network.blocks": "decoder blocks a level",
-    "network.attention_resolutions": "attention at sides",
-    "network.attention_head_channels": "attention heads",
-    "network.attention_norm": "attention",
-    "network.dropout": "dropout",
-    "network.weights": "learned weights",
-    "network.init": "learned weights start",
-    "network.biases": "offsets",
-    "network.noise_features": "features of the noise level",
-    "network.embedding_width": "width of the embedding",
-    "network.embedding_gain": "gains on the embedding start at",
-    "network.conditioning": "the embedding",
-    "network.norm": "normalisation",
-    "network.pixel_epsilon": "pixel norm of x",
-    "network.middle": "the two blocks in the middle",
-    "network.magnitude_preserving": "fixed functions",
-    "network.clip": "activations clamped to ±",
-    "diffusion.p_mean": "mean of ln σ in training",
-    "diffusion.p_std": "standard deviation of ln σ in training",
-    "diffusion.weighting": "weight of the loss by noise level",
-    "diffusion.log_variance_features": "learned log-variance u(σ) of the loss",
-    "training.epochs": "epochs",
-    "training.snapshot_every": "epochs between snapshots",
-    "training.batch": "batch",
-    "training.lr": "learning rate",
-    "training.warmup_epochs": "warm-up, in epochs",
-    "training.t_ref_epochs": "learning rate falls with the root of the time from epoch",
-    "training.lr_changes": "learning rate changes",
-    "training.loss_reduction": "loss over an image's elements",
-    "training.betas": "Adam's betas",
-    "training.flip": "random flips",
-    "training.ema_beta": "fixed EMA's beta",
-    "training.average_every": "epochs between stored averages",
-    "training.precision": "precision of training",
-    "training.exact": "exactly in float32",
-    "sample.precision": "precision of sampling",
-    "sample.exact": "sampled exactly in float32",
-    "probe.precision": "precision of probing",
-    "probe.exact": "probed exactly in float32",
-    "sample.count": "samples",
-    "sample.solver": "solver",
-    "sample.steps": "sampler's steps",
-    "sample.clip": "denoised images clipped while sampling",
-    "sample.state": "precision of the sampler's state",
-    "sample.ema": "averages sampled from",
-    "probe.t": "probe's noise levels t",
-    "probe.blocks": "probe's blocks",
-    "probe.epochs": "probe's epochs",
-    "probe.batch": "probe's batch",
-    "probe.lr": "probe's learning rate",
-    "probe.flip": "probe's random flips",
-    "probe.protocol": "probe's protocol",
-    "probe.crop": "probe's random crops, pixels of padding",
-    "probe.features": "probe's features",
-    "probe.seeds": "probe's seeds",
-    "probe.ema": "average probed",
-    "diagnostics.ema": "average looked into",
-}
 
 MEANINGS: dict[str, dict[Any, str]] = {
     "data.standardize": {False: "in [-1, 1]", True: "standardised: mean 0, standard deviation σ_data"},
@@ -162,3 +104,6 @@ MEANINGS: dict[str, dict[Any, str]] = {
     "training.loss_reduction": {"mean": "averaged", "sum": "summed, so that fp16 needs no loss scaling"},
     "training.ema_beta": {None: "no such average"},
 }
+
+DESCRIPTIONS = {name: field.title for name, field in fields_of(Recipe).items() if field.title}
+"""The few words by which tables call a recipe's settings; each stands in the setting's Field."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -95,9 +95,18 @@ Ema = Annotated[str, BeforeValidator(average_name)]  # fixed, or the relative wi
 Widths = Annotated[tuple[Annotated[float, AfterValidator(check_width)], ...], Field(strict=False), AfterValidator(once)]
 
 
-def unkeyed(default: Any, **constraints: Any) -> Any:
+def described(default: Any, text: str = "", label: str = "", **more: Any) -> Any:
+    """A setting with its one text.
+
+    `text` is the sentence that errors, the reference and `edm2 recipes show` print; `label` is the few words by which tables and
+    `edm2 recipes diff` call the setting. A default of `...` means that the setting must be given.
+    """
+    return Field(default, description=text or None, title=label or None, **more)
+
+
+def unkeyed(default: Any, text: str = "", label: str = "", **more: Any) -> Any:
     """A setting that says how work is done, not what comes out. No key holds it."""
-    return Field(default, json_schema_extra={"keyed": False}, **constraints)
+    return described(default, text, label, json_schema_extra={"keyed": False}, **more)
 
 
 def is_keyed(field: FieldInfo) -> bool:
@@ -115,3 +124,9 @@ class Settings(BaseModel):
     def among(cls, values: Mapping[str, Any]) -> Self:
         """This section, from a task's settings. The task may have settings of other sections too."""
         return cls.model_validate({name: values[name] for name in cls.model_fields})
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a setting holds, if it holds one; it may also be null."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -25,6 +25,7 @@ from edm2core.config.fields import (
     Weights,
     Widths,
     contradiction,
+    described,
     one_of,
     unkeyed,
 )
@@ -42,14 +43,18 @@ def check_exact(exact: bool, precision: Precision) -> None:
 class DataSettings(Settings):
     """Where images come from and how they become arrays."""
 
-    format: Annotated[str, one_of(FORMATS)]
-    source: str | None = unkeyed(None)  # path or URL; digits come with scikit-learn
-    digest: Digest | None = None
-    resolution: Count | None = None  # images: side after centre crop and resize
-    test_share: Share = 0.2  # of each class, kept for test: of digits, and of images without a test folder
-    background: Colour = (255, 255, 255)  # images: the colour behind transparent pixels
-    channels: Literal[1, 3] = 3  # images: 1 makes them grey; not set: as many as network.image_channels
-    standardize: bool = False  # to mean 0 and standard deviation sigma_data instead of [-1, 1]
+    format: Annotated[str, one_of(FORMATS)] = described(..., "Format of the images, which decides how they are read.", "data set")
+    source: str | None = unkeyed(None, "Path or URL of the images; digits come with scikit-learn and need none.", "source of the data")
+    digest: Digest | None = described(None, "Digest that the source must have; a URL needs one.", "digest of the source")
+    resolution: Count | None = described(None, "Side of the square images in pixels, after a centre crop and a resize.")
+    test_share: Share = described(0.2, "Share of each class kept for testing, for digits and for images without a test folder.")
+    background: Colour = described((255, 255, 255), "Colour behind transparent pixels of images: red, green and blue, each 0 to 255.")
+    channels: Literal[1, 3] = described(3, "Colour channels of images; 1 makes them grey, and unset it follows network.image_channels.")
+    standardize: bool = described(
+        False,
+        "Whether images are brought to mean 0 and standard deviation sigma_data instead of the range [-1, 1].",
+        "images at the network's scale",
+    )
 
     @property
     def facts(self) -> DataFormat:
@@ -69,31 +74,71 @@ class DataSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the other configs and the paper's (docs/recipes.md)."""
+    """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the others and the paper's (docs/explanation/recipes.md)."""
 
-    use: Annotated[str, one_of(NETWORKS)] = "unet"  # the family of networks
-    resolution: Count  # side of the square input, pixels
-    image_channels: Count = 3
-    classes: Annotated[int, Field(ge=0)] = 0  # class-conditional with so many classes; 0: unconditional
-    channels: Count  # width of the first level
-    multipliers: Counts  # width of each level, times `channels`
-    blocks: Annotated[int, Field(ge=2)]  # decoder blocks a level; the encoder has one fewer
-    attention_resolutions: Annotated[tuple[Count, ...], Field(strict=False)] = ()
-    attention_head_channels: Count | None = None  # none: one head with all channels
-    attention_norm: Literal["pixel", "group"] = "pixel"  # pixel norm of queries, keys and values; or group norm before them, as in ADM
-    dropout: Share = 0.0
-    weights: Weights = "plain"  # normalized: in the forward (rung D); forced: there, and in place before a training step (rung E)
-    init: Init | None = None  # of plain weights; none: torch's; he: uniform of variance 2/fan_in; adm: as torch's, zero where a branch ends
-    biases: bool = False  # of every map; they replace the constant-one input channel
-    noise_features: Literal["fourier", "positional"] = "fourier"
-    embedding_width: Literal["fourfold", "widest"] = "fourfold"  # 4 x channels, or those of the widest level
-    embedding_gain: float = 1.0  # start of the learned gains on the embedding (rung G)
-    conditioning: Literal["scale", "scale_and_shift"] = "scale"  # what the embedding does to each channel
-    norm: GroupNormKind | Literal["pixel"] = "group"  # group_rms: it only scales (rung C); pixel: no GroupNorm (rung F)
-    pixel_epsilon: PixelEpsilon = "inside"  # sqrt(mean square + 1e-8), or outside: 1e-4 + root mean square
-    middle: Literal["encoder", "decoder"] = "encoder"  # the kind of the two blocks between encoder and decoder
-    magnitude_preserving: bool = False  # mp-SiLU, mp-sum, mp-concat, sqrt(2) Fourier, learned gains (rung G)
-    clip: Positive | None = None  # clamp of every block's output, for half precision
+    use: Annotated[str, one_of(NETWORKS)] = described("unet", "Family of networks.", "network")
+    resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
+    image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
+    classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")
+    channels: Count = described(..., "Channels of the first level.", "channels of the first level")
+    multipliers: Counts = described(
+        ...,
+        "Channels of each level, as multiples of `channels`; each level has half the side of the one before.",
+        "channels of the levels, times the first's",
+    )
+    blocks: Annotated[int, Field(ge=2)] = described(
+        ..., "Decoder blocks at each level; the encoder has one fewer.", "decoder blocks a level"
+    )
+    attention_resolutions: Annotated[tuple[Count, ...], Field(strict=False)] = described(
+        (), "Sides, in pixels, of the levels whose blocks have self-attention.", "attention at sides"
+    )
+    attention_head_channels: Count | None = described(
+        None, "Channels of one attention head; null makes one head of all channels.", "attention heads"
+    )
+    attention_norm: Literal["pixel", "group"] = described(
+        "pixel", "How attention is normalised: queries, keys and values by pixel norm, or their input by group norm as in ADM.", "attention"
+    )
+    dropout: Share = described(0.0, "Probability with which dropout sets an activation to zero.", "dropout")
+    weights: Weights = described(
+        "plain",
+        "Whether weights are used as stored, normalised in the forward (rung D), or kept normalised too (rung E).",
+        "learned weights",
+    )
+    init: Init | None = described(
+        None,
+        "How plain weights begin: null as PyTorch's, `he` by He's uniform rule, `adm` with zero where a branch ends.",
+        "learned weights start",
+    )
+    biases: bool = described(False, "Whether layers have biases, which then replace the constant-one input channel.", "offsets")
+    noise_features: Literal["fourier", "positional"] = described(
+        "fourier", "Features by which the network is told the noise level.", "features of the noise level"
+    )
+    embedding_width: Literal["fourfold", "widest"] = described(
+        "fourfold", "Channels of the noise embedding: four times `channels`, or those of the widest level.", "width of the embedding"
+    )
+    embedding_gain: float = described(
+        1.0, "Value at which the learned gains on the embedding begin (rung G).", "gains on the embedding start at"
+    )
+    conditioning: Literal["scale", "scale_and_shift"] = described(
+        "scale", "What the embedding does to each channel of a block.", "the embedding"
+    )
+    norm: GroupNormKind | Literal["pixel"] = described(
+        "group", "Normalisation of activations; `group_rms` only scales (rung C), and `pixel` has no group norm (rung F).", "normalisation"
+    )
+    pixel_epsilon: PixelEpsilon = described(
+        "inside", "Where pixel norm adds its small constant: inside the square root, or outside.", "pixel norm of x"
+    )
+    middle: Literal["encoder", "decoder"] = described(
+        "encoder", "Kind of the two blocks between encoder and decoder.", "the two blocks in the middle"
+    )
+    magnitude_preserving: bool = described(
+        False,
+        "Whether SiLU, sums, concatenations and Fourier features preserve magnitudes, with learned gains (rung G).",
+        "fixed functions",
+    )
+    clip: Positive | None = described(
+        None, "Absolute value at which each block's output is clamped, for half precision; null clamps nothing.", "activations clamped to ±"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -121,34 +166,60 @@ class NetworkSettings(Settings):
 class DiffusionSettings(Settings):
     """Preconditioning and the noise levels of training (EDM, table 1)."""
 
-    sigma_data: Positive = 0.5
-    p_mean: float = -1.2  # mean of ln sigma
-    p_std: Positive = 1.2  # standard deviation of ln sigma
-    weighting: Annotated[str, one_of(WEIGHTINGS)] = "edm"  # of the loss by noise level: lambda(sigma)
-    log_variance_features: Annotated[int, Field(ge=0)] = 256  # Fourier features of the learned u(sigma) (rung B); 0: no u(sigma)
+    sigma_data: Positive = described(0.5, "Standard deviation of the images that preconditioning assumes.")
+    p_mean: float = described(-1.2, "Mean of ln σ over the noise levels of training.", "mean of ln σ in training")
+    p_std: Positive = described(
+        1.2, "Standard deviation of ln σ over the noise levels of training.", "standard deviation of ln σ in training"
+    )
+    weighting: Annotated[str, one_of(WEIGHTINGS)] = described(
+        "edm", "Weight λ(σ) of the loss by noise level.", "weight of the loss by noise level"
+    )
+    log_variance_features: Annotated[int, Field(ge=0)] = described(
+        256, "Fourier features of the learned log-variance u(σ) (rung B); 0 leaves u(σ) out.", "learned log-variance u(σ) of the loss"
+    )
 
 
 class TrainingSettings(Settings):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
 
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = unkeyed(...)  # length; an experiment may evaluate any epoch up to it
-    snapshot_every: Count = unkeyed(100)  # epochs between snapshots, if the experiment names no epochs
-    batch: Count  # images in one optimiser step, over all processes
-    lr: Positive
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # a whole number if lr_changes is every_epoch
-    t_ref_epochs: Positive | None = None  # lr / sqrt(max(epoch / t_ref, 1)) after warm-up; none: constant
-    lr_changes: Annotated[str, one_of(SCHEDULES)] = "every_epoch"  # every_step: the schedule follows the images seen
-    loss_reduction: Literal["mean", "sum"] = "mean"  # over an image's elements; sum: larger gradients, so fp16 needs no loss scaling
-    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
-    flip: bool = False  # random horizontal flips
-    ema_beta: Share | None = 0.9993  # of the fixed EMA (ema-pytorch's, its warm-up included); none: no such average
-    ema_sigma_rel: Widths = (0.05, 0.10)  # power-function averages (EDM2, section 3)
-    average_every: Count | None = unkeyed(None)  # epochs between averages stored for mixing others; none: 64 over `epochs`
-    precision: Precision = "fp32"  # of the network's forward and backward (autocast)
-    exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
-    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, if it saves more time than it takes
-    micro_batch: Count | None = unkeyed(None)  # images a process holds at once; none: its whole share of the batch
-    grad_checkpoint: bool = unkeyed(False)  # each block's activations are computed again in the backward instead of being kept
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = unkeyed(
+        ..., "Length of the training in epochs; an experiment may look at any epoch up to it.", "epochs"
+    )
+    snapshot_every: Count = unkeyed(100, "Epochs between snapshots, if the experiment names no epochs.", "epochs between snapshots")
+    batch: Count = described(..., "Images in one optimiser step, over all processes.", "batch")
+    lr: Positive = described(..., "Learning rate after the warm-up.", "learning rate")
+    warmup_epochs: Annotated[float, Field(ge=0)] = described(
+        0.0, "Epochs over which the learning rate rises from 0; whole if lr_changes is every_epoch.", "warm-up, in epochs"
+    )
+    t_ref_epochs: Positive | None = described(
+        None,
+        "Epoch after which the rate falls as lr / √(epoch / t_ref_epochs); null keeps it constant.",
+        "learning rate falls with the root of the time from epoch",
+    )
+    lr_changes: Annotated[str, one_of(SCHEDULES)] = described(
+        "every_epoch", "Whether the learning rate changes epoch by epoch, or at every step with the images seen.", "learning rate changes"
+    )
+    loss_reduction: Literal["mean", "sum"] = described(
+        "mean",
+        "Whether the loss is averaged or summed over an image's elements; a sum needs no loss scaling in fp16.",
+        "loss over an image's elements",
+    )
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = described((0.9, 0.999), "Adam's two betas.", "Adam's betas")
+    flip: bool = described(False, "Whether images are mirrored at random.", "random flips")
+    ema_beta: Share | None = described(
+        0.9993, "Decay per step of the fixed EMA, which begins with ema-pytorch's warm-up; null keeps no such average.", "fixed EMA's beta"
+    )
+    ema_sigma_rel: Widths = described((0.05, 0.10), "Relative widths of the power-function averages that snapshots hold (EDM2, section 3).")
+    average_every: Count | None = unkeyed(
+        None, "Epochs between averages stored for mixing other widths; null spreads 64 over the training.", "epochs between stored averages"
+    )
+    precision: Precision = described("fp32", "Precision of the network's forward and backward in training.", "precision of training")
+    exact: bool = described(
+        False, "Whether training is plain float32 without TF32, by deterministic kernels, with nothing compiled.", "exactly in float32"
+    )
+    compile: Compile = unkeyed("auto", "Whether torch.compile is used in training; `auto` does so on a GPU where it saves time.")
+    micro_batch: Count | None = unkeyed(None, "Images that a process holds at once; null is its whole share of the batch.")
+    grad_checkpoint: bool = unkeyed(False, "Whether activations are computed again in the backward, which needs less memory and more time.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -167,26 +238,38 @@ class TrainingSettings(Settings):
 class SampleSettings(Settings):
     """The sampler and how many images it draws."""
 
-    count: Count = 50_000
-    solver: Annotated[str, one_of(SOLVERS)] = "heun"  # EDM, algorithm 2
-    steps: Annotated[int, Field(ge=2)] = 18  # noise levels; heun evaluates the network 2 * steps - 1 times
-    sigma_min: Positive = 0.002
-    sigma_max: Annotated[float, Field(gt=0, le=1e6)] = 80.0
-    rho: Positive = 7.0
-    eta: Annotated[float, Field(ge=0)] = 0.0  # share of the stochastic churn; 0 is deterministic
-    s_min: Annotated[float, Field(ge=0)] = 0.01
-    s_max: Positive = 1.0
-    s_noise: Positive = 1.007
-    clip: bool = True  # denoised images clipped to the data's range in every evaluation
-    state: Literal["fp64", "fp32"] = "fp64"  # precision of what the steps add up; the network's input is float32
-    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of the latents; never the training seed
-    draws: Annotated[int, Field(ge=1, le=1000)] = 1  # independent sets of `count` images
-    ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = ("fixed",)  # averages to sample from
-    precision: Precision = "fp32"
-    exact: bool = False  # float32 without TF32, deterministic kernels, nothing compiled
-    compile: Compile = unkeyed("auto")  # torch.compile; auto: on a GPU, if it saves more time than it takes
-    batch: Count = unkeyed(400)  # images at once on one process
-    shard: Count = unkeyed(2000)  # images in one stored file
+    count: Count = described(50_000, "Images in one set of samples.", "samples")
+    solver: Annotated[str, one_of(SOLVERS)] = described("heun", "Way from noise to an image; `heun` is EDM's algorithm 2.", "solver")
+    steps: Annotated[int, Field(ge=2)] = described(
+        18, "Noise levels of the sampler; heun evaluates the network 2 · steps − 1 times.", "sampler's steps"
+    )
+    sigma_min: Positive = described(0.002, "Lowest noise level σ above 0.")
+    sigma_max: Annotated[float, Field(gt=0, le=1e6)] = described(80.0, "Highest noise level σ, at which sampling begins.")
+    rho: Positive = described(7.0, "Exponent ρ that spaces the noise levels; a larger one puts more of them at low noise.")
+    eta: Annotated[float, Field(ge=0)] = described(0.0, "Share of the stochastic churn; 0 makes sampling deterministic.")
+    s_min: Annotated[float, Field(ge=0)] = described(0.01, "Lowest σ at which noise is churned.")
+    s_max: Positive = described(1.0, "Highest σ at which noise is churned.")
+    s_noise: Positive = described(1.007, "Standard deviation of the noise that churning adds.")
+    clip: bool = described(
+        True, "Whether denoised images are clipped to the data's range at every evaluation.", "denoised images clipped while sampling"
+    )
+    state: Literal["fp64", "fp32"] = described(
+        "fp64", "Precision in which the sampler adds up its steps; the network's input is float32.", "precision of the sampler's state"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = described(0, "Seed of the latents, which is independent of the training's seed.")
+    draws: Annotated[int, Field(ge=1, le=1000)] = described(1, "Independent sets of `count` images.")
+    ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = described(
+        ("fixed",), "Averages to sample from: `fixed`, or relative widths such as 0.05.", "averages sampled from"
+    )
+    precision: Precision = described("fp32", "Precision of the network while sampling.", "precision of sampling")
+    exact: bool = described(
+        False,
+        "Whether sampling is plain float32 without TF32, by deterministic kernels, with nothing compiled.",
+        "sampled exactly in float32",
+    )
+    compile: Compile = unkeyed("auto", "Whether torch.compile is used in sampling; `auto` does so on a GPU where it saves time.")
+    batch: Count = unkeyed(400, "Images that one process draws at once.")
+    shard: Count = unkeyed(2000, "Images in one stored file.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -213,23 +296,37 @@ PROTOCOLS = {
 class ProbeSettings(Settings):
     """Linear probe on the denoiser's features (DDAE); more than one t or block makes it a grid."""
 
-    protocol: Literal["own", "fx", "ddae"] = "own"  # own: a grid's cell is chosen on held-out images; fx, ddae: on the test images
-    t: Levels = (4,)  # noise levels: the t-th smallest positive one of the 18-step schedule
-    blocks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("out_6",)  # decoder blocks out_1 …; "all"
-    epochs: Count = 15
-    batch: Count = 512  # over all processes
-    lr: Positive = 4e-3  # for that batch: FX's 1e-3 x 4 GPUs of 128
-    flip: bool = True
-    crop: Annotated[int, Field(ge=0)] = 0  # random crops out of so many pixels of black padding; 0: none
-    features: Literal["cached", "fresh"] | None = None  # computed once for `cached_draws`, or anew every epoch; none: cached for a grid
-    cached_draws: Count = 2  # of noise, every second one mirrored where there are flips
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # stratified part of the training images that a grid's cell is chosen on
-    seeds: Seeds = (0,)  # of heads, order and noise; results are means over them
-    ema: Ema = "fixed"
-    precision: Precision = "fp32"
-    exact: bool = False  # float32 without TF32, deterministic kernels
-    knn: Annotated[int, Field(ge=0)] = 0  # neighbours of a k-NN classifier on the same features, 20 as DINO's; 0: none
-    few_shot: Shares = ()  # for each share, one more probe that knows only this share of the training labels
+    protocol: Literal["own", "fx", "ddae"] = described(
+        "own", "How a grid's cell is chosen: on held-out training images, or on the test images as `fx` and `ddae` do.", "probe's protocol"
+    )
+    t: Levels = described(
+        (4,), "Noise levels, each counted from the smallest positive one of the 18-step schedule.", "probe's noise levels t"
+    )
+    blocks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = described(
+        ("out_6",), "Decoder blocks whose features are probed: out_1, out_2 and so on, or `all`.", "probe's blocks"
+    )
+    epochs: Count = described(15, "Epochs that a linear head trains for.", "probe's epochs")
+    batch: Count = described(512, "Images in one step of a head, over all processes.", "probe's batch")
+    lr: Positive = described(
+        4e-3, "Learning rate of a head for that batch; 4e-3 is FX's 1e-3 on 4 GPUs of 128 images.", "probe's learning rate"
+    )
+    flip: bool = described(True, "Whether images are mirrored at random.", "probe's random flips")
+    crop: Annotated[int, Field(ge=0)] = described(
+        0, "Pixels of black padding out of which images are cropped at random; 0 crops nothing.", "probe's random crops, pixels of padding"
+    )
+    features: Literal["cached", "fresh"] | None = described(
+        None, "Whether features are computed once or anew in every epoch; null caches them for a grid.", "probe's features"
+    )
+    cached_draws: Count = described(2, "Draws of noise for which features are cached, every second one mirrored if `flip` is on.")
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = described(
+        0.1, "Share of the training images, alike in each class, on which a grid's cell is chosen."
+    )
+    seeds: Seeds = described((0,), "Seeds of heads, order and noise; results are means over them.", "probe's seeds")
+    ema: Ema = described("fixed", "Average that is probed.", "average probed")
+    precision: Precision = described("fp32", "Precision of the network while probing.", "precision of probing")
+    exact: bool = described(False, "Whether probing is plain float32 without TF32, by deterministic kernels.", "probed exactly in float32")
+    knn: Annotated[int, Field(ge=0)] = described(0, "Neighbours of a k-NN classifier on the same features, 20 as DINO's; 0 leaves it out.")
+    few_shot: Shares = described((), "Shares of the training labels; for each, one more probe knows only so many.")
 
     @property
     def grid(self) -> bool:
@@ -276,17 +373,19 @@ def _in_yaml(value: float | str) -> str:
 class DiagnosticsSettings(Settings):
     """A look into a snapshot: magnitudes by level, u(σ), the loss by noise level on training and held-out images."""
 
-    images: Count = 1024  # of each split
-    levels: Annotated[int, Field(ge=2)] = 16  # noise levels from 0.002 to 80, evenly in ln sigma
-    ema: Ema | None = None  # none: the probe's
-    batch: Count = unkeyed(256)
+    images: Count = described(1024, "Images of each split, training and test.")
+    levels: Annotated[int, Field(ge=2)] = described(16, "Noise levels from 0.002 to 80, evenly in ln σ.")
+    ema: Ema | None = described(None, "Average that is looked into; null takes the probe's.", "average looked into")
+    batch: Count = unkeyed(256, "Images that one process holds at once.")
 
 
 class StartSettings(Settings):
     """A checkpoint of FutureXiang/edm2 that training goes on from instead of beginning anew."""
 
-    checkpoint: str = unkeyed(...)  # path of a model_<epoch>.pth
-    epoch: Count | None = None  # completed; none: e + 1 for a file model_<e>.pth, else by the step in the file
+    checkpoint: str = unkeyed(..., "Path of the checkpoint, a model_<epoch>.pth.")
+    epoch: Count | None = described(
+        None, "Completed epochs of the checkpoint; null takes them from the file's name (model_9.pth has 10), else from its step."
+    )
 
     @property
     def completed(self) -> int | None:
@@ -298,35 +397,37 @@ class StartSettings(Settings):
 class ReferenceSettings(Settings):
     """Statistics that others took of the same images, instead of our own: an .npz with mu and sigma, as NVlabs and pytorch-fid write."""
 
-    source: str = unkeyed(...)  # path of the .npz
-    extractor: Annotated[str, one_of(WEIGHTS)]  # of the features
-    count: Count  # of images: all training images
-    resolution: Count  # side of those images, pixels
-    origin: Annotated[str, Field(min_length=1)] = unkeyed(...)  # where they come from, in words for every table
+    source: str = unkeyed(..., "Path of the .npz file, with mu and sigma.")
+    extractor: Annotated[str, one_of(WEIGHTS)] = described(..., "Extractor whose features the statistics are of.")
+    count: Count = described(..., "Images that the statistics were taken of, which must be all training images.")
+    resolution: Count = described(..., "Side of those images in pixels.")
+    origin: Annotated[str, Field(min_length=1)] = unkeyed(..., "Where the statistics come from, in words for every table.")
 
 
 class CalibrationSettings(Settings):
     """What an extractor's features and our own reference are compared with."""
 
-    against: Literal["statistics", "test", "images"]  # others' statistics of the training images; the test images; a model's images
-    name: str = ""  # what the statistics or images are and where they come from, in words
-    expected: float | None = None  # the distance that was published for the images
-    tolerance: Positive | None = None  # by which ours may differ from it
+    against: Literal["statistics", "test", "images"] = described(
+        ..., "What ours are compared with: others' statistics of the training images, the test images, or a model's images."
+    )
+    name: str = described("", "What the statistics or images are and where they come from, in words.")
+    expected: float | None = described(None, "Distance that was published for the images.")
+    tolerance: Positive | None = described(None, "Difference from the published distance that is accepted.")
 
 
 class Recipe(Settings):
     """Everything about one training and how its snapshots are evaluated."""
 
-    name: str  # cifar10/E
-    data: DataSettings
-    network: NetworkSettings
-    diffusion: DiffusionSettings = DiffusionSettings()
-    training: TrainingSettings
-    start: StartSettings | None = None  # none: training begins anew
-    sample: SampleSettings = SampleSettings()
-    reference: ReferenceSettings | None = None  # none: our own statistics of the training images
-    probe: ProbeSettings = ProbeSettings()
-    diagnostics: DiagnosticsSettings = DiagnosticsSettings()
+    name: str = described(..., "Name of the recipe, such as cifar10/E.")
+    data: DataSettings = described(..., "Where images come from.")
+    network: NetworkSettings = described(..., "The network.")
+    diffusion: DiffusionSettings = described(DiffusionSettings(), "Preconditioning and noise levels of training.")
+    training: TrainingSettings = described(..., "One optimisation.")
+    start: StartSettings | None = described(None, "Checkpoint that training goes on from; null begins anew.")
+    sample: SampleSettings = described(SampleSettings(), "How images are drawn.")
+    reference: ReferenceSettings | None = described(None, "Others' statistics to compare with; null takes our own of the training images.")
+    probe: ProbeSettings = described(ProbeSettings(), "Linear probes on the features.")
+    diagnostics: DiagnosticsSettings = described(DiagnosticsSettings(), "A look into a snapshot.")
 
     @property
     def diagnosed_ema(self) -> str:

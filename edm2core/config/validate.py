@@ -1,12 +1,13 @@
 """Makes typed settings of a document. Errors give the file, the line and the allowed values."""
 
 import difflib
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edm2core.addresses import redacted
+from edm2core.config.fields import section_in
 from edm2core.config.yaml_file import Document, SettingPath
 from edm2core.errors import InputError
 
@@ -74,13 +75,25 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[SettingP
     if kind == "extra_forbidden":
         return [path], unknown("setting", _dotted(path), str(path[-1]), _fields(model, path[:-1]))
     if kind == "missing":
-        return [path[:-1] or path], f"The setting '{_dotted(path)}' is missing."
+        return [path[:-1] or path], f"The setting '{_dotted(path)}' is missing.{_meaning(model, path)}"
     if kind == "contradiction":
         paths = [(*path, *name.split(".")) for name in details["ctx"]["settings"]]
         return paths, f"{', '.join(map(_dotted, paths))}: {details['msg']}"
     if kind == "value_error":
         return [path], f"{_dotted(path)}: {details['ctx']['error']}"
-    return [path], f"'{_dotted(path)}' {_allowed(details)}; it is {_as_written(given)}."
+    return [path], f"'{_dotted(path)}' {_allowed(details)}; it is {_as_written(given)}.{_meaning(model, path)}"
+
+
+def _meaning(model: type[BaseModel], path: SettingPath) -> str:
+    """What the setting at a path means, in its own words, to stand behind a fault; empty where it has none."""
+    section: type[BaseModel] | None = model
+    text = ""
+    for part in path:
+        if isinstance(part, str):
+            field = section.model_fields.get(part) if section else None
+            text = (field.description or "") if field else ""
+            section = section_in(field.annotation) if field else None
+    return f" Meaning: {text}" if text else ""
 
 
 def _where(document: Document, paths: list[SettingPath]) -> str:
@@ -115,10 +128,9 @@ def unknown(kind: str, name: str, last: str, known: list[str]) -> str:
 
 
 def _fields(model: type[BaseModel], path: SettingPath) -> list[str]:
-    current: Any = model
+    """The settings of the section at a path; none where there is no section."""
+    section: type[BaseModel] | None = model
     for part in path:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        current = next((model for model in get_args(field.annotation) if hasattr(model, "model_fields")), field.annotation)
-    return sorted(getattr(current, "model_fields", {}))
+        field = section.model_fields.get(str(part)) if section else None
+        section = section_in(field.annotation) if field else None
+    return sorted(section.model_fields) if section else []

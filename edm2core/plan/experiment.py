@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from edm2core.config.fields import Counts, Name, Seeds, Settings, once
+from edm2core.config.fields import Counts, Name, Seeds, Settings, described, once
 from edm2core.config.given import Given, lay_given, text_of, text_with
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
@@ -34,21 +34,37 @@ LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that rep
 class ExperimentFile(Settings):
     """The settings of an experiment file, as written."""
 
-    name: Name
-    recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    seeds: Seeds = (0,)
-    epochs: Counts | None = None  # snapshots to evaluate; none: every snapshot_every of each recipe, and its last
-    sample: dict[str, Any] | Literal[True] = {}  # over every recipe's sample section; if it is there, samples are drawn without metrics too
-    metrics: Annotated[tuple[str, ...], Field(strict=False)] = ("fid",)  # such as fid, precision_dinov2 (docs/evaluation.md)
-    optional_metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()  # left out, with a note, if their extractor's weights are absent
-    probe: dict[str, Any] | bool = True  # over every recipe's probe section; false: no probe
-    diagnostics: dict[str, Any] | bool = False  # over every recipe's diagnostics section; true: as the recipe has it
-    exact: bool = False  # computed in float32 everywhere: no half precision, no TF32, deterministic kernels, nothing compiled
-    recheck: Annotated[int, Field(ge=0, le=1000)] = 0  # how many fresh draws of each training's best snapshot are evaluated
-    overrides: dict[str, Any] = {}  # dotted settings over every recipe
-    sweep: dict[str, Values] = {}  # dotted setting → its values: each recipe at each of them is a recipe of its own
-    inception_weights: str | None = None  # path or URL of weights-inception-2015-12-05-6726825d.pth
-    dinov2_weights: str | None = None  # path of dinov2_vitl14_pretrain.pth
+    name: Name = described(..., "Name of the experiment, with which its runs' names begin.")
+    recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = described(
+        ..., "Recipes to compare: names of published ones, or paths of files that end in .yaml."
+    )
+    seeds: Seeds = described((0,), "Training seeds; each recipe is trained once with each.")
+    epochs: Counts | None = described(
+        None, "Completed epochs to look at; null looks at every training.snapshot_every of each recipe, and at its last."
+    )
+    sample: dict[str, Any] | Literal[True] = described(
+        {}, "Settings that replace those of every recipe's `sample`; where the section stands, samples are drawn without metrics too."
+    )
+    metrics: Annotated[tuple[str, ...], Field(strict=False)] = described(
+        ("fid",), "Metrics of the samples, such as fid or precision_dinov2."
+    )
+    optional_metrics: Annotated[tuple[str, ...], Field(strict=False)] = described(
+        (), "More metrics, which are left out with a note if the weights of their extractor are absent."
+    )
+    probe: dict[str, Any] | bool = described(True, "Settings that replace those of every recipe's `probe`; false leaves probes out.")
+    diagnostics: dict[str, Any] | bool = described(
+        False, "Settings that replace those of every recipe's `diagnostics`; true takes the recipe's, false leaves diagnostics out."
+    )
+    exact: bool = described(
+        False, "Whether everything is computed in plain float32: no half precision, no TF32, deterministic kernels, nothing compiled."
+    )
+    recheck: Annotated[int, Field(ge=0, le=1000)] = described(0, "Fresh draws with which each training's best snapshot is evaluated again.")
+    overrides: dict[str, Any] = described({}, "Dotted settings, such as training.lr, that replace those of every recipe.")
+    sweep: dict[str, Values] = described(
+        {}, "Dotted settings with a list of values each; each recipe at each value is a recipe of its own."
+    )
+    inception_weights: str | None = described(None, "Path or URL of weights-inception-2015-12-05-6726825d.pth.")
+    dinov2_weights: str | None = described(None, "Path of dinov2_vitl14_pretrain.pth.")
 
     _once = field_validator("recipes", "epochs", "metrics", "optional_metrics")(once)
 

@@ -1,9 +1,13 @@
 """edm2 recipes"""
 
+import math
+from collections.abc import Iterator
 from itertools import groupby
+from typing import Any
 
 import click
 import yaml
+from pydantic import BaseModel
 
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.describe import differences
@@ -27,9 +31,26 @@ def command(context: click.Context) -> None:
 @command.command(short_help="Print a recipe in full.")
 @click.argument("name")
 def show(name: str) -> None:
-    """Print the recipe NAME (or a path to one) in full, defaults included."""
-    values = load_recipe(name).model_dump(mode="json")
-    click.echo(yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True), nl=False)
+    """Print the recipe NAME (or a path to one) in full, defaults included, with a word on each setting."""
+    for line in _lines(load_recipe(name)):
+        click.echo(line)
+
+
+def _lines(section: BaseModel, indent: str = "") -> Iterator[str]:
+    """A section as YAML, a setting a line; what each means stands behind it as a comment."""
+    values = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        inner = getattr(section, name)
+        text = f"{name}:" if isinstance(inner, BaseModel) else _in_yaml({name: values[name]})
+        yield f"{indent}{text}  # {field.description}" if field.description else f"{indent}{text}"
+        if isinstance(inner, BaseModel):
+            yield from _lines(inner, f"{indent}  ")
+
+
+def _in_yaml(setting: dict[str, Any]) -> str:
+    """One setting on one line."""
+    flow = yaml.safe_dump(setting, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return str(flow).strip()[1:-1]  # without the braces around it
 
 
 @command.command(short_help="Say in words how two recipes differ.")

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from edm2core.config.recipes import load_recipe
+from edm2core.config.settings import Recipe
 from edm2core.plan.tasks import Task
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, record
@@ -100,6 +103,12 @@ def test_plan_lists_tasks_that_the_stages_can_read(edm2: Edm2, tmp_path: Path) -
     assert "C · seed 0 · train to epoch 1" in printed
     tasks = [json.loads(line) for line in edm2("plan", "e.yaml", "--json")[1].splitlines()]
     assert {"stage", "version", "settings", "inputs", "key", "title"} <= tasks[0].keys()
+
+
+def test_a_recipe_is_shown_with_a_word_on_each_setting_and_reads_back_as_it_was(edm2: Edm2) -> None:
+    shown = edm2("recipes", "show", "cifar10/E")[1]
+    assert "  lr: 0.02  # Learning rate after the warm-up.\n" in shown
+    assert Recipe.model_validate(yaml.safe_load(shown)) == load_recipe("cifar10/E")
 
 
 def test_recipes_are_listed_shown_and_compared(edm2: Edm2) -> None:

@@ -1,9 +1,17 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edm2core.config.fields import average_name
-from edm2core.config.settings import DiffusionSettings, StartSettings, TrainingSettings
+from components.launcher.profile import Profile
+from edm2core.config.describe import fields_of
+from edm2core.config.fields import Settings, average_name
+from edm2core.config.settings import CalibrationSettings, DiffusionSettings, Recipe, StartSettings, TrainingSettings
+from edm2core.config.validate import build
+from edm2core.config.yaml_file import Document, load
+from edm2core.errors import InputError
+from edm2core.plan.experiment import ExperimentFile
 
 
 def training(epochs: int, average_every: int | None = None) -> TrainingSettings:
@@ -74,3 +82,21 @@ def test_a_warm_up_by_whole_epochs_is_of_whole_epochs() -> None:
     with pytest.raises(ValueError, match=r"1\.5 is not whole"):
         TrainingSettings(epochs=1, batch=1, lr=1.0, warmup_epochs=1.5)
     assert TrainingSettings(epochs=1, batch=1, lr=1.0, warmup_epochs=1.5, lr_changes="every_step").warmup_epochs == 1.5
+
+
+@pytest.mark.parametrize("section", [Recipe, ExperimentFile, CalibrationSettings, Profile])
+def test_every_setting_says_what_it_is_in_one_sentence(section: type[Settings]) -> None:
+    texts = {name: field.description or "" for name, field in fields_of(section).items()}
+    assert {name: text for name, text in texts.items() if not (text[:1].isupper() or text[:1] == "`") or not text.endswith(".")} == {}
+
+
+def written(text: str, folder: Path) -> Document:
+    (folder / "settings.yaml").write_text(text)
+    return load(folder / "settings.yaml")
+
+
+def test_the_error_of_a_wrong_setting_says_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'batch' must be greater than or equal to 1; it is 0\. Meaning: Images in one optimiser step"):
+        build(TrainingSettings, written("{epochs: 1, batch: 0, lr: 1.0}", tmp_path))
+    with pytest.raises(InputError, match=r"'lr' is missing\. Meaning: Learning rate"):
+        build(TrainingSettings, written("{epochs: 1, batch: 1}", tmp_path))
