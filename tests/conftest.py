@@ -46,6 +46,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"Left out: {count} tests that need {name} ({NEEDS[name].get}).", yellow=True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_test_waits_for_the_disk() -> Iterator[None]:
+    """Writing through to the disk takes milliseconds, thousands of times. A test of a power cut looks at os.fsync itself."""
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_lease_outlives_its_test() -> Iterator[None]:
     """A lease that a test leaves behind would warn, in a later test's output, that its store's folder is gone."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from edm2core.errors import IntegrityError
@@ -125,5 +125,5 @@ class Manifest:
 
     def _values(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the same whether it was read or has just been made."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(vars(self)))
         return values

@@ -92,7 +92,7 @@ class Http(urllib3.PoolManager):
             status_forcelist=(429, 500, 502, 503, 504),
             backoff_factor=BACKOFF_S,
             backoff_max=10,
-            backoff_jitter=0.25,
+            backoff_jitter=BACKOFF_S / 2,
         )
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]

@@ -14,6 +14,14 @@ from components.launcher.entry import verdict
 from tests.waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[str]]
+WAITING = """
+def work():
+    while not signals.asked(): time.sleep(.02)
+    sys.exit(143)
+
+def work_deaf_to_signals():
+    while True: signal.pause()
+"""
 
 
 @pytest.fixture
@@ -24,7 +32,7 @@ def start(tmp_path: Path) -> Start:
         (tmp_path / "stand_in.py").write_text(
             "import os, pathlib, signal, sys, time\nfrom edm2core.worker import signals\nfrom edm2core.worker.heartbeat import Heartbeat\n"
             f"signals.install()\nrank, here = int(os.environ.get('RANK', '0')), pathlib.Path({str(tmp_path)!r})\n"
-            f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\ndef hang():\n    while True: signal.pause()\n{program}\n"
+            f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\n{WAITING}\n{program}\n"
         )
         return subprocess.Popen(
             [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(processes), *options, "-m", "stand_in", "argument"],
@@ -82,26 +90,26 @@ def test_every_line_is_marked_with_its_rank_and_arguments_arrive(start: Start) -
 
 
 def test_an_event_says_its_rank_and_a_failure_the_last_lines_before_it(start: Start) -> None:
-    program = "from edm2core.events import emit\nif rank: print('why'); emit('failed', what='no'); sys.exit(1)\ntime.sleep(60)"
+    program = "from edm2core.events import emit\nif rank: print('why'); emit('failed', what='no'); sys.exit(1)\nwork()"
     code, lines = end(start(program))
     (failure,) = [json.loads(line.removeprefix("@edm2 ")) for line in lines if line.startswith("@edm2 ") and "failed" in line]
     assert (code, failure["rank"], failure["lines"]) == (1, 1, ["[rank 1] why"])
 
 
 def test_an_error_of_one_process_is_that_of_all(start: Start) -> None:
-    code, lines = end(start("sys.exit(2) if rank else hang()"))
+    code, lines = end(start("sys.exit(2) if rank else work()"))
     assert code == 2
     assert not [line for line in lines if "Traceback" in line]
 
 
 def test_a_killed_process_asks_for_a_restart_and_is_named(start: Start) -> None:
-    code, lines = end(start("os.kill(os.getpid(), signal.SIGKILL) if rank else hang()"))
+    code, lines = end(start("os.kill(os.getpid(), signal.SIGKILL) if rank else work()"))
     assert code == 143
     assert any("rank 1 was killed by SIGKILL" in json.loads(line.partition("@edm2 ")[2])["message"] for line in lines if "@edm2" in line)
 
 
 def test_a_sigterm_lets_every_process_save_however_long_the_slowest_takes(start: Start, tmp_path: Path) -> None:
-    entry = start("while not signals.asked(): time.sleep(.05)\ntime.sleep(7 * rank); (here / f'saved-{rank}').touch(); sys.exit(143)")
+    entry = start("while not signals.asked(): time.sleep(.05)\ntime.sleep(6 * rank); (here / f'saved-{rank}').touch(); sys.exit(143)")
     running(tmp_path)
     entry.send_signal(signal.SIGTERM)
     assert end(entry)[0] == 143
@@ -110,7 +118,7 @@ def test_a_sigterm_lets_every_process_save_however_long_the_slowest_takes(start:
 
 def test_a_silent_process_is_ended_to_go_on_from_the_last_state(start: Start) -> None:
     steps = "beat = Heartbeat()\nfor _ in range(40):\n    beat.step(); time.sleep(.05)\n"
-    program = f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else hang()"
+    program = f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else work()"
     code, lines = end(start(program, "--hang-s", "1.5"))
     assert code == 143
     assert any("hangs" in line for line in lines)
@@ -123,14 +131,14 @@ def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, 
         if where == "before its first step"
         else "beat = Heartbeat()\nfor _ in range(20):\n    beat.step(); time.sleep(.01)\nbeat.pause()\n"
     )
-    code, lines = end(start(f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else hang()", "--hang-s", "1.5"))
+    code, lines = end(start(f"{steps}os.kill(os.getpid(), signal.SIGSTOP) if rank else work()", "--hang-s", "1.5"))
     assert code == 143
     assert any("rank 1 has been stopped from outside" in line for line in lines)
 
 
 @pytest.mark.slow
 def test_stopping_what_supervises_a_process_ends_the_job_as_well(start: Start, tmp_path: Path) -> None:
-    code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else hang()", "--hang-s", "1.5"))
+    code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else work()", "--hang-s", "1.5"))
     assert code == 143
     assert any("stopped from outside" in line for line in lines)
     assert all(map(gone, running(tmp_path)))
@@ -142,7 +150,7 @@ def test_a_pause_between_steps_is_no_silence(start: Start) -> None:
 
 
 def test_no_process_outlives_a_killed_entry_program(start: Start, tmp_path: Path) -> None:
-    entry = start("hang()")
+    entry = start("work_deaf_to_signals()")
     pids = running(tmp_path)
     entry.kill()
     wait_until(lambda: all(map(gone, pids)), 20)

@@ -68,6 +68,11 @@ def read(server: Server, record: LogRecord | None = None, ranks: bool = False) -
     return logs.take()
 
 
+@pytest.fixture(autouse=True)
+def no_pause_before_reading_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.launcher.podlogs.RETRY_S", 0)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path))

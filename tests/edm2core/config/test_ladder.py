@@ -112,10 +112,10 @@ def changes(one: str, other: str) -> dict[str, tuple[Any, Any]]:
     return {name: values for name, values in found.items() if values[0] != values[1]}
 
 
-def paper_sized(rung: str) -> NetworkSettings:
+def paper_sized(rung: str, channels: int = 192) -> NetworkSettings:
     """The paper's network for ImageNet-512's latents."""
     ladder = load_recipe(f"paper/tinyimagenet/{rung}").network
-    size = {"image_channels": 4, "channels": 192, "multipliers": (1, 2, 3, 4), "blocks": 4, "classes": 1000}
+    size = {"image_channels": 4, "channels": channels, "multipliers": (1, 2, 3, 4), "blocks": 4, "classes": 1000}
     return NetworkSettings(**{**ladder.model_dump(), **size})
 
 
@@ -149,9 +149,10 @@ def test_the_parameter_counts_at_the_papers_size_are_the_papers(rung: str) -> No
     assert round(sum(parameter.numel() for parameter in denoiser.parameters()) / 1e6, 1) == PARAMETERS[rung]
 
 
-def test_activations_of_g_at_the_papers_size_start_with_unit_magnitude() -> None:
+@pytest.mark.parametrize("channels", [64, pytest.param(192, marks=pytest.mark.slow)])
+def test_activations_of_g_at_the_papers_depth_start_with_unit_magnitude(channels: int) -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser(build_network(paper_sized("G")), load_recipe("paper/tinyimagenet/G").diffusion).eval()
+    denoiser = Denoiser(build_network(paper_sized("G", channels)), load_recipe("paper/tinyimagenet/G").diffusion).eval()
     magnitudes: dict[str, list[float]] = {}
     for name, module in denoiser.network.named_modules():
         if isinstance(module, Block) or name in ("embedding", "stem"):

@@ -100,7 +100,7 @@ def test_the_sampler_draws_the_same_images_compiled(classes: int, options: dict[
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("config", ["C", "E", "G"])
+@pytest.mark.parametrize("config", ["G", *(pytest.param(config, marks=pytest.mark.slow) for config in "CE")])
 def test_half_precision_trains_as_float32_does_within_its_rounding(config: str, precision: str) -> None:
     rows = []
     for each in ("fp32", precision):

@@ -164,7 +164,7 @@ def test_the_images_of_six_sampler_steps(trained: Trained, denoiser: Denoiser) -
 
 
 @pytest.mark.parametrize("trained", [way for way in WAYS if way.values[0][1]], indirect=True)
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", [pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor")])
 def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, backend: str) -> None:
     tensors, fast = trained.tensors, PATHS["prepared"](trained.average)
     x = noised(trained)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,6 +50,7 @@ class Made:
     fake: Fake
     info: RunInfo
 
+    @cached_property
     def report(self) -> Report:
         return self.fake.report(self.info)
 
@@ -78,7 +79,8 @@ def _samples_of_g(task: Task) -> bool:
 
 
 def _outcomes(fake: Fake, info: RunInfo, **states: Outcome) -> RunInfo:
-    missing = [task for task in fake.tasks if fake.report().results[task.ref].manifest is None]
+    results = fake.report().results
+    missing = [task for task in fake.tasks if results[task.ref].manifest is None]
     outcomes = {task.ref: states.get(task.stage, states["other"]) for task in missing}
     return RunInfo(outcomes, info.experiment, info.command, info.started, info.finished, info.running, info.absent, info.notes)
 

@@ -78,8 +78,8 @@ def _page(shape: str, *beside: str) -> str:
         for name, most in SHAPES[shape].limits.items():
             patch.setattr(name, most)
         if not beside:
-            return render(made(shape).report())
-        sides = [Side(mark, f"store/runs/{mark}", made(name).report()) for mark, name in zip("AB", (shape, *beside), strict=True)]
+            return render(made(shape).report)
+        sides = [Side(mark, f"store/runs/{mark}", made(name).report) for mark, name in zip("AB", (shape, *beside), strict=True)]
         return comparison_page.render(compare(sides))
 
 
@@ -115,8 +115,8 @@ def test_a_template_that_names_what_nobody_gives_it_fails() -> None:
 def test_names_that_no_file_can_hold_are_written_out(pages: Pages, tmp_path: Path) -> None:
     assert "caf\\xe9 \\ud800" in Page(pages.of("badly named")).text
     shape = made("badly named")
-    write(shape.report(), tmp_path)
-    comparison_page.write(compare([Side("A", HOSTILE, shape.report()), Side("B", "elsewhere", made("several seeds").report())]), tmp_path)
+    write(shape.report, tmp_path)
+    comparison_page.write(compare([Side("A", HOSTILE, shape.report), Side("B", "elsewhere", made("several seeds").report)]), tmp_path)
     for path in tmp_path.iterdir():
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":

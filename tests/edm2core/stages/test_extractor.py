@@ -19,6 +19,12 @@ from edm2core.stages import extractor, prepare, reference
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are brought to 75 pixels, the fewest that Inception takes, instead of 299."""
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
+
+
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file like the published one, with random weights."""

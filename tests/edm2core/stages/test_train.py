@@ -260,6 +260,7 @@ def test_epochs_that_another_run_wants_are_made_too(store: Store, task: Task) ->
     assert snapshot(store, task, 3)
 
 
+@pytest.mark.slow
 def test_signals_save_and_kills_lose_little_in_the_real_process(
     store: Store, task: Task, undisturbed: tuple[Store, Task], tmp_path: Path
 ) -> None:

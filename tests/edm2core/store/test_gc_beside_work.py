@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -105,13 +104,7 @@ def run(store: LocalStore, folder: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
-@pytest.mark.usefixtures("_no_waiting_for_disks")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_nothing_that_a_run_needs_is_removed_in_whatever_order_things_happen(data: Any) -> None:
     root = Path(tempfile.mkdtemp())

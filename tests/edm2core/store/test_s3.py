@@ -25,8 +25,9 @@ LOOK = ["s3:ListBucket", "s3:GetObject"]
 
 
 @pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_client, "BACKOFF_S", 0.02)
+def retries_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "BACKOFF_S", 0)
+    monkeypatch.setattr(s3, "PAUSE_S", 0)
     monkeypatch.setattr(s3, "PART", 5 * 2**20)
 
 
@@ -98,7 +99,6 @@ def test_a_server_that_never_answers_is_given_up_before_its_time_outs_add_up_to_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EDM2_S3_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr(s3_client, "BACKOFF_S", 0)
     http = s3_client.Client("s3://bucket/x").http
     http.retry(s3_client.WORK_RETRIES)
     retries: Any = http.connection_pool_kw["retries"]
@@ -162,8 +162,7 @@ def test_damage_that_stays_is_an_error_that_names_the_object(far: Store, proxy: 
     assert list(tmp_path.rglob("*b*")) == []
 
 
-def test_a_download_that_never_comes_whole_ends(far: Store, proxy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PAUSE_S", 0.01)
+def test_a_download_that_never_comes_whole_ends(far: Store, proxy: Any, tmp_path: Path) -> None:
     far.write("a/b", b"12345678" * 100)
     proxy.fault("truncated", "GET", "a/b", times=999)
     with pytest.raises(StoreError, match="connection") as caught:
@@ -172,6 +171,7 @@ def test_a_download_that_never_comes_whole_ends(far: Store, proxy: Any, tmp_path
     assert proxy.endpoint in caught.value.where
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_during_an_upload_is_waited_for(
     far: Store, proxy: Any, server: Any, big: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

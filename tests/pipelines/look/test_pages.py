@@ -31,7 +31,7 @@ def test_every_page_is_whole(shape: str) -> None:
         texts.append(pages.log("one", stage, task.key))
         if fake.store.folders(f"results/{stage}/"):
             texts.append(pages.stage(stage, 1))
-        if made(shape).report().results[task.ref].manifest:
+        if made(shape).report.results[task.ref].manifest:
             texts.append(pages.result(stage, task.key))
     for text in [*texts, pages.runs_json(), pages.run_json("one")]:
         text.encode()
@@ -44,7 +44,7 @@ def test_every_page_is_whole(shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_viewer_shows_what_there_is(shape: str, tmp_path: Path) -> None:
     fake = made(shape).fake
-    report = made(shape).report()
+    report = made(shape).report
     for number, task in enumerate(fake.tasks):
         if report.results[task.ref].manifest is None or not (manifest := load(fake.store, task.ref)):
             continue

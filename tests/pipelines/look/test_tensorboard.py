@@ -23,7 +23,7 @@ TINY = """
 name: tiny
 recipes: [digits/G]
 epochs: [1]
-metrics: [fd]
+metrics: [fd_filters]
 sample: {count: 80, steps: 2}
 probe: false
 overrides: {network.multipliers: [1], network.attention_resolutions: [], training.batch: 256}
@@ -60,8 +60,8 @@ def test_tensorboard_serves_the_loss(folder: Path) -> None:
         training, evaluation = sorted(tags)
         assert evaluation == f"{training}/evaluation"
         assert {"loss", "lr"} <= tags[training].keys()
-        assert tags[evaluation].keys() == {"fd_digits"}
-        points = _json(f"http://localhost:{port}/data/plugin/scalars/scalars?run={quote(evaluation, safe='')}&tag=fd_digits", server)
+        assert tags[evaluation].keys() == {"fd_filters"}
+        points = _json(f"http://localhost:{port}/data/plugin/scalars/scalars?run={quote(evaluation, safe='')}&tag=fd_filters", server)
         results = json.loads(next(folder.glob("store/runs/*/results.json")).read_text())["results"]
         assert [(step, pytest.approx(value)) for _, step, value in points] == [(1, results[0]["value"])]
     finally:
