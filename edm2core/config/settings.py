@@ -444,26 +444,18 @@ class Recipe(Settings):
         return ema not in ("fixed", *(f"{width:.3f}" for width in self.training.ema_sigma_rel))
 
     @model_validator(mode="after")
-    def _averages(self) -> Self:
+    def _sections_agree(self) -> Self:
         emas = {"sample": self.sample.ema, "probe": (self.probe.ema,), "diagnostics": (self.diagnosed_ema,)}
         for section, names in emas.items():
             if self.training.ema_beta is None and "fixed" in names:
                 words = "there is no fixed EMA where its beta is none; name a width, such as '0.050'"
                 raise contradiction(words, f"{section}.ema", "training.ema_beta")
-        return self
-
-    @model_validator(mode="after")
-    def _startable(self) -> Self:
         if self.start and self.data.standardize:
             words = "such a checkpoint was trained on images in [-1, 1], which standardising changes"
             raise contradiction(words, "start", "data.standardize")
         if self.start and self.training.ema_beta is None:
             words = "such a checkpoint's average is the fixed EMA, which a beta of none leaves out"
             raise contradiction(words, "start", "training.ema_beta")
-        return self
-
-    @model_validator(mode="after")
-    def _same_images(self) -> Self:
         if self.reference and self.reference.resolution != self.network.resolution:
             words = f"the statistics are of images of {self.reference.resolution} pixels, the network of {self.network.resolution}"
             raise contradiction(words, "reference.resolution", "network.resolution")

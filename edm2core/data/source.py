@@ -11,7 +11,6 @@ from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
 from edm2core.data.file_kinds import INSTEAD, absent, beginning, kind_of, regular, wrong
 from edm2core.data.files import list_folder
-from edm2core.errors import InputError
 from edm2core.paths import local_path
 
 
@@ -66,17 +65,17 @@ def fetch(settings: DataSettings, cache: Path, listener: Listener = NOBODY) -> P
 
 
 def check_digest(path: Path, declared: str, where: str, do_next: str) -> None:
-    """Raises InputError unless the file or folder has the declared digest; its message says `where` that was declared."""
-    if (actual := digest_of(path, declared.partition(":")[0])) != declared:
-        raise wrong_digest(path, declared, actual, where, do_next)
+    """Raises InputError unless the digest of a file or folder begins with the declared one, which may be shortened.
 
-
-def wrong_digest(path: Path, declared: str, actual: str, where: str, do_next: str) -> InputError:
-    """The error for a file with another digest than the declared one; it names a stand-in such as a Git LFS pointer."""
+    The message says `where` it was declared, and names a stand-in such as a Git LFS pointer.
+    """
+    actual = digest_of(path, declared.partition(":")[0] or "sha256")
+    if actual.startswith(declared):
+        return
     kind = kind_of(beginning(path)) if path.is_file() else None
     if kind in INSTEAD:
-        return wrong(where, f"It is {kind.name}: its digest is {actual}, not {declared}.", f"{kind.do_next} {do_next}")
-    return wrong(where, f"The digest is wrong: expected {declared}, found {actual}.", do_next)
+        raise wrong(where, f"It is {kind.name}: its digest is {actual}, not {declared}.", f"{kind.do_next} {do_next}")
+    raise wrong(where, f"The digest is wrong: expected {declared}, found {actual}.", do_next)
 
 
 def _declared(settings: DataSettings) -> str:

@@ -258,10 +258,16 @@ def classes_fit(request: Request) -> None:
 def reference_is_of_data(request: Request) -> None:
     """Imported statistics are of as many images as there are for training."""
     reference, count = request.recipe.reference, request.trained
-    if reference and count is not None and reference.count != count:
-        what = f"The imported statistics are of {reference.count} images, and the data have {count} for training."
+    if reference and count is not None:
+        check_reference_count(reference.count, count, request.line("reference.count"))
+
+
+def check_reference_count(stated: int, count: int, where: str) -> None:
+    """Imported statistics are `stated` to be of as many images as the data have for training."""
+    if stated != count:
+        what = f"The imported statistics are of {stated} images, and the data have {count} for training."
         do_next = "Correct the recipe's `reference`, or leave it out: the statistics are then taken here."
-        raise request.wrong("reference.count", what, do_next)
+        raise InputError(what, where=where, do_next=do_next)
 
 
 def probe_has_images(request: Request) -> None:

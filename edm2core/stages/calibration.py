@@ -14,8 +14,9 @@ from edm2core.diffusion.devices import pick_device
 from edm2core.metrics.extraction import extract, load_extractor
 from edm2core.metrics.gaussian import Statistics, read_npz
 from edm2core.metrics.names import Metric
-from edm2core.metrics.statistics import ARRAYS, INFO, frechet_distance, frechet_error, read_reference, statistics
+from edm2core.metrics.statistics import frechet_distance, frechet_error, statistics
 from edm2core.registry import INCEPTIONS
+from edm2core.stages.reference import reference_of
 from edm2core.stages.sample import shards_of
 from edm2core.worker.fetching import brought
 from edm2core.worker.main import main
@@ -28,10 +29,7 @@ def run(work: Workspace) -> None:
     """Result: calibration.json. The manifest holds the same."""
     settings = CalibrationSettings.among(work.settings)
     info, module = load_extractor(work.inputs["extractor"].all())
-    reference = work.inputs["reference"]
-    folder = reference.path(INFO).parent
-    reference.path(ARRAYS)  # not the features, which are large
-    ours = read_reference(folder).statistics
+    ours = reference_of(work).statistics
     facts: dict[str, Any] = {"extractor": info.name, "label": Metric("fid" if info.name in INCEPTIONS else "fd", info.name).label}
     if settings.against == "statistics":
         facts |= differences(ours, read_npz(brought(work), ours.n, info.dimensions))

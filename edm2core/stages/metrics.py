@@ -14,9 +14,9 @@ from edm2core.metrics.extraction import WEIGHTS, extract, load_extractor
 from edm2core.metrics.extractors.inception import class_logits
 from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
-from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, read_reference
 from edm2core.metrics.values import metric_values
 from edm2core.registry import INCEPTIONS, METRICS
+from edm2core.stages.reference import reference_of
 from edm2core.stages.sample import shards_of, write_grid
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Input, Workspace
@@ -30,7 +30,7 @@ def run(work: Workspace) -> None:
     samples, extractor = work.inputs["samples"], work.inputs["extractor"]
     info, module = load_extractor(extractor.all())
     metrics = [Metric(name, info.name) for name in work.settings["metrics"]]
-    reference = _reference(work.inputs["reference"], any(METRICS[metric.name].needs == "features" for metric in metrics))
+    reference = reference_of(work, with_features=any(METRICS[metric.name].needs == "features" for metric in metrics))
     if reference.info.extractor_sha256 != extractor.manifest.files[WEIGHTS].sha256:
         other = "The reference statistics are of another feature extractor."
         raise IntegrityError(other, where=work.task.title, do_next="Make them again.")
@@ -57,13 +57,6 @@ def run(work: Workspace) -> None:
         _show(work.out / NEIGHBOURS, compared.memorised, samples, work.inputs["data"])
     made_of = {"images_sha256": reference.info.images_sha256, "extractor_sha256": reference.info.extractor_sha256}
     work.write_json("metrics.json", facts, made_of)
-
-
-def _reference(made: Input, with_features: bool) -> Reference:
-    """The reference. The features are large, so they are fetched only if they are needed."""
-    for name in (INFO, ARRAYS, *([FEATURES] if with_features else [])):
-        folder = made.path(name).parent
-    return read_reference(folder, with_features=with_features)
 
 
 def _show(path: Path, pairs: Memorised, samples: Input, data: Input) -> None:

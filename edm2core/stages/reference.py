@@ -4,11 +4,11 @@ from edm2core.config.settings import ReferenceSettings
 from edm2core.data import load_prepared
 from edm2core.data.degenerate import checked
 from edm2core.diffusion.devices import compute, pick_device
-from edm2core.errors import InputError
 from edm2core.events import emit
 from edm2core.metrics.extraction import WEIGHTS, ExtractorInfo, extract, load_extractor
 from edm2core.metrics.gaussian import read_npz
-from edm2core.metrics.statistics import ReferenceInfo, statistics, write_reference
+from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, ReferenceInfo, read_reference, statistics, write_reference
+from edm2core.plan.checks import check_reference_count
 from edm2core.worker.fetching import brought
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Workspace
@@ -33,14 +33,18 @@ def _import(work: Workspace, info: ExtractorInfo) -> None:
     """Store others' statistics, if they are of as many images as the data have. Planning has checked their size and features."""
     asked = ReferenceSettings.among(work.settings)
     data = work.inputs["data"].manifest
-    if asked.count != (count := data.metadata["counts"]["train"]):
-        other = f"The imported statistics are of {asked.count} images, and the data have {count} for training."
-        do_next = "Correct the recipe's `reference`, or leave it out: the statistics are then taken here."
-        raise InputError(other, where=data.title, do_next=do_next)
+    check_reference_count(asked.count, data.metadata["counts"]["train"], data.title)
     theirs = read_npz(brought(work), asked.count, info.dimensions)
     write_reference(work.out, theirs, ReferenceInfo(theirs.n, info.name, "", _weights(work), asked.origin), None)
     emit("warning", message=f"distances are from imported statistics, not from our own of the training images: {asked.origin}")
     work.metadata |= {"n": theirs.n, "extractor": info.name, "dimensions": info.dimensions, "origin": asked.origin}
+
+
+def reference_of(work: Workspace, *, with_features: bool = False) -> Reference:
+    """The reference among a task's inputs. The features are large, so they are fetched only if they are needed."""
+    for name in (INFO, ARRAYS, *([FEATURES] if with_features else [])):
+        folder = work.inputs["reference"].path(name).parent
+    return read_reference(folder, with_features=with_features)
 
 
 def _weights(work: Workspace) -> str:

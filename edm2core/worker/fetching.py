@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from edm2core.addresses import is_url
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
-from edm2core.data.source import check_digest, digest_of, fetch, wrong_digest
+from edm2core.data.source import check_digest, fetch
 from edm2core.errors import EdmError, InputError, Interrupted
 from edm2core.paths import cache_folder
 from edm2core.registry import WEIGHT_FILES, WEIGHTS
@@ -27,7 +27,7 @@ def brought(work: Workspace) -> Path:
     Its digest is checked. Errors say that the store has no copy.
     """
     stage, settings = work.task.stage, work.settings
-    digest = declared_digest(settings) if stage == "extractor" else str(settings.get("digest") or "")
+    digest = _declared_digest(settings) if stage == "extractor" else str(settings.get("digest") or "")
     if digest and (stored := take(work.store, digest, work.out.parent / "source")) is not None:
         return stored
     try:
@@ -44,40 +44,32 @@ def fetch_source(stage: str, settings: Mapping[str, Any], listener: Listener = N
     """The source in a task's settings on this machine, its digest checked. A URL is downloaded into the cache."""
     if stage == "prepare":
         return fetch(data_settings(settings), cache_folder(), listener)
-    return fetch_weights(settings, cache_folder(), listener) if stage == "extractor" else fetch_file(settings)
-
-
-def fetch_file(settings: Mapping[str, Any]) -> Path:
-    """The path in a task's settings, which is that of a checkpoint, statistics or images; its digest is checked."""
+    if stage == "extractor":
+        return _fetch_weights(settings, listener)
     path = Path(settings["source"])
     check_digest(path, settings["digest"], str(path), "It has changed since the experiment was planned: run it again.")
     return path
 
 
-def declared_digest(settings: Mapping[str, Any]) -> str:
+def _declared_digest(settings: Mapping[str, Any]) -> str:
     """The beginning that the digest of an extractor's weights must have."""
     return str(settings.get("digest") or WEIGHT_FILES[WEIGHTS[settings["extractor"]]].published)
 
 
-def fetch_weights(settings: Mapping[str, Any], cache: Path, listener: Listener = NOBODY) -> Path:
-    """The file of an extractor's weights, from the path or URL in its settings, checked. A download goes into `cache`."""
-    kind, source, declared = WEIGHTS[settings["extractor"]], settings.get("source"), declared_digest(settings)
-    file = WEIGHT_FILES[kind]
-    where, do_next = f"{kind}_weights: {source}" if source else f"{kind}_weights", file.get
+def _fetch_weights(settings: Mapping[str, Any], listener: Listener) -> Path:
+    kind, source = WEIGHTS[settings["extractor"]], settings.get("source")
+    setting, file = f"{kind}_weights", WEIGHT_FILES[kind]
 
     def check(path: Path) -> None:
-        if not (actual := digest_of(path)).startswith(declared):
-            raise wrong_digest(path, declared, actual, str(path), do_next)
+        check_digest(path, _declared_digest(settings), str(path), file.get)
 
-    if not source:
-        raise InputError(f"The weights of {file.words} do not come with this program.", where=where, do_next=do_next)
-    if is_url(source):
-        target = cache / Path(urlsplit(source).path).name
+    if source and is_url(source):
         try:
-            return download(Wanted(source, f"{kind}_weights", listener), target, check)
+            return download(Wanted(source, setting, listener), cache_folder() / Path(urlsplit(source).path).name, check)
         except InputError as error:
-            raise InputError(error.what, where=where, do_next=do_next) from error
-    if not Path(source).is_file():
-        raise InputError(f"The weights of {file.words} are not there.", where=where, do_next=do_next)
+            raise InputError(error.what, where=f"{setting}: {source}", do_next=file.get) from error
+    if not source or not Path(source).is_file():
+        absent = "are not there" if source else "do not come with this program"
+        raise InputError(f"The weights of {file.words} {absent}.", where=f"{setting}: {source or 'none'}", do_next=file.get)
     check(Path(source))
     return Path(source)
