@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
 
-.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full images lint lock clean
+.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full images docs lint lock clean
 
 # uv installs in seconds what it has downloaded once. It asks the index and the folder of wheels that pip is told to ask by its variables.
 ifneq ($(PIP_FIND_LINKS),)
@@ -89,6 +89,10 @@ test-cluster-full: cluster
 # make images REGISTRY=registry.example.org/team: builds and pushes both images, and records their digests in k8s/images.json
 images:
 	docker/images.sh $(REGISTRY) $(TAG)
+
+# Writes docs/reference from the code; a test fails where it is behind.
+docs: $(DEV)
+	$(BIN)/python docs/generate.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .

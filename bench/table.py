@@ -11,7 +11,7 @@ Written by `make bench`. Each row times a plain path, as reference scripts do it
 of its own. The ratio is the median over repeats, in brackets the middle half. *Share* is the part of the machine's fastest float32 matrix
 product (on a GPU: of the bf16 one) that plain and product reach, measured in the same run, operations by torch's counter. *CPU time* is the
 same ratio in processor time, which other programs on the machine disturb less. *Load* is how many programs wanted a core, the benchmark
-among them: where it is above the number of cores, shares are too low. Why things are so: [docs/performance.md](../docs/performance.md).
+among them: where it is above the number of cores, shares are too low. Why things are so: [performance](../docs/explanation/performance.md).
 """
 DEFAULTS = Options(threads=2)
 COLUMNS = {"reached": "reached", "cpu": "CPU time", "plain": "plain", "product": "product", "share": "share of limit"}

@@ -12,7 +12,7 @@ from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.registry import EXTRACTORS, FORMATS, SOLVERS
 
-UTILISATION = 0.35  # the part of a GPU's peak that training and sampling are assumed to reach; measurements: docs/performance.md
+UTILISATION = 0.35  # the part of a GPU's peak that training and sampling are assumed to reach: docs/explanation/performance.md
 TRAINING = 3  # the operations of a training step over those of a forward pass: backward takes two
 STATES = 2  # how many states a training keeps
 

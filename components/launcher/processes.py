@@ -11,8 +11,8 @@ ALIKE = {
     "PYTHONUTF8": "1",  # read paths and texts in the same way whatever the locale
 }
 # A training step allocates and frees tensors of the same sizes again and again. By default glibc gets each large one from the kernel, which
-# clears its pages, and gives it back at once. Kept in the heap, on huge pages, such tensors cost nothing (docs/performance.md). Other C
-# libraries ignore the variable.
+# clears its pages, and gives it back at once. Kept in the heap, on huge pages, such tensors cost nothing
+# (docs/explanation/performance.md). Other C libraries ignore the variable.
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"}
 
 

@@ -125,7 +125,7 @@ def named_metric(text: str, data_format: str, line: str) -> Metric:
     try:
         return metric(text, data_format)
     except ValueError as error:
-        raise InputError(str(error), where=line, do_next="docs/evaluation.md lists metrics and extractors.") from None
+        raise InputError(str(error), where=line, do_next="docs/explanation/evaluation.md lists metrics and extractors.") from None
 
 
 def network_fits_data(request: Request) -> None:

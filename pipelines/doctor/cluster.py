@@ -99,7 +99,7 @@ def _look_up(api: ApiServer, what: str, path: str, advice: str, missing: str = "
 
 def _namespace(api: ApiServer, profile: Profile) -> Iterator[Check]:
     """Whether the namespace exists, with the accounts and the Secret in it."""
-    path, apply = f"/api/v1/namespaces/{profile.namespace}", "kubectl apply -k k8s/overlays/… (docs/operations.md) makes it."
+    path, apply = f"/api/v1/namespaces/{profile.namespace}", "kubectl apply -k k8s/overlays/… (docs/how-to/cluster.md) makes it."
     namespace, check = _look_up(api, f"namespace {profile.namespace}", path, apply)
     if check.state == "ok":
         enforced = namespace["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce", "nothing")
@@ -170,7 +170,7 @@ def _bound(api: ApiServer, profile: Profile) -> Iterator[Check]:
         allowed = api.get(f"/api/v1/namespaces/{profile.namespace}")["metadata"].get("annotations", {})
     except ClusterError as error:
         said = f"no admission policy {policy}: {account.control} could run pods under any account of {profile.namespace}"
-        advice = "Let an administrator of the cluster apply k8s/components/admission (docs/operations.md)."
+        advice = "Let an administrator of the cluster apply k8s/components/admission (docs/explanation/permissions.md)."
         yield Check("note", said, advice) if error.status == 404 else Check("note", f"the admission policy {policy}: {error.said}")
         return
     admitted, secrets = allowed.get("edm2/job-account", "edm2-job"), allowed.get("edm2/job-secrets", "edm2-store").split(",")

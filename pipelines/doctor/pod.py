@@ -73,7 +73,7 @@ def _watch(cluster: Cluster, name: str, patience_s: float) -> Iterator[Check]:
         if diagnosis.cause != cause:
             cause, since = diagnosis.cause, time.monotonic()
         if cause and time.monotonic() - since > STUCK_S:
-            yield Check("problem", f"the probe pod does not run: {diagnosis.reason}", "docs/operations.md says what each of these means.")
+            yield Check("problem", f"the probe pod does not run: {diagnosis.reason}", "docs/how-to/troubleshooting.md says what it means.")
             return
         if time.monotonic() - begun > patience_s:
             describe = f"kubectl -n {cluster.namespace} describe pod {name}"

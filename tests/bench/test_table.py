@@ -108,4 +108,4 @@ def test_only_the_products_processes_have_the_launchers_environment() -> None:
 
 
 def test_the_documents_table_of_many_gpus_is_the_models() -> None:
-    assert table() in (TABLE.parents[1] / "docs" / "performance.md").read_text()
+    assert table() in (TABLE.parents[1] / "docs" / "explanation" / "performance.md").read_text()

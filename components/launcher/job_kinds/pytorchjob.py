@@ -16,7 +16,7 @@ class PyTorchJob(JobKind):
     container = "pytorch"  # the operator demands this name
     longest_name = 63 - len("-worker-99")
     operator, deployment = "the training operator", "training-operator"
-    install = "Install the Kubeflow training operator 1.9 (docs/operations.md), or Kubeflow itself."
+    install = "Install the Kubeflow training operator 1.9 (docs/how-to/cluster.md), or Kubeflow itself."
 
     def spec(self, job: JobSpec, profile: Profile, pod_template: Object) -> Object:
         policy: Object = {"cleanPodPolicy": "Running", "ttlSecondsAfterFinished": profile.ttl_s, "suspend": False}

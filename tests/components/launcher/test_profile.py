@@ -77,10 +77,9 @@ def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
         load_profile("labb")
 
 
-def test_the_operations_page_shows_every_setting_at_its_default() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
-    lines = page[page.index("    name: mine ") : page.index("`grace_s` has to be longer")].splitlines()
-    shown = yaml.safe_load("\n".join(line.removeprefix("    ") for line in lines))
+def test_the_page_about_clusters_shows_every_setting_at_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "cluster.md").read_text()
+    shown = yaml.safe_load(page[page.index("name: mine ") :].partition("```")[0])
     written = Profile.model_validate(shown).model_dump()
     least = {name: shown[name] for name in ("name", "namespace", "images")} | {"store": {"uri": shown["store"]["uri"]}}
     default = Profile.model_validate(least).model_dump()

@@ -189,6 +189,6 @@ def test_words_are_of_settings_that_exist() -> None:
 
 
 def test_every_departure_stands_in_the_documentation() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "explanation" / "recipes.md").read_text()
     for setting in {*ALWAYS, *(name for departures in DEPARTURES.values() for name in departures), *CHANGES["BC"]} - {"training.epochs"}:
         assert f"`{setting}`" in text or f"`{setting.partition('.')[2]}`" in text, setting
