@@ -15,7 +15,7 @@ from edm2core.config.settings import Recipe, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.folding import fold_
-from edm2core.diffusion.sampler import heun
+from edm2core.diffusion.sampler import draw
 from edm2core.diffusion.trainer import Trainer
 
 
@@ -52,7 +52,7 @@ def product_sample(recipe: str, batch: int, steps: int) -> Work:
     denoiser, x, _ = product_denoiser(load_recipe(recipe)).eval(), *inputs_of(load_recipe(recipe), batch)
 
     def work() -> None:
-        heun(denoiser, x, steps)
+        draw(denoiser, x, steps)
 
     return work
 

@@ -20,7 +20,7 @@ from edm2core.data import load_prepared, prepare_data
 from edm2core.data.prepared import Prepared
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.layout import block_names
-from edm2core.diffusion.sampler import probe_sigma
+from edm2core.diffusion.noise_levels import probe_sigma
 from edm2core.diffusion.trainer import Trainer
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task

@@ -39,15 +39,30 @@ SCHEDULES = {
 class Solver(NamedTuple):
     """A way from noise to an image."""
 
-    draw: str  # (denoiser, latents, steps, …) → images; `heun` says what it is given
+    solve: str  # a function of the protocol `Solver` in edm2core/diffusion/solvers
     evaluations: int  # of the network in each step; the last step, to σ = 0, takes one
+    options: tuple[str, ...] = ()  # the settings of `sample` that it takes as keyword arguments, and that others do not have
+    defaults: dict[str, float] = {}  # of these settings, where they are other than those of `SampleSettings`
 
     def total(self, steps: int) -> int:
         """The network's evaluations in so many steps."""
         return self.evaluations * (steps - 1) + 1
 
 
-SOLVERS = {"heun": Solver("edm2core.diffusion.sampler:heun", evaluations=2)}
+SOLVERS = {
+    "heun": Solver("edm2core.diffusion.solvers.heun:heun", 2, ("eta", "s_min", "s_max", "s_noise")),
+    "euler": Solver("edm2core.diffusion.solvers.euler:euler", 1),
+    "dpmpp_2m": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m", 1),
+    "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
+    "unipc": Solver("edm2core.diffusion.solvers.unipc:unipc", 1, ("order",)),
+}
+SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
+
+NOISE_SCHEDULES = {
+    "karras": "edm2core.diffusion.noise_levels:karras",
+    "uniform_logsnr": "edm2core.diffusion.noise_levels:uniform_logsnr",
+}
+"""Spacings of a sampler's noise levels: (steps, sigma_min, sigma_max, rho) → float64 [steps + 1], falling to 0."""
 
 
 class MetricFacts(NamedTuple):

@@ -99,6 +99,7 @@ MEANINGS: dict[str, dict[Any, str]] = {
         True: "magnitude-preserving SiLU, sum, concatenation and Fourier features; learned gains",
     },
     "diffusion.log_variance_features": {0: "none", 128: "from 128 Fourier features", 256: "from 256 Fourier features"},
+    "sample.schedule": {"karras": "EDM's", "uniform_logsnr": "even in ln σ"},
     "training.t_ref_epochs": {None: "none, it stays"},
     "training.lr_changes": {"every_epoch": "epoch by epoch", "every_step": "step by step, with the images seen"},
     "training.loss_reduction": {"mean": "averaged", "sum": "summed, so that fp16 needs no loss scaling"},

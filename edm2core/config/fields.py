@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
+
+from edm2core.registry import NOISE_SCHEDULES
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -54,6 +57,24 @@ def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
 
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), AfterValidator(once)]
+
+
+def falls(levels: Any) -> bool:
+    """Whether these are at least two positive numbers, each below the one before."""
+    numbers = isinstance(levels, list | tuple) and len(levels) > 1 and all(isinstance(level, int | float) for level in levels)
+    return numbers and all(above > below for above, below in pairwise((*levels, 0)))
+
+
+def falling(levels: str | tuple[float, ...]) -> str | tuple[float, ...]:
+    """A check of a sampler's noise levels: the name of their spacing, or all of them from the highest down."""
+    if isinstance(levels, str) and levels not in NOISE_SCHEDULES:
+        raise ValueError(f"must be {' or '.join(NOISE_SCHEDULES)}, or a list of noise levels; it is '{levels}'")
+    if isinstance(levels, tuple) and not falls(levels):
+        raise ValueError("noise levels must be at least two and fall, each below the one before; 0 follows the last by itself")
+    return levels
+
+
+NoiseSchedule = Annotated[Annotated[tuple[float, ...], Field(strict=False)] | str, AfterValidator(falling)]
 Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=18)], ...], Field(strict=False, min_length=1)]
 Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(once)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"

@@ -15,6 +15,7 @@ from edm2core.config.fields import (
     GroupNormKind,
     Init,
     Levels,
+    NoiseSchedule,
     PixelEpsilon,
     Positive,
     Precision,
@@ -26,10 +27,11 @@ from edm2core.config.fields import (
     Widths,
     contradiction,
     described,
+    falls,
     one_of,
     unkeyed,
 )
-from edm2core.registry import FORMATS, NETWORKS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
+from edm2core.registry import FORMATS, NETWORKS, SCHEDULES, SOLVER_OPTIONS, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
 
 STORED_AVERAGES = 64  # in a training that does not set average_every
 
@@ -239,16 +241,26 @@ class SampleSettings(Settings):
     """The sampler and how many images it draws."""
 
     count: Count = described(50_000, "Images in one set of samples.", "samples")
-    solver: Annotated[str, one_of(SOLVERS)] = described("heun", "Way from noise to an image; `heun` is EDM's algorithm 2.", "solver")
+    solver: Annotated[str, one_of(SOLVERS)] = described(
+        "heun", "Way from noise to an image; `heun` is EDM's algorithm 2, `euler` is DDIM (docs/evaluation.md).", "solver"
+    )
+    order: Annotated[int, Field(ge=1, le=3)] = described(3, "Order of unipc's predictor.", "order of the solver's predictor")
     steps: Annotated[int, Field(ge=2)] = described(
-        18, "Noise levels of the sampler; heun evaluates the network 2 · steps − 1 times.", "sampler's steps"
+        18, "Noise levels of the sampler; heun evaluates the network 2 · steps − 1 times, other solvers `steps` times.", "sampler's steps"
+    )
+    schedule: NoiseSchedule = described(
+        "karras",
+        "Spacing of the noise levels; `uniform_logsnr` is even in ln σ; or all levels, such as [80, 5, 0.1].",
+        "spacing of the sampler's noise levels",
     )
     sigma_min: Positive = described(0.002, "Lowest noise level σ above 0.")
     sigma_max: Annotated[float, Field(gt=0, le=1e6)] = described(80.0, "Highest noise level σ, at which sampling begins.")
-    rho: Positive = described(7.0, "Exponent ρ that spaces the noise levels; a larger one puts more of them at low noise.")
-    eta: Annotated[float, Field(ge=0)] = described(0.0, "Share of the stochastic churn; 0 makes sampling deterministic.")
-    s_min: Annotated[float, Field(ge=0)] = described(0.01, "Lowest σ at which noise is churned.")
-    s_max: Positive = described(1.0, "Highest σ at which noise is churned.")
+    rho: Positive = described(7.0, "Exponent ρ that spaces the noise levels of `karras`; a larger one puts more of them at low noise.")
+    eta: Annotated[float, Field(ge=0)] = described(
+        0.0, "Share of the noise of heun's churn, or of dpmpp_2m_sde's diffusion (there 1 by default); 0 is deterministic."
+    )
+    s_min: Annotated[float, Field(ge=0)] = described(0.01, "Lowest σ at which heun churns noise.")
+    s_max: Positive = described(1.0, "Highest σ at which heun churns noise.")
     s_noise: Positive = described(1.007, "Standard deviation of the noise that churning adds.")
     clip: bool = described(
         True, "Whether denoised images are clipped to the data's range at every evaluation.", "denoised images clipped while sampling"
@@ -271,11 +283,43 @@ class SampleSettings(Settings):
     batch: Count = unkeyed(400, "Images that one process draws at once.")
     shard: Count = unkeyed(2000, "Images in one stored file.")
 
+    @property
+    def solver_options(self) -> dict[str, Any]:
+        """The settings that the solver takes besides noise levels."""
+        return {name: getattr(self, name) for name in SOLVERS[self.solver].options}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """A solver's own defaults; and of noise levels given as a list, their number and both ends."""
+        if not isinstance(values, dict):
+            return values
+        solver, levels = SOLVERS.get(str(values.get("solver"))), values.get("schedule")
+        own: dict[str, Any] = {**solver.defaults} if solver else {}
+        if levels is not None and falls(levels):
+            own |= {"steps": len(levels), "sigma_max": levels[0], "sigma_min": levels[-1]}
+        return {**own, **values}
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
             raise contradiction(f"{self.sigma_min} is not below {self.sigma_max}", "sigma_min", "sigma_max")
+        if isinstance(self.schedule, tuple):
+            for name, value in (("steps", len(self.schedule)), ("sigma_max", self.schedule[0]), ("sigma_min", self.schedule[-1])):
+                if getattr(self, name) != value:
+                    raise contradiction(f"the listed noise levels have {name} {value:g}; leave {name} out", name, "schedule")
         check_exact(self.exact, self.precision)
+        return self
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        """No setting is changed that has no effect."""
+        unused = {name: f"the solver '{self.solver}' has none" for name in SOLVER_OPTIONS if name not in SOLVERS[self.solver].options}
+        if self.schedule != "karras":
+            unused["rho"] = "the schedule 'karras' alone has one"
+        for name, why in unused.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise contradiction(f"{why}; leave it out", name, "schedule" if name == "rho" else "solver")
         return self
 
 

@@ -59,13 +59,13 @@ def _told_once(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     def echoes(index: int) -> bool:
         path = paths[index]
         inside = any(other[: len(path)] == path and len(other) > len(path) for other in paths)
-        return (errors[index]["type"] == "too_short" and inside) or path in paths[:index]
+        return (errors[index]["type"] in ("too_short", "string_type") and inside) or path in paths[:index]
 
     return [details for index, details in enumerate(errors) if not echoes(index)]
 
 
 def _path_of(details: ErrorDetails) -> SettingPath:
-    of_types = ("function-after", "str", "int", "bool", "dict", "dict[str,any]", "[key]")
+    of_types = ("function-after", "str", "int", "bool", "dict", "dict[str,any]", "tuple[float, ...]", "[key]")
     return tuple(part for part in details["loc"] if part not in of_types)
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.latents import latents
 from edm2core.diffusion.layers import Weighted
 from edm2core.diffusion.loss import noise_levels
-from edm2core.diffusion.sampler import latents
 from edm2core.diffusion.unet import Block, UNet
 
 LOWEST, HIGHEST = 0.002, 80.0  # the noise levels at which the sampler ends and begins

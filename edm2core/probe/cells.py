@@ -10,7 +10,7 @@ from edm2core.config.fields import Precision
 from edm2core.config.settings import ProbeSettings
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import autocast
-from edm2core.diffusion.sampler import probe_sigma
+from edm2core.diffusion.noise_levels import probe_sigma
 from edm2core.keyed_random import seed_of
 
 Name = tuple[int | str, ...]

@@ -10,6 +10,8 @@ from edm2core.report.collect import Report, Result
 
 WORDS = {
     "steps": "sampler steps",
+    "order": "solver order",
+    "schedule": "noise levels",
     "samples": "samples",
     "reference": "reference images",
     "extractor": "features",

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from edm2core.diffusion.compiling import adopt, wanted
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import DTYPES, autocast, compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
-from edm2core.diffusion.sampler import between, drawn_labels, latents, to_uint8
+from edm2core.diffusion.latents import between, drawn_labels, latents
+from edm2core.diffusion.noise_levels import levels_of
+from edm2core.diffusion.sampler import draw, to_uint8
 from edm2core.errors import EdmError
 from edm2core.events import emit
 from edm2core.registry import SOLVERS, load
@@ -128,11 +131,16 @@ def _images(
     denoiser: Denoiser, settings: SampleSettings, start: Tensor, labels: Tensor | None, noise: Callable[[int], Tensor] | None = None
 ) -> NDArray[np.uint8]:
     device = next(denoiser.parameters()).device
-    sampler = settings.model_dump(include={"steps", "sigma_min", "sigma_max", "rho", "eta", "s_min", "s_max", "s_noise", "clip"})
     labels = None if labels is None else labels.to(device)
-    draw = load(SOLVERS[settings.solver].draw)
+    solver = partial(load(SOLVERS[settings.solver].solve), **settings.solver_options)
     with autocast(device.type, settings.precision):
-        images: Tensor = draw(denoiser, start.to(device), **sampler, state=DTYPES[settings.state], noise=noise, labels=labels)
+        images = draw(
+            *(denoiser, start.to(device), levels_of(settings), solver),
+            clip=settings.clip,
+            state=DTYPES[settings.state],
+            noise=noise,
+            labels=labels,
+        )
     if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
         raise EdmError(
             f"{bad} of {len(images)} images drawn together are not finite: the network gives no numbers.",

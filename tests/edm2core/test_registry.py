@@ -21,7 +21,16 @@ ADDRESSES = {
 
 
 def test_every_family_is_there() -> None:
-    assert {name for name, _, _ in ADDRESSES} == {"NETWORKS", "WEIGHTINGS", "SCHEDULES", "SOLVERS", "METRICS", "EXTRACTORS", "FORMATS"}
+    assert {name for name, _, _ in ADDRESSES} == {
+        "NETWORKS",
+        "WEIGHTINGS",
+        "SCHEDULES",
+        "SOLVERS",
+        "NOISE_SCHEDULES",
+        "METRICS",
+        "EXTRACTORS",
+        "FORMATS",
+    }
 
 
 @pytest.mark.parametrize("address", sorted({text for _, _, text in ADDRESSES}))

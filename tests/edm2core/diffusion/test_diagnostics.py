@@ -17,8 +17,8 @@ from edm2core.diffusion.diagnostics import (
     losses,
     weight_magnitudes,
 )
+from edm2core.diffusion.latents import latents
 from edm2core.diffusion.loss import image_losses
-from edm2core.diffusion.sampler import latents
 
 IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

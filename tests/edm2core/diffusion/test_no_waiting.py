@@ -1,4 +1,4 @@
-"""A training step never waits for its device: nothing in it asks what a number on the device is."""
+"""Neither a training step nor a sampler's step waits for its device: nothing in it asks what a number on the device is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edm2core.config import load_recipe
-from edm2core.config.settings import TrajectorySettings
+from edm2core.config.settings import SampleSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.curve import WINDOW
 from edm2core.diffusion.devices import pick_device
+from edm2core.diffusion.noise_levels import levels_of
 from edm2core.diffusion.trainer import Trainer
+from edm2core.registry import SOLVERS, load
 
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal", "aten::is_nonzero"}
 
@@ -71,6 +73,17 @@ def test_no_step_of_an_epoch_waits(config: str, overrides: dict[str, Any]) -> No
         for _ in range(2):  # the last step of an epoch, which measures its update, and the first of the next
             training.step()
     assert training.steps == 3 < WINDOW
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_step_of_a_sampler_waits(solver: str) -> None:
+    settings = SampleSettings.model_validate({"solver": solver, "steps": 5, **({"eta": 1.0} if "eta" in SOLVERS[solver].options else {})})
+    device, sigmas = pick_device(), levels_of(settings).tolist()
+    start, noise = torch.ones(2, 1, 4, 4, dtype=torch.float64, device=device), torch.ones(2, 1, 4, 4, device=device)
+    solve = load(SOLVERS[solver].solve)
+    with no_waiting():
+        solve(lambda x, sigma: x / (1 + sigma**2), start, sigmas, lambda step: noise, **settings.solver_options)
 
 
 def test_the_guard_notices_who_asks() -> None:

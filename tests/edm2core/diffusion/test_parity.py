@@ -24,7 +24,8 @@ from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
 from edm2core.diffusion.loss import Objective, image_losses
-from edm2core.diffusion.sampler import heun, probe_sigma, sigma_schedule
+from edm2core.diffusion.noise_levels import karras, probe_sigma
+from edm2core.diffusion.sampler import draw
 from edm2core.snapshots.checkpoints import fx_names
 from tests.fx import load_fx_tensors
 
@@ -159,7 +160,7 @@ def test_the_pooled_features_of_every_block(trained: Trained, denoiser: Denoiser
 
 
 def test_the_images_of_six_sampler_steps(trained: Trained, denoiser: Denoiser) -> None:
-    images = heun(denoiser, trained.tensors["sample/latents"], steps=6)
+    images = draw(denoiser, trained.tensors["sample/latents"], 6)
     assert_same(images, trained.tensors["sample/images"], THREE_STEPS)
 
 
@@ -172,12 +173,12 @@ def test_a_compiled_network_denoises_and_samples_the_same(trained: Trained, back
         outcome = adopt(fast.network, len(x), lambda: [fast(x, 0.5)], "fp32", backend=backend)
         assert outcome.adopted, outcome.words
         assert_same(fast(x, tensors["eval/sigma"]), tensors["eval/denoised"], THREE_STEPS)
-        assert_same(heun(fast, tensors["sample/latents"], steps=6), tensors["sample/images"], THREE_STEPS)
+        assert_same(draw(fast, tensors["sample/latents"], 6), tensors["sample/images"], THREE_STEPS)
 
 
 def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> None:
     for steps in (6, 18):
-        torch.testing.assert_close(sigma_schedule(steps), trained.tensors[f"schedule/{steps}"].cpu(), rtol=SCHEDULE, atol=0)
+        torch.testing.assert_close(karras(steps), trained.tensors[f"schedule/{steps}"].cpu(), rtol=SCHEDULE, atol=0)
     levels = [probe_sigma(t) for t in range(1, 19)]
     assert levels == pytest.approx(trained.tensors["probe/sigma_at_t_of_18"][1:].tolist(), rel=SCHEDULE)
 

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -185,6 +186,24 @@ def test_a_setting_that_only_evaluates_is_swept_over_one_training(tmp_path: Path
     assert [task.settings["precision"] for task in tasks if task.stage == "sample"] == ["fp32", "bf16"]
     single = plan(experiment(tmp_path, "epochs: [40]\n"), DIGITS)
     assert {task.ref for task in single} < {task.ref for task in tasks}
+
+
+def test_a_sweep_of_solvers_and_steps_shares_all_but_samples_and_their_metrics(tmp_path: Path) -> None:
+    text = "epochs: [40]\nsweep: {sample.solver: [heun, dpmpp_2m, dpmpp_2m_sde, unipc], sample.steps: [8, 18], sample.schedule: [karras]}\n"
+    read = experiment(tmp_path, text)
+    tasks = plan(read, {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes})
+    plain = plan(experiment(tmp_path, "epochs: [40]\n"), DIGITS)
+    assert {task.ref for task in plain} < {task.ref for task in tasks}
+    assert Counter(task.stage for task in tasks if task.ref not in {other.ref for other in plain}) == {"sample": 7, "metrics": 7}
+    drawn = [(task.settings["solver"], task.settings["steps"], task.settings["eta"]) for task in tasks if task.stage == "sample"]
+    assert drawn[2:6] == [("dpmpp_2m", 8, 0.0), ("dpmpp_2m", 18, 0.0), ("dpmpp_2m_sde", 8, 1.0), ("dpmpp_2m_sde", 18, 1.0)]
+    assert len({task.title for task in tasks}) == len(tasks)
+
+
+def test_listed_noise_levels_are_swept_beside_named_ones(tmp_path: Path) -> None:
+    read = experiment(tmp_path, "epochs: [40]\nsweep: {sample.schedule: [uniform_logsnr, [80, 5, 0.1]]}\n")
+    assert [recipe.sample.steps for recipe in read.recipes] == [18, 3]
+    assert [recipe.name for recipe in read.recipes] == ["digits/C schedule=uniform_logsnr", "digits/C schedule=80, 5, 0.1"]
 
 
 def test_all_metrics_of_an_extractor_are_one_task(tmp_path: Path) -> None:

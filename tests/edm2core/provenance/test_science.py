@@ -75,8 +75,8 @@ def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Pat
 def test_code_that_the_registry_names_is_science_of_who_loads_it(copy: Path) -> None:
     change(copy / "metrics/kernel_distance.py", "SUBSETS = 100", "SUBSETS = 99")
     assert changed(copy) == {"metrics"}
-    (copy / "diffusion/euler.py").write_text("def euler(denoiser, latents, steps, **_):\n    return latents\n")
-    change(copy / "registry.py", '"heun": Solver(', '"euler": Solver("edm2core.diffusion.euler:euler", 1), "heun": Solver(')
+    (copy / "diffusion/own.py").write_text("def own(denoise, x, sigmas, noise):\n    return x\n")
+    change(copy / "registry.py", '"heun": Solver(', '"own": Solver("edm2core.diffusion.own:own", 1), "heun": Solver(')
     assert changed(copy) == {"metrics", "sample"}
 
 

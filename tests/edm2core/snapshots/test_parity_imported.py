@@ -19,7 +19,7 @@ from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.loss import image_losses
-from edm2core.diffusion.sampler import heun
+from edm2core.diffusion.sampler import draw
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError
 from edm2core.snapshots.checkpoints import fx_names, load_fx, read_fx
@@ -150,7 +150,7 @@ def test_a_real_checkpoint_gives_the_references_numbers() -> None:
         assert_same(denoiser.log_variance(tensors["eval/sigma"]), tensors["eval/log_variance"], 1e-5)
         for name, feature in denoiser.features(noised, tensors["eval/sigma"]).items():
             assert_same(feature, tensors[f"eval/feature/{name}"], 1e-5)
-    assert_same(heun(denoiser, tensors["sample/latents"], steps=6), tensors["sample/images"], 1e-5)
+    assert_same(draw(denoiser, tensors["sample/latents"], 6), tensors["sample/images"], 1e-5)
 
 
 def continued_by_hand() -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:

@@ -60,13 +60,33 @@ def test_shards_a_grid_and_the_facts_come_out(bench: Any, network: Ref, images_o
         assert grid.getpixel((grid.size[0] - 1, 0)) == 128
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_how_the_work_is_cut_changes_no_image(bench: Any, network: Ref, images_of: Any, eta: float) -> None:
-    second = settings(eta=eta, draw=1)  # without interpolations
+@pytest.mark.parametrize("how", [{}, {"eta": 1.0}, {"solver": "dpmpp_2m_sde"}], ids=str)
+def test_how_the_work_is_cut_changes_no_image(bench: Any, network: Ref, images_of: Any, how: dict[str, Any]) -> None:
+    second = settings(**how, draw=1)  # without interpolations
     _, whole = bench.run(sample.run, "sample", second, {"snapshot": network})
     for split in ({"batch": 7}, {"shard": 13}, {"batch": 50, "shard": 50}):
         _, cut = bench.run(sample.run, "sample", second | split, {"snapshot": network})
         assert differ(images_of(whole), images_of(cut)) <= 1, split
+
+
+@pytest.mark.parametrize(
+    ("how", "evaluated"),
+    [
+        ({"solver": "euler"}, 4),
+        ({"solver": "unipc", "order": 2}, 4),
+        ({"solver": "dpmpp_2m", "steps": 3, "schedule": (80.0, 1.0, 0.02)}, 3),
+        ({"schedule": "uniform_logsnr"}, 7),
+    ],
+    ids=str,
+)
+def test_solver_and_noise_levels_are_those_of_the_settings(
+    bench: Any, network: Ref, images_of: Any, evaluations: list[int], how: dict[str, Any], evaluated: int
+) -> None:
+    _, manifest = bench.run(sample.run, "sample", settings(**how), {"snapshot": network})
+    assert manifest.metadata["nfe"] == evaluated
+    assert sum(evaluations) == (50 + 48) * evaluated
+    _, plain = bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    assert differ(images_of(plain), images_of(manifest)) > 1
 
 
 def test_two_processes_make_the_images_of_one(bench: Any, network: Ref, images_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
