@@ -360,8 +360,8 @@ class Function(NamedTuple):
 
 LIBRARY = (
     Function("edm2core.snapshots.files", "load"),
-    Function("edm2core.diffusion.sampler", "latents"),
-    Function("edm2core.diffusion.sampler", "heun"),
+    Function("edm2core.diffusion.latents", "latents"),
+    Function("edm2core.diffusion.sampler", "draw"),
     Function("edm2core.config", "load_recipe"),
 )
 

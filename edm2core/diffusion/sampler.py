@@ -17,7 +17,7 @@ def draw(
     denoiser: Denoiser,
     latents: Tensor,
     levels: Tensor | int = 18,
-    solver: Solver = heun,
+    solver: Solver | None = None,
     *,
     clip: bool = True,
     state: torch.dtype = torch.float64,
@@ -26,7 +26,8 @@ def draw(
 ) -> Tensor:
     """Images in [0, 1], [N, C, H, W] of the `state`'s precision, from unit normal latents of that shape.
 
-    `levels` are the noise levels, float64 [steps + 1], the last one 0, or how many steps EDM's own have. The network's input is float32.
+    `levels` are the noise levels, float64 [steps + 1], the last one 0, or how many steps EDM's own have. `solver` is a function of
+    edm2core/diffusion/solvers, by default `heun`. The network's input is float32.
     `noise(i)` is step i's unit normal noise, which a stochastic solver needs. `clip` keeps every D within the values that an image's
     0 and 1 map to. `labels`, int64 [N], are the classes for a class-conditional network. An image is NaN where the network gave no
     finite number. Raises InputError where the solver asks for noise that was not given.
@@ -39,7 +40,7 @@ def draw(
         return y.clamp(pixel_scale.low, pixel_scale.high) if clip else y
 
     sigmas: list[float] = (karras(levels) if isinstance(levels, int) else levels).tolist()
-    x = solver(denoise, latents.to(state) * sigmas[0], sigmas, noise or _no_noise)
+    x = (solver or heun)(denoise, latents.to(state) * sigmas[0], sigmas, noise or _no_noise)
     images: Tensor = pixel_scale.to_images(x).clamp(0, 1)
     return images
 
