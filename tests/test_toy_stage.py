@@ -87,6 +87,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return Copy(tmp_path_factory.mktemp("toy"))
 
 
+@pytest.mark.slow
 def test_a_stage_is_four_files_and_runs_with_a_manifest_of_its_own_science(copy: Copy) -> None:
     assert len(ADDED) <= 4
     copy.edm2("run", "e.yaml", "--store", "store")

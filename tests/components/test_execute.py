@@ -125,6 +125,7 @@ def test_what_is_taken_away_may_be_started_more_often_than_what_fails_by_itself(
     unsteady.kill_all()
 
 
+@pytest.mark.slow
 def test_where_nothing_was_printed_no_log_is_spoken_of(place: Place, prepare: Task) -> None:
     with pytest.raises(TaskFailedError, match="SIGKILL") as caught:
         place.execute(prepare, "os.kill(os.getpid(), signal.SIGKILL)")

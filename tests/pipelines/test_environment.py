@@ -41,6 +41,7 @@ def edm2(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedPro
     return subprocess.run([EDM2, *arguments], cwd=folder, env={**kept, **more}, capture_output=True, check=False, timeout=200)
 
 
+@pytest.mark.slow
 def test_what_others_left_in_the_environment_changes_no_plan_and_no_result(folder: Path) -> None:
     plans = [edm2(folder, "plan", "é.yaml", "--json", **more) for more in ({}, LEFT_BY_OTHERS)]
     assert [plan.returncode for plan in plans] == [0, 0], plans[1].stderr.decode()

@@ -16,7 +16,12 @@ from pipelines.kubeflow.compiler import compile
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+LARGE = ("digits-full", "cifar10", "cifar100")  # hundreds of tasks
+
+
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem in LARGE else []) for file in FILES]
+)
 def test_an_experiment_can_be_planned_and_compiled_without_a_network(file: Path) -> None:
     experiment = load_experiment(file)
     tasks = plan(experiment, resolve(experiment))

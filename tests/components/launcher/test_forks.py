@@ -34,6 +34,8 @@ signal.pause()
 
 
 class Place:
+    """A program, the process that forks it, and a log."""
+
     def __init__(self, folder: Path) -> None:
         (folder / "program.py").write_text(PROGRAM)
         path = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
@@ -60,31 +62,46 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("forks"))
+    yield place
+    place.forks.kill()
+
+
+@pytest.fixture
+def shared(started: Place, tmp_path: Path) -> Place:
+    """One for several tests, since each imports torch as it starts. Each test has a log of its own."""
+    started.log = tmp_path / "log"
+    return started
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
+    """One for a test that ends or changes it."""
     place = Place(tmp_path)
     yield place
     place.forks.kill()
 
 
-def test_a_fork_is_its_program_with_its_own_environment_group_and_log(place: Place) -> None:
-    assert place.start("3", "x").wait() == 3
-    assert place.log.read_text() == "__main__ ['3', 'x'] red True None\n"
+def test_a_fork_is_its_program_with_its_own_environment_group_and_log(shared: Place) -> None:
+    assert shared.start("3", "x").wait() == 3
+    assert shared.log.read_text() == "__main__ ['3', 'x'] red True None\n"
 
 
-def test_codes_go_to_their_forks_and_the_log_is_added_to(place: Place) -> None:
-    forks = [place.start(str(code)) for code in (0, 7, 0, 5)]
+def test_codes_go_to_their_forks_and_the_log_is_added_to(shared: Place) -> None:
+    forks = [shared.start(str(code)) for code in (0, 7, 0, 5)]
     assert [fork.wait() for fork in forks] == [0, 7, 0, 5]
-    assert len(place.log.read_text().splitlines()) == 4
+    assert len(shared.log.read_text().splitlines()) == 4
 
 
-def test_an_exception_is_code_1_with_its_traceback_in_the_log(place: Place) -> None:
-    assert place.start("fault").wait() == 1
-    assert "ValueError: a fault" in place.log.read_text()
+def test_an_exception_is_code_1_with_its_traceback_in_the_log(shared: Place) -> None:
+    assert shared.start("fault").wait() == 1
+    assert "ValueError: a fault" in shared.log.read_text()
 
 
-def test_a_signal_to_its_group_ends_it(place: Place) -> None:
-    fork = place.running()
+def test_a_signal_to_its_group_ends_it(shared: Place) -> None:
+    fork = shared.running()
     assert fork.poll() is None
     os.killpg(fork.pid, signal.SIGTERM)
     assert fork.wait() == -signal.SIGTERM
@@ -117,11 +134,11 @@ def test_modules_that_stages_import_leave_cuda_untouched(place: Place, tmp_path:
 
 
 @pytest.mark.timeout(60)
-def test_a_fork_that_dies_before_its_first_word_has_ended(place: Place, tmp_path: Path) -> None:
-    fork = place.forks.start(["-m", "program", "0"], place.environment, tmp_path / "missing" / "log")
+def test_a_fork_that_dies_before_its_first_word_has_ended(shared: Place, tmp_path: Path) -> None:
+    fork = shared.forks.start(["-m", "program", "0"], shared.environment, tmp_path / "missing" / "log")
     assert fork is not None
     assert fork.wait() == 1
-    assert place.start("3").wait() == 3
+    assert shared.start("3").wait() == 3
 
 
 @pytest.mark.timeout(60)

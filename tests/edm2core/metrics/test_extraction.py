@@ -53,6 +53,7 @@ def test_a_damaged_extractor_is_named(folder: Path, file: str) -> None:
         load_extractor(folder)
 
 
+@pytest.mark.slow
 def test_pytorch_fids_resize_is_all_that_differs(
     blobs: Callable[..., np.ndarray], inception_weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_pytorch_fids_resize_is_all_that_differs(
     assert np.abs(found - plain).max() > 0.01
 
 
+@pytest.mark.slow
 def test_logits_from_features_are_the_networks_own(blobs: Callable[..., np.ndarray], inception_weights: dict[str, torch.Tensor]) -> None:
     images = blobs(2, 8)
     module = inception.build(inception_weights).eval()

@@ -13,7 +13,7 @@ def features(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
     return np.maximum(np.random.default_rng(seed).standard_normal((n, 8)) + shift, 0).astype(np.float32)
 
 
-@pytest.mark.parametrize(("n", "images"), [(1000, 1000), (1300, 2100)])
+@pytest.mark.parametrize(("n", "images"), [pytest.param(1000, 1000, marks=pytest.mark.slow), (1300, 2100)])
 def test_the_value_is_torch_fidelitys(n: int, images: int) -> None:
     x, y = features(n, 1, 0.2), features(images, 2)
     library = kid_features_to_metric(torch.from_numpy(x).double(), torch.from_numpy(y).double(), verbose=False)
@@ -21,7 +21,10 @@ def test_the_value_is_torch_fidelitys(n: int, images: int) -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
-@pytest.mark.parametrize(("n", "images"), [(100, 110), (100, 144), (110, 5000), (205, 1000), (5000, 144)])
+@pytest.mark.parametrize(
+    ("n", "images"),
+    [(100, 110), (110, 5000), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((100, 144), (205, 1000), (5000, 144)))],
+)
 def test_the_error_is_the_deviation_between_sets_of_samples(monkeypatch: pytest.MonkeyPatch, n: int, images: int, shift: float) -> None:
     """A tenth of KID's numbers; `python -m bench.deviations kid` simulates all of them. The true deviation is known to 5 % here."""
     monkeypatch.setattr(kernel, "SUBSET", 100)

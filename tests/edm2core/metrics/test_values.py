@@ -19,6 +19,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from edm2core.errors import InputError
+from edm2core.metrics import kernel_distance
 from edm2core.metrics.compared import Compared
 from edm2core.metrics.extraction import extract
 from edm2core.metrics.extractors import inception
@@ -31,6 +32,12 @@ from edm2core.registry import METRICS
 CPU = torch.device("cpu")
 Blobs = Callable[..., np.ndarray]
 IMAGES = 2100  # Inception's covariance needs 2049
+SUBSETS = 10  # of the kernel distance, which has 100 of them: test_kernel_distance.py compares those
+
+
+@pytest.fixture
+def few_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_distance, "SUBSETS", SUBSETS)
 
 
 def features(n: int, dimensions: int, seed: int) -> np.ndarray:
@@ -48,13 +55,14 @@ def values(names: list[str], extractor: str, found: np.ndarray, real: np.ndarray
     return {name: value.value for name, value in metric_values([Metric(name, extractor) for name in names], compared).items()}
 
 
+@pytest.mark.usefixtures("few_subsets")
 def test_every_metric_is_its_functions_value_of_the_same_features_in_float64() -> None:
     found, real, logits = features(2300, 48, 1), features(2500, 48, 2), torch.from_numpy(features(2300, 20, 3))
     ours = values(["fid", "kid", "is", "precision", "recall"], "inception", found, real, logits)
     x, y = torch.from_numpy(found).double(), torch.from_numpy(real).double()
     library = {
         "fid": fid_statistics_to_metric(*map(fid_features_to_statistics, (x, y)), verbose=False)[KEY_METRIC_FID],
-        "kid": kid_features_to_metric(x, y, verbose=False)["kernel_inception_distance_mean"],
+        "kid": kid_features_to_metric(x, y, kid_subsets=SUBSETS, verbose=False)["kernel_inception_distance_mean"],
         "is": isc_features_to_metric(logits.double())["inception_score_mean"],
     }
     own = prc_features_to_metric(x.float(), y.float(), verbose=False)
@@ -109,6 +117,7 @@ def png_folder(folder: Path, images: np.ndarray) -> str:
     return str(folder)
 
 
+@pytest.mark.usefixtures("few_subsets")
 def test_torch_fidelitys_command_gives_the_same_values_of_written_images(
     tmp_path: Path, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +143,7 @@ def test_torch_fidelitys_command_gives_the_same_values_of_written_images(
         feature_extractor="digits",
         fid=True,
         kid=True,
+        kid_subsets=SUBSETS,
         prc=True,
         cuda=False,
         cache=False,

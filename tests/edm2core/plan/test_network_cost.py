@@ -19,7 +19,7 @@ def _distinct() -> list[str]:
     return list(by_network.values())
 
 
-@pytest.mark.parametrize("name", _distinct())
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if "tinyimagenet" in name else []) for name in _distinct()])
 def test_operations_and_parameters_are_those_of_the_network(name: str) -> None:
     recipe = load_recipe(name)
     network: NetworkSettings = recipe.network

@@ -98,6 +98,7 @@ def test_a_process_is_of_the_code_that_it_began_with(checkout: Path) -> None:
     assert python(checkout, "-c", SAYS, "snapshot")
 
 
+@pytest.mark.slow
 def test_a_package_outside_of_any_checkout_has_a_science_and_no_changes(checkout: Path) -> None:
     shutil.rmtree(checkout / ".git")
     assert prepared(checkout, checkout.parent / "store").science == science_of("prepare")

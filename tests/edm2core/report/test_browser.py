@@ -99,8 +99,10 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
     assert troubles == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(400, "light"), (1600, "dark"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((400, "dark"), (1600, "light")))],
+)
 def test_it_fits_draws_every_figure_and_can_be_read(show: Callable[..., Page], html: str, width: int, scheme: str) -> None:
     page = show(html, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -81,7 +81,7 @@ def trained(config: str) -> Given:
 
 
 @pytest.mark.parametrize("config", ["G", *(pytest.param(config, marks=pytest.mark.slow) for config in "CE")])
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", [pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor")])
 def test_a_compiled_training_takes_the_references_steps(config: str, backend: str) -> None:
     trainer = given(config)
     load_fx_tensors(trainer.denoiser, {k.removeprefix("init/"): v for k, v in trainer.tensors.items() if k.startswith("init/")})

@@ -50,6 +50,7 @@ def folder_of(bench: Any, manifest: Manifest) -> Path:
     return Path(bench.folder / "store" / manifest.path("")).resolve()
 
 
+@pytest.mark.slow
 def test_the_digits_extractor_is_accurate_and_says_how_much(bench: Any, digits: Ref) -> None:
     _, manifest = bench.run(extractor.run, "extractor", {"extractor": "digits"}, {"data": digits})
     assert manifest.metadata["test_accuracy"] > 95

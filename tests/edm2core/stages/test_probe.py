@@ -131,6 +131,7 @@ def test_the_cell_is_chosen_on_validation_images_though_another_is_best_on_test(
     assert [cell["validation_accuracy"] for cell in manifest.metadata["cells"]] == [None, None]
 
 
+@pytest.mark.slow
 def test_few_labels_and_nearest_neighbours_on_the_same_features(bench: Any, digits: Ref, network: Ref) -> None:
     chosen = settings(few_shot=(0.01, 0.1), knn=20, seeds=(0, 1, 2), epochs=4)
     _, manifest = bench.run(probe.run, "probe", chosen, {"snapshot": network, "data": digits})

@@ -404,6 +404,7 @@ def test_a_package_is_the_same_each_time(asked: tuple[Experiment, list[Task]], p
     assert Package(again, tmp_path).text == package.text
 
 
+@pytest.mark.slow
 def test_the_published_table_of_a_data_set_fits_into_one_run_with_its_epochs_as_dags(tmp_path: Path) -> None:
     weights = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
     recipes = [f"cifar10/{name}" for name in "CEG"]

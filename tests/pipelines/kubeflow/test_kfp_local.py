@@ -75,6 +75,7 @@ def artifacts(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_package_leaves_the_plans_results_and_its_report_in_the_store(tmp_path: Path) -> None:
     read, tasks = small(tmp_path)
     manifests = run_package(tmp_path, read, tasks)
@@ -202,6 +203,7 @@ def test_an_executor_input_as_kubeflow_writes_it_runs_a_body(tmp_path: Path) -> 
     assert "reused: digits · prepare data" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_failed_task_is_a_failed_component_with_words_and_a_line_in_the_report(tmp_path: Path) -> None:
     task, _, command, out = started(tmp_path, "snapshot")  # its data were never prepared
     failed = subprocess.run(command, capture_output=True, text=True, check=False)

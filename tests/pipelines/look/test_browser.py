@@ -55,8 +55,10 @@ def opened(chromium: Browser, url: str, width: int = 1600, scheme: str = "light"
     return page, said
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(400, "light"), (1600, "dark"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((400, "dark"), (1600, "light")))],
+)
 def test_pages_fit_and_can_be_read(chromium: Browser, server: Server, fake: Fake, width: int, scheme: str) -> None:
     for path in ("", "runs/going/", "results/", "results/metrics/", f"results/{fake.find('sample').ref}/"):
         page, said = opened(chromium, server.url + path, width, scheme)

@@ -22,7 +22,7 @@ TINY = """
 name: tiny
 recipes: [digits/{recipes}]
 epochs: [{epochs}]
-metrics: [fd]
+metrics: [fd_filters]
 sample: {{count: 80, steps: 3}}
 probe: {{epochs: 1}}
 overrides: {{network.multipliers: [1], network.attention_resolutions: [], training.batch: 256, probe.blocks: [out_1]}}
@@ -87,9 +87,9 @@ def begun(place: Place) -> Place:
 
 def test_an_experiment_ends_with_its_numbers_and_a_page(finished: Place) -> None:
     rows = {(row["metric"], row["epoch"]): row["value"] for row in finished.results()}
-    assert rows.keys() == {(m, e) for m in ("fd_digits", "probe_accuracy") for e in (1, 2)} | {("pixel_accuracy", None)}
+    assert rows.keys() == {(m, e) for m in ("fd_filters", "probe_accuracy") for e in (1, 2)} | {("pixel_accuracy", None)}
     page = next(finished.folder.glob("store/runs/*/report.html")).read_text()
-    assert "fd_digits" in page or "FD (digits features)" in page
+    assert "fd_filters" in page or "FD (filter features)" in page
     assert list(finished.folder.glob("store/runs/*/logs/*/*.log"))
 
 
@@ -134,7 +134,7 @@ def test_the_best_is_evaluated_again_and_stays_in_the_plan(place: Place) -> None
     assert place.results() == results
     folder = next(place.folder.glob("store/runs/*/results.json")).parent
     again = json.loads((folder / "results.json").read_text())["rechecks"]
-    chosen = min((row for row in results if row["metric"] == "fd_digits"), key=lambda row: row["value"])
+    chosen = min((row for row in results if row["metric"] == "fd_filters"), key=lambda row: row["value"])
     assert [(row["epoch"], row["draw"]) for row in again] == [(chosen["epoch"], 1), (chosen["epoch"], 2)]
     assert len({row["value"] for row in [chosen, *again]}) == 3
     assert sum("recheck" in task["subject"] for task in json.loads((folder / "plan.json").read_text())["tasks"]) == 4
@@ -143,6 +143,7 @@ def test_the_best_is_evaluated_again_and_stays_in_the_plan(place: Place) -> None
     assert place.manifests() == before
 
 
+@pytest.mark.slow
 def test_a_snapshot_with_one_flipped_byte_is_named_dropped_and_made_anew(place: Place) -> None:
     weights = next(place.folder.glob("store/results/snapshot/*/*/ema-fixed.safetensors"))
     data = bytearray(weights.read_bytes())

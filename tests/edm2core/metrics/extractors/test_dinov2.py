@@ -9,7 +9,7 @@ from torch import Tensor
 from edm2core.metrics.extractors.dinov2 import DinoV2
 
 VECTOR = (
-    Path(__file__).parents[2] / "data" / "dinov2.json"
+    Path(__file__).parents[3] / "data" / "dinov2.json"
 )  # class tokens by Hugging Face's transformers 4.49.0, of these weights and images
 
 
