@@ -15,7 +15,7 @@ MESSAGE_FUNCTIONS = frozenset({"emit", "print", "progress", "warn"})  # function
 EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Interrupted")  # the ends of the names of exceptions, which take words
 EFFECTS = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield)  # expressions whose evaluation may do something
 REGISTRY, LOAD = "registry.py", "load"  # the module of tables that name code, and the function that imports that code
-ADDRESS = re.compile(r"(\w+)\.([\w.]+):(\w+)")  # package.module:callable
+ADDRESS = re.compile(r"['\"](\w+)\.([\w.]+):(\w+)['\"]")  # "package.module:callable"
 
 
 class Use(NamedTuple):
@@ -125,13 +125,9 @@ class Module:
 
     def named_in(self, table: str) -> set[Use]:
         """The package's code whose addresses stand in a table at this module's top."""
-        code = set[Use]()
-        for node in self._tree.body:
-            if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == table for target in node.targets):
-                strings = [item.value for item in ast.walk(node.value) if isinstance(item, ast.Constant) and isinstance(item.value, str)]
-                addresses = [match for match in map(ADDRESS.fullmatch, strings) if match and match[1] == self._package.folder.name]
-                code |= {self._package.meaning(".".join(match.groups())) for match in addresses}
-        return code
+        tables = (node for node in self._tree.body if isinstance(node, ast.Assign) and table in map(ast.unparse, node.targets))
+        addresses = (parts for node in tables for parts in ADDRESS.findall(ast.unparse(node.value)))
+        return {self._package.meaning(".".join(parts)) for parts in addresses if parts[0] == self._package.folder.name}
 
     def _means(self, node: ast.Name | ast.Attribute) -> str:
         """What an imported name, or a chain of attributes that begins with one, is called where it is defined; "" for any other name."""
