@@ -12,7 +12,7 @@ import pytest
 from pipelines.cli.options import EXPERIMENTS
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("pyproject.toml", "README.md", "LICENSE", "edm2core", "components", "pipelines", "k8s", "experiments")
+NAMES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "edm2core", "components", "pipelines", "k8s", "experiments")
 
 
 @pytest.fixture(scope="module")

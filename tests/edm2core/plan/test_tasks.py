@@ -21,7 +21,7 @@ from edm2core.plan.tasks import Task, calibration_task, ema_task, own_key, redra
 
 DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
 DATA = Path(__file__).parents[2] / "data"
-DEMO = Path(__file__).parents[3] / "experiments" / "demo.yaml"
+GOLDEN = DATA / "golden_experiment.yaml"
 
 
 def experiment(folder: Path, text: str) -> Experiment:
@@ -34,7 +34,7 @@ def by_title(tasks: list[Task]) -> dict[str, Task]:
 
 
 def test_a_task_comes_after_what_it_needs_and_each_result_once() -> None:
-    tasks = plan(load_experiment(DEMO), DIGITS)
+    tasks = plan(load_experiment(GOLDEN), DIGITS)
     seen = set()
     for task in tasks:
         assert set(task.needs) <= seen
@@ -44,7 +44,7 @@ def test_a_task_comes_after_what_it_needs_and_each_result_once() -> None:
 
 
 def test_titles_are_for_people() -> None:
-    titles = by_title(plan(load_experiment(DEMO), DIGITS))
+    titles = by_title(plan(load_experiment(GOLDEN), DIGITS))
     assert "E · seed 0 · FD (digits features) at epoch 40" in titles
     assert "G · seed 0 · train to epoch 20" in titles
     assert "digits · linear classifier on raw pixels" in titles
@@ -53,7 +53,7 @@ def test_titles_are_for_people() -> None:
 def test_keys_are_what_they_were() -> None:
     """If this fails, results that users have would be computed again: a new key needs a new stage version, or a reason."""
     golden = json.loads((DATA / "golden_keys.json").read_text())
-    assert {title: str(task.ref) for title, task in by_title(plan(load_experiment(DEMO), DIGITS)).items()} == golden
+    assert {title: str(task.ref) for title, task in by_title(plan(load_experiment(GOLDEN), DIGITS)).items()} == golden
 
 
 def published(folder: Path, recipe: str, metrics: str) -> dict[str, str]:
@@ -91,7 +91,7 @@ def test_keys_of_each_metric_are_what_they_were(tmp_path: Path) -> None:
 
 
 def test_snapshots_of_a_trajectory_are_chained_and_share_its_key() -> None:
-    snapshots = [task for task in plan(load_experiment(DEMO), DIGITS) if task.stage == "snapshot" and task.subject.recipe == "digits/E"]
+    snapshots = [task for task in plan(load_experiment(GOLDEN), DIGITS) if task.stage == "snapshot" and task.subject.recipe == "digits/E"]
     assert len({trajectory_ref(task) for task in snapshots}) == 1
     assert [task.after for task in snapshots] == [(), (snapshots[0].ref,), (snapshots[1].ref,)]
     assert all(task.wanted == (10, 20, 40) for task in snapshots)
@@ -235,7 +235,7 @@ def test_imported_statistics_are_keyed_by_content_and_replace_our_own(tmp_path: 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:
-    read = load_experiment(DEMO)
+    read = load_experiment(GOLDEN)
     changed = Experiment(**{**vars(read), "seeds": (seed,), "epochs": {name: tuple(sorted(epochs)) for name in read.epochs}})
     for task in plan(changed, DIGITS):
         assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
@@ -259,7 +259,7 @@ def every_kind(folder: Path) -> list[Task]:
     for held_to, source in ((CalibrationSettings(against="test"), ""), (CalibrationSettings(against="images", name="a"), "images.zip")):
         tasks.append(calibration_task(held_to, inputs, "cifar10", source, source and f"sha256:{9:064x}"))
     snapshot = next(task for task in tasks if task.stage == "snapshot")
-    return [*tasks, ema_task(snapshot.ref, 0.02, "an average", Subject(), force=True), *plan(load_experiment(DEMO), DIGITS)]
+    return [*tasks, ema_task(snapshot.ref, 0.02, "an average", Subject(), force=True), *plan(load_experiment(GOLDEN), DIGITS)]
 
 
 def test_every_task_verifies_by_its_own_record(tmp_path: Path) -> None:
