@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipelines.kubeflow.workflow_size import MOST, Size, size_of
 
 DATA = Path(__file__).parents[2] / "data/kubeflow"
@@ -21,19 +19,19 @@ def size(tasks: int) -> Size:
     return size_of(*package(tasks))
 
 
-def test_a_run_of_34_tasks_ended_with_483_758_bytes() -> None:
-    assert size(34).total == pytest.approx(483_758, rel=0.03)
+def test_the_estimate_of_a_run_of_34_tasks_that_ended_with_483_758_bytes_is_not_below_and_at_most_a_tenth_above() -> None:
+    assert 1 <= size(34).total / 483_758 < 1.1
     assert size(34).fits
 
 
-def test_the_spec_alone_of_229_tasks_had_1_046_836_bytes() -> None:
-    assert size(229).spec == pytest.approx(1_046_836, rel=0.01)
+def test_the_estimate_of_the_spec_of_229_tasks_that_had_1_046_836_bytes_is_not_below_and_at_most_a_tenth_above() -> None:
+    assert 1 <= size(229).spec / 1_046_836 < 1.1
     assert not size(229).fits
 
 
 def test_a_workflow_near_the_size_limit_does_not_fit() -> None:
-    assert Size(spec=MOST // 2, status=MOST // 4, tasks=1).fits
-    assert not Size(spec=MOST // 2, status=MOST // 2 - 1000, tasks=1).fits
+    assert Size(spec=MOST // 2, status=MOST // 4).fits
+    assert not Size(spec=MOST // 2, status=MOST // 2 - 1000).fits
 
 
 def test_the_size_does_not_depend_on_the_order_in_which_kfp_writes() -> None:
