@@ -1,8 +1,7 @@
 """edm2 cancel"""
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 
 import click
 
@@ -10,18 +9,19 @@ from components.launcher.cluster import Cluster
 from components.launcher.followers import stop_job
 from components.launcher.job import run_label
 from components.launcher.profile import Profile, load_profile
+from components.launcher.spec import job_name
 from components.record.plan_parameter import wisher
 from edm2core.errors import EdmError, InputError
-from edm2core.plan.manifest import Ref
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import load_plan
+from edm2core.store.scratch import STATE_SLOTS
 from edm2core.store.wanted_epochs import unwant
 from edm2core.words import duration
 from pipelines.cli.options import needed_cluster_option
 from pipelines.kubeflow.submit import Kubeflow
 
-TRAINING = "edm2-trajectory-"  # how the names of jobs that train begin
 LOOK_S = 1.0  # the time between two looks whether pods are gone
 
 
@@ -48,8 +48,7 @@ def command(run: str, cluster: str) -> None:
     stopped = stop_jobs(Cluster.connect(profile), profile, run, click.echo)
     click.echo(f"{len(stopped)} jobs stopped.")
     store = open_store(profile.store.uri)
-    take_back(store, run)
-    for name, age in saved_states(store, stopped).items():
+    for name, age in saved_states(store, take_back(store, run), stopped).items():
         click.echo(f"{name}: {f'its state was saved {duration(age)} ago' if age is not None else 'no state was saved yet'}")
 
 
@@ -67,19 +66,21 @@ def stop_jobs(cluster: Cluster, profile: Profile, run: str, say: Callable[[str],
     return stopped
 
 
-def take_back(store: Store, run: str) -> None:
-    """Record that the run wants no more snapshots. Its last task in Kubeflow does this too, but may not have run."""
-    with suppress(InputError):  # a run that has no plan yet wants none
-        unwant(store, load_plan(store, run)[1], wisher(run))
+def take_back(store: Store, run: str) -> Sequence[Task]:
+    """Record that the run wants no more snapshots; returns its plan. Its last task in Kubeflow does this too, but may not have run."""
+    try:
+        plan = load_plan(store, run)[1]
+    except InputError:  # a run that has no plan yet wants none
+        return ()
+    unwant(store, plan, wisher(run))
+    return plan
 
 
-def saved_states(store: Store, jobs: Iterable[str]) -> dict[str, float | None]:
-    """The age in seconds of the latest saved state of each job that trains; None if it has none."""
+def saved_states(store: Store, plan: Iterable[Task], jobs: Iterable[str]) -> dict[str, float | None]:
+    """The age in seconds of the latest saved state of each job that trains a trajectory of the plan; None if it has none."""
+    trained = {job_name(task, store.uri): trajectory_ref(task).scratch for task in plan if task.stage == "snapshot"}
     ages: dict[str, float | None] = {}
     for name in jobs:
-        if name.startswith(TRAINING):
-            key, _, _store = name.removeprefix(TRAINING).partition("-")
-            scratch = Ref("trajectory", key).scratch
-            states = [entry.age_s for slot in ("state-0", "state-1") for entry in store.list(f"{scratch}/{slot}/")]
-            ages[name] = min(states, default=None)
+        if scratch := trained.get(name):
+            ages[name] = min((entry.age_s for slot in STATE_SLOTS for entry in store.list(f"{scratch}/{slot}/")), default=None)
     return ages

@@ -19,7 +19,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import plan
 from edm2core.store import Store, open_store
 from edm2core.store.results import load, verify
-from edm2core.store.runs import run_id
+from edm2core.store.runs import load_plan, run_id
 from pipelines.cli.cancel import saved_states
 from pipelines.inputs.user_files import resolve
 from pipelines.kubeflow.compiler import compile
@@ -101,7 +101,7 @@ def test_a_terminated_body_has_its_job_suspended_before_it_is_gone(installed: st
     job = the_job(installed, run)
     assert job["spec"]["runPolicy"]["suspend"] is True
     until(lambda: None if pods_of(installed, job) else True, 60, lambda: "pods are left")
-    assert [age for age in saved_states(store, [job["metadata"]["name"]]).values() if age is not None]
+    assert [age for age in saved_states(store, load_plan(store, run)[1], [job["metadata"]["name"]]).values() if age is not None]
     assert "Traceback" not in kubeflow.log(pod)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 from kubernetes import client
 
 from components.launcher.cluster import ApiServer, Cluster
@@ -14,9 +15,13 @@ from components.launcher.followers import suspend_unfollowed
 from components.launcher.job import run_label
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.profile import Profile
+from components.launcher.spec import job_name
+from edm2core.plan.experiment import load_experiment
+from edm2core.plan.tasks import trajectory_ref
 from edm2core.store.local import LocalStore
 from edm2core.store.scratch import Scratch
 from pipelines.cli.cancel import saved_states, stop_jobs
+from pipelines.inputs.user_files import planned
 
 PROFILE = {
     "name": "far",
@@ -146,9 +151,14 @@ def test_a_job_in_a_queue_is_deleted_since_suspending_is_the_queues(fake: FakeCl
 
 def test_what_state_a_stopped_training_has_saved_is_said(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    Scratch(store, "scratch/trajectory/a", 1).put("state-1", b"weights")
-    ages = saved_states(store, ["edm2-trajectory-a-0123ab", "edm2-trajectory-b-0123ab", "edm2-probe-c-0123ab"])  # as job_name() makes them
-    assert ages.pop("edm2-trajectory-b-0123ab") is None
-    assert set(ages) == {"edm2-trajectory-a-0123ab"}
-    assert ages["edm2-trajectory-a-0123ab"] is not None
-    assert ages["edm2-trajectory-a-0123ab"] < 60
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml.safe_dump({"name": "two", "recipes": ["digits/C", "digits/E"], "epochs": [1], "metrics": ["fd"]}))
+    plan = planned(load_experiment(file))
+    first, second = (task for task in plan if task.stage == "snapshot")
+    Scratch(store, trajectory_ref(first).scratch, 1).put("state-1", b"weights")
+    ages = saved_states(store, plan, [job_name(task, store.uri) for task in plan])
+    assert ages.pop(job_name(second, store.uri)) is None
+    [(name, age)] = ages.items()
+    assert name == job_name(first, store.uri)
+    assert age is not None
+    assert age < 60
