@@ -40,6 +40,11 @@ def size(count: float) -> str:
     return f"{count / unit:,.1f} {name}"
 
 
+def plural(number: int, noun: str) -> str:
+    """A number of things: 1 value, 2 values."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def count(number: float | None) -> str:
     """A large number in three digits: 39.5 M; a dash for None."""
     if number is None:

@@ -9,7 +9,7 @@ from edm2core.config import Recipe
 from edm2core.config.describe import DESCRIPTIONS, flattened, in_words
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, training_figures
-from edm2core.report.results import Row, best_of, distinct, rank, rows
+from edm2core.report.results import Row, distinct, rank, rows
 from edm2core.report.sciences import sciences
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
@@ -108,7 +108,7 @@ def _styles(sides: Sequence[Side]) -> Styles:
 
 
 def _tables(sides: Sequence[Side], columns: Mapping[tuple[str, Column], Column]) -> list[Table]:
-    """One table a data set, with the lines of all experiments; a best is marked only where all are the best of as many."""
+    """One table a data set, with the lines of all experiments."""
     by_dataset: dict[str, list[Line]] = {}
     pixels: dict[str, list[Row]] = {}
     for side in sides:
@@ -122,14 +122,8 @@ def _tables(sides: Sequence[Side], columns: Mapping[tuple[str, Column], Column])
 
 def _table(dataset: str, lines: list[Line], pixels: list[Row]) -> Table:
     columns = sorted({c for line in lines for c in line.cells}, key=lambda c: (rank(c.metric), c.protocol))
-    leaders = {}
-    for column in columns:
-        cells = [cell for line in lines if (cell := line.cells.get(column)) and cell.best]
-        bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}
-        if len(bests) > 1 and len({(cell.count, cell.draws) for cell in cells}) == 1:
-            leaders[column] = best_of(column.metric, bests)
     same = len({row.value for row in pixels}) == 1
-    return Table(dataset, columns, lines, pixels if same else [], leaders)
+    return Table(dataset, columns, lines, pixels if same else [])
 
 
 def _training(sides: Sequence[Side], styles: Styles) -> list[Figure]:

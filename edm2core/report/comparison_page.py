@@ -12,7 +12,7 @@ from edm2core.report.figures import Styles, metric_figures, seed_figures
 from edm2core.report.html import environment, packed_plotly, short
 from edm2core.report.published import others
 from edm2core.report.results import distinct
-from edm2core.report.seeds import DIFFERENCE, difference_facts
+from edm2core.report.seeds import DIFFERENCE, bars, difference_facts
 from edm2core.report.summary import Cell, least_of_draws
 from edm2core.report.write import table, write_files
 from edm2core.words import printable
@@ -74,6 +74,7 @@ def render(found: Comparison) -> str:
             least_of_draws=least_of_draws,
             protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found.rows)),
             by_seeds=found.by_seeds,
+            bars=bars(found.by_seeds.values()),
             over_seeds=over_seeds,
             curves=curves,
             plots=printable({figure.id: short(figure.plot) for figure in figures}),

@@ -28,21 +28,22 @@ from edm2core.report.recheck import best_again
 from edm2core.report.results import distinct, label, rank, rows
 from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
-from edm2core.report.seeds import seed_tables, spreads
+from edm2core.report.seeds import bars, seed_tables, spreads
 from edm2core.report.summary import least_of_draws, tables
 from edm2core.report.verdict import verdicts
 from edm2core.report.verdict_drawing import drawn
-from edm2core.words import NOTHING, count, duration, printable, size
+from edm2core.words import NOTHING, count, duration, plural, printable, size
 
+MOST_CURVES = 6  # that are drawn at once; more are opened on demand
 MOST_ROWS = 3000  # of the table of every value: half a kilobyte each
 SECTIONS = {
-    "notes": "Notes",
     "results": "Results",
+    "notes": "Notes",
     "curves": "Curves",
+    "samples": "Samples",
     "seeds": "Seeds",
     "settings": "Sweep",
     "widths": "Averages",
-    "samples": "Samples",
     "neighbours": "Nearest",
     "maps": "Probe",
     "confusion": "Confusion",
@@ -80,6 +81,7 @@ def render(report: Report) -> str:
         verdicts=[drawn(verdict) for verdict in answers],
         behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
         tables=tables(report, found),
+        bars=bars(seeds.values()),
         least_of_draws=least_of_draws,
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
         others={name: others(recipe.data.format) for recipe in known.values() for name in [recipe.dataset]},
@@ -116,6 +118,8 @@ def render(report: Report) -> str:
         ),
         best_again=best_again(report),
         most_rows=MOST_ROWS,
+        most_curves=MOST_CURVES,
+        go_on=_go_on(report),
         rows=found | rows(report, rechecks=True),
         recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},
         data=_data(report),
@@ -147,6 +151,7 @@ def environment() -> Environment:
         "bytes": size,
         "label": label,
         "rounded": rounded,
+        "plural": plural,
         "manifest": manifest,
         "diff": diff,
     }
@@ -282,6 +287,12 @@ def _packages(done: list[Result]) -> dict[str, list[str]]:
         for package, version in (result.provenance.get("packages") or {}).items():
             versions.setdefault(str(package), set()).add(str(version))
     return {package: sorted(found) for package, found in sorted(versions.items())}
+
+
+def _go_on(report: Report) -> str:
+    """The one command that does what is left."""
+    typed = report.run.command
+    return typed if typed.startswith("edm2 run ") else f"edm2 run {shlex.quote(f'{report.name}.yaml')} --store {shlex.quote(report.store)}"
 
 
 def _reproduce(report: Report, done: list[Result]) -> str:

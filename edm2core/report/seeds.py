@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Result
+from edm2core.report.digits import decimals, decimals_of
 from edm2core.report.results import Row, higher_is_better, label
 from edm2core.report.statistics import Judgement, Welch, judge, welch
 
@@ -89,6 +90,13 @@ class SeedTable:
     differences: list[Difference]
     measure: Measure
 
+    @property
+    def places(self) -> int:
+        """Decimals of the means, as many as their deviations justify."""
+        known = [spread for line in self.lines.values() for spread in line.values()]
+        found = decimals(spread.deviation for spread in known)
+        return decimals_of(spread.mean for spread in known) if found is None else found
+
 
 def seed_tables(found: Sequence[Spread]) -> dict[str, SeedTable]:
     """A table for each measure, by a title that tells it from the others."""
@@ -146,6 +154,14 @@ def leading(found: Iterable[Difference]) -> set[str]:
     winners = {d.better for d in standing} - losers
     tied = {recipe for d in found for recipe in (d.one.recipe, d.other.recipe) if {d.one.recipe, d.other.recipe} & winners}
     return winners | tied - losers
+
+
+def bars(tables: Iterable[SeedTable]) -> dict[Measure, tuple[int, set[str]]]:
+    """The recipes of each measure that lead at its last epoch, and that epoch."""
+    return {
+        table.measure: (table.epochs[-1], leading(difference for difference in table.differences if difference.epoch == table.epochs[-1]))
+        for table in tables
+    }
 
 
 def spread_facts(spread: Spread) -> dict[str, Any]:

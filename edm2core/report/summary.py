@@ -1,18 +1,20 @@
-"""The table: one line a training and average, its best and last values, what it cost, and what others published."""
+"""The main table: one row a recipe and average over its seeds, its last and best values, what it cost, and what others published."""
 
 import math
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, stdev
 
 from edm2core.config import Recipe
 from edm2core.plan.manifest import Ref
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report, Result
+from edm2core.report.digits import decimals, decimals_of
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
-from edm2core.report.results import Row, best_of, higher_is_better, label, rank
+from edm2core.report.results import Row, best_of, better, higher_is_better, label, rank
+from edm2core.report.seeds import Measure
 
-MOST_NARROW = 3  # metrics side by side with all that is to be said of each value
+MOST = 5  # metrics side by side; more go into tables of their own
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Column:
     @property
     def label(self) -> str:
         return label(self.metric)
+
+    @property
+    def direction(self) -> str:
+        return f"{better(self.metric)} is better"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,55 @@ class Line:
 
 
 @dataclass(frozen=True)
+class OverSeeds:
+    """A value of a recipe: the mean over its training seeds. `epochs` are those that the seeds' values are of."""
+
+    mean: float
+    deviation: float | None  # standard deviation between seeds; none: one seed
+    seeds: int
+    epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RecipeCell:
+    """One metric of a recipe: at the last epoch of the plan, and each training's best, over its seeds."""
+
+    last: OverSeeds | None
+    best: OverSeeds | None
+    cells: tuple[Cell, ...]  # of each seed that has a value or should have
+
+    @property
+    def state(self) -> str:
+        """What became of the value at the last epoch where no seed has one."""
+        return next((cell.state for cell in self.cells if cell.state), "missing")
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Of the first training that has a value: epochs with a value, epochs wanted, draws."""
+        return next(((cell.count, cell.wanted, cell.draws) for cell in self.cells if cell.best), (0, 0, 0))
+
+
+@dataclass(frozen=True)
+class RecipeLine:
+    """One recipe seen through one average: its trainings, and their values together."""
+
+    recipe: str
+    ema: str
+    trainings: list[Line]
+    cells: dict[Column, RecipeCell]
+
+    @property
+    def first(self) -> Line:
+        return self.trainings[0]
+
+    @property
+    def seconds(self) -> float | None:
+        """Device time of one training, the mean over its seeds."""
+        known = [line.seconds * line.processes for line in self.trainings if line.seconds is not None]
+        return fmean(known) if known else None
+
+
+@dataclass(frozen=True)
 class Table:
     """All lines of one data set."""
 
@@ -76,18 +131,45 @@ class Table:
     columns: list[Column]
     lines: list[Line]
     pixels: list[Row]  # the classifier on raw pixels
-    leaders: dict[Column, tuple[str, int, str]]  # who holds the best value
-
-    def shared(self, column: Column) -> Cell | None:
-        """Any of a column's cells, where all were had in the same way, so that it can be said once; only where there are many columns."""
-        cells = [cell for line in self.lines if (cell := line.cells.get(column)) and cell.best]
-        same = len({(cell.count, cell.wanted, cell.draws) for cell in cells}) == 1
-        return cells[0] if same and len(self.columns) > MOST_NARROW else None
 
     @property
-    def wide(self) -> bool:
-        """Whether it has more columns than a page is wide."""
-        return len(self.columns) > MOST_NARROW
+    def recipes(self) -> list[RecipeLine]:
+        """One line a recipe and average, in the order of the lines."""
+        groups: dict[tuple[str, str], list[Line]] = {}
+        for line in self.lines:
+            groups.setdefault((line.recipe, line.ema), []).append(line)
+        return [RecipeLine(*who, of, {c: _over_seeds(c, of) for c in self.columns if _has(of, c)}) for who, of in groups.items()]
+
+    @property
+    def groups(self) -> list[list[Column]]:
+        """The columns in tables of at most `MOST`; the first metrics of samples and of probes come first."""
+        probe = next((column for column in self.columns if is_probe(column.metric)), None)
+        samples = [column for column in self.columns if column != probe]
+        first = ([*samples[:1], probe, *samples[1:]] if probe else samples)[:MOST]
+        rest = [column for column in self.columns if column not in first]
+        return [first, *(rest[start : start + MOST] for start in range(0, len(rest), MOST))]
+
+    def usual(self, column: Column) -> tuple[int, int, int]:
+        """Epochs with a value, epochs wanted and draws of most of a column's cells: said once, above them."""
+        counts = [(cell.count, cell.wanted, cell.draws) for line in self.lines if (cell := line.cells.get(column)) and cell.best]
+        return max(counts, key=counts.count, default=(0, 0, 0))
+
+    def places(self, column: Column) -> int:
+        """Decimals of a column: as many as the deviation between seeds justifies; of one seed, the error of sampling."""
+        cells = [line.cells[column] for line in self.recipes if column in line.cells]
+        values = [value for cell in cells for value in (cell.last, cell.best) if value]
+        found = decimals(value.deviation for value in values)
+        found = decimals(each.error for cell in cells for each in cell.cells) if found is None else found
+        return decimals_of(value.mean for value in values) if found is None else found
+
+    def last(self, column: Column) -> int | None:
+        """The last epoch of a column's values, where that is one for all."""
+        epochs = {cell.last.epochs for line in self.recipes if (cell := line.cells.get(column)) and cell.last}
+        return next(iter(epochs))[0] if len(epochs) == 1 and len(next(iter(epochs))) == 1 else None
+
+    def measure(self, column: Column, ema: str) -> Measure:
+        """What a column's values with one average are compared within."""
+        return Measure(self.dataset, column.metric, column.protocol, ema, column.n)
 
 
 def tables(report: Report, rows: dict[Row, Result]) -> list[Table]:
@@ -108,6 +190,24 @@ def tables(report: Report, rows: dict[Row, Result]) -> list[Table]:
     for line in lines.values():
         _mark_undone(report, line, {c for other in lines.values() if other.dataset == line.dataset for c in other.cells})
     return [_table(name, [line for line in lines.values() if line.dataset == name], rows) for name in _datasets(report)]
+
+
+def _has(lines: list[Line], column: Column) -> bool:
+    return any(column in line.cells for line in lines)
+
+
+def _over_seeds(column: Column, lines: list[Line]) -> RecipeCell:
+    cells = tuple(line.cells[column] for line in lines if column in line.cells)
+    return RecipeCell(_together([cell.last for cell in cells]), _together([cell.best for cell in cells]), cells)
+
+
+def _together(found: list[tuple[int, float] | None]) -> OverSeeds | None:
+    known = [point for point in found if point]
+    if not known:
+        return None
+    values = [value for _, value in known]
+    deviation = stdev(values) if len(values) > 1 else None
+    return OverSeeds(fmean(values), deviation, len(values), tuple(sorted({epoch for epoch, _ in known})))
 
 
 def _mark_undone(report: Report, line: Line, columns: set[Column]) -> None:
@@ -203,13 +303,8 @@ def _cost(report: Report, line: Line) -> None:
 
 def _table(dataset: str, lines: list[Line], rows: dict[Row, Result]) -> Table:
     columns = sorted({column for line in lines for column in line.cells}, key=lambda c: (rank(c.metric), c.protocol))
-    leaders = {}
-    for column in columns:
-        bests = {line.who: cell.best[1] for line in lines if (cell := line.cells.get(column)) and cell.best}
-        if len(bests) > 1:
-            leaders[column] = best_of(column.metric, bests)
     pixels = [row for row in rows if row.metric == "pixel_accuracy" and row.dataset == dataset]
-    return Table(dataset, columns, lines, pixels, leaders)
+    return Table(dataset, columns, lines, pixels)
 
 
 def _datasets(report: Report) -> list[str]:

@@ -14,6 +14,7 @@ from edm2core.errors import InputError
 from edm2core.report import RunInfo, collect
 from edm2core.report.compare import Side, compare
 from edm2core.report.comparison_page import write
+from edm2core.report.paper import write_tables
 from edm2core.report.verdict import answers, headlines
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from edm2core.store.summary import list_one
@@ -24,8 +25,12 @@ from pipelines.cli.options import FOLDER, store_option
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @store_option
 @click.option("--notes", type=click.File("rb"), help="A Markdown file that becomes the run's notes; - reads them.")
+@click.option("--tables", type=FOLDER, help="Folder for the tables of the report as LaTeX (booktabs) and Markdown, for a paper.")
+@click.option("--metric", "metrics", multiple=True, help="A metric to have in --tables, by its name in results.json (default: all).")
 @click.option("--out", type=FOLDER, help="Folder for a comparison (default: ./comparison).")
-def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path | None) -> None:
+def command(
+    runs: tuple[str, ...], store: str, notes: BinaryIO | None, tables: Path | None, metrics: tuple[str, ...], out: Path | None
+) -> None:
     """Write the report of RUN again, from what is in the store now; or compare several runs, also of different stores.
 
     RUN is a run's id in --store, or STORE/runs/ID, as `edm2 run` prints it. The page shows the run's notes: the file runs/RUN/notes.md in
@@ -36,10 +41,14 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
     if len(records) > 1:
         if notes:
             raise InputError("Notes belong to one run, and several are compared.", where="--notes")
+        if tables:
+            raise InputError("Tables are of one run, and several are compared.", where="--tables", do_next="Name one run.")
         _compare(records, out or Path("comparison"))
         return
     if out:
         raise InputError("The report of one run goes into the run's folder.", where="--out", do_next="Name several runs to compare them.")
+    if metrics and not tables:
+        raise InputError("--metric chooses columns of --tables.", where="--metric", do_next="Say --tables FOLDER too.")
     (record,) = records
     name, tasks = load_plan(record.store, record.id)
     if notes:
@@ -51,6 +60,8 @@ def command(runs: tuple[str, ...], store: str, notes: BinaryIO | None, out: Path
         report = write_report(record, name, tasks, recorded_outcomes(record), command)
     for line in headlines(answers(report)):
         click.echo(line)
+    if tables:
+        click.echo(f"tables: {tables} ({len(write_tables(report, tables, metrics))} files)")
     click.echo(f"report: {record.store.uri}/{record.folder}/report.html")
 
 

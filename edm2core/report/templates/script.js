@@ -71,6 +71,8 @@
     if (window.Plotly) drawNext();
   }));
 
+  document.addEventListener("toggle", () => { if (window.Plotly) drawNext(); }, true);
+
   document.querySelectorAll("[data-log]").forEach((box) => box.addEventListener("change", () => {
     plots[box.dataset.log].layout[box.dataset.axis].type = box.checked ? "log" : "linear";
     if (drawn.includes(box.dataset.log)) draw(box.dataset.log);

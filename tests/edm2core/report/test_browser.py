@@ -189,7 +189,9 @@ def test_two_recipes_stand_side_by_side_and_interpolations_replace_samples(show:
 
 def copied(page: Page | Frame, table: str, form: str) -> str:
     page.click(f"[aria-label^='Copy as {form}: {table}']")
-    return page.input_value("#copied textarea")
+    text = page.input_value("#copied textarea")
+    page.click("#copied button:last-of-type")
+    return text
 
 
 def test_a_table_is_copied_for_a_paper(show: Callable[..., Page], html: str) -> None:
@@ -205,14 +207,35 @@ def test_a_table_is_copied_for_a_paper(show: Callable[..., Page], html: str) -> 
         "digits/C & ",
     ):
         assert part in latex
-    assert "  % best of 3 · mean of 2 draws · n = 2000 | " in latex  # conditions stand in comments
+    assert [line for line in latex.splitlines() if line.lstrip().startswith("%")] == ["% needs \\usepackage{booktabs}"]
+    assert "n = 2000 $\\cdot$ mean of 2 draws" in latex[: latex.index("\\toprule")]  # conditions stand in the caption
     rows = [line for line in latex.splitlines() if line.endswith("\\\\")]
     assert {line.count(" & ") for line in rows[1:]} == {rows[1].count(" & ")}
-    markdown = copied(page, "Results on digits", "Markdown").splitlines()
-    assert "FD (digits features): best @ epoch (best of 3 · mean of 2 draws · n = 2000)" in markdown[0]
+    markdown = [line for line in copied(page, "Results on digits", "Markdown").splitlines() if line.startswith("|")]
+    assert "FD (digits features): best of 3" in markdown[0]
     assert {line.replace("\\|", "").count("|") for line in markdown} == {markdown[0].count("|")}
-    assert len(markdown) == 2 + page.locator("#results table").first.locator("tbody tr").count()
-    assert page.locator("dialog[open]").count() == 0  # the clipboard took it
+    assert len(markdown) == 2 + page.locator("#results table").first.locator("tbody tr:visible").count()
+
+
+def test_columns_can_be_left_out_of_a_copy_and_open_seeds_are_in_it(show: Callable[..., Page], html: str) -> None:
+    page = show(html)
+    page.click("[aria-label^='Copy as Markdown: Results on digits']")
+    assert page.inner_text("#copied output").startswith(("Copied.", "The browser keeps"))
+    page.get_by_label("FD (digits features): best of 3").uncheck()
+    assert "FD (digits features): best of 3" not in page.input_value("#copied textarea")
+    assert "FD (digits features): epoch 60" in page.input_value("#copied textarea")
+    page.click("#copied button:last-of-type")
+    page.click("[aria-label='Seeds of digits/C, EMA fixed']")
+    assert "| seed 1 |" in copied(page, "Results on digits", "Markdown")
+
+
+def test_a_verdict_leads_to_the_table_behind_it(show: Callable[..., Page], html: str) -> None:
+    page = show(html)
+    link = page.locator(".verdict a").last
+    target = page.locator(str(link.get_attribute("href")))
+    assert not target.is_visible()
+    link.click()
+    assert target.is_visible()
 
 
 def test_what_latex_and_markdown_would_misread_is_escaped(show: Callable[..., Page], html: str) -> None:
@@ -238,8 +261,9 @@ def test_it_works_in_a_frame_that_may_do_nothing_but_run_scripts(show: Callable[
     outside.keyboard.press("ArrowLeft")
     assert frame.inner_text("#samples output") == "40"
     frame.evaluate("document.execCommand = () => false")  # as where copying is refused
-    assert "\\toprule" in copied(frame, "Results", "LaTeX")
+    frame.click("[aria-label^='Copy as LaTeX: Results']")
     assert frame.evaluate("document.querySelector('dialog').open && getSelection().toString().includes('toprule')")
+    assert "press Ctrl+C" in frame.inner_text("#copied output")
     outside.keyboard.press("Escape")
     assert not frame.evaluate("document.querySelector('dialog').open")
 

@@ -66,18 +66,19 @@ def test_experiments_without_a_common_recipe_are_held_against_each_other_setting
     assert "sample.steps" not in [setting.name for setting in found.settings]
 
 
-def test_best_and_last_of_all_stand_in_one_column_and_the_best_is_marked(two: Two) -> None:
+def test_best_and_last_of_all_stand_in_one_column(two: Two) -> None:
     (table,) = two({"network.dropout": "", "training.epochs: 60}": "training.epochs: 60, network.dropout: 0.3}"}).tables
     assert [line.recipe for line in table.lines] == [f"{mark} · digits/{rung}" for mark in "AB" for rung in "CEG"]
     assert [column.metric for column in table.columns] == ["fd_digits", "probe_accuracy"]
     assert all(len(line.cells) == 2 for line in table.lines)
-    assert len(table.leaders) == 2
 
 
-def test_a_best_of_more_snapshots_is_not_held_against_one_of_fewer(two: Two) -> None:
-    (table,) = two({"epochs: [20, 40, 60]": "epochs: [60]"}).tables
-    assert table.leaders == {}
-    assert {cell.count for line in table.lines for cell in line.cells.values()} == {1, 3}
+def test_a_best_of_fewer_snapshots_says_so_and_only_a_difference_that_stands_is_marked(two: Two) -> None:
+    found = two({"epochs: [20, 40, 60]": "epochs: [60]"})
+    assert {cell.count for line in found.tables[0].lines for cell in line.cells.values()} == {1, 3}
+    page = Page(render(found))
+    assert "only value" in page.text
+    assert not [attributes for _, attributes in page.elements if "lead" in str(attributes.get("class")).split()]
 
 
 def test_values_of_another_n_or_protocol_have_a_column_of_their_own(two: Two) -> None:

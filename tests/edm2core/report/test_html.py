@@ -77,7 +77,7 @@ def test_the_page_loads_nothing(page: Page) -> None:
 
 
 def test_style_and_own_script_name_no_address_and_keep_nothing() -> None:
-    for name in ("style.css", "script.js", "samples.js", "tables.js", "live.js"):
+    for name in ("style.css", "script.js", "samples.js", "tables.js", "page.js", "live.js"):
         source = (Path(__file__).parents[3] / "edm2core/report/templates" / name).read_text()
         assert not re.search(r"https?:|//[a-z]|@import|url\(|localStorage|sessionStorage|cookie", source)
 
@@ -101,7 +101,7 @@ def test_every_section_is_there(page: Page) -> None:
     assert "All 40 tasks are done." in page.text
     assert "best of 3" in page.text
     assert "FD (digits features)" in page.text
-    assert "None is known for digits" in page.text
+    assert "none is known for digits" in page.text
 
 
 def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
@@ -190,7 +190,7 @@ def test_hostile_names_stay_text(fake: Fake) -> None:
     assert "<img src=x" not in text
     assert HOSTILE in page.text
     assert not [a for _, a in page.elements if "onerror" in a]
-    assert sum(tag == "script" for tag, _ in page.elements) == 5  # data, plotly.js and three of the page's own
+    assert sum(tag == "script" for tag, _ in page.elements) == 6  # data, plotly.js and four of the page's own
 
 
 def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake: Fake) -> None:
@@ -280,7 +280,8 @@ def test_the_nearest_training_images_stand_beside_the_share(another: Callable[..
 
 def test_every_value_of_samples_says_how_many_and_how_sure(demo: Fake) -> None:
     page = Page(render(demo.report()))
-    assert "n = 2000 · sampling ± 0.25" in page.text
+    assert "lower is better · n = 2000" in page.text
+    assert "sampling ± 0.25" in page.text
 
 
 def test_the_smallest_of_draws_has_a_table_of_its_own(another: Callable[..., Fake]) -> None:
@@ -295,7 +296,7 @@ def test_every_value_leads_to_its_manifest_beside_the_run(demo: Fake, page: Page
     metrics = [task.ref for task in demo.tasks if task.stage in ("metrics", "probe")]
     assert {f"../../{ref.manifest}" for ref in metrics} <= set(links)
     cells = [a for tag, a in page.elements if tag == "a" and a.get("class") == "from"]
-    assert len(cells) == 3 * 2 * 2 + 3  # best and last of two metrics of three recipes, and raw pixels beside each
+    assert len(cells) == 3 * 2 * 2 + 1  # last and best of two metrics of three recipes, and raw pixels above
 
 
 def test_the_mean_of_draws_leads_to_each(another: Callable[..., Fake]) -> None:

@@ -93,7 +93,7 @@ def test_values_of_different_numbers_of_images_are_never_compared() -> None:
 def test_every_mean_and_difference_leads_to_the_results_it_is_of(another: Callable[..., Fake]) -> None:
     fake = another({"seeds: [0]": "seeds: [0, 1]", "steps: 18": "steps: 18, draws: 2", "20, 40, 60": "20"})
     page = render(fake.report())
-    section = page[page.index("Over training seeds</h2>") : page.index('<section id="samples"')]
+    section = page[page.index("Over training seeds</h2>") : page.index('<section id="confusion"')]
     for task in fake.tasks:
         if task.stage in ("metrics", "probe") and task.subject.recipe:
             assert section.count(f'href="../../{task.ref.manifest}"') == 1 + 2  # its recipe's mean, and two differences

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,9 +51,24 @@ def test_the_best_is_picked_from_all_epochs_and_the_last_is_not_picked(fake: Fak
     assert (cell.best, cell.last, cell.count, cell.wanted) == ((40, 4.0), (60, 5.0), 3, 3)
 
 
-def test_the_highest_accuracy_and_the_lowest_distance_lead(demo: Fake) -> None:
-    table = _table(demo)
-    assert {column.metric: who[0] for column, who in table.leaders.items()} == {"fd_digits": "digits/G", "probe_accuracy": "digits/G"}
+def test_a_recipe_is_one_line_over_its_seeds_with_the_decimals_that_their_spread_justifies(another: Callable[..., Fake]) -> None:
+    table = _table(another({"seeds: [0]": "seeds: [0, 1, 2]"}))
+    assert [(line.recipe, len(line.trainings)) for line in table.recipes] == [(f"digits/{rung}", 3) for rung in "CEG"]
+    (column,) = [column for column in table.columns if column.metric == "fd_digits"]
+    cell = table.recipes[0].cells[column]
+    values = [training.cells[column].last[1] for training in table.recipes[0].trainings]  # type: ignore[index]
+    assert cell.last
+    assert (cell.last.mean, cell.last.deviation) == pytest.approx((statistics.fmean(values), statistics.stdev(values)))
+    assert (cell.last.seeds, cell.last.epochs, table.last(column), table.usual(column)) == (3, (60,), 60, (3, 3, 1))
+    assert table.places(column) == 2  # of a deviation of 0.2
+
+
+def test_more_than_five_metrics_are_in_groups_and_the_first_has_the_first_of_samples_and_of_probes(another: Callable[..., Fake]) -> None:
+    text = "[fd, fd_filters, kid, precision, recall, density, coverage]"
+    groups = _table(another({"[fd]": text, "[20, 40, 60]": "[20]"})).groups
+    assert [column.metric for column in groups[0][:2]] == ["fd_digits", "probe_accuracy"]
+    assert [len(group) for group in groups] == [5, 3]
+    assert len({column for group in groups for column in group}) == 8
 
 
 def test_a_failed_last_epoch_shows_as_failed_not_as_an_earlier_value(fake: Fake) -> None:

@@ -138,4 +138,4 @@ def test_page_and_file_say_the_same_and_lead_to_the_table_behind(another: Callab
     links = [str(a["href"]) for tag, a in page.elements if tag == "a" and str(a.get("href")).startswith("#seeds-table-")]
     assert sorted(links) == ["#seeds-table-0", "#seeds-table-1"]
     assert {link[1:] for link in links} <= set(page.ids())
-    assert page.text.index(found[0]["sentence"]) < page.text.index("best @ epoch")
+    assert page.text.index(found[0]["sentence"]) < page.text.index("best of 3")
