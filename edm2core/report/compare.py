@@ -76,15 +76,15 @@ def _rows(sides: Sequence[Side]) -> tuple[dict[Row, tuple[Side, Result]], dict[t
     bases: dict[Column, dict[Any, list[str]]] = {}  # by what a value was held against, the marks of those who did
     for side in sides:
         for row, result in own[side.mark].items():
-            marks = bases.setdefault(_column(row), {}).setdefault((row.dataset, _basis(result)), [])
+            marks = bases.setdefault(_column(row), {}).setdefault((row.dataset, basis(result)), [])
             if side.mark not in marks:
                 marks.append(side.mark)
     found: dict[Row, tuple[Side, Result]] = {}
     columns: dict[tuple[str, Column], Column] = {}
     for side in sides:
         for row, result in own[side.mark].items():
-            held = {basis: marks for (dataset, basis), marks in bases[_column(row)].items() if dataset == row.dataset}
-            whose = f", data and reference of {' and '.join(held[_basis(result)])}" if len(held) > 1 else ""
+            held = {against: marks for (dataset, against), marks in bases[_column(row)].items() if dataset == row.dataset}
+            whose = f", data and reference of {' and '.join(held[basis(result)])}" if len(held) > 1 else ""
             words = f"{row.protocol}{whose}"
             columns[side.mark, _column(row)] = replace(_column(row), protocol=words)
             found[replace(row, recipe=side.called(row.recipe) if row.recipe else side.mark, protocol=words)] = (side, result)
@@ -95,7 +95,7 @@ def _column(row: Row) -> Column:
     return Column(row.metric, row.protocol, row.n)
 
 
-def _basis(result: Result) -> Any:
+def basis(result: Result) -> Any:
     """What a value was measured with and against: the stage's version, and the inputs that are not what is compared."""
     return result.task.version, tuple(sorted(str(ref) for ref in result.task.inputs.values() if ref.stage not in DRAWN))
 

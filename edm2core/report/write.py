@@ -11,6 +11,7 @@ from typing import Any
 
 from edm2core.report.collect import Report, Result
 from edm2core.report.html import render
+from edm2core.report.overview import FILE, as_overview
 from edm2core.report.results import Row, rows, run_facts
 from edm2core.report.seeds import DIFFERENCE, SPREAD, difference_facts, differences, spread_facts, spreads
 from edm2core.report.verdict import facts as verdict_facts
@@ -21,8 +22,8 @@ ROW = (*(field.name for field in fields(Row)), "result")
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write results.json, tables as CSV and report.html."""
-    write_files(folder, {"results.json": as_json(report), **as_csv(report), "report.html": render(report)})
+    """Write results.json, overview.json, tables as CSV and report.html."""
+    write_files(folder, {"results.json": as_json(report), FILE: as_overview(report), **as_csv(report), "report.html": render(report)})
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:

@@ -12,8 +12,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from edm2core.errors import MissingError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.stages import in_words
+from edm2core.report.digits import rounded
 from edm2core.store.summary import epochs_in_words
-from edm2core.words import NOTHING, duration, printable, size
+from edm2core.words import NOTHING, duration, plural, printable, size
 from pipelines.look.runs import Look, RunView
 
 PAGE = 100  # results on one page
@@ -32,12 +33,29 @@ class Pages:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-        filters = {"bytes": size, "duration": duration, "when": _when, "ago": _ago, "percent": _percent, "url": _url}
+        filters = {
+            "bytes": size,
+            "duration": duration,
+            "when": _when,
+            "ago": _ago,
+            "percent": _percent,
+            "url": _url,
+            "rounded": rounded,
+            "plural": plural,
+        }
         self._environment.filters |= filters | {"epochs": epochs_in_words}
 
     def runs(self, live: bool = False) -> str:
-        """All runs."""
-        return self._render("runs.html", live, runs=self._look.runs())
+        """All runs, with the best value of each headline metric."""
+        runs = self._look.overviews()
+        labels = list(dict.fromkeys(label for _, overview in runs for label in overview.best))
+        return self._render("runs.html", live, runs=runs, labels=labels)
+
+    def values(self, live: bool = False) -> str:
+        """Every run's values in one table."""
+        values = [(listed.id, value) for listed, overview in self._look.overviews() for value in overview.values]
+        groups = {value["comparable"]: value["protocol"] for _, value in values}
+        return self._render("values.html", live, values=values, protocols={key: f"P{n}" for n, key in enumerate(groups, 1)}, words=groups)
 
     def runs_json(self) -> str:
         return json.dumps(printable([run.to_json() for run in self._look.runs()]))
@@ -45,7 +63,9 @@ class Pages:
     def run(self, run: str, live: bool = False) -> str:
         """One run: its progress, tasks, pictures and files."""
         view = self._look.run(run)
-        return self._render("run.html", live, run=view, snapshots=_snapshots(view), pictures=_pictures(view))
+        return self._render(
+            "run.html", live, run=view, overview=self._look.overview(run), snapshots=_snapshots(view), pictures=_pictures(view)
+        )
 
     def run_json(self, run: str) -> str:
         view = self._look.run(run)
@@ -112,11 +132,22 @@ def _snapshots(view: RunView) -> list[Manifest]:
 
 
 def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
-    """The newest grid of samples of each training and average: its title, its path in the store, and its result."""
+    """The newest grid of samples of each recipe's first seed and average: its title, its path in the store, and its result."""
+    first: dict[str, int] = {}
+    for each in view.tasks:
+        subject = each.task.subject
+        if each.task.stage == "sample" and each.manifest:
+            first[subject.recipe] = min(subject.seed, first.get(subject.recipe, subject.seed))
     latest: dict[tuple[Any, ...], tuple[int, str, str, Manifest]] = {}
     for each in view.tasks:
         subject = each.task.subject
-        if each.task.stage == "sample" and each.manifest and "grid.png" in each.manifest.files and not subject.draw:
+        if (
+            each.task.stage == "sample"
+            and each.manifest
+            and "grid.png" in each.manifest.files
+            and not subject.draw
+            and subject.seed == first[subject.recipe]
+        ):
             who = (*subject.training, subject.ema)
             if who not in latest or latest[who][0] < subject.epoch:
                 latest[who] = (subject.epoch, each.task.title, each.manifest.path("grid.png"), each.manifest)

@@ -1,5 +1,6 @@
 """What the pages show. It is read from the store and cached for a moment, so that many browsers cost no more than one."""
 
+import json
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.report import Outcome
+from edm2core.report.overview import FILE
 from edm2core.store.base import Entry, Store, each, is_local
 from edm2core.store.leases import Holder, holder
 from edm2core.store.results import load
@@ -61,6 +63,28 @@ class TaskView:
 
 
 @dataclass(frozen=True)
+class Overview:
+    """What a run's report found in short: its verdicts, and the means that these are drawn from, as `edm2core.report.overview` has them."""
+
+    verdicts: tuple[dict[str, Any], ...] = ()
+    values: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def headlines(self) -> list[str]:
+        """The headline verdicts as sentences that name their metric."""
+        return [f"{verdict['label']}: {verdict['sentence']}" for verdict in self.verdicts if verdict["headline"]]
+
+    @property
+    def best(self) -> dict[str, dict[str, Any]]:
+        """The best mean of each headline metric, by the metric's label. It comes first among those of its metric."""
+        found: dict[str, dict[str, Any]] = {}
+        for value in self.values:
+            if value["headline"]:
+                found.setdefault(value["label"], value)
+        return found
+
+
+@dataclass(frozen=True)
 class RunView:
     """A run as its page shows it."""
 
@@ -92,6 +116,15 @@ class Look:
     def runs(self) -> list[Listed]:
         """All runs, the last started first."""
         return self._recent("runs", lambda: listing(self.store))
+
+    def overview(self, run: str) -> Overview:
+        """What a run's report found; nothing if it has no report, or one of an earlier version."""
+        return self._recent(("overview", run), lambda: self._overview(run))
+
+    def overviews(self) -> list[tuple[Listed, Overview]]:
+        """All runs, each with what its report found."""
+        runs = self.runs()
+        return list(zip(runs, each(self.store, lambda listed: self.overview(listed.id), runs), strict=True))
 
     def run(self, run: str) -> RunView:
         """One run, without tasks if its plan is damaged. Raises MissingError if there is no such run."""
@@ -125,6 +158,18 @@ class Look:
         text = self._tail(logs[view.task.ref], SHOWN) if logs.get(view.task.ref) else ""
         lines = (readable(line) for line in text.splitlines())
         return view.task, "\n".join(line for line in lines if line), view.state == "running"
+
+    def _overview(self, run: str) -> Overview:
+        path = f"runs/{run}/{FILE}"
+        if not confined(self.store, path):
+            return Overview()
+        try:
+            facts = json.loads(self.store.read(path))
+            known = Overview(tuple(facts["verdicts"]), tuple(facts["values"]))
+            known.best, known.headlines  # noqa: B018 - a damaged file fails here and not in a page
+        except (EdmError, ValueError, TypeError, KeyError):
+            return Overview()
+        return known
 
     def _run(self, run: str) -> RunView:
         if not confined(self.store, f"runs/{run}"):

@@ -112,6 +112,7 @@ class _Application:
         self._pages = Pages(Look(store))
         views: dict[str, View] = {
             "/": lambda ask: self._page(ask, self._pages.runs(_is_live(ask))),
+            "/values/": lambda ask: self._page(ask, self._pages.values(_is_live(ask))),
             "/assets/{name}": self._asset,
             "/api/runs": lambda ask: self._json(ask, self._pages.runs_json()),
             "/api/runs/{run}": lambda ask: self._json(ask, self._pages.run_json(ask.path_params["run"])),
@@ -158,7 +159,7 @@ class _Application:
     def _folder(self, request: Request) -> Response:
         """A redirection for the address of a run or of results that lacks its last slash."""
         folder = request.path_params["folder"]
-        if folder.partition("/")[0] not in ("runs", "results") or folder.endswith("/"):
+        if folder.partition("/")[0] not in ("runs", "results", "values") or folder.endswith("/"):
             raise MissingError("There is no such page.")
         return RedirectResponse(f"/{quote(folder)}/", HTTPStatus.MOVED_PERMANENTLY)
 

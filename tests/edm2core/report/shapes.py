@@ -74,6 +74,10 @@ def _late_of_g(task: Task) -> bool:
     return _late(task) and task.subject.recipe == "digits/G"
 
 
+def _late_of_seed_1(task: Task) -> bool:
+    return _late(task) and task.subject.seed == 1 and task.stage in ("metrics", "probe")
+
+
 def _samples_of_g(task: Task) -> bool:
     return task.subject.recipe == "digits/G" and task.stage in ("sample", "metrics")
 
@@ -188,6 +192,7 @@ SHAPES = {
     "rechecked": Shape(after=_rechecked),
     "several seeds, rechecked": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, after=_rechecked),
     "probes of several seeds": Shape(metadata={"probe": {"deviations": {"probe_accuracy": 0.3}}}),
+    "more curves than are drawn at once": Shape(limits={"edm2core.report.html.MOST_CURVES": 1}),
     "more recipes than a drawing holds": Shape(limits={"edm2core.report.verdict_drawing.MOST": 1}),
     "more values than a page holds": Shape(limits={"edm2core.report.html.MOST_ROWS": 5}),
     "more pictures than a page holds": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, limits={"edm2core.report.samples.BUDGET": 15_000}),
@@ -227,6 +232,8 @@ SHAPES = {
     ),
     "never begun": Shape(without=lambda task: True),
     "nothing trained": Shape(without=lambda task: task.stage != "prepare"),
+    "running, nothing measured yet": Shape(without=lambda task: True, after=_running),
+    "one seed of two lacks the last epoch": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, without=_late_of_seed_1),
     "one seed of two": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, without=lambda task: task.subject.seed == 1),
     "damaged": Shape(after=_damaged),
     "not finite": Shape(metadata={"metrics": {"values": {"fd_digits": math.nan}}, "snapshot": {"nonfinite_steps": 3}}),

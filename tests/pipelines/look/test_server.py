@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from components.report.write import write_report
 from edm2core.errors import InputError
 from edm2core.plan.tasks import trajectory_ref
 from edm2core.store import Store
@@ -22,6 +23,7 @@ from edm2core.store.leases import acquire
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, record
 from pipelines.look import listen
+from pipelines.look.runs import Look, Overview
 from pipelines.look.server import Server
 from tests.edm2core.report.conftest import Fake
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
@@ -105,6 +107,32 @@ def test_a_run_shows_its_tasks_values_pictures_and_snapshots_files(browser: Brow
     states = {task["task"]: task["state"] for task in json.loads(browser.text("/api/runs/digits-ceg-1"))["tasks"]}
     assert states[str(snapshot.ref)] == "done"
     assert browser.text("/runs/digits-ceg-1/?part=live").lstrip().startswith("<p")
+
+
+def test_runs_and_values_show_what_reports_found_and_whom_it_may_be_held_against(tmp_path: Path) -> None:
+    one = Fake(tmp_path).make()
+    other = Fake(tmp_path / "other", one.text.replace("count: 2000", "count: 1000")).make()
+    for name, fake in (("one", one), ("other", other)):
+        record(Run(name, one.store), fake.name, fake.text, fake.tasks, {})
+        write_report(Run(name, fake.store), fake.name, fake.tasks, {}, "")
+    overviews = [json.loads(fake.store.read(f"runs/{name}/overview.json")) for name, fake in (("one", one), ("other", other))]
+    keys = [{(value["metric"], value["comparable"]) for value in overview["values"]} for overview in overviews]
+    assert {metric for metric, _ in keys[0] & keys[1]} == {"probe_accuracy"}  # the FDs are of different numbers of images
+    for server in _served(one.store):
+        browser = Browser(server)
+        assert "One seed: no claim. FD" in browser.text("/")
+        values = browser.text("/values/")
+        assert values.count("<tr data-group=") == 2 * 3
+        assert 'data-value="' in values
+        assert "One seed: no claim." in browser.text("/runs/one/")
+
+
+def test_a_damaged_overview_is_no_overview(tmp_path: Path) -> None:
+    fake = Fake(tmp_path).make()
+    record(Run("one", fake.store), fake.name, fake.text, fake.tasks, {})
+    for damaged in (b"{", b"[]", b'{"verdicts": [1], "values": []}'):
+        fake.store.write("runs/one/overview.json", damaged)
+        assert Look(fake.store).overview("one") == Overview()
 
 
 def test_every_stage_and_result_has_a_page(browser: Browser, made: Fake) -> None:
