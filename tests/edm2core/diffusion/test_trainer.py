@@ -45,7 +45,7 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("config", ["C", "E", "G"])
-@pytest.mark.parametrize("dropout", [0.0, 0.13])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.13])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(config: str, dropout: float) -> None:
     cut = settings(config, **{"network.dropout": dropout, "training.flip": True})
     whole = trained(Trainer(cut, PixelScale(), IMAGES), 8)

@@ -214,7 +214,10 @@ def test_a_name_from_another_module_of_the_science_is_other_science(tmp_path: Pa
     assert digest(f"from p import a, b\nfrom p.a import f{body}") != digest(f"from p import a, b\nfrom p.b import f{body}")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+FAST = ("prepare", "snapshot", "metrics")
+
+
+@pytest.mark.parametrize("stage", [pytest.param(stage, marks=[] if stage in FAST else [pytest.mark.slow]) for stage in STAGES])
 def test_every_stage_has_a_science_of_its_own_module(stage: str, copy: Path) -> None:
     assert re.fullmatch("[0-9a-f]{20}", science_of(stage))
     assert f"stages/{STAGES[stage]}.py" in here()[stage].files
