@@ -64,12 +64,12 @@ def _rounding_share(where: Store, manifest: Manifest, mixed: Mixture) -> float |
 
 def _width(text: str) -> str:
     """The name of the average of a relative width."""
+    if text == "fixed":
+        raise InputError("The fixed EMA is in every snapshot already.", where="--sigma-rel", do_next="Give a relative width, such as 0.1.")
     try:
-        if text != "fixed":
-            return average_name(text)
+        return average_name(text)
     except ValueError as error:
         raise InputError(f"--sigma-rel {error}.", where="--sigma-rel") from None
-    raise InputError("The fixed EMA is in every snapshot already.", where="--sigma-rel", do_next="Give a relative width, such as 0.1.")
 
 
 def _snapshots(address: str, store: str) -> list[tuple[Store, Manifest]]:

@@ -49,12 +49,9 @@ class PyTorchJob(JobKind):
         return bool(job["spec"].get("runPolicy", {}).get("suspend"))
 
     def ending(self, job: Object) -> Ending | None:
-        conditions = [c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"]
-        for final in ("Succeeded", "Failed"):
-            for condition in reversed(conditions):
-                if condition["type"] == final:
-                    return Ending(final == "Succeeded", str(condition.get("message", "the job failed")))
-        return None
+        conditions = {c["type"]: c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"}
+        final = conditions.get("Succeeded") or conditions.get("Failed")
+        return Ending(final["type"] == "Succeeded", str(final.get("message", "the job failed"))) if final else None
 
     def pods_wanted(self, job: Object) -> int:
         return sum(int(role.get("replicas", 1)) for role in job["spec"]["pytorchReplicaSpecs"].values())
