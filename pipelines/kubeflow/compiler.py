@@ -2,26 +2,26 @@
 
 A package holds every task of its plan. When it runs, its first task reads the store and says which results are missing, and finished tasks
 are skipped. If nothing is missing, the exit handler itself is skipped, so the first task writes the report.
+
+The package is composed as plain data (KFP's pipeline_spec.proto), since KFP's own compiler writes a component for each task and knows no
+conditions of this kind.
 """
 
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from google.protobuf.json_format import MessageToDict
-from kfp import dsl, kubernetes
-from kfp.dsl.base_component import BaseComponent
-from kfp.dsl.pipeline_channel import PipelineChannel
-from kfp.dsl.pipeline_task import PipelineTask
+from kfp import dsl
 
 from components.kubeflow import component
 from components.launcher.job import cores
-from components.launcher.profile import MlflowProfile, Profile
+from components.launcher.profile import Profile, Resources
 from components.record.component import MISSING
 from components.record.plan_parameter import Packed, named
 from edm2core.errors import InputError
@@ -39,10 +39,12 @@ LOCAL_IMAGE = "edm2-compute"  # used without a profile
 SHM = "/dev/shm"  # noqa: S108
 CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # labels of pods that k8s/base lets use the network
 HOPELESS = 1.4  # a package that is more than this many times too large fits in no shape
-HANDLER, FIRST = "exit-handler-1", "record"  # two of the root's tasks, as KFP's compiler names them
+HANDLER, FIRST, LAST = "exit-handler-1", "record", "report"  # the root's tasks
 LIKE_KFPS = "(as kfp.dsl.executor_main does)"  # kfp.local's SubprocessRunner only runs commands with this name in them
-TRAJECTORY = ("of", "plan", "missing")  # the parameters of a trajectory's DAG
-Channels = dict[Ref, PipelineChannel]
+STRING = {"parameterType": "STRING"}
+OF_A_DAG = {"of": STRING, "plan": STRING}  # the parameters of a DAG inside of the handler
+Object = dict[str, Any]
+Channels = dict[Ref, Object]  # where a task gets a result from
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Package:
 
     part: str  # such as "2 of 3"; empty if there is only one
     tasks: Plan
-    spec: dict[str, Any]
-    platforms: dict[str, Any]
+    spec: Object
+    platforms: Object
     size: Size
 
     def write(self, file: Path) -> None:
@@ -83,11 +85,7 @@ def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | 
 
     def made(tasks: Plan, part: str) -> Package | None:
         for shape in SHAPES:
-            pipeline = _Compiler(tasks, experiment, run_id, profile, store_uri, part, shape).pipeline()
-            spec, platforms = MessageToDict(pipeline.pipeline_spec), MessageToDict(pipeline.platform_spec)
-            _skip_all(spec)
-            _skip_trajectories(spec)
-            _merge_equal(spec, platforms)
+            spec, platforms = _Compiler(tasks, experiment, run_id, profile, store_uri, part, shape).documents()
             package = Package(part, tasks, spec, platforms, size_of(spec, platforms))
             if package.size.fits and _largest_part(spec) <= LARGEST_PART:
                 return package
@@ -139,7 +137,7 @@ def _blocks(plan: Plan) -> dict[tuple[Ref, int], list[Task]]:
 
 @dataclass
 class _Compiler:
-    """Turns a plan's tasks into Kubeflow's. `pipeline` builds the root from `_trajectory` and `_add`."""
+    """Turns a plan's tasks into Kubeflow's. `documents` builds the root from `_trajectory` and `_add`."""
 
     tasks: Plan
     experiment: Experiment
@@ -148,167 +146,224 @@ class _Compiler:
     store_uri: str
     part: str
     shape: Shape
-    made: dict[str, BaseComponent] = field(default_factory=dict)
+    components: Object = field(default_factory=dict)
+    executors: Object = field(default_factory=dict)
+    pods: Object = field(default_factory=dict)  # what Kubernetes is asked for each executor
+    named: dict[str, str] = field(default_factory=dict)  # a component's contents → its name
 
-    def pipeline(self) -> BaseComponent:
-        groups = self.tasks.trajectories()
-        self.inside = {task.ref for group in groups.values() for task in group}
-        parallel = self.profile.kfp.max_parallel if self.profile else None
-        nested = {ref: self._trajectory(group) for ref, group in groups.items()}  # Kubeflow wants them built before they are used
-        if parallel:
-            nested = {ref: self._around(groups[ref], trajectory) for ref, trajectory in nested.items()}
-        shared = [task for task in self.tasks if task.ref not in self.inside]
+    def documents(self) -> tuple[Object, Object]:
+        """The package's specification, and what it asks of Kubernetes (empty without a profile)."""
+        self.groups = list(self.tasks.trajectories().values())
+        self.inside = {task.ref for group in self.groups for task in group}
+        self.parallel = self.profile.kfp.max_parallel if self.profile else None
+        self.flags = [f"t{number}" for number in range(len(self.groups))]
         packed = Packed.of(self.experiment.name, self.experiment.text, self.tasks, absent(self.experiment), self.part).dumps()
-        flags = [f"t{number}" for number in range(len(groups))]
-
-        def root(run: str, store: str, profile: str) -> None:
-            place = {"run": run, "store": store, "profile": profile}
-            first = self._control(FIRST, "what is missing", ["missing", "plan", *flags], {"packed": packed}, **place)
-            last = self._control("report", "report", [], {"part": self.part}, **place)
-            if self.profile and self.profile.mlflow:
-                for reporting in (first, last):  # the first task writes the report if nothing is missing
-                    _let_log(reporting, self.profile.mlflow)
-            with dsl.ExitHandler(last, name=self.experiment.name):
-                plan = first.outputs["plan"]
-                channels: Channels = {}
-                names = named(self.tasks, shared)
-                done = {task.ref: self._add(task, names[task.ref], "", plan, channels) for task in shared}
-                begun: list[PipelineTask] = []
-                for flag, (ref, group) in zip(flags, groups.items(), strict=True):
-                    artifacts = {name: channels[need] for name, need in self._needs(group).items()}
-                    made = nested[ref](of=group[0].whose, plan=plan, missing=first.outputs[flag], **artifacts)
-                    made.set_display_name(group[0].whose).set_caching_options(False)
-                    made.after(*[done[need] for need in _needs(group).values()])
-                    if parallel and len(begun) >= parallel:
-                        made.after(begun[-parallel])
-                    begun.append(made)
-
+        outputs = ["Output", "plan", *self.flags]  # kfp.local knows an output in a condition only by the name Output
+        first = self._component(FIRST, gives=outputs, fixed={"packed": packed}, logs=True)
+        last = self._component(LAST, fixed={"part": self.part}, logs=True)
+        taken = {_channel(output): {"taskOutputParameter": {"producerTask": FIRST, "outputParameterKey": output}} for output in outputs}
+        tasks: Object = {}
+        self._experiment(tasks)
+        inside = {"inputDefinitions": {"parameters": dict.fromkeys(taken, STRING)}, "dag": {"tasks": tasks}}
+        handler = self._share(HANDLER, inside)
         # A pod has no kubeconfig, so the profile names no context. The profile names Secrets, but holds no secret.
         profile = self.profile.model_copy(update={"context": None}).dumps() if self.profile else ""
         defaults = {"run": self.run_id, "store": self.store_uri, "profile": profile}
-        parameters = [_parameter(name, str, default) for name, default in defaults.items()]
+        place = {name: _input(name) for name in defaults}
+        root = {
+            FIRST: _task(first, "what is missing", place),
+            HANDLER: _task(handler, self.experiment.name, taken, after=[FIRST], unless_done=_channel("Output")),
+            LAST: _task(last, "report", place, after=[HANDLER]) | {"triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}},
+        }
+        parameters = {name: {**STRING, "defaultValue": default, "isOptional": True} for name, default in defaults.items()}
         recipes, part = ", ".join(recipe.name for recipe in self.experiment.recipes), f"part {self.part}, " if self.part else ""
         description = f"{recipes}: {part}{len(self.tasks)} tasks. Results: {self.store_uri}"
-        return _pipeline(_name(self.experiment.name), root, parameters, display_name=self.experiment.name, description=description)
+        name = self.experiment.name
+        spec = {
+            "schemaVersion": "2.1.0",
+            "sdkVersion": f"kfp-{version('kfp')}",
+            "pipelineInfo": {"name": _name(name), "displayName": name, "description": description},
+            "components": self.components,
+            "deploymentSpec": {"executors": self.executors},
+            "root": {"inputDefinitions": {"parameters": parameters}, "dag": {"tasks": root}},
+        }
+        return spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": self.pods}}}} if self.pods else {}
 
-    def _trajectory(self, group: list[Task]) -> BaseComponent:
-        """A trajectory's trainings, one after the other, and the evaluations of each snapshot; skipped unless something is `missing`."""
-        names = named(self.tasks, group)
-        evaluations = self._evaluations(group, names)
+    def _experiment(self, tasks: Object) -> None:
+        """Add what all trajectories share, and the trajectories, of which each is skipped unless the first task says that it is missing."""
+        shared = [task for task in self.tasks if task.ref not in self.inside]
+        plan, names, channels = _input(_channel("plan")), named(self.tasks, shared), Channels()
+        done = {task.ref: self._add(tasks, task, names[task.ref], {"of": _constant(""), "plan": plan}, channels) for task in shared}
+        begun: list[str] = []
+        for flag, group in zip(map(_channel, self.flags), self.groups, strict=True):
+            waits = [done[need] for need in _needs(group).values()]
+            if self.parallel and len(begun) >= self.parallel:
+                waits.append(begun[-self.parallel])
+            given = {"of": _constant(group[0].whose), "plan": plan, "missing" if self.parallel else flag: _input(flag)}
+            reads = {artifact: channels[ref] for artifact, ref in self._needs(group).items()}
+            component, skipped = (self._around(group), "") if self.parallel else (self._trajectory(group), flag)
+            begun.append(_free(_name(group[0].whose), tasks))
+            tasks[begun[-1]] = _task(component, group[0].whose, given, reads, waits, skipped)
 
-        def trajectory(channels: Channels, of: str, plan: str, missing: str) -> None:
-            made: dict[Ref, PipelineTask] = {}
+    def _trajectory(self, group: list[Task]) -> str:
+        """A trajectory's trainings, one after the other, and the evaluations of each snapshot.
+
+        Kubeflow looks a condition's parameter up in the task, kfp.local around it, so it has the same name in both. Every trajectory
+        accepts the names of all, so that equal trajectories are one component.
+        """
+        names, given = named(self.tasks, group), {name: _input(name) for name in OF_A_DAG}
+        epochs = dict.fromkeys(task.subject.epoch for task in group) if self.shape.by_epoch else ()
+        evaluations = {epoch: some for epoch in epochs if len(some := _evaluations_at(group, epoch)) > 1}
+
+        def trajectory(tasks: Object, channels: Channels) -> None:
+            made: dict[Ref, str] = {}
             for task in group:
                 if task.stage == "snapshot" or task.subject.epoch not in evaluations:
-                    made[task.ref] = self._add(task, names[task.ref], of, plan, channels)
-                    made[task.ref].after(*[made[ref] for ref in task.after if ref in made])
-            for epoch, dag in evaluations.items():
-                needs = self._needs(_evaluations_at(group, epoch))
-                evaluated = dag(of=of, plan=plan, **{name: channels[ref] for name, ref in needs.items()})
-                evaluated.set_display_name(f"ep {epoch}").set_caching_options(False)
+                    after = [made[ref] for ref in task.after if ref in made]
+                    made[task.ref] = self._add(tasks, task, names[task.ref], given, channels, after)
+            for epoch, some in evaluations.items():
 
-        return self._dag(group[0].whose, group, TRAJECTORY, trajectory)
+                def evaluate(tasks: Object, channels: Channels, some: list[Task] = some) -> None:
+                    for task in some:
+                        self._add(tasks, task, names[task.ref], given, channels)
 
-    def _around(self, group: list[Task], trajectory: BaseComponent) -> BaseComponent:
+                reads = {artifact: channels[ref] for artifact, ref in self._needs(some).items()}
+                tasks[f"ep-{epoch}"] = _task(self._dag(f"ep-{epoch}", some, OF_A_DAG, evaluate), f"ep {epoch}", given, reads)
+
+        flags = ["missing"] if self.parallel else map(_channel, self.flags)
+        parameters = OF_A_DAG | {flag: {**STRING, "isOptional": True} for flag in flags}
+        return self._dag(group[0].whose, group, parameters, trajectory)
+
+    def _around(self, group: list[Task]) -> str:
         """A DAG around that of a trajectory, for others to wait for. It is never skipped, since what waits for a skipped DAG never runs."""
+        parameters, whose = {**OF_A_DAG, "missing": STRING}, group[0].whose
 
-        def around(channels: Channels, **parameters: str) -> None:
-            inside = trajectory(**parameters, **{name: channels[ref] for name, ref in self._needs(group).items()})
-            inside.set_display_name(group[0].whose).set_caching_options(False)
+        def around(tasks: Object, channels: Channels) -> None:
+            reads = {artifact: channels[ref] for artifact, ref in self._needs(group).items()}
+            given = {name: _input(name) for name in parameters}
+            tasks[_name(whose)] = _task(self._trajectory(group), whose, given, reads, unless_done="missing")
 
-        return self._dag(group[0].whose, group, TRAJECTORY, around)
+        return self._dag(whose, group, parameters, around)
 
-    def _evaluations(self, group: list[Task], names: Mapping[Ref, str]) -> dict[int, BaseComponent]:
-        """A DAG for each epoch with more than one evaluation of its snapshot."""
+    def _dag(self, name: str, group: list[Task], parameters: Object, add: Callable[[Object, Channels], None]) -> str:
+        """A DAG with these parameters, and an artifact for each result that the group reads from outside. `add` fills in its tasks."""
+        needs, tasks = self._needs(group), dict[str, Any]()
+        add(tasks, {ref: {"componentInputArtifact": artifact} for artifact, ref in needs.items()})
+        artifacts = {artifact: _artifact(_kind(ref)) for artifact, ref in needs.items()}
+        return self._share(_name(name), {"inputDefinitions": _filled(parameters=parameters, artifacts=artifacts), "dag": {"tasks": tasks}})
 
-        def of_epoch(tasks: list[Task], epoch: int) -> BaseComponent:
-            def evaluate(channels: Channels, of: str, plan: str) -> None:
-                for task in tasks:
-                    self._add(task, names[task.ref], of, plan, channels)
-
-            return self._dag(f"ep-{epoch}", tasks, ("of", "plan"), evaluate)
-
-        epochs = dict.fromkeys(task.subject.epoch for task in group) if self.shape.by_epoch else ()
-        return {epoch: of_epoch(tasks, epoch) for epoch in epochs if len(tasks := _evaluations_at(group, epoch)) > 1}
-
-    def _dag(self, name: str, group: list[Task], parameters: tuple[str, ...], body: Callable[..., None]) -> BaseComponent:
-        """A DAG with these parameters, and an artifact for each result that the group reads from outside: `body` gets their channels."""
-        needs = self._needs(group)
-
-        def dag(*given: Any) -> None:
-            body(dict(zip(needs.values(), given[len(parameters) :], strict=True)), **dict(zip(parameters, given, strict=False)))
-
-        artifacts = [_parameter(artifact, dsl.Input[_kind(ref)]) for artifact, ref in needs.items()]
-        return _pipeline(_name(name), dag, [*(_parameter(parameter, str) for parameter in parameters), *artifacts])
-
-    def _add(self, task: Task, name: str, of: str, plan: Any, channels: Channels) -> PipelineTask:
-        """Add one of the plan's tasks, by its name in the trajectory `of`, and its result to the channels."""
-        in_pod = self.profile is None or self.profile.in_task_pod(task.stage)
+    def _add(self, tasks: Object, task: Task, title: str, given: Object, channels: Channels, after: Iterable[str] = ()) -> str:
+        """Add one of the plan's tasks to a DAG, and its result to the channels; returns its name there."""
+        own = "" if self.profile and not self.profile.in_task_pod(task.stage) else task.stage
         read = {name: ref for name, ref in task.inputs.items() if ref in channels}
         inputs = {name: _kind(ref) for name, ref in read.items()}
         called = {"values": _measured(self.tasks, task)} if task.stage == "metrics" else {}
-        component = self._component(task.stage, "compute" if in_pod else "control", inputs, called)
-        made = component(task=name, of=of, plan=plan, **{name: channels[ref] for name, ref in read.items()})
-        made.set_display_name(name).set_caching_options(False)
-        if self.profile is not None:
-            _settle(made, self.profile, task.stage if in_pod else None)
+        component = self._component(task.stage, inputs, called, stage=own)
+        name, reads = _free(task.stage, tasks), {artifact: channels[ref] for artifact, ref in read.items()}
+        tasks[name] = _task(component, title, {"task": _constant(title), **given}, reads, after)
         stage = STAGES[task.stage]
         if stage.kind != "Metrics":  # no task reads those
-            channels[task.ref] = made.outputs[stage.output]
-        return made
+            channels[task.ref] = {"taskOutputArtifact": {"producerTask": name, "outputArtifactKey": stage.output}}
+        return name
 
     def _needs(self, group: list[Task]) -> dict[str, Ref]:
         """The results from outside that a DAG of these tasks takes as inputs, each under the name of its artifact."""
         return {name: ref for name, ref in _needs(group).items() if self.shape.origins or ref in self.inside}
 
-    def _control(self, name: str, title: str, gives: list[str], fixed: Mapping[str, str], **arguments: Any) -> PipelineTask:
-        """A task that is not one of the plan's; `gives` names its output parameters."""
-        made = self._component(name, "control", gives=gives, fixed=fixed)(**arguments).set_display_name(title).set_caching_options(False)
-        if self.profile is not None:
-            _settle(made, self.profile, None)
-        return made
-
     def _component(
         self,
         name: str,
-        image: str,
-        inputs: Mapping[str, type] = {},
+        inputs: Mapping[str, Any] = {},
         called: Mapping[str, str] = {},
-        gives: Iterable[str] = (),
+        gives: Collection[str] = (),
         fixed: Mapping[str, str] = {},
-    ) -> BaseComponent:
-        """The component of components/<name>/, with these artifacts as inputs; `called` renames its outputs.
+        stage: str = "",
+        logs: bool = False,
+    ) -> str:
+        """The component of components/<name>/, with these artifacts as inputs; `called` renames its outputs, `gives` names its parameters.
 
         Parameters that are `fixed` stand in its command. Kubeflow keeps fewer copies of a command than of a task's parameters, and does not
-        show it.
+        show it. Its pod does the work of `stage`, or only follows a job if that is empty. With `logs`, it can reach the MLflow server.
         """
         hints = get_type_hints(component(name), vars(dsl), include_extras=True)
         hints.pop("return")
-        signature = [
-            *(_parameter(parameter, str) for parameter, kind in hints.items() if kind is str and parameter not in fixed),
-            *(_parameter(read, dsl.Input[kind]) for read, kind in inputs.items()),
-            *(_parameter(called.get(output, output), kind) for output, kind in hints.items() if kind is not str),
-            *(_parameter(given, dsl.OutputPath(str)) for given in gives),
-        ]
         # Kubeflow takes components for the same if their containers are equal, so every other difference has to be in the command.
         different = ",".join([*inputs, *called.values()])
-        command = ["python3", "-m", "components.kubeflow", name]
-        arguments = [
-            "{{$}}",
-            *([different] if different else []),
-            *(f"{key}={value}" for key, value in fixed.items()),
-            *([] if self.profile else [LIKE_KFPS]),
-        ]
-        image = str(getattr(self.profile.images, image)) if self.profile else LOCAL_IMAGE
+        container: Object = {
+            "image": LOCAL_IMAGE,
+            "command": ["python3", "-m", "components.kubeflow", name],
+            "args": [
+                "{{$}}",
+                *([different] if different else []),
+                *(f"{key}={value}" for key, value in fixed.items()),
+                *([] if self.profile else [LIKE_KFPS]),
+            ],
+        }
+        if self.profile:
+            container |= _container(self.profile, stage, logs)
+        takes = {parameter: STRING for parameter, kind in hints.items() if kind is str and parameter not in fixed}
+        reads = {artifact: _artifact(kind) for artifact, kind in inputs.items()}
+        makes = {called.get(output, output): _artifact(kind.__origin__) for output, kind in hints.items() if kind is not str}
+        interface = {
+            "inputDefinitions": _filled(parameters=takes, artifacts=reads),
+            "outputDefinitions": _filled(parameters=dict.fromkeys(gives, STRING), artifacts=makes),
+        }
+        return self._share(name, interface, container, _pod(self.profile, stage, logs) if self.profile else None)
 
-        def shape(*_: Any, **__: Any) -> dsl.ContainerSpec:
-            return dsl.ContainerSpec(image=image, command=command, args=arguments)
+    def _share(self, name: str, interface: Object, container: Object | None = None, pod: Object | None = None) -> str:
+        """The name of a component: that of an equal one, if there is one. Tasks, and whole trajectories, share it."""
+        contents = json.dumps([interface, container, pod], sort_keys=True)
+        if contents not in self.named:
+            self.named[contents] = own = _free(f"comp-{name}", self.components)
+            label = f"exec-{own.removeprefix('comp-')}"
+            self.components[own] = interface | ({"executorLabel": label} if container else {})
+            self.executors |= {label: {"container": container}} if container else {}
+            self.pods |= {label: pod} if pod else {}
+        return self.named[contents]
 
-        shape.__name__ = name
-        shape.__doc__ = component(name).__doc__
-        shape.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
-        shape.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
-        return self.made.setdefault(json.dumps([*command, image, *arguments, list(gives)]), dsl.container_component(shape))
+
+def _task(
+    component: str, title: str, parameters: Object, artifacts: Mapping[str, Object] = {}, after: Iterable[str] = (), unless_done: str = ""
+) -> Object:
+    """A task of a DAG. It waits for the tasks `after` and for those that make its artifacts.
+
+    Kubeflow skips it unless its parameter `unless_done`, if it names one, says that something is missing.
+    """
+    makers = {source["taskOutputArtifact"]["producerTask"] for source in artifacts.values() if "taskOutputArtifact" in source}
+    skip = {"condition": f"inputs.parameter_values['{unless_done}'] == '{MISSING}'"} if unless_done else {}
+    return {
+        "taskInfo": {"name": title},
+        "componentRef": {"name": component},
+        "cachingOptions": {},  # nothing is cached: the store does that
+        **_filled(inputs=_filled(parameters=parameters, artifacts=artifacts), dependentTasks=sorted({*after, *makers}), triggerPolicy=skip),
+    }
+
+
+def _filled(**parts: Any) -> Object:
+    """The parts that are not empty."""
+    return {name: part for name, part in parts.items() if part}
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, with a number if it is taken."""
+    return next(free for number in count(1) if (free := f"{name}-{number}" if number > 1 else name) not in taken)
+
+
+def _input(name: str) -> Object:
+    return {"componentInputParameter": name}
+
+
+def _constant(value: str) -> Object:
+    return {"runtimeValue": {"constant": value}}
+
+
+def _channel(output: str) -> str:
+    """The name under which the handler and what is in it get an output parameter of the first task."""
+    return f"pipelinechannel--{FIRST}-{output}"
+
+
+def _artifact(kind: Any) -> Object:
+    return {"artifactType": {"schemaTitle": kind.schema_title, "schemaVersion": kind.schema_version}}
 
 
 def _kind(ref: Ref) -> Any:
@@ -326,134 +381,65 @@ def _evaluations_at(group: list[Task], epoch: int) -> list[Task]:
     return [task for task in group if task.stage != "snapshot" and task.subject.epoch == epoch]
 
 
-def _skip_all(spec: dict[str, Any]) -> None:
-    """Let Kubeflow skip the exit handler, and so all but the first task, if nothing is missing. Its exit task does not run then either.
-
-    The first task's output `missing` is renamed to Output, the only name by which kfp.local knows an output in a condition.
-    """
-    first = spec["components"][spec["root"]["dag"]["tasks"][FIRST]["componentRef"]["name"]]["outputDefinitions"]["parameters"]
-    first["Output"] = first.pop("missing")
-    name = f"pipelinechannel--{FIRST}-Output"
-    handler = spec["root"]["dag"]["tasks"][HANDLER]
-    parameters = handler.setdefault("inputs", {}).setdefault("parameters", {})
-    parameters[name] = {"taskOutputParameter": {"producerTask": FIRST, "outputParameterKey": "Output"}}
-    handler["triggerPolicy"] = {"condition": f"inputs.parameter_values['{name}'] == '{MISSING}'"}
-    inputs = spec["components"][handler["componentRef"]["name"]].setdefault("inputDefinitions", {})
-    inputs.setdefault("parameters", {})[name] = {"parameterType": "STRING"}
-
-
-def _skip_trajectories(spec: dict[str, Any]) -> None:
-    """Let Kubeflow skip each trajectory of which the first task says that nothing is missing.
-
-    The parameter `missing` gets the name that it has outside of the trajectory: kfp.local looks it up there, Kubeflow in the task itself.
-    Every trajectory accepts the parameters' names of all trajectories, so that equal trajectories stay equal.
-    """
-    components = spec["components"]
-    waiting = [task for dag in components.values() for task in _tasks(dag) if "missing" in task.get("inputs", {}).get("parameters", {})]
-    inside = {name for name, dag in components.items() if any(task in waiting for task in _tasks(dag))}
-    conditional = [task for task in waiting if task["componentRef"]["name"] not in inside]
-    names = {task["inputs"]["parameters"]["missing"]["componentInputParameter"] for task in conditional}
-    for task in conditional:
-        parameters = task["inputs"]["parameters"]
-        name = parameters["missing"]["componentInputParameter"]
-        parameters[name] = parameters.pop("missing")
-        task["triggerPolicy"] = {"condition": f"inputs.parameter_values['{name}'] == '{MISSING}'"}
-        defined = components[task["componentRef"]["name"]]["inputDefinitions"]["parameters"]
-        defined.pop("missing", None)
-        defined |= {other: {"parameterType": "STRING", "isOptional": True} for other in names}
-
-
-def _merge_equal(spec: dict[str, Any], platforms: dict[str, Any]) -> None:
-    """Let tasks, and whole trajectories, share one component where theirs are equal. KFP's compiler writes one for each task."""
-    components, executors = spec["components"], spec["deploymentSpec"]["executors"]
-    settings = [platform["deploymentSpec"]["executors"] for platform in platforms.get("platforms", {}).values()]
-    same: dict[str, str] = {}  # component → the equal one that stays
-
-    def merge(names: Iterable[str]) -> None:
-        first: dict[str, str] = {}
-        for name in names:
-            label = components[name].get("executorLabel")
-            contents = {**components[name], "executorLabel": label and [executors[label], *[kind.get(label) for kind in settings]]}
-            same[name] = first.setdefault(json.dumps(contents, sort_keys=True), name)
-        for dag in (spec["root"], *components.values()):
-            for task in _tasks(dag):
-                reference = task["componentRef"]
-                reference["name"] = same.get(reference["name"], reference["name"])
-
-    by_depth: dict[int, list[str]] = {}
-    for name in sorted(components, key=lambda name: (len(name), name)):
-        by_depth.setdefault(_depth(components, name), []).append(name)
-    for _, names in sorted(by_depth.items()):  # inner components come before those that contain them
-        merge(names)
-    for name in [name for name, stays in same.items() if name != stays]:
-        del components[name]
-    labels = {label: f"exec-{name.removeprefix('comp-')}" for name in components if (label := components[name].get("executorLabel"))}
-    for shared in components.values():
-        if "executorLabel" in shared:
-            shared["executorLabel"] = labels[shared["executorLabel"]]
-    for kind in (executors, *settings):
-        left = {labels[label]: value for label, value in kind.items() if label in labels}
-        kind.clear()
-        kind.update(left)
-
-
-def _tasks(component: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """The tasks of a DAG; none of a component that is a container."""
-    tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
-    return tasks.values()
-
-
-def _depth(components: Mapping[str, Any], name: str) -> int:
-    """How many levels of DAGs a component has."""
-    return max((1 + _depth(components, task["componentRef"]["name"]) for task in _tasks(components[name])), default=0)
-
-
-def _largest_part(spec: dict[str, Any]) -> int:
+def _largest_part(spec: Object) -> int:
     """Bytes of the largest DAG, component or container, as JSON."""
     parts = (spec["root"], *spec["components"].values(), *spec["deploymentSpec"]["executors"].values())
     return max(len(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in parts)
 
 
-def _settle(task: PipelineTask, profile: Profile, stage: str | None) -> None:
-    """Give a pod the store, what restricted PodSecurity asks for, and the resources of its stage. A pod without a stage gets few."""
-    for name, value in profile.store.env.items():
-        task.set_env_variable(name, value)
-    if profile.store.secret:
-        kubernetes.use_secret_as_env(task, profile.store.secret, {key: name for name, key in profile.store.secret_env.items()})
-    kubernetes.set_security_context(task, run_as_user=profile.run_as_user, run_as_group=profile.run_as_user, run_as_non_root=True)
-    kubernetes.set_image_pull_policy(task, profile.images.pull_policy)
-    if profile.images.pull_secrets:
-        kubernetes.set_image_pull_secrets(task, list(profile.images.pull_secrets))
-    for label, value in CONTROL.items():
-        kubernetes.add_pod_label(task, label, value)
+def _container(profile: Profile, stage: str, logs: bool) -> Object:
+    """The image, environment and resources of a container. One without a stage gets few."""
+    env, image = dict(profile.store.env), profile.images.compute if stage else profile.images.control
+    resources = Resources(cpu="100m", cpu_limit="1", memory="1Gi")
+    if logs and profile.mlflow:
+        env["MLFLOW_TRACKING_URI"] = profile.mlflow.uri
     if stage:
-        _equip(task, profile, stage)
-    else:
-        task.set_cpu_request("100m").set_cpu_limit("1").set_memory_request("256Mi").set_memory_limit("1Gi")
-
-
-def _let_log(task: PipelineTask, server: MlflowProfile) -> None:
-    """Set the environment by which MLflow's client finds its server."""
-    task.set_env_variable("MLFLOW_TRACKING_URI", server.uri)
-    if server.secret:
-        kubernetes.use_secret_as_env(task, server.secret, {key: name for name, key in server.secret_env.items()})
-
-
-def _equip(task: PipelineTask, profile: Profile, stage: str) -> None:
-    """Give a pod what the stage that runs in it needs."""
-    resources = profile.resources_of(stage)
-    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit or resources.cpu)
-    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+        resources = profile.resources_of(stage)
+        threads = max(1, int(cores(resources.cpu_limit or resources.cpu)))
+        env |= {"OMP_NUM_THREADS": str(threads), "EDM2_WORK": "/work", "EDM2_CACHE": "/work/cache"}
+    amounts: Object = {
+        "resourceCpuRequest": resources.cpu,
+        "resourceCpuLimit": resources.cpu_limit or resources.cpu,
+        "resourceMemoryRequest": resources.memory if stage else "256Mi",
+        "resourceMemoryLimit": resources.memory,
+    }
     if resources.gpus:
-        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpus)
-    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=SHM, medium="Memory", size_limit=resources.shm)
-    kubernetes.empty_dir_mount(task, volume_name="work", mount_path="/work", size_limit=resources.work)
-    task.set_env_variable("OMP_NUM_THREADS", str(max(1, int(cores(resources.cpu_limit or resources.cpu)))))
-    task.set_env_variable("EDM2_WORK", "/work").set_env_variable("EDM2_CACHE", "/work/cache")
-    for label, value in profile.node_selector.items():
-        kubernetes.add_node_selector(task, label, value)
-    if profile.tolerations:
-        kubernetes.add_toleration_json(task, [dict(toleration) for toleration in profile.tolerations])
+        amounts["accelerator"] = {"resourceType": "nvidia.com/gpu", "resourceCount": str(resources.gpus)}
+    return {"image": image, "resources": amounts, **_filled(env=[{"name": name, "value": value} for name, value in env.items()])}
+
+
+def _pod(profile: Profile, stage: str, logs: bool) -> Object:
+    """What Kubernetes is asked for a pod: the store's Secret, what restricted PodSecurity asks for, and what its stage needs."""
+    user, secrets = str(profile.run_as_user), [(profile.store.secret, profile.store.secret_env)]
+    if logs and profile.mlflow:
+        secrets.append((profile.mlflow.secret, profile.mlflow.secret_env))
+    volumes: list[Object] = []
+    if stage:
+        sizes = profile.resources_of(stage)
+        volumes = [
+            {"volumeName": "shm", "mountPath": SHM, "medium": "Memory", "sizeLimit": sizes.shm},
+            {"volumeName": "work", "mountPath": "/work", "sizeLimit": sizes.work},
+        ]
+    return {
+        "securityContext": {"runAsUser": user, "runAsGroup": user, "runAsNonRoot": True},
+        "imagePullPolicy": profile.images.pull_policy,
+        "podMetadata": {"labels": CONTROL},
+        **_filled(
+            secretAsEnv=[
+                {**_secret(name), "optional": False, "keyToEnv": [{"envVar": variable, "secretKey": key} for variable, key in keys.items()]}
+                for name, keys in secrets
+                if name
+            ],
+            imagePullSecret=[_secret(name) for name in profile.images.pull_secrets],
+            emptyDirMounts=volumes,
+            nodeSelector=_filled(labels=profile.node_selector) if stage else {},
+            tolerations=[dict(toleration) for toleration in profile.tolerations] if stage else [],
+        ),
+    }
+
+
+def _secret(name: str) -> Object:
+    return {"secretName": name, "secretNameParameter": _constant(name)}
 
 
 def _needs(group: Iterable[Task]) -> dict[str, Ref]:
@@ -471,15 +457,3 @@ def _needs(group: Iterable[Task]) -> dict[str, Ref]:
 def _name(text: str) -> str:
     """The text as Kubeflow allows it in names."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "experiment"
-
-
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
-
-
-def _pipeline(name: str, body: Callable[..., None], parameters: list[inspect.Parameter], **options: Any) -> BaseComponent:
-    """A pipeline with these parameters. Kubeflow reads them from the function's signature."""
-    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    body.__annotations__ = {}
-    pipeline: BaseComponent = dsl.pipeline(name=name, **options)(body)
-    return pipeline

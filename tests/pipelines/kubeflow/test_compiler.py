@@ -466,13 +466,13 @@ def test_what_does_not_fit_is_several_packages_split_by_trajectory(tmp_path: Pat
 @pytest.mark.usefixtures("small")
 def test_a_trajectory_that_is_too_large_for_one_run_is_split_by_epochs(tmp_path: Path) -> None:
     read, tasks = experiment(
-        tmp_path, recipes=["digits/E"], seeds=[0], epochs=list(range(1, 15)), metrics=[], probe=False, diagnostics=True
+        tmp_path, recipes=["digits/E"], seeds=[0], epochs=list(range(1, 19)), metrics=[], probe=False, diagnostics=True
     )
     parts = compile(tasks, read, run_id(read, tasks), profile(), "s3://bucket/edm2")
     epochs = [{task.subject.epoch for task in part.tasks if task.stage == "snapshot"} for part in parts]
     assert len(parts) > 1
-    assert sum(map(len, epochs)) == 14
-    assert all(task.wanted == tuple(range(1, 15)) for part in parts for task in part.tasks if task.stage == "snapshot")
+    assert sum(map(len, epochs)) == 18
+    assert all(task.wanted == tuple(range(1, 19)) for part in parts for task in part.tasks if task.stage == "snapshot")
 
 
 def test_halves_have_all_that_their_tasks_need(asked: tuple[Experiment, list[Task]]) -> None:
