@@ -21,6 +21,7 @@ from pipelines.run.terminal import discard_output
 
 GROUPS = {
     "An experiment": {
+        "new": "Write an experiment for your own images.",
         "plan": "List an experiment's tasks, their cost, and what is in the store already.",
         "run": "Run an experiment and write its report.",
         "recipes": "List the recipes, show one in full, or compare two.",

@@ -33,11 +33,11 @@ def here(store: str, jobs: int | None = None, processes: int | None = None) -> P
 
     By default one training uses all GPUs. Without GPUs, as many tasks as there are cores run side by side, at most four.
     """
-    gpus = _gpus()
-    tasks_at_once, per_training = jobs or (1 if gpus else min(_cores(), 4)), processes or max(gpus, 1)
+    gpu_count = gpus()
+    tasks_at_once, per_training = jobs or (1 if gpu_count else min(_cores(), 4)), processes or max(gpu_count, 1)
 
     def backend(record: Run) -> Backend:
-        return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // tasks_at_once), forking=not gpus)
+        return LocalBackend(lambda spec: record.log_path(spec.task), max(1, _cores() // tasks_at_once), forking=not gpu_count)
 
     def spec(task: Task) -> JobSpec:
         return spec_of(task, store, processes=per_training if STAGES[task.stage].splits_work else 1)
@@ -64,7 +64,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """How many GPUs a process that is started here would see, found without importing torch."""
     if not any(driver.exists() for driver in (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/dxg"))):
         return 0  # even if a scheduler's variable names some
