@@ -116,7 +116,7 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
         for number, result in enumerate(_latest_snapshots(results.values())):
             data = read(result, CURVE, Path(temporary) / f"curve-{number}")
             if data is not None:
-                curves[result.task.ref] = _lines(data)
+                curves[result.task.ref] = lines_of(data)
         firsts = [r for r in results.values() if r.task.stage == "sample" and not r.task.subject.draw]
         wanted = {GRID: firsts, INTERPOLATIONS: firsts, NEIGHBOURS: _latest_with_neighbours(results.values())}
         for file, those in wanted.items() if pictures else ():
@@ -127,7 +127,7 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
         probes = [result for result in results.values() if result.task.stage == "probe"] if pictures else []
         confusions: dict[Ref, dict[str, Any]] = {}
         for number, result in enumerate(probes):
-            lines = _lines((read(result, PROBE, Path(temporary) / f"{number}-{PROBE}") or b"").replace(b"\n", b""))
+            lines = lines_of((read(result, PROBE, Path(temporary) / f"{number}-{PROBE}") or b"").replace(b"\n", b""))
             if lines and {"classes", "confusion"} <= lines[0].keys():
                 confusions[result.task.ref] = confusion_of(lines[0])
     found = shown[GRID], shown[INTERPOLATIONS], shown[NEIGHBOURS]
@@ -192,7 +192,7 @@ def _latest_with_neighbours(results: Iterable[Result]) -> list[Result]:
     return list(latest.values())
 
 
-def _lines(data: bytes) -> list[dict[str, Any]]:
+def lines_of(data: bytes) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; a damaged line is left out."""
     lines = []
     for text in data.decode(errors="replace").splitlines():

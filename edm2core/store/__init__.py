@@ -8,11 +8,23 @@ from edm2core.errors import InputError
 from edm2core.paths import local_path
 from edm2core.store.base import Store, check_path
 
+DEFAULT_STORE, STORE_VARIABLE = "./edm2-store", "EDM2_STORE"  # the store if none is named, and the variable that names another
 PARTS = {"runs", "results", "sources", "scratch"}  # a store has at least one of these folders
 MOST_LOOKED_INTO = 20  # the most folders to look into for a store to suggest
 ENDPOINTS = ("EDM2_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables with the S3 service's address; the first set counts
 
-__all__ = ["ENDPOINTS", "Store", "bucket_of", "check_address", "check_endpoint", "find_store", "open_store", "split_address"]
+__all__ = [
+    "DEFAULT_STORE",
+    "ENDPOINTS",
+    "STORE_VARIABLE",
+    "Store",
+    "bucket_of",
+    "check_address",
+    "check_endpoint",
+    "find_store",
+    "open_store",
+    "split_address",
+]
 
 
 def open_store(uri: str) -> Store:

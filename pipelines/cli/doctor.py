@@ -7,7 +7,8 @@ import click
 from components.launcher.cluster import ApiServer, Cluster
 from components.launcher.job_kinds import kind_of
 from components.launcher.profile import load_profile
-from pipelines.cli.options import STORE_VARIABLE, cluster_option
+from edm2core.store import STORE_VARIABLE
+from pipelines.cli.options import cluster_option
 from pipelines.doctor.cluster import check_api, check_cluster
 from pipelines.doctor.machine import Check, check_here, check_store
 from pipelines.doctor.pod import check_from_pod

@@ -31,6 +31,8 @@ GROUPS = {
         "serve": "Show a store in the browser.",
         "tensorboard": "Show the training curves of a store in TensorBoard.",
         "reproduce": "Print the command that computes a result again.",
+        "sample": "Draw images from a snapshot.",
+        "export": "Write a snapshot into a folder, with a model card.",
         "ema": "Mix averages of any width from those that training stored.",
     },
     "Others' work": {

@@ -9,6 +9,7 @@ from edm2core.config.given import OPTION, parse_given
 from edm2core.config.validate import unknown
 from edm2core.errors import InputError
 from edm2core.paths import local_path
+from edm2core.store import DEFAULT_STORE, STORE_VARIABLE
 
 
 class UserPath(click.Path):
@@ -38,17 +39,18 @@ class ExperimentPath(UserPath):
 EXPERIMENTS = (Path(__file__).parents[1] / "experiments").resolve()  # in the repository a link, in a wheel a folder of the package
 PATH, FOLDER = UserPath(path_type=Path), UserPath(path_type=Path, file_okay=False)
 experiment_argument = click.argument("experiment", type=ExperimentPath(path_type=Path))
-STORE, STORE_VARIABLE = "./edm2-store", "EDM2_STORE"
-store_argument = click.argument("store", default=STORE, envvar=STORE_VARIABLE, metavar=f"[STORE={STORE}]")
+store_argument = click.argument("store", default=DEFAULT_STORE, envvar=STORE_VARIABLE, metavar=f"[STORE={DEFAULT_STORE}]")
 store_option = click.option(
     "--store",
     metavar="STORE",
-    default=STORE,
+    default=DEFAULT_STORE,
     envvar=STORE_VARIABLE,
     show_default=True,
     show_envvar=True,
     help="Where results live: a folder, minio://bucket/prefix or s3://bucket/prefix.",
 )
+snapshot_argument = click.argument("snapshot", type=UserPath())
+force_option = click.option("--force", is_flag=True, help="Overwrite the file.")
 set_option = click.option(
     OPTION,
     "given",

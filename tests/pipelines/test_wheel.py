@@ -53,6 +53,8 @@ def edm2(installed: Path, folder: Path, *arguments: str) -> subprocess.Completed
 
 @pytest.mark.slow
 def test_a_wheel_holds_the_bundled_profiles_and_experiments(installed: Path, tmp_path: Path) -> None:
+    assert (installed / "edm2" / "stores.py").exists()
+    assert not (installed / "pipelines" / "python").exists()
     packaged = installed / "pipelines" / "experiments"
     assert {file.name: file.read_bytes() for file in packaged.iterdir()} == {file.name: file.read_bytes() for file in EXPERIMENTS.iterdir()}
     planned = edm2(installed, tmp_path, "plan", "demo")
