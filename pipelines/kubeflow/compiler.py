@@ -32,13 +32,12 @@ from edm2core.plan.plan import Plan
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 from pipelines.inputs.user_files import absent
-from pipelines.kubeflow.workflow_size import MOST, Size, size_of
+from pipelines.kubeflow.workflow_size import Size, size_of
 
 LARGEST_PART = 2**17 - 2**10  # the most bytes of a DAG's or component's JSON: a driver's argument, for which Linux allows 128 KiB
 LOCAL_IMAGE = "edm2-compute"  # used without a profile
 SHM = "/dev/shm"  # noqa: S108
 CONTROL = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "control"}  # labels of pods that k8s/base lets use the network
-HOPELESS = 1.4  # a package that is more than this many times too large fits in no shape
 HANDLER, FIRST, LAST = "exit-handler-1", "record", "report"  # the root's tasks
 LIKE_KFPS = "(as kfp.dsl.executor_main does)"  # kfp.local's SubprocessRunner only runs commands with this name in them
 STRING = {"parameterType": "STRING"}
@@ -89,8 +88,6 @@ def compile(plan: Plan, experiment: Experiment, run_id: str, profile: Profile | 
             package = Package(part, tasks, spec, platforms, size_of(spec, platforms))
             if package.size.fits and _largest_part(spec) <= LARGEST_PART:
                 return package
-            if package.size.total > HOPELESS * MOST:
-                break
         return None
 
     parts = [plan]
