@@ -41,6 +41,9 @@ class Images(NamedTuple):
     test: int
 
 
+NOTHING_COUNTED: Mapping[Ref, Images] = {}
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A task's cost. None stands for what is not known until the data are prepared."""
@@ -57,17 +60,22 @@ class Estimate:
         return None if self.flops is None else self.flops / (peak * UTILISATION)
 
 
-def estimates(tasks: Iterable[Task], prepared: Callable[[Ref], Manifest | None]) -> dict[Ref, Estimate]:
-    """Each task's cost. `prepared` finds the manifest of a data set if it is prepared already: that knows the number of images."""
-    planner = _Planner(plan := Plan(tuple(tasks)), prepared)
+def estimates(
+    tasks: Iterable[Task], prepared: Callable[[Ref], Manifest | None], counts: Mapping[Ref, Images] = NOTHING_COUNTED
+) -> dict[Ref, Estimate]:
+    """Each task's cost. `prepared` finds the manifest of a data set if it is prepared already: that knows the number of images.
+
+    `counts` are the images of data sets that were counted before they are prepared.
+    """
+    planner = _Planner(plan := Plan(tuple(tasks)), prepared, counts)
     return {task.ref: planner.estimate(task) for task in plan}
 
 
 class _Planner:
     """Estimates tasks one after the other, by a method for each stage that costs something."""
 
-    def __init__(self, plan: Plan, prepared: Callable[[Ref], Manifest | None]) -> None:
-        self.plan, self.tasks, self.prepared = plan, plan.by_ref, prepared
+    def __init__(self, plan: Plan, prepared: Callable[[Ref], Manifest | None], counts: Mapping[Ref, Images]) -> None:
+        self.plan, self.tasks, self.prepared, self.counts = plan, plan.by_ref, prepared, counts
         self.begun: set[Ref] = set()  # trajectories whose states are counted
 
     def estimate(self, task: Task) -> Estimate:
@@ -163,7 +171,8 @@ class _Planner:
             test = round(known.total * task.settings["test_share"])
             return Images(known.total - test, test)
         manifest = self.prepared(task.ref)
-        return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else None
+        counted = self.counts.get(task.ref)
+        return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else counted
 
 
 def _network(task: Task) -> Cost:

@@ -15,6 +15,7 @@ from edm2core.registry import EXTRACTORS, WEIGHT_FILES, WEIGHTS
 from edm2core.report.calibrations import calibration
 from edm2core.store import open_store
 from pipelines.calibrate import by_model, by_statistics, by_test_images
+from pipelines.cli import completion
 from pipelines.cli.options import PATH, store_option
 from pipelines.inputs.user_files import reference_tasks
 from pipelines.run.run_tasks import do_tasks
@@ -24,7 +25,7 @@ SIGNS = {True: "✓", False: "✗", None: "·"}
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipes)
 @click.option("--data", help="Path or URL of the recipe's data, where they are not where it says.")
 @click.option("--extractor", type=click.Choice(list(EXTRACTORS)), help="Whose features (default: digits for digits, else inception).")
 @click.option("--weights", help="Path or URL of the extractor's weights.")

@@ -19,6 +19,7 @@ from edm2core.store.runs import load_plan
 from edm2core.store.scratch import STATE_SLOTS
 from edm2core.store.wanted_epochs import unwant
 from edm2core.words import duration
+from pipelines.cli import completion
 from pipelines.cli.options import needed_cluster_option
 from pipelines.kubeflow.submit import Kubeflow
 
@@ -26,7 +27,7 @@ LOOK_S = 1.0  # the time between two looks whether pods are gone
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=completion.runs)
 @needed_cluster_option
 def command(run: str, cluster: str) -> None:
     """Terminate RUN on Kubeflow Pipelines, stop its jobs, and say which states were saved.

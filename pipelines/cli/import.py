@@ -11,6 +11,7 @@ from edm2core.data.source import digest_of
 from edm2core.errors import InputError
 from edm2core.plan.tasks import start_task
 from edm2core.store import open_store
+from pipelines.cli import completion
 from pipelines.cli.options import PATH, store_option
 from pipelines.run.run_tasks import do_task
 from pipelines.run.terminal import open_console
@@ -23,7 +24,12 @@ def command() -> None:
 
 @command.command(short_help="Of FutureXiang/edm2.")
 @click.argument("checkpoint", type=PATH)
-@click.option("--recipe", required=True, help="The recipe that it was trained with: a name that `edm2 recipes` lists, or a path.")
+@click.option(
+    "--recipe",
+    required=True,
+    shell_complete=completion.recipes,
+    help="The recipe that it was trained with: a name that `edm2 recipes` lists, or a path.",
+)
 @click.option("--epoch", type=click.IntRange(1), help="Its completed epochs (default: e + 1 of model_<e>.pth).")
 @store_option
 def fx(checkpoint: Path, recipe: str, epoch: int | None, store: str) -> None:

@@ -12,11 +12,12 @@ from edm2core.events import readable
 from edm2core.plan.tasks import Task
 from edm2core.store.results import load
 from edm2core.store.runs import Run, find_run, list_runs, load_plan
+from pipelines.cli import completion
 from pipelines.cli.options import cluster_option, store_option
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=completion.runs)
 @click.option("--task", default="", help="Only tasks whose title or key contains this.")
 @store_option
 @cluster_option

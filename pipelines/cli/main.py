@@ -11,6 +11,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 
 import click
+from click.shell_completion import CompletionItem
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -76,8 +77,13 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"pipelines.cli.{cmd_name}").command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs, without importing their files."""
+        verbs = [CompletionItem(verb, help=about) for verb, about in VERBS.items() if verb.startswith(incomplete)]
+        return verbs if not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and not ctx.resilient_parsing and args[0] not in VERBS and not args[0].startswith("-"):
             raise InputError(unknown("command", args[0], args[0], list(VERBS)), do_next="`edm2 --help` lists the commands.")
         return super().resolve_command(ctx, args)
 

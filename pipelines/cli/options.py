@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from edm2core.config.given import OPTION, parse_given
 from edm2core.config.validate import unknown
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 from edm2core.store import DEFAULT_STORE, STORE_VARIABLE
+from pipelines.cli import completion
 
 
 class UserPath(click.Path):
@@ -35,6 +37,9 @@ class ExperimentPath(UserPath):
             )
         return bundled[path.name]
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return completion.bundled(EXPERIMENTS, incomplete)
+
 
 EXPERIMENTS = (Path(__file__).parents[1] / "experiments").resolve()  # in the repository a link, in a wheel a folder of the package
 PATH, FOLDER = UserPath(path_type=Path), UserPath(path_type=Path, file_okay=False)
@@ -49,7 +54,7 @@ store_option = click.option(
     show_envvar=True,
     help="Where results live: a folder, minio://bucket/prefix or s3://bucket/prefix.",
 )
-snapshot_argument = click.argument("snapshot", type=UserPath())
+snapshot_argument = click.argument("snapshot", type=UserPath(), shell_complete=completion.snapshots)
 force_option = click.option("--force", is_flag=True, help="Overwrite the file.")
 set_option = click.option(
     OPTION,

@@ -20,6 +20,7 @@ from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.inputs.user_files import absent, planned
 from pipelines.run.refusals import continued, lost_snapshots
 from pipelines.run.terminal import open_console
+from pipelines.summary import summary
 
 UNKNOWN = "?"
 WIDE = 1000  # columns of a file or pipe, so that no line is broken
@@ -30,8 +31,9 @@ WIDE = 1000  # columns of a file or pipe, so that no line is broken
 @set_option
 @store_option
 @click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="The GPU whose hours are estimated.")
+@click.option("--summary", "short", is_flag=True, help="One screen: what is asked, and how long it takes on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as stages read them.")
-def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, as_json: bool) -> None:
+def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, short: bool, as_json: bool) -> None:
     """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run.
 
     EXPERIMENT is a file, or the name of a bundled one, such as demo.
@@ -44,6 +46,10 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, as
         return
     where = open_store(store)
     made = manifests(where, tasks)
+    if short:
+        for line in summary(read, tasks, where, made):
+            click.echo(line.rstrip())
+        return
     done = set(made)
     costs = estimates(tasks, made.get)
     console = open_console()

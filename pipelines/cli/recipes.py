@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.describe import differences
+from pipelines.cli import completion
 
 
 @click.group(invoke_without_command=True)
@@ -29,7 +30,7 @@ def command(context: click.Context) -> None:
 
 
 @command.command(short_help="Print a recipe in full.")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 def show(name: str) -> None:
     """Print the recipe NAME (or a path to one) in full, defaults included, with a word on each setting."""
     for line in _lines(load_recipe(name)):
@@ -54,8 +55,8 @@ def _in_yaml(setting: dict[str, Any]) -> str:
 
 
 @command.command(short_help="Say in words how two recipes differ.")
-@click.argument("one")
-@click.argument("other")
+@click.argument("one", shell_complete=completion.recipes)
+@click.argument("other", shell_complete=completion.recipes)
 def diff(one: str, other: str) -> None:
     """Say in words how recipe OTHER differs from ONE."""
     differing = differences(load_recipe(one), load_recipe(other))

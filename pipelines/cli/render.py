@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from components.launcher.profile import load_profile
-from pipelines.cli import options
+from pipelines.cli import completion, options
 from pipelines.render import FOLDER, kept_recipes, render, usual_profile
 
 
 @click.command()
-@click.argument("recipes", nargs=-1)
+@click.argument("recipes", nargs=-1, shell_complete=completion.recipes)
 @click.option("--cluster", metavar="PROFILE", help="Cluster profile (default: gpu, and lab for digits).")
 @click.option("--out", type=options.FOLDER, default=FOLDER, show_default=True, help="Folder to write to.")
 def command(recipes: tuple[str, ...], cluster: str | None, out: Path) -> None:

@@ -18,11 +18,12 @@ from edm2core.report.paper import write_tables
 from edm2core.report.verdict import answers, headlines
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from edm2core.store.summary import list_one
+from pipelines.cli import completion
 from pipelines.cli.options import FOLDER, store_option
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.runs)
 @store_option
 @click.option("--notes", type=click.File("rb"), help="A Markdown file that becomes the run's notes; - reads them.")
 @click.option("--tables", type=FOLDER, help="Folder for the tables of the report as LaTeX (booktabs) and Markdown, for a paper.")

@@ -9,6 +9,7 @@ from edm2core.store import find_store
 from edm2core.store.plans import MEND_PLAN
 from edm2core.store.runs import find_run
 from edm2core.store.summary import Listed, epochs_in_words, listing
+from pipelines.cli import completion
 from pipelines.cli.options import store_option
 
 
@@ -31,7 +32,7 @@ def command(context: click.Context, store: str, as_json: bool) -> None:
 
 
 @command.command(short_help="Forget a run.")
-@click.argument("run")
+@click.argument("run", shell_complete=completion.runs)
 @store_option
 def rm(run: str, store: str) -> None:
     """Forget RUN: remove its record. `edm2 gc` later removes what only it needed. RUN is a run's id in --store, or STORE/runs/ID."""

@@ -12,6 +12,7 @@ from edm2core.paths import located
 from edm2core.plan.experiment import complete
 from edm2core.registry import WEIGHTS
 from edm2core.store import open_store
+from pipelines.cli import completion
 from pipelines.cli.options import PATH, store_option
 from pipelines.inputs.user_files import reference_tasks
 from pipelines.run.run_tasks import do_task
@@ -25,7 +26,12 @@ def command() -> None:
 
 @command.command("import", short_help="Make a reference of an .npz.")
 @click.argument("file", type=PATH)
-@click.option("--recipe", required=True, help="A recipe of the data set that they describe: a name that `edm2 recipes` lists, or a path.")
+@click.option(
+    "--recipe",
+    required=True,
+    shell_complete=completion.recipes,
+    help="A recipe of the data set that they describe: a name that `edm2 recipes` lists, or a path.",
+)
 @click.option("--origin", required=True, help="Where they come from, in words. Every table that uses them shows it.")
 @click.option(
     "--extractor", type=click.Choice(list(WEIGHTS)), default="inception", show_default=True, help="The extractor of their features."

@@ -4,13 +4,14 @@ import click
 
 from components.launcher.profile import load_profile
 from edm2core.store.runs import find_run
+from pipelines.cli import completion
 from pipelines.cli.options import cluster_option, store_option
 from pipelines.kubeflow.submit import Kubeflow, must_find
 from pipelines.look.runs import Look
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=completion.runs)
 @store_option
 @cluster_option
 def command(run: str, store: str, cluster: str | None) -> None:
