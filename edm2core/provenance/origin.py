@@ -9,6 +9,7 @@ import sys
 import time
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from edm2core.addresses import redacted
@@ -101,4 +102,13 @@ def _device() -> str:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    return f"{_cpu_model() or f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
+
+
+def _cpu_model() -> str:
+    """The CPU's name as Linux has it; "" where it has none, as on many ARM machines, or the system is another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -48,7 +48,9 @@ class Pair:
 
     def interval_in_words(self, metric: str) -> str:
         places = decimals([(self.interval[1] - self.interval[0]) / 2]) or 0
-        return f"{rounded(self.interval[0], places)} to {rounded(self.interval[1], places)} {unit(metric)}"
+        words = f"{rounded(self.interval[0], places)} to {rounded(self.interval[1], places)} {unit(metric)}"
+        # The interval is Bonferroni's and the test is Holm's, so a difference may be shown although its interval holds 0.
+        return words + (", which is stricter than the test" if self.shown and self.interval[0] <= 0 else "")
 
 
 @dataclass(frozen=True)

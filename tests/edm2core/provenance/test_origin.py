@@ -1,6 +1,8 @@
 """By which code results are made: a working copy's changes are kept, and a process's code is that with which it began."""
 
 import json
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest, diff_path
 from edm2core.plan.plan import plan
-from edm2core.provenance.origin import MOST_CHANGES
+from edm2core.provenance.origin import MOST_CHANGES, _device
 from edm2core.provenance.science import PACKAGE, science_of
 from edm2core.store import open_store
 from edm2core.store.results import load
@@ -96,6 +98,12 @@ def test_a_process_is_of_the_code_that_it_began_with(checkout: Path) -> None:
     )
     assert python(checkout, "-c", program).split() == [science_of("snapshot"), "''"]
     assert python(checkout, "-c", SAYS, "snapshot")
+
+
+def test_a_cpu_is_named_by_its_model_where_the_system_says_it() -> None:
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    assert _device().startswith(model[1] if model else platform.machine())
 
 
 @pytest.mark.slow
