@@ -1,0 +1,22 @@
+"""edm2 report RUN --tables FOLDER: a report's tables for a paper, as files."""
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from edm2core.store.runs import Run, record
+from pipelines.cli.report import command
+from tests.edm2core.report.conftest import Fake
+
+
+def test_tables_are_written_as_latex_and_markdown_and_the_verdict_is_said(tmp_path: Path) -> None:
+    fake = Fake(tmp_path).make()
+    record(Run("one", fake.store), fake.name, fake.text, fake.tasks, {})
+    run, folder = f"{fake.store.root}/runs/one", tmp_path / "paper"
+    done = CliRunner().invoke(command, [run, "--tables", str(folder), "--metric", "fd_digits"])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in folder.iterdir()} == {"results-digits.tex", "results-digits.md"}
+    assert "digits · FD (digits features): One seed: no claim." in done.output
+    refused = CliRunner().invoke(command, [run, "--metric", "fd_digits"])
+    assert refused.exception
+    assert "--metric chooses columns of --tables" in str(refused.exception)
