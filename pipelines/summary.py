@@ -174,7 +174,7 @@ def peak_of(device: str) -> Gpu | None:
 
 
 def _this(device: str) -> str:
-    return "this CPU" if " CPU" in device else "this GPU"
+    return "this CPU" if device.endswith(" cores") else "this GPU"  # as edm2core.provenance.origin names a CPU
 
 
 def _listed(name: str, values: Iterable[str]) -> str:

@@ -29,6 +29,11 @@ def test_it_fits_on_a_screen_and_makes_no_store(edm2: Edm2, tmp_path: Path) -> N
     assert not (tmp_path / "edm2-store").exists()
 
 
+def test_a_cpu_is_called_so(edm2: Edm2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "gpus", lambda: 0)
+    assert "Not measured on this CPU" in edm2(*DEMO)[1]
+
+
 def test_what_the_stores_runs_have_measured_on_this_device_tells_how_long_it_takes(
     edm2: Edm2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
