@@ -78,7 +78,7 @@ def _total(plan: Plan, made: Mapping[Ref, Manifest], took: Mapping[Ref, float | 
     seconds = time_left(list(plan), set(made), {}, {ref: value or 0.0 for ref, value in took.items()}, jobs)
     at_once = f"{jobs} task{'s' * (jobs > 1)} at once"
     if len(unknown) == len({task.stage for task in left}):
-        return [f"Not measured on {_this(device)} ({device}) yet: no time is known. The first run in this store measures it."]
+        return [f"Not measured on {_this(device)} ({device}) yet: no time is known.", "The first run in this store measures it."]
     least = "more than " * bool(unknown)
     lines = [f"On this machine ({device}, {at_once}): {least}{duration(seconds)}."]
     return lines + [f"Not measured on {_this(device)}: {', '.join(unknown)}."] * bool(unknown)
