@@ -204,7 +204,7 @@ def test_a_table_is_copied_for_a_paper(show: Callable[..., Page], html: str) -> 
         "\\bottomrule",
         "\\multicolumn{2}{c}{FD (digits features)}",
         "\\cmidrule(lr){2-3}",
-        "digits/C & ",
+        "digits/C (EMA fixed) & ",
     ):
         assert part in latex
     assert [line for line in latex.splitlines() if line.lstrip().startswith("%")] == ["% needs \\usepackage{booktabs}"]
