@@ -100,9 +100,10 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The locks hold the versions that are known to work together, for Python 3.11 and newer.
+# The locks hold the versions that are known to work together, for Python 3.11 and newer. Only an index has the digests for every platform,
+# so a folder of wheels is not asked.
 lock: $(DEV)
-	PATH=$(BIN):$$PATH uv run --no-project --with packaging docker/lock.py
+	PATH=$(BIN):$$PATH env -u UV_FIND_LINKS -u PIP_FIND_LINKS uv run --no-project --with packaging docker/lock.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

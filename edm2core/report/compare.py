@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from edm2core.config import Recipe
 from edm2core.config.describe import DESCRIPTIONS, flattened, in_words
 from edm2core.report.collect import Report, Result
-from edm2core.report.figures import Figure, Styles, training_figures
+from edm2core.report.figures import Figure, Styles, curve_figures, training_curves
 from edm2core.report.results import Row, distinct, rank, rows
 from edm2core.report.sciences import sciences
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
@@ -128,14 +128,7 @@ def _table(dataset: str, lines: list[Line], pixels: list[Row]) -> Table:
 
 def _training(sides: Sequence[Side], styles: Styles) -> list[Figure]:
     """The experiments' training curves over each other."""
-    merged: dict[str, Figure] = {}
-    for side in sides:
-        for figure in training_figures(_called(side), styles):
-            if figure.id in merged:
-                merged[figure.id].plot["data"].extend(figure.plot["data"])
-            else:
-                merged[figure.id] = figure
-    return list(merged.values())
+    return curve_figures([curve for side in sides for curve in training_curves(_called(side))], styles)
 
 
 def _called(side: Side) -> Report:

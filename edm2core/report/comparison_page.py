@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edm2core.report.compare import Comparison
-from edm2core.report.figures import Styles, metric_figures, seed_figures
-from edm2core.report.html import environment, packed_plotly, short
+from edm2core.report.figures import Figure, Styles, metric_figures
+from edm2core.report.figures.page import packed_figures, packed_vega
+from edm2core.report.html import environment
 from edm2core.report.published import others
 from edm2core.report.results import distinct
 from edm2core.report.seeds import DIFFERENCE, bars, difference_facts
@@ -58,11 +59,15 @@ def as_json(found: Comparison) -> str:
     return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
 
 
+def figures(found: Comparison) -> list[Figure]:
+    """All figures of a comparison."""
+    return [*metric_figures(found.rows, found.styles), *found.training]
+
+
 def render(found: Comparison) -> str:
     """The page, complete in itself like a report."""
     curves = metric_figures(found.rows, found.styles)
-    over_seeds = seed_figures(found.by_seeds, found.styles)
-    figures = [*curves, *over_seeds, *found.training]
+    drawn = [*curves, *found.training]
     known = {recipe.dataset: others(recipe.data.format) for side in found.sides for recipe in side.report.plan.recipes.values()}
     page = (
         environment()
@@ -75,10 +80,9 @@ def render(found: Comparison) -> str:
             protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found.rows)),
             by_seeds=found.by_seeds,
             bars=bars(found.by_seeds.values()),
-            over_seeds=over_seeds,
             curves=curves,
-            plots=printable({figure.id: short(figure.plot) for figure in figures}),
-            plotly=packed_plotly() if figures else "",
+            figures=packed_figures(drawn) if drawn else "",
+            vega=packed_vega() if drawn else "",
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )

@@ -1,44 +1,47 @@
 """Which classes a probe takes for which: its confusion matrices as one figure."""
 
-from html import escape
 from typing import Any
 
 from edm2core.report.collect import Report, Result
-from edm2core.report.figures import Figure, Styles, plot
+from edm2core.report.figures import Figure, Styles
+from edm2core.report.figures.figure import Cells
+from edm2core.report.figures.maps import axis, choices, heat
 
 MOST_CELLS = 200_000  # on a page, later epochs first: a megabyte
-NUMBERED = 12  # classes up to which every cell shows its count
+SHARE = "share of the true class, %"
+TILTED = 6  # classes beyond which their names are written slantwise
 
 
 def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
-    """Test images by true and predicted class at every probe's chosen cell, mean over its seeds, of all trainings and epochs in one figure.
+    """Test images by true and predicted class at every probe's chosen cell, mean over its seeds: all trainings and epochs in one figure.
 
-    Only the last epoch of the first training is visible; `meta` says which trace is whose. None where no probe has a matrix.
+    None where no probe has a matrix.
     """
-    kept: list[tuple[str, int, Result]] = []
+    shown: list[Result] = []
     cells = 0
-    for epoch, result in sorted(_probes(report), key=lambda found: -found[0]):
+    for _, result in sorted(_probes(report), key=lambda found: -found[0]):
         cells += len(report.confusions[result.task.ref]["classes"]) ** 2
         if cells <= MOST_CELLS:
-            subject = result.task.subject
-            kept.append((styles.name(*subject.training, subject.ema), epoch, result))
-    if not kept:
+            shown.append(result)
+    if not shown:
         return []
     order = {result.task.ref: number for number, (_, result) in enumerate(_probes(report))}
-    kept.sort(key=lambda found: order[found[2].task.ref])
-    first = kept[0][0]
-    last = max(epoch for who, epoch, _ in kept if who == first)
-    traces = [
-        _trace(report.confusions[result.task.ref]) | {"meta": {"epoch": epoch, "variant": who}, "visible": (who, epoch) == (first, last)}
-        for who, epoch, result in kept
+    shown.sort(key=lambda result: order[result.task.ref])
+    rows = [row for result in shown for row in _rows(result, report.confusions[result.task.ref], styles)]
+    true, predicted = (axis(field, f"{field} class", list(dict.fromkeys(row[field] for row in rows))) for field in ("true", "predicted"))
+    predicted["axis"] |= {"labelAngle": -45} if len(predicted["sort"]) > TILTED else {}
+    told = [
+        {"field": "share", "title": "share of the true class, %", "format": ".4~g"},
+        {"field": "images", "title": "images", "format": ".4~g"},
     ]
-    layout = plot([], "predicted class")["layout"] | {"hovermode": "closest"}
-    layout["xaxis"] |= {"type": "category"}  # classes may be called 0, 1, 2
-    layout["yaxis"] |= {"type": "category", "title": {"text": "true class"}, "autorange": "reversed"}
-    caption = "Share of each true class's test images by the class that the probe predicts; the diagonal is what it gets right."
-    found = [report.confusions[result.task.ref] for _, _, result in kept]
-    caption += f" {_of_seeds(min(each['seeds'] for each in found), max(each['asked'] for each in found))}"
-    return [Figure("confusion-matrix", "Confusion of classes", caption, {"data": traces, "layout": layout})]
+    spec = heat(predicted, true, "share", "share of the true class, %", (0.0, 100.0), ".3~g", told)
+    caption = (
+        "Share of each true class's test images, in percent, by the class that the probe predicts; the diagonal is what it gets right."
+    )
+    matrices = [report.confusions[result.task.ref] for result in shown]
+    caption += f" {_of_seeds(min(each['seeds'] for each in matrices), max(each['asked'] for each in matrices))}"
+    side = min(520, max(200, 44 * len(true["sort"])))
+    return [Figure("confusion-matrix", "Confusion of classes", caption, rows, spec, choices=choices(rows), shape=(side, side))]
 
 
 def _probes(report: Report) -> list[tuple[int, Result]]:
@@ -47,23 +50,19 @@ def _probes(report: Report) -> list[tuple[int, Result]]:
     return [(result.task.subject.epoch, result) for result in probes if result.task.subject.recipe]
 
 
-def _trace(found: dict[str, Any]) -> dict[str, Any]:
-    names, seeds = _told_apart([escape(str(name), quote=False) for name in found["classes"]]), found["seeds"]  # plotly.js reads tags
-    shares = [[round(100 * count / (sum(row) or 1), 2) for count in row] for row in found["confusion"]]
-    counts = [[count if seeds == 1 else round(count / seeds, 1) for count in row] for row in found["confusion"]]
-    return {
-        "type": "heatmap",
-        "x": names,
-        "y": names,
-        "z": shares,
-        "text": counts,
-        "zmin": 0,
-        "zmax": 100,
-        "colorscale": "Cividis",
-        "colorbar": {"title": {"text": "%"}, "thickness": 12},
-        "texttemplate": "%{text}" if len(names) <= NUMBERED else "",
-        "hovertemplate": "%{y} taken for %{x}: %{z} %, %{text} images<extra></extra>",
-    }
+def _rows(result: Result, matrix: dict[str, Any], styles: Styles) -> Cells:
+    subject, seeds = result.task.subject, matrix["seeds"]
+    who = {"training": styles.name(*subject.training, subject.ema), "epoch": subject.epoch}
+    names = _told_apart([str(name) for name in matrix["classes"]])
+    return [
+        {**who, "true": true, "predicted": predicted, "share": round(100 * count / (sum(counts) or 1), 2), "images": _mean(count, seeds)}
+        for true, counts in zip(names, matrix["confusion"], strict=True)
+        for predicted, count in zip(names, counts, strict=True)
+    ]
+
+
+def _mean(count: int, seeds: int) -> float:
+    return count if seeds == 1 else round(count / seeds, 1)
 
 
 def _of_seeds(seeds: int, asked: int) -> str:

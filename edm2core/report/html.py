@@ -1,7 +1,5 @@
 """The report as one page that needs nothing but a browser."""
 
-import base64
-import gzip
 import shlex
 from datetime import UTC, datetime
 from functools import cache
@@ -9,19 +7,20 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from edm2core.plan.manifest import Ref, diff_path
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.plan.stages import in_words
-from edm2core.report.by_setting import same_snapshots, setting_figures
+from edm2core.report import verdict_drawing
+from edm2core.report.by_setting import same_snapshots
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
-from edm2core.report.confusion import confusion_figures
-from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.digits import rounded
+from edm2core.report.drawings import drawings
 from edm2core.report.ema_widths import Sweep, sweeps
-from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, seed_figures, sweep_figures, training_figures
+from edm2core.report.figures import Styles
+from edm2core.report.figures.page import packed_figures, packed_vega
+from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
@@ -31,7 +30,6 @@ from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import bars, seed_tables, spreads
 from edm2core.report.summary import least_of_draws, tables
 from edm2core.report.verdict import verdicts
-from edm2core.report.verdict_drawing import drawn
 from edm2core.words import NOTHING, count, duration, plural, printable, size
 
 MOST_CURVES = 6  # that are drawn at once; more are opened on demand
@@ -55,22 +53,16 @@ SECTIONS = {
 
 
 def render(report: Report) -> str:
-    """The whole page, with plotly.js in it, compressed, where there is something to draw; loads nothing from anywhere."""
+    """The whole page, with Vega in it, compressed, where there is something to draw; loads nothing from anywhere."""
     found = rows(report)
     styles = Styles.of(report)
     known = report.plan.recipes
-    curves, training, maps = metric_figures(found, styles), training_figures(report, styles), probe_maps(report, styles)
+    drawn = drawings(report, found, styles)
     by_width = sorted(sweeps(found), key=lambda sweep: rank(sweep.metric))
-    widths = sweep_figures(by_width, styles)
     over = spreads(found, found)
     seeds = dict(sorted(seed_tables(over).items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
     by_seeds = seeds if len(styles.seeds) > 1 else {}
     answers = verdicts(over, [difference for table in seeds.values() for difference in table.differences])
-    over_seeds = seed_figures(by_seeds, styles)
-    magnitudes, noise = magnitude_figures(report, styles), noise_figures(report, styles)
-    settings = setting_figures(report, found, styles)
-    confusion = confusion_figures(report, styles)
-    figures = [*curves, *over_seeds, *settings, *widths, *training, *magnitudes, *noise, *maps, *confusion]
     done = [result for result in report.results.values() if result.manifest]
     now = datetime.now(UTC)
     grids, nearest = samples(report, styles), neighbours(report, styles)
@@ -78,42 +70,33 @@ def render(report: Report) -> str:
     page = template.render(
         report=report,
         styles=styles,
-        verdicts=[drawn(verdict) for verdict in answers],
+        verdicts=[verdict_drawing.drawn(verdict) for verdict in answers],
         behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
         tables=tables(report, found),
         bars=bars(seeds.values()),
         least_of_draws=least_of_draws,
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
         others={name: others(recipe.data.format) for recipe in known.values() for name in [recipe.dataset]},
-        curves=curves,
+        drawn=drawn,
         by_seeds=by_seeds,
-        over_seeds=over_seeds,
-        settings=settings,
         same_snapshots=same_snapshots(report, found, styles),
         sweeps=_by_measure(by_width),
-        widths=widths,
-        training=training,
-        maps=maps,
-        confusion=confusion,
-        magnitudes=magnitudes,
-        noise=noise,
-        noise_epochs=_epochs(noise),
-        plots=printable({figure.id: short(figure.plot) for figure in figures}),
+        figures=packed_figures(drawn.all) if drawn.all else "",
         samples=grids,
         neighbours=nearest,
         notes=as_html(report.run.notes),
         sections=_sections(
             notes=report.run.notes,
-            curves=curves,
+            curves=drawn.curves,
             seeds=by_seeds,
-            settings=settings,
+            settings=drawn.settings,
             widths=by_width,
             samples=grids,
             neighbours=nearest,
-            maps=maps,
-            confusion=confusion,
-            training=training,
-            inside=magnitudes,
+            maps=drawn.maps,
+            confusion=drawn.confusion,
+            training=drawn.training,
+            inside=drawn.magnitudes,
             missing=report.undone or report.unreadable,
         ),
         best_again=best_again(report),
@@ -133,7 +116,7 @@ def render(report: Report) -> str:
         reproduce=_reproduce(report, done),
         made=now.strftime("%Y-%m-%d %H:%M UTC"),
         made_iso=now.isoformat(timespec="seconds"),
-        plotly=packed_plotly() if figures else "",
+        vega=packed_vega() if drawn.all else "",
     )
     return str(printable(page))
 
@@ -155,6 +138,7 @@ def environment() -> Environment:
         "manifest": manifest,
         "diff": diff,
     }
+    found.globals |= {"palette": PALETTE, "dashes": DASHES, "outlines": OUTLINES}
     return found
 
 
@@ -166,29 +150,9 @@ def _by_measure(found: list[Sweep]) -> list[list[Sweep]]:
     return list(groups.values())
 
 
-@cache
-def packed_plotly() -> str:
-    """plotly.js, compressed, in base64."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9)).decode()
-
-
-def short(found: Any) -> Any:
-    """Plain data with numbers of as many digits as a drawing can show."""
-    if isinstance(found, float):
-        return float(f"{found:.6g}")
-    if isinstance(found, dict):
-        return {name: short(part) for name, part in found.items()}
-    return [short(part) for part in found] if isinstance(found, list | tuple) else found
-
-
 def _sections(**content: object) -> list[tuple[str, str]]:
     """Ids and short titles of the sections that have something to show, in the page's order."""
     return [(name, title) for name, title in SECTIONS.items() if name in ("results", "provenance") or content.get(name)]
-
-
-def _epochs(figures: list[Figure]) -> list[int]:
-    """The epochs that figures with one trace an epoch hold."""
-    return sorted({trace["meta"]["epoch"] for figure in figures for trace in figure.plot["data"]})
 
 
 def value(number: float | None, metric: str = "") -> str:

@@ -1,4 +1,4 @@
-"""edm2 report RUN --tables FOLDER: a report's tables for a paper, as files."""
+"""edm2 report RUN --tables FOLDER --figures FOLDER: what a paper takes from a report, as files."""
 
 from pathlib import Path
 
@@ -20,3 +20,15 @@ def test_tables_are_written_as_latex_and_markdown_and_the_verdict_is_said(tmp_pa
     refused = CliRunner().invoke(command, [run, "--metric", "fd_digits"])
     assert refused.exception
     assert "--metric chooses columns of --tables" in str(refused.exception)
+
+
+def test_every_figure_is_written_as_svg_pdf_and_numbers_with_its_caption(tmp_path: Path) -> None:
+    fake = Fake(tmp_path).make()
+    record(Run("one", fake.store), fake.name, fake.text, fake.tasks, {})
+    folder = tmp_path / "figures"
+    done = CliRunner().invoke(command, [f"{fake.store.root}/runs/one", "--figures", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert (folder / "metric-0.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (folder / "metric-0.pdf").read_bytes().startswith(b"%PDF")
+    assert "epoch" in (folder / "metric-0.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert "\\includegraphics" in (folder / "figures.tex").read_text(encoding="utf-8")

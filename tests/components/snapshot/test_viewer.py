@@ -18,9 +18,12 @@ def test_curves_pass_over_restarts_and_what_is_not_finite(done: Done, page: HTML
     lines = [json.dumps(row) for row in [{"restart": True, "step": 3}, {"epoch": 0.5, "loss": None}, *rows]]
     text = shown(done, page, "\n".join(lines))
     assert text.count("<svg") == 2
-    assert "loss: " in text
-    assert len(text) < 20_000
+    assert "training loss · lower is better" in text
+    assert "<script" not in text
+    assert len(text) < 40_000
 
 
-def test_a_curve_of_one_point_is_no_drawing(done: Done, page: HTML) -> None:
-    assert "<svg" not in shown(done, page, '{"epoch": 1.0, "step": 3, "loss": 0.5, "lr": 0.1}\n')
+def test_a_training_that_logged_nothing_yet_says_so(done: Done, page: HTML) -> None:
+    text = shown(done, page, '{"restart": true, "step": 3}\n')
+    assert "<svg" not in text
+    assert "nothing to draw yet" in text

@@ -215,7 +215,7 @@ def _provenance(task: Task) -> dict[str, Any]:
         "seconds": seconds,
         "started": 1740823200.0,
         "python": "3.11.7",
-        "packages": {"torch": "2.11.0", "numpy": "2.2.1", "plotly": "7.1.0"},
+        "packages": {"torch": "2.11.0", "numpy": "2.2.1", "altair": "6.3.0"},
     }
 
 

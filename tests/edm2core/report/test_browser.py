@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("chromium")
 
 NOTES = "# Why\n\n*Lower* is better; see [the paper](https://arxiv.org/abs/2312.02696).\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
-DRAWN = "[...document.querySelectorAll('.canvas')].every((canvas) => !canvas.checkVisibility() || canvas.querySelector('.main-svg'))"
+DRAWN = "[...document.querySelectorAll('.canvas')].every((canvas) => !canvas.checkVisibility() || canvas.querySelector('svg'))"
 CONTRAST = """() => {
   const numbers = (text) => text.match(/[\\d.]+/g).map(Number).map((n, i) => (text.startsWith('color(') && i < 3 ? 255 * n : n));
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
@@ -143,15 +144,18 @@ def test_sliders_toggles_and_cells_obey_the_keyboard(show: Callable[..., Page], 
     page.focus("[data-toggle='digits/E']")
     page.keyboard.press("Enter")
     assert page.get_attribute("[data-toggle='digits/E']", "aria-pressed") == "false"
-    lines = "[...document.getElementById('metric-0').data].filter((line) => line.visible).map((line) => line.meta.recipe)"
-    until(page, f"!{lines}.includes('digits/E')")
-    assert set(page.evaluate(lines)) == {"digits/C", "digits/G"}
+    lines = "document.querySelectorAll('#metric-0 .mark-line path').length"
+    until(page, f"{lines} === 6")  # of two recipes and three averages
     assert page.locator("#results tr[data-recipe='digits/E']").first.is_hidden()
     page.keyboard.press("Space")
-    until(page, f"{lines}.includes('digits/E')")
-    page.focus("[data-log='metric-0'][data-axis='yaxis']")
+    until(page, f"{lines} === 9")
+    page.focus("#metric-0 [data-seeds]")
     page.keyboard.press("Space")
-    until(page, "document.getElementById('metric-0').layout.yaxis.type === 'log'")
+    until(page, f"{lines} === 27")  # two seeds beside each mean
+    before = page.inner_html("#metric-0 .canvas")
+    page.focus("#metric-0 [data-log=y]")
+    page.keyboard.press("Space")
+    until(page, f"document.querySelector('#metric-0 .canvas').innerHTML !== {json.dumps(before)}")
     page.focus(".columns[tabindex]")
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
@@ -163,14 +167,49 @@ def test_sliders_toggles_and_cells_obey_the_keyboard(show: Callable[..., Page], 
     assert page.get_attribute(".columns[tabindex]", "class") == "columns"
 
 
-def test_pointing_at_a_curve_says_its_values(show: Callable[..., Page], html: str) -> None:
+def test_pointing_at_a_curve_and_stepping_along_it_say_its_values(show: Callable[..., Page], html: str) -> None:
     page = show(html)
-    page.locator("#metric-0").scroll_into_view_if_needed()
-    box = page.locator("#metric-0 .nsewdrag").first.bounding_box()
+    page.locator("#metric-0 .canvas").scroll_into_view_if_needed()
+    box = page.locator("#metric-0 .canvas").bounding_box()
     assert box
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
-    page.wait_for_selector("#metric-0 .hoverlayer text")
-    assert "epoch 40" in page.text_content("#metric-0 .hoverlayer")  # type: ignore[operator]
+    page.wait_for_selector("#tip strong")
+    assert page.inner_text("#tip strong") == "epoch 40"
+    assert page.locator("#tip div").count() == 9
+    page.mouse.move(1, 1)
+    page.focus("#metric-0 .canvas")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#tip strong") == "epoch 40"
+    page.keyboard.press("Escape")
+    assert page.locator("#tip").is_hidden()
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "csv"])
+def test_a_figure_leaves_the_page(show: Callable[..., Page], html: str, kind: str) -> None:
+    page = show(html, scheme="dark")
+    with page.expect_download() as waiting:
+        page.click(f"#metric-0 [data-save={kind}]")
+    assert waiting.value.suggested_filename == f"metric-0.{kind}"
+    data = Path(waiting.value.path()).read_bytes()
+    if kind == "png":
+        assert data.startswith(b"\x89PNG")
+    else:
+        text = data.decode()
+        wanted = ("FD (digits features)", "lower is better", "one standard deviation", 'fill="#ffffff"', "system-ui")
+        assert all(part in text for part in (wanted if kind == "svg" else ("recipe,ema,epoch,seed,seeds,value", "digits/C,fixed,20,,2,")))
+
+
+def test_what_is_printed_is_drawn_in_light_colours_and_ends_each_section_with_its_page(show: Callable[..., Page], html: str) -> None:
+    page = show(html, scheme="dark")
+    color = "getComputedStyle(document.querySelector('#metric-0 .mark-line path')).stroke"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    until(page, f"{color} === 'rgb(52, 89, 166)'")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('#training')).breakBefore") == "page"
+    assert page.evaluate("document.querySelector('.tools').checkVisibility()") is False
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    until(page, f"{color} === 'rgb(61, 143, 230)'")
 
 
 def test_two_recipes_stand_side_by_side_and_interpolations_replace_samples(show: Callable[..., Page], html: str) -> None:
@@ -280,13 +319,13 @@ def test_while_the_run_goes_on_it_loads_itself_again_as_the_reader_left_it(
     page.evaluate("window.before = true")
     page.focus("#samples input[type=range]")
     page.keyboard.press("ArrowLeft")
-    page.check("[data-log='metric-0'][data-axis='yaxis']")
+    page.check("#metric-0 [data-log=y]")
     page.evaluate("scrollTo({top: 1500, behavior: 'instant'})")
     page.clock.run_for(31_000)
     until(page, "!window.before && document.readyState === 'complete'")
     assert page.inner_text("#samples output") == "40"
-    assert page.is_checked("[data-log='metric-0'][data-axis='yaxis']")
-    assert page.evaluate("document.activeElement.dataset.log === 'metric-0'")
+    assert page.is_checked("#metric-0 [data-log=y]")
+    assert page.evaluate("document.activeElement.dataset.log === 'y'")
     assert abs(page.evaluate("scrollY") - 1500) < 50
     (tmp_path / "report.html").write_text(html)
     page.clock.run_for(31_000)

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Any
 
 from edm2core.report.by_setting import same_snapshots, setting_figures
-from edm2core.report.figures import Styles
+from edm2core.report.figures import Figure, Styles
 from edm2core.report.html import render
 from edm2core.report.results import rows
 from edm2core.report.summary import tables
+from tests.edm2core.report.figures.schema import valid
 
 if TYPE_CHECKING:
     from conftest import Fake
+
+
+def lines(figure: Figure) -> dict[str, list[Any]]:
+    """The values of the setting along each line."""
+    found: dict[str, list[Any]] = {}
+    for row in figure.rows:
+        found.setdefault(row["line"], []).append(row["at"])
+    return found
 
 
 def test_each_recipe_is_a_line_over_the_values_at_its_last_epoch(another: Callable[..., Fake]) -> None:
     report = another(add="sweep: {training.lr: [1e-2, 5e-3]}\n").report()
     fd, probe = setting_figures(report, rows(report), Styles.of(report))
     for figure in (fd, probe):
-        go.Figure(figure.plot)
-        assert [(trace["name"], trace["x"]) for trace in figure.plot["data"]] == [(f"digits/{c}", [0.005, 0.01]) for c in "CEG"]
+        assert valid(figure)
+        assert lines(figure) == {f"digits/{c}": [0.005, 0.01] for c in "CEG"}
+        assert [row["recipe"] for row in figure.rows[:2]] == ["digits/C lr=0.005", "digits/C lr=0.01"]  # whose colours the points have
         assert "epoch 60" in figure.caption
     assert fd.title == "FD (digits features) by training.lr"
-    assert fd.plot["layout"]["xaxis"]["type"] == "log"
+    assert fd.spec["encoding"]["x"]["scale"]["type"] == "log"
     assert "By the swept setting" in render(report)
     assert report.plan.recipes["digits/E lr=0.005"].training.lr == 0.005
 
@@ -34,10 +42,10 @@ def test_of_two_settings_each_has_its_figure_and_the_other_tells_lines_apart(ano
     fake = another({", digits/E, digits/G": ""}, add="sweep: {training.lr: [5e-3, 1e-2], network.clip: [null, 256]}\n")
     report = fake.report()
     lr, clip, *_ = setting_figures(report, rows(report), Styles.of(report))
-    assert [trace["name"] for trace in lr.plot["data"]] == ["digits/C clip=none", "digits/C clip=256"]
-    assert [trace["name"] for trace in clip.plot["data"]] == ["digits/C lr=0.005", "digits/C lr=0.01"]
-    assert clip.plot["data"][0]["x"] == ["none", "256"]
-    assert "type" not in clip.plot["layout"]["xaxis"]
+    assert list(lines(lr)) == ["digits/C clip=none", "digits/C clip=256"]
+    assert list(lines(clip)) == ["digits/C lr=0.005", "digits/C lr=0.01"]
+    assert lines(clip)["digits/C lr=0.005"] == ["none", "256"]
+    assert clip.spec["encoding"]["x"]["type"] == "nominal"
 
 
 def test_what_only_evaluates_is_compared_on_the_same_snapshots(another: Callable[..., Fake]) -> None:
@@ -48,7 +56,7 @@ def test_what_only_evaluates_is_compared_on_the_same_snapshots(another: Callable
     report = fake.report()
     found = rows(report)
     (fd,) = setting_figures(report, found, Styles.of(report))
-    assert (fd.title, [trace["x"] for trace in fd.plot["data"]]) == ("FD (digits features) by sample.precision", [["fp32", "bf16"]])
+    assert (fd.title, lines(fd)) == ("FD (digits features) by sample.precision", {"digits/C": ["fp32", "bf16"]})
     assert "18 steps" in fd.caption
     assert "precision swept" in fd.caption
     (compared,) = same_snapshots(report, found, Styles.of(report)).values()

@@ -123,11 +123,11 @@ def test_the_page_is_complete_in_itself_and_every_figure_has_its_place(two: Two)
     for tag, attributes in page.elements:
         assert not [name for name in ("src", "srcset") if attributes.get(name)], tag
         assert str(attributes.get("href") or "#").startswith("#")
-    assert page.plots.keys() <= set(page.ids())
+    assert page.figures.keys() <= set(page.ids())
     assert len(page.ids()) == len(set(page.ids()))
-    names = {trace["name"] for trace in page.plots["metric-0"]["data"]}
+    names = set(page.figures["metric-0"]["columns"]["recipe"])
     assert {"A · digits/C", "B · digits/G"} <= names
-    assert {trace["name"] for trace in page.plots["training-loss"]["data"]} == names
+    assert set(page.figures["training-loss"]["columns"]["recipe"]) == names
 
 
 def test_names_are_only_text(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import plotly.graph_objects as go
 import pytest
 
 from edm2core.report.ema_widths import sweeps
 from edm2core.report.figures import Styles, sweep_figures
 from edm2core.report.html import render
 from edm2core.report.results import rows
+from tests.edm2core.report.figures.schema import valid
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -45,13 +45,13 @@ def test_a_single_width_is_no_sweep(another: Callable[..., Fake]) -> None:
 def test_the_figure_shows_the_last_epoch_and_marks_the_best(swept: Fake) -> None:
     report = swept.report()
     (figure,) = sweep_figures(sweeps(rows(report)), Styles.of(report))
-    go.Figure(figure.plot)  # raises for a property that plotly does not have
-    lines = [trace for trace in figure.plot["data"] if trace["mode"] == "lines+markers"]
-    assert [trace["name"] for trace in lines] == ["digits/C", "digits/E", "digits/G"]
-    rings = [trace for trace in figure.plot["data"] if trace["mode"] == "markers"]
-    assert [ring["x"][0] for ring in rings] == [0.025, 0.075, 0.1]
-    for line, ring in zip(lines, rings, strict=True):
-        assert ring["y"] == [min(line["y"])]
+    assert valid(figure)
+    stored = [row for row in figure.rows if row["width"] is not None]
+    assert [row["recipe"] for row in stored if row["best"]] == ["digits/C", "digits/E", "digits/G"]
+    assert [row["width"] for row in stored if row["best"]] == [0.025, 0.075, 0.1]
+    for best in (row for row in stored if row["best"]):
+        assert best["value"] == min(row["value"] for row in stored if row["recipe"] == best["recipe"])
+    assert [row["recipe"] for row in figure.rows if row["width"] is None] == ["digits/C", "digits/E", "digits/G"]  # the fixed average
     assert "epoch 60" in figure.caption
     assert "40" not in figure.caption.split(".")[1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -10,7 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
 import pytest
 
 from edm2core.report import Outcome, RunInfo
@@ -29,7 +30,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
-        self.plots: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
         self._inside = ""
         self._id: str | None = None
         self.feed(text)
@@ -46,8 +47,8 @@ class Page(HTMLParser):
             self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside == "script" and self._id == "plots":
-            self.plots = json.loads(data)
+        if self._inside == "script" and self._id == "figures":
+            self.figures = json.loads(gzip.decompress(base64.b64decode(data)))["figures"]
         elif not self._inside:
             self.words.append(data)
 
@@ -77,7 +78,7 @@ def test_the_page_loads_nothing(page: Page) -> None:
 
 
 def test_style_and_own_script_name_no_address_and_keep_nothing() -> None:
-    for name in ("style.css", "script.js", "samples.js", "tables.js", "page.js", "live.js"):
+    for name in ("style.css", "figures.css", "print.css", "figures.js", "script.js", "samples.js", "tables.js", "page.js", "live.js"):
         source = (Path(__file__).parents[3] / "edm2core/report/templates" / name).read_text()
         assert not re.search(r"https?:|//[a-z]|@import|url\(|localStorage|sessionStorage|cookie", source)
 
@@ -104,30 +105,23 @@ def test_every_section_is_there(page: Page) -> None:
     assert "none is known for digits" in page.text
 
 
-def test_ids_are_unique_and_every_plot_has_its_place(page: Page) -> None:
+def test_ids_are_unique_and_every_figure_has_its_place(page: Page) -> None:
     assert len(page.ids()) == len(set(page.ids()))
-    assert page.plots.keys() <= set(page.ids())
-    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update", "confusion-matrix"}
+    assert page.figures.keys() <= set(page.ids())
+    assert page.figures.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update", "confusion-matrix"}
 
 
-def test_plotly_knows_every_property_of_the_figures(another: Callable[..., Fake]) -> None:
-    fake = another({"t: [4], blocks: [out_3]": "t: [3, 4, 5], blocks: [out_1, out_2, out_3]"})
-    plots = Page(render(fake.report())).plots
-    assert {"map"} <= plots.keys()
-    for plot in plots.values():
-        go.Figure(plot)
-
-
-def test_a_probe_grid_is_one_surface_of_level_block_and_epoch_in_one_colour_scale(another: Callable[..., Fake]) -> None:
+def test_a_probe_grid_is_one_map_of_level_block_and_epoch_on_one_colour_scale(another: Callable[..., Fake]) -> None:
     html = render(another({"t: [4], blocks: [out_3]": "t: [3, 4], blocks: [out_1, out_2]"}).report())
-    page = Page(html)
-    maps = [trace for trace in page.plots["map"]["data"] if trace["type"] == "heatmap"]
-    assert sorted((trace["meta"]["variant"], trace["meta"]["epoch"]) for trace in maps) == [
+    found = Page(html).figures["map"]
+    columns = found["columns"]
+    assert sorted(set(zip(columns["training"], columns["epoch"], strict=True))) == [
         (f"digits/{letter}", epoch) for letter in "CEG" for epoch in (20, 40, 60)
     ]
-    assert [trace["meta"] for trace in maps if trace["visible"]] == [{"epoch": 60, "variant": "digits/C"}]
-    assert len({(trace["zmin"], trace["zmax"]) for trace in maps}) == 1
-    assert [len(row) for row in maps[0]["z"]] == [2, 2]
+    assert found["chosen"] == {"epoch": 60, "training": "digits/C"}
+    (drawing,) = found["drawing"]["vconcat"]
+    low, high = drawing["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert (low, high) == pytest.approx((min(columns["accuracy"]), max(columns["accuracy"])))
     assert all(f"<option>digits/{letter}</option>" in html for letter in "CEG")
 
 
@@ -169,8 +163,9 @@ def test_an_absent_metric_is_named_with_the_reason(demo: Fake) -> None:
 
 
 def test_a_restart_is_marked_on_the_loss_curve(page: Page) -> None:
-    marks = [trace for trace in page.plots["training-loss"]["data"] if trace["mode"] == "markers"]
-    assert [trace["x"] for trace in marks] == [[20.0]] * 3
+    columns = page.figures["training-loss"]["columns"]
+    marks = zip(columns["recipe"], columns["epoch"], columns["restart"], strict=True)
+    assert [mark for mark in marks if mark[2]] == [(f"digits/{letter}", 20.0, "continued") for letter in "CEG"]
 
 
 def test_hostile_names_stay_text(fake: Fake) -> None:
@@ -190,7 +185,7 @@ def test_hostile_names_stay_text(fake: Fake) -> None:
     assert "<img src=x" not in text
     assert HOSTILE in page.text
     assert not [a for _, a in page.elements if "onerror" in a]
-    assert sum(tag == "script" for tag, _ in page.elements) == 6  # data, plotly.js and four of the page's own
+    assert sum(tag == "script" for tag, _ in page.elements) == 7  # figures, Vega and five of the page's own
 
 
 def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake: Fake) -> None:
@@ -201,7 +196,7 @@ def test_a_failed_stage_is_named_with_reason_and_log_and_the_rest_is_shown(fake:
     assert "what was typed here: edm2 run experiment.yaml" in page.text
     for words in ("2 of 40 tasks have no result", bad.title, "No space left.", "runs/x/logs/7", "best of 2 (of 3 wanted)"):
         assert words in page.text
-    assert page.plots.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update", "confusion-matrix"}
+    assert page.figures.keys() == {"metric-0", "metric-1", "training-loss", "training-lr", "training-relative_update", "confusion-matrix"}
 
 
 def test_what_a_reader_must_know_about_data_and_training_is_said(fake: Fake) -> None:
@@ -215,7 +210,7 @@ def test_what_a_reader_must_know_about_data_and_training_is_said(fake: Fake) -> 
 def test_an_experiment_of_which_nothing_is_done_still_has_a_page(fake: Fake) -> None:
     page = Page(render(fake.report()))
     assert "40 of 40 tasks have no result" in page.text
-    assert page.plots == {}
+    assert page.figures == {}
 
 
 def test_pictures_that_are_too_many_are_thinned_and_said_so(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,8 @@ def pages() -> Iterator[Pages]:
 
 def _page(shape: str, *beside: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edm2core.report.html.packed_plotly", lambda: "code")  # megabytes that no template looks into
-        patch.setattr("edm2core.report.comparison_page.packed_plotly", lambda: "code")
+        patch.setattr("edm2core.report.html.packed_vega", lambda: "code")  # megabytes that no template looks into
+        patch.setattr("edm2core.report.comparison_page.packed_vega", lambda: "code")
         for name, most in SHAPES[shape].limits.items():
             patch.setattr(name, most)
         if not beside:
@@ -85,7 +85,7 @@ def test_a_page_is_whole(pages: Pages, shape: str, beside: str) -> None:
     assert (tags.wrong, tags.open) == ([], [])
     ids = page.ids()
     assert len(ids) == len(set(ids))
-    assert page.plots.keys() <= set(ids)
+    assert page.figures.keys() <= set(ids)
     for tag, attributes in page.elements:
         refers = [attributes.get(name) for name in REFERS] + [str(attributes.get("href") or "")[1:]] * str(
             attributes.get("href")

@@ -56,8 +56,8 @@ def test_what_is_evaluated_again_is_reported_apart_and_changes_no_choice(fake: F
     best = next(best for best in best_again(report) if best.recipe == "digits/G")
     assert (best.epoch, best.among, len(best.again), best.mean, best.deviation) == pytest.approx((60, 3, 3, 1.0, 1.0))
     assert best.value == next(row.value for row in rows(before) if (row.recipe, row.epoch, row.metric) == ("digits/G", 60, "fd_digits"))
-    assert "The best, evaluated again" in render(report)
-    assert "The best, evaluated again" not in render(before)
+    assert "The best snapshots, evaluated again" in render(report)
+    assert "The best snapshots, evaluated again" not in render(before)
 
 
 def test_draws_of_another_epoch_than_the_best_do_not_stand_beside_it(fake: Fake) -> None:

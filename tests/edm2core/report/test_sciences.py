@@ -10,6 +10,7 @@ from edm2core.report.html import render
 from edm2core.report.sciences import sciences, several
 from edm2core.report.write import as_json
 from tests.edm2core.report.conftest import DIFF, OTHER, Fake, by_several_sciences
+from tests.edm2core.report.test_html import Page
 
 
 @pytest.fixture
@@ -62,4 +63,4 @@ def test_the_curve_marks_where_other_science_goes_on(fake: Fake, monkeypatch: py
             if line.get("restart"):
                 line |= {"science": OTHER, "science_before": "unknown"}
     page = render(report)
-    assert "under other science (0123456789), " in page
+    assert "under other science (0123456789)" in Page(page).figures["training-loss"]["columns"]["restart"]

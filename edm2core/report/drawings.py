@@ -1,0 +1,46 @@
+"""All figures of a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from edm2core.report.by_setting import setting_figures
+from edm2core.report.collect import Report, Result
+from edm2core.report.confusion import confusion_figures
+from edm2core.report.diagnostics import magnitude_figures, noise_figures
+from edm2core.report.ema_widths import sweeps
+from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, sweep_figures, training_figures
+from edm2core.report.results import Row, rank, rows
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """A report's figures by the section that shows them, in the page's order."""
+
+    curves: list[Figure]
+    settings: list[Figure]
+    widths: list[Figure]
+    maps: list[Figure]
+    confusion: list[Figure]
+    training: list[Figure]
+    magnitudes: list[Figure]
+    noise: list[Figure]
+
+    @property
+    def all(self) -> list[Figure]:
+        return [figure for field in fields(self) for figure in getattr(self, field.name)]
+
+
+def drawings(report: Report, values: Mapping[Row, Result] | None = None, styles: Styles | None = None) -> Drawings:
+    """A report's figures; `values` are its rows and `styles` its styles, where they are known already."""
+    found = rows(report) if values is None else values
+    own = styles or Styles.of(report)
+    return Drawings(
+        curves=metric_figures(found, own),
+        settings=setting_figures(report, found, own),
+        widths=sweep_figures(sorted(sweeps(found), key=lambda sweep: rank(sweep.metric)), own),
+        maps=probe_maps(report, own),
+        confusion=confusion_figures(report, own),
+        training=training_figures(report, own),
+        magnitudes=magnitude_figures(report, own),
+        noise=noise_figures(report, own),
+    )
