@@ -31,7 +31,7 @@ def write_report(
     running: bool = False,
     ended: float | None = None,
 ) -> Report:
-    """Write report.html, results.json and the tables as CSV from what is in the store.
+    """Write report.html, results.json, overview.json and the tables as CSV from what is in the store.
 
     `command` is what a person would type to get it again. `ended` is when the run ended, in seconds since 1970, if its summary does not say
     so yet. The page contains the user's notes.md, if the run's folder has one.

@@ -180,7 +180,7 @@ def damaged(data: bytes) -> list[bytes]:
     return [*flipped, data[: len(data) // 2], b"".join(lines[:-1]), b""]
 
 
-REPORTS = ("report.html", "results.json", ".csv")
+REPORTS = ("report.html", "results.json", "overview.json", ".csv")
 
 
 def kind_of(name: str) -> tuple[str, ...]:
