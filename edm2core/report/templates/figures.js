@@ -4,6 +4,7 @@
   const source = document.getElementById("figures");
   if (!source) return;
   const root = document.documentElement, tip = document.getElementById("tip"), hidden = new Set(); // recipes that no figure shows
+  const opened = new Set(); // sections that only the print shows
   let figures = null, themes = null, printing = false;
 
   // What the reader has chosen of each figure; it may be chosen before the figures are unpacked.
@@ -198,9 +199,15 @@
   addEventListener("beforeprint", () => {
     if (!figures) return;
     printing = true;
+    document.querySelectorAll(".fold > details:not([open])").forEach((closed) => { closed.open = true; opened.add(closed); }); // paper has no clicks
     for (const [id, { frame }] of states) if (frame.checkVisibility()) draw(id); // promises of inline data are done before the print
   });
-  addEventListener("afterprint", () => { printing = false; again(states.keys()); });
+  addEventListener("afterprint", () => {
+    printing = false;
+    opened.forEach((part) => { part.open = false; });
+    opened.clear();
+    again(states.keys());
+  });
 
   const unpacked = (id) => {
     const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (sign) => sign.charCodeAt(0));

@@ -200,15 +200,19 @@ def test_a_figure_leaves_the_page(show: Callable[..., Page], html: str, kind: st
         assert all(part in text for part in (wanted if kind == "svg" else ("recipe,ema,epoch,seed,seeds,value", "digits/C,fixed,20,,2,")))
 
 
-def test_what_is_printed_is_drawn_in_light_colours_and_ends_each_section_with_its_page(show: Callable[..., Page], html: str) -> None:
+def test_what_is_printed_is_open_and_in_light_colours_and_ends_each_section_with_its_page(show: Callable[..., Page], html: str) -> None:
     page = show(html, scheme="dark")
+    is_open = "document.querySelector('#training > details').open"
+    assert page.evaluate(is_open) is False
     color = "getComputedStyle(document.querySelector('#metric-0 .mark-line path')).stroke"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     until(page, f"{color} === 'rgb(52, 89, 166)'")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.querySelector('#training')).breakBefore") == "page"
     assert page.evaluate("document.querySelector('.tools').checkVisibility()") is False
+    assert page.evaluate(is_open) is True
     page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(is_open) is False
     until(page, f"{color} === 'rgb(61, 143, 230)'")
 
 
