@@ -39,7 +39,8 @@ class Pair:
     second: str
     shown: bool
     difference: float  # never negative
-    interval: tuple[float, float]  # of the advantage of the first; all pairs and epochs of a measure hold together with 95 %
+    interval: tuple[float, float]  # of the advantage of the first, at `confidence`; it holds 0 exactly where no difference is shown
+    confidence: float  # 1 less the level that Holm's correction leaves this pair
     p_corrected: float
     smallest: float  # the smallest difference that these seeds would have shown
     seeds: tuple[int, int]
@@ -48,9 +49,7 @@ class Pair:
 
     def interval_in_words(self, metric: str) -> str:
         places = decimals([(self.interval[1] - self.interval[0]) / 2]) or 0
-        words = f"{rounded(self.interval[0], places)} to {rounded(self.interval[1], places)} {unit(metric)}"
-        # The interval is Bonferroni's and the test is Holm's, so a difference may be shown although its interval holds 0.
-        return words + (", which is stricter than the test" if self.shown and self.interval[0] <= 0 else "")
+        return f"{rounded(self.interval[0], places)} to {rounded(self.interval[1], places)} {unit(metric)}"
 
 
 @dataclass(frozen=True)
@@ -182,15 +181,15 @@ def _pair(found: Difference) -> Pair:
     if judged is None:
         raise ValueError("a pair without a test")
     first, second = (found.other, found.one) if found.better == found.other.recipe else (found.one, found.other)
-    low, high = judged.interval
-    low, high = (low, high) if found.difference > 0 else (-high, -low)
+    difference = abs(found.difference)
     more = 2 * max(len(first.values), len(second.values))
     return Pair(
         first.recipe,
         second.recipe,
         judged.stands,
-        abs(found.difference),
-        (low, high),
+        difference,
+        (difference - judged.smallest, difference + judged.smallest),
+        1 - judged.level,
         judged.p,
         judged.smallest,
         (len(first.values), len(second.values)),
@@ -245,7 +244,7 @@ def _not_shown(metric: str, epoch: int, pairs: Sequence[Pair], called: dict[str,
     top, shown = pairs[0], [pair for pair in pairs if pair.shown]
     words = (
         f"No difference shown between {called[top.first]} and {called[top.second]}: {gap(metric, top.difference, [top])} apart at epoch "
-        f"{epoch} ({_evidence([top])}); {top.more_seeds} seeds would show {gap(metric, top.would_show, [top])}."
+        f"{epoch} ({_evidence([top])}); with {top.more_seeds} seeds of each, {gap(metric, top.would_show, [top])} would be shown."
     )
     if not shown:
         return words

@@ -47,7 +47,8 @@ def test_what_is_shown_names_winner_loser_and_all_that_it_rests_on() -> None:
         (
             NEAR,
             "fid",
-            "No difference shown between E and C: 4 FID apart at epoch 10 (3 seeds, corrected p = .45); 6 seeds would show 7 FID.",
+            "No difference shown between E and C: 4 FID apart at epoch 10 (3 seeds, corrected p = .45); "
+            "with 6 seeds of each, 7 FID would be shown.",
         ),
         ({"x/C": [50.0], "x/E": [43.0]}, "fid", "One seed: no claim. FID at epoch 10: E 43.00, C 50.00."),
         ({"x/C": [50.0, 50.0], "x/E": [43.0, 43.0]}, "kid", "No spread between seeds: no claim. KID at epoch 10: E 43.00, C 50.00."),
@@ -60,7 +61,8 @@ def test_what_is_shown_names_winner_loser_and_all_that_it_rests_on() -> None:
         (
             FAR | {"x/G": [3.05, 3.2, 2.85]},
             "fid",
-            "No difference shown between E and G: 0.03 FID apart at epoch 10 (3 seeds, corrected p = .79); 6 seeds would show 0.19 FID. "
+            "No difference shown between E and G: 0.03 FID apart at epoch 10 (3 seeds, corrected p = .79); "
+            "with 6 seeds of each, 0.19 FID would be shown. "
             "Shown: E beats C by 2.00 FID, G beats C by 1.97 FID.",
         ),
         (
@@ -73,6 +75,14 @@ def test_what_is_shown_names_winner_loser_and_all_that_it_rests_on() -> None:
 )
 def test_the_sentence(values: dict[str, list[float]], metric: str, sentence: str) -> None:
     assert _sentence(values, metric) == sentence
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0])
+def test_the_interval_of_a_pair_holds_zero_exactly_where_nothing_is_shown(apart: float) -> None:
+    values = {"x/C": [0.0, 1.0, 2.0], "x/E": [apart, apart + 0.4, apart + 1.1], "x/G": [8.0, 9.5, 9.0]}
+    (found,) = _verdicts(_rows(values))
+    assert len(found.pairs) == 3
+    assert all((pair.interval[0] <= 0 <= pair.interval[1]) is not pair.shown for pair in found.pairs)
 
 
 def test_more_seeds_would_show_what_the_same_test_calls_with_as_many() -> None:
