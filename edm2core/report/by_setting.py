@@ -10,7 +10,7 @@ from edm2core.plan.probe_metrics import is_probe
 from edm2core.plan.sweep import TRAINED, Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles
-from edm2core.report.figures.axes import Part, metric_title, number, only
+from edm2core.report.figures.axes import Part, metric_title, number, of_dataset, only, sentence
 from edm2core.report.figures.curves import MEAN, curve, of_seeds, over_seeds, reach
 from edm2core.report.figures.figure import Cells, Reading
 from edm2core.report.protocol import apart
@@ -58,7 +58,7 @@ def setting_figures(report: Report, rows: Mapping[Row, Result], styles: Styles) 
     datasets = {dataset for dataset, *_ in groups}
     figures = []
     for index, ((dataset, metric, protocol, setting), lines) in enumerate(groups.items()):
-        title = f"{label(metric)} by {setting}" + (f" · {dataset}" if len(datasets) > 1 else "")
+        title = of_dataset(f"{label(metric)} by {setting}", dataset, datasets)
         figures.append(_figure(f"setting-{index}", title, (metric, protocol, setting), lines, styles))
     return figures
 
@@ -73,7 +73,7 @@ def _figure(name: str, title: str, of: tuple[str, str, str], lines: Lines, style
     values = list(dict.fromkeys(cell["at"] for cell in cells))
     y, (seeds, words) = number("value", metric_title(metric), reach(cells)), of_seeds(cells)
     epochs = ", ".join(map(str, sorted({max(by_epoch) for by_epoch in lines.values()})))
-    caption = f"At epoch {epochs}. A line joins recipes that differ in {setting} alone. {protocol[0].upper()}{protocol[1:]}.{words}"
+    caption = f"At epoch {epochs}. A line joins recipes that differ in {setting} alone. {sentence(protocol)}{words}"
     reading = Reading("at", setting, ("line", "ema") if len(styles.emas) > 1 else ("line",))
     log = () if higher_is_better(metric) or min(reach(cells)) <= 0 else ("y",)
     spec = _spec(_axis(setting, values), y, styles, recipes, several=len(by_line) > 1, seeds=seeds > 1)

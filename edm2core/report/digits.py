@@ -22,6 +22,13 @@ def decimals_of(values: Iterable[float]) -> int:
     return min(MOST, 2 - math.floor(math.log10(median(known))))
 
 
+def places(values: Iterable[float], *errors: Iterable[float | None]) -> int:
+    """Decimals that the first kind of error with a known one justifies; where none is known, those for the values alone."""
+    known = (decimals(each) for each in errors)
+    found = next((each for each in known if each is not None), None)
+    return decimals_of(values) if found is None else found
+
+
 def rounded(value: float, places: int) -> str:
     """A number with so many decimals, and no minus before a zero."""
     text = f"{value:.{places}f}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import fmean, stdev, variance
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Result
-from edm2core.report.digits import decimals, decimals_of
+from edm2core.report.digits import places
 from edm2core.report.results import Row, higher_is_better, label
 from edm2core.report.statistics import Judgement, Welch, judge, welch
 
@@ -90,12 +91,11 @@ class SeedTable:
     differences: list[Difference]
     measure: Measure
 
-    @property
+    @cached_property  # every cell of the table asks
     def places(self) -> int:
         """Decimals of the means, as many as their deviations justify."""
         known = [spread for line in self.lines.values() for spread in line.values()]
-        found = decimals(spread.deviation for spread in known)
-        return decimals_of(spread.mean for spread in known) if found is None else found
+        return places((spread.mean for spread in known), (spread.deviation for spread in known))
 
 
 def seed_tables(found: Sequence[Spread]) -> dict[str, SeedTable]:

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean, stdev
 
 from edm2core.config import Recipe
 from edm2core.plan.manifest import Ref
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report, Result
-from edm2core.report.digits import decimals, decimals_of
+from edm2core.report.digits import places
 from edm2core.report.protocol import protocol
 from edm2core.report.published import Published, beside
 from edm2core.report.results import Row, best_of, better, higher_is_better, label, rank
@@ -132,7 +133,7 @@ class Table:
     lines: list[Line]
     pixels: list[Row]  # the classifier on raw pixels
 
-    @property
+    @cached_property  # every cell of the table asks
     def recipes(self) -> list[RecipeLine]:
         """One line a recipe and average, in the order of the lines."""
         groups: dict[tuple[str, str], list[Line]] = {}
@@ -158,9 +159,8 @@ class Table:
         """Decimals of a column: as many as the deviation between seeds justifies; of one seed, the error of sampling."""
         cells = [line.cells[column] for line in self.recipes if column in line.cells]
         values = [value for cell in cells for value in (cell.last, cell.best) if value]
-        found = decimals(value.deviation for value in values)
-        found = decimals(each.error for cell in cells for each in cell.cells) if found is None else found
-        return decimals_of(value.mean for value in values) if found is None else found
+        deviations, errors = (value.deviation for value in values), (each.error for cell in cells for each in cell.cells)
+        return places((value.mean for value in values), deviations, errors)
 
     def last(self, column: Column) -> int | None:
         """The last epoch of a column's values, where that is one for all."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edm2core.metrics import names
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report
-from edm2core.report.digits import decimals, decimals_of, rounded
+from edm2core.report.digits import decimals, places, rounded
 from edm2core.report.results import better, higher_is_better, label, rank, rows
 from edm2core.report.seeds import Difference, Measure, Spread, differences, leading, spreads
 from edm2core.report.statistics import mean_interval, smallest_with
@@ -48,8 +48,8 @@ class Pair:
     would_show: float  # … would show this difference at the same spread
 
     def interval_in_words(self, metric: str) -> str:
-        places = decimals([(self.interval[1] - self.interval[0]) / 2]) or 0
-        return f"{rounded(self.interval[0], places)} to {rounded(self.interval[1], places)} {unit(metric)}"
+        low, high = (rounded(end, decimals([(self.interval[1] - self.interval[0]) / 2]) or 0) for end in self.interval)
+        return f"{low} to {high} {unit(metric)}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class Verdict:
     @property
     def places(self) -> int:
         """Decimals of the means."""
-        found = decimals(mean.deviation for mean in self.means)
-        return decimals_of(mean.mean for mean in self.means) if found is None else found
+        return _places(self.means)
 
 
 def verdicts(means: Iterable[Spread], tests: Iterable[Difference]) -> list[Verdict]:
@@ -212,9 +211,7 @@ def _sentence(measure: Measure, epoch: int, kind: Kind, means: Sequence[Mean], p
 
 
 def _no_claim(metric: str, epoch: int, means: Sequence[Mean], called: dict[str, str]) -> str:
-    places = decimals(mean.deviation for mean in means)
-    places = decimals_of(mean.mean for mean in means) if places is None else places
-    values = ", ".join(f"{called[mean.recipe]} {rounded(mean.mean, places)}" for mean in means[:FEW])
+    values = ", ".join(f"{called[mean.recipe]} {rounded(mean.mean, _places(means))}" for mean in means[:FEW])
     values += f" and {len(means) - FEW} more" if len(means) > FEW else ""
     if len(means) == 1:
         seeds = len(means[0].values)
@@ -263,8 +260,14 @@ def _evidence(pairs: Sequence[Pair]) -> str:
 
 def gap(metric: str, difference: float, pairs: Sequence[Pair]) -> str:
     """A difference with its unit, in as many digits as its interval justifies: 17.8 FD, 1.3 points."""
-    places = decimals((pair.interval[1] - pair.interval[0]) / 2 for pair in pairs)
-    return f"{rounded(difference, decimals_of([difference]) if places is None else places)} {unit(metric)}"
+    margins = ((pair.interval[1] - pair.interval[0]) / 2 for pair in pairs)
+    return f"{rounded(difference, places([difference], margins))} {unit(metric)}"
+
+
+def _places(means: Iterable[Mean]) -> int:
+    """Decimals of means, as many as their deviations justify."""
+    known = list(means)
+    return places((mean.mean for mean in known), (mean.deviation for mean in known))
 
 
 def unit(metric: str) -> str:

@@ -1,6 +1,8 @@
 """The keyed store: results, scratch, leases and runs, in a local folder or in an S3 bucket. This module opens stores by their addresses."""
 
+import os
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from edm2core.addresses import is_url, is_web_url
@@ -21,10 +23,16 @@ __all__ = [
     "bucket_of",
     "check_address",
     "check_endpoint",
+    "default_store",
     "find_store",
     "open_store",
     "split_address",
 ]
+
+
+def default_store(store: str | Path | None = None) -> str:
+    """The address of a store: the one that is given, else that of the environment, else the working directory's."""
+    return str(store or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
 
 
 def open_store(uri: str) -> Store:

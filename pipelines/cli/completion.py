@@ -1,6 +1,5 @@
 """What a shell completes beside files: recipes, bundled experiments, runs of the store, their recipes."""
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from edm2core.config.recipes import recipe_names
 from edm2core.errors import EdmError
-from edm2core.store import DEFAULT_STORE, STORE_VARIABLE, find_store
+from edm2core.store import default_store, find_store
 from edm2core.store.summary import listing
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -40,7 +39,7 @@ def bundled(folder: Path, incomplete: str) -> list[CompletionItem]:
 def _runs(context: click.Context, with_recipes: bool = False) -> list[str]:
     """The runs of a store, or each with its recipes; none where the store cannot be read."""
     values: dict[str, Any] = context.params
-    address = values.get("store") or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+    address = default_store(values.get("store"))
     if "://" not in address and not Path(address).expanduser().is_dir():
         return []  # a shell that completes makes no folder
     with suppress(EdmError, OSError):

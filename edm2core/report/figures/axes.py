@@ -1,6 +1,6 @@
 """Axes and the marks that several figures share, as parts of Vega-Lite specifications."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from edm2core.report.results import higher_is_better, label
@@ -38,6 +38,16 @@ def metric_title(metric: str) -> str:
     """A metric's name with its unit, and which way is better."""
     arrow, word = ("↑", "higher") if higher_is_better(metric) else ("↓", "lower")
     return f"{arrow} {label(metric)} · {word} is better"
+
+
+def of_dataset(title: str, dataset: str, datasets: Collection[str]) -> str:
+    """A title that names its data set where there are several."""
+    return title + (f" · {dataset}" if len(datasets) > 1 else "")
+
+
+def sentence(words: str) -> str:
+    """Words, such as a protocol, as a sentence of a caption."""
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def only(test: str) -> list[Part]:

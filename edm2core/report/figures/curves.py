@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from edm2core.report.figures.axes import Part, epochs, metric_title, number, only
+from edm2core.report.figures.axes import Part, epochs, metric_title, number, of_dataset, only, sentence
 from edm2core.report.figures.figure import Cells, Figure, Reading
 from edm2core.report.figures.styles import Styles
 from edm2core.report.results import Row, higher_is_better, label, rank
@@ -26,7 +26,7 @@ def metric_figures(rows: Iterable[Row], styles: Styles) -> list[Figure]:
     datasets = {dataset for dataset, *_ in groups}
     figures = []
     for index, ((dataset, metric, protocol, _), lines) in enumerate(sorted(groups.items(), key=lambda g: (rank(g[0][1]), str(g[0])))):
-        title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
+        title = of_dataset(label(metric), dataset, datasets)
         figures.append(metric_figure(f"metric-{index}", title, metric, protocol, lines, styles))
     return figures
 
@@ -42,7 +42,7 @@ def metric_figure(name: str, title: str, metric: str, protocol: str, lines: Valu
     return Figure(
         name,
         title,
-        f"{words} {protocol[0].upper()}{protocol[1:]}.".strip(),
+        f"{words} {sentence(protocol)}".strip(),
         cells,
         curve(epochs(cell["epoch"] for cell in cells), y, styles, recipes, seeds=seeds > 1),
         legend=styles.marks(recipes, [ema for ema in emas if ema]),

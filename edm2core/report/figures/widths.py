@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from edm2core.report.ema_widths import Sweep
-from edm2core.report.figures.axes import Part, metric_title, number, only
+from edm2core.report.figures.axes import Part, metric_title, number, of_dataset, only, sentence
 from edm2core.report.figures.curves import MEAN, curve, of_seeds, over_seeds, reach
 from edm2core.report.figures.figure import Cells, Figure, Reading
 from edm2core.report.figures.styles import Styles
@@ -21,7 +21,7 @@ def sweep_figures(sweeps: Iterable[Sweep], styles: Styles) -> list[Figure]:
     datasets = {dataset for dataset, *_ in groups}
     figures = []
     for index, ((dataset, metric, protocol), trainings) in enumerate(groups.items()):
-        title = label(metric) + (f" · {dataset}" if len(datasets) > 1 else "")
+        title = of_dataset(label(metric), dataset, datasets)
         figures.append(_figure(f"sweep-{index}", title, metric, protocol, list(trainings.values()), styles))
     return figures
 
@@ -36,7 +36,7 @@ def _figure(name: str, title: str, metric: str, protocol: str, sweeps: list[Swee
     spec = curve(x, y, replace(styles, emas=[]), recipes, "datum.width !== null", seeds=seeds > 1)
     spec["layer"] += [_ring(y), *(_fixed(y) if any(cell["width"] is None for cell in cells) else [])]
     epochs = ", ".join(map(str, sorted({sweep.epoch for sweep in sweeps})))
-    caption = f"A ring marks each recipe's best. At epoch {epochs}. {protocol[0].upper()}{protocol[1:]}.{words}"
+    caption = f"A ring marks each recipe's best. At epoch {epochs}. {sentence(protocol)}{words}"
     log = () if higher_is_better(metric) or min(reach(cells)) <= 0 else ("y",)
     reading = Reading("width", "σ_rel", ("recipe",))
     return Figure(name, title, caption, cells, spec, styles.marks(recipes), log, reading=reading, has_seeds=seeds > 1)

@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from edm2.stores import OpenRun, default_store
+from edm2.stores import OpenRun
 from edm2core.plan.experiment import experiment_of, load_experiment
+from edm2core.store import default_store
 from pipelines.run.places import here
 from pipelines.run.run_experiment import run as run_here
 from pipelines.run.terminal import open_console

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edm2.stores import OpenRun, default_store
+from edm2.stores import OpenRun
 from edm2core.config.fields import average_name
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
-from edm2core.store import find_store, split_address
+from edm2core.store import default_store, find_store, split_address
 from edm2core.store.results import load
 from edm2core.store.runs import find_run
 

@@ -1,6 +1,5 @@
 """Stores and runs as objects: results, snapshots, samples and curves. Nothing here imports torch before a snapshot is loaded."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -20,7 +19,7 @@ from edm2core.plan.tasks import Task
 from edm2core.report import RunInfo, collect
 from edm2core.report.collect import CURVE, lines_of
 from edm2core.report.results import rows
-from edm2core.store import DEFAULT_STORE, STORE_VARIABLE, find_store
+from edm2core.store import default_store, find_store
 from edm2core.store.base import Store
 from edm2core.store.results import load
 from edm2core.store.runs import Run, find_run, load_plan
@@ -39,11 +38,6 @@ def open(store: str | Path | None = None) -> "OpenStore":
     """
     address = default_store(store)
     return OpenStore(address, find_store(address))
-
-
-def default_store(store: str | Path | None) -> str:
-    """The store's address, which the environment or the working directory has if none is given."""
-    return str(store or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
 
 
 class Rows(Sequence[Any]):

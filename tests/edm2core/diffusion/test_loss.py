@@ -1,21 +1,8 @@
 import torch
-from torch import Tensor
 
-from edm2core.config.settings import DiffusionSettings, NetworkSettings
-from edm2core.diffusion.denoiser import Denoiser, build_network
+from edm2core.config.settings import DiffusionSettings
 from edm2core.diffusion.loss import Objective, image_losses, noise_levels
-
-
-def make_denoiser() -> Denoiser:
-    torch.manual_seed(0)
-    settings = NetworkSettings(resolution=8, image_channels=1, channels=32, multipliers=(1,), blocks=2)
-    return Denoiser(build_network(settings), DiffusionSettings())
-
-
-def batch() -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    images, noise = (torch.randn(3, 1, 8, 8, generator=generator) for _ in range(2))
-    return images, torch.tensor([0.01, 0.5, 20.0]), noise
+from tests.edm2core.diffusion.test_denoiser import batch, make_denoiser
 
 
 def test_the_loss_is_as_its_formula_says() -> None:
