@@ -142,9 +142,9 @@ def inception_score(sets: int, counts: Sequence[int]) -> Iterator[str]:
 def score(x: Features, reference: Reference) -> tuple[float, float]:
     """The Inception score of logits that are these features, and its ±."""
     compared = Compared(x, reference, torch.device("cpu"), lambda: 4 * torch.from_numpy(x))
-    value, error = metric_values([Metric("is", "inception")], compared)["is"]
-    assert error is not None
-    return value, error
+    measured = metric_values([Metric("is", "inception")], compared)["is"]
+    assert measured.error is not None
+    return measured.value, measured.error
 
 
 def drawn(n: int, shift: float, seed: int, dimensions: int = DIMENSIONS) -> Features:

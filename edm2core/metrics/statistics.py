@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def statistics(features: NDArray[np.float32]) -> Statistics:
 def frechet(compared: Compared) -> dict[str, Value]:
     """FID, or the Fréchet distance in other features."""
     own, reference = statistics(compared.features), compared.reference.statistics
-    value = Value(frechet_distance(own, reference), frechet_error(compared.features, reference))
+    left_out = frechet_left_out(compared.features, reference)
+    value = Value(frechet_distance(own, reference), jackknife_error(left_out), tuple(left_out))
     return {"fid": value, "fd": value}
 
 
@@ -83,8 +85,17 @@ def frechet_error(features: NDArray[np.float32], reference: Statistics) -> float
     """The standard error of the distance of features [n, d] from a fixed reference, by a delete-a-block jackknife.
 
     A bootstrap would not do: its repeated images shrink the covariance and push the distance up. Blocks are of neighbouring rows.
-    Shao & Tu 1995, "The Jackknife and Bootstrap", equation 2.3.
     """
+    return jackknife_error(frechet_left_out(features, reference))
+
+
+def jackknife_error(left_out: Sequence[float]) -> float:
+    """The standard error by the values without each block (Shao & Tu 1995, "The Jackknife and Bootstrap", equation 2.3)."""
+    return float(np.sqrt((len(left_out) - 1) * np.var(left_out)))
+
+
+def frechet_left_out(features: NDArray[np.float32], reference: Statistics) -> list[float]:
+    """The distances of features [n, d] from a reference without each of BLOCKS blocks of neighbouring rows."""
     n, mean = len(features), features.mean(axis=0, dtype=np.float64)
     blocks = []
     for rows in np.array_split(np.arange(n), BLOCKS):
@@ -99,7 +110,7 @@ def frechet_error(features: NDArray[np.float32], reference: Statistics) -> float
         shift = (total - own_sum) / left
         covariance = (squares - own_squares - left * np.outer(shift, shift)) / (left - 1)
         distances.append(_distance(Statistics(mean + shift, covariance, left), _factor(covariance), reference, factor))
-    return float(np.sqrt((BLOCKS - 1) * np.var(distances)))
+    return distances
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def run(work: Workspace) -> None:
     facts: dict[str, Any] = {
         "values": {name: value.value for name, value in measured.items()},
         "standard_errors": {name: value.error for name, value in measured.items() if value.error is not None},
+        "left_out": {name: value.left_out for name, value in measured.items() if value.left_out},
         "n": len(features),
         "n_reference": reference.statistics.n,
         "extractor": info.name,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,12 +30,22 @@ from edm2core.events import emit
 from edm2core.registry import SOLVERS, load
 from edm2core.snapshots import files as snapshot
 from edm2core.worker import signals
+from edm2core.worker.energy import joules_used
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Input, Workspace
 
 GRID, GRID_SIDE, GRID_PIXELS = "grid.png", 8, 384
 INTERPOLATIONS, ARCS = "interpolations.png", 6
 POLL_S = 1.0
+
+
+class Drawing(NamedTuple):
+    """What it took one process to draw images, without compiling the network and writing files."""
+
+    images: int
+    seconds: float
+    joules: float | None  # that its GPU used meanwhile; None where nothing tells
+    images_per_s: float  # over all processes, with compiling and writing
 
 
 def run(work: Workspace) -> None:
@@ -48,7 +58,7 @@ def run(work: Workspace) -> None:
     missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, settings, shard)]
     interpolating = work.rank == 0 and work.settings["draw"] == 0
     denoiser = _denoiser(work, settings) if missing or interpolating else None
-    rate = _draw_shards(work, settings, missing, denoiser) if denoiser and missing else None
+    drawing = _draw_shards(work, settings, missing, denoiser) if denoiser and missing else None
     if work.rank:
         return
     if denoiser and interpolating:
@@ -67,8 +77,10 @@ def run(work: Workspace) -> None:
         "steps": settings.steps,
         "nfe": SOLVERS[settings.solver].total(settings.steps),
         "ema": settings.ema[0],
-        "images_per_s": rate,
+        "images_per_s": drawing.images_per_s if drawing else None,
     }
+    if drawing:
+        work.metadata["drawing"] = {"images": drawing.images, "seconds": round(drawing.seconds, 3), "joules": drawing.joules}
 
 
 def shard_name(shard: int) -> str:
@@ -158,26 +170,39 @@ def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
     return denoiser
 
 
-def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser) -> float:
-    """Draw and keep this process's unfinished shards. Returns images a second over all processes."""
+def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser) -> Drawing:
+    """Draw and keep this process's unfinished shards."""
     parts = {shard: indices_of(settings, shard) for shard in shards}
-    total, done, started, rate = sum(map(len, parts.values())), 0, time.monotonic(), 0.0
+    total, started, drawing = sum(map(len, parts.values())), time.monotonic(), Drawing(0, 0.0, 0.0, 0.0)
     decided = settings.exact  # whether to compile
     for shard, indices in parts.items():
         batches = []
         for begin in range(0, len(indices), settings.batch):
-            batches.append(draw_images(denoiser, settings, work.settings["draw"], indices[begin : begin + settings.batch]))
-            done += len(batches[-1])
-            seconds = time.monotonic() - started
-            rate = round(done * work.world_size / seconds, 2)
-            work.progress(done, total, unit="images", images_per_s=rate, eta_s=round((total - done) * seconds / done))
-            if not decided and wanted(settings.compile, pick_device(), (total - done) * seconds / done, "sampling"):
+            images, drawing = _draw_measured(denoiser, settings, work.settings["draw"], indices[begin : begin + settings.batch], drawing)
+            batches.append(images)
+            done, seconds = drawing.images, time.monotonic() - started
+            drawing = drawing._replace(images_per_s=round(done * work.world_size / seconds, 2))
+            left_s = (total - done) * seconds / done
+            work.progress(done, total, unit="images", images_per_s=drawing.images_per_s, eta_s=round(left_s))
+            if not decided and wanted(settings.compile, pick_device(), left_s, "sampling"):
                 decided = True
                 compile_network(denoiser, settings, min(settings.batch, total - done))
         path = work.out / shard_name(shard)
         np.save(path, np.concatenate(batches))
         work.scratch.put(piece_name(settings, shard), path)
-    return rate
+    return drawing
+
+
+def _draw_measured(
+    denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int], before: Drawing
+) -> tuple[NDArray[np.uint8], Drawing]:
+    """The images with these indices, and `before` with what drawing them took added."""
+    device, started = pick_device(), time.monotonic()
+    energy = joules_used(device)
+    images = draw_images(denoiser, settings, draw, indices)  # back on the CPU, so the device has finished
+    seconds, later = time.monotonic() - started, joules_used(device)
+    joules = None if energy is None or later is None or before.joules is None else before.joules + later - energy
+    return images, before._replace(images=before.images + len(images), seconds=before.seconds + seconds, joules=joules)
 
 
 def compile_network(denoiser: Denoiser, settings: SampleSettings, size: int, **options: Any) -> None:

@@ -68,7 +68,8 @@ def test_the_training_images_are_at_no_distance_from_themselves_and_worse_ones_a
     written = json.loads((bench.folder / "store" / test.path("metrics.json")).read_text())
     assert written["values"] == test.metadata["values"]
     facts = {"n", "n_reference", "extractor", "layer", "images_sha256", "extractor_sha256"}
-    assert set(written) == {"values", "standard_errors"} | facts
+    assert set(written) == {"values", "standard_errors", "left_out"} | facts
+    assert len(written["left_out"]["fd_digits"]) == 10
     assert 0 < written["standard_errors"]["fd_digits"] < values[1]
 
 

@@ -52,6 +52,9 @@ def test_shards_a_grid_and_the_facts_come_out(bench: Any, network: Ref, images_o
     assert shard_names(manifest.files) == ["samples-00000.npy", "samples-00001.npy", "samples-00002.npy"]
     assert (manifest.metadata["n"], manifest.metadata["nfe"], manifest.metadata["ema"]) == (50, 7, "fixed")
     assert sum(evaluations) == (50 + 48) * manifest.metadata["nfe"]  # the interpolations too
+    drawing = manifest.metadata["drawing"]
+    assert (drawing["images"], drawing["joules"]) == (50, None)  # a CPU does not tell its energy
+    assert 0 < drawing["seconds"] < 50
     with Image.open(bench.folder / "store" / manifest.path("grid.png")) as grid:
         assert grid.size[0] >= 256
         assert grid.getpixel((0, 0)) == images[0, 0, 0, 0]
@@ -87,6 +90,23 @@ def test_solver_and_noise_levels_are_those_of_the_settings(
     assert sum(evaluations) == (50 + 48) * evaluated
     _, plain = bench.run(sample.run, "sample", settings(), {"snapshot": network})
     assert differ(images_of(plain), images_of(manifest)) > 1
+
+
+def test_every_solver_begins_from_the_same_noise(bench: Any, network: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[torch.Tensor] = []
+    forward = Denoiser.forward
+
+    def noting(self: Denoiser, noised: torch.Tensor, sigma: Any, labels: torch.Tensor | None) -> torch.Tensor:
+        if float(sigma) == 80.0:
+            begun.append(noised.clone())
+        return forward(self, noised, sigma, labels)
+
+    monkeypatch.setattr(Denoiser, "forward", noting)
+    samplers: tuple[dict[str, Any], ...] = ({}, {"steps": 6}, {"solver": "dpmpp_2m"}, {"solver": "dpmpp_2m_sde"}, {"solver": "unipc"})
+    for sampler in samplers:
+        bench.run(sample.run, "sample", settings(count=3, draw=1, **sampler), {"snapshot": network})
+    assert len(begun) == len(samplers)
+    assert all(torch.equal(begun[0], other) for other in begun)
 
 
 def test_two_processes_make_the_images_of_one(bench: Any, network: Ref, images_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
