@@ -49,7 +49,7 @@ class Pair:
 
     def interval_in_words(self, metric: str) -> str:
         low, high = (rounded(end, decimals([(self.interval[1] - self.interval[0]) / 2]) or 0) for end in self.interval)
-        return f"{low} to {high} {unit(metric)}"
+        return f"{low} to {high} {unit(metric)}".replace("-", "−")
 
 
 @dataclass(frozen=True)
