@@ -33,3 +33,8 @@ def rounded(value: float, places: int) -> str:
     """A number with so many decimals, and no minus before a zero."""
     text = f"{value:.{places}f}"
     return text.removeprefix("-") if not float(text) else text
+
+
+def minus(text: str) -> str:
+    """The text of a number with a minus sign instead of a hyphen, for people to read."""
+    return text.replace("-", "−")

@@ -15,7 +15,7 @@ from edm2core.report import verdict_drawing
 from edm2core.report.by_setting import same_snapshots
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
-from edm2core.report.digits import rounded
+from edm2core.report.digits import minus, rounded
 from edm2core.report.drawings import drawings
 from edm2core.report.ema_widths import Sweep, sweeps
 from edm2core.report.figures import Styles
@@ -133,6 +133,7 @@ def environment() -> Environment:
         "duration": duration,
         "bytes": size,
         "label": label,
+        "minus": minus,
         "rounded": rounded,
         "plural": plural,
         "manifest": manifest,

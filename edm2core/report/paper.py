@@ -183,7 +183,7 @@ def _differences(name: str, title: str, table: SeedTable) -> PaperTable:
         numbers = (rounded(found.difference, places), interval, f"{judged.p:.2g}" if judged else NOTHING)
         texts = (f"{found.other.recipe} − {found.one.recipe}", str(found.epoch), *numbers, found.words)
         lines.append(tuple(Entry(text, bool(judged and judged.stands) and place == 0) for place, text in enumerate(texts)))
-    heads = ("Pair", "Epoch", "Difference", "95 % interval", "corrected p", "Verdict")
+    heads = ("Pair", "Epoch", "Difference", "corrected interval", "corrected p", "Verdict")
     caption = f"{label(table.metric)} on {table.measure.dataset}: differences between recipes by Welch's test with Holm's correction."
     return PaperTable(name, caption, (), heads, tuple(lines))
 

@@ -33,7 +33,7 @@ class Judgement:
 
     p: float  # corrected: to be held against ALPHA
     stands: bool
-    interval: tuple[float, float]  # all of a family's hold together with 1 - ALPHA (Bonferroni)
+    interval: tuple[float, float]  # of the difference, at 1 - `level`: it holds 0 exactly where the comparison does not stand
     smallest: float  # the smallest difference that would have stood, this spread and the family's other outcomes given
     level: float  # the largest uncorrected p-value that would have stood beside the family's others
 
@@ -81,10 +81,10 @@ def judge(family: Sequence[Welch]) -> list[Judgement]:
     adjusted = holm(p_values)
     judgements = []
     for index, found in enumerate(family):
-        margin = found.margin(ALPHA / len(family))
-        interval = (found.difference - margin, found.difference + margin)
         level = _level(p_values[:index] + p_values[index + 1 :])
-        judgements.append(Judgement(adjusted[index], adjusted[index] <= ALPHA, interval, found.margin(level), level))
+        margin = found.margin(level)
+        interval = (found.difference - margin, found.difference + margin)
+        judgements.append(Judgement(adjusted[index], adjusted[index] <= ALPHA, interval, margin, level))
     return judgements
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edm2core.metrics import names
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report
-from edm2core.report.digits import decimals, places, rounded
+from edm2core.report.digits import decimals, minus, places, rounded
 from edm2core.report.results import better, higher_is_better, label, rank, rows
 from edm2core.report.seeds import Difference, Measure, Spread, differences, leading, spreads
 from edm2core.report.statistics import mean_interval, smallest_with
@@ -49,7 +49,7 @@ class Pair:
 
     def interval_in_words(self, metric: str) -> str:
         low, high = (rounded(end, decimals([(self.interval[1] - self.interval[0]) / 2]) or 0) for end in self.interval)
-        return f"{low} to {high} {unit(metric)}".replace("-", "−")
+        return minus(f"{low} to {high} {unit(metric)}")
 
 
 @dataclass(frozen=True)

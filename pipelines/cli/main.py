@@ -157,8 +157,12 @@ def _explained(error: Exception) -> EdmError:
     """An EdmError for any other exception: wrong arguments, settings of another version, an unusable file, or else a bug."""
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
+        what = error.format_message()
+        if isinstance(error, click.NoSuchOption) and context and error.option_name in {f"--{own.name}" for own in context.command.params}:
+            name = error.option_name[2:].upper()
+            what = f"{name} stands without {error.option_name}: {context.command_path} {name}."
         help_at = f"`{context.command_path} --help` says what it takes." if context else ""
-        return InputError(error.format_message(), do_next=help_at)
+        return InputError(what, do_next=help_at)
     if isinstance(error, ValidationError):
         return other_version(error)
     if isinstance(error, OSError) and error.errno in OUTPUT and error.filename is None:

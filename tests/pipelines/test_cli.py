@@ -68,6 +68,7 @@ def test_a_missing_experiment_and_an_unknown_verb_are_bad_input(edm2: Edm2) -> N
         (["recpies"], "no command 'recpies'. Did you mean 'recipes'?", "`edm2 --help`"),
         (["run"], "Missing argument 'EXPERIMENT'", "`edm2 run --help`"),
         (["run", "e.yaml", "--jobs", "0"], "0 is not in the range", "`edm2 run --help`"),
+        (["serve", "--store", "s"], "STORE stands without --store: edm2 serve STORE.", "`edm2 serve --help`"),
         (["runs", "mr"], "No such command 'mr'", "`edm2 runs --help`"),
         (["import", "fx", "absent.pth", "--recipe", "cifar10/C"], "There is no file absent.pth", "model_<e>.pth"),
         (["import", "fx", ".", "--recipe", "cifar10/C"], ". is a folder, not a file", "model_<e>.pth"),
