@@ -273,7 +273,8 @@ COLUMNS = {
     "one": "First recipe of a pair.",
     "other": "Second recipe of a pair.",
     "difference": "Mean of `other` minus mean of `one`.",
-    "low": "Lower end of the interval of the difference, at the level that Holm's correction leaves it: it holds 0 exactly where no difference is shown.",
+    "low": "Lower end of the interval of the difference, at the level that Holm's correction leaves it. "
+    "The interval holds 0 exactly where no difference is shown.",
     "high": "Upper end of that interval.",
     "p_corrected": "p-value of Welch's test after Holm's correction.",
     "smallest": "Smallest difference that these seeds could have shown.",
