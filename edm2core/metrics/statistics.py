@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edm2core.errors import InputError, IntegrityError
 from edm2core.metrics.compared import Compared, Value
 from edm2core.metrics.gaussian import Statistics
+from edm2core.registry import EXTRACTORS
 
 ARRAYS, FEATURES, INFO = "reference.safetensors", "features.npy", "reference.json"
 ROWS_AT_ONCE = 8192
@@ -38,9 +39,7 @@ def statistics(features: NDArray[np.float32]) -> Statistics:
     """
     n, dimensions = features.shape
     if n <= dimensions:
-        few = f"{n} images are too few for a Fréchet distance in {dimensions} features: their covariance would be singular."
-        do_next = f"Use at least {dimensions + 1} images; published values use 50000."
-        raise InputError(few, where="sample.count, or the size of the data set", do_next=do_next)
+        raise too_few(n, dimensions)
     mean = features.mean(axis=0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise InputError("The images' features are not finite.", do_next="Look at the images and at the extractor's weights.")
@@ -49,6 +48,13 @@ def statistics(features: NDArray[np.float32]) -> Statistics:
         centred = features[begin : begin + ROWS_AT_ONCE] - mean
         covariance += centred.T @ centred
     return Statistics(mean, covariance / (n - 1), n)
+
+
+def too_few(n: int, dimensions: int) -> InputError:
+    """The error about n images whose covariance of d features would be singular."""
+    few = f"{n} images are too few for a Fréchet distance in {dimensions} features: their covariance would be singular."
+    do_next = f"Use at least {dimensions + 1} images; published values use 50000."
+    return InputError(few, where="sample.count, or the size of the data set", do_next=do_next)
 
 
 def frechet(compared: Compared) -> dict[str, Value]:
@@ -117,24 +123,37 @@ def frechet_left_out(features: NDArray[np.float32], reference: Statistics) -> li
 class Reference:
     """What samples are compared with. `features`, float32 [n, d] of the training images, memory-mapped, are there where asked for."""
 
-    statistics: Statistics
+    gaussian: Statistics | None  # None: the images are too few for a covariance
     info: ReferenceInfo
     features: NDArray[np.float32] | None = None
 
+    @property
+    def statistics(self) -> Statistics:
+        """Mean and covariance. Raises InputError where the images are too few for them."""
+        if self.gaussian is None:
+            raise too_few(self.info.n, EXTRACTORS[self.info.extractor].dimensions)
+        return self.gaussian
 
-def write_reference(folder: Path, reference: Statistics, info: ReferenceInfo, features: NDArray[np.float32] | None) -> None:
-    """Store a reference's statistics, and the features that they are of unless they were imported."""
-    safetensors.numpy.save_file({"mean": reference.mean, "covariance": reference.covariance}, folder / ARRAYS)
+
+def write_reference(folder: Path, reference: Statistics | None, info: ReferenceInfo, features: NDArray[np.float32] | None) -> None:
+    """Store a reference's statistics where there are any, and the features that they are of unless they were imported."""
+    if reference is not None:
+        safetensors.numpy.save_file({"mean": reference.mean, "covariance": reference.covariance}, folder / ARRAYS)
     if features is not None:
         np.save(folder / FEATURES, features)
     (folder / INFO).write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
 
 
 def read_reference(folder: Path, *, with_features: bool = False) -> Reference:
-    """The reference that `write_reference` stored. Raises IntegrityError where a file is missing or damaged."""
+    """The reference that `write_reference` stored. Raises IntegrityError where a file is missing or damaged.
+
+    Without a file of statistics the images were too few for them: a result's manifest says which files it has.
+    """
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError):
         info = ReferenceInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
-        arrays = safetensors.numpy.load_file(folder / ARRAYS)
         features = np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False) if with_features else None
+        if not (folder / ARRAYS).exists():
+            return Reference(None, info, features)
+        arrays = safetensors.numpy.load_file(folder / ARRAYS)
         return Reference(Statistics(arrays["mean"], arrays["covariance"], info.n), info, features)
     raise IntegrityError("These are no reference statistics.", where=str(folder), do_next="Make them again: delete their result.")

@@ -47,7 +47,7 @@ def run(work: Workspace) -> None:
         "standard_errors": {name: value.error for name, value in measured.items() if value.error is not None},
         "left_out": {name: value.left_out for name, value in measured.items() if value.left_out},
         "n": len(features),
-        "n_reference": reference.statistics.n,
+        "n_reference": reference.info.n,
         "extractor": info.name,
         "layer": f"{info.library_name}/{info.layer}",
     }

@@ -7,7 +7,17 @@ from edm2core.diffusion.devices import compute, pick_device
 from edm2core.events import emit
 from edm2core.metrics.extraction import WEIGHTS, ExtractorInfo, extract, load_extractor
 from edm2core.metrics.gaussian import read_npz
-from edm2core.metrics.statistics import ARRAYS, FEATURES, INFO, Reference, ReferenceInfo, read_reference, statistics, write_reference
+from edm2core.metrics.statistics import (
+    ARRAYS,
+    FEATURES,
+    INFO,
+    Reference,
+    ReferenceInfo,
+    read_reference,
+    statistics,
+    too_few,
+    write_reference,
+)
 from edm2core.plan.checks import check_reference_count
 from edm2core.worker.fetching import brought
 from edm2core.worker.main import main
@@ -15,7 +25,10 @@ from edm2core.worker.workspace import Workspace
 
 
 def run(work: Workspace) -> None:
-    """Result: reference.safetensors (mean, covariance), reference.json; features.npy unless imported. All training images, unflipped."""
+    """Result: reference.safetensors (mean, covariance), reference.json; features.npy unless imported. All training images, unflipped.
+
+    Where the images are too few for a covariance, reference.safetensors is left out: metrics that compare image by image need none.
+    """
     compute(tf32=False)  # features are compared with others' of the same network
     info, module = load_extractor(work.inputs["extractor"].all())
     if "origin" in work.settings:
@@ -25,7 +38,10 @@ def run(work: Workspace) -> None:
     images = load_prepared(data.all()).train_images
     features = extract(module, checked([images], "training images"), pick_device(), lambda n: work.progress(n, len(images), unit="images"))
     made_of = ReferenceInfo(len(features), info.name, data.manifest.files["train_images.npy"].sha256, _weights(work))
-    write_reference(work.out, statistics(features), made_of, features)
+    enough = len(features) > info.dimensions
+    if not enough:
+        emit("warning", message=f"no Fréchet distance can be had: {too_few(len(features), info.dimensions).what}")
+    write_reference(work.out, statistics(features) if enough else None, made_of, features)
     work.metadata |= {"n": len(features), "extractor": info.name, "dimensions": info.dimensions, "images_sha256": made_of.images_sha256}
 
 
@@ -42,8 +58,9 @@ def _import(work: Workspace, info: ExtractorInfo) -> None:
 
 def reference_of(work: Workspace, *, with_features: bool = False) -> Reference:
     """The reference among a task's inputs. The features are large, so they are fetched only if they are needed."""
-    for name in (INFO, ARRAYS, *([FEATURES] if with_features else [])):
-        folder = work.inputs["reference"].path(name).parent
+    stored = work.inputs["reference"]
+    for name in (INFO, *([ARRAYS] if ARRAYS in stored.manifest.files else []), *([FEATURES] if with_features else [])):
+        folder = stored.path(name).parent
     return read_reference(folder, with_features=with_features)
 
 

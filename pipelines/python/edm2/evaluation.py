@@ -17,7 +17,6 @@ from edm2core.errors import InputError
 from edm2core.metrics.compared import Compared, Value
 from edm2core.metrics.extraction import BUILD, extract
 from edm2core.metrics.extractors.inception import class_logits
-from edm2core.metrics.gaussian import Statistics
 from edm2core.metrics.names import Metric, metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo, statistics
 from edm2core.metrics.values import metric_values
@@ -71,8 +70,7 @@ def _in_features(
     features = extract(module, checked([drawn], "images"), device)
     real = extract(module, checked([data.train_images], "training images"), device)
     gaussian = any(METRICS[each.name].needs == "statistics" for each in metrics)
-    nothing = Statistics(np.zeros(0), np.zeros((0, 0)), len(real))  # a covariance needs more images than other metrics do
-    reference = Reference(statistics(real) if gaussian else nothing, ReferenceInfo(len(real), extractor, "", ""), real)
+    reference = Reference(statistics(real) if gaussian else None, ReferenceInfo(len(real), extractor, "", ""), real)
     logits = (lambda: class_logits(module, features)) if extractor in INCEPTIONS else None
     return metric_values(metrics, Compared(features, reference, device, logits))
 

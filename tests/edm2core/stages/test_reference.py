@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edm2core.config import load_recipe
+from edm2core.config.settings import DataSettings
+from edm2core.data import prepare_data
 from edm2core.errors import InputError
 from edm2core.metrics import extraction
 from edm2core.metrics.extraction import ExtractorInfo
@@ -74,3 +77,24 @@ def test_a_file_that_changed_since_it_was_planned_is_refused(bench: Any, digits:
     given = settings(theirs, count=count(bench, digits), digest=f"sha256:{0:064x}")
     with pytest.raises(InputError, match="digest is wrong"):
         bench.run(reference.run, "reference", given, {"data": digits, "extractor": extractor})
+
+
+def test_images_too_few_for_a_covariance_can_still_be_compared_one_by_one(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Planning lets 6 images pass for precision in any features. Only a Fréchet distance needs more images than features."""
+    data = bench.workspace("prepare", {}, {})
+    few = {**load_recipe("digits/C").data.model_dump(), "test_share": 0.97}
+    data.metadata |= prepare_data(DataSettings.model_validate(few), None, data.out)
+    assert data.metadata["counts"]["train"] < DigitsFeatures.DIMENSIONS
+    network = bench.workspace("extractor", {}, {})
+    extraction.INFOS["digits"].write(network.out, DigitsFeatures().state_dict())
+    inputs = {"data": bench.commit(data).ref, "extractor": bench.commit(network).ref}
+    _, own = bench.run(reference.run, "reference", {"split": "train"}, inputs)
+    assert "50 images are too few" in capsys.readouterr().out
+    work = bench.workspace("sample", {}, {})
+    np.save(work.out / "samples-00000.npy", np.random.default_rng(0).integers(0, 256, (70, 1, 8, 8), dtype=np.uint8))
+    work.metadata["n"] = 70
+    inputs |= {"samples": bench.commit(work).ref, "reference": own.ref}
+    measured = bench.run(metrics.run, "metrics", {"metrics": ["precision", "memorisation"]}, inputs)[1].metadata
+    assert (set(measured["values"]), measured["n_reference"]) == ({"precision_digits", "memorisation_digits"}, own.metadata["n"])
+    with pytest.raises(InputError, match="too few for a Fréchet distance in 64 features"):
+        bench.run(metrics.run, "metrics", {"metrics": ["fd"]}, inputs)
