@@ -1,7 +1,7 @@
 """Reads published recipes by name and the user's own by path, and replaces settings of either."""
 
 from collections.abc import Iterator, Mapping
-from functools import reduce
+from functools import cache, reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -67,9 +67,7 @@ def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Do
         if name not in (rung_names() if seen and name.startswith(LADDER) else recipe_names()):
             do_next = "`edm2 recipes` lists them; a path to your own must end in .yaml."
             raise InputError(unknown("recipe", name, name, recipe_names()), where=named_in, do_next=do_next)
-        file = name if name.startswith(LADDER) else f"recipes/{name}"
-        text = resources.files("edm2core.config").joinpath(f"{file}.yaml").read_text(encoding="utf-8")
-        document, title = parse(text, f"{file}.yaml"), name
+        document, title = _bundled(name if name.startswith(LADDER) else f"recipes/{name}"), name
     parents = document.values.get("extends", [])
     parents = [parents] if isinstance(parents, str) else parents
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
@@ -81,6 +79,13 @@ def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Do
     if "name" not in own.values:
         merged = Document({**merged.values, "name": title}, {**merged.origins, ("name",): own.origin(())})
     return merged
+
+
+@cache  # the ladder's and the data sets' files are parts of many recipes
+def _bundled(name: str) -> Document:
+    """A file of this package. Every caller gets the same document, which nobody changes."""
+    text = resources.files("edm2core.config").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return parse(text, f"{name}.yaml")
 
 
 def _merge(below: Document, above: Document) -> Document:

@@ -117,12 +117,13 @@ def load(path: Path) -> Document:
 def parse(text: str, file: str) -> Document:
     """Read a document from text, as `load` does from a file. Errors give `file` as the name of the text."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
         origins = list(islice(_origins(node, (), file), MOST_VALUES)) if node is not None else []
         if len(origins) == MOST_VALUES:
             too_many = f"The file has more than {MOST_VALUES:,} values."
             raise InputError(too_many, where=file, do_next="Write them out instead of repeating aliases.")
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        values = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what, do_next = f"The YAML is malformed: {error.problem or error}.", "Mend the syntax there."

@@ -43,7 +43,7 @@ def beside(recipe: Recipe, metric: str, epoch: int, facts: Mapping[str, Any]) ->
     document = _document()
     candidates = []
     for entry in document["values"]:
-        if entry["metric"] == metric.removesuffix(IMPORTED) and _format(entry["recipe"]) == recipe.data.format:
+        if entry["metric"] == metric.removesuffix(IMPORTED) and _recipe(entry["recipe"]).data.format == recipe.data.format:
             protocol = document["protocols"][entry["protocol"]]
             differs = [*_recipe_differences(recipe, entry["recipe"]), *differences(dict(facts), protocol["facts"])]
             differs += [f"imported reference statistics ({facts['origin']})"] if facts.get("origin") else []
@@ -82,13 +82,15 @@ def _document() -> dict[str, Any]:
     return document
 
 
-def _format(recipe: str) -> str:
-    return load_recipe(recipe).data.format
+@cache
+def _recipe(name: str) -> Recipe:
+    """A recipe that published values are of."""
+    return load_recipe(name)
 
 
 def _recipe_differences(ours: Recipe, name: str) -> list[str]:
     """The settings that decide the training and differ from the published recipe's."""
-    theirs, differs = load_recipe(name), []
+    theirs, differs = _recipe(name), []
     for section in ("data", "network", "diffusion", "training"):
         mine, other = getattr(ours, section), getattr(theirs, section)
         for setting in sorted(keyed(mine).keys() | keyed(other).keys()):

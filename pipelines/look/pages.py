@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import cache
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -26,24 +27,6 @@ class Pages:
 
     def __init__(self, look: Look) -> None:
         self._look = look
-        self._environment = Environment(
-            loader=ChoiceLoader([PackageLoader("pipelines.look"), PackageLoader("edm2core.report")]),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        filters = {
-            "bytes": size,
-            "duration": duration,
-            "when": _when,
-            "ago": _ago,
-            "percent": _percent,
-            "url": _url,
-            "rounded": rounded,
-            "plural": plural,
-        }
-        self._environment.filters |= filters | {"epochs": epochs_in_words}
 
     def runs(self, live: bool = False) -> str:
         """All runs, with the best value of each headline metric."""
@@ -115,16 +98,40 @@ class Pages:
     def asset(self, name: str) -> tuple[str, str]:
         """A file that pages load, and its type."""
         if name == STYLE:
-            return self._environment.get_template(STYLE).render() + self._environment.get_template("serve.css").render(), "text/css"
+            return _environment().get_template(STYLE).render() + _environment().get_template("serve.css").render(), "text/css"
         if name == SCRIPT:
             return (resources.files("pipelines.look") / "templates" / SCRIPT).read_text(encoding="utf-8"), "text/javascript"
         raise MissingError("There is no such page.")
 
     def _render(self, name: str, live: bool = False, **values: Any) -> str:
-        template = self._environment.get_template(name)
+        template = _environment().get_template(name)
         values |= {"store": self._look.store.uri}
         page = "".join(template.blocks["live"](template.new_context(values))) if live else template.render(values)
         return str(printable(page))
+
+
+@cache
+def _environment() -> Environment:
+    """The templates of these pages and of the report, with the words that they have for numbers."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("pipelines.look"), PackageLoader("edm2core.report")]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "bytes": size,
+        "duration": duration,
+        "when": _when,
+        "ago": _ago,
+        "percent": _percent,
+        "url": _url,
+        "rounded": rounded,
+        "plural": plural,
+        "epochs": epochs_in_words,
+    }
+    return environment
 
 
 def _snapshots(view: RunView) -> list[Manifest]:

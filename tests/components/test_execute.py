@@ -22,6 +22,12 @@ from edm2core.store.results import load
 from tests.waiting import wait_until
 
 Events = list[dict[str, Any]]
+RUN = """
+def run():
+    from edm2core.stages import prepare
+    from edm2core.worker.main import main
+    main('prepare', prepare.run)
+"""
 
 
 @pytest.fixture
@@ -48,10 +54,8 @@ class Place:
         """Do the task; `program` stands in for its stage and may call the real one as `run()`."""
         spec = spec_of(task, self.store.uri)
         if program:
-            (self.folder / "stand_in.py").write_text(
-                f"import os, pathlib, signal, sys\nfrom edm2core.stages import prepare\nfrom edm2core.worker.main import main\n"
-                f"def run(): main('prepare', prepare.run)\nmark = pathlib.Path({str(self.folder / 'mark')!r})\n{program}\n"
-            )
+            mark = f"mark = pathlib.Path({str(self.folder / 'mark')!r})"
+            (self.folder / "stand_in.py").write_text(f"import os, pathlib, signal, sys\n{RUN}{mark}\n{program}\n")
             spec = JobSpec(**{**vars(spec), "module": "stand_in", "env": {"PYTHONPATH": str(self.folder)}})
         return execute(task, self.store, self.backend, spec, run="test", show=lambda _, event: self.events.append(event), stop=self.stop)
 

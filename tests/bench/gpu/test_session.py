@@ -1,7 +1,6 @@
 """A session keeps each row as it is measured, goes on after a failure or a cut, and measures nothing twice."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu.__main__ import _left, chosen, session, summary
+from bench.gpu.__main__ import _left, chosen, main, session, summary
 from bench.record import recorded
 from bench.rows import Options, Result, Row
 
@@ -70,12 +69,12 @@ def test_what_another_commit_or_card_measured_is_measured_again(tmp_path: Path) 
     assert _left(rows, tmp_path / "results.json") == rows
 
 
-def test_without_a_gpu_the_command_says_what_can_be_done() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.gpu"], capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    )
-    assert done.returncode == 1
-    assert done.stderr == "torch finds no CUDA device here. --rehearse FOLDER runs the same code on the CPU, at the smallest size.\n"
+def test_without_a_gpu_the_command_says_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.gpu"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:  # with a message Python prints it, and the exit code is 1
+        main()
+    assert ended.value.code == "torch finds no CUDA device here. --rehearse FOLDER runs the same code on the CPU, at the smallest size."
 
 
 ONE_OF_EACH = ["gpu-limits", "gpu-train-E", "gpu-profile-E", "gpu-sample-E", "gpu-choice-folding-E", "gpu-save-E"]

@@ -33,11 +33,15 @@ signal.pause()
 """
 
 
+IMPORTS_NOTHING = "from edm2core.plan.stages import STAGES\nSTAGES.clear()\n"  # for a test that needs no torch, which takes seconds
+
+
 class Place:
     """A program, the process that forks it, and a log."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, at_start: str = IMPORTS_NOTHING) -> None:
         (folder / "program.py").write_text(PROGRAM)
+        (folder / "sitecustomize.py").write_text(at_start)
         path = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
         self.log, self.environment = folder / "log", {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLOUR": "red"}
         self.forks = Forks({**self.environment, "OTHER": "of the server alone"})
@@ -71,7 +75,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def shared(started: Place, tmp_path: Path) -> Place:
-    """One for several tests, since each imports torch as it starts. Each test has a log of its own."""
+    """One for several tests. Each test has a log of its own."""
     started.log = tmp_path / "log"
     return started
 
@@ -127,10 +131,12 @@ def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> 
     wait_until(lambda: gone(pid))
 
 
-def test_modules_that_stages_import_leave_cuda_untouched(place: Place, tmp_path: Path) -> None:
+def test_modules_that_stages_import_leave_cuda_untouched(tmp_path: Path) -> None:
+    place = Place(tmp_path, at_start="")
     (tmp_path / "program.py").write_text("import sys, torch\nsys.exit(3 if torch.cuda._is_in_bad_fork() else 4)")
     wait_until(lambda: "libtorch_python" in Path(f"/proc/{place.forks._server.pid}/maps").read_text())
     assert place.start("0").wait() == 4
+    place.forks.kill()
 
 
 @pytest.mark.timeout(60)
@@ -142,10 +148,10 @@ def test_a_fork_that_dies_before_its_first_word_has_ended(shared: Place, tmp_pat
 
 
 @pytest.mark.timeout(60)
-def test_where_the_system_refuses_to_fork_none_is_started(place: Place, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import os\ndef fork(): raise BlockingIOError(11, 'no more processes')\nos.fork = fork\n")
-    forks = Forks(place.environment)
+def test_where_the_system_refuses_to_fork_none_is_started(tmp_path: Path) -> None:
+    no_fork = "import os\ndef fork(): raise BlockingIOError(11, 'no more processes')\nos.fork = fork\n"
+    place = Place(tmp_path, at_start=IMPORTS_NOTHING + no_fork)
     try:
-        assert forks.start(["-m", "program", "0"], place.environment, place.log) is None
+        assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
     finally:
-        forks.kill()
+        place.forks.kill()

@@ -83,7 +83,11 @@ def test_a_compiler_that_computes_something_else_or_fails_is_not_used(compiler: 
 
 @pytest.mark.parametrize(
     ("classes", "options"),
-    [(0, {"backend": "aot_eager"}), (10, {"backend": "aot_eager"}), pytest.param(0, {}, marks=COMPILER)],  # by itself, as a CUDA graph
+    [
+        (10, {"backend": "aot_eager"}),
+        pytest.param(0, {"backend": "aot_eager"}, marks=pytest.mark.slow),
+        pytest.param(0, {}, marks=COMPILER),  # by itself, as a CUDA graph
+    ],
 )
 def test_the_sampler_draws_the_same_images_compiled(classes: int, options: dict[str, Any]) -> None:
     recipe = load_recipe("digits/G", TINY | {"network.classes": classes})
@@ -99,7 +103,7 @@ def test_the_sampler_draws_the_same_images_compiled(classes: int, options: dict[
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("config", ["G", *(pytest.param(config, marks=pytest.mark.slow) for config in "CE")])
 def test_half_precision_trains_as_float32_does_within_its_rounding(config: str, precision: str) -> None:
     rows = []

@@ -63,6 +63,7 @@ def test_every_parameter_has_a_gradient(network: UNet) -> None:
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.parametrize("network", ["G", *(pytest.param(config, marks=pytest.mark.slow) for config in "CE")], indirect=True)
 def test_the_whole_forward_is_one_graph(network: UNet) -> None:
     torch.compiler.reset()
     compiled = torch.compile(network, backend="eager", fullgraph=True)

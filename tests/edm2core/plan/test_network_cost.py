@@ -19,7 +19,12 @@ def _distinct() -> list[str]:
     return list(by_network.values())
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if "tinyimagenet" in name else []) for name in _distinct()])
+SLOW = ("tinyimagenet/", "cifar100/")  # the networks of cifar10 with other numbers of classes and pixels
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if any(map(name.__contains__, SLOW)) else []) for name in _distinct()]
+)
 def test_operations_and_parameters_are_those_of_the_network(name: str) -> None:
     recipe = load_recipe(name)
     network: NetworkSettings = recipe.network

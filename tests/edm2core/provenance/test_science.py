@@ -74,7 +74,6 @@ def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Pat
 
 def test_code_that_the_registry_names_is_science_of_who_loads_it(copy: Path) -> None:
     change(copy / "metrics/kernel_distance.py", "SUBSETS = 100", "SUBSETS = 99")
-    assert changed(copy) == {"metrics"}
     (copy / "diffusion/own.py").write_text("def own(denoise, x, sigmas, noise):\n    return x\n")
     change(copy / "registry.py", '"heun": Solver(', '"own": Solver("edm2core.diffusion.own:own", 1), "heun": Solver(')
     assert changed(copy) == {"metrics", "sample"}
@@ -123,18 +122,23 @@ def test_what_changes_no_number_changes_no_science(copy: Path) -> None:
     assert changed(copy) == set()
 
 
-@pytest.mark.parametrize(
-    ("file", "before", "after"),
-    [
-        ("diffusion/training_schedule.py", "import math\n", "import numpy as math\n"),  # another function by the same name
-        ("diffusion/layers.py", "math.hypot(1 - t, t)", "math.hypot(t, t)"),
-        ("diffusion/training_state.py", "steps: int = 0", "steps: int = 1"),
-        ("diffusion/training_state.py", "began_at: int = 0", ""),
-        ("diffusion/training_state.py", "fused=True", "fused=1"),
-    ],
-)
-def test_what_may_change_a_number_changes_the_science(copy: Path, file: str, before: str, after: str) -> None:
-    change(copy / file, before, after)
+MAY_CHANGE_A_NUMBER = [
+    ("diffusion/training_schedule.py", "import math\n", "import numpy as math\n"),  # another function by the same name
+    ("diffusion/layers.py", "math.hypot(1 - t, t)", "math.hypot(t, t)"),
+    ("diffusion/training_state.py", "steps: int = 0", "steps: int = 1"),
+    ("diffusion/training_state.py", "began_at: int = 0", ""),
+    ("diffusion/training_state.py", "fused=True", "fused=1"),
+]
+
+
+def test_what_may_change_a_number_changes_the_science(copy: Path) -> None:
+    original = Package(PACKAGE, SCIENCE, NOT_FOLLOWED)
+    for file, before, after in MAY_CHANGE_A_NUMBER:
+        assert file in here()["snapshot"].files
+        change(copy / file, before, after)
+        assert Package(copy, SCIENCE, NOT_FOLLOWED).module(file).digest != original.module(file).digest, (file, before)
+        shutil.copy(PACKAGE / file, copy / file)
+    change(copy / "diffusion/layers.py", *MAY_CHANGE_A_NUMBER[1][1:])
     assert is_changed("snapshot", copy)
 
 

@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from conftest import Fake
 
-pytestmark = pytest.mark.needs("chromium")
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.slow]
 
 NOTES = "# Why\n\n*Lower* is better; see [the paper](https://arxiv.org/abs/2312.02696).\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
 DRAWN = "[...document.querySelectorAll('.canvas')].every((canvas) => !canvas.checkVisibility() || canvas.querySelector('svg'))"
@@ -102,7 +102,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
 
 @pytest.mark.parametrize(
     ("width", "scheme"),
-    [(400, "light"), (1600, "dark"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((400, "dark"), (1600, "light")))],
+    [(400, "light"), (1600, "dark"), (400, "dark"), (1600, "light")],
 )
 def test_it_fits_draws_every_figure_and_can_be_read(show: Callable[..., Page], html: str, width: int, scheme: str) -> None:
     page = show(html, width, scheme)

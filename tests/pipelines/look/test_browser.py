@@ -15,7 +15,7 @@ from tests.edm2core.report.conftest import Fake
 from tests.edm2core.report.test_browser import CONTRAST, until
 from tests.needs import CHROMIUM
 
-pytestmark = pytest.mark.needs("chromium")
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def opened(chromium: Browser, url: str, width: int = 1600, scheme: str = "light"
 
 @pytest.mark.parametrize(
     ("width", "scheme"),
-    [(400, "light"), (1600, "dark"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((400, "dark"), (1600, "light")))],
+    [(400, "light"), (1600, "dark"), (400, "dark"), (1600, "light")],
 )
 def test_pages_fit_and_can_be_read(chromium: Browser, server: Server, fake: Fake, width: int, scheme: str) -> None:
     for path in ("", "values/", "runs/going/", "results/", "results/metrics/", f"results/{fake.find('sample').ref}/"):

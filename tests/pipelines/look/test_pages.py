@@ -45,8 +45,10 @@ def test_every_page_is_whole(shape: str) -> None:
 def test_every_viewer_shows_what_there_is(shape: str, tmp_path: Path) -> None:
     fake = made(shape).fake
     report = made(shape).report
-    for number, task in enumerate(fake.tasks):
-        if report.results[task.ref].manifest is None or not (manifest := load(fake.store, task.ref)):
+    shown = {(task.stage, task.subject.dataset, task.subject.recipe): task for task in fake.tasks if report.results[task.ref].manifest}
+    assert bool(shown) == (shape not in ("never begun", "running, nothing measured yet"))
+    for number, task in enumerate(shown.values()):  # the last of each recipe: drawing the curves of every epoch and seed takes seconds
+        if not (manifest := load(fake.store, task.ref)):
             continue
         done, page = Done(manifest, fake.store), HTML(uri=str(tmp_path / f"{number}.html"))
         if task.stage == "metrics":

@@ -48,6 +48,7 @@ def test_reading_results_needs_no_torch(store: Path) -> None:
     alone(program, "torch", "kfp", "kubernetes")
 
 
+@pytest.mark.slow
 def test_measuring_needs_no_package_of_a_cluster(store: Path) -> None:
     program = f"run = edm2.open({str(store)!r}).run({RUN!r}); edm2.evaluate(run.snapshot({RECIPE!r}), run.data(), count=60, steps=2)"
     alone(program, "kfp", "kubernetes")
