@@ -7,16 +7,23 @@ from typing import Any
 
 import yaml
 
-from components.launcher.job import cluster_spec, selector, to_manifest
+from components.launcher.job import cluster_spec, prerequisites, selector, to_manifest
 from components.launcher.job_kinds import kind_of
 from components.launcher.profile import Profile
 from edm2core.config import load_recipe, recipe_names
 from edm2core.config.settings import Recipe
+from edm2core.errors import InputError
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.tasks import Task
 from pipelines.inputs.user_files import planned
 
-FOLDER = Path("k8s/pytorchjobs")
+FOLDER = Path("k8s")
+
+
+def plain_profile() -> Profile:
+    """A profile that leaves out all that it may; k8s/base has the runtime of its TrainJobs."""
+    images = {"compute": "edm2-compute", "control": "edm2-control"}
+    return Profile.model_validate({"name": "plain", "namespace": "edm2", "store": {"uri": "s3://edm2/store"}, "images": images})
 
 
 def kept_recipes() -> tuple[str, ...]:
@@ -39,16 +46,34 @@ def ready_jobs(recipe: Recipe, profile: Profile) -> tuple[dict[str, Any], dict[s
     return to_manifest(preparing, profile), to_manifest(replace(training, wait=True), profile)
 
 
-def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path) -> list[Path]:
-    """Write the ready jobs of recipes into a folder; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def folder_of(profile: Profile) -> Path:
+    """The repository's folder for ready jobs of the profile's kind, such as k8s/pytorchjobs."""
+    return FOLDER / kind_of(profile).plural
+
+
+def render(names: tuple[str, ...], profile_of: dict[str, Profile], folder: Path | None = None) -> list[Path]:
+    """Write the ready jobs of recipes into a folder, by default that of their kind; returns the files."""
     written = []
     for name in names:
         recipe, profile = load_recipe(name), profile_of[name]
-        file = folder / f"{recipe.name.replace('/', '-')}.yaml"
+        file = (folder or folder_of(profile)) / f"{recipe.name.replace('/', '-')}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text(recipe, profile), encoding="utf-8")
         written.append(file)
     return written
+
+
+def runtimes(profile: Profile) -> str:
+    """The file of the TrainingRuntimes that TrainJobs of a profile name. Raises InputError if its jobs are of a kind that needs none."""
+    needed = prerequisites(profile)
+    if not needed:
+        what = f"{kind_of(profile).name}s need no TrainingRuntime."
+        raise InputError(what, where=f"profile {profile.name}", do_next="Add `--job trainjob`, or set `job: trainjob` in the profile.")
+    head = (
+        f"# What TrainJobs of the profile {profile.name} have in common; it has to be in their namespace before they start.\n"
+        "# Written by `edm2 render --runtimes`. A name has a digest of its contents, so a change of the profile may need a new one.\n"
+    )
+    return head + yaml.safe_dump_all(needed, sort_keys=False, default_flow_style=None, width=2**20)
 
 
 def text(recipe: Recipe, profile: Profile) -> str:
@@ -61,7 +86,7 @@ def text(recipe: Recipe, profile: Profile) -> str:
         f"Prepares the data where they are not in the store, and trains {recipe.name} for {recipe.training.epochs} epochs.",
         f"Written by `edm2 render` for the profile {profile.name}.",
         f"Follow it: kubectl -n {namespace} logs -f -l {labels} --prefix",
-        f"Stop it, its state saved: kubectl -n {namespace} patch {kind.name.lower()} {name} --type merge -p '{suspend}'",
+        f"Stop it, its state saved: kubectl -n {namespace} patch {kind.word} {name} --type merge -p '{suspend}'",
     ]
     return "".join(f"# {line}\n" for line in head) + yaml.safe_dump_all(jobs, sort_keys=False, width=2**20, allow_unicode=True)
 

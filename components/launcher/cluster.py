@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from urllib3.util import Retry
 
 from components.launcher.job import SELECTOR, selector
-from components.launcher.job_kinds import JobKind, kind_of
+from components.launcher.job_kinds import KINDS, JobKind, kind_of
 from components.launcher.profile import Profile
 from edm2core.errors import EdmError, InputError
 
@@ -26,6 +26,7 @@ LOG_TIMEOUT = (3, 60)  # the same for logs: one that is followed may be silent f
 RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # after a broken connection; a redirection is not followed: it leads to a login
 AWAY_S = 60.0  # the most time that `patiently` waits for an API server that is unreachable or overloaded
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+KUEUE = "apis/kueue.x-k8s.io/v1beta2"
 METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 
 
@@ -78,10 +79,10 @@ class ApiServer:
         with self.errors_in_words("get", path, f"GET {path}"):
             return self.answer("get", path, query)
 
-    def create(self, path: str, body: Object) -> Object:
-        """Create an object below a path of the API, and return it as the server has it."""
+    def create(self, path: str, body: Object, **query: str) -> Object:
+        """Create an object below a path of the API, and return it as the server has it. With dryRun="All" nothing is kept."""
         with self.errors_in_words("create", path, f"POST {path}"):
-            return self.answer("create", path, body=body)
+            return self.answer("create", path, query, body)
 
     def answer(self, verb: str, path: str, query: Query | None = None, body: Object | None = None) -> Object:
         """The answer to a request, as plain data. Raises the libraries' exceptions: call it within `errors_in_words`."""
@@ -137,37 +138,55 @@ class ApiServer:
 class Cluster:
     """A namespace of a cluster, and this project's jobs of one kind in it. Every method raises ClusterError."""
 
-    def __init__(self, api: ApiServer, namespace: str, kind: JobKind) -> None:
-        self._api, self.namespace, self._kind = api, namespace, kind
+    def __init__(self, api: ApiServer, namespace: str, kind: JobKind, choice: str = "") -> None:
+        self._api, self.namespace, self.kind = api, namespace, kind
+        self.choice = choice  # which kind of job was chosen and why, in words
 
     @classmethod
     def connect(cls, profile: Profile) -> "Cluster":
-        """The profile's cluster. If the profile names no context, a pod gets its own. Raises InputError if there is no way to it."""
-        return cls(ApiServer.connect(profile.context), profile.namespace, kind_of(profile))
+        """The profile's cluster. If the profile names no context, a pod gets its own. If it names no kind of job, the cluster is asked.
+
+        Raises InputError if there is no way to the cluster, and ClusterError if it cannot be asked or knows no kind of job.
+        """
+        api = ApiServer.connect(profile.context)
+        if profile.job:
+            kind = kind_of(profile)
+            return cls(api, profile.namespace, kind, f"Jobs are {kind.name}s, as the profile says.")
+        kind, choice = choose_kind(patiently(lambda: kinds_of(api)), api.host)
+        return cls(api, profile.namespace, kind, choice)
+
+    def with_other_kinds(self) -> list["Cluster"]:
+        """The same namespace, once for each of the other kinds of job."""
+        return [Cluster(self._api, self.namespace, kind) for kind in KINDS if kind is not self.kind]
 
     def job(self, name: str) -> Object | None:
         """The job of that name, or None."""
-        return self._ask("get", self._kind.plural, name)
+        return self._ask("get", self.kind.plural, name)
 
     def jobs(self, labels: Mapping[str, str] | None = None) -> list[Object]:
         """This project's jobs with these labels."""
-        return self._list(self._kind.plural, labelSelector=selector({**SELECTOR, **(labels or {})}))
+        return self._list(self.kind.plural, labelSelector=selector({**SELECTOR, **(labels or {})}))
 
     def create_job(self, job: Object) -> bool:
         """Create a job; False if there is one of that name."""
-        return self._ask("create", self._kind.plural, job["metadata"]["name"], body=job) is not None
+        try:
+            return self._ask("create", self.kind.plural, job["metadata"]["name"], body=job) is not None
+        except ClusterError as error:
+            if words := self.kind.in_words(job, error.said):
+                raise ClusterError(words[0], error.status, where=error.where, do_next=words[1], said=error.said) from None
+            raise
 
     def patch_job(self, name: str, change: Object) -> bool:
         """Merge `change` into a job; False if there is none of that name."""
-        return self._ask("patch", self._kind.plural, name, body=change) is not None
+        return self._ask("patch", self.kind.plural, name, body=change) is not None
 
     def delete_job(self, name: str) -> bool:
         """Delete a job and, by its owner references, its pods; False if there is none of that name."""
-        return self._ask("delete", self._kind.plural, name, {"propagationPolicy": "Background"}) is not None
+        return self._ask("delete", self.kind.plural, name, {"propagationPolicy": "Background"}) is not None
 
     def pods(self, job: str) -> list[Object]:
         """The pods of the job of that name."""
-        return self._list("pods", labelSelector=selector(self._kind.pod_labels(job)))
+        return self._list("pods", labelSelector=selector(self.kind.pod_labels(job)))
 
     def pod(self, name: str) -> Object | None:
         """The pod of that name, or None."""
@@ -182,9 +201,13 @@ class Cluster:
         options: Object = {"gracePeriodSeconds": 0, **({"preconditions": {"uid": uid}} if uid else {})}
         return self._ask("delete", "pods", name, body=options) is not None
 
-    def events(self, uids: set[str]) -> list[Object]:
-        """Events about the objects with these uids."""
-        return [event for event in self._list("events") if event["involvedObject"].get("uid") in uids]
+    def workloads(self, job: str) -> list[Object]:
+        """What Kueue has recorded about the job of that uid."""
+        return self._list("workloads", labelSelector=f"kueue.x-k8s.io/job-uid={job}")
+
+    def events(self) -> list[Object]:
+        """The namespace's events."""
+        return self._list("events")
 
     def log(self, pod: str, container: str, since: str, follow: bool) -> urllib3.BaseHTTPResponse:
         """A container's output from the second `since` on (RFC 3339). Each line begins with its time. `follow` waits for further lines."""
@@ -214,7 +237,8 @@ class Cluster:
             return list(self._api.answer("list", self._path(resource), query)["items"])
 
     def _path(self, resource: str, name: str = "") -> str:
-        api = f"apis/{self._kind.group}/{self._kind.version}" if resource == self._kind.plural else "api/v1"
+        own = {self.kind.plural: f"apis/{self.kind.group}/{self.kind.version}", "workloads": KUEUE}
+        api = own.get(resource, "api/v1")
         return f"/{api}/namespaces/{self.namespace}/{resource}" + (f"/{name}" if name else "")
 
     @contextmanager
@@ -224,8 +248,8 @@ class Cluster:
             with self._api.errors_in_words(verb, resource, where):
                 yield
         except ClusterError as error:
-            if error.status == 404 and resource == self._kind.plural and "namespaces" not in error.said:
-                kind = self._kind
+            if error.status == 404 and resource == self.kind.plural and "namespaces" not in error.said:
+                kind = self.kind
                 what = f"This cluster knows no {kind.name}: {kind.operator} ({kind.version}) is not installed."
                 raise ClusterError(what, 404, where=where, do_next=kind.install) from None
             raise
@@ -235,6 +259,34 @@ def patiently(request: Callable[[], Answer]) -> Answer:
     """Repeat a request for AWAY_S while the API server is unreachable or overloaded. Raises its ClusterError after that."""
     passes = retry_if_exception(lambda error: isinstance(error, ClusterError) and not error.permanent)
     return Retrying(retry=passes, stop=stop_after_delay(AWAY_S), wait=wait_fixed(1), reraise=True)(request)
+
+
+def kinds_of(api: ApiServer) -> list[JobKind]:
+    """The kinds of job that a cluster knows, the preferred one first. Raises ClusterError."""
+    known = []
+    for kind in KINDS:
+        try:
+            resources = api.get(f"/apis/{kind.group}/{kind.version}")["resources"]
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+        else:
+            known += [kind for resource in resources if resource["name"] == kind.plural]
+    return known
+
+
+def choose_kind(known: list[JobKind], where: str) -> tuple[JobKind, str]:
+    """The kind of job to use on a cluster that knows these, and why, in words. Raises ClusterError if it knows none."""
+    if not known:
+        names = " nor ".join(kind.name for kind in KINDS)
+        operators = " and ".join(f"{kind.operator} ({kind.version})" for kind in KINDS)
+        what = f"This cluster knows neither {names}: {operators} are not installed."
+        raise ClusterError(what, 404, where=where, do_next=" Or: ".join(kind.install for kind in KINDS))
+    kind, *others = known
+    if not others:
+        return kind, f"Jobs are {kind.name}s, the only kind that this cluster knows."
+    other = others[0]
+    return kind, f"Jobs are {kind.name}s. This cluster knows {other.name} too; `job: {other.word}` in the profile chooses it."
 
 
 def refusal(status: int, message: str, verb: str, resource: str, where: str) -> ClusterError:

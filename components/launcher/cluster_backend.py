@@ -12,9 +12,8 @@ from typing import Any
 
 from components.launcher.cluster import Cluster, ClusterError, patiently
 from components.launcher.follower import MADE_WAY, Follower
-from components.launcher.followers import FOLLOWER, now
+from components.launcher.followers import FOLLOWER, OtherFollowers, now, signs_of_life
 from components.launcher.job import DIGEST, run_label, to_manifest
-from components.launcher.job_kinds import kind_of
 from components.launcher.log_store import LogRecord, log_folder
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
@@ -32,8 +31,8 @@ class ClusterBackend:
     """
 
     def __init__(self, profile: Profile, cluster: Cluster, record: Run | None = None, owner: Object | None = None) -> None:
-        self._profile, self._cluster, self._record, self._owner = profile, cluster, record, owner
-        self._kind = kind_of(profile)
+        self._cluster, self._kind, self._record, self._owner = cluster, cluster.kind, record, owner
+        self._profile = profile.model_copy(update={"job": cluster.kind.word})
         self._me = FOLLOWER + secrets.token_hex(4)
         self._followers: dict[str, Follower] = {}
         self._stopped: set[str] = set()  # names of jobs that were told to stop, perhaps during `start`
@@ -61,18 +60,41 @@ class ClusterBackend:
         """Make one step towards a running job; False if the job has to be looked at again."""
         job = self._cluster.job(spec.name)
         if job is None:
+            self._remove_other_kinds(spec.name)
             return self._cluster.create_job(wanted)
         if "deletionTimestamp" in job["metadata"] or self._kind.ending(job):
-            self._remove(spec.name)
+            self._remove(self._cluster, spec.name)
             return False
         mark = self._owned(job, mark)
         if not self._kind.is_suspended(job) or self._profile.queue:
             return self._cluster.patch_job(spec.name, mark)
         if job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
-            self._remove(spec.name)  # the profile has changed since
+            self._remove(self._cluster, spec.name)  # the profile has changed since
             return False
-        self._wait_for_end(spec.name, self._profile.grace_s)
+        self._wait_for_end(self._cluster, spec.name, self._profile.grace_s)
         return self._cluster.patch_job(spec.name, mark | self._kind.suspension(False))
+
+    def _remove_other_kinds(self, name: str) -> None:
+        """Remove a job for the same work that has another kind, as after a change of the profile. It saves its state first.
+
+        Raises ClusterError if another process follows that job: that process would start it again.
+        """
+        for cluster in self._cluster.with_other_kinds():
+            try:
+                job = cluster.job(name)
+            except ClusterError as error:
+                if error.status in (403, 404):  # the cluster does not know that kind, or this account has no right to it
+                    continue
+                raise
+            if job is None:
+                continue
+            others = OtherFollowers()
+            others.see(signs_of_life(job))
+            if cluster.kind.is_active(job) and others.any_alive():
+                what = f"The same work is done as a {cluster.kind.name}, which another run follows."
+                do_next = f"Stop that run first, or set `job: {cluster.kind.word}` in the profile."
+                raise ClusterError(what, 409, where=f"{cluster.kind.word} {name}", do_next=do_next)
+            self._remove(cluster, name)
 
     def _owned(self, job: Object, mark: Object) -> Object:
         """The patch `mark` with this run's Workflow as a further owner, so that the job outlives the Workflow of an earlier run."""
@@ -98,7 +120,7 @@ class ClusterBackend:
         if follower is None or follower.status.over:
             return
         if follower.stop():
-            self._wait_for_end(name, grace_s)
+            self._wait_for_end(self._cluster, name, grace_s)
         follower.logs.close()
 
     def stop_all(self, grace_s: float) -> None:
@@ -123,14 +145,14 @@ class ClusterBackend:
                 follower.sign_out()
             follower.logs.close()
 
-    def _remove(self, name: str) -> None:
-        self._cluster.delete_job(name)
-        while self._cluster.job(name) is not None:
+    def _remove(self, cluster: Cluster, name: str) -> None:
+        cluster.delete_job(name)
+        while cluster.job(name) is not None:
             time.sleep(POLL_S)
-        self._wait_for_end(name, self._profile.grace_s)
+        self._wait_for_end(cluster, name, self._profile.grace_s)
 
-    def _wait_for_end(self, name: str, seconds: float) -> None:
+    def _wait_for_end(self, cluster: Cluster, name: str, seconds: float) -> None:
         """Wait until the job has no pods, for `seconds` at most."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and self._cluster.pods(name):
+        while time.monotonic() < end and cluster.pods(name):
             time.sleep(POLL_S)

@@ -1,7 +1,7 @@
 """Says in words where a job stands and why it does not run, from the API's objects. All functions are pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,11 +52,29 @@ def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iter
     if kind.is_suspended(job):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
         return Diagnosis("queued", f"waits in the queue {queue}" if queue else "suspended", "suspended")
-    return diagnose_pods(kind.pods_wanted(job), pods, events, job["metadata"]["uid"])
+    return diagnose_pods(kind.pods_wanted(job), pods, events, lambda event: kind.concerns(job, event))
 
 
-def diagnose_pods(wanted: int, pods: list[Object], events: Iterable[Object] = (), job: str = "") -> Diagnosis:
-    """Where a set of `wanted` pods stands; `job` is the uid of the job that they belong to, if any."""
+def wait_in_queue(queue: str, workloads: list[Object]) -> str:
+    """What a job in a queue waits for, by Kueue's Workload for it."""
+    where = f"waits in the queue {queue}"
+    if not workloads:
+        return where
+    conditions = {c["type"]: c for c in workloads[0].get("status", {}).get("conditions") or []}
+    reserved, evicted = conditions.get("QuotaReserved", {}), conditions.get("Evicted", {})
+    if workloads[0]["spec"].get("active") is False:
+        return f"{where}, which does not admit it: the Workload {workloads[0]['metadata']['name']} is deactivated"
+    if reserved.get("status") == "True":
+        return f"{where}: it has its quota and is about to begin"
+    before = f"; it was evicted: {_line(evicted.get('message', ''))}" if evicted.get("status") == "True" else ""
+    message = _line(reserved.get("message", ""))
+    return f"{where}{f': {message}' if message else ''}{before}"
+
+
+def diagnose_pods(
+    wanted: int, pods: list[Object], events: Iterable[Object] = (), about_job: Callable[[Object], bool] = lambda _: False
+) -> Diagnosis:
+    """Where a set of `wanted` pods stands; `about_job` says whether an event is about the job that they belong to, if any."""
     events = list(events)
     current = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     running = [pod for pod in current if pod["status"].get("phase") == "Running" and not out_of_reach(pod)]
@@ -66,7 +84,9 @@ def diagnose_pods(wanted: int, pods: list[Object], events: Iterable[Object] = ()
     for pod in pods:
         if out_of_reach(pod):
             return Diagnosis("queued", f"{pod['metadata']['name']}: its node {_node(pod)} does not answer", missing=missing)
-    troubles = [_trouble(pod, events) for pod in current] + ([_refused(job, events)] if len(current) < wanted else [])
+    troubles = [_trouble(pod, events) for pod in current] + (
+        [_refused([event for event in events if about_job(event)])] if len(current) < wanted else []
+    )
     for cause, reason in filter(None, troubles):
         return Diagnosis("queued", reason, cause, missing=missing)
     ending = "".join(f"; {pod['metadata']['name']} is ending on {_node(pod)}" for pod in pods if pod not in current)
@@ -195,9 +215,9 @@ def _trouble(pod: Object, events: list[Object]) -> tuple[Cause, str] | None:
     return None
 
 
-def _refused(job: str, events: list[Object]) -> tuple[Cause, str] | None:
-    """Why a pod of the job of that uid could not be created."""
-    about = [e for e in events if e["involvedObject"].get("uid") == job and "FailedCreate" in e.get("reason", "")]
+def _refused(events: list[Object]) -> tuple[Cause, str] | None:
+    """Why a pod of a job could not be created, by the events about the job."""
+    about = [event for event in events if "FailedCreate" in event.get("reason", "")]
     if not about:
         return None
     message = _line(_newest(about).get("message", ""))

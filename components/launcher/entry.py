@@ -25,6 +25,7 @@ from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY
 from edm2core.worker.signals import to_stop
 
 POLL_S = 0.1
+RENDEZVOUS = {"read_timeout": "10", "join_timeout": "120"}  # as in job_kinds/pytorchjob.py
 LINGER_S = 15.0  # the most time that torchrun may take to end after one of its processes has failed
 PAUSE_S = 10.0  # the time that a pod waits before it asks for a restart because of a passing fault
 
@@ -110,10 +111,23 @@ def _kill_stopped(pids: list[int], stopped: Stopped, hang_s: float) -> None:
 
 
 def _command(options: argparse.Namespace, folder: Path) -> list[str]:
-    where = ["--nnodes", str(options.nnodes)] if options.nnodes > 1 else ["--standalone", "--nnodes", "1"]
+    where = ["--nnodes", str(options.nnodes), *_meeting_place()] if options.nnodes > 1 else ["--standalone", "--nnodes", "1"]
     count = ["--nproc-per-node", str(options.nproc_per_node), "--max-restarts", "0"]
     rank = ["-m", "components.launcher.rank", str(folder), str(options.hang_s)]
     return [sys.executable, "-m", "torch.distributed.run", *where, *count, *rank, *options.command]
+
+
+def _meeting_place() -> list[str]:
+    """torchrun's options for where the nodes meet, unless its variables say that already, as in a PyTorchJob.
+
+    A TrainJob's variables name the first pod. That pod has to be told that it hosts the rendezvous: its own name may not be known yet.
+    """
+    if "PET_MASTER_ADDR" not in os.environ or "PET_RDZV_BACKEND" in os.environ:
+        return []
+    conf = {**RENDEZVOUS, "is_host": str(os.environ.get("PET_NODE_RANK") == "0").lower()}
+    endpoint = f"{os.environ['PET_MASTER_ADDR']}:{os.environ.get('PET_MASTER_PORT', '29500')}"
+    settings = ",".join(f"{name}={value}" for name, value in conf.items())
+    return ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-conf", settings]
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:

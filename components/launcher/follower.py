@@ -2,12 +2,13 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from components.launcher.cluster import Cluster, ClusterError
-from components.launcher.diagnose import Cause, Death, Diagnosis, age, deaths, diagnose, evictions, has_begun, out_of_reach
+from components.launcher.diagnose import Cause, Death, Diagnosis, age, deaths, diagnose, evictions, has_begun, out_of_reach, wait_in_queue
 from components.launcher.followers import OtherFollowers, now, signs_of_life
-from components.launcher.job_kinds import JobKind, kind_of
+from components.launcher.job_kinds import JobKind
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
 from components.launcher.spec import Status
@@ -29,7 +30,7 @@ class Follower:
 
     def __init__(self, cluster: Cluster, profile: Profile, name: str, me: str, logs: PodLogs) -> None:
         self.name, self.logs, self.status = name, logs, Status("queued")
-        self._cluster, self._profile, self._kind, self._me = cluster, profile, kind_of(profile), me
+        self._cluster, self._profile, self._kind, self._me = cluster, profile, cluster.kind, me
         self._restarts, self._others, self._waiting = _Restarts(self._kind), OtherFollowers(), _Waiting()
         self._lock = threading.Lock()
         self._looked, self._signed = 0.0, time.monotonic()
@@ -67,9 +68,11 @@ class Follower:
         job, pods = self._cluster.job(self.name), self._cluster.pods(self.name)
         diagnosis, events = diagnose(self._kind, job, pods), list[Object]()
         if job is not None and diagnosis.missing:
-            uids = {job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}
-            events = self._cluster.events(uids | self._restarts.uids)
+            uids = {pod["metadata"]["uid"] for pod in pods} | self._restarts.uids
+            events = self._events(job, uids)
             diagnosis = diagnose(self._kind, job, pods, events)
+        if job is not None and diagnosis.cause == "suspended" and self._profile.queue:
+            diagnosis = replace(diagnosis, reason=self._queue_says(job, self._profile.queue))
         self.logs.watch(pods)
         if self.logs.refused:
             raise self.logs.refused
@@ -84,6 +87,19 @@ class Follower:
             self.stop()
             return Status("failed", f"{reason} (for {self._waiting.seconds:.0f} s)", FAILED, self._restarts.number)
         return Status(diagnosis.state, death or reason, None, self._restarts.number, self._restarts.lost)
+
+    def _queue_says(self, job: Object, queue: str) -> str:
+        """Why Kueue holds the job. Whoever may not read that, or has an older Kueue, is told the queue's name alone."""
+        try:
+            return wait_in_queue(queue, self._cluster.workloads(job["metadata"]["uid"]))
+        except ClusterError as error:
+            if error.status not in (403, 404):
+                raise
+            return wait_in_queue(queue, [])
+
+    def _events(self, job: Object, uids: set[str]) -> list[Object]:
+        """Events about the job, and about pods with these uids."""
+        return [e for e in self._cluster.events() if e["involvedObject"].get("uid") in uids or self._kind.concerns(job, e)]
 
     def _sign(self, job: Object) -> None:
         """Say that this process follows the job, and remember who else does."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from components.launcher.cluster import Cluster
 from components.launcher.job import run_label
-from components.launcher.job_kinds import kind_of
 from components.launcher.profile import Profile
 
 Object = dict[str, Any]
@@ -68,7 +67,7 @@ def stop_job(cluster: Cluster, profile: Profile, job: Object, run: str, say: Cal
     A job in a queue is deleted instead, since only Kueue may suspend it.
     """
     name, labels = job["metadata"]["name"], job["metadata"]["labels"]
-    kind, label = kind_of(profile), run_label(run)
+    kind, label = cluster.kind, run_label(run)
     others = [other for other in labels if other.startswith(run_label("")) and other != label]
     if others:
         cluster.patch_job(name, {"metadata": {"labels": {label: None}}})
@@ -98,7 +97,7 @@ def suspend_unfollowed(cluster: Cluster, profile: Profile, run: str, names: Coll
         for job in cluster.jobs({run_label(run): "yes"}):
             name = job["metadata"]["name"]
             signs = signs_of_life(job)
-            if name not in names or not kind_of(profile).is_active(job) or signs != first.setdefault(name, signs):
+            if name not in names or not cluster.kind.is_active(job) or signs != first.setdefault(name, signs):
                 continue
             if signs and time.monotonic() < end:
                 waiting = True

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.launcher.job_kinds import kind_of
+from components.launcher.job_kinds import KINDS, kind_of
 from components.launcher.profile import Profile, Resources
 from components.launcher.spec import JobSpec, spec_of
+from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 
 SELECTOR = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "job"}
@@ -59,6 +60,16 @@ def _named(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(thing, dict) and "name" in thing for thing in value)
 
 
+def prerequisites(profile: Profile) -> list[dict[str, Any]]:
+    """What an administrator applies to the namespace before jobs of a profile can start, such as a TrainJob's runtimes."""
+    kind, objects = kind_of(profile), {}
+    for stage in STAGES:
+        spec = JobSpec("any", "any", Task(stage, 1, {}, {}, "any", stage), profile.store.uri)
+        if needed := kind.prerequisite(profile, pod_template(spec, profile)):
+            objects[needed["metadata"]["name"]] = needed
+    return list(objects.values())
+
+
 def pod_template(spec: JobSpec, profile: Profile, run: str = "") -> dict[str, Any]:
     """The template of a job's pods."""
     resources = profile.resources_of(spec.task.stage)
@@ -88,7 +99,17 @@ def pod_template(spec: JobSpec, profile: Profile, run: str = "") -> dict[str, An
     }
     pod |= {name: value for name, value in optional.items() if value}
     labels = _labels(spec, profile, run) | {"sidecar.istio.io/inject": "false"}
-    return {"metadata": {"labels": labels, "annotations": {"sidecar.istio.io/inject": "false"}}, "spec": merged(pod, profile.patch)}
+    return {"metadata": {"labels": labels, "annotations": {"sidecar.istio.io/inject": "false"}}, "spec": merged(pod, _patch(profile))}
+
+
+def _patch(profile: Profile) -> dict[str, Any]:
+    """The profile's patch. Each kind of job has its own name for the container that computes; a patch may use that of any kind."""
+    names, patch = {kind.container for kind in KINDS}, profile.patch
+    if not _named(patch.get("containers")):
+        return patch
+    own = kind_of(profile).container
+    containers = [{**container, "name": own if container["name"] in names else container["name"]} for container in patch["containers"]]
+    return {**patch, "containers": containers}
 
 
 def _container(spec: JobSpec, profile: Profile, resources: Resources) -> dict[str, Any]:

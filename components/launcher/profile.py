@@ -183,6 +183,9 @@ class Profile(Settings):
     mlflow: MlflowProfile | None = described(
         None, "MLflow server for runs on Kubeflow Pipelines; `edm2 run --cluster` takes MLFLOW_TRACKING_URI of its own machine."
     )
+    job: Literal["pytorchjob", "trainjob"] | None = described(
+        None, "Kind of job; null is what the cluster has, and PyTorchJob if it has both."
+    )
     queue: Name | None = described(None, "LocalQueue of Kueue, which then decides when a job runs.")
     priority_classes: PriorityClasses = described(PriorityClasses(), "PriorityClasses of jobs.")
     tolerations: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = described((), "Tolerations of job pods.")

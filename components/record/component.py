@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from components.execute import committed
+from components.launcher.profile import Profile
 from components.record.plan_parameter import Packed, put, recorded
 from components.report.component import report
 from components.viewer_output import show_page
@@ -49,9 +50,21 @@ def component(packed: str, run: str, store: str, profile: str, overview: Output[
     except EdmError as error:
         sys.exit(str(error))
     sys.stdout.write(f"{len(tasks) - len(lacks)} of {len(tasks)} tasks are done.\n")
+    if lacks and profile:
+        sys.stdout.write(f"{_kind_of_job(profile)}\n")
     groups = tasks.trajectories().values()
     by_trajectory = {f"t{number}": _state(group, lacks) for number, group in enumerate(groups)}
     return {"Output": _state(tasks, lacks), "plan": address, **by_trajectory}
+
+
+def _kind_of_job(profile: str) -> str:
+    """Which kind of job the later tasks will start, and why, in words. They say more about a cluster that cannot be asked."""
+    from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
+
+    try:
+        return Cluster.connect(Profile.loads(profile)).choice
+    except EdmError as error:
+        return f"Which kind of job this cluster has could not be found out. {error}"
 
 
 def _is_there(store: Store, task: Task) -> bool:

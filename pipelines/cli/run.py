@@ -42,6 +42,6 @@ def command(
     After any interruption, the same command goes on where it stopped. Running a finished experiment again takes seconds.
     """
     console, read = open_console(), load_experiment(experiment, given)
-    place = on_cluster(load_profile(cluster)) if cluster else here(store, jobs, processes)
+    place = on_cluster(load_profile(cluster), console.print) if cluster else here(store, jobs, processes)
     done = run(read, place, console, only, train_again, accept_code, shlex.join(["edm2", *sys.argv[1:]]))
     console.print(f"report: {done.store.uri}/{done.folder}/report.html")

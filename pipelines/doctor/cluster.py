@@ -1,16 +1,18 @@
 """Checks a cluster before work is sent there, without starting anything in it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import urllib3
 
-from components.launcher.cluster import ApiServer, ClusterError
+from components.launcher.cluster import KUEUE, ApiServer, ClusterError, choose_kind, kinds_of
+from components.launcher.job import cluster_spec, prerequisites, to_manifest
 from components.launcher.job_kinds import JobKind, kind_of
 from components.launcher.profile import Profile
 from edm2core.http_answers import unlike_json
 from edm2core.plan.stages import STAGES
+from edm2core.plan.tasks import Task
 from pipelines.doctor.machine import Check
 
 Object = dict[str, Any]
@@ -26,6 +28,7 @@ def rights(kind: JobKind) -> tuple[Right, ...]:
     """The rights of the control pods' ServiceAccount, as k8s/base/role.yaml grants them."""
     return _each(
         (kind.group, kind.plural, ("get", "list", "create", "patch", "delete"), ""),
+        ("kueue.x-k8s.io", "workloads", ("list",), ""),
         ("", "pods", ("get", "list", "delete"), ""),
         ("", "pods/log", ("get",), ""),
         ("", "events", ("list",), ""),
@@ -53,27 +56,48 @@ def check_api(api: ApiServer) -> Check:
 
 def check_cluster(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
     """Check what can be seen of a cluster without starting anything in it; with a profile also what its pods need."""
-    kind = kind_of(profile)
-    yield from _operator(api, kind)
+    kind = yield from _kind(api, profile)
     if profile is not None:
+        profile = profile.model_copy(update={"job": kind.word})
         yield from _namespace(api, profile)
         yield from _named(api, profile)
+        yield from _runtimes(api, profile)
+        yield from _queue(api, profile, kind)
         yield from _rights(api, profile, rights(kind), "k8s/base")
-        yield from _bound(api, profile)
+        yield from _bound(api, profile, kind)
     yield from _nodes(api, profile)
     yield from _pipelines(api, profile)
 
 
-def _operator(api: ApiServer, kind: JobKind) -> Iterator[Check]:
-    """Whether the cluster knows our kind of job, and whether its operator, which makes the pods, runs."""
+def _kind(api: ApiServer, profile: Profile | None) -> Generator[Check, None, JobKind]:
+    """Which kinds of job the cluster knows, which of them jobs have, and whether its operator runs; returns that kind."""
     try:
-        known = {resource["name"] for resource in api.get(f"/apis/{kind.group}/{kind.version}")["resources"]}
-    except ClusterError:
-        known = set()
-    if kind.plural not in known:
-        yield Check("problem", f"the cluster knows no {kind.name} ({kind.plural}.{kind.group}, version {kind.version})", kind.install)
-        return
-    yield Check("ok", f"the cluster knows {kind.name}, version {kind.version}")
+        known = kinds_of(api)
+    except ClusterError as error:
+        yield Check("problem", f"the kinds of job that the cluster knows cannot be asked for: {error.said}")
+        return kind_of(profile)
+    if profile is not None and profile.job:
+        kind = kind_of(profile)
+        if kind not in known:
+            others = "".join(f" Or set `job: {other.word}` in the profile, which this cluster knows." for other in known)
+            missing = f"the cluster knows no {kind.name} ({kind.plural}.{kind.group}, version {kind.version})"
+            yield Check("problem", missing, kind.install + others)
+            return kind
+    else:
+        try:
+            kind, choice = choose_kind(known, api.host)
+        except ClusterError as error:
+            yield Check("problem", error.what.rstrip("."), error.do_next)
+            return kind_of(profile)
+        yield Check("ok", choice.rstrip("."))
+    for each in [kind] if profile else known:
+        yield Check("ok", f"the cluster knows {each.name}, version {each.version}")
+        yield from _operator(api, each)
+    return kind
+
+
+def _operator(api: ApiServer, kind: JobKind) -> Iterator[Check]:
+    """Whether the operator of a kind of job runs, which makes the pods."""
     try:
         labelled = api.get("/apis/apps/v1/deployments", labelSelector=f"app.kubernetes.io/name={kind.deployment}")["items"]
         operator = labelled[0] if labelled else api.get(f"/apis/apps/v1/namespaces/kubeflow/deployments/{kind.deployment}")
@@ -123,7 +147,7 @@ def _named(api: ApiServer, profile: Profile) -> Iterator[Check]:
     namespace, classes = profile.namespace, profile.priority_classes
     overlay, other = "k8s/overlays/gpu makes edm2-training and edm2-evaluation.", "Make it, or take it out of the profile."
     priorities, secrets = "/apis/scheduling.k8s.io/v1/priorityclasses", f"/api/v1/namespaces/{namespace}/secrets"
-    queues = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/localqueues"
+    queues = f"/{KUEUE}/namespaces/{namespace}/localqueues"
     named = [
         *(("PriorityClass", priorities, name, overlay) for name in (classes.training, classes.evaluation)),
         *(("Secret for pulling images", secrets, name, other) for name in profile.images.pull_secrets),
@@ -133,6 +157,39 @@ def _named(api: ApiServer, profile: Profile) -> Iterator[Check]:
         if name is not None:
             missing = f"the profile names the {kind} {name}, which is not there"
             yield _look_up(api, f"{kind} {name}", f"{path}/{name}", advice, missing)[1]
+
+
+def _runtimes(api: ApiServer, profile: Profile) -> Iterator[Check]:
+    """Whether the TrainingRuntimes are there that TrainJobs of the profile name; a PyTorchJob needs none."""
+    for needed in prerequisites(profile):
+        name, kind = needed["metadata"]["name"], needed["kind"]
+        path = f"/apis/{needed['apiVersion']}/namespaces/{profile.namespace}/{kind.lower()}s/{name}"
+        advice = f"edm2 render --runtimes --job {profile.job} --cluster {profile.name} | kubectl apply -f -"
+        missing = f"the {kind} {name} is not there, which jobs of this profile name"
+        yield _look_up(api, f"{kind} {name}", path, advice, missing)[1]
+
+
+def _queue(api: ApiServer, profile: Profile, kind: JobKind) -> Iterator[Check]:
+    """Whether Kueue would hold a job of the profile, and not ignore its label. Kueue suspends each job that it is to admit.
+
+    The API server is asked to create a job without keeping it.
+    """
+    if profile.queue is None:
+        return
+    task = Task("prepare", 1, {}, {}, "doctor", "doctor")
+    job = to_manifest(cluster_spec(task, profile.store.uri, profile), profile)
+    path = f"/apis/{kind.group}/{kind.version}/namespaces/{profile.namespace}/{kind.plural}"
+    try:
+        answer = api.create(path, job, dryRun="All")
+    except ClusterError as error:
+        yield Check("note", f"whether Kueue would hold a {kind.name} cannot be tried: {error.said}")
+        return
+    if kind.is_suspended(answer):
+        yield Check("ok", f"Kueue holds a {kind.name} of the queue {profile.queue} until it is admitted")
+        return
+    frameworks = f"{kind.group}/{kind.word}"
+    advice = f"Add {frameworks} to integrations.frameworks in Kueue's ConfigMap kueue-manager-config, or set another `job` in the profile."
+    yield Check("problem", f"Kueue would ignore the queue {profile.queue}: its integration of {kind.name} is off", advice)
 
 
 def _rights(api: ApiServer, profile: Profile, needed: tuple[Right, ...], granted_by: str) -> Iterator[Check]:
@@ -162,9 +219,9 @@ def _rights(api: ApiServer, profile: Profile, needed: tuple[Right, ...], granted
         yield Check("ok", f"{account} has all {len(needed)} rights that {granted_by} grants")
 
 
-def _bound(api: ApiServer, profile: Profile) -> Iterator[Check]:
+def _bound(api: ApiServer, profile: Profile, kind: JobKind) -> Iterator[Check]:
     """Whether the admission policy limits jobs of the control account to the account and the Secret that the profile names."""
-    policy, account, secret = "edm2-jobs", profile.service_accounts, profile.store.secret
+    policy, account, secret = kind.policy, profile.service_accounts, profile.store.secret
     try:
         api.get(f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{policy}")
         allowed = api.get(f"/api/v1/namespaces/{profile.namespace}")["metadata"].get("annotations", {})

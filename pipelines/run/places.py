@@ -45,14 +45,17 @@ def here(store: str, jobs: int | None = None, processes: int | None = None) -> P
     return Place(store, tasks_at_once, True, GRACE_S, backend, spec)
 
 
-def on_cluster(profile: Profile) -> Place:
-    """A cluster whose jobs this machine starts and follows."""
+def on_cluster(profile: Profile, say: Callable[[str], None] = lambda _: None) -> Place:
+    """A cluster whose jobs this machine starts and follows. If the profile names no kind of job, `say` gets which one was chosen."""
 
     def backend(record: Run) -> Backend:
         from components.launcher.cluster import Cluster  # the client of Kubernetes is slow to import
         from components.launcher.cluster_backend import ClusterBackend
 
-        return ClusterBackend(profile, Cluster.connect(profile), record)
+        cluster = Cluster.connect(profile)
+        if not profile.job:
+            say(cluster.choice)
+        return ClusterBackend(profile, cluster, record)
 
     def spec(task: Task) -> JobSpec:
         return cluster_spec(task, profile.store.uri, profile)

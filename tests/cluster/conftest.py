@@ -39,7 +39,7 @@ def no_jobs_are_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "lab" in request.fixturenames:
         lab: Lab = request.getfixturevalue("lab")
-        kubectl("-n", lab.namespace, "delete", "pytorchjobs", "--all", "--wait=false")
+        lab.delete_jobs()
         until(lambda: True if not lab.pods() else None, 60, lambda: "pods are left")
 
 

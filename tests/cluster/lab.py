@@ -1,7 +1,7 @@
 """A namespace of a real cluster with a MinIO, and followers of jobs in it.
 
-Wanted: KUBECONFIG of a cluster with the training operator whose pods' and Services' addresses can be reached from here, and a compute
-image that its nodes can pull (EDM2_TEST_IMAGE; default: the lab profile's).
+Wanted: KUBECONFIG of a cluster with the training operator and Kubeflow Trainer, whose pods' and Services' addresses can be reached from
+here, and a compute image that its nodes can pull (EDM2_TEST_IMAGE; default: the lab profile's).
 """
 
 import json
@@ -24,7 +24,8 @@ from safetensors.numpy import load_file
 from components.execute import execute
 from components.launcher.cluster import Cluster
 from components.launcher.cluster_backend import ClusterBackend
-from components.launcher.job import cluster_spec, merged
+from components.launcher.job import cluster_spec, merged, prerequisites, selector
+from components.launcher.job_kinds import KINDS, kind_of
 from components.launcher.local import LocalBackend
 from components.launcher.log_store import log_folder
 from components.launcher.profile import Profile, load_profile
@@ -60,6 +61,7 @@ class Lab:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data, self.namespace = folder, data, f"edm2-test-{secrets.token_hex(3)}"
+        self._runtimes = set[str]()  # names of the TrainingRuntimes that are there
         self.endpoint = ""  # of the store, from here
         self.minio_namespace = f"{self.namespace}-store"
 
@@ -97,9 +99,10 @@ class Lab:
         kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def profile(self, **changes: Any) -> Profile:
+        """The lab's profile for this namespace, with changes. Its jobs are PyTorchJobs unless these say otherwise."""
         values = json.loads(load_profile("lab").dumps())
         endpoint = f"http://minio.{self.minio_namespace}:9000"
-        values |= {"context": None, "namespace": self.namespace, "patience_s": 30, "grace_s": 30}
+        values |= {"context": None, "namespace": self.namespace, "patience_s": 30, "grace_s": 30, "job": "pytorchjob"}
         values["store"] |= {"uri": "s3://edm2/test", "env": {"EDM2_S3_ENDPOINT": endpoint}}
         if IMAGE:
             values["images"] = {"compute": IMAGE, "control": IMAGE}
@@ -132,8 +135,15 @@ class Lab:
         """The names of all pods in the namespace."""
         return kubectl("-n", self.namespace, "get", "pods", "-o", "name")
 
+    def delete_jobs(self) -> None:
+        for kind in KINDS:
+            kubectl("-n", self.namespace, "delete", f"{kind.plural}.{kind.group}", "--all", "--wait=false")
+
     def follow(self, task: Task, profile: Profile | None = None, run: str = "", cluster: Cluster | None = None) -> "Follower":
         profile = profile or self.profile()
+        if needed := [each for each in prerequisites(profile) if each["metadata"]["name"] not in self._runtimes]:
+            self.apply(*needed)
+            self._runtimes |= {each["metadata"]["name"] for each in needed}
         return Follower(task, profile, run or f"run-{secrets.token_hex(3)}", cluster or Cluster.connect(profile))
 
 
@@ -144,7 +154,7 @@ class Follower:
         self.task, self.events, self.stop = task, list[dict[str, Any]](), threading.Event()
         self.store = open_store(profile.store.uri)
         self.record = Run(run, self.store)
-        self.namespace = profile.namespace
+        self.namespace, self.kind = profile.namespace, kind_of(profile)
         self.backend = ClusterBackend(profile, cluster, self.record)
         self.spec, self.ended = cluster_spec(task, profile.store.uri, profile), 0.0
         self.manifest: Manifest | None = None
@@ -159,11 +169,19 @@ class Follower:
 
     def pods(self) -> list[dict[str, Any]]:
         """The job's pods."""
-        label = f"training.kubeflow.org/job-name={self.spec.name}"
-        return list(json.loads(kubectl("-n", self.namespace, "get", "pods", "-l", label, "-o", "json"))["items"])
+        labels = selector(self.kind.pod_labels(self.spec.name))
+        return list(json.loads(kubectl("-n", self.namespace, "get", "pods", "-l", labels, "-o", "json"))["items"])
+
+    def pod_names(self, *indices: int) -> list[str]:
+        """The names of the pods with these indices that have not ended and were not told to end."""
+        there = [
+            pod for pod in self.pods() if "deletionTimestamp" not in pod["metadata"] and pod["status"]["phase"] in ("Pending", "Running")
+        ]
+        names = {self.kind.pod_index(pod["metadata"]["name"]): str(pod["metadata"]["name"]) for pod in there}
+        return [names[str(index)] for index in indices if str(index) in names]
 
     def job(self) -> dict[str, Any]:
-        return dict(json.loads(kubectl("-n", self.namespace, "get", "pytorchjob", self.spec.name, "-o", "json")))
+        return dict(json.loads(kubectl("-n", self.namespace, "get", self.kind.word, self.spec.name, "-o", "json")))
 
     def printed(self) -> dict[str, list[str]]:
         """What each of the job's pods that are there has printed."""
@@ -172,8 +190,10 @@ class Follower:
 
     def kill(self, *indices: int) -> float:
         """Kill pods without grace; returns when (seconds since 1970)."""
-        names = [f"{self.spec.name}-worker-{index}" for index in indices]
-        kubectl("-n", self.namespace, "delete", "pod", *names, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+        names = self.pod_names(*indices)
+        kubectl(
+            "-n", self.namespace, "delete", "pod", *(names or ["none"]), "--grace-period=0", "--force", "--wait=false", "--ignore-not-found"
+        )
         return time.time()
 
     def inside(self, index: int, program: str) -> str:
@@ -181,7 +201,7 @@ class Follower:
         find = "import os,glob,signal\ndef stage(): return [int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/cmdline') if _is(p)]\n"
         find += "def _is(p):\n    words = open(p).read().split('\\0')\n"
         find += "    return 'edm2core.stages.train' in words and not any(w.startswith(('components.', 'torch.')) for w in words)\n"
-        return kubectl("-n", self.namespace, "exec", f"{self.spec.name}-worker-{index}", "--", "python", "-c", find + program)
+        return kubectl("-n", self.namespace, "exec", *self.pod_names(index), "--", "python", "-c", find + program)
 
     def _run(self) -> None:
         def show(_: Task, event: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What is applied to a cluster: it builds, grants what is used and no more, and is admitted where PodSecurity "restricted" is enforced."""
 
 import ipaddress
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -95,6 +96,31 @@ def test_the_roles_grant_exactly_the_rights_that_doctor_checks(objects: list[Obj
     machinery = {binding["metadata"]["name"] for binding in of_kind(objects, "RoleBinding")} & {"edm2-kfp"}
     assert granted(objects) == {right for kind in KINDS for right in rights(kind)} | (set(KFP_RIGHTS) if machinery else set())
     assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
+
+
+def test_nobody_here_may_make_or_change_what_trainjobs_run_in(objects: list[Object]) -> None:
+    assert not {right for right in granted(objects) if "runtimes" in right[1] or right[1] in ("jobsets", "jobs")}
+
+
+def test_a_cluster_without_trainer_can_be_given_everything_else(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "resources": [os.path.relpath(K8S / "overlays" / "gpu", tmp_path)],
+                "components": [os.path.relpath(K8S / "components" / "without-trainer", tmp_path)],
+            }
+        )
+    )
+    left, all_of_it = build(tmp_path), build(K8S / "overlays" / "gpu")
+    assert {one["kind"] for one in all_of_it} - {one["kind"] for one in left} == {"TrainingRuntime"}
+    assert len(all_of_it) - len(left) == len(of_kind(all_of_it, "TrainingRuntime")) == 3
+
+
+def test_there_is_an_admission_policy_for_each_kind_of_job_and_each_is_in_force() -> None:
+    objects = build(K8S / "overlays" / "gpu")
+    policies = {one["metadata"]["name"] for one in of_kind(objects, "ValidatingAdmissionPolicy")}
+    bound = {one["spec"]["policyName"] for one in of_kind(objects, "ValidatingAdmissionPolicyBinding")}
+    assert policies == bound == {kind.policy for kind in KINDS} | {"edm2-runtimes"}
 
 
 def test_what_kubeflows_machinery_needs_is_granted_where_it_runs() -> None:

@@ -8,12 +8,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from components.launcher.profile import load_profile
+from components.launcher.job_kinds import KINDS, JobKind
+from components.launcher.profile import Profile, load_profile
 from components.launcher.spec import job_name
 from edm2core.config import load_recipe
+from edm2core.errors import InputError
 from edm2core.plan.tasks import Task
 from pipelines.cli.render import command
-from pipelines.render import kept_recipes, ready_jobs, render, text, usual_profile
+from pipelines.render import kept_recipes, plain_profile, ready_jobs, render, runtimes, text, usual_profile
 
 K8S = Path(__file__).parents[2] / "k8s"
 
@@ -26,16 +28,55 @@ def unrecorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.word)
 @pytest.mark.parametrize("name", kept_recipes())
-def test_the_file_in_the_repository_is_what_render_writes(name: str, unrecorded: Path) -> None:
-    file = K8S / "pytorchjobs" / f"{name.replace('/', '-')}.yaml"
-    assert file.exists(), "run `edm2 render`"
-    assert file.read_text() == text(load_recipe(name), load_profile(usual_profile(name), unrecorded)), "run `edm2 render`"
+def test_the_file_in_the_repository_is_what_render_writes(name: str, kind: JobKind, unrecorded: Path) -> None:
+    file = K8S / kind.plural / f"{name.replace('/', '-')}.yaml"
+    assert file.exists(), f"run `edm2 render --job {kind.word}`"
+    written = text(load_recipe(name), of_kind(load_profile(usual_profile(name), unrecorded), kind.word))
+    assert file.read_text() == written, f"run `edm2 render --job {kind.word}`"
+
+
+@pytest.mark.parametrize(
+    ("profile", "file"), [("", "base/trainingruntime"), ("gpu", "overlays/gpu/trainingruntimes"), ("lab", "overlays/lab/trainingruntimes")]
+)
+def test_the_runtimes_in_the_repository_are_those_that_trainjobs_of_the_profiles_name(profile: str, file: str) -> None:
+    read = of_kind(load_profile(profile) if profile else plain_profile(), "trainjob")
+    path = f"{K8S / file}.yaml"
+    assert Path(path).read_text() == runtimes(read), f"run `edm2 render --runtimes --job trainjob --cluster {profile} > {path}`"
+
+
+def test_every_trainjob_in_the_repository_names_a_runtime_that_its_profiles_overlay_brings() -> None:
+    for file in (K8S / "trainjobs").glob("*.yaml"):
+        overlay = K8S / "overlays" / usual_profile(file.stem.replace("-", "/")) / "trainingruntimes.yaml"
+        brought = {runtime["metadata"]["name"] for runtime in yaml.safe_load_all(overlay.read_text())}
+        assert {job["spec"]["runtimeRef"]["name"] for job in yaml.safe_load_all(file.read_text())} <= brought
+
+
+def test_runtimes_of_pytorchjobs_are_refused_in_words() -> None:
+    with pytest.raises(InputError, match="PyTorchJobs need no TrainingRuntime"):
+        runtimes(plain_profile())
+
+
+def of_kind(profile: Profile, word: str) -> Profile:
+    return profile.model_copy(update={"job": word})
+
+
+def test_the_command_writes_either_kind_into_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in KINDS:
+        done = CliRunner().invoke(command, ["digits/C", "--job", kind.word])
+        assert done.output == f"k8s/{kind.plural}/digits-C.yaml\n"
+        jobs = yaml.safe_load_all((tmp_path / "k8s" / kind.plural / "digits-C.yaml").read_text())
+        assert {job["kind"] for job in jobs} == {kind.name}
+    done = CliRunner().invoke(command, ["--runtimes", "--job", "trainjob", "--cluster", "gpu"])
+    assert [runtime["kind"] for runtime in yaml.safe_load_all(done.output)] == ["TrainingRuntime"] * 2
 
 
 def test_the_repository_has_the_jobs_of_c_e_and_g_of_each_data_set_and_no_others() -> None:
     datasets = ("cifar10", "cifar100", "digits", "tinyimagenet")
-    assert {file.stem for file in (K8S / "pytorchjobs").glob("*")} == {f"{dataset}-{config}" for dataset in datasets for config in "CEG"}
+    for kind in KINDS:
+        assert {file.stem for file in (K8S / kind.plural).glob("*")} == {f"{dataset}-{config}" for dataset in datasets for config in "CEG"}
 
 
 def test_any_other_recipes_jobs_are_written_on_demand(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class JobKind(ABC):
     longest_name: ClassVar[int]  # the most characters of a job's name with which its pods' names are legal
     operator: ClassVar[str]  # the program that makes the job's pods, in words
     deployment: ClassVar[str]  # the name of the operator's Deployment, and the value of its label app.kubernetes.io/name
+    policy: ClassVar[str]  # the name of the admission policy that holds edm2-control's jobs of this kind (k8s/components/admission)
     install: ClassVar[str]  # what to do if the cluster lacks the operator
 
     @abstractmethod
@@ -41,6 +42,14 @@ class JobKind(ABC):
 
         It leaves out the pods' labels, which say who wants the job, and the arguments, which say for which snapshot it was started.
         """
+
+    def prerequisite(self, profile: Profile, pod_template: Object) -> Object | None:
+        """The object that has to be in the namespace before a job with such pods can start; None if there is none."""
+        return None
+
+    def in_words(self, job: Object, refusal: str) -> tuple[str, str] | None:
+        """What a refusal to create the job means, and what to do; None if the refusal itself says it best."""
+        return None
 
     @abstractmethod
     def suspension(self, suspend: bool) -> Object:
@@ -65,6 +74,15 @@ class JobKind(ABC):
     @abstractmethod
     def pod_index(self, pod: str) -> str:
         """The index of the pod of that name among its job's pods. A pod's successor has the same index."""
+
+    def concerns(self, job: Object, event: Object) -> bool:
+        """Whether an event is about the job itself, or about what its operator has made of it, pods apart."""
+        return bool(event["involvedObject"].get("uid") == job["metadata"]["uid"])
+
+    @property
+    def word(self) -> str:
+        """The kind as a profile's `job` names it, and as kubectl does."""
+        return self.name.lower()
 
     def is_active(self, job: Object) -> bool:
         """Whether the job runs or waits to run: it has not ended, is not suspended and is not being deleted."""

@@ -16,6 +16,7 @@ class PyTorchJob(JobKind):
     container = "pytorch"  # the operator demands this name
     longest_name = 63 - len("-worker-99")
     operator, deployment = "the training operator", "training-operator"
+    policy = "edm2-jobs"
     install = "Install the Kubeflow training operator 1.9 (docs/how-to/cluster.md), or Kubeflow itself."
 
     def spec(self, job: JobSpec, profile: Profile, pod_template: Object) -> Object:

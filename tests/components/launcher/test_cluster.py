@@ -43,7 +43,7 @@ def there() -> Iterator[tuple[type[Page], Cluster]]:
 def test_another_answer_than_the_api_servers_is_called_one(there: tuple[type[Page], Cluster], body: bytes) -> None:
     handler, cluster = there
     handler.answer = (200, body)
-    for ask in (cluster.jobs, lambda: cluster.pods("x"), lambda: cluster.events({"x"})):
+    for ask in (cluster.jobs, lambda: cluster.pods("x"), cluster.events):
         with pytest.raises(ClusterError, match="is not the API server of Kubernetes"):
             ask()
 

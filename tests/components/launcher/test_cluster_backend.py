@@ -5,18 +5,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tenacity import wait_none
 
-from components.launcher import cluster_backend, follower, followers
+from components.launcher import cluster, cluster_backend, follower, followers
 from components.launcher.cluster import ClusterError, refusal
 from components.launcher.cluster_backend import ClusterBackend
 from components.launcher.follower import MADE_WAY
 from components.launcher.followers import FOLLOWER
 from components.launcher.job import DIGEST, merged
+from components.launcher.job_kinds import KINDS, JobKind
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.tasks import Task
 from tests.waiting import TurnedClock
 
+PYTORCHJOB, TRAINJOB = KINDS
 Object = dict[str, Any]
 Profiles = Callable[..., Profile]
 
@@ -24,14 +27,20 @@ Profiles = Callable[..., Profile]
 class Memory:
     """Jobs and pods; a job that is not suspended has all its pods running, unless there is room for fewer."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: JobKind = PYTORCHJOB) -> None:
+        self.kind = kind
+        self.others: list[Memory] = []
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str, Any]] = []
         self.room = 99
         self.pod_states: dict[str, Object] = {}
         self.found: list[Object] = []
+        self.queued: list[Object] = []
         self.made = 0
         self.refusal: ClusterError | None = None
+
+    def with_other_kinds(self) -> list["Memory"]:
+        return self.others
 
     def job(self, name: str) -> Object | None:
         return copy.deepcopy(self.objects.get(name))
@@ -62,10 +71,13 @@ class Memory:
 
     def pods(self, job: str) -> list[Object]:
         found = self.objects.get(job)
-        if found is None or found["spec"]["runPolicy"]["suspend"] or found["status"]:
+        if found is None or self.kind.is_suspended(found) or found["status"]:
             return []
-        names = [f"{job}-worker-{index}" for index in range(2)]
+        names = [self.pod_name(job, index) for index in range(2)]
         return [self._pod(name) for name in names[: self.room]]
+
+    def pod_name(self, job: str, index: int) -> str:
+        return f"{job}-worker-{index}" if self.kind is PYTORCHJOB else f"{job}-node-0-{index}-abcde"
 
     def pod(self, name: str) -> Object | None:
         return None
@@ -77,8 +89,11 @@ class Memory:
         self.pod_states[name] = {"metadata": {"uid": f"{uid}-next"}}
         return True
 
-    def events(self, uids: set[str]) -> list[Object]:
-        return [event for event in self.found if event["involvedObject"]["uid"] in uids]
+    def workloads(self, job: str) -> list[Object]:
+        return self.queued
+
+    def events(self) -> list[Object]:
+        return self.found
 
     def _pod(self, name: str) -> Object:
         status = {"phase": "Running", "containerStatuses": []}
@@ -86,15 +101,17 @@ class Memory:
         return merged({"metadata": {"name": name, "uid": uid}, "spec": {"containers": []}, "status": status}, self.pod_states.get(name, {}))
 
     def end(self, name: str, condition: str) -> None:
+        """End a job with one of PyTorchJob's conditions, or what a TrainJob has in its place."""
+        condition = "Complete" if self.kind is TRAINJOB and condition == "Succeeded" else condition
         self.objects[name]["status"] = {"conditions": [{"type": condition, "status": "True", "message": condition}]}
 
 
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.word)
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
     for name in ("LOOK_S", "SIGN_S", "ROOM_S"):
         monkeypatch.setattr(follower, name, 0.0)
     monkeypatch.setattr(cluster_backend, "POLL_S", 0.0)
-    return Memory()
+    return Memory(request.param)
 
 
 @pytest.fixture
@@ -120,7 +137,7 @@ def verbs(memory: Memory) -> list[str]:
 
 
 def suspended(memory: Memory, spec: JobSpec) -> bool:
-    return bool(memory.objects[spec.name]["spec"]["runPolicy"]["suspend"])
+    return memory.kind.is_suspended(memory.objects[spec.name])
 
 
 def test_a_job_is_created_once_and_adopted_by_who_comes_next(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
@@ -227,7 +244,7 @@ def test_a_process_that_is_done_leaves_the_job_and_its_mark_goes(memory: Memory,
 def test_a_job_in_a_queue_is_deleted_since_the_queue_would_resume_it(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
     here = backend(memory, profile(queue="gpus"))
     here.start(spec)
-    memory.patch_job(spec.name, {"spec": {"runPolicy": {"suspend": True}}})  # as the queue does until it is this job's turn
+    memory.patch_job(spec.name, memory.kind.suspension(True))  # as the queue does until it is this job's turn
     assert (here.poll(spec.name).state, here.poll(spec.name).reason) == ("queued", "waits in the queue gpus")
     memory.requests.clear()
     here.stop(spec.name, 5)
@@ -236,7 +253,7 @@ def test_a_job_in_a_queue_is_deleted_since_the_queue_would_resume_it(memory: Mem
 
 def test_a_job_that_cannot_be_scheduled_fails_after_the_configured_patience(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
     unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes match the selector"}
-    memory.pod_states[f"{spec.name}-worker-0"] = {"status": {"phase": "Pending", "conditions": [unschedulable]}}
+    memory.pod_states[memory.pod_name(spec.name, 0)] = {"status": {"phase": "Pending", "conditions": [unschedulable]}}
     patient = backend(memory, profile(patience_s=600))
     patient.start(spec)
     assert patient.poll(spec.name).state == "queued"
@@ -257,7 +274,14 @@ def test_what_lacks_room_makes_way_for_an_older_job_and_comes_back(memory: Memor
     here.start(older)
     here.start(younger)
     memory.room = 1
-    memory.found = [{"involvedObject": {"uid": "uid-2"}, "reason": "FailedCreatePod", "message": "exceeded quota: q", "metadata": {}}]
+    memory.found = [
+        {
+            "involvedObject": {"uid": "uid-2", "kind": "Job", "name": f"{younger.name}-node-0"},
+            "reason": "FailedCreatePod",
+            "message": "exceeded quota: q",
+            "metadata": {},
+        }
+    ]
     for _ in range(3):
         assert here.poll(younger.name).state == "queued"
     assert memory.objects[younger.name]["metadata"]["annotations"][MADE_WAY] == older.name
@@ -278,10 +302,10 @@ def test_pods_made_again_are_counted_once_for_all_of_them_with_the_first_ones_re
     assert here.poll(spec.name).restarts == 0
     for index, (code, reason) in enumerate([(137, "OOMKilled"), (143, "Error")]):
         ended = {"name": "pytorch", "state": {"terminated": {"exitCode": code, "reason": reason, "finishedAt": f"{index}"}}}
-        memory.pod_states[f"{spec.name}-worker-{index}"] = {"status": {"phase": "Failed", "containerStatuses": [ended]}}
+        memory.pod_states[memory.pod_name(spec.name, index)] = {"status": {"phase": "Failed", "containerStatuses": [ended]}}
     here.poll(spec.name)
     for index in range(2):
-        memory.pod_states[f"{spec.name}-worker-{index}"] = {"metadata": {"uid": f"new-{index}"}}
+        memory.pod_states[memory.pod_name(spec.name, index)] = {"metadata": {"uid": f"new-{index}"}}
     status = here.poll(spec.name)
     assert status.restarts == 1
     assert "OOMKilled" in status.reason
@@ -301,7 +325,7 @@ def test_a_restart_for_want_of_a_pod_that_was_taken_away_is_no_fault_of_the_jobs
     here = backend(memory, profile())
     here.start(spec)
     here.poll(spec.name)
-    first, second = f"{spec.name}-worker-0", f"{spec.name}-worker-1"
+    first, second = memory.pod_name(spec.name, 0), memory.pod_name(spec.name, 1)
     peer = {"name": "pytorch", "state": {"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": "2"}}}
     memory.pod_states = {first: {"status": status}, second: {"status": {"phase": "Failed", "containerStatuses": [peer]}}}
     here.poll(spec.name)
@@ -311,15 +335,14 @@ def test_a_restart_for_want_of_a_pod_that_was_taken_away_is_no_fault_of_the_jobs
 
 
 def test_an_evicted_pod_that_was_replaced_before_anybody_looked_is_named_all_the_same(
-    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    memory: Memory, spec: JobSpec, profile: Profiles
 ) -> None:
     here = backend(memory, profile())
     here.start(spec)
     here.poll(spec.name)
-    first, second = f"{spec.name}-worker-0", f"{spec.name}-worker-1"
+    first, second = memory.pod_name(spec.name, 0), memory.pod_name(spec.name, 1)
     uid = next(pod["metadata"]["uid"] for pod in memory.pods(spec.name) if pod["metadata"]["name"] == second)
-    event = {"reason": "Evicted", "message": "It used too much.", "involvedObject": {"name": second, "uid": uid}}
-    monkeypatch.setattr(memory, "events", lambda uids: [event] if uid in uids else [])
+    memory.found = [{"reason": "Evicted", "message": "It used too much.", "involvedObject": {"name": second, "uid": uid}, "metadata": {}}]
     peer = {"name": "pytorch", "state": {"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": "2"}}}
     new = {"metadata": {"uid": "new-1"}, "status": {"phase": "Pending"}}
     memory.pod_states = {first: {"status": {"phase": "Failed", "containerStatuses": [peer]}}, second: new}
@@ -334,11 +357,11 @@ def test_pods_of_a_resumed_job_are_no_restart(memory: Memory, spec: JobSpec, pro
     here = backend(memory, profile())
     here.start(spec)
     here.poll(spec.name)
-    memory.patch_job(spec.name, {"spec": {"runPolicy": {"suspend": True}}})
+    memory.patch_job(spec.name, memory.kind.suspension(True))
     here.poll(spec.name)
-    memory.patch_job(spec.name, {"spec": {"runPolicy": {"suspend": False}}})
+    memory.patch_job(spec.name, memory.kind.suspension(False))
     for index in range(2):
-        memory.pod_states[f"{spec.name}-worker-{index}"] = {"metadata": {"uid": f"new-{index}"}}
+        memory.pod_states[memory.pod_name(spec.name, index)] = {"metadata": {"uid": f"new-{index}"}}
     assert here.poll(spec.name).restarts == 0
 
 
@@ -347,7 +370,7 @@ def test_pods_that_their_node_turns_away_are_no_restarts_and_fail_after_the_conf
 ) -> None:
     here = backend(memory, profile(patience_s=60))
     here.start(spec)
-    name = f"{spec.name}-worker-0"
+    name = memory.pod_name(spec.name, 0)
     here.poll(spec.name)
     for attempt in range(100):
         turned_away = {"phase": "Failed", "reason": "OutOfpods", "message": "Node didn't have enough resource"}
@@ -371,13 +394,13 @@ def test_a_pod_on_a_node_that_does_not_answer_is_one_restart_however_often_other
     here.start(spec)
     here.poll(spec.name)
     lost = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
-    memory.pod_states[f"{spec.name}-worker-0"] = {"status": {"conditions": lost}, "spec": {"nodeName": "far"}}
+    memory.pod_states[memory.pod_name(spec.name, 0)] = {"status": {"conditions": lost}, "spec": {"nodeName": "far"}}
     for attempt in range(6):
-        memory.pod_states[f"{spec.name}-worker-1"] = {"metadata": {"uid": f"again-{attempt}"}}
+        memory.pod_states[memory.pod_name(spec.name, 1)] = {"metadata": {"uid": f"again-{attempt}"}}
         status = here.poll(spec.name)
         assert (status.state, status.restarts) == ("queued", 0)
         assert "node far does not answer" in status.reason
-    memory.pod_states = {f"{spec.name}-worker-{index}": {"metadata": {"uid": f"new-{index}"}} for index in range(2)}
+    memory.pod_states = {memory.pod_name(spec.name, index): {"metadata": {"uid": f"new-{index}"}} for index in range(2)}
     assert (here.poll(spec.name).state, here.poll(spec.name).restarts) == ("running", 1)  # the loss itself
 
 
@@ -386,7 +409,7 @@ def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
 ) -> None:
     here = backend(memory, profile())
     here.start(spec)
-    name = f"{spec.name}-worker-1"
+    name = memory.pod_name(spec.name, 1)
     leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0, "uid": "old"}
     memory.pod_states[name] = {"metadata": leaving, "spec": {"nodeName": "far"}}
     assert "ending on far" in here.poll(spec.name).reason
@@ -405,11 +428,11 @@ def test_a_follower_that_may_not_remove_a_pod_says_what_does(
     here = backend(memory, profile())
     here.start(spec)
     leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}
-    memory.pod_states[f"{spec.name}-worker-1"] = {"metadata": leaving}
+    memory.pod_states[memory.pod_name(spec.name, 1)] = {"metadata": leaving}
     here.poll(spec.name)
     status = here.poll(spec.name)
     assert status.state == "queued"
-    assert f"kubectl delete pod {spec.name}-worker-1 --force" in status.reason
+    assert f"kubectl delete pod {memory.pod_name(spec.name, 1)} --force" in status.reason
 
 
 def test_a_job_that_is_stopped_while_it_is_started_does_not_go_on(
@@ -438,3 +461,74 @@ def test_an_api_server_that_is_away_for_a_while_is_no_failure(
 
     monkeypatch.setattr(memory, "job", away)
     assert here.poll(spec.name).state == "running"
+
+
+def test_an_error_of_the_server_while_a_job_is_created_is_tried_again(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TrainJob's webhook may answer too late once, on a busy cluster."""
+    late, create = [refusal(500, "failed calling webhook: context deadline exceeded", "create", "jobs", "here")], memory.create_job
+
+    def creating(job: Object) -> bool:
+        if late:
+            raise late.pop()
+        return create(job)
+
+    monkeypatch.setattr(memory, "create_job", creating)
+    monkeypatch.setattr(cluster, "wait_fixed", lambda _: wait_none())
+    backend(memory, profile()).start(spec)
+    assert spec.name in memory.objects
+
+
+def test_a_job_of_another_kind_for_the_same_work_is_removed_before_one_is_created(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    other = Memory(PYTORCHJOB if memory.kind is TRAINJOB else TRAINJOB)
+    before = backend(other, profile())
+    before.start(spec)
+    before.close(0)
+    memory.others = [other]
+    backend(memory, profile()).start(spec)
+    assert other.objects == {}
+    assert spec.name in memory.objects
+
+
+def test_a_job_of_another_kind_that_another_process_follows_is_left_alone_in_words(
+    memory: Memory, spec: JobSpec, profile: Profiles
+) -> None:
+    other = Memory(PYTORCHJOB if memory.kind is TRAINJOB else TRAINJOB)
+    backend(other, profile()).start(spec)
+    memory.others = [other]
+    with pytest.raises(ClusterError, match=f"done as a {other.kind.name}, which another run follows"):
+        backend(memory, profile()).start(spec)
+    assert spec.name in other.objects
+    assert memory.objects == {}
+
+
+def test_kinds_that_the_cluster_does_not_know_are_in_nobodys_way(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Memory()
+
+    def unknown(_: str) -> Object | None:
+        raise refusal(404, "page not found", "get", "jobs", "here")
+
+    monkeypatch.setattr(other, "job", unknown)
+    memory.others = [other]
+    backend(memory, profile()).start(spec)
+    assert spec.name in memory.objects
+
+
+def test_a_job_that_a_queue_holds_says_why_and_the_queues_name_where_that_may_not_be_read(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = backend(memory, profile(queue="gpus"))
+    here.start(spec)
+    memory.patch_job(spec.name, memory.kind.suspension(True))
+    reserved = {"type": "QuotaReserved", "status": "False", "message": "no room"}
+    memory.queued = [{"metadata": {"name": "w"}, "spec": {}, "status": {"conditions": [reserved]}}]
+    assert here.poll(spec.name).reason == "waits in the queue gpus: no room"
+
+    def forbidden(_: str) -> list[Object]:
+        raise refusal(403, "workloads is forbidden: cannot list", "list", "workloads", "here")
+
+    monkeypatch.setattr(memory, "workloads", forbidden)
+    assert here.poll(spec.name).reason == "waits in the queue gpus"

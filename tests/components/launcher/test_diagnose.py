@@ -202,3 +202,35 @@ def test_jobs_of_one_second_are_ordered_by_name() -> None:
     one, two = job(), job()
     two["metadata"]["name"] = "i"
     assert sorted([one, two], key=age) == [two, one]
+
+
+@pytest.mark.parametrize(
+    ("workload", "words"),
+    [
+        ({"spec": {}}, "waits in the queue gpus"),
+        (
+            {"spec": {}, "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": "couldn't assign\n flavors"}]}},
+            "waits in the queue gpus: couldn't assign flavors",
+        ),
+        (
+            {
+                "spec": {"active": True},
+                "status": {
+                    "conditions": [
+                        {"type": "QuotaReserved", "status": "False", "message": "no room"},
+                        {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "Preempted to accommodate another"},
+                    ]
+                },
+            },
+            "waits in the queue gpus: no room; it was evicted: Preempted to accommodate another",
+        ),
+        (
+            {"spec": {}, "status": {"conditions": [{"type": "QuotaReserved", "status": "True"}]}},
+            "waits in the queue gpus: it has its quota and is about to begin",
+        ),
+        ({"spec": {"active": False}}, "waits in the queue gpus, which does not admit it: the Workload w is deactivated"),
+    ],
+)
+def test_a_job_in_a_queue_says_what_kueue_says(workload: dict[str, Any], words: str) -> None:
+    assert diagnosing.wait_in_queue("gpus", [{"metadata": {"name": "w"}, **workload}]) == words
+    assert diagnosing.wait_in_queue("gpus", []) == "waits in the queue gpus"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.launcher.entry import verdict
+from components.launcher.entry import _meeting_place, verdict
 from tests.waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -176,3 +176,21 @@ def test_processes_keep_their_memory_unless_told_otherwise(start: Start, monkeyp
     assert "hugetlb=1" in end(start(show, processes=1))[1][-1]
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
     assert end(start(show, processes=1))[1][-1] == "glibc.malloc.check=0"
+
+
+@pytest.mark.parametrize(("rank", "hosts"), [("0", "true"), ("1", "false")])
+def test_nodes_of_a_trainjob_meet_at_its_first_pod_which_hosts_the_rendezvous(
+    monkeypatch: pytest.MonkeyPatch, rank: str, hosts: str
+) -> None:
+    for name, value in {"PET_MASTER_ADDR": "j-node-0-0.j", "PET_MASTER_PORT": "29500", "PET_NODE_RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    options = _meeting_place()
+    assert options[options.index("--rdzv-endpoint") + 1] == "j-node-0-0.j:29500"
+    assert f"is_host={hosts}" in options[options.index("--rdzv-conf") + 1].split(",")
+    assert options[options.index("--rdzv-backend") + 1] == "c10d"
+
+
+def test_nodes_of_a_pytorchjob_meet_where_its_operator_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_RDZV_BACKEND", "c10d")
+    monkeypatch.setenv("PET_MASTER_ADDR", "elsewhere")
+    assert _meeting_place() == []

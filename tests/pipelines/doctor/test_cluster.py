@@ -16,12 +16,16 @@ from click.testing import CliRunner
 from kubernetes import client
 
 from components.launcher.cluster import ApiServer
+from components.launcher.job import prerequisites
+from components.launcher.job_kinds import KINDS, JobKind
 from components.launcher.profile import Profile, load_profile
 from edm2core.errors import InputError
 from pipelines.cli.doctor import command
 from pipelines.doctor.cluster import GPU, check_api, check_cluster, gpus_used
 from pipelines.doctor.machine import Check, check_here, check_store
 from pipelines.doctor.pod import checks_in, probe_pod
+
+PYTORCHJOB, TRAINJOB = KINDS
 
 
 class Answers:
@@ -121,6 +125,52 @@ def test_a_missing_operator_is_a_problem_with_the_way_out(answers: Answers) -> N
     checks = [check for check in check_cluster(answers.api, None) if check.state == "problem"]
     assert "PyTorchJob" in checks[0].what
     assert "operator" in checks[0].do_next
+
+
+def with_kinds(answers: Answers, *kinds: JobKind) -> None:
+    """Let the API server know these kinds of job."""
+    for kind in kinds:
+        answers.of[f"/apis/{kind.group}/{kind.version}"] = (200, {"resources": [{"name": kind.plural}]})
+
+
+def test_the_kind_of_job_is_what_the_cluster_has_and_pytorchjob_if_it_has_both(answers: Answers, gpu: Profile) -> None:
+    with_kinds(answers, TRAINJOB)
+    assert "Jobs are TrainJobs, the only kind that this cluster knows" in [check.what for check in check_cluster(answers.api, gpu)]
+    with_kinds(answers, *KINDS)
+    said = [check.what for check in check_cluster(answers.api, gpu)]
+    assert "Jobs are PyTorchJobs. This cluster knows TrainJob too; `job: trainjob` in the profile chooses it" in said
+    assert not any("the cluster knows TrainJob" in what for what in said)
+
+
+def test_a_kind_that_the_profile_names_and_the_cluster_lacks_is_a_problem_with_both_ways_out(answers: Answers, gpu: Profile) -> None:
+    with_kinds(answers, PYTORCHJOB)
+    (check,) = [c for c in check_cluster(answers.api, gpu.model_copy(update={"job": "trainjob"})) if "knows no" in c.what]
+    assert check.what == "the cluster knows no TrainJob (trainjobs.trainer.kubeflow.org, version v1alpha1)"
+    assert "Trainer 2.2" in check.do_next
+    assert "set `job: pytorchjob`" in check.do_next
+
+
+def test_a_runtime_that_trainjobs_would_name_and_is_not_there_is_a_problem(answers: Answers, gpu: Profile) -> None:
+    with_kinds(answers, TRAINJOB)
+    names = [runtime["metadata"]["name"] for runtime in prerequisites(gpu.model_copy(update={"job": "trainjob"}))]
+    answers.of[f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{gpu.namespace}/trainingruntimes/{names[0]}"] = (200, {})
+    (missing,) = [check for check in check_cluster(answers.api, gpu) if check.what.startswith("the TrainingRuntime")]
+    assert (missing.state, missing.what.split()[2]) == ("problem", names[1])
+    assert missing.do_next == "edm2 render --runtimes --job trainjob --cluster gpu | kubectl apply -f -"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.word)
+def test_a_queue_that_kueue_would_ignore_is_a_problem(answers: Answers, gpu: Profile, kind: JobKind) -> None:
+    """Kueue suspends the jobs that it is to admit, which a creation that is not kept shows."""
+    with_kinds(answers, kind)
+    profile = gpu.model_copy(update={"queue": "gpus"})
+    path = f"/apis/{kind.group}/{kind.version}/namespaces/{gpu.namespace}/{kind.plural}"
+    answers.of[path] = (201, kind.suspension(True))
+    assert Check("ok", f"Kueue holds a {kind.name} of the queue gpus until it is admitted") in list(check_cluster(answers.api, profile))
+    answers.of[path] = (201, kind.suspension(False))
+    (ignored,) = [check for check in check_cluster(answers.api, profile) if "would ignore" in check.what]
+    assert ignored.state == "problem"
+    assert f"Add {kind.group}/{kind.word} to integrations.frameworks" in ignored.do_next
 
 
 def test_missing_rights_of_the_pods_account_are_named(answers: Answers, gpu: Profile) -> None:
