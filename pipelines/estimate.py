@@ -10,7 +10,7 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import Cost, network_cost
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
-from edm2core.registry import EXTRACTORS, FORMATS, SOLVERS
+from edm2core.registry import EXTRACTORS, FORMATS
 
 UTILISATION = 0.35  # the part of a GPU's peak that training and sampling are assumed to reach: docs/explanation/performance.md
 TRAINING = 3  # the operations of a training step over those of a forward pass: backward takes two
@@ -117,7 +117,7 @@ class _Planner:
 
     def _sample(self, task: Task) -> Estimate:
         snapshot, settings = self._snapshot_below(task), task.settings
-        evaluations = SOLVERS[settings.get("solver") or SampleSettings().solver].total(settings["steps"])
+        evaluations = SampleSettings.model_validate({name: value for name, value in settings.items() if name != "draw"}).evaluations
         network = snapshot.settings["network"]
         pixels = network["image_channels"] * network["resolution"] ** 2
         return Estimate(_network(snapshot).flops * evaluations * settings["count"], settings["count"] * pixels, _half(settings))

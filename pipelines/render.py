@@ -28,7 +28,7 @@ def plain_profile() -> Profile:
 
 def kept_recipes() -> tuple[str, ...]:
     """The recipes whose jobs are kept in the repository: C, E and G of each data set. `edm2 render RECIPE` writes any other."""
-    return tuple(name for name in recipe_names() if not name.startswith("paper/"))
+    return tuple(name for name in recipe_names() if not name.startswith("paper/") and not name.endswith("-cond"))
 
 
 def usual_profile(recipe: str) -> str:

@@ -22,20 +22,24 @@ class Difference:
 
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
     """What differs between two recipes apart from their names, in the order of the settings."""
+    absent = Flat(None, True)  # a setting of a section that the other recipe does not have
     a, b = flattened(one), flattened(other)
-    names = [name for name in a if name != "name" and a[name].value != b[name].value]
-    return [Difference(name, DESCRIPTIONS.get(name, name), *(in_words(name, each[name].value) for each in (a, b))) for name in names]
+    names = [name for name in a | b if name != "name" and a.get(name, absent).value != b.get(name, absent).value]
+    words = [(name, *(in_words(name, each.get(name, absent).value) for each in (a, b))) for name in names]
+    return [Difference(name, DESCRIPTIONS.get(name, name), *values) for name, *values in words]
 
 
 def in_words(name: str, value: Any) -> str:
     """A setting's value in words: its entry in `MEANINGS`, or the value as a person writes it."""
-    meaning = MEANINGS.get(name, {}).get(value) if not isinstance(value, list) else None
+    meaning = MEANINGS.get(name, {}).get(value) if not isinstance(value, list | dict) else None
     if meaning is not None:
         return meaning
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(in_words("", each) for each in value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{inner} {in_words('', each)}" for inner, each in value.items())
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,5 +1,6 @@
 """Typed settings of a recipe, section by section."""
 
+import math
 import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -208,6 +209,9 @@ class TrainingSettings(Settings):
     )
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = described((0.9, 0.999), "Adam's two betas.", "Adam's betas")
     flip: bool = described(False, "Whether images are mirrored at random.", "random flips")
+    label_dropout: Share = described(
+        0.0, "Share of images that a class-conditional network sees without their class, for classifier-free guidance.", "classes left out"
+    )
     ema_beta: Share | None = described(
         0.9993, "Decay per step of the fixed EMA, which begins with ema-pytorch's warm-up; null keeps no such average.", "fixed EMA's beta"
     )
@@ -237,12 +241,29 @@ class TrainingSettings(Settings):
         return [epoch for number in range(1, int(last / spacing) + 2) if (epoch := int(number * spacing + 0.5)) <= last]
 
 
+class GuidanceSettings(Settings):
+    """Classifier-free guidance: the denoised images of the class are pushed away from those of any class."""
+
+    weight: Annotated[float, Field(ge=0)] = described(
+        ..., "How far: any + weight · (class − any); 1 changes nothing, and costs the same.", "guidance's weight"
+    )
+    interval: Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Field(strict=False)] | None = described(
+        None, "Lowest and highest noise level σ at which images are guided; null guides at all.", "guided noise levels"
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.interval and self.interval[0] > self.interval[1]:
+            raise contradiction("the lowest noise level stands first", "interval")
+        return self
+
+
 class SampleSettings(Settings):
     """The sampler and how many images it draws."""
 
     count: Count = described(50_000, "Images in one set of samples.", "samples")
     solver: Annotated[str, one_of(SOLVERS)] = described(
-        "heun", "Way from noise to an image; `heun` is EDM's algorithm 2, `euler` is DDIM (docs/evaluation.md).", "solver"
+        "heun", "Way from noise to an image; `heun` is EDM's algorithm 2, `euler` is DDIM (docs/explanation/evaluation.md).", "solver"
     )
     order: Annotated[int, Field(ge=1, le=3)] = described(3, "Order of unipc's predictor.", "order of the solver's predictor")
     steps: Annotated[int, Field(ge=2)] = described(
@@ -262,6 +283,7 @@ class SampleSettings(Settings):
     s_min: Annotated[float, Field(ge=0)] = described(0.01, "Lowest σ at which heun churns noise.")
     s_max: Positive = described(1.0, "Highest σ at which heun churns noise.")
     s_noise: Positive = described(1.007, "Standard deviation of the noise that churning adds.")
+    guidance: GuidanceSettings | None = described(None, "Guidance while sampling; null draws without.", "guidance")
     clip: bool = described(
         True, "Whether denoised images are clipped to the data's range at every evaluation.", "denoised images clipped while sampling"
     )
@@ -282,6 +304,29 @@ class SampleSettings(Settings):
     compile: Compile = unkeyed("auto", "Whether torch.compile is used in sampling; `auto` does so on a GPU where it saves time.")
     batch: Count = unkeyed(400, "Images that one process draws at once.")
     shard: Count = unkeyed(2000, "Images in one stored file.")
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels above 0, to rounding, for counting; those that the sampler goes through are `levels_of` in diffusion."""
+        if isinstance(self.schedule, tuple):
+            return self.schedule
+        into, back = (math.log, math.exp) if self.schedule == "uniform_logsnr" else (lambda s: s ** (1 / self.rho), lambda s: s**self.rho)
+        high, low = into(self.sigma_max), into(self.sigma_min)
+        return tuple(back(high + i / (self.steps - 1) * (low - high)) for i in range(self.steps))
+
+    @property
+    def guided_evaluations(self) -> int:
+        """How many of an image's evaluations are guided, and so are two. Churn, which raises noise levels a little, is left out."""
+        if self.guidance is None:
+            return 0
+        lowest, highest = self.guidance.interval or (0.0, math.inf)
+        inside = [lowest <= level <= highest for level in self.levels]
+        return inside[0] + SOLVERS[self.solver].evaluations * sum(inside[1:])
+
+    @property
+    def evaluations(self) -> int:
+        """The network's evaluations for an image; each guided one counts double."""
+        return SOLVERS[self.solver].total(self.steps) + self.guided_evaluations
 
     @property
     def solver_options(self) -> dict[str, Any]:
@@ -494,6 +539,12 @@ class Recipe(Settings):
             if self.training.ema_beta is None and "fixed" in names:
                 words = "there is no fixed EMA where its beta is none; name a width, such as '0.050'"
                 raise contradiction(words, f"{section}.ema", "training.ema_beta")
+        if self.training.label_dropout and not self.network.classes:
+            words = "an unconditional network has no classes to leave out; set network.classes"
+            raise contradiction(words, "training.label_dropout", "network.classes")
+        if self.sample.guidance and not self.training.label_dropout:
+            words = "it takes a network that also saw images without their class; set network.classes and training.label_dropout: 0.1"
+            raise contradiction(words, "sample.guidance", "training.label_dropout")
         if self.start and self.data.standardize:
             words = "such a checkpoint was trained on images in [-1, 1], which standardising changes"
             raise contradiction(words, "start", "data.standardize")

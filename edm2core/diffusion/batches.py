@@ -71,7 +71,7 @@ class Batches:
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         normal = torch.randn(len(index), generator=self._generator(step, "sigma"), device=device)
         noise = torch.randn(images.shape, generator=self._generator(step, "noise"), device=device)
-        labels = self.labels[index] if self.labels is not None and self.settings.network.classes else None
+        labels = self._labels(step, index) if self.labels is not None and self.settings.network.classes else None
         keys = dropout_keys(self._seed(step, "dropout"), len(index), self.blocks, device) if self.settings.network.dropout else None
         return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels, keys)
 
@@ -81,6 +81,15 @@ class Batches:
             self._order = epoch, _sent(epoch_order(self.settings.seed, epoch, len(self.images)), self.images.device)
         batch = self.settings.training.batch
         return self._order[1][position * batch : (position + 1) * batch]
+
+    def _labels(self, step: int, index: Tensor) -> Tensor:
+        """The images' classes; where they are dropped, the label `classes`, which means any class."""
+        assert self.labels is not None  # noqa: S101
+        labels, dropout = self.labels[index], self.settings.training.label_dropout
+        if not dropout:
+            return labels
+        dropped = torch.rand(len(index), generator=self._generator(step, "label_dropout"), device=labels.device) < dropout
+        return labels.masked_fill(dropped, self.settings.network.classes)
 
     def _seed(self, step: int, purpose: str) -> int:
         return seed_of(self.settings.seed, step, purpose)

@@ -68,8 +68,8 @@ class Embedding(nn.Module):
         return self.ops.silu(y)
 
     def of_class(self, labels: Tensor) -> Tensor:
-        """The class part [N, width], from √classes · one-hot, which has unit variance (as in NVlabs/edm2)."""
-        y: Tensor = self.label(F.one_hot(labels, self.classes) * math.sqrt(self.classes))  # type: ignore[misc]
+        """The class part [N, width], from √classes · one-hot, which has unit variance (as in NVlabs/edm2). It is zero for any class."""
+        y: Tensor = self.label(F.one_hot(labels, self.classes + 1)[:, :-1] * math.sqrt(self.classes))  # type: ignore[misc]
         return y
 
 
@@ -194,8 +194,9 @@ class Head(nn.Module):
 
 
 class UNet(nn.Module):
-    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W]. A class-conditional network takes `labels`, int64 [N], or None for any class.
+    """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W].
 
+    A class-conditional network takes `labels`, int64 [N]. None, or the label `classes`, means any class.
     Dropout needs `keys`, int32 [N, blocks, 2], from `dropout_keys`. Without them nothing is dropped.
     """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from edm2core.config.describe import in_words
+from edm2core.config.describe import fields_of, in_words
 from edm2core.config.fields import is_keyed
 from edm2core.config.settings import Recipe
 from edm2core.config.validate import unknown
@@ -86,17 +86,17 @@ def check_data(request: Request) -> None:
 
 def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: Mapping[str, str]) -> None:
     """Check each setting of an experiment's sweep. `fixed` are the settings that have one value already, with the section that says so."""
-    known = [f"{section}.{name}" for section, model in SECTIONS.items() for name, field in model.model_fields.items() if is_keyed(field)]
-    known = [setting for setting in known if setting not in AVERAGES]
+    fields = {f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in fields_of(model).items()}
+    known = [setting for setting, field in fields.items() if is_keyed(field) and setting not in AVERAGES]
     for setting, values in sweep.items():
         where = str(document.origin(("sweep", setting)))
-        section, _, name = setting.partition(".")
+        name = setting.partition(".")[2]
         if setting not in known:
             what, do_next = (
                 unknown("setting to sweep", setting, setting, known),
                 f"Sweep a setting of {', '.join(TRAINED)}, sample or probe.",
             )
-            if section in SECTIONS and name in SECTIONS[section].model_fields:
+            if setting in fields:
                 what = f"'{setting}' cannot be swept, since it decides no result by itself."
             if setting in AVERAGES:
                 do_next = "Give all its values at once: it takes several."

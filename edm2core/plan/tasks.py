@@ -304,5 +304,7 @@ def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
 
 
 def which(recipe: Recipe, ema: str, draw: int) -> str:
-    """The average and the draw, each if the recipe has several."""
-    return (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
+    """The guidance if there is any; the average and the draw, each if the recipe has several."""
+    guided = f" · guided by {recipe.sample.guidance.weight:g}" if recipe.sample.guidance else ""
+    several = (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
+    return guided + several

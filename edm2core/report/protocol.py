@@ -56,7 +56,17 @@ def _samples(report: Report, result: Result) -> dict[str, Any]:
         "extractor": _extractor(extractor),
         "ema": settings.ema[0],
         **others,
+        **({"guidance": _guidance(settings)} if settings.guidance else {}),
     }
+
+
+def _guidance(settings: SampleSettings) -> str:
+    """The guidance in words, with what it costs."""
+    guidance = settings.guidance
+    if guidance is None:
+        return "none"
+    where = f" at σ from {guidance.interval[0]:g} to {guidance.interval[1]:g}" if guidance.interval else ""
+    return f"{guidance.weight:g}, classifier-free{where}, which makes {settings.evaluations} network evaluations of an image"
 
 
 def _extractor(result: Result | None) -> str | None:
@@ -97,8 +107,11 @@ def apart(report: Report, result: Result, metric: str, settings: Collection[str]
     """The protocol as one short line for values that differ in these dotted settings: they are called swept, whatever they are."""
     section = "probe." if result.task.stage == "probe" else "sample."
     swept = {setting.removeprefix(section) for setting in settings if setting.startswith(section)}
-    swept = {FACTS.get(name, name) for name in swept}
-    return describe(protocol(report, result, metric) | dict.fromkeys(swept, "swept"))
+    swept = {FACTS.get(name, name.partition(".")[0]) for name in swept}
+    facts = protocol(report, result, metric)
+    if "guidance" not in facts:  # an unguided value stands beside no guided one
+        swept -= {"guidance"}
+    return describe(facts | dict.fromkeys(swept, "swept"))
 
 
 def _chosen_on(settings: ProbeSettings, metric: str) -> str:

@@ -24,7 +24,7 @@ from edm2core.diffusion.devices import DTYPES, autocast, compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.latents import between, drawn_labels, latents
 from edm2core.diffusion.noise_levels import levels_of
-from edm2core.diffusion.sampler import draw, to_uint8
+from edm2core.diffusion.sampler import Guidance, draw, to_uint8
 from edm2core.errors import EdmError
 from edm2core.events import emit
 from edm2core.registry import SOLVERS, load
@@ -75,7 +75,7 @@ def run(work: Workspace) -> None:
         "seed": settings.seed,
         "draw": work.settings["draw"],
         "steps": settings.steps,
-        "nfe": SOLVERS[settings.solver].total(settings.steps),
+        "nfe": settings.evaluations,
         "ema": settings.ema[0],
         "images_per_s": drawing.images_per_s if drawing else None,
     }
@@ -145,6 +145,8 @@ def _images(
     device = next(denoiser.parameters()).device
     labels = None if labels is None else labels.to(device)
     solver = partial(load(SOLVERS[settings.solver].solve), **settings.solver_options)
+    asked = settings.guidance
+    guidance = None if asked is None else Guidance(asked.weight, interval=asked.interval or (0.0, math.inf))
     with autocast(device.type, settings.precision):
         images = draw(
             *(denoiser, start.to(device), levels_of(settings), solver),
@@ -152,6 +154,7 @@ def _images(
             state=DTYPES[settings.state],
             noise=noise,
             labels=labels,
+            guidance=guidance,
         )
     if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
         raise EdmError(

@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -7,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edm2core.config import load_recipe
+from edm2core.config.settings import SampleSettings
 from edm2core.data.scale import PixelScale
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.latents import latents
-from edm2core.diffusion.noise_levels import karras
-from edm2core.diffusion.sampler import draw, to_uint8
+from edm2core.diffusion.noise_levels import karras, levels_of
+from edm2core.diffusion.sampler import Guidance, denoise_with, draw, to_uint8
 from edm2core.diffusion.solvers.heun import heun
 from edm2core.errors import InputError
+from edm2core.registry import SOLVERS, load
 
 SHAPE = (1, 4, 4)
 
@@ -111,6 +116,44 @@ def test_churn_raises_sigma_only_within_its_range() -> None:
 def test_churn_without_noise_is_refused() -> None:
     with pytest.raises(InputError, match="noise"):
         draw(Gaussian(1), latents(0, 0, [0], SHAPE), 18, partial(heun, eta=0.5))  # type: ignore[arg-type]
+
+
+def test_guidance_goes_beyond_the_denoiser_away_from_the_guide_within_its_interval_alone() -> None:
+    denoiser, guide, x = Gaussian(0.3), Gaussian(0.6), latents(0, 0, range(2), SHAPE).double()
+    denoise = denoise_with(denoiser, None, Guidance(2.5, guide, (0.1, 2.0)), clip=False, state=torch.float64)  # type: ignore[arg-type]
+    for sigma, weight in ((3.0, 1.0), (2.0, 2.5), (0.7, 2.5), (0.1, 2.5), (0.05, 1.0)):
+        strong, weak = (x.float() * std**2 / (std**2 + sigma**2) for std in (0.3, 0.6))
+        torch.testing.assert_close(denoise(x, sigma), weak.double() + weight * (strong.double() - weak.double()), rtol=0, atol=1e-12)
+    assert [sigma for _, sigma in denoiser.calls] == [3.0, 2.0, 0.7, 0.1, 0.05]
+    assert [sigma for _, sigma in guide.calls] == [2.0, 0.7, 0.1]
+
+
+@pytest.mark.parametrize("config", ["C", "G"])
+def test_any_class_is_no_label_and_the_label_past_the_last(config: str) -> None:
+    recipe = load_recipe(f"digits/{config}", {"network.classes": 10, "network.multipliers": [1], "network.attention_resolutions": [8]})
+    torch.manual_seed(0)
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion).eval().requires_grad_(False)
+    denoiser.network.head.gain = None if config == "C" else torch.nn.Parameter(torch.ones(()), requires_grad=False)
+    x = latents(0, 0, range(2), (1, 8, 8))
+    assert torch.equal(denoiser(x, 1.0, torch.tensor([10, 10])), denoiser(x, 1.0))
+    weighted = denoise_with(denoiser, torch.tensor([3, 4]), Guidance(1.5), clip=False, state=torch.float64)(x, 1.0)
+    told, untold = (denoiser(x, 1.0, labels).double() for labels in (torch.tensor([3, 4]), None))
+    assert not torch.equal(told, untold)
+    torch.testing.assert_close(weighted, untold + 1.5 * (told - untold), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("interval", [None, (0.2, 5.0), (100.0, 200.0), (0.0, 0.5)])
+@pytest.mark.parametrize("schedule", ["karras", "uniform_logsnr", (80.0, 3.0, 0.3, 0.02)])
+def test_guided_evaluations_count_double(solver: str, interval: tuple[float, float] | None, schedule: Any) -> None:
+    chosen = {"solver": solver, "schedule": schedule, "guidance": {"weight": 2.0, "interval": interval}, "eta": 0.0}
+    how = SampleSettings.model_validate(chosen)
+    denoiser, guide = Gaussian(0.3), Gaussian(0.6)
+    guidance = Guidance(2.0, guide, interval or (0.0, math.inf))  # type: ignore[arg-type]
+    solve = partial(load(SOLVERS[solver].solve), **how.solver_options)
+    draw(denoiser, latents(0, 0, [0], SHAPE), levels_of(how), solve, guidance=guidance)  # type: ignore[arg-type]
+    assert how.evaluations == len(denoiser.calls) + len(guide.calls)
+    assert how.guided_evaluations == len(guide.calls)
 
 
 def test_uint8_is_rounded_to_the_nearest() -> None:

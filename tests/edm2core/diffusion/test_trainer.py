@@ -310,6 +310,22 @@ def test_labels_stay_with_their_images_and_reach_the_network() -> None:
     assert gradient.abs().sum(dim=0).ne(0).tolist() == [c in labels[index] for c in range(10)]
 
 
+def test_a_share_of_the_images_is_seen_without_its_class_and_the_step_decides_which() -> None:
+    labels = torch.arange(40) % 10
+    dropping = {"network.classes": 10, "training.label_dropout": 0.5}
+    trainer = Trainer(settings("C", **dropping), PixelScale(), IMAGES, labels=labels)
+    batches = [trainer.batches.after(step).labels for step in range(20)]
+    dropped = torch.cat([batch == 10 for batch in batches])
+    assert 0.35 < dropped.double().mean().item() < 0.65
+    index = epoch_order(3, 0, 40)[:16]
+    assert torch.equal(batches[0][batches[0] != 10], labels[index][batches[0] != 10])
+    again = Trainer(settings("C", **dropping), PixelScale(), IMAGES, labels=labels).batches.after(3)
+    assert torch.equal(again.labels, batches[3])
+    plain = Trainer(settings("C", **{"network.classes": 10}), PixelScale(), IMAGES, labels=labels).batches.after(3)
+    assert torch.equal(again.noise, plain.noise)
+    assert torch.equal(again.sigma, plain.sigma)
+
+
 def test_an_unconditional_network_trains_the_same_with_labels_beside_its_images() -> None:
     with_labels = Trainer(settings(), PixelScale(), IMAGES, labels=torch.arange(40))
     assert same_bits(trained(with_labels, 2), trained(Trainer(settings(), PixelScale(), IMAGES), 2))

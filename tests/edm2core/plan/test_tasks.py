@@ -200,6 +200,19 @@ def test_a_sweep_of_solvers_and_steps_shares_all_but_samples_and_their_metrics(t
     assert len({task.title for task in tasks}) == len(tasks)
 
 
+def test_guidance_is_swept_over_one_training_and_stands_in_every_title(tmp_path: Path) -> None:
+    conditional = "overrides: {network.classes: 10, training.label_dropout: 0.1}\n"
+    text = f"epochs: [40]\n{conditional}sweep: {{sample.guidance.weight: [1.5, 2], sample.guidance.interval: [null, [0.2, 5]]}}\n"
+    read = experiment(tmp_path, text)
+    tasks = plan(read, {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes})
+    plain = plan(experiment(tmp_path, f"epochs: [40]\n{conditional}"), DIGITS)
+    added = [task for task in tasks if task.ref not in {other.ref for other in plain}]
+    assert Counter(task.stage for task in added) == {"sample": 4, "metrics": 4}
+    assert added[0].title == "C weight=1.5 interval=none · seed 0 · 1000 samples at epoch 40 · guided by 1.5"
+    assert all(" · guided by " in task.title for task in added)
+    assert not any("guided" in task.title for task in plain)
+
+
 def test_listed_noise_levels_are_swept_beside_named_ones(tmp_path: Path) -> None:
     read = experiment(tmp_path, "epochs: [40]\nsweep: {sample.schedule: [uniform_logsnr, [80, 5, 0.1]]}\n")
     assert [recipe.sample.steps for recipe in read.recipes] == [18, 3]

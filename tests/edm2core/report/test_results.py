@@ -98,6 +98,21 @@ def test_a_settings_change_shows_in_the_protocol(another: Callable[..., Fake]) -
     assert protocols["probe_accuracy"] == "linear probe t=4 out_3, 15 epochs, batch 512, lr 0.004, no flip, EMA fixed"
 
 
+def test_guidance_shows_in_the_protocol_with_what_it_costs(another: Callable[..., Fake]) -> None:
+    conditional = "network.classes: 10, training.label_dropout: 0.1"
+    guided = another(
+        {
+            "steps: 18": "steps: 18, guidance: {weight: 1.5, interval: [0.2, 5]}",
+            "{training.epochs: 60}": f"{{training.epochs: 60, {conditional}}}",
+        }
+    )
+    protocols = {row["metric"]: row["protocol"] for row in _results(guided)}
+    assert protocols["fd_digits"] == (
+        "18 steps, eta 0, 2000 samples vs 1437 training images, digits features, by torch-fidelity, "
+        "guidance 1.5, classifier-free at σ from 0.2 to 5, which makes 45 network evaluations of an image"
+    )
+
+
 def test_a_distance_in_other_features_is_never_called_fid() -> None:
     assert label("fid") == "FID"
     assert "FID" not in label("fd_digits")

@@ -75,10 +75,21 @@ def digits(bench: Bench) -> Ref:
 @pytest.fixture
 def network(bench: Bench, digits: Ref) -> Ref:
     """A snapshot of a small G network with random weights."""
-    torch.manual_seed(0)
+    return random_network(bench, digits)
+
+
+@pytest.fixture
+def conditional(bench: Bench, digits: Ref) -> Ref:
+    """A snapshot of such a network that knows the ten digits."""
+    return random_network(bench, digits, classes=10)
+
+
+def random_network(bench: Bench, digits: Ref, seed: int = 0, classes: int = 0) -> Ref:
+    """A snapshot of a small G network whose random weights follow from the seed."""
+    torch.manual_seed(seed)
     scale = load_prepared(next((bench.folder / "store" / digits.folder).glob("*/dataset.json")).parent).pixel_scale
-    recipe = load_recipe("digits/G").model_copy(update={"network": NETWORK})
-    denoiser = Denoiser(build_network(NETWORK), recipe.diffusion)
+    recipe = load_recipe("digits/G").model_copy(update={"network": NETWORK.model_copy(update={"classes": classes})})
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
     for parameter in denoiser.parameters():  # gains start at 0: nothing would come out
         if parameter.ndim == 0:
             parameter.data.fill_(0.5)

@@ -109,6 +109,23 @@ def test_every_solver_begins_from_the_same_noise(bench: Any, network: Ref, monke
     assert all(torch.equal(begun[0], other) for other in begun)
 
 
+def test_guided_samples_differ_and_their_evaluations_count_double(
+    bench: Any, conditional: Ref, images_of: Any, evaluations: list[int]
+) -> None:
+    made = {}
+    for interval, evaluated in ((None, 14), ((0.2, 100.0), 12)):  # σ: 80, 9.7, 0.47, 0.002; all but the first are met twice
+        evaluations.clear()
+        how = settings(guidance={"weight": 3.0, "interval": interval})
+        _, manifest = bench.run(sample.run, "sample", how, {"snapshot": conditional})
+        assert manifest.metadata["nfe"] == evaluated
+        assert sum(evaluations) == (50 + 48) * evaluated
+        made[interval] = images_of(manifest)
+    _, plain = bench.run(sample.run, "sample", settings(), {"snapshot": conditional})
+    _, one = bench.run(sample.run, "sample", settings(guidance={"weight": 1.0}), {"snapshot": conditional})
+    assert differ(images_of(plain), images_of(one)) <= 1
+    assert all(differ(images, images_of(plain)) > 1 for images in made.values())
+
+
 def test_two_processes_make_the_images_of_one(bench: Any, network: Ref, images_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "POLL_S", 0.02)
     second = settings(shard=10, draw=1)  # without interpolations
