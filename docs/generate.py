@@ -218,6 +218,7 @@ def choices_page() -> str:
         "network.use": registry.NETWORKS,
         "diffusion.weighting": registry.WEIGHTINGS,
         "training.lr_changes": registry.SCHEDULES,
+        "training.optimizer": registry.OPTIMIZERS,
         "sample.solver": registry.SOLVERS,
     }
     stages = ((f"`{stage.name}`", stage.words, str(stage.version), stage.does) for stage in STAGES.values())
@@ -231,7 +232,7 @@ def choices_page() -> str:
         table(("extractor", "in words", "dimensions", "weights"), extractors),
         "## Data formats",
         table(("format", "shape", "classes", "training images", "test images"), formats),
-        "## Networks, weightings, schedules, solvers",
+        "## Networks, weightings, schedules, optimizers, solvers",
         table(("setting", "choices"), ((f"`{setting}`", ", ".join(f"`{name}`" for name in names)) for setting, names in single.items())),
         "## Stages",
         "The kinds of tasks. A version is raised when a change moves numbers.",

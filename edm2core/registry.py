@@ -26,14 +26,26 @@ class Network(NamedTuple):
 
 NETWORKS = {"unet": Network("edm2core.diffusion.unet:UNet", "edm2core.config.settings:NetworkSettings")}
 
-WEIGHTINGS = {"edm": "edm2core.diffusion.loss:loss_weight"}
-"""λ(σ), the weight of the loss at a noise level: (sigma, sigma_data) → weight. The learned exp(-u(σ)) multiplies it."""
+
+class Choice(NamedTuple):
+    """A choice whose code may take settings of its own."""
+
+    code: str
+    options: tuple[str, ...] = ()  # the settings of its section that it takes as keyword arguments, and that others do not have
+    defaults: dict[str, Any] = {}  # of settings of its section, where they are other than the section's
+
+
+WEIGHTINGS = {"edm": Choice("edm2core.diffusion.weightings.edm:edm")}
+"""λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/weightings."""
 
 SCHEDULES = {
-    "every_epoch": "edm2core.diffusion.training_schedule:by_epoch",
-    "every_step": "edm2core.diffusion.training_schedule:by_images",
+    "every_epoch": Choice("edm2core.diffusion.schedules.every_epoch:every_epoch", ("t_ref_epochs",)),
+    "every_step": Choice("edm2core.diffusion.schedules.every_step:every_step", ("t_ref_epochs",)),
 }
-"""Learning-rate schedules: (training's settings, epochs so far with their fraction) → the rate of the next step."""
+"""Learning-rate schedules: functions of the protocol `Schedule` in edm2core/diffusion/schedules."""
+
+OPTIMIZERS = {"adam": Choice("edm2core.diffusion.optimizers.adam:adam", ("betas",))}
+"""Functions of the protocol `Optimizer` in edm2core/diffusion/optimizers."""
 
 
 class Solver(NamedTuple):
@@ -41,8 +53,8 @@ class Solver(NamedTuple):
 
     solve: str  # a function of the protocol `Solver` in edm2core/diffusion/solvers
     evaluations: int  # of the network in each step; the last step, to σ = 0, takes one
-    options: tuple[str, ...] = ()  # the settings of `sample` that it takes as keyword arguments, and that others do not have
-    defaults: dict[str, float] = {}  # of these settings, where they are other than those of `SampleSettings`
+    options: tuple[str, ...] = ()  # as in `Choice`
+    defaults: dict[str, Any] = {}
 
     def total(self, steps: int) -> int:
         """The network's evaluations in so many steps."""
@@ -56,7 +68,6 @@ SOLVERS = {
     "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
     "unipc": Solver("edm2core.diffusion.solvers.unipc:unipc", 1, ("order",)),
 }
-SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
 
 NOISE_SCHEDULES = {
     "karras": "edm2core.diffusion.noise_levels:karras",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Protocol, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -114,6 +114,39 @@ def check_width(width: float) -> float:
 
 Ema = Annotated[str, BeforeValidator(average_name)]  # fixed, or the relative width of a power-function average
 Widths = Annotated[tuple[Annotated[float, AfterValidator(check_width)], ...], Field(strict=False), AfterValidator(once)]
+
+
+class HasOptions(Protocol):
+    """A line of a registry's table whose code may take settings of its own."""
+
+    @property
+    def options(self) -> tuple[str, ...]: ...
+
+    @property
+    def defaults(self) -> dict[str, Any]: ...
+
+
+def with_defaults(values: Any, setting: str, table: Mapping[str, HasOptions]) -> Any:
+    """A section's values as they are written, with those that the choice named by `setting` has as its own defaults."""
+    if isinstance(values, dict) and (choice := table.get(str(values.get(setting)))):
+        return {**choice.defaults, **values}
+    return values
+
+
+def options_of(section: "Settings", setting: str, table: Mapping[str, HasOptions]) -> dict[str, Any]:
+    """The settings that the code of the section's choice takes as keyword arguments."""
+    return {name: getattr(section, name) for name in table[getattr(section, setting)].options}
+
+
+def refuse_unused(section: "Settings", setting: str, table: Mapping[str, HasOptions], noun: str) -> None:
+    """Raises an error if a setting is changed that other choices of `setting` have, and this section's choice has not."""
+    chosen = getattr(section, setting)
+    others = dict.fromkeys(option for choice in table.values() for option in choice.options if option not in table[chosen].options)
+    for name in others:
+        default = type(section).model_fields[name].default
+        if getattr(section, name) != default:
+            words = "null" if default is None else list(default) if isinstance(default, tuple) else default
+            raise contradiction(f"the {noun} '{chosen}' has none; leave it out, or set it back to {words}", name, setting)
 
 
 def described(default: Any, text: str = "", label: str = "", **more: Any) -> Any:

@@ -30,9 +30,12 @@ from edm2core.config.fields import (
     described,
     falls,
     one_of,
+    options_of,
+    refuse_unused,
     unkeyed,
+    with_defaults,
 )
-from edm2core.registry import FORMATS, NETWORKS, SCHEDULES, SOLVER_OPTIONS, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
+from edm2core.registry import FORMATS, NETWORKS, OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
 
 STORED_AVERAGES = 64  # in a training that does not set average_every
 
@@ -181,6 +184,23 @@ class DiffusionSettings(Settings):
         256, "Fourier features of the learned log-variance u(σ) (rung B); 0 leaves u(σ) out.", "learned log-variance u(σ) of the loss"
     )
 
+    @property
+    def weighting_options(self) -> dict[str, Any]:
+        """The settings that the weighting takes besides noise levels."""
+        return options_of(self, "weighting", WEIGHTINGS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """A weighting's own defaults."""
+        return with_defaults(values, "weighting", WEIGHTINGS)
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        """No setting is changed that has no effect."""
+        refuse_unused(self, "weighting", WEIGHTINGS, "weighting")
+        return self
+
 
 class TrainingSettings(Settings):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
@@ -207,6 +227,7 @@ class TrainingSettings(Settings):
         "Whether the loss is averaged or summed over an image's elements; a sum needs no loss scaling in fp16.",
         "loss over an image's elements",
     )
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = described("adam", "Way from gradients to steps.", "optimizer")
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = described((0.9, 0.999), "Adam's two betas.", "Adam's betas")
     flip: bool = described(False, "Whether images are mirrored at random.", "random flips")
     label_dropout: Share = described(
@@ -226,6 +247,29 @@ class TrainingSettings(Settings):
     compile: Compile = unkeyed("auto", "Whether torch.compile is used in training; `auto` does so on a GPU where it saves time.")
     micro_batch: Count | None = unkeyed(None, "Images that a process holds at once; null is its whole share of the batch.")
     grad_checkpoint: bool = unkeyed(False, "Whether activations are computed again in the backward, which needs less memory and more time.")
+
+    @property
+    def schedule_options(self) -> dict[str, Any]:
+        """The settings that the learning-rate schedule takes besides rate and warm-up."""
+        return options_of(self, "lr_changes", SCHEDULES)
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """The settings that the optimizer takes besides the learning rate."""
+        return options_of(self, "optimizer", OPTIMIZERS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """The own defaults of the schedule and the optimizer."""
+        return with_defaults(with_defaults(values, "lr_changes", SCHEDULES), "optimizer", OPTIMIZERS)
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        """No setting is changed that has no effect."""
+        refuse_unused(self, "lr_changes", SCHEDULES, "schedule")
+        refuse_unused(self, "optimizer", OPTIMIZERS, "optimizer")
+        return self
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -331,19 +375,16 @@ class SampleSettings(Settings):
     @property
     def solver_options(self) -> dict[str, Any]:
         """The settings that the solver takes besides noise levels."""
-        return {name: getattr(self, name) for name in SOLVERS[self.solver].options}
+        return options_of(self, "solver", SOLVERS)
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
         """A solver's own defaults; and of noise levels given as a list, their number and both ends."""
-        if not isinstance(values, dict):
-            return values
-        solver, levels = SOLVERS.get(str(values.get("solver"))), values.get("schedule")
-        own: dict[str, Any] = {**solver.defaults} if solver else {}
+        levels = values.get("schedule") if isinstance(values, dict) else None
         if levels is not None and falls(levels):
-            own |= {"steps": len(levels), "sigma_max": levels[0], "sigma_min": levels[-1]}
-        return {**own, **values}
+            values = {"steps": len(levels), "sigma_max": levels[0], "sigma_min": levels[-1], **values}
+        return with_defaults(values, "solver", SOLVERS)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -359,12 +400,9 @@ class SampleSettings(Settings):
     @model_validator(mode="after")
     def _used(self) -> Self:
         """No setting is changed that has no effect."""
-        unused = {name: f"the solver '{self.solver}' has none" for name in SOLVER_OPTIONS if name not in SOLVERS[self.solver].options}
-        if self.schedule != "karras":
-            unused["rho"] = "the schedule 'karras' alone has one"
-        for name, why in unused.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise contradiction(f"{why}; leave it out", name, "schedule" if name == "rho" else "solver")
+        refuse_unused(self, "solver", SOLVERS, "solver")
+        if self.schedule != "karras" and self.rho != type(self).model_fields["rho"].default:
+            raise contradiction("the schedule 'karras' alone has one; leave it out", "rho", "schedule")
         return self
 
 

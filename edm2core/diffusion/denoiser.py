@@ -1,9 +1,8 @@
 """The denoiser: preconditioning around a network, and the learned log-variance (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696,
 equations 14 to 16 and 21)."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from edm2core.data.scale import PixelScale
 from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.unet import UNet, learned, operations
+from edm2core.diffusion.weightings import Weighting
 from edm2core.registry import NETWORKS, WEIGHTINGS, load
 
 
@@ -42,7 +42,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.settings = network, settings
         self.pixel_scale = pixel_scale or PixelScale()
-        self.loss_weight: Callable[[Any, float], Any] = load(WEIGHTINGS[settings.weighting])
+        self.weighting: Weighting = load(WEIGHTINGS[settings.weighting].code)
         maps = replace(learned(network.settings), biases=False)
         features = settings.log_variance_features
         self.uncertainty = LogVariance(features, operations(network.settings).fourier, maps) if features else None
@@ -62,6 +62,10 @@ class Denoiser(nn.Module):
         c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
         output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys)
         return c_skip * noised + c_out * output.float()
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """λ(σ) of the settings' weighting, without the learned exp(-u(σ)): of the shape and precision of `sigma`."""
+        return self.weighting(sigma, self.settings.sigma_data, **self.settings.weighting_options)
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""

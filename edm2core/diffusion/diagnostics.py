@@ -89,7 +89,8 @@ def losses(
             error: Tensor = denoiser(clean + sigma * noise, sigma, None if labels is None else labels[part]) - clean
             total += error.double().square().mean() * len(clean)
             progress(len(clean))
-        means.append(float(total / len(images)) * denoiser.loss_weight(sigma, denoiser.settings.sigma_data))
+        weight = denoiser.loss_weight(torch.tensor(sigma, dtype=torch.float64))
+        means.append(float(total / len(images)) * float(weight))
     return means
 
 

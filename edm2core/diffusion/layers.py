@@ -204,6 +204,10 @@ class Linear(Weighted):
             return F.linear(x.float(), self.effective_weight(), self.bias)
 
 
+class Table(Linear):
+    """A matrix that takes one-hot vectors, so that each of its columns is the embedding of a class."""
+
+
 class Fourier(nn.Module):
     """scale · cos(2π (f c + φ)) of a scalar c: [N] → [N, features], f ~ N(0, 1) and φ ~ U(0, 1) fixed (equation 75)."""
 

@@ -1,6 +1,4 @@
-"""Training's noise levels and loss, with its weighting λ(σ) (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, eq. 14 and 21)."""
-
-from typing import TypeVar
+"""Training's noise levels and loss (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696, equations 14 and 21)."""
 
 from torch import Tensor, nn
 
@@ -13,14 +11,6 @@ def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
     return (normal * settings.p_std + settings.p_mean).exp()
 
 
-Level = TypeVar("Level", float, Tensor)
-
-
-def loss_weight(sigma: Level, sigma_data: float) -> Level:
-    """λ(σ) = (σ² + σ_data²)/(σ·σ_data)² (EDM, table 1)."""
-    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-
-
 def image_losses(
     denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None
 ) -> Tensor:
@@ -30,7 +20,7 @@ def image_losses(
     the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to the same.
     """
     images, sigma = images.float(), noise_level_tensor(sigma, images)
-    weight: Tensor = denoiser.loss_weight(sigma, denoiser.settings.sigma_data)
+    weight = denoiser.loss_weight(sigma)
     log_variance = denoiser.log_variance(sigma)
     error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)

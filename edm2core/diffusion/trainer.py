@@ -77,8 +77,8 @@ class Trainer(TrainingState):
         last = ends_window(self.steps + 1, self.steps_per_epoch)
         maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # measuring every step would cost too much
         before = [p.detach().clone() for p in maps]
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.steps)
+        for group, relative in zip(self.optimizer.param_groups, self.relative_rates, strict=True):
+            group["lr"] = self._rate(self.steps) * relative
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
         skipped = (~torch.isfinite(norms.sum())).float()

@@ -18,8 +18,10 @@ from edm2core.diffusion.batches import Batches
 from edm2core.diffusion.curve import Window
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute
+from edm2core.diffusion.optimizers import Optimizer, by_kind
 from edm2core.errors import InputError
 from edm2core.keyed_random import seed_of
+from edm2core.registry import OPTIMIZERS, load
 
 
 @dataclass
@@ -49,7 +51,9 @@ class TrainingState:
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last).train()
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())
-        self.optimizer = torch.optim.Adam(weights, lr=training.lr, betas=training.betas, fused=True)
+        build: Optimizer = load(OPTIMIZERS[training.optimizer].code)
+        self.optimizer = build(*by_kind(self.denoiser), training.lr, **training.optimizer_options)
+        self.relative_rates = [group["lr"] / training.lr for group in self.optimizer.param_groups]
         scales = training.precision == "fp16" and training.loss_reduction == "mean"
         self.scaler = torch.amp.GradScaler(device.type, enabled=scales)
         self.averages: dict[str, Average] = {} if training.ema_beta is None else {"fixed": FixedEma(weights, training.ema_beta)}
@@ -93,9 +97,10 @@ class TrainingState:
     def _live(self) -> dict[str, Tensor]:
         """The tensors of the state themselves, not copies."""
         tensors = {f"weights/{k}": v for k, v in self.denoiser.state_dict().items()}
+        remembered = dict[str, float]()  # what is no tensor; torch's own optimizers have none
         for name, parameter in self.parameters.items():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam/{moment}/{name}"] = value
+                (tensors if isinstance(value, Tensor) else remembered)[f"{self.settings.training.optimizer}/{moment}/{name}"] = value
         for label, average in self.averages.items():
             tensors |= {f"average/{label}/{k}": v for k, v in zip(self.parameters, average.weights, strict=True)}
         numbers = {
@@ -105,6 +110,7 @@ class TrainingState:
             "counts": {label: average.count for label, average in self.averages.items()},
             "scaler": self.scaler.state_dict(),
         }
+        numbers |= {"optimizer": remembered} if remembered else {}
         tensors |= {"window/loss": self.window.loss, "window/nonfinite": self.window.nonfinite, "numbers": _as_tensor(numbers)}
         return {key: value.detach() for key, value in tensors.items()}
 
@@ -113,13 +119,7 @@ class TrainingState:
         self.copier.settle()
         numbers = _as_numbers(tensors["numbers"])
         self.denoiser.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for index, (name, parameter) in enumerate(self.parameters.items()):
-            for moment, like in (("step", tensors["window/loss"]), ("exp_avg", parameter), ("exp_avg_sq", parameter)):
-                if f"adam/{moment}/{name}" in tensors:
-                    stored = tensors[f"adam/{moment}/{name}"]
-                    moments.setdefault(index, {})[moment] = torch.empty_like(like).copy_(stored)  # laid out as the parameter
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self._load_optimizer({**tensors, **numbers.get("optimizer", {})})
         for label, average in self.averages.items():
             average.load([tensors[f"average/{label}/{k}"] for k in self.parameters], numbers["counts"][label])
         self.scaler.load_state_dict(numbers["scaler"])
@@ -128,6 +128,19 @@ class TrainingState:
         if self.rank:
             self.window.loss.zero_()  # rank 0 has every process's part
         self.steps, self.nonfinite_steps = numbers["steps"], numbers["nonfinite_steps"]
+
+    def _load_optimizer(self, remembered: Mapping[str, Tensor | float]) -> None:
+        """Give the optimizer the state that `_live` took from it."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        ordered = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]  # torch numbers them so
+        numbers = {names[id(parameter)]: number for number, parameter in enumerate(ordered)}
+        state: dict[int, dict[str, Tensor | float]] = {}
+        for key, stored in remembered.items():
+            optimizer, _, rest = key.partition("/")
+            moment, _, name = rest.partition("/")
+            if optimizer == self.settings.training.optimizer:
+                state.setdefault(numbers[name], {})[moment] = _copied(stored, moment, self.parameters[name])
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
     def start(self, tensors: Mapping[str, Tensor], ema: Mapping[str, Tensor], epoch: int | None, updates: int | None) -> None:
         """Begin where another implementation's training ended. `tensors` are its weights and moments as in a state, `ema` its fixed EMA.
@@ -190,6 +203,16 @@ def averaged_weights(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor
     """The denoiser's state dict with the weights of one average, from a state or its parts `weights/` and `average/`."""
     parts = ("weights/", f"average/{name}/")
     return {key.removeprefix(part): value for part in parts for key, value in state.items() if key.startswith(part)}
+
+
+def _copied(stored: Tensor | float, moment: str, parameter: Tensor) -> Tensor | float:
+    """A copy of what an optimizer remembers of a parameter, on its device and laid out as it is if it has the parameter's shape.
+
+    A number of steps stays where it is, since torch's optimizers decide that by themselves.
+    """
+    if not isinstance(stored, Tensor):
+        return stored
+    return torch.empty_like(parameter if moment != "step" and stored.shape == parameter.shape else stored).copy_(stored)
 
 
 def _as_tensor(numbers: Mapping[str, Any]) -> Tensor:

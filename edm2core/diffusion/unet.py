@@ -23,6 +23,7 @@ from edm2core.diffusion.layers import (
     Linear,
     Operations,
     Positional,
+    Table,
     down,
     pixel_norm,
     same,
@@ -57,7 +58,7 @@ class Embedding(nn.Module):
         self.fourier = Fourier(features, self.ops.fourier) if settings.noise_features == "fourier" else Positional(features)
         self.linear1 = Linear(features, width, maps)
         self.linear2 = Linear(width, width, maps) if settings.norm != "pixel" else None
-        self.label = Linear(self.classes, width, replace(maps, biases=False)) if self.classes else None
+        self.label = Table(self.classes, width, replace(maps, biases=False)) if self.classes else None
 
     def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         y: Tensor = self.linear1(self.fourier(c_noise))

@@ -25,6 +25,7 @@ def test_every_family_is_there() -> None:
         "NETWORKS",
         "WEIGHTINGS",
         "SCHEDULES",
+        "OPTIMIZERS",
         "SOLVERS",
         "NOISE_SCHEDULES",
         "METRICS",

@@ -49,10 +49,10 @@ def test_what_computes_with_arrays_is_science_or_a_stage() -> None:
 
 
 def test_a_changed_loss_is_other_science_of_what_has_it(copy: Path) -> None:
-    text = (copy / "diffusion/loss.py").read_text()
-    found = re.search(r"def loss_weight\(.*\n(?:    .*\n)*?    return (.*)\n", text)
+    text = (copy / "diffusion/weightings/edm.py").read_text()
+    found = re.search(r"def edm\(.*\n(?:    .*\n)*?    return (.*)\n", text)
     assert found
-    (copy / "diffusion/loss.py").write_text(text.replace(found[1], f"2 * ({found[1]})"))
+    (copy / "diffusion/weightings/edm.py").write_text(text.replace(found[1], f"2 * ({found[1]})"))
     assert {"snapshot", "average", "sample", "diagnostics"} <= changed(copy)
     assert not changed(copy) & {"prepare", "extractor", "reference", "metrics", "calibration"}
 
@@ -95,7 +95,7 @@ def test_everything_else_is_science_of_some_stage(copy: Path) -> None:
 
 
 CHANGE_NO_NUMBER = [  # file, text before, text after
-    ("diffusion/loss.py", "def loss_weight", "# a comment\n\n\ndef loss_weight"),
+    ("diffusion/weightings/edm.py", "def edm", "# a comment\n\n\ndef edm"),
     ("data/prepared.py", "Reading the prepared", "How to read the prepared"),
     (
         "diffusion/training_state.py",
@@ -123,11 +123,11 @@ def test_what_changes_no_number_changes_no_science(copy: Path) -> None:
 
 
 MAY_CHANGE_A_NUMBER = [
-    ("diffusion/training_schedule.py", "import math\n", "import numpy as math\n"),  # another function by the same name
+    ("diffusion/schedules/every_step.py", "import math\n", "import numpy as math\n"),  # another function by the same name
     ("diffusion/layers.py", "math.hypot(1 - t, t)", "math.hypot(t, t)"),
     ("diffusion/training_state.py", "steps: int = 0", "steps: int = 1"),
     ("diffusion/training_state.py", "began_at: int = 0", ""),
-    ("diffusion/training_state.py", "fused=True", "fused=1"),
+    ("diffusion/optimizers/adam.py", "fused=True", "fused=1"),
 ]
 
 

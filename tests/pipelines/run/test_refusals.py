@@ -146,9 +146,9 @@ def test_a_changed_loss_makes_no_curve_of_two(tmp_path: Path) -> None:
     place.edm2("run", "e.yaml", "--store", "store")
     assert "science" not in place.edm2("run", "e.yaml", "--store", "store")
 
-    source = place.folder / "edm2core" / "diffusion/loss.py"
+    source = place.folder / "edm2core" / "diffusion/weightings/edm.py"
     text = source.read_text()
-    found = re.search(r"def loss_weight\(.*\n(?:    .*\n)*?    return (.*)\n", text)
+    found = re.search(r"def edm\(.*\n(?:    .*\n)*?    return (.*)\n", text)
     assert found
     source.write_text(text.replace(found[1], f"2 * ({found[1]})"))
     for verb in (["run", "e.yaml"], ["plan", "e.yaml"]):
