@@ -62,6 +62,8 @@ def in_words(event: dict[str, Any]) -> str:
         return ", ".join([begun, *counts])
     if kind == "restart":
         return f"goes on from the state at step {event.get('step')}"
+    if kind == "rendezvous":
+        return f"rendezvous {event.get('number')} of {event.get('processes')} processes"
     if kind == "commit":
         return f"stored {event.get('ref')}"
     if kind == "failed":

@@ -13,6 +13,7 @@ from typing import Any
 from components.launcher.cluster import Cluster, ClusterError, patiently
 from components.launcher.follower import MADE_WAY, Follower
 from components.launcher.followers import FOLLOWER, OtherFollowers, now, signs_of_life
+from components.launcher.gathering import TRIES_AGAIN
 from components.launcher.job import DIGEST, run_label, to_manifest
 from components.launcher.log_store import LogRecord, log_folder
 from components.launcher.podlogs import PodLogs
@@ -42,7 +43,12 @@ class ClusterBackend:
         run = self._record.id if self._record else ""
         wanted = to_manifest(spec, self._profile, run=run, owner=self._owner)
         wanted["metadata"]["annotations"][self._me] = now()
-        mark = {"metadata": {"annotations": {self._me: now(), MADE_WAY: None}, "labels": {run_label(run): "yes"} if run else {}}}
+        mark = {
+            "metadata": {
+                "annotations": {self._me: now(), MADE_WAY: None, TRIES_AGAIN: None},
+                "labels": {run_label(run): "yes"} if run else {},
+            }
+        }
         self._stopped.discard(spec.name)
         while not patiently(lambda: self._try_to_start(spec, wanted, mark)):
             pass

@@ -8,6 +8,7 @@ from typing import Any
 from components.launcher.cluster import Cluster, ClusterError
 from components.launcher.diagnose import Cause, Death, Diagnosis, age, deaths, diagnose, evictions, has_begun, out_of_reach, wait_in_queue
 from components.launcher.followers import OtherFollowers, now, signs_of_life
+from components.launcher.gathering import TRIES_AGAIN, Gathering
 from components.launcher.job_kinds import JobKind
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
@@ -32,6 +33,7 @@ class Follower:
         self.name, self.logs, self.status = name, logs, Status("queued")
         self._cluster, self._profile, self._kind, self._me = cluster, profile, cluster.kind, me
         self._restarts, self._others, self._waiting = _Restarts(self._kind), OtherFollowers(), _Waiting()
+        self._gathering = Gathering(profile.rejoin_s)
         self._lock = threading.Lock()
         self._looked, self._signed = 0.0, time.monotonic()
         self._leaving: dict[str, float] = {}  # uid of a pod → when this process first saw that it was told to end
@@ -81,7 +83,10 @@ class Follower:
             self.logs.drain(DRAIN_S)
             return Status(diagnosis.state, diagnosis.reason, diagnosis.code, self._restarts.number)
         self._sign(job)
-        reason = self._wait(job, diagnosis) + self._remove_overdue(pods)
+        gathering = self._gather(job, diagnosis)
+        if gathering and self._profile.queue:
+            return Status("absent", gathering, None, self._restarts.number, lost=True)
+        reason = (gathering or self._wait(job, diagnosis)) + self._remove_overdue(pods)
         patience = {"broken": BROKEN_S, **dict.fromkeys(("room", "place", "refused"), self._profile.patience_s)}.get(self._waiting.cause)
         if patience is not None and self._waiting.seconds > patience:
             self.stop()
@@ -108,6 +113,32 @@ class Follower:
             gone = dict.fromkeys(self._others.long_gone())
             self._cluster.patch_job(self.name, {"metadata": {"annotations": {**gone, self._me: now()}}})
             self._signed = time.monotonic()
+
+    def _gather(self, job: Object, diagnosis: Diagnosis) -> str:
+        """Free all pods of a job of which some have waited too long for the others, and try again later. Returns in words what is done.
+
+        In a queue only Kueue may suspend the job, so it is deleted, to be started again.
+        """
+        pausing = diagnosis.cause == "suspended" and TRIES_AGAIN in job["metadata"].get("annotations", {})
+        if diagnosis.cause == "suspended" and not pausing:
+            return ""
+        wanted, rejoin_s = self._kind.pods_wanted(job), self._profile.rejoin_s
+        advice = self._gathering.see(wanted - diagnosis.missing, diagnosis.missing, pausing)
+        self._waiting.holds = self._gathering.tries > 0
+        if advice == "resume":
+            self._suspend(False, {TRIES_AGAIN: None})
+            return "tries again"
+        elif advice == "free" and self._profile.queue:
+            self._cluster.delete_job(self.name)
+            return f"{diagnosis.reason}; its other pods have waited for {rejoin_s} s and are freed; it goes back into the queue"
+        elif advice == "free":
+            self._suspend(True, {TRIES_AGAIN: diagnosis.reason[:200]})
+        if advice in ("free", "rest"):
+            lacking = diagnosis.reason if advice == "free" else job["metadata"]["annotations"][TRIES_AGAIN]
+            return (
+                f"{lacking}; its other pods have waited for {rejoin_s} s and are freed; tries again after {self._gathering.pause_s:.0f} s"
+            )
+        return ""
 
     def _wait(self, job: Object, diagnosis: Diagnosis) -> str:
         """What the job waits for, in words. Without room it makes way for an older job: two with half of their pods would wait for ever."""
@@ -154,6 +185,7 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.cause: Cause = ""
+        self.holds = False  # whether the cause holds on although it does not show: the job is only about to try again
         self._since, self._why = 0.0, ""
 
     @property
@@ -165,7 +197,7 @@ class _Waiting:
 
         A pod that its node turned away is made again at once. So a look that then finds no cause does not mean that the trouble is over.
         """
-        if self.cause == "refused" and cause == "" and missing:
+        if (self.cause == "refused" or self.holds) and cause == "" and missing:
             return self._why
         if cause != self.cause:
             self.cause, self._since = cause, time.monotonic()

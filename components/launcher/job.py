@@ -13,6 +13,7 @@ from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
 
 SELECTOR = {"app.kubernetes.io/name": "edm2", "app.kubernetes.io/component": "job"}
+FOLLOWED_S = 30  # how much longer than rejoin_s a pod waits for a lost one's successor: who follows the job frees all pods first
 DIGEST = "edm2/spec"  # annotation: a digest of all that decides how a job runs. It differs once the profile has changed
 
 
@@ -119,7 +120,7 @@ def _container(spec: JobSpec, profile: Profile, resources: Resources) -> dict[st
         "name": kind_of(profile).container,
         "image": profile.images.compute,
         "imagePullPolicy": profile.images.pull_policy,
-        "command": [*entry, "--hang-s", str(profile.hang_s)],
+        "command": [*entry, "--hang-s", str(profile.hang_s), "--rejoin-s", str(profile.rejoin_s + FOLLOWED_S)],
         "args": spec.arguments,
         "env": _environment(spec, profile, resources),
         "resources": {

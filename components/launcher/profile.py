@@ -197,6 +197,7 @@ class Profile(Settings):
     active_deadline_s: Count | None = described(None, "Seconds that a job may last, restarts included; null sets no limit.")
     ttl_s: Seconds = described(3600, "Seconds for which a finished job is kept.")
     grace_s: Count = described(120, "Seconds that a pod has to save its state once it is told to end.")
+    rejoin_s: Count = described(120, "Seconds that a job's other pods wait for a lost pod's successor before all are freed.")
     hang_s: Count = described(30, "Seconds that a step may take beyond the usual until its process counts as hung.")
 
     def resources_of(self, stage: str) -> Resources:

@@ -22,14 +22,17 @@ from edm2core.worker.heartbeat import silence
 
 POLL_S = 0.1
 PATIENCE_S = 5.0  # the most time that a process may take to end once it is told to, because another process of its job has failed
+CULPRIT_FIRST_S = 2.0  # how much later a hanging process is ended than a stopped one: it may only wait for that one
 STOP = "stop"  # a file in the folder: every rank saves and stops
+NCCL_LOST = ("ncclRemoteError", "remote process exited")  # what NCCL prints when it ends its process because a peer is lost
 ALIVE = "alive"  # a named pipe in the folder; the entry program holds its other end
 
 
 def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable[[], bool], ended: Callable[[], bool], rank: str) -> int:
     """Run `python ARGUMENT…` to its end and return its exit code (128 + n if signal n ended it).
 
-    `asked` says whether the process should save and stop, `ended` whether it should end now. Its lines say its `rank`, unless it is empty.
+    `asked` says whether the process should save and stop, `ended` whether it should end now. A process that is then killed counts as
+    interrupted. Its lines say its `rank`, unless it is empty.
     """
     beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
     beat.write_text("", encoding="utf-8")
@@ -41,21 +44,22 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
         env={**MALLOC, **os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())},
     )
     assert child.stdout is not None  # noqa: S101
-    pump = threading.Thread(target=_pump, args=(child.stdout, rank), daemon=True)
+    last = deque[str](maxlen=20)
+    pump = threading.Thread(target=_pump, args=(child.stdout, rank, last), daemon=True)
     pump.start()
-    told, kill_at, why, stopped = False, float("inf"), "", Stopped()
+    told, left, kill_at, why, stopped = False, False, float("inf"), "", Stopped()
     while child.poll() is None:
         if ended() and kill_at == float("inf"):
             child.terminate()
-            kill_at = time.monotonic() + PATIENCE_S
+            left, kill_at = True, time.monotonic() + PATIENCE_S
         elif asked() and not told:
             child.terminate()
             told = True
-        quiet = silence(beat)
-        if quiet > hang_s and not why:
+        quiet, still = silence(beat), stopped.seconds(child.pid)
+        if quiet > hang_s + (0.0 if still else CULPRIT_FIRST_S) and not why:
             why = f"made no step for {quiet:.0f} s more than usual, so it hangs; ended, to go on from the last state"
             kill_at = 0.0
-        elif (still := stopped.seconds(child.pid)) > hang_s and not why:
+        elif still > hang_s and not why:
             why = f"has been stopped from outside (SIGSTOP) for {still:.0f} s; ended, to go on from the last state"
             kill_at = 0.0
         if time.monotonic() > kill_at:
@@ -67,22 +71,28 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
         why = f"was killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
     if why:
         emit("warning", message=f"rank {rank or 0} {why}")
+    aborted = code == -signal.SIGABRT and any(sign in line for line in last for sign in NCCL_LOST)
+    if (code < 0 and left and not why) or aborted:
+        return INTERRUPTED
     return code if code >= 0 else 128 - code
 
 
-def _pump(source: IO[bytes], rank: str) -> None:
+def _pump(source: IO[bytes], rank: str, last: deque[str]) -> None:
     """Pass lines on with their rank, each in one write, so that lines of several ranks do not mix.
 
     An event gets the rank as a field. An event of a failure also gets the last lines before it. Other lines are shown as `[rank N] …`.
+    From the second rendezvous of the job's processes on, all say its number: `[rank N, rendezvous M] …`. `last` gets the latest lines.
     """
-    last = deque[str](maxlen=20)
+    again, met = dict[str, int](), ""
     for data in source:
         line = data.decode(errors="replace").removesuffix("\n")
         if rank and (event := parse(line)):
+            if event["kind"] == "rendezvous" and int(event["number"]) > 1:
+                again, met = {"rendezvous": int(event["number"])}, f", rendezvous {event['number']}"
             before = {"lines": [*last]} if event["kind"] == "failed" else {}
-            line = MARK + json.dumps({**event, "rank": int(rank), **before}, separators=(",", ":"))
+            line = MARK + json.dumps({**event, "rank": int(rank), **again, **before}, separators=(",", ":"))
         elif rank:
-            line = f"[rank {rank}] {line}"
+            line = f"[rank {rank}{met}] {line}"
             last.append(line[:300])
         os.write(sys.stdout.fileno(), f"{line}\n".encode())
 

@@ -32,8 +32,9 @@ from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
 from edm2core.worker import signals
-from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
+from edm2core.worker.exit_codes import BAD_INPUT, DEVICE_FAILED, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.faults import shortage
+from edm2core.worker.rendezvous import record_rendezvous
 from edm2core.worker.workspace import Input, Workspace, open_inputs, wait_for_inputs
 
 
@@ -72,9 +73,10 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
         if lacking := shortage(error, stage):
             return _failed(lacking)
         traceback.print_exc()
-        if _may_pass(error):
-            emit("warning", message=f"rank {_rank()} lost its peers or its device: {str(error).splitlines()[0][:200]}", rank=_rank())
-            return INTERRUPTED
+        if (code := _may_pass(error)) is not None:
+            lost = "its device" if code == DEVICE_FAILED else "its peers"
+            emit("warning", message=f"rank {_rank()} lost {lost}: {str(error).splitlines()[0][:200]}", rank=_rank())
+            return code
         emit("failed", what=f"{type(error).__name__}: {error}", where=f"stage {stage}", do_next="Its log has the traceback.", rank=_rank())
         return FAILED
 
@@ -85,10 +87,12 @@ def _failed(error: EdmError) -> int:
     return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether another process has ended or a device has failed, so that starting all processes again may help."""
+def _may_pass(error: Exception) -> int | None:
+    """The exit code of an error that starting all processes again may cure, since another process or a device has failed; else None."""
     names = {kind.__name__ for kind in type(error).__mro__}  # names, since not every stage imports torch
-    return bool(names & {"DistError", "AcceleratorError"}) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+    if "AcceleratorError" in names:
+        return DEVICE_FAILED
+    return INTERRUPTED if "DistError" in names or (isinstance(error, RuntimeError) and "gloo" in str(error).lower()) else None
 
 
 def _read_task(text: str) -> Task:
@@ -182,25 +186,33 @@ def processes() -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
-    """Hold the lease on `ref`, in rank 0; every rank gets the lease's generation.
+    """Hold the lease on `ref`, in rank 0; every rank gets the lease's generation, which is also the number of the rendezvous.
 
-    While another job works on it, raises Busy in rank 0 and an EdmError with the same words in the others.
+    While another job works on it, raises Busy in rank 0 and an EdmError with the same words in the others. All raise an EdmError once the
+    processes of a training have met too often without a newer state.
     """
     busy: Busy | None = None
     with ExitStack() as held:
-        answer: list[Any] = [0, ""]  # the generation, and why there is none
+        answer: list[Any] = [0, None, False]  # the generation, why there is none, and whether that is so for good
         if rank == 0:
             try:
                 answer[0] = held.enter_context(acquire(store, ref, os.environ.get("EDM2_OWNER", ""))).generation
+                if world_size > 1 and ref.stage == "trajectory":
+                    record_rendezvous(store, ref, answer[0], world_size)
             except Busy as error:
-                busy, answer[1] = error, str(error)
+                busy, answer[1] = error, (str(error), "", "")
+            except EdmError as error:
+                answer[1:] = (error.what, error.where, error.do_next), error.permanent
         if world_size > 1:
             import torch.distributed as dist
 
             dist.broadcast_object_list(answer, src=0)
-        generation, why_not = answer
-        if not generation:
-            raise busy or EdmError(why_not, permanent=False)
+        generation, why_not, permanent = answer
+        if why_not:
+            what, where, do_next = why_not
+            raise busy or EdmError(what, where=where, do_next=do_next, permanent=permanent)
+        if world_size > 1:
+            emit("rendezvous", number=generation, processes=world_size)
         yield generation
 
 

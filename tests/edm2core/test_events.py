@@ -18,6 +18,7 @@ from edm2core.events import in_words, line, readable
             "failed: The disk is full. (/x) Free some.",
         ),
         ({"kind": "warning", "message": "Slow."}, "warning: Slow."),
+        ({"kind": "rendezvous", "number": 3, "processes": 2, "rank": 1}, "rendezvous 3 of 2 processes"),
     ],
 )
 def test_an_event_is_said_in_words_and_shows_no_field(event: dict[str, Any], words: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
-from components.launcher import cluster, cluster_backend, follower, followers
+from components.launcher import cluster, cluster_backend, follower, followers, gathering
 from components.launcher.cluster import ClusterError, refusal
 from components.launcher.cluster_backend import ClusterBackend
 from components.launcher.follower import MADE_WAY
@@ -118,7 +118,7 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 def clock(monkeypatch: pytest.MonkeyPatch) -> TurnedClock:
     """The clock of those who follow a job."""
     turned = TurnedClock()
-    for module in (follower, followers):
+    for module in (follower, followers, gathering):
         monkeypatch.setattr(module, "time", turned)
     return turned
 
@@ -418,6 +418,100 @@ def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
     assert f"{name} removed" in here.poll(spec.name).reason
     assert ("remove", name, "old") in memory.requests
     assert here.poll(spec.name).state == "running"
+
+
+def lacks_a_pod(memory: Memory, spec: JobSpec) -> None:
+    """Let the job's second pod find no room."""
+    unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient nvidia.com/gpu"}
+    memory.pod_states[memory.pod_name(spec.name, 1)] = {
+        "metadata": {"uid": "new"},
+        "status": {"phase": "Pending", "conditions": [unschedulable]},
+    }
+
+
+def test_a_job_whose_lost_pod_gets_no_successor_frees_the_others_and_tries_again_later_and_later(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    here = backend(memory, profile(rejoin_s=60))
+    here.start(spec)
+    assert here.poll(spec.name).state == "running"
+    lacks_a_pod(memory, spec)
+    here.poll(spec.name)
+    clock.turn(59)
+    here.poll(spec.name)
+    assert not suspended(memory, spec)
+    for pause_s in (gathering.SHORTEST_S, 2 * gathering.SHORTEST_S):
+        clock.turn(2)
+        said = here.poll(spec.name).reason
+        assert suspended(memory, spec)
+        assert "Insufficient nvidia.com/gpu; its other pods have waited for 60 s and are freed" in said
+        here.poll(spec.name)
+        clock.turn(pause_s - 1)
+        assert "Insufficient" in here.poll(spec.name).reason
+        assert suspended(memory, spec)
+        clock.turn(2)
+        here.poll(spec.name)
+        assert not suspended(memory, spec)
+        here.poll(spec.name)
+        clock.turn(59)
+    memory.pod_states.clear()
+    assert here.poll(spec.name).state == "running"
+    assert here.poll(spec.name).restarts == 0
+
+
+def test_a_job_that_tries_again_in_vain_fails_after_the_configured_patience(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    here = backend(memory, profile(rejoin_s=10, patience_s=300))
+    here.start(spec)
+    here.poll(spec.name)
+    lacks_a_pod(memory, spec)
+    begun = clock.ahead_s
+    while not (status := here.poll(spec.name)).over:
+        clock.turn(5)
+        assert clock.ahead_s - begun < 400
+    assert clock.ahead_s - begun >= 300
+    assert "Insufficient nvidia.com/gpu" in status.reason
+
+
+def test_a_job_that_begins_waits_for_its_pods_as_long_as_it_takes(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    lacks_a_pod(memory, spec)
+    here = backend(memory, profile(rejoin_s=10, patience_s=900))
+    here.start(spec)
+    for _ in range(20):
+        here.poll(spec.name)
+        clock.turn(20)
+    assert not suspended(memory, spec)
+
+
+def test_a_job_in_a_queue_that_lacks_a_pod_goes_back_into_the_queue(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    here = backend(memory, profile(rejoin_s=60, queue="gpus"))
+    here.start(spec)
+    here.poll(spec.name)
+    lacks_a_pod(memory, spec)
+    here.poll(spec.name)
+    clock.turn(61)
+    status = here.poll(spec.name)
+    assert (status.state, status.lost, verbs(memory)[-1]) == ("absent", True, "delete")
+    assert "it goes back into the queue" in status.reason
+
+
+def test_who_adopts_a_job_that_is_to_try_again_resumes_it(memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock) -> None:
+    here = backend(memory, profile(rejoin_s=10))
+    here.start(spec)
+    here.poll(spec.name)
+    lacks_a_pod(memory, spec)
+    here.poll(spec.name)
+    clock.turn(11)
+    here.poll(spec.name)
+    assert suspended(memory, spec)
+    backend(memory, profile(rejoin_s=10)).start(spec)
+    assert not suspended(memory, spec)
+    assert gathering.TRIES_AGAIN not in memory.objects[spec.name]["metadata"]["annotations"]
 
 
 def test_a_follower_that_may_not_remove_a_pod_says_what_does(

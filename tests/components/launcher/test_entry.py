@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from components.launcher.entry import _meeting_place, verdict
+from components.launcher.entry import verdict
+from components.launcher.rank import supervise
+from components.launcher.torchrun import _meeting_place
 from tests.waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -76,6 +78,7 @@ def gone(pid: int) -> bool:
         ([137, 2, 143], 2),
         ([75, 143], 75),
         ([139, 143], 143),
+        ([144, 143], 143),
         ([], 143),
     ],
 )
@@ -94,6 +97,31 @@ def test_an_event_says_its_rank_and_a_failure_the_last_lines_before_it(start: St
     code, lines = end(start(program))
     (failure,) = [json.loads(line.removeprefix("@edm2 ")) for line in lines if line.startswith("@edm2 ") and "failed" in line]
     assert (code, failure["rank"], failure["lines"]) == (1, 1, ["[rank 1] why"])
+
+
+def test_lines_and_events_say_the_rendezvous_from_the_second_on(start: Start) -> None:
+    program = (
+        "from edm2core.events import emit\nprint('early')\nfor number in (1, 2):\n"
+        "    emit('rendezvous', number=number, processes=2); print('line', number); emit('warning', message=str(number))"
+    )
+    lines = end(start(program))[1]
+    assert {"[rank 0] early", "[rank 1] line 1", "[rank 0, rendezvous 2] line 2", "[rank 1, rendezvous 2] line 2"} <= set(lines)
+    events = [json.loads(line.removeprefix("@edm2 ")) for line in lines if "warning" in line]
+    assert {(event["message"], event["rank"], event.get("rendezvous")) for event in events} == {
+        ("1", 0, None),
+        ("1", 1, None),
+        ("2", 0, 2),
+        ("2", 1, 2),
+    }
+
+
+@pytest.mark.parametrize(("said", "code"), [("NCCL error: remote process exited or there was a network error", 143), ("a bug", 134)])
+def test_a_process_that_nccl_aborts_for_want_of_a_peer_has_no_error_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    program = f"import os; print({said!r}, flush=True); os.abort()"
+    assert supervise(["-c", program], tmp_path, 30.0, lambda: False, lambda: False, "1") == code
 
 
 def test_an_error_of_one_process_is_that_of_all(start: Start) -> None:
