@@ -26,6 +26,7 @@ from edm2core.config.settings import Recipe
 from edm2core.plan.experiment import ExperimentFile
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.stages import STAGES
+from edm2core.report.frontier_words import FRONTIER
 from edm2core.report.seeds import DIFFERENCE, SPREAD
 from edm2core.report.write import ROW
 from pipelines.cli.main import GROUPS
@@ -280,11 +281,24 @@ COLUMNS = {
     "p_corrected": "p-value of Welch's test after Holm's correction.",
     "smallest": "Smallest difference that these seeds could have shown.",
     "verdict": "In words: whether the difference is shown.",
+    "solver": "Solver, and what else is swept of the sampler beside its steps.",
+    "steps": "Steps of the sampler.",
+    "evaluations": "Network evaluations for an image.",
+    "change": "How much more than by the most careful sampler, as a share of its value.",
+    "seconds_per_1000": "Seconds that one device takes to draw 1,000 images.",
+    "joules_per_1000": "Joules that the GPU uses meanwhile.",
+    "device": "The device that was measured.",
+    "undominated_by_evaluations": "Whether no other sampler is better with as few evaluations.",
+    "undominated_by_seconds": "Whether no other is better in as little time.",
+    "undominated_by_joules": "Whether no other is better with as little energy.",
+    "careful": "Whether it is the sampler that others are held against.",
+    "picked": "Whether it is the cheapest that is good enough.",
 }
 SECTIONS = {
     "verdicts": "What the report opens with: for each data set, metric and average, who is better, by how much, and whether that is shown.",
     "results": "Every measured value, as in `results.csv`.",
     "rechecks": "The best snapshots, evaluated again, as in `rechecks.csv`.",
+    "frontiers": "What quality costs: each frontier with its sentence, and its samplers as in `frontiers.csv`.",
     "seeds": "Means over training seeds, as in `seeds.csv`.",
     "differences": "Comparisons of recipes over seeds, as in `differences.csv`.",
     "absent": "Optional metrics that were left out, each with the reason.",
@@ -298,7 +312,7 @@ def results_page() -> str:
         "The files that `edm2 run` and `edm2 report` write beside `report.html`, in `runs/<id>/` of the store. "
         "An empty cell of a CSV file is null in JSON."
     )
-    files = {"results.csv` and `rechecks.csv": ROW, "seeds.csv": SPREAD, "differences.csv": DIFFERENCE}
+    files = {"results.csv` and `rechecks.csv": ROW, "seeds.csv": SPREAD, "differences.csv": DIFFERENCE, "frontiers.csv": FRONTIER}
     parts = [
         part
         for name, columns in files.items()

@@ -17,9 +17,9 @@ from components.report.write import recorded_outcomes, write_report
 from edm2core.errors import EdmError
 from edm2core.plan.tasks import Task
 from edm2core.report import Report, RunInfo, collect
+from edm2core.report.conclusions import conclusions
 from edm2core.report.results import label, rows
 from edm2core.report.tracked import tracked
-from edm2core.report.verdict import answers, headlines
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import Run, load_absent, load_plan
@@ -56,7 +56,7 @@ def report(run: str, where: Store, page: Any, latest: Any) -> None:
     record.end()
     Path(page.path).write_bytes(where.read(f"{record.folder}/report.html"))
     page.metadata["location"] = f"{where.uri}/{record.folder}/report.html"
-    page.metadata["verdict"] = "\n".join(headlines(answers(written)))
+    page.metadata["verdict"] = "\n".join(conclusions(written))
     for what, value in _latest(written).items():
         latest.log_metric(what, value)
     try:

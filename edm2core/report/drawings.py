@@ -8,7 +8,8 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.confusion import confusion_figures
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.ema_widths import sweeps
-from edm2core.report.figures import Figure, Styles, metric_figures, probe_maps, sweep_figures, training_figures
+from edm2core.report.figures import Figure, Styles, frontier_figures, metric_figures, probe_maps, sweep_figures, training_figures
+from edm2core.report.frontier import elsewhere, frontiers
 from edm2core.report.results import Row, rank, rows
 
 
@@ -16,6 +17,7 @@ from edm2core.report.results import Row, rank, rows
 class Drawings:
     """A report's figures by the section that shows them, in the page's order."""
 
+    frontier: list[Figure]
     curves: list[Figure]
     settings: list[Figure]
     widths: list[Figure]
@@ -35,7 +37,8 @@ def drawings(report: Report, values: Mapping[Row, Result] | None = None, styles:
     found = rows(report) if values is None else values
     own = styles or Styles.of(report)
     return Drawings(
-        curves=metric_figures(found, own),
+        frontier=frontier_figures(frontiers(report), own),
+        curves=metric_figures(elsewhere(report, found), own),
         settings=setting_figures(report, found, own),
         widths=sweep_figures(sorted(sweeps(found), key=lambda sweep: rank(sweep.metric)), own),
         maps=probe_maps(report, own),

@@ -1,6 +1,7 @@
 """The report as one page that needs nothing but a browser."""
 
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -18,17 +19,19 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.digits import minus, rounded
 from edm2core.report.drawings import drawings
 from edm2core.report.ema_widths import Sweep, sweeps
-from edm2core.report.figures import Styles
+from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.page import packed_figures, packed_vega
 from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
+from edm2core.report.frontier import elsewhere, on_frontiers, trained
+from edm2core.report.frontier_words import answers_of, headline_answers, in_percent, title
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
-from edm2core.report.results import distinct, label, rank, rows
+from edm2core.report.results import Row, distinct, label, rank, rows
 from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import bars, seed_tables, spreads
-from edm2core.report.summary import least_of_draws, tables
+from edm2core.report.summary import Table, least_of_draws, tables
 from edm2core.report.verdict import verdicts
 from edm2core.words import NOTHING, count, duration, plural, printable, size
 
@@ -36,6 +39,7 @@ MOST_CURVES = 6  # that are drawn at once; more are opened on demand
 MOST_ROWS = 3000  # of the table of every value: half a kilobyte each
 SECTIONS = {
     "results": "Results",
+    "frontier": "Frontier",
     "notes": "Notes",
     "curves": "Curves",
     "samples": "Samples",
@@ -62,7 +66,8 @@ def render(report: Report) -> str:
     over = spreads(found, found)
     seeds = dict(sorted(seed_tables(over).items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
     by_seeds = seeds if len(styles.seeds) > 1 else {}
-    answers = verdicts(over, [difference for table in seeds.values() for difference in table.differences])
+    samplers, by_sampler = on_frontiers(report), answers_of(report)
+    answers = verdicts(over, [difference for table in seeds.values() for difference in table.differences], samplers)
     done = [result for result in report.results.values() if result.manifest]
     now = datetime.now(UTC)
     grids, nearest = samples(report, styles), neighbours(report, styles)
@@ -70,9 +75,13 @@ def render(report: Report) -> str:
     page = template.render(
         report=report,
         styles=styles,
+        frontiers=[answer for answer in by_sampler if answer.latest],
+        by_sampler=headline_answers(by_sampler),
+        drawn_frontiers=_by_metric(drawn.frontier),
         verdicts=[verdict_drawing.drawn(verdict) for verdict in answers],
         behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
-        tables=tables(report, found),
+        tables=_tables(report, found, samplers),
+        trained=trained(report),
         bars=bars(seeds.values()),
         least_of_draws=least_of_draws,
         protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found)),
@@ -87,6 +96,7 @@ def render(report: Report) -> str:
         notes=as_html(report.run.notes),
         sections=_sections(
             notes=report.run.notes,
+            frontier=drawn.frontier,
             curves=drawn.curves,
             seeds=by_seeds,
             settings=drawn.settings,
@@ -135,6 +145,8 @@ def environment() -> Environment:
         "label": label,
         "minus": minus,
         "rounded": rounded,
+        "in_percent": in_percent,
+        "whose": title,
         "plural": plural,
         "manifest": manifest,
         "diff": diff,
@@ -149,6 +161,23 @@ def _by_measure(found: list[Sweep]) -> list[list[Sweep]]:
     for sweep in sorted(found, key=lambda sweep: sweep.epoch):
         groups.setdefault((sweep.dataset, sweep.metric, sweep.protocol), []).append(sweep)
     return list(groups.values())
+
+
+def _tables(report: Report, found: dict[Row, Result], samplers: set[str]) -> list[Table]:
+    """The main tables, without the samplers of frontiers where nothing else was measured of them."""
+    made = tables(report, elsewhere(report, found))
+    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in samplers]) for table in made]
+    return [table for table in shown if table.lines]
+
+
+def _by_metric(figures: list[Figure]) -> list[list[Figure]]:
+    """A frontier's figures of each metric, which begin with that by evaluations."""
+    groups: list[list[Figure]] = []
+    for figure in figures:
+        if figure.id.startswith("frontier-evaluations"):
+            groups.append([])
+        groups[-1].append(figure)
+    return groups
 
 
 def _sections(**content: object) -> list[tuple[str, str]]:

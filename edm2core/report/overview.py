@@ -6,6 +6,8 @@ from typing import Any
 
 from edm2core.report.collect import Report
 from edm2core.report.compare import basis
+from edm2core.report.frontier import on_frontiers
+from edm2core.report.frontier_words import Answer, answers_of, headline_answers, title
 from edm2core.report.results import label, rows
 from edm2core.report.seeds import Measure, differences, measure_of, spreads
 from edm2core.report.verdict import Verdict, verdicts
@@ -18,7 +20,7 @@ def as_overview(report: Report) -> str:
     """The verdicts and every recipe's mean at their epochs. Values may be ranked only where `comparable` is the same."""
     found = rows(report)
     over_seeds = spreads(found)
-    answers = verdicts(over_seeds, differences(over_seeds))
+    answers = verdicts(over_seeds, differences(over_seeds), on_frontiers(report))
     bases: dict[tuple[Measure, str], set[str]] = {}
     for row, result in found.items():
         bases.setdefault((measure_of(row), row.recipe or ""), set()).add(repr(basis(result)))
@@ -26,10 +28,18 @@ def as_overview(report: Report) -> str:
         "verdicts": [
             {"dataset": v.dataset, "label": label(v.metric), "kind": v.kind, "headline": v.headline, "sentence": v.sentence}
             for v in answers
-        ],
+        ]
+        + [_of_frontier(answer) for answer in headline_answers(answers_of(report))],
         "values": [value for verdict in answers for value in _values(verdict, bases)],
     }
     return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
+
+
+def _of_frontier(answer: Answer) -> dict[str, Any]:
+    """What a frontier says, as a verdict in the list."""
+    frontier = answer.frontier
+    named = {"dataset": frontier.dataset, "label": f"{title(frontier)} · {label(frontier.metric)}"}
+    return {**named, "kind": "frontier", "headline": True, "sentence": answer.sentence}
 
 
 def _values(verdict: Verdict, bases: dict[tuple[Measure, str], set[str]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 from edm2core.config.settings import ProbeSettings, SampleSettings
 from edm2core.plan.keys import keyed
 from edm2core.plan.probe_metrics import share_of_labels
+from edm2core.registry import SOLVERS
 from edm2core.report.collect import Report, Result
 
 WORDS = {
@@ -32,6 +33,10 @@ FACTS = {
     "knn": "classifier",
     "few_shot": "labels",
 }  # settings that facts call otherwise
+
+SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
+FOLLOWS = {"solver": SOLVER_OPTIONS, "schedule": ("rho", "sigma_min", "sigma_max")}
+"""What a setting's value decides about others: whether they have any effect, or their value."""
 
 
 def protocol(report: Report, result: Result, metric: str = "") -> dict[str, Any]:
@@ -104,13 +109,21 @@ def _probe(report: Report, result: Result, metric: str) -> dict[str, Any]:
 
 
 def apart(report: Report, result: Result, metric: str, settings: Collection[str]) -> str:
-    """The protocol as one short line for values that differ in these dotted settings: they are called swept, whatever they are."""
+    """The protocol as one short line for values that differ in these dotted settings: they are called swept, whatever they are.
+
+    What follows from a swept solver or from swept noise levels is left out.
+    """
     section = "probe." if result.task.stage == "probe" else "sample."
     swept = {setting.removeprefix(section) for setting in settings if setting.startswith(section)}
     swept = {FACTS.get(name, name.partition(".")[0]) for name in swept}
     facts = protocol(report, result, metric)
     if "guidance" not in facts:  # an unguided value stands beside no guided one
         swept -= {"guidance"}
+    for leading in FOLLOWS.keys() & swept:
+        facts = {name: fact for name, fact in facts.items() if name not in FOLLOWS[leading]}
+        swept -= set(FOLLOWS[leading])
+    if "samples" in facts:
+        facts.setdefault("eta", "the solver's")
     return describe(facts | dict.fromkeys(swept, "swept"))
 
 

@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, redrawn
 from edm2core.report.collect import Report, Result
+from edm2core.report.frontier_words import answers_of
 from edm2core.report.results import Row, best_of, rows
 
 Choice = tuple[str, str, int, str, str, str]  # data set, recipe, seed, average, metric, protocol
@@ -45,6 +46,8 @@ def best_again(report: Report) -> list[Best]:
     found = []
     for choice, epochs in _choices(rows(report)).items():
         epoch, value = _best(choice, epochs)
+        if len(epochs) < 2:  # drawn again for another choice, such as a frontier's
+            continue
         if again := fresh.get((choice, epoch)):
             chosen = tuple(result.task.ref for result in epochs[epoch].values())
             found.append(Best(*choice[:5], epoch, value, len(epochs), tuple(again.values()), tuple(again), chosen))
@@ -52,22 +55,32 @@ def best_again(report: Report) -> list[Best]:
 
 
 def rechecks(report: Report, draws: int) -> list[Task]:
-    """The tasks that evaluate each training's best snapshot, by each metric of samples, with so many draws not used in choosing it.
+    """The tasks that evaluate what was chosen, by each metric of samples, with so many draws not used in choosing it.
 
-    Where there is one epoch nothing was chosen, and nothing is done again.
+    Chosen are the best snapshot of each training with several, and on a frontier the sampler that is cheaper and good enough, at the last
+    epoch. The one that it was held against is drawn again with it, from the same noise.
     """
     tasks: dict[str, Task] = {}
     for choice, epochs in _choices(rows(report)).items():
         if len(epochs) < 2:
             continue
         found = epochs[_best(choice, epochs)[0]]
-        first = max(row.draw or 0 for row in found) + 1
-        measured = next(iter(found.values())).task
-        samples = report.results[measured.inputs["samples"]].task
-        for draw in range(first, first + draws):
-            for task in redrawn(samples, measured, draw):
-                tasks.setdefault(str(task.ref), task)
+        _draw_again(tasks, report, next(iter(found.values())), max(row.draw or 0 for row in found) + 1, draws)
+    for answer in answers_of(report):
+        frontier = answer.frontier
+        if answer.latest and frontier.picked:
+            for measured in (*frontier.careful.by_seed.values(), *frontier.picked.by_seed.values()):
+                results = [report.results[ref] for ref in measured.results]
+                _draw_again(tasks, report, results[0], max(result.task.subject.draw or 0 for result in results) + 1, draws)
     return list(tasks.values())
+
+
+def _draw_again(tasks: dict[str, Task], report: Report, measured: Result, first: int, draws: int) -> None:
+    """Add the tasks that draw and measure the samples of a result again, with so many draws from the number `first` on."""
+    samples = report.results[measured.task.inputs["samples"]].task
+    for draw in range(first, first + draws):
+        for task in redrawn(samples, measured.task, draw):
+            tasks.setdefault(str(task.ref), task)
 
 
 def _choices(found: dict[Row, Result]) -> dict[Choice, dict[int, dict[Row, Result]]]:

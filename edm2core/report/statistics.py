@@ -4,7 +4,7 @@ the small image that writes reports has none."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import NormalDist, fmean, variance
 
 ALPHA = 0.05  # chance of calling any difference of a family where there is none
 
@@ -64,6 +64,37 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     margin = t_quantile(ALPHA, len(values) - 1) * math.sqrt(variance(values) / len(values))
     return fmean(values) - margin, fmean(values) + margin
+
+
+def paired_ratio(draws: Sequence[tuple[tuple[float, Sequence[float]], tuple[float, Sequence[float]]]]) -> tuple[float, float] | None:
+    """The 1 - ALPHA interval of ln(other / one), the mean over draws, by a jackknife over blocks of images that both have in common.
+
+    Each draw has for `one` and for `other` the value, and the values without each block. Where the images of a block began from the same
+    noise, what one block does to both drops out. None where a draw has no such values, other blocks, or values that are not above 0.
+    """
+    errors: list[float] = []
+    blocks = 0
+    for (one, without_one), (other, without_other) in draws:
+        if len(without_one) != len(without_other) or len(without_one) < 2 or min(one, other, *without_one, *without_other) <= 0:
+            return None
+        logs = [math.log(b / a) for a, b in zip(without_one, without_other, strict=True)]
+        errors.append(math.sqrt((len(logs) - 1) ** 2 / len(logs) * variance(logs)))  # Shao & Tu 1995, "The Jackknife", equation 2.3
+        blocks += len(logs) - 1
+    if not errors:
+        return None
+    middle = fmean(math.log(other / one) for (one, _), (other, _) in draws)
+    margin = t_quantile(ALPHA, blocks) * math.hypot(*errors) / len(errors)
+    return middle - margin, middle + margin
+
+
+def independent_ratio(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The 1 - ALPHA interval of ln(other / one) of two values above 0 with their standard errors, as if they were independent.
+
+    Values that share their noise vary together, for which it is too wide, never too narrow.
+    """
+    middle = math.log(other[0] / one[0])
+    margin = NormalDist().inv_cdf(1 - ALPHA / 2) * math.hypot(one[1] / one[0], other[1] / other[0])
+    return middle - margin, middle + margin
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

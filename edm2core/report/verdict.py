@@ -3,7 +3,7 @@
 A verdict is drawn from the differences of `seeds.py` alone. It tests nothing itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from edm2core.metrics import names
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report
 from edm2core.report.digits import decimals, minus, places, rounded
+from edm2core.report.frontier import on_frontiers
 from edm2core.report.results import better, higher_is_better, label, rank, rows
 from edm2core.report.seeds import Difference, Measure, Spread, differences, leading, spreads
 from edm2core.report.statistics import mean_interval, smallest_with
@@ -88,16 +89,21 @@ class Verdict:
         return _places(self.means)
 
 
-def verdicts(means: Iterable[Spread], tests: Iterable[Difference]) -> list[Verdict]:
-    """A verdict for each measure at the last epoch with the most trainings: those that a reader looks for first come first."""
+def verdicts(means: Iterable[Spread], tests: Iterable[Difference], samplers: Collection[str] = ()) -> list[Verdict]:
+    """A verdict for each measure at the last epoch with the most trainings: those that a reader looks for first come first.
+
+    `samplers` are recipes that differ in the sampler alone. A frontier compares them, so one by itself gets no verdict of its samples.
+    """
     by_measure: dict[Measure, list[Spread]] = {}
     for spread in means:
         by_measure.setdefault(spread.measure, []).append(spread)
+    sampled = {measure for measure, of in by_measure.items() if not is_probe(measure.metric) and {s.recipe for s in of} <= {*samplers}}
+    by_measure = {m: of for m, of in by_measure.items() if m not in sampled or len({spread.recipe for spread in of}) > 1}
     tested: dict[Measure, list[Difference]] = {}
     for difference in tests:
         tested.setdefault(difference.measure, []).append(difference)
     main = _main(by_measure)
-    alone = {measure for measure, of in by_measure.items() if _stands_alone(measure, of, by_measure, main)}
+    alone = {m for m, of in by_measure.items() if m not in sampled and _stands_alone(m, of, by_measure, main)}
     first = _headlines(by_measure)
     found = [
         _verdict(measure, of, tested.get(measure, []), measure in alone, measure.metric in first[measure.dataset], measure in main | alone)
@@ -110,7 +116,7 @@ def verdicts(means: Iterable[Spread], tests: Iterable[Difference]) -> list[Verdi
 def answers(report: Report) -> list[Verdict]:
     """The verdicts of a report."""
     found = spreads(rows(report))
-    return verdicts(found, differences(found))
+    return verdicts(found, differences(found), on_frontiers(report))
 
 
 def headlines(found: Iterable[Verdict]) -> list[str]:

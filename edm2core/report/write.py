@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edm2core.report.collect import Report, Result
+from edm2core.report.frontier import on_frontiers
+from edm2core.report.frontier_words import FRONTIER, answers_of, point_facts
+from edm2core.report.frontier_words import facts as frontier_facts
 from edm2core.report.html import render
 from edm2core.report.overview import FILE, as_overview
 from edm2core.report.results import Row, rows, run_facts
@@ -41,7 +44,8 @@ def as_json(report: Report) -> str:
     over_seeds = spreads(found)
     tested = differences(over_seeds)
     facts = {
-        "verdicts": [verdict_facts(verdict) for verdict in verdicts(over_seeds, tested)],
+        "verdicts": [verdict_facts(verdict) for verdict in verdicts(over_seeds, tested, on_frontiers(report))],
+        "frontiers": [frontier_facts(answer) for answer in answers_of(report)],
         "results": _rows(found),
         "rechecks": _rows(rows(report, rechecks=True)),
         "seeds": [spread_facts(spread) for spread in over_seeds],
@@ -61,6 +65,7 @@ def as_csv(report: Report) -> dict[str, str]:
         "results.csv": table(ROW, _rows(found)),
         "rechecks.csv": table(ROW, _rows(rows(report, rechecks=True))),
         "seeds.csv": table(SPREAD, map(spread_facts, over_seeds)),
+        "frontiers.csv": table(FRONTIER, (line for answer in answers_of(report) for line in point_facts(answer.frontier))),
         "differences.csv": table(DIFFERENCE, map(difference_facts, differences(over_seeds))),
     }
 

@@ -15,10 +15,10 @@ from edm2core.report import RunInfo, collect
 from edm2core.report.compare import Side, compare
 from edm2core.report.comparison_page import figures as comparison_figures
 from edm2core.report.comparison_page import write
+from edm2core.report.conclusions import conclusions
 from edm2core.report.drawings import drawings
 from edm2core.report.figures import Figure
 from edm2core.report.paper import write_tables
-from edm2core.report.verdict import answers, headlines
 from edm2core.store.runs import NOTES, Run, find_run, load_plan
 from edm2core.store.summary import list_one
 from pipelines.cli import completion
@@ -72,7 +72,7 @@ def command(
         report = write_report(record, name, tasks, recorded_outcomes(record), command)
     if figures:
         _draw(drawings(report).all, figures)
-    for line in headlines(answers(report)):
+    for line in conclusions(report):
         click.echo(line)
     if tables:
         click.echo(f"tables: {tables} ({len(write_tables(report, tables, metrics))} files)")

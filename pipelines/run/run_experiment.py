@@ -25,8 +25,8 @@ from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task
 from edm2core.provenance.made_by import made_by
 from edm2core.report import Outcome, RunInfo, collect
+from edm2core.report.conclusions import conclusions
 from edm2core.report.recheck import rechecks
-from edm2core.report.verdict import answers, headlines
 from edm2core.store import open_store
 from edm2core.store.results import load, manifests
 from edm2core.store.runs import Run, add_tasks, open_run
@@ -139,7 +139,7 @@ def run(
     console.print(view.summary(), style="bold")
     reported = _reported(record, tasks, outcomes)
     report = write_report(record, experiment.name, tasks, reported, redacted(command), ended=time.time())
-    for line in headlines(answers(report)):
+    for line in conclusions(report):
         console.print(line, markup=False, highlight=False)
     if tracker:
         tracker.close(tasks, reported)

@@ -122,5 +122,5 @@ def test_files_are_written_and_replaced(demo: Fake, tmp_path: Path) -> None:
     for _ in range(2):
         write(demo.report(), tmp_path / "out")
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
-        tables = ["differences.csv", "rechecks.csv", "results.csv", "seeds.csv"]
+        tables = ["differences.csv", "frontiers.csv", "rechecks.csv", "results.csv", "seeds.csv"]
         assert names == sorted(["overview.json", "report.html", "results.json", *tables])

@@ -1,0 +1,266 @@
+"""What quality costs: samplers of the same snapshots, by network evaluations, by seconds and by joules.
+
+Values by different samplers never share a column elsewhere. A frontier is the one place that compares them: they draw from the same weights
+and begin from the same noise, so that what differs is the sampler's doing.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import NamedTuple
+
+from edm2core.config.describe import in_words
+from edm2core.config.settings import SampleSettings
+from edm2core.plan.manifest import Ref
+from edm2core.plan.sweep import Swept
+from edm2core.report.collect import Report, Result
+from edm2core.report.protocol import SOLVER_OPTIONS, apart
+from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
+from edm2core.report.statistics import independent_ratio, mean_interval, paired_ratio
+
+SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLVER_OPTIONS, "clip", "state", "precision")
+"""The settings of `sample` in which the points of one frontier may differ. Others, such as guidance, tell frontiers apart."""
+TOLERANCE = 0.02  # how much worse than the most careful sampler a cheaper one may be to be named
+COSTS = ("evaluations", "seconds", "joules")
+Whose = tuple[str, str, int, str, str, str, int | None]
+"""Of a frontier: data set, recipe without the sampler, epoch, average, metric, protocol, number of images."""
+
+
+class Measured(NamedTuple):
+    """A metric of one training's samples by one sampler."""
+
+    value: float  # the mean of its draws
+    error: float | None  # its standard error from the sampling of images
+    draws: tuple[tuple[float, tuple[float, ...]], ...]  # of each draw its value, and the values without each block of its images
+    results: tuple[Ref, ...]  # that it is of, one a draw
+
+
+class Change(NamedTuple):
+    """By how much a metric by one sampler differs from that by another on the same snapshots, as a share of the other's."""
+
+    share: float  # 0.02 is 2 % more
+    interval: tuple[float, float] | None  # at 95 %; None where the metric has no error and there is one seed
+    over: str  # what the interval is over: "seeds" or "images"; empty without one
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sampler: how good its images are, and what an image costs."""
+
+    recipe: str  # its name in the experiment
+    solver: str  # and what else is swept beside the steps, in words
+    steps: int
+    evaluations: int  # of the network, for an image
+    by_seed: Mapping[int, Measured]
+    seconds: float | None  # of one device, for 1,000 images
+    joules: float | None  # likewise
+    device: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver} {self.evaluations}"
+
+    @cached_property
+    def value(self) -> float:
+        """The mean over training seeds."""
+        return fmean(measured.value for measured in self.by_seed.values())
+
+    @cached_property
+    def error(self) -> float | None:
+        """The mean's standard error from the sampling of images alone."""
+        return mean_error([measured.error for measured in self.by_seed.values()])
+
+    def cost(self, of: str) -> float | None:
+        """One of COSTS."""
+        cost: float | None = getattr(self, of)
+        return cost
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A metric by several samplers, of one recipe's snapshots at one epoch. Points ascend by evaluations."""
+
+    dataset: str
+    recipe: str  # without the sampler
+    epoch: int
+    ema: str
+    metric: str
+    protocol: str
+    n: int | None
+    points: tuple[Point, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed for point in self.points for seed in point.by_seed})
+
+    @cached_property
+    def careful(self) -> Point:
+        """The sampler that others are held against: the one with the most evaluations; of several the best."""
+        most = self.points[-1].evaluations
+        return self._best([point for point in self.points if point.evaluations == most])
+
+    @cached_property
+    def picked(self) -> Point | None:
+        """Of the cheaper samplers that are at most TOLERANCE worse, the one with the fewest evaluations; of several the best.
+
+        None where there is none, and where the metric has no ratio.
+        """
+        enough = [p for p in self._cheaper if (change := self.change(p)) and self.worse(change.share) <= TOLERANCE]
+        return self._best([point for point in enough if point.evaluations == enough[0].evaluations]) if enough else None
+
+    @cached_property
+    def nearest(self) -> Point | None:
+        """The best of the samplers with fewer evaluations."""
+        return self._best(self._cheaper) if self._cheaper else None
+
+    @property
+    def _cheaper(self) -> list[Point]:
+        return [point for point in self.points if point.evaluations < self.careful.evaluations]
+
+    def _best(self, points: Sequence[Point]) -> Point:
+        return points[best_of(self.metric, {number: point.value for number, point in enumerate(points)})]
+
+    def change(self, point: Point) -> Change | None:
+        """How a sampler's metric differs from the most careful one's. None where a value is not above 0, so that there is no ratio."""
+        return change_of(self.careful.by_seed, point.by_seed)
+
+    def worse(self, share: float) -> float:
+        """A change as a share by which it is worse; negative where it is better."""
+        return -share if higher_is_better(self.metric) else share
+
+    def undominated(self, cost: str) -> list[Point]:
+        """The samplers than which no other is as cheap or cheaper and better, nor cheaper and as good; cheapest first."""
+        sign = -1 if higher_is_better(self.metric) else 1
+        known = sorted((c, sign * p.value, number) for number, p in enumerate(self.points) if (c := p.cost(cost)) is not None)
+        kept: list[Point] = []
+        least = math.inf
+        for _, value, number in known:
+            if value < least:
+                kept.append(self.points[number])
+                least = value
+        return kept
+
+
+def frontiers(report: Report, *, rechecks: bool = False) -> list[Frontier]:
+    """A report's frontiers: the last epoch of each recipe first, and those metrics first that a reader looks for first.
+
+    With `rechecks` their points are of the samples that were drawn again.
+    """
+    groups: dict[Whose, dict[str, dict[int, dict[Row, Result]]]] = {}
+    for row, result in rows(report, rechecks=rechecks).items():
+        point = result.task.subject.sweep
+        if point and row.value is not None and row.seed is not None and swept_samplers(point) and "samples" in result.task.inputs:
+            protocol = apart(report, result, row.metric, swept_samplers(point))
+            who = (row.dataset, without_sampler(point), row.epoch or 0, row.ema or "", row.metric, protocol, row.n)
+            groups.setdefault(who, {}).setdefault(row.recipe or "", {}).setdefault(row.seed, {})[row] = result
+    found = [Frontier(*who, _points(report, samplers)) for who, samplers in groups.items()]
+    last = {(f.dataset, f.recipe): max(g.epoch for g in found if (g.dataset, g.recipe) == (f.dataset, f.recipe)) for f in found}
+    several = [frontier for frontier in found if rechecks or len(frontier.points) > 1]
+    return sorted(several, key=lambda f: (f.epoch != last[f.dataset, f.recipe], rank(f.metric), f.dataset, -f.epoch))
+
+
+def swept_samplers(point: Swept) -> list[str]:
+    """The settings of a recipe's point in a sweep that make it a point of a frontier; none where neither solver nor steps are swept."""
+    own = [setting for setting in point.at if setting.startswith("sample.") and setting.removeprefix("sample.") in SAMPLER]
+    return own if {"sample.solver", "sample.steps"} & set(own) else []
+
+
+def without_sampler(point: Swept) -> str:
+    """What a recipe is called without its sampler: the recipe of a frontier."""
+    own = swept_samplers(point)
+    return Swept(point.of, {setting: value for setting, value in point.at.items() if setting not in own}).name
+
+
+def on_frontiers(report: Report) -> set[str]:
+    """The names of the recipes that are points of frontiers."""
+    subjects = (result.task.subject for result in report.results.values())
+    return {subject.recipe for subject in subjects if subject.sweep and swept_samplers(subject.sweep)}
+
+
+def elsewhere(report: Report, found: Mapping[Row, Result]) -> dict[Row, Result]:
+    """The rows that a frontier does not show: in tables and curves each sampler would stand alone, as a protocol of its own."""
+    samplers = on_frontiers(report)
+    return {row: result for row, result in found.items() if row.recipe not in samplers or "samples" not in result.task.inputs}
+
+
+def trained(report: Report) -> dict[str, list[str]]:
+    """What the recipes of each data set are called, those that differ in the sampler alone as one."""
+    samplers = on_frontiers(report)
+    subjects = {s.recipe: s for result in report.results.values() if (s := result.task.subject).recipe}
+    names: dict[str, dict[str, int]] = {}
+    for recipe, subject in subjects.items():
+        own = names.setdefault(subject.dataset, {})
+        name = without_sampler(subject.sweep) if subject.sweep and recipe in samplers else recipe
+        own[name] = own.get(name, 0) + 1
+    return {dataset: [name + f" with {count} samplers" * (count > 1) for name, count in own.items()] for dataset, own in names.items()}
+
+
+def change_of(before: Mapping[int, Measured], after: Mapping[int, Measured]) -> Change | None:
+    """How `after` differs from `before`, by training seed: over the seeds where both have two or more, else over images."""
+    both = [(before[seed], after[seed]) for seed in before if seed in after]
+    if not both or any(measured.value <= 0 for pair in both for measured in pair):
+        return None
+    logs = [math.log(other.value / one.value) for one, other in both]
+    if len(both) > 1:
+        return _change(fmean(logs), mean_interval(logs), "seeds")
+    one, other = both[0]
+    around = paired_ratio(list(zip(one.draws, other.draws, strict=False)))
+    if around is None and one.error is not None and other.error is not None:
+        around = independent_ratio((one.value, one.error), (other.value, other.error))
+    return _change(logs[0], around, "images")
+
+
+def mean_error(errors: Sequence[float | None]) -> float | None:
+    """The standard error of the mean of independent values; None where one of theirs is not known."""
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
+
+
+def _change(log: float, around: tuple[float, float] | None, over: str) -> Change:
+    interval = (math.expm1(around[0]), math.expm1(around[1])) if around else None
+    return Change(math.expm1(log), interval, over if around else "")
+
+
+def _points(report: Report, samplers: Mapping[str, Mapping[int, Mapping[Row, Result]]]) -> tuple[Point, ...]:
+    points = [_point(report, recipe, by_seed) for recipe, by_seed in samplers.items()]
+    return tuple(sorted(points, key=lambda point: (point.evaluations, point.solver)))
+
+
+def _point(report: Report, recipe: str, by_seed: Mapping[int, Mapping[Row, Result]]) -> Point:
+    results = [result for found in by_seed.values() for result in found.values()]
+    samples = [drawn for result in results if (drawn := report.input(result, "samples"))]
+    subject, task = results[0].task.subject, samples[0].task
+    settings = SampleSettings.model_validate({name: value for name, value in task.settings.items() if name != "draw"})
+    seconds, joules, device = _spent(samples)
+    solver, evaluations = " ".join([settings.solver, *_others(subject.sweep)]), settings.evaluations
+    measured = {seed: _measured(found) for seed, found in sorted(by_seed.items())}
+    return Point(recipe, solver, settings.steps, evaluations, measured, seconds, joules, device)
+
+
+def _others(point: Swept | None) -> list[str]:
+    """What is swept of the sampler beside solver and steps, in words."""
+    others = [each for each in swept_samplers(point) if each not in ("sample.solver", "sample.steps")] if point else []
+    return [f"{setting.rpartition('.')[2]}={in_words('', point.at[setting])}" for setting in others] if point else []
+
+
+def _measured(found: Mapping[Row, Result]) -> Measured:
+    draws = sorted(found.items(), key=lambda item: item[0].draw or 0)
+    left_out = [tuple(result.metadata.get("left_out", {}).get(row.metric, ())) for row, result in draws]
+    values = [row.value for row, _ in draws if row.value is not None]
+    error = mean_error([row.error for row, _ in draws])
+    return Measured(fmean(values), error, tuple(zip(values, left_out, strict=True)), tuple(result.task.ref for _, result in draws))
+
+
+def _spent(samples: Iterable[Result]) -> tuple[float | None, float | None, str]:
+    """Seconds and joules of one device for 1,000 images, and the device; None where they are not recorded, or of several devices."""
+    drawn = [(result.metadata.get("drawing") or {}, str(result.provenance.get("device", ""))) for result in samples]
+    devices = {device for drawing, device in drawn if drawing.get("images")}
+    if len(devices) != 1:
+        return None, None, ""
+    known = [drawing for drawing, _ in drawn if drawing.get("images")]
+    images = sum(drawing["images"] for drawing in known)
+    joules = [drawing.get("joules") for drawing in known]
+    energy = None if None in joules else 1000 * sum(filter(None, joules)) / images
+    return 1000 * sum(drawing["seconds"] for drawing in known) / images, energy, next(iter(devices))

@@ -1,0 +1,160 @@
+"""What a frontier says: a sentence on which cheaper sampler is enough, and what drawing it again says; and its numbers as plain data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edm2core.report.collect import Report
+from edm2core.report.digits import minus, rounded
+from edm2core.report.frontier import COSTS, TOLERANCE, Change, Frontier, Point, change_of, frontiers
+from edm2core.report.results import label
+from edm2core.report.verdict import short_label
+
+ENOUGH = f"{100 * TOLERANCE:.0f} %"
+FRONTIER = (
+    *("dataset", "recipe", "epoch", "ema", "metric", "protocol", "n", "solver", "steps", "evaluations", "seeds", "value", "error"),
+    *("change", "low", "high", "seconds_per_1000", "joules_per_1000", "device"),
+    *("undominated_by_evaluations", "undominated_by_seconds", "undominated_by_joules", "careful", "picked"),
+)
+"""The columns of frontiers.csv."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A frontier, and how the picked sampler differs from the most careful one where both were drawn again with other noise."""
+
+    frontier: Frontier
+    latest: bool  # whether it is of the recipe's last epoch
+    again: Change | None = None
+
+    @property
+    def chosen(self) -> Change | None:
+        """The change for which the sampler was picked."""
+        return self.frontier.change(self.frontier.picked) if self.frontier.picked else None
+
+    @property
+    def bias(self) -> float | None:
+        """By how much less worse the picked sampler looked when it was picked than drawn again: the luck of picking, as a share."""
+        if self.again is None or self.chosen is None:
+            return None
+        return self.frontier.worse(self.again.share) - self.frontier.worse(self.chosen.share)
+
+    @property
+    def sentences(self) -> list[str]:
+        """Which sampler is enough; then, where that is known, the time that it saves and what it is worth drawn again."""
+        return [words for words in (_found(self.frontier), _time(self.frontier), self._redrawn()) if words]
+
+    @property
+    def sentence(self) -> str:
+        return " ".join(self.sentences)
+
+    def _redrawn(self) -> str:
+        if self.again is None or self.bias is None:
+            return ""
+        among, points = len(self.frontier.points), rounded(abs(100 * self.bias), 1)
+        luck = f"had flattered it by {points} points" if self.bias > 0 else f"had not flattered it: it was {points} points worse then"
+        return f"Both drawn again with other noise: {in_percent(self.again)}; picking it from {among} {luck}."
+
+
+def answers_of(report: Report) -> list[Answer]:
+    """Every frontier's answer: the last epoch of each recipe first, and those metrics first that a reader looks for first."""
+    again = {_who(frontier): frontier for frontier in frontiers(report, rechecks=True)}
+    found = frontiers(report)
+    last: dict[tuple[str, str], int] = {}
+    for frontier in found:
+        who = (frontier.dataset, frontier.recipe)
+        last[who] = max(frontier.epoch, last.get(who, 0))
+    return [Answer(f, f.epoch == last[f.dataset, f.recipe], _again(f, again.get(_who(f)))) for f in found]
+
+
+def headline_answers(answers: Iterable[Answer]) -> list[Answer]:
+    """Of each recipe and average those at the last epoch by the metric that a reader looks for first."""
+    first: dict[tuple[str, str, str], Answer] = {}
+    for answer in answers:
+        frontier = answer.frontier
+        if answer.latest:
+            first.setdefault((frontier.dataset, frontier.recipe, frontier.ema), answer)
+    return list(first.values())
+
+
+def lines(answers: Iterable[Answer]) -> list[str]:
+    """The sentences that a reader looks for first, a line each that stands by itself."""
+    return [f"{title(answer.frontier)} · {label(answer.frontier.metric)}: {answer.sentence}" for answer in headline_answers(answers)]
+
+
+def title(frontier: Frontier) -> str:
+    """Whose frontier it is: digits/C @ 20, EMA 0.05."""
+    return f"{frontier.recipe} @ {frontier.epoch}" + ("" if frontier.ema in ("", "fixed") else f", EMA {frontier.ema}")
+
+
+def in_percent(change: Change) -> str:
+    """A change with its interval: +1.2 %, 95 % interval −0.4 to +2.8 % over images."""
+    share = minus(f"{100 * change.share:+.1f} %")
+    if change.interval is None:
+        return f"{share}, without an interval"
+    low, high = (minus(f"{100 * end:+.1f}") for end in change.interval)
+    return f"{share}, 95 % interval {low} to {high} % over {change.over}"
+
+
+def facts(answer: Answer) -> dict[str, Any]:
+    """An answer as plain data: `points` has the columns of frontiers.csv."""
+    return {
+        "sentence": answer.sentence,
+        "latest": answer.latest,
+        "again": None if answer.again is None else answer.again._asdict(),
+        "bias": answer.bias,
+        "points": point_facts(answer.frontier),
+    }
+
+
+def point_facts(frontier: Frontier) -> list[dict[str, Any]]:
+    """Every sampler of a frontier, with the columns of FRONTIER."""
+    whose = (frontier.dataset, frontier.recipe, frontier.epoch, frontier.ema, frontier.metric, frontier.protocol, frontier.n)
+    undominated = {cost: frontier.undominated(cost) for cost in COSTS}
+    lines = []
+    for point in frontier.points:
+        change = frontier.change(point)
+        around = change.interval if change and change.interval else (None, None)
+        measured = (point.solver, point.steps, point.evaluations, len(point.by_seed), point.value, point.error)
+        spent = (point.seconds, point.joules, point.device or None)
+        marks = [None if point.cost(cost) is None else point in undominated[cost] for cost in COSTS]
+        who = (point is frontier.careful, point is frontier.picked)
+        values = (*whose, *measured, change.share if change else None, *around, *spent, *marks, *who)
+        lines.append(dict(zip(FRONTIER, values, strict=True)))
+    return lines
+
+
+def _found(frontier: Frontier) -> str:
+    careful, picked, nearest, metric = frontier.careful, frontier.picked, frontier.nearest, short_label(frontier.metric)
+    if nearest is None:
+        return f"All samplers take {careful.evaluations} evaluations; {careful.solver} has the best {metric}."
+    change = frontier.change(picked or nearest)
+    if change is None:
+        return f"{metric} has values that are not above 0, so no sampler is held against another."
+    worse, words = frontier.worse(change.share), in_percent(change)
+    if picked is None:
+        return f"No sampler with fewer evaluations comes within {ENOUGH} of {careful.name}'s {metric}; {nearest.name} has {words}."
+    step = f"{careful.name} → {picked.name} evaluations:"
+    if worse < -TOLERANCE:
+        return f"{step} its {metric} is better ({words})."
+    sure = change.interval is not None and max(map(frontier.worse, change.interval)) <= TOLERANCE
+    unsure = "" if sure else f", though more than {ENOUGH} is not excluded"
+    return f"{step} within {ENOUGH} of its {metric}{unsure} ({words})."
+
+
+def _time(frontier: Frontier) -> str:
+    careful, picked = frontier.careful, frontier.picked
+    if picked is None or careful.seconds is None or picked.seconds is None or careful.device != picked.device:
+        return ""
+    return f"1,000 images take {picked.seconds:.3g} s instead of {careful.seconds:.3g} s."
+
+
+def _again(frontier: Frontier, fresh: Frontier | None) -> Change | None:
+    points: dict[str, Point] = {point.recipe: point for point in fresh.points} if fresh else {}
+    if frontier.picked is None or not {frontier.careful.recipe, frontier.picked.recipe} <= points.keys():
+        return None
+    return change_of(points[frontier.careful.recipe].by_seed, points[frontier.picked.recipe].by_seed)
+
+
+def _who(frontier: Frontier) -> tuple[Any, ...]:
+    return frontier.dataset, frontier.recipe, frontier.epoch, frontier.ema, frontier.metric, frontier.protocol, frontier.n
