@@ -160,6 +160,9 @@ class Kfp(Settings):
         None, "URL of the API of Kubeflow Pipelines; null goes through the API server or, in a pod, to its Service."
     )
     ui: Annotated[str, AfterValidator(_server)] | None = described(None, "URL of its pages, for links; null is as `host`.")
+    user: Annotated[str, like(r"^[^\s:]+\Z", "a user's name, such as me@example.com")] | None = described(
+        None, "User whom requests name in the header kubeflow-userid, past the login of an installation for many users; null sends none."
+    )
     namespace: Name = described("kubeflow", "Namespace in which Kubeflow Pipelines itself is installed.")
     max_parallel: Count | None = described(None, "Most trajectories at once; null is all.")
 

@@ -7,6 +7,7 @@ also that of clones, of runs of a schedule, and of runs that others start throug
 import contextlib
 import io
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from typing import Any
 
 import kfp
 import urllib3
+from kfp.client import KF_PIPELINES_SA_TOKEN_ENV
+from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp_server_api import ApiException, Configuration, V2beta1GetHealthzResponse, V2beta1Run
 from urllib3.util import Retry
 
@@ -28,6 +31,7 @@ from edm2core.http_answers import unlike_json
 TIMEOUT = (5, 60)  # the most seconds to connect, and to wait for an answer
 RETRY = Retry(total=2, redirect=False, backoff_factor=0.3)  # redirections are not followed: they lead to a page to log in
 OVER = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+USER_HEADER = "kubeflow-userid"  # by which Kubeflow's gateway tells its services who has logged in
 POLL_S = 5.0  # the time between two looks at a run
 PAGE, MOST = 100, 2000  # how many of Kubeflow's runs to ask for at once, and the most to search
 
@@ -87,7 +91,10 @@ class Kubeflow:
         if not profile.kfp.host and not IN_POD.exists():
             ApiServer.connect(profile.context)  # raises if there is no way to an API server; Kubeflow's client would ask localhost
         with self._words("connect"):
-            self._client = Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context)
+            token = ServiceAccountTokenVolumeCredentials() if profile.kfp.host and os.environ.get(KF_PIPELINES_SA_TOKEN_ENV) else None
+            self._client = Client(host=profile.kfp.host, namespace=profile.kfp.namespace, kube_context=profile.context, credentials=token)
+            if profile.kfp.user:
+                self._client._healthz_api.api_client.set_default_header(USER_HEADER, profile.kfp.user)  # all its APIs share this client
             # An installation for one user refuses a namespace; one for many users needs it. The client would send the installation's own.
             self._namespace = profile.namespace if self._client.get_kfp_healthz().multi_user else None
             self._client._context_setting["namespace"] = self._namespace or ""

@@ -46,6 +46,7 @@ class FakeKubeflow(ThreadingHTTPServer):
         self.states: list[str] = []  # of the latest run, from look to look; the last one stays
         self.refusal = ""
         self.uploaded: dict[str, Any] = {}
+        self.headers: list[dict[str, str]] = []  # of each request
 
     @property
     def host(self) -> str:
@@ -66,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         url = urlsplit(self.path)
+        self.server.headers.append(dict(self.headers.items()))
         size = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(size)) if size else {}
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
@@ -367,6 +369,35 @@ def test_a_damaged_file_of_kubeflows_client_is_named(fake: FakeKubeflow, monkeyp
     with pytest.raises(EdmError, match="client refuses") as refused:
         Kubeflow(Profile.model_validate({"name": "far", **values(fake)}))
     assert "context.json" in refused.value.do_next
+
+
+def test_requests_name_the_profiles_user_and_nobody_unless_it_names_one(fake: FakeKubeflow, package: Path) -> None:
+    values_of = values(fake)
+    Kubeflow(Profile.model_validate({"name": "far", **values_of})).submit(package, "e", "r")
+    assert not any("kubeflow-userid" in each for each in fake.headers)
+    fake.headers.clear()
+    kfp_of = {**values_of["kfp"], "user": "me@example.com"}
+    Kubeflow(Profile.model_validate({"name": "far", **values_of, "kfp": kfp_of})).submit(package, "e", "r")
+    sent = [each.get("kubeflow-userid") for each in fake.headers]
+    assert set(sent[-2:]) == {"me@example.com"}  # the very first request asks for the server's health, before there is a client
+
+
+def test_a_service_accounts_token_goes_with_every_request_where_kubeflows_variable_names_it(
+    fake: FakeKubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: Path
+) -> None:
+    (tmp_path / "token").write_text("secret-token")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    Kubeflow(Profile.model_validate({"name": "far", **values(fake)})).submit(package, "e", "r")
+    assert {each.get("authorization") for each in fake.headers} == {"Bearer secret-token"}
+
+
+def test_the_cookie_of_an_earlier_login_goes_with_every_request(
+    fake: FakeKubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: Path
+) -> None:
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    (tmp_path / "context.json").write_text(json.dumps({"namespace": "team", "client_authentication_cookie": "session=1a2b"}))
+    Kubeflow(Profile.model_validate({"name": "far", **values(fake)})).submit(package, "e", "r")
+    assert {each.get("Cookie") for each in fake.headers} == {"session=1a2b"}
 
 
 def started_by_others(fake: FakeKubeflow) -> None:
