@@ -2,12 +2,49 @@
 
 A new metric, solver, data format, … is a file of its own and a line here. A line names its code as "module:callable", which `load`
 imports when it is used, so that planning reads these tables without torch, Pillow or scikit-learn.
+
+A setting may also give such an address of the user's own code (docs/how-to/own-code.md), which stands for a line of the usual facts.
 """
 
+import inspect
 import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
+
+Line = TypeVar("Line")
+
+NOT_OWN = ("edm2core", "components", "pipelines", "edm2")  # packages of this program: their choices go by the names in the tables
+_ADDRESS = re.compile(r"(?P<module>(?P<top>[A-Za-z_]\w*)(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+
+
+def is_own(name: object) -> bool:
+    """Whether a setting's value is the address of the user's own code, "module:callable"."""
+    address = _ADDRESS.fullmatch(name) if isinstance(name, str) else None
+    return address is not None and address["top"] not in NOT_OWN
+
+
+def own_package(address: str) -> str:
+    """The file or package that holds the code of an address: my_science, of "my_science.nets:TinyDiT"."""
+    return address.partition(":")[0].partition(".")[0]
+
+
+class Choices(dict[str, Line]):
+    """A family's table. The address of own code is a choice too; `own` makes its line."""
+
+    def __init__(self, lines: Mapping[str, Line], own: Callable[[str], Line]) -> None:
+        super().__init__(lines)
+        self._own = own
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or is_own(name)
+
+    def __missing__(self, name: str) -> Line:
+        if is_own(name):
+            return self._own(name)
+        raise KeyError(name)
 
 
 @cache
@@ -15,6 +52,12 @@ def load(address: str) -> Any:
     """What "module:callable" names, imported if it is not yet."""
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
+
+
+def own_arguments(function: Callable[..., Any], own: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Those of a section's own settings that this callable takes: a section may name two callables."""
+    taken = inspect.signature(function).parameters
+    return {name: value for name, value in own if name in taken}
 
 
 class Network(NamedTuple):
@@ -61,13 +104,17 @@ class Solver(NamedTuple):
         return self.evaluations * (steps - 1) + 1
 
 
-SOLVERS = {
-    "heun": Solver("edm2core.diffusion.solvers.heun:heun", 2, ("eta", "s_min", "s_max", "s_noise")),
-    "euler": Solver("edm2core.diffusion.solvers.euler:euler", 1),
-    "dpmpp_2m": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m", 1),
-    "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
-    "unipc": Solver("edm2core.diffusion.solvers.unipc:unipc", 1, ("order",)),
-}
+SOLVERS = Choices(
+    {
+        "heun": Solver("edm2core.diffusion.solvers.heun:heun", 2, ("eta", "s_min", "s_max", "s_noise")),
+        "euler": Solver("edm2core.diffusion.solvers.euler:euler", 1),
+        "dpmpp_2m": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m", 1),
+        "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
+        "unipc": Solver("edm2core.diffusion.solvers.unipc:unipc", 1, ("order",)),
+    },
+    lambda address: Solver(address, 1),  # planning assumes one evaluation a step; results hold how many there were
+)
+SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
 
 NOISE_SCHEDULES = {
     "karras": "edm2core.diffusion.noise_levels:karras",

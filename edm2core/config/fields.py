@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -88,6 +88,21 @@ Weights = Literal["plain", "normalized", "forced"]
 Init = Literal["he", "adm"]
 GroupNormKind = Literal["group", "group_affine", "group_rms"]
 PixelEpsilon = Literal["inside", "outside"]
+
+
+def _pairs(values: Any) -> Any:
+    """Names with values as pairs, sorted by name, so that sections stay immutable; lists become tuples."""
+    pairs = sorted(values.items()) if isinstance(values, Mapping) else values
+    return tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in pairs)
+
+
+Own = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_pairs), PlainSerializer(dict)]
+"""Settings of own code: pairs of name and value, in JSON an object. Their types are checked against the code's signature when read."""
+
+
+def own_settings() -> Any:
+    """The field of a section that holds the settings of own code."""
+    return described((), "Settings of own code by name, filled in from its signature; a file writes them beside the section's others.")
 
 
 def average_name(value: Any) -> str:

@@ -17,6 +17,7 @@ from edm2core.config.fields import (
     Init,
     Levels,
     NoiseSchedule,
+    Own,
     PixelEpsilon,
     Positive,
     Precision,
@@ -32,6 +33,7 @@ from edm2core.config.fields import (
     one_of,
     options_of,
     refuse_unused,
+    own_settings,
     unkeyed,
     with_defaults,
 )
@@ -348,6 +350,7 @@ class SampleSettings(Settings):
     compile: Compile = unkeyed("auto", "Whether torch.compile is used in sampling; `auto` does so on a GPU where it saves time.")
     batch: Count = unkeyed(400, "Images that one process draws at once.")
     shard: Count = unkeyed(2000, "Images in one stored file.")
+    own: Own = own_settings()
 
     @property
     def levels(self) -> tuple[float, ...]:

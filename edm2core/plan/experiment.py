@@ -13,11 +13,13 @@ from pydantic import Field, field_validator
 from edm2core.config.fields import Counts, Name, Seeds, Settings, described, once
 from edm2core.config.given import Given, lay_given, text_of, text_with
 from edm2core.config.recipes import lay, recipe_document
-from edm2core.config.settings import Recipe
+from edm2core.config.settings import Recipe, SampleSettings
 from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse, read_text, without_secrets
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
+from edm2core.own_code.settings import Library, with_own_settings
+from edm2core.own_code.source import OwnCode
 from edm2core.paths import located
 from edm2core.plan.checks import NamedMetric, Request, check_names, check_recipe, check_request, check_sweep, named_metric
 from edm2core.plan.sweep import Swept, lay_point, points
@@ -28,6 +30,7 @@ Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 SHOWN = 64  # samples that are drawn if nothing is measured, unless the experiment says how many: a grid of 8 x 8
 NO_FILE = "the experiment given as a dictionary"
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
+OWN_SECTIONS = {"sample": SampleSettings}  # sections whose settings can name own code
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that replace the recipes' own, setting by setting
 
 
@@ -63,6 +66,7 @@ class ExperimentFile(Settings):
     sweep: dict[str, Values] = described(
         {}, "Dotted settings with a list of values each; each recipe at each value is a recipe of its own."
     )
+    code: str | None = described(None, "Folder of own code that settings name as module:callable; null is the experiment's own folder.")
     inception_weights: str | None = described(None, "Path or URL of weights-inception-2015-12-05-6726825d.pth.")
     dinov2_weights: str | None = described(None, "Path of dinov2_vitl14_pretrain.pth.")
 
@@ -87,6 +91,7 @@ class Experiment:
     shown: dict[str, int] = field(default_factory=dict)  # recipe name → samples to draw if nothing is measured; empty if none are asked for
     optional: frozenset[Metric] = frozenset()  # the metrics that are left out if their extractor's weights are absent
     lines: dict[str, Callable[[str], str]] = field(default_factory=dict)  # recipe name → the file and line of a dotted setting
+    code: dict[str, OwnCode] = field(default_factory=dict)  # package → where it lies
 
 
 def load_experiment(path: Path, given: Sequence[Given] = ()) -> Experiment:
@@ -125,9 +130,10 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     document = lay_given(written, given, ExperimentFile.model_fields, Recipe.model_fields)
     file = build(ExperimentFile, document)
     recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
+    library = Library(folder if file.code is None else Path(_located(document, ("code",), file.code)))
     check_sweep(document, file.sweep, _fixed(file))
     for index, point in product(range(len(file.recipes)), points(file.sweep)):
-        laid = _laid(document, file, index, point, folder)
+        laid = with_own_settings(_laid(document, file, index, point, folder), OWN_SECTIONS, library)
         recipe = complete(laid)
         if point:
             at = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})
@@ -158,6 +164,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
         {recipe.name: _shown(file, recipe) for recipe in recipes if "sample" in document.values},
         frozenset(each.metric for each in every) - {each.metric for each in every if each.setting == "metrics"},
         lines,
+        library.found,
     )
 
 

@@ -17,13 +17,14 @@ from edm2core.config.settings import (
     TrajectorySettings,
 )
 from edm2core.metrics.names import Metric, in_words
+from edm2core.own_code.families import addresses
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import Key, key_of, keyed
 from edm2core.plan.manifest import Ref
 from edm2core.plan.stages import STAGES
 from edm2core.plan.subject import Subject
 from edm2core.plan.versions import version_of
-from edm2core.registry import EXTRACTORS, WEIGHTS
+from edm2core.registry import EXTRACTORS, WEIGHTS, own_package
 
 PIXEL_PROBE = {"t": (1,), "blocks": ("pixels",), "ema": "fixed", "features": None, "knn": 0, "few_shot": ()}
 Compared = tuple[tuple[Metric, ...], "Task", "Task"]  # metrics of one extractor, and the tasks of the extractor and the reference
@@ -42,6 +43,7 @@ class Task:
     subject: Subject = field(default_factory=Subject)  # whose result it is
     after: tuple[Ref, ...] = ()  # must be done before, though nothing of it is read: a trajectory's earlier snapshot
     wanted: tuple[int, ...] = ()  # snapshot: all epochs that the plan wants of this trajectory
+    code: dict[str, str] = field(default_factory=dict)  # the user's own code that it runs: package → its content, as keys hold it
     accept_code: bool = False  # of a snapshot's task: training may go on from a state that differing code trained
     short: str = ""  # what titles call its recipe; of a snapshot in a sweep, the training that several recipes share
     address: str = field(default="", repr=False)  # the whole of settings["source"], user and token included: it never leaves this process
@@ -64,7 +66,7 @@ class Task:
         refs = {"inputs": {n: str(r) for n, r in self.inputs.items()}, "after": [str(r) for r in self.after]}
         values = {**vars(self), "subject": self.subject.to_json(), "wanted": list(self.wanted), **refs}
         del values["address"]
-        return {name: value for name, value in values.items() if value or name not in ("accept_code", "short")}
+        return {name: value for name, value in values.items() if value or name not in ("accept_code", "short", "code")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -90,7 +92,12 @@ def trajectory_ref(task: Task) -> Ref:
     """The address of a snapshot task's training, the same for all its epochs."""
     settings = TrajectorySettings.among(task.settings)
     inputs = {name: ref.key for name, ref in task.inputs.items()}  # its data, and what it started from if it did not begin anew
-    return Ref("trajectory", key_of("trajectory", task.version, keyed(settings), inputs))
+    return Ref("trajectory", key_of("trajectory", task.version, keyed(settings), inputs | _code_leaves(task)))
+
+
+def _code_leaves(task: Task) -> dict[str, str]:
+    """The task's own code as its key holds it."""
+    return {f"code:{package}": content for package, content in task.code.items()}
 
 
 def snapshot_ref(trajectory: Ref, epoch: int) -> Ref:
@@ -120,7 +127,7 @@ def own_key(task: Task) -> Key:
         values |= keyed(read.model_copy(update={"digest": None}) if "digest" in fields else read)
     keys = {name: ref.key for name, ref in task.inputs.items()}
     brought = settings.get("digest") or (f"builtin:{settings['format']}" if task.stage == "prepare" else "")
-    return key_of(task.stage, task.version, values, keys | ({"source": brought} if brought else {}))
+    return key_of(task.stage, task.version, values, keys | ({"source": brought} if brought else {}) | _code_leaves(task))
 
 
 def unverified(tasks: Iterable[Task]) -> list[Task]:
@@ -144,8 +151,8 @@ def tasks_of(experiment: Experiment, digests: Mapping[str, str]) -> list[Task]:
 
     `digests` names by content what the user brought. `data:<recipe name>` is every recipe's source, and `revised:<recipe name>` is there
     if the first version of the reader gave, or may have given, other images of it. `start:<recipe name>` is the checkpoint that a recipe
-    starts from, `reference:<recipe name>` its imported statistics. `inception` and `dinov2` are the weights of extractors; metrics whose
-    extractor lacks them are left out.
+    starts from, `reference:<recipe name>` its imported statistics. `code:<package>` is the content of own code. `inception` and `dinov2`
+    are the weights of extractors; metrics whose extractor lacks them are left out.
     """
     planner = _Planner(experiment, digests)
     for recipe in experiment.recipes:
@@ -158,6 +165,7 @@ class _Planner:
 
     def __init__(self, experiment: Experiment, digests: Mapping[str, str]) -> None:
         self.experiment, self.digests = experiment, digests
+        self.contents = {name.removeprefix("code:"): content for name, content in digests.items() if name.startswith("code:")}
         self.tasks: dict[Ref, Task] = {}
         datasets = {recipe.dataset for recipe in experiment.recipes}
         names = [*(recipe.name for recipe in experiment.recipes), *(swept.training for swept in experiment.swept.values())]
@@ -168,6 +176,10 @@ class _Planner:
         """The task, or the one that is there already with the same key."""
         name = task.subject.recipe
         return self.tasks.setdefault(task.ref, replace(task, short=self.short[name]) if name and not task.short else task)
+
+    def _with_own_code(self, task: Task, recipe: Recipe) -> Task:
+        """The task, whose key holds the content of the own code that its stage runs for the recipe."""
+        return with_code(task, {name: self.contents[name] for name in packages(recipe, task.stage)})
 
     def add_recipe(self, recipe: Recipe) -> None:
         experiment, name = self.experiment, recipe.name
@@ -191,7 +203,7 @@ class _Planner:
             before: tuple[Ref, ...] = ()
             for epoch in epochs:
                 subject = Subject(recipe.dataset, name, seed, epoch, swept)
-                snapshot = self.add(_snapshot(recipe, inputs, before, epochs, training, subject))
+                snapshot = self.add(self._with_own_code(_snapshot(recipe, inputs, before, epochs, training, subject), recipe))
                 before = (snapshot.ref,)
                 self._add_evaluations(recipe, data, snapshot, compared, subject)
 
@@ -209,19 +221,20 @@ class _Planner:
         for ema, draw in product(recipe.sample.ema, range(draws)) if drawn else ():
             settings = SampleSettings.model_validate({**recipe.sample.model_dump(), "count": count, "ema": (ema,), "draws": 1})
             of_draw, which_one = replace(subject, ema=ema, draw=draw), which(recipe, ema, draw)
-            samples = _sample(settings, draw, averaged[ema].ref, f"{who} · {count} samples {at}{which_one}", of_draw)
-            self.add(samples)
+            title = f"{who} · {count} samples {at}{which_one}"
+            samples = self.add(self._with_own_code(_sample(settings, draw, averaged[ema].ref, title, of_draw), recipe))
             for metrics, extractor, reference in compared:
                 inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
                 title = f"{who} · {in_words(metrics)} {at}{which_one}"
                 self.add(_task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, of_draw))
         if experiment.probe:
             inputs = {"snapshot": averaged[recipe.probe.ema].ref, "data": data.ref}
-            self.add(_task("probe", recipe.probe, inputs, f"{who} · probe {at}", replace(subject, ema=recipe.probe.ema)))
+            probe = _task("probe", recipe.probe, inputs, f"{who} · probe {at}", replace(subject, ema=recipe.probe.ema))
+            self.add(self._with_own_code(probe, recipe))
         if experiment.diagnostics:
             inputs = {"snapshot": averaged[recipe.diagnosed_ema].ref, "data": data.ref}
             looks = recipe.diagnostics.model_copy(update={"ema": recipe.diagnosed_ema})
-            self.add(_task("diagnostics", looks, inputs, f"{who} · diagnostics {at}", subject))
+            self.add(self._with_own_code(_task("diagnostics", looks, inputs, f"{who} · diagnostics {at}", subject), recipe))
 
     def _add_data(self, recipe: Recipe) -> Task:
         digest, source = self.digests[f"data:{recipe.name}"], recipe.data.source or ""
@@ -229,7 +242,7 @@ class _Planner:
         more |= {"revised": True} if f"revised:{recipe.name}" in self.digests else {}
         settings = recipe.data.model_copy(update={"source": shown(source) or None})
         task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", Subject(recipe.dataset), **more)
-        return self.add(replace(task, address=source))
+        return self.add(replace(self._with_own_code(task, recipe), address=source))
 
     def _add_extractor(self, name: str, data: Task) -> Task:
         settings, subject = {"extractor": name}, Subject(extractor=name)
@@ -255,6 +268,17 @@ def _task(stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref
     values = (settings.model_dump(mode="json") if isinstance(settings, Settings) else settings) | more
     task = Task(stage, version_of(stage, values), values, inputs, "", title, subject)
     return replace(task, key=own_key(task))
+
+
+def packages(recipe: Recipe, stage: str) -> list[str]:
+    """The packages of own code that a stage runs for a recipe, sorted."""
+    return sorted({own_package(address) for family, address in addresses(recipe) if stage in family.stages})
+
+
+def with_code(task: Task, code: Mapping[str, str]) -> Task:
+    """The task with the own code that it runs, and the key that follows from it."""
+    own = replace(task, code=dict(code))
+    return replace(own, key=own_key(own)) if code else task
 
 
 def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
@@ -297,9 +321,9 @@ def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
     """The tasks that draw again from the same snapshot, with the seeds of draw `draw`, and measure that as `measured` does `samples`."""
     settings = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"})
     subject, again = replace(samples.subject, draw=draw, recheck=True), f" · again, draw {draw}"
-    fresh = _sample(settings, draw, samples.inputs["snapshot"], samples.title + again, subject)
+    fresh = with_code(_sample(settings, draw, samples.inputs["snapshot"], samples.title + again, subject), samples.code)
     inputs = {**measured.inputs, "samples": fresh.ref}
-    tasks = [fresh, _task(measured.stage, measured.settings, inputs, measured.title + again, subject)]
+    tasks = [fresh, with_code(_task(measured.stage, measured.settings, inputs, measured.title + again, subject), measured.code)]
     return [replace(task, short=samples.short) for task in tasks]
 
 

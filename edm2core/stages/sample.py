@@ -25,9 +25,10 @@ from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.latents import between, drawn_labels, latents
 from edm2core.diffusion.noise_levels import levels_of
 from edm2core.diffusion.sampler import Guidance, draw, to_uint8
+from edm2core.diffusion.solvers import Solver, checked, evaluated_levels
 from edm2core.errors import EdmError
 from edm2core.events import emit
-from edm2core.registry import SOLVERS, load
+from edm2core.registry import SOLVERS, is_own, load, own_arguments
 from edm2core.snapshots import files as snapshot
 from edm2core.worker import signals
 from edm2core.worker.energy import joules_used
@@ -75,7 +76,7 @@ def run(work: Workspace) -> None:
         "seed": settings.seed,
         "draw": work.settings["draw"],
         "steps": settings.steps,
-        "nfe": settings.evaluations,
+        "nfe": _evaluations(settings),
         "ema": settings.ema[0],
         "images_per_s": drawing.images_per_s if drawing else None,
     }
@@ -129,14 +130,16 @@ def _beginning(denoiser: Denoiser, settings: SampleSettings, draw: int, indices:
 def interpolations(denoiser: Denoiser, settings: SampleSettings) -> NDArray[np.uint8]:
     """Rows of 8 images, uint8 [48, C, H, W]. Each row goes from one of the grid's first images to another, on the arc between both latents.
 
-    A row's images are of the class of its first. There is no churn, since nothing lies between two noises.
+    A row's images are of the class of its first. There is no churn, since nothing lies between two noises; a solver of own code, which may
+    have no such setting, gets the same noise for all images.
     """
     ends, classes = _beginning(denoiser, settings, 0, range(2 * ARCS))
     start = between(ends[0::2], ends[1::2], [step / (GRID_SIDE - 1) for step in range(GRID_SIDE)]).flatten(0, 1)
     labels = None if classes is None else classes[0::2].repeat_interleave(GRID_SIDE)
     still = settings.model_copy(update={"eta": 0.0})
     parts = [slice(begin, begin + settings.batch) for begin in range(0, len(start), settings.batch)]
-    return np.concatenate([_images(denoiser, still, start[part], None if labels is None else labels[part]) for part in parts])
+    shared = (lambda step: latents(settings.seed, 0, [0], start.shape[1:], step + 1)) if is_own(settings.solver) else None
+    return np.concatenate([_images(denoiser, still, start[part], None if labels is None else labels[part], shared) for part in parts])
 
 
 def _images(
@@ -144,7 +147,7 @@ def _images(
 ) -> NDArray[np.uint8]:
     device = next(denoiser.parameters()).device
     labels = None if labels is None else labels.to(device)
-    solver = partial(load(SOLVERS[settings.solver].solve), **settings.solver_options)
+    solver = _solver(settings)
     asked = settings.guidance
     guidance = None if asked is None else Guidance(asked.weight, interval=asked.interval or (0.0, math.inf))
     with autocast(device.type, settings.precision):
@@ -164,6 +167,22 @@ def _images(
         )
     drawn: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
     return drawn
+
+
+def _solver(settings: SampleSettings) -> Solver:
+    """The solver with its settings. What own code returns is checked, so that its author is told what is wrong with it."""
+    solve = load(SOLVERS[settings.solver].solve)
+    solver = partial(solve, **settings.solver_options, **own_arguments(solve, settings.own))
+    return checked(settings.solver, solver) if is_own(settings.solver) else solver
+
+
+def _evaluations(settings: SampleSettings) -> int:
+    """How often the network is evaluated for an image; each guided evaluation counts double. Those of own code are counted."""
+    if not is_own(settings.solver):
+        return settings.evaluations
+    levels = evaluated_levels(_solver(settings), levels_of(settings).tolist())
+    low, high = (settings.guidance and settings.guidance.interval) or (0.0, math.inf)
+    return len(levels) + (sum(low <= level <= high for level in levels) if settings.guidance else 0)
 
 
 def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:

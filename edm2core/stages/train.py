@@ -40,7 +40,7 @@ from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
 from edm2core.store.wanted_epochs import wanted_epochs
-from edm2core.worker import signals
+from edm2core.worker import own_code, signals
 from edm2core.worker.heartbeat import Heartbeat
 from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
 from edm2core.worker.states import Background, Copies, State, States
@@ -58,7 +58,8 @@ def work(task: Task, store: Store) -> None:
         ref = trajectory_ref(task)
         with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank, generation) as folder:
             inputs, scratch = open_inputs(task, store, folder / "inputs"), Scratch(store, ref.scratch, generation)
-            Training(Workspace(task, store, folder, scratch, inputs, rank, world_size), started).run()
+            with own_code.brought(task.code, store, folder / "code"):
+                Training(Workspace(task, store, folder, scratch, inputs, rank, world_size), started).run()
 
 
 class Peers:

@@ -217,6 +217,7 @@ def _needed(store: Store) -> _Needed:
     results = {ref for task in tasks for ref in (task.ref, *task.needs)}
     averages = {average for ref, task in trained.items() for average in averages_of(task, ref)}
     digests = {str(task.settings.get("digest")).rpartition(":")[2] for task in tasks}
+    digests |= {content.rpartition(":")[2] for task in tasks for content in task.code.values()}
     return _Needed(results | averages, set(trained), digests)
 
 

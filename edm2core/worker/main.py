@@ -31,7 +31,7 @@ from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
-from edm2core.worker import signals
+from edm2core.worker import own_code, signals
 from edm2core.worker.exit_codes import BAD_INPUT, DEVICE_FAILED, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.faults import shortage
 from edm2core.worker.rendezvous import record_rendezvous
@@ -82,8 +82,9 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
 
 
 def _failed(error: EdmError) -> int:
-    emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank())
-    sys.stderr.write(f"{error}\n")
+    lines = error.lines if isinstance(error, own_code.OwnCodeError) else []
+    emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank(), **({"lines": lines} if lines else {}))
+    sys.stderr.write("\n".join([str(error), *lines]) + "\n")
     return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN
 
 
@@ -121,7 +122,8 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
             out.mkdir()
             work = Workspace(task, store, out, unfinished(task, store, generation, rank), inputs, rank, world_size)
             if rank == 0 or STAGES[task.stage].splits_work:
-                run(work)
+                with own_code.brought(own_code.needed(task, inputs), store, folder / "code"):
+                    run(work)
             if rank == 0:
                 commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
                 Scratch(store, task.ref.scratch, generation).clear()

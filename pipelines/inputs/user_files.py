@@ -1,6 +1,7 @@
 """Files that the user brings: data, weights, checkpoints. Keys are made of their digests; for a cluster they are uploaded to its store."""
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from edm2core.data.source import digest_of, source_digest
 from edm2core.errors import InputError
 from edm2core.metrics.gaussian import arrays_of
 from edm2core.metrics.names import Metric
+from edm2core.own_code.source import content_digest
 from edm2core.paths import cache_folder
 from edm2core.plan.checks import Request, check_data
 from edm2core.plan.experiment import Experiment
@@ -70,6 +72,7 @@ def resolve(experiment: Experiment) -> dict[str, str]:
     for reference in {recipe.reference for recipe in experiment.recipes if recipe.reference}:
         arrays_of(Path(reference.source), EXTRACTORS[reference.extractor].dimensions)
     digests |= {f"reference:{recipe.name}": digest_of(Path(recipe.reference.source)) for recipe in experiment.recipes if recipe.reference}
+    digests |= {f"code:{name}": code.content for name, code in experiment.code.items()}
     left_out, surveys = absent(experiment), _surveys(experiment)
     for recipe in experiment.recipes:
         survey = surveys.get(recipe.data)
@@ -183,6 +186,15 @@ def upload(tasks: Iterable[Task], store: Store, say: Callable[[str], None]) -> N
         if load(store, task.ref) is None and not is_stored(store, digest):
             say(f"uploading {shown(source)} to {store.uri}")
             _put(store, digest, _fetch(task, say), say)
+
+
+def put_code(experiment: Experiment, tasks: Iterable[Task], store: Store) -> None:
+    """Put the experiment's own code into the store, where its tasks take it from wherever they run. Raises as `upload`."""
+    for name, content in {name: content for task in tasks for name, content in task.code.items()}.items():
+        digest = content_digest(content)
+        if not is_stored(store, digest):
+            with tempfile.TemporaryDirectory() as folder:
+                _put(store, digest, experiment.code[name].copy(Path(folder) / name), lambda _: None)
 
 
 def _put(store: Store, digest: str, path: Path, say: Callable[[str], None]) -> None:

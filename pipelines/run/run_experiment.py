@@ -33,7 +33,7 @@ from edm2core.store.runs import Run, add_tasks, open_run
 from edm2core.store.wanted_epochs import unwant
 from edm2core.worker.signals import to_stop
 from pipelines.estimate import Estimate, estimates
-from pipelines.inputs.user_files import absent, bring_here, planned, upload
+from pipelines.inputs.user_files import absent, bring_here, planned, put_code, upload
 from pipelines.run.console import View
 from pipelines.run.live_report import LiveReport
 from pipelines.run.places import Place
@@ -75,6 +75,7 @@ def run(
         refuse_continued(continued(tasks, there, store), store)
     record = open_run(store, experiment, tasks, left_out, console.print)
     (bring_here if place.shares_disk else upload)(tasks, store, console.print)
+    put_code(experiment, tasks, store)
     backend = place.backend(record)
     stop = threading.Event()
 

@@ -1,0 +1,42 @@
+"""The settings that may name own code, and what is passed to it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from edm2core.registry import SOLVER_OPTIONS, is_own
+
+
+class Family(NamedTuple):
+    """A family of choices that own code can add to."""
+
+    words: str
+    setting: str  # dotted, in a recipe
+    stages: tuple[str, ...]  # whose results it decides: their keys hold its content
+    positional: int = 0  # how many parameters are passed by position; all others are settings
+    passed: tuple[str, ...] = ()  # settings of the section that it is given by name if it takes them
+    replaces: tuple[str, ...] = ()  # built-in choices' settings in that section whose names its own may have
+
+    @property
+    def section(self) -> str:
+        return self.setting.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The setting within its section."""
+        return self.setting.partition(".")[2]
+
+
+FAMILIES = (Family("solver", "sample.solver", ("sample",), 4, replaces=SOLVER_OPTIONS),)
+
+
+def addresses(recipe: Any) -> Iterable[tuple[Family, str]]:
+    """The own code that a recipe names, each with its family. A recipe is its settings, or their values by section as a file has them."""
+    for family in FAMILIES:
+        section = _part(recipe, family.section)
+        chosen = None if section is None else _part(section, family.name)
+        if is_own(chosen):
+            yield family, str(chosen)
+
+
+def _part(values: Any, name: str) -> Any:
+    return values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)

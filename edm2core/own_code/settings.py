@@ -1,0 +1,97 @@
+"""Own code's settings in a recipe: each is typed by the code's signature, and refused with its file and line like any other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, create_model
+
+from edm2core.config.fields import Settings
+from edm2core.config.validate import build, unknown
+from edm2core.config.yaml_file import Document, SettingPath
+from edm2core.errors import InputError
+from edm2core.own_code.families import Family, addresses
+from edm2core.own_code.signature import Parameter, Signature, read_signature
+from edm2core.own_code.source import OwnCode, find
+from edm2core.registry import own_package
+
+OWN = "own"  # the field of a section that holds them
+
+
+@dataclass
+class Library:
+    """The own code that an experiment can name: what lies in a folder, or is installed. Each package is looked for once."""
+
+    folder: Path
+    found: dict[str, OwnCode] = field(default_factory=dict)
+
+    def package(self, address: str, where: str) -> OwnCode:
+        """The package of an address. Raises InputError if it is not there."""
+        name = own_package(address)
+        if name not in self.found:
+            self.found[name] = find(name, self.folder, where)
+        return self.found[name]
+
+    def signature(self, family: Family, address: str, where: str) -> Signature:
+        """The signature of the callable at an address, which must take what its family passes."""
+        signature = read_signature(self.package(address, where), address, family.positional, where)
+        if len(signature.positional) < family.positional:
+            what = f"A {family.words} takes {family.positional} parameters by position; '{address}' takes {len(signature.positional)}."
+            raise InputError(what, where=signature.where, do_next="docs/how-to/own-code.md shows one of each family.")
+        return signature
+
+
+def with_own_settings(recipe: Document, sections: Mapping[str, type[BaseModel]], library: Library) -> Document:
+    """The recipe's document with the settings of own code checked and gathered in each section's `own`.
+
+    `sections` are the models of the recipe's sections. Raises InputError for a setting that neither the section nor the code has, for one
+    of another type, and for code whose signature cannot be read.
+    """
+    for section, model in sections.items():
+        named = [each for each in addresses(recipe.values) if each[0].section == section]
+        if (section, OWN) in recipe.origins:
+            where = str(recipe.origin((section, OWN)))
+            raise InputError(unknown("setting", f"{section}.{OWN}", OWN, sorted(model.model_fields)), where=where)
+        if named:
+            recipe = _gathered(recipe, section, model, named, library)
+    return recipe
+
+
+def _gathered(recipe: Document, section: str, model: type[BaseModel], named: list[tuple[Family, str]], library: Library) -> Document:
+    own: dict[str, Parameter] = {}
+    for family, address in named:
+        where = str(recipe.origin((section, family.name)))
+        signature = library.signature(family, address, where)
+        for name, parameter in signature.settings.items():
+            if name in family.passed:
+                continue
+            if name in own or (name in model.model_fields and name not in family.replaces):
+                what = f"'{address}' has a parameter '{name}', and {section}.{name} is a setting already."
+                raise InputError(what, where=f"{where}; {signature.where}", do_next="Give the parameter another name.")
+            own[name] = parameter
+    values = dict(recipe.values[section])
+    for name in values:
+        if name not in own and name not in model.model_fields:
+            known = [*own, *sorted(model.model_fields.keys() - {OWN})]
+            raise InputError(unknown("setting", f"{section}.{name}", name, known), where=str(recipe.origin((section, name))))
+    given = {name: values.pop(name) for name in own if name in values}
+    origins: dict[SettingPath, Any] = {path[1:]: at for path, at in recipe.origins.items() if path[:1] == (section,)}
+    nested = {(section, *path): at for path, at in origins.items()}
+    typed = _typed(section, own)
+    built = build(typed, Document({section: given}, {(): recipe.origin((section,)), **nested}))
+    checked = getattr(built, section)
+    values[OWN] = {name: getattr(checked, name) for name in own}
+    return Document({**recipe.values, section: values}, recipe.origins)
+
+
+def _typed(section: str, own: Mapping[str, Parameter]) -> type[BaseModel]:
+    """A model with one section, whose settings are the parameters."""
+    fields: Any = {name: (each.type, Field(each.default, strict=False) if _is_tuple(each) else each.default) for name, each in own.items()}
+    inner = create_model("OwnSettings", __base__=Settings, **fields)
+    outer: Any = {section: (inner, ...)}
+    return create_model("Section", __base__=Settings, **outer)
+
+
+def _is_tuple(parameter: Parameter) -> bool:
+    return "tuple" in str(parameter.type)

@@ -1,0 +1,1 @@
+"""Ideas of one's own: an example of each hook. docs/how-to/own-code.md shows them."""
