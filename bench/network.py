@@ -101,7 +101,7 @@ def flops(recipe: str, backward: bool = False) -> int:
     """FLOPs of one image's forward, or of a training step of its forward and backward, by torch's counter on the plain network."""
     settings = load_recipe(recipe)
     with torch.device("meta"):
-        denoiser, x = plain_network.Denoiser(settings.network), torch.zeros(1, *shape_of(settings))
+        denoiser, x = plain_network.Denoiser(settings.unet), torch.zeros(1, *shape_of(settings))
         sigma = torch.ones(1, 1, 1, 1)
         with FlopCounterMode(display=False) as counter:
             if backward:
@@ -119,7 +119,7 @@ def ema_of(denoiser: torch.nn.Module):  # type: ignore[no-untyped-def]
 
 
 def plain_denoiser(recipe: Recipe) -> plain_network.Denoiser:
-    denoiser = plain_network.Denoiser(recipe.network)
+    denoiser = plain_network.Denoiser(recipe.unet)
     denoiser.load_state_dict(made(recipe).state_dict())
     return denoiser
 

@@ -149,7 +149,7 @@ class _Plain:
         self.epochs, recipe, data = epochs, load_recipe(RECIPE), made.prepared
         work = _workspace(made.store, "probe", {}, {"snapshot": made.snapshot})
         loaded = snapshot.load(work.inputs["snapshot"].all())
-        self.denoiser = plain_network.Denoiser(recipe.network).eval()
+        self.denoiser = plain_network.Denoiser(recipe.unet).eval()
         self.denoiser.load_state_dict(loaded.state_dict())
         self.device = pick_device()
         self.denoiser.to(self.device)
@@ -217,7 +217,7 @@ def _grid(options: Options) -> Result:
         "product": Side("bench.probe:product_grid", {}, options.tuned),
     }
     found = in_turn(sides, min(options.repeats, 3), warmup=0)
-    blocks = len(block_names(load_recipe(RECIPE).network))
+    blocks = len(block_names(load_recipe(RECIPE).unet))
     for run in found["plain"]:
         run |= {name: blocks * run[name] for name in ("seconds", "cpu_seconds")}
     chosen = int(found["product"][0]["chosen"])

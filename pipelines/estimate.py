@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edm2core.config.settings import DiffusionSettings, NetworkSettings, ProbeSettings, SampleSettings, TrainingSettings
+from edm2core.config.settings import (
+    DiffusionSettings,
+    OwnNetworkSettings,
+    ProbeSettings,
+    SampleSettings,
+    TrainingSettings,
+    network_settings,
+)
 from edm2core.diffusion.layout import block_widths
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import Cost, network_cost
@@ -42,6 +49,7 @@ class Images(NamedTuple):
 
 
 NOTHING_COUNTED: Mapping[Ref, Images] = {}
+NOTHING_MEASURED: Mapping[OwnNetworkSettings, Cost] = {}
 
 
 @dataclass(frozen=True)
@@ -61,20 +69,30 @@ class Estimate:
 
 
 def estimates(
-    tasks: Iterable[Task], prepared: Callable[[Ref], Manifest | None], counts: Mapping[Ref, Images] = NOTHING_COUNTED
+    tasks: Iterable[Task],
+    prepared: Callable[[Ref], Manifest | None],
+    counts: Mapping[Ref, Images] = NOTHING_COUNTED,
+    measured: Mapping[OwnNetworkSettings, Cost] = NOTHING_MEASURED,
 ) -> dict[Ref, Estimate]:
     """Each task's cost. `prepared` finds the manifest of a data set if it is prepared already: that knows the number of images.
 
-    `counts` are the images of data sets that were counted before they are prepared.
+    `counts` are the images of data sets that were counted before they are prepared, `measured` the costs of networks of own code.
     """
-    planner = _Planner(plan := Plan(tuple(tasks)), prepared, counts)
+    planner = _Planner(plan := Plan(tuple(tasks)), prepared, counts, measured)
     return {task.ref: planner.estimate(task) for task in plan}
 
 
 class _Planner:
     """Estimates tasks one after the other, by a method for each stage that costs something."""
 
-    def __init__(self, plan: Plan, prepared: Callable[[Ref], Manifest | None], counts: Mapping[Ref, Images]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        prepared: Callable[[Ref], Manifest | None],
+        counts: Mapping[Ref, Images],
+        measured: Mapping[OwnNetworkSettings, Cost],
+    ) -> None:
+        self.measured = measured
         self.plan, self.tasks, self.prepared, self.counts = plan, plan.by_ref, prepared, counts
         self.begun: set[Ref] = set()  # trajectories whose states are counted
 
@@ -88,12 +106,14 @@ class _Planner:
 
     def _snapshot(self, task: Task) -> Estimate:
         training, epoch = TrainingSettings.model_validate(task.settings["training"]), task.settings["epoch"]
-        cost, images = _network(task), self._images(self.tasks[task.inputs["data"]])
+        cost, images = self._network(task), self._images(self.tasks[task.inputs["data"]])
         earlier = [*task.after, *(ref for name, ref in task.inputs.items() if name == "start")]
         before = max((self.tasks[ref].settings["epoch"] or 0 for ref in earlier if ref in self.tasks), default=0)
-        flops = TRAINING * cost.flops * images.train * (epoch - before) if images else None
+        flops = TRAINING * cost.flops * images.train * (epoch - before) if images and cost else None
         widths = len(training.ema_sigma_rel)
         copies = widths + (training.ema_beta is not None)
+        if cost is None:
+            return Estimate(None, None, training.precision != "fp32")
         averages = 3.0 * cost.parameters * widths * sum(before < stored for stored in training.stored_epochs(epoch))
         stored = 4.0 * cost.parameters * copies + averages
         trajectory = trajectory_ref(task)
@@ -103,10 +123,12 @@ class _Planner:
         return Estimate(flops, stored, training.precision != "fp32", averages)
 
     def _start(self, task: Task) -> Estimate:
-        return Estimate(0.0, 4.0 * _network(task).parameters * (1 + 3))  # the fixed EMA; the weights and both moments
+        cost = self._network(task)
+        return Estimate(0.0, 4.0 * cost.parameters * (1 + 3) if cost else None)  # the fixed EMA; the weights and both moments
 
     def _ema(self, task: Task) -> Estimate:
-        return Estimate(0.0, 4.0 * _network(self._snapshot_below(task)).parameters)
+        cost = self._network(self._snapshot_below(task))
+        return Estimate(0.0, 4.0 * cost.parameters if cost else None)
 
     def _snapshot_below(self, task: Task) -> Task:
         """The snapshot that a task stands on."""
@@ -120,7 +142,9 @@ class _Planner:
         evaluations = SampleSettings.model_validate({name: value for name, value in settings.items() if name != "draw"}).evaluations
         network = snapshot.settings["network"]
         pixels = network["image_channels"] * network["resolution"] ** 2
-        return Estimate(_network(snapshot).flops * evaluations * settings["count"], settings["count"] * pixels, _half(settings))
+        cost = self._network(snapshot)
+        flops = cost.flops * evaluations * settings["count"] if cost else None
+        return Estimate(flops, settings["count"] * pixels, _half(settings))
 
     def _reference(self, task: Task) -> Estimate:
         images = self._images(self.tasks[task.inputs["data"]])
@@ -136,10 +160,13 @@ class _Planner:
         if "snapshot" not in task.inputs:
             return Estimate()
         settings, network = ProbeSettings.model_validate(task.settings), self._snapshot_below(task)
-        if images is None:
+        cost, own = self._network(network), network_settings(network.settings["network"])
+        if images is None or cost is None:
             return Estimate(None, 0.0, _half(task.settings), scratch=None)
         once = settings.cached_draws * images.train + images.test  # forward passes that compute all features
-        widths = block_widths(NetworkSettings.model_validate(network.settings["network"]))
+        if isinstance(own, OwnNetworkSettings):  # the widths of its blocks are known once it is built
+            return Estimate(cost.flops * len(set(settings.t)) * once, 0.0, _half(task.settings), scratch=None)
+        widths = block_widths(own)
         chosen = widths if settings.blocks == ("all",) else {name: widths[name] for name in set(settings.blocks)}
         levels = len(set(settings.t))
         if settings.cached:
@@ -149,14 +176,22 @@ class _Planner:
             fresh = len(settings.seeds) * (images.train * settings.epochs + images.test)
             # A chosen cell is trained again on all images if some were held out to choose it.
             passes, features = (levels + settings.holds_out) * fresh + extra * once, extra * max(chosen.values())
-        return Estimate(_network(network).flops * passes, 0.0, _half(task.settings), scratch=once * 2.0 * features)
+        return Estimate(cost.flops * passes, 0.0, _half(task.settings), scratch=once * 2.0 * features)
 
     def _diagnostics(self, task: Task) -> Estimate:
         images, settings = self._images(self.tasks[task.inputs["data"]]), task.settings
-        if images is None:
+        cost = self._network(self._snapshot_below(task))
+        if images is None or cost is None:
             return Estimate(None)
         train, test = (min(count, settings["images"]) for count in images)
-        return Estimate(_network(self._snapshot_below(task)).flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
+        return Estimate(cost.flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
+
+    def _network(self, task: Task) -> Cost | None:
+        """What the network of a training costs; None of own code that was not measured."""
+        network = network_settings(task.settings["network"])
+        if isinstance(network, OwnNetworkSettings):
+            return self.measured.get(network)
+        return network_cost(network, DiffusionSettings.model_validate(task.settings["diffusion"]))
 
     def _features(self, task: Task) -> float:
         """The extractor's operations for one image."""
@@ -173,11 +208,6 @@ class _Planner:
         manifest = self.prepared(task.ref)
         counted = self.counts.get(task.ref)
         return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else counted
-
-
-def _network(task: Task) -> Cost:
-    network = NetworkSettings.model_validate(task.settings["network"])
-    return network_cost(network, DiffusionSettings.model_validate(task.settings["diffusion"]))
 
 
 def _half(settings: Mapping[str, Any]) -> bool:

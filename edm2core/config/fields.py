@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Protocol, Self, get_args
+from typing import Annotated, Any, Literal, Protocol, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.fields import FieldInfo
@@ -197,5 +197,5 @@ class Settings(BaseModel):
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
     """The section that a setting holds, if it holds one; it may also be null."""
-    kinds = (annotation, *get_args(annotation))
+    kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in (annotation, *get_args(annotation))]
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

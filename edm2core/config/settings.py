@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from edm2core.config.fields import (
     Colour,
@@ -37,7 +37,7 @@ from edm2core.config.fields import (
     unkeyed,
     with_defaults,
 )
-from edm2core.registry import FORMATS, NETWORKS, OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat
+from edm2core.registry import FORMATS, NETWORKS, OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat, is_own
 
 STORED_AVERAGES = 64  # in a training that does not set average_every
 
@@ -169,6 +169,38 @@ class NetworkSettings(Settings):
         if self.attention_norm == "group" and self.norm == "pixel":
             raise contradiction("where the norm is 'pixel', that of attention must be 'pixel' too", "attention_norm", "norm")
         return self
+
+
+class OwnNetworkSettings(Settings):
+    """A network of the user's own code (docs/how-to/own-code.md)."""
+
+    use: str = described(..., "Address of the network's class or function, as module:callable.", "network")
+    resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
+    image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
+    classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")
+    own: Own = own_settings()
+
+    @property
+    def dropout(self) -> float:
+        """The U-Net's dropout, which it has not: what it drops is its own affair."""
+        return 0.0
+
+
+def _whose_network(values: Any) -> str:
+    """Which settings of a network these are: the U-Net's, or those of own code."""
+    return OWN_NETWORK if is_own(values.get("use") if isinstance(values, dict) else getattr(values, "use", None)) else UNET
+
+
+UNET, OWN_NETWORK = "[U-Net]", "[own network]"
+AnyNetworkSettings = Annotated[
+    Annotated[NetworkSettings, Tag(UNET)] | Annotated[OwnNetworkSettings, Tag(OWN_NETWORK)], Discriminator(_whose_network)
+]
+_NETWORK: TypeAdapter[NetworkSettings | OwnNetworkSettings] = TypeAdapter(AnyNetworkSettings)
+
+
+def network_settings(values: Any) -> NetworkSettings | OwnNetworkSettings:
+    """A network's settings from their stored form. Raises pydantic's ValidationError for others."""
+    return _NETWORK.validate_python(values)
 
 
 class DiffusionSettings(Settings):
@@ -550,7 +582,7 @@ class Recipe(Settings):
 
     name: str = described(..., "Name of the recipe, such as cifar10/E.")
     data: DataSettings = described(..., "Where images come from.")
-    network: NetworkSettings = described(..., "The network.")
+    network: AnyNetworkSettings = described(..., "The network.")
     diffusion: DiffusionSettings = described(DiffusionSettings(), "Preconditioning and noise levels of training.")
     training: TrainingSettings = described(..., "One optimisation.")
     start: StartSettings | None = described(None, "Checkpoint that training goes on from; null begins anew.")
@@ -558,6 +590,13 @@ class Recipe(Settings):
     reference: ReferenceSettings | None = described(None, "Others' statistics to compare with; null takes our own of the training images.")
     probe: ProbeSettings = described(ProbeSettings(), "Linear probes on the features.")
     diagnostics: DiagnosticsSettings = described(DiagnosticsSettings(), "A look into a snapshot.")
+
+    @property
+    def unet(self) -> NetworkSettings:
+        """The settings of the network, where it is the U-Net, as in every bundled recipe. Raises TypeError for own code."""
+        if isinstance(self.network, OwnNetworkSettings):
+            raise TypeError(f"{self.name} has a network of own code")
+        return self.network
 
     @property
     def diagnosed_ema(self) -> str:
@@ -610,7 +649,7 @@ class Recipe(Settings):
 class TrajectorySettings(Settings):
     """What decides a training, whatever its length and wherever it runs."""
 
-    network: NetworkSettings
+    network: AnyNetworkSettings
     diffusion: DiffusionSettings
     training: TrainingSettings
     seed: int
@@ -619,6 +658,6 @@ class TrajectorySettings(Settings):
 class CheckpointSettings(Settings):
     """What decides how another implementation's checkpoint is read."""
 
-    network: NetworkSettings
+    network: AnyNetworkSettings
     diffusion: DiffusionSettings
     epoch: int | None  # completed; none: by its step

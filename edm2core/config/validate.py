@@ -65,7 +65,7 @@ def _told_once(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _path_of(details: ErrorDetails) -> SettingPath:
-    of_types = ("function-after", "str", "int", "bool", "dict", "dict[str,any]", "tuple[float, ...]", "[key]")
+    of_types = ("function-after", "str", "int", "bool", "dict", "dict[str,any]", "tuple[float, ...]", "[key]", "[U-Net]", "[own network]")
     return tuple(part for part in details["loc"] if part not in of_types)
 
 

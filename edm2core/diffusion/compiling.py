@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edm2core.config.fields import Compile, Precision
+from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.unet import UNet
 
 COST_S = {"sampling": 60.0, "training": 150.0}  # estimated time of compiling; training compiles a backward pass too
@@ -33,7 +34,7 @@ def wanted(compile: Compile, device: torch.device, seconds_left: float, work: st
     return compile == "always"
 
 
-def adopt(network: UNet, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Compiled:
+def adopt(network: UNet | OwnNetwork, size: int, run: Callable[[], Sequence[Tensor]], precision: Precision, **options: Any) -> Compiled:
     """Compile `network` for batches of `size`, and keep it compiled if its numbers stay the same.
 
     `run` evaluates the network on a batch of that size and returns the tensors to compare. `options` are torch.compile's.

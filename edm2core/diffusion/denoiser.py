@@ -7,17 +7,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edm2core.config.settings import DiffusionSettings, NetworkSettings
+from edm2core.config.settings import DiffusionSettings, NetworkSettings, OwnNetworkSettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
 from edm2core.diffusion.layout import block_names
-from edm2core.diffusion.unet import UNet, learned, operations
+from edm2core.diffusion.own_network import OwnNetwork
+from edm2core.diffusion.unet import UNet, learned
 from edm2core.diffusion.weightings import Weighting
 from edm2core.registry import NETWORKS, WEIGHTINGS, load
 
+PLAIN_MAPS = Learned("plain", None, biases=False)  # of u(σ) beside an own network
 
-def build_network(settings: NetworkSettings) -> UNet:
+
+def build_network(settings: NetworkSettings | OwnNetworkSettings) -> UNet | OwnNetwork:
     """A freshly initialised network on torch's default device, its weights drawn from torch's global generator."""
+    if isinstance(settings, OwnNetworkSettings):
+        return OwnNetwork(settings)
     network: UNet = load(NETWORKS[settings.use].build)(settings)
     return network
 
@@ -38,19 +43,18 @@ class LogVariance(nn.Module):
 class Denoiser(nn.Module):
     """D(x; σ) = c_skip x + c_out F(c_in x; c_noise), preconditioned in float32 around a network that autocast may run in half precision."""
 
-    def __init__(self, network: UNet, settings: DiffusionSettings, pixel_scale: PixelScale | None = None) -> None:
+    def __init__(self, network: UNet | OwnNetwork, settings: DiffusionSettings, pixel_scale: PixelScale | None = None) -> None:
         super().__init__()
         self.network, self.settings = network, settings
         self.pixel_scale = pixel_scale or PixelScale()
-        self.weighting: Weighting = load(WEIGHTINGS[settings.weighting].code)
-        maps = replace(learned(network.settings), biases=False)
+        maps = PLAIN_MAPS if isinstance(network, OwnNetwork) else replace(learned(network.settings), biases=False)
         features = settings.log_variance_features
-        self.uncertainty = LogVariance(features, operations(network.settings).fourier, maps) if features else None
+        self.uncertainty = LogVariance(features, network.ops.fourier, maps) if features else None
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The decoder blocks that have features, in the order they run."""
-        return block_names(self.network.settings)
+        """The blocks that have features, in the order they run: the U-Net's decoder blocks, or those that an own network offers."""
+        return self.network.block_names if isinstance(self.network, OwnNetwork) else block_names(self.network.settings)
 
     def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].
@@ -65,11 +69,12 @@ class Denoiser(nn.Module):
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """λ(σ) of the settings' weighting, without the learned exp(-u(σ)): of the shape and precision of `sigma`."""
-        return self.weighting(sigma, self.settings.sigma_data, **self.settings.weighting_options)
+        weighting: Weighting = load(WEIGHTINGS[self.settings.weighting].code)  # own code is here only where it is used
+        return weighting(sigma, self.settings.sigma_data, **self.settings.weighting_options)
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""
-        sigma = noise_level_tensor(sigma, self.network.stem.weight)
+        sigma = noise_level_tensor(sigma, next(self.parameters()))
         if self.uncertainty is None:
             return torch.zeros_like(sigma)
         log_variance: Tensor = self.uncertainty(_c_noise(sigma))

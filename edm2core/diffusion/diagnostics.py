@@ -10,21 +10,25 @@ from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.latents import latents
 from edm2core.diffusion.layers import Weighted
 from edm2core.diffusion.loss import noise_levels
+from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.unet import Block, UNet
 
 LOWEST, HIGHEST = 0.002, 80.0  # the noise levels at which the sampler ends and begins
 Progress = Callable[[int], None]  # takes how many images were evaluated since the last call
 
 
-def blocks_by_level(network: UNet) -> dict[str, list[Block]]:
-    """The residual blocks by the level of their outputs, in the order they run: encoder 32, encoder 16, …, middle 4, …, decoder 32."""
+def blocks_by_level(network: UNet | OwnNetwork) -> dict[str, list[Block]]:
+    """The residual blocks by the level of their outputs, in the order they run: encoder 32, encoder 16, …, middle 4, …, decoder 32.
+
+    An own network has none of them.
+    """
     levels = dict[str, list[Block]]()
     for block in network.blocks:
         levels.setdefault(f"{block.spec.part} {block.spec.side}", []).append(block)
     return levels
 
 
-def weight_magnitudes(network: UNet) -> dict[str, float]:
+def weight_magnitudes(network: UNet | OwnNetwork) -> dict[str, float]:
     """The mean magnitude of the learned maps in the blocks of each level.
 
     A map's magnitude is the root mean square of its stored weight, times √fan_in if the weight is applied as stored. At magnitude 1 a map

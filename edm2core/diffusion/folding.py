@@ -30,6 +30,7 @@ from edm2core.diffusion.layers import (
     Weighted,
     normalize,
 )
+from edm2core.diffusion.unet import Embedding, UNet
 
 
 def prepare_for_inference(denoiser: Denoiser, device: torch.device) -> Denoiser:
@@ -122,7 +123,7 @@ def _factors(denoiser: Denoiser) -> dict[Weighted, float]:
     """
     factors = {layer: layer.std if layer.normalized else 1.0 for layer in denoiser.modules() if isinstance(layer, Weighted)}
     if _takes_constants(denoiser):
-        silu, share, embedding = 1 / SILU_MAGNITUDE, _share(BALANCE), denoiser.network.embedding
+        silu, share, embedding = 1 / SILU_MAGNITUDE, _share(BALANCE), _embedding(denoiser)
         if embedding.linear2 is not None:
             factors[embedding.linear2] *= silu
         if embedding.label is not None:
@@ -139,7 +140,14 @@ def _factors(denoiser: Denoiser) -> dict[Weighted, float]:
 
 def _takes_constants(denoiser: Denoiser) -> bool:
     """Whether the network has constants to fold. Biases would need other factors than their weights, and no config has both."""
-    return denoiser.network.ops == MAGNITUDE_PRESERVING and not denoiser.network.settings.biases
+    network = denoiser.network
+    return isinstance(network, UNet) and network.ops == MAGNITUDE_PRESERVING and not network.settings.biases
+
+
+def _embedding(denoiser: Denoiser) -> Embedding:
+    """The U-Net's embedding."""
+    embedding: Embedding = denoiser.network.embedding  # type: ignore[assignment]
+    return embedding
 
 
 def _apply_as_stored(denoiser: Denoiser) -> None:
@@ -155,7 +163,7 @@ def _apply_as_stored(denoiser: Denoiser) -> None:
         elif isinstance(getattr(module, "ops", None), Operations):
             module.ops = ops  # type: ignore[assignment]
     if constants:
-        denoiser.network.embedding.ops = ops._replace(sum=_sum_in_place)  # the weights of both of its maps already hold their shares
+        _embedding(denoiser).ops = ops._replace(sum=_sum_in_place)  # the weights of both of its maps already hold their shares
 
 
 def _share(t: float) -> float:

@@ -15,8 +15,10 @@ from edm2core.diffusion.curve import Window, ends_window, relative_change
 from edm2core.diffusion.devices import autocast
 from edm2core.diffusion.folding import FoldedForTraining
 from edm2core.diffusion.loss import Objective
+from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.training_schedule import learning_rate
 from edm2core.diffusion.training_state import TrainingState
+from edm2core.keyed_random import seed_of
 
 
 class Trainer(TrainingState):
@@ -44,6 +46,8 @@ class Trainer(TrainingState):
         """One optimiser step over the global batch; nothing in it waits for the device."""
         batch = self.batches.after(self.steps)
         self.applied.refresh()
+        if isinstance(self.denoiser.network, OwnNetwork):  # its dropout draws from torch's generator: each step has its own numbers
+            torch.manual_seed(seed_of(self.settings.seed, self.steps, self.rank, "own network"))
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.zero_grad(set_to_none=True)
         parts, weight = self._parts(batch)

@@ -26,7 +26,11 @@ class Family(NamedTuple):
         return self.setting.partition(".")[2]
 
 
-FAMILIES = (Family("solver", "sample.solver", ("sample",), 4, replaces=SOLVER_OPTIONS),)
+LOADING = ("snapshot", "sample", "probe", "diagnostics")  # stages that build a network
+FAMILIES = (
+    Family("network", "network.use", LOADING, passed=("image_channels", "resolution", "classes")),
+    Family("solver", "sample.solver", ("sample",), 4, replaces=SOLVER_OPTIONS),
+)
 
 
 def addresses(recipe: Any) -> Iterable[tuple[Family, str]]:

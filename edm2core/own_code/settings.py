@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
 from edm2core.config.fields import Settings
+from edm2core.config.settings import OwnNetworkSettings, SampleSettings
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, SettingPath
 from edm2core.errors import InputError
@@ -35,27 +37,48 @@ class Library:
 
     def signature(self, family: Family, address: str, where: str) -> Signature:
         """The signature of the callable at an address, which must take what its family passes."""
-        signature = read_signature(self.package(address, where), address, family.positional, where)
+        signature = read_signature(self.package(address, where), address, family.positional, where, family.passed)
         if len(signature.positional) < family.positional:
             what = f"A {family.words} takes {family.positional} parameters by position; '{address}' takes {len(signature.positional)}."
             raise InputError(what, where=signature.where, do_next="docs/how-to/own-code.md shows one of each family.")
         return signature
 
 
-def with_own_settings(recipe: Document, sections: Mapping[str, type[BaseModel]], library: Library) -> Document:
+SECTIONS: dict[str, type[Settings]] = {"network": OwnNetworkSettings, "sample": SampleSettings}
+"""The sections that can name own code. A network of own code has settings of its own class."""
+
+
+def with_own_settings(recipe: Document, library: Library) -> Document:
     """The recipe's document with the settings of own code checked and gathered in each section's `own`.
 
-    `sections` are the models of the recipe's sections. Raises InputError for a setting that neither the section nor the code has, for one
+    Raises InputError for a setting that neither the section nor the code has, for one
     of another type, and for code whose signature cannot be read.
     """
-    for section, model in sections.items():
+    for section, model in SECTIONS.items():
         named = [each for each in addresses(recipe.values) if each[0].section == section]
         if (section, OWN) in recipe.origins:
             where = str(recipe.origin((section, OWN)))
             raise InputError(unknown("setting", f"{section}.{OWN}", OWN, sorted(model.model_fields)), where=where)
+        if named and section == "network":
+            recipe = _without_bundled(recipe, section, model)
         if named:
             recipe = _gathered(recipe, section, model, named, library)
     return recipe
+
+
+def _without_bundled(recipe: Document, section: str, model: type[BaseModel]) -> Document:
+    """The recipe without the built-in network's settings of the bundled recipe that it extends: another network takes its place."""
+    bundled = resources.files("edm2core.config")
+
+    def is_bundled(file: str) -> bool:
+        return not Path(file).is_absolute() and bundled.joinpath(file).is_file()
+
+    values = {
+        name: value
+        for name, value in recipe.values[section].items()
+        if name in model.model_fields or not is_bundled(recipe.origin((section, name)).file)
+    }
+    return Document({**recipe.values, section: values}, recipe.origins)
 
 
 def _gathered(recipe: Document, section: str, model: type[BaseModel], named: list[tuple[Family, str]], library: Library) -> Document:
@@ -64,8 +87,6 @@ def _gathered(recipe: Document, section: str, model: type[BaseModel], named: lis
         where = str(recipe.origin((section, family.name)))
         signature = library.signature(family, address, where)
         for name, parameter in signature.settings.items():
-            if name in family.passed:
-                continue
             if name in own or (name in model.model_fields and name not in family.replaces):
                 what = f"'{address}' has a parameter '{name}', and {section}.{name} is a setting already."
                 raise InputError(what, where=f"{where}; {signature.where}", do_next="Give the parameter another name.")

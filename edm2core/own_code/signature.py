@@ -1,7 +1,7 @@
 """The settings of own code: its callable's keyword parameters, read from the source as a syntax tree, without importing it."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from edm2core.own_code.source import OwnCode
 
 TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "None": None}
 WRITE = "Write it as `name: type = default`, of int, float, bool, str, Literal, tuple or such a type | None; the default is a plain value."
+_TUPLE: Any = tuple
 MOST_FOLLOWED = 8  # re-exports from one module of the package to another
 
 
@@ -30,8 +31,8 @@ class Signature(NamedTuple):
     settings: dict[str, Parameter]
 
 
-def read_signature(code: OwnCode, address: str, passed: int, where: str) -> Signature:
-    """The signature of the callable at `address`, whose first `passed` parameters edm2 passes by position.
+def read_signature(code: OwnCode, address: str, passed: int, where: str, by_name: Collection[str] = ()) -> Signature:
+    """The signature of the callable at `address`. edm2 passes its first `passed` parameters by position, and those in `by_name` by name.
 
     Raises InputError, which names `where` the address stands or the line of the code, for a callable that is not there and for a
     parameter whose type or default cannot be read without running the code.
@@ -52,7 +53,8 @@ def read_signature(code: OwnCode, address: str, passed: int, where: str) -> Sign
     pairs = list(zip(listed, defaults, strict=True))
     settings = [*pairs[passed:], *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     first = tuple(argument.arg for argument in listed[:passed])
-    return Signature(f"{path}, line {node.lineno}", first, {each.arg: _parameter(path, each, default) for each, default in settings})
+    own = {each.arg: _parameter(path, each, default) for each, default in settings if each.arg not in by_name}
+    return Signature(f"{path}, line {node.lineno}", first, own)
 
 
 def _definition(
@@ -168,8 +170,8 @@ def _generic(name: str, inside: ast.expr) -> Any:
     if name in ("tuple", "list", "Sequence"):
         kinds = [part.value if isinstance(part, ast.Constant) and part.value is ... else _type(part) for part in parts]
         if name != "tuple" or kinds[1:] == [...]:
-            return ... if kinds[0] is ... else tuple[kinds[0], ...]
-        return ... if ... in kinds else tuple[tuple(kinds)]
+            return ... if kinds[0] is ... else _TUPLE[kinds[0], ...]
+        return ... if ... in kinds else _TUPLE[tuple(kinds)]
     return ...
 
 

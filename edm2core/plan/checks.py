@@ -12,7 +12,7 @@ from typing import Any
 
 from edm2core.config.describe import fields_of, in_words
 from edm2core.config.fields import is_keyed
-from edm2core.config.settings import Recipe
+from edm2core.config.settings import OwnNetworkSettings, ProbeSettings, Recipe
 from edm2core.config.validate import unknown
 from edm2core.config.yaml_file import Document
 from edm2core.data.formats.folders import Survey
@@ -195,6 +195,12 @@ def blocks_exist(request: Request) -> None:
     recipe = request.recipe
     if not request.probe or recipe.probe.blocks == ("all",):
         return
+    if isinstance(recipe.network, OwnNetworkSettings):
+        if recipe.probe.blocks == ProbeSettings().blocks:
+            what = f"{recipe.name} has a network of your own, and nothing says which of its blocks to probe."
+            do_next = "Name some of its `feature_blocks` in probe.blocks, or say all; or leave the probe out with `probe: false`."
+            raise request.wrong("probe.blocks", what, do_next)
+        return  # its names are known once it is built
     names = block_names(recipe.network)
     if unknown := [block for block in recipe.probe.blocks if block not in names]:
         what = f"The network of {recipe.name} has no decoder block {', '.join(unknown)}."

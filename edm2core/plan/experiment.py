@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from edm2core.config.fields import Counts, Name, Seeds, Settings, described, once
 from edm2core.config.given import Given, lay_given, text_of, text_with
 from edm2core.config.recipes import lay, recipe_document
-from edm2core.config.settings import Recipe, SampleSettings
+from edm2core.config.settings import Recipe
 from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse, read_text, without_secrets
 from edm2core.errors import InputError
@@ -30,7 +30,6 @@ Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 SHOWN = 64  # samples that are drawn if nothing is measured, unless the experiment says how many: a grid of 8 x 8
 NO_FILE = "the experiment given as a dictionary"
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
-OWN_SECTIONS = {"sample": SampleSettings}  # sections whose settings can name own code
 LAID = ("sample", "probe", "diagnostics")  # sections of the experiment that replace the recipes' own, setting by setting
 
 
@@ -133,7 +132,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     library = Library(folder if file.code is None else Path(_located(document, ("code",), file.code)))
     check_sweep(document, file.sweep, _fixed(file))
     for index, point in product(range(len(file.recipes)), points(file.sweep)):
-        laid = with_own_settings(_laid(document, file, index, point, folder), OWN_SECTIONS, library)
+        laid = with_own_settings(_laid(document, file, index, point, folder), library)
         recipe = complete(laid)
         if point:
             at = Swept(recipe.name, {setting: file.sweep[setting][number] for setting, number in point.items()})

@@ -34,7 +34,7 @@ CHANGES: tuple[Change, ...] = (
         "balls' radii and what lies in them are measured by the same distances, in double precision about the mean",
         measures("precision", "recall", "density", "coverage"),
     ),
-    Change("snapshot", "dropout's masks are keyed by image of the global batch", lambda s: s["network"]["dropout"] > 0),
+    Change("snapshot", "dropout's masks are keyed by image of the global batch", lambda s: s["network"].get("dropout", 0) > 0),
     Change("calibration", "the error's blocks are of images in random order", lambda s: s["against"] != "statistics"),
     Change("probe", "the error over test images is that of the mean over several seeds", lambda s: len(s["seeds"]) > 1),
     Change("ema", "narrow averages are of three bytes a number, or refused where rounding would show", lambda s: s["sigma_rel"] < 0.035),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from edm2core.config.settings import NetworkSettings
 from edm2core.diffusion.layout import BlockSpec, layout
 from edm2core.report.collect import Report
 from edm2core.report.figures import Figure, Styles
@@ -24,7 +25,8 @@ Trainings = dict[tuple[str, int], dict[int, dict[str, Any]]]  # (recipe, seed) â
 def magnitude_figures(report: Report, styles: Styles) -> list[Figure]:
     """Magnitudes against the epoch: each recipe's mean over levels, then level by level for each recipe's first seed."""
     trainings = _trainings(report)
-    blocks = [block for recipe in report.plan.recipes.values() for block in layout(recipe.network)]
+    networks = [recipe.network for recipe in report.plan.recipes.values() if isinstance(recipe.network, NetworkSettings)]
+    blocks = [block for network in networks for block in layout(network)]
     levels = {f"{block.part} {block.side}": block for block in blocks}  # by the name that the stage gives each level
     return [figure for what in WHATS for figure in (*_means(trainings, what, styles), *_by_level(trainings, what, styles, levels))]
 
@@ -89,6 +91,7 @@ def _by_level(trainings: Trainings, what: str, styles: Styles, levels: Mapping[s
     return [
         Figure(f"{what}-{number}", f"{WHATS[what]} Â· {styles.name(*who)}", caption, cells, spec, reading=reading)
         for number, (who, cells) in enumerate(by_training.items())
+        if cells  # an own network has no levels
     ]
 
 

@@ -43,7 +43,7 @@ _FX_RENAMES = (
 
 def fx_names(denoiser: Denoiser) -> dict[str, str]:
     """{name in the denoiser's state dict: name in FutureXiang/edm2's}, without MODEL's or EMA's prefix."""
-    head = "final.2." if denoiser.network.settings.norm == "group" else "final.0."
+    head = "final.2." if getattr(denoiser.network.settings, "norm", "") == "group" else "final.0."
     names = {}
     for ours in denoiser.state_dict():
         theirs = ours.replace("network.head.conv.", f"nn_model.{head}")

@@ -1,10 +1,14 @@
 """A snapshot's files: `ema-<name>.safetensors` for each average of the weights, and `snapshot.json`, which rebuilds the denoiser."""
 
+import atexit
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,15 +17,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edm2core.config.fields import weights_file
-from edm2core.config.settings import CheckpointSettings, DiffusionSettings, NetworkSettings, Recipe, TrajectorySettings
+from edm2core.config.settings import CheckpointSettings, DiffusionSettings, Recipe, TrajectorySettings, network_settings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.manifest import Ref
-from edm2core.store import open_store, split_address
+from edm2core.store import default_store, find_store, open_store, split_address
+from edm2core.store.base import Store
+from edm2core.store.own_code import bring, import_from, is_here
 from edm2core.store.results import load as load_manifest
 
 DESCRIPTION = "snapshot.json"
+CODE = "code"  # the folder of an exported snapshot with its network's own code
 DenoiserSettings = Recipe | TrajectorySettings | CheckpointSettings  # they hold the settings that a denoiser is built from
 
 
@@ -32,8 +39,12 @@ def save(
     pixel_scale: PixelScale,
     *,
     epoch: int | None,
+    code: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write a snapshot. `averages` are state dicts of the denoiser by the average's name; `epoch` counts completed epochs, if known."""
+    """Write a snapshot. `averages` are state dicts of the denoiser by the average's name; `epoch` counts completed epochs, if known.
+
+    `code` is the content of the network's own code by its package, as keys hold it.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for ema, tensors in averages.items():
@@ -44,6 +55,7 @@ def save(
         "affine": asdict(pixel_scale),
         "epoch": epoch,
         "emas": list(averages),
+        **({"code": dict(code)} if code else {}),
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
@@ -56,7 +68,7 @@ def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
     """
     folder = Path(folder_or_uri)
     if (folder / DESCRIPTION).is_file():
-        return _read(folder.joinpath, ema, str(folder))
+        return _read(folder.joinpath, ema, str(folder), partial(_bring_code, folder, None))
     address, result = split_address(str(folder_or_uri), "results")
     if not address or result.count("/") != 1:
         do_next = f"Give a folder with {DESCRIPTION}, or STORE/results/snapshot/KEY."
@@ -66,25 +78,44 @@ def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
     if manifest is None or DESCRIPTION not in manifest.files:
         raise InputError("The store has no finished snapshot of this key.", where=where, do_next="Run its experiment.")
     with tempfile.TemporaryDirectory() as scratch:
-        return _read(lambda name: store.fetch(manifest.path(name), Path(scratch), manifest.files[name]), ema, where)
+        fetch = lambda name: store.fetch(manifest.path(name), Path(scratch), manifest.files[name])  # noqa: E731
+        return _read(fetch, ema, where, partial(_bring_code, None, store))
 
 
-def _read(fetch: Callable[[str], Path], ema: str, where: str) -> Denoiser:
-    """The denoiser from the snapshot's files; `fetch` gives the local path of each."""
+def _float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32; an own network's buffer of whole numbers stays as it is."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _bring_code(folder: Path | None, store: Store | None, contents: Mapping[str, str]) -> None:
+    """Make a network's own code importable: from the folder's CODE, as an export has it, else from the store."""
+    if contents and not is_here(contents):
+        if folder and (folder / CODE).is_dir():
+            for package, content in contents.items():
+                import_from(folder / CODE, package, content)
+            return
+        kept = tempfile.mkdtemp(prefix="edm2-code-")  # as long as the process, which may import more of it
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+        bring(contents, store or find_store(default_store()), Path(kept))
+
+
+def _read(fetch: Callable[[str], Path], ema: str, where: str, bring_code: Callable[[Mapping[str, str]], None]) -> Denoiser:
+    """The denoiser from the snapshot's files; `fetch` gives the local path of each, `bring_code` makes own code importable."""
     try:
         description: dict[str, Any] = json.loads(fetch(DESCRIPTION).read_text(encoding="utf-8"))
         emas = list(description["emas"])
-        network = NetworkSettings.model_validate(description["network"])
+        network = network_settings(description["network"])
         diffusion = DiffusionSettings.model_validate(description["diffusion"])
         pixel_scale = PixelScale(**description["affine"])
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"The snapshot's {DESCRIPTION} cannot be read: {error}", where=where) from error
     if ema not in emas:
         raise InputError(f"The snapshot has no average '{ema}'.", where=where, do_next=f"Choose among {', '.join(emas)}.")
+    bring_code(description.get("code", {}))
     with torch.device("meta"):
         denoiser = Denoiser(build_network(network), diffusion, pixel_scale)
     try:
-        denoiser.load_state_dict({name: tensor.float() for name, tensor in load_file(fetch(weights_file(ema))).items()}, assign=True)
+        denoiser.load_state_dict({name: _float32(tensor) for name, tensor in load_file(fetch(weights_file(ema))).items()}, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"The snapshot's {weights_file(ema)} cannot be read: {error}", where=where) from error
     return denoiser.requires_grad_(False).eval()

@@ -42,8 +42,8 @@ def run(work: Workspace) -> None:
     u = log_variances(denoiser, sigmas)
     facts = {
         "levels": [{"level": level, "activation": _finite(activations[level]), "weight": _finite(weights[level])} for level in weights],
-        "activation": _finite(fmean(activations.values())),  # over the levels
-        "weight": _finite(fmean(weights.values())),
+        "activation": _finite(fmean(activations.values())) if activations else None,  # over the levels, which an own network has not
+        "weight": _finite(fmean(weights.values())) if weights else None,
         "sigmas": sigmas,
         "log_variance": None if u is None else list(map(_finite, u)),
         "train_loss": list(map(_finite, on_train)),

@@ -38,7 +38,9 @@ def run(work: Workspace) -> None:
         _add(mixed, folder / weights_file(width), share)
     weights = {**denoiser.state_dict(), **{key: weight.float() for key, weight in mixed.items()}}
     settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=epoch)
-    snapshot.save(work.out, {name: weights}, settings, denoiser.pixel_scale, epoch=epoch)
+    code = given.manifest.metadata.get("code", {})
+    snapshot.save(work.out, {name: weights}, settings, denoiser.pixel_scale, epoch=epoch, code=code)
+    work.metadata |= {"code": code} if code else {}
     digests = {str(e): manifest.digest for e, manifest in mixing.stored.items()}
     work.metadata |= {"epoch": epoch, "emas": [name], "error": round(mixing.mix.error, 6), "averages": digests}
     work.metadata |= {"rounding": mixing.rounding, "rounding_of_way": of_way}

@@ -33,6 +33,7 @@ from edm2core.plan.subject import Subject
 from edm2core.plan.tasks import Task, average_ref, snapshot_ref, snapshot_title, trajectory_ref
 from edm2core.provenance.origin import code_version, describe
 from edm2core.provenance.science import ACCEPT, UNKNOWN, brief, same, science_of, sciences_of
+from edm2core.registry import is_own, own_package
 from edm2core.snapshots import files as snapshot
 from edm2core.snapshots.three_bytes import packed
 from edm2core.stages.start import STATE
@@ -213,6 +214,8 @@ class Results:
         self.processes = {"world_size": work.world_size, "generation": work.scratch.generation}
         self.background = Background()
         self.states = States(work.scratch, work.out, self.background, science_of("snapshot"))
+        use = settings.network.use
+        self.code = {own_package(use): self.task.code[own_package(use)]} if is_own(use) else {}  # of the network
         self.committed: set[int] = set()  # epochs that have their snapshot, or will once the background has written it
         self.stalled_s = 0.0  # by the last copying of the state
 
@@ -246,6 +249,7 @@ class Results:
         if epoch in wanted and state is not None:
             counts = {"images_seen": trainer.images_seen(), "nonfinite_steps": trainer.nonfinite_steps}
             facts = {"trajectory": self.trajectory.key, "parameters": _parameters(trainer), **counts}
+            facts |= {"code": self.code} if self.code else {}
             self.committed.add(epoch)
             self.background.run(partial(self._snapshot, epoch, state, names, trainer.pixel_scale, facts, rows))
         widths = [name for name in names if name != "fixed"]
@@ -257,7 +261,7 @@ class Results:
     ) -> None:
         weights = {name: averaged_weights(state.result(), name) for name in names}
         out = self.folder / f"snapshot-{epoch}"
-        snapshot.save(out, weights, self.settings, pixel_scale, epoch=epoch)
+        snapshot.save(out, weights, self.settings, pixel_scale, epoch=epoch, code=self.code)
         (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         subject, title = replace(self.task.subject, epoch=epoch), snapshot_title(self.task.whose, epoch)
         if start := self.inputs.get("start"):

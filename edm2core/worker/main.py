@@ -29,6 +29,7 @@ from edm2core.provenance.science import UNKNOWN, canonical, science_of
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
+from edm2core.store.own_code import OwnCodeError
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
 from edm2core.worker import own_code, signals
@@ -82,7 +83,7 @@ def serve(work: Callable[[Task, Store], None], stage: str) -> int:
 
 
 def _failed(error: EdmError) -> int:
-    lines = error.lines if isinstance(error, own_code.OwnCodeError) else []
+    lines = error.lines if isinstance(error, OwnCodeError) else []
     emit("failed", what=error.what, where=error.where, do_next=error.do_next, rank=_rank(), **({"lines": lines} if lines else {}))
     sys.stderr.write("\n".join([str(error), *lines]) + "\n")
     return (BAD_INPUT if isinstance(error, InputError) else FAILED) if error.permanent else TRY_AGAIN

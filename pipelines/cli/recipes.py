@@ -21,7 +21,7 @@ def command(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         rows: list[tuple[str, ...]] = [("recipe", "side", "epochs", "batch", "weights", "norm", "magnitude-preserving")]
         for recipe in map(load_recipe, recipe_names()):
-            network, training = recipe.network, recipe.training
+            network, training = recipe.unet, recipe.training
             numbers = map(str, (network.resolution, training.epochs, training.batch))
             rows.append((recipe.name, *numbers, network.weights, network.norm, "yes" if network.magnitude_preserving else "no"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -14,6 +14,7 @@ from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest
 from edm2core.report.results import label
 from edm2core.snapshots import files
+from edm2core.store.own_code import copy_code
 
 CARD = "README.md"
 SHOWN = ("solver", "steps", "sigma_min", "sigma_max", "rho", "eta", "clip", "precision", "seed")  # of how it samples, in the card
@@ -35,7 +36,10 @@ def export(snapshot: Snapshot | str | Path, folder: str | Path, *, store: str | 
         written = Path(temporary) / target.name
         weights = {chosen.ema: denoiser.state_dict()}
         settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=_epoch(chosen))
-        files.save(written, weights, settings, denoiser.pixel_scale, epoch=settings.epoch)
+        code = chosen.manifest.metadata.get("code", {}) if chosen.manifest else {}
+        files.save(written, weights, settings, denoiser.pixel_scale, epoch=settings.epoch, code=code)
+        for package in code:
+            copy_code(package, written / files.CODE)
         description = json.loads((written / files.DESCRIPTION).read_text(encoding="utf-8"))
         if diffusers:
             diffusers_layout.write(written, denoiser, description, _sampling(chosen))
