@@ -78,16 +78,19 @@ class Choice(NamedTuple):
     defaults: dict[str, Any] = {}  # of settings of its section, where they are other than the section's
 
 
-WEIGHTINGS = {"edm": Choice("edm2core.diffusion.weightings.edm:edm")}
+WEIGHTINGS = Choices({"edm": Choice("edm2core.diffusion.weightings.edm:edm")}, Choice)
 """λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/weightings."""
 
-SCHEDULES = {
-    "every_epoch": Choice("edm2core.diffusion.schedules.every_epoch:every_epoch", ("t_ref_epochs",)),
-    "every_step": Choice("edm2core.diffusion.schedules.every_step:every_step", ("t_ref_epochs",)),
-}
+SCHEDULES = Choices(
+    {
+        "every_epoch": Choice("edm2core.diffusion.schedules.every_epoch:every_epoch", ("t_ref_epochs",)),
+        "every_step": Choice("edm2core.diffusion.schedules.every_step:every_step", ("t_ref_epochs",)),
+    },
+    Choice,
+)
 """Learning-rate schedules: functions of the protocol `Schedule` in edm2core/diffusion/schedules."""
 
-OPTIMIZERS = {"adam": Choice("edm2core.diffusion.optimizers.adam:adam", ("betas",))}
+OPTIMIZERS = Choices({"adam": Choice("edm2core.diffusion.optimizers.adam:adam", ("betas",))}, Choice)
 """Functions of the protocol `Optimizer` in edm2core/diffusion/optimizers."""
 
 
@@ -247,10 +250,13 @@ class DataFormat(NamedTuple):
         return self.train if self.total is None else math.ceil(self.total * (1 - test_share))
 
 
-FORMATS = {
-    "cifar10": DataFormat("edm2core.data.formats.cifar:read_cifar", (3, 32, 32), 10, 50_000, 10_000),
-    "cifar100": DataFormat("edm2core.data.formats.cifar:read_cifar", (3, 32, 32), 100, 50_000, 10_000),
-    "tinyimagenet": DataFormat("edm2core.data.formats.tinyimagenet:read_tinyimagenet", (3, 64, 64), 200, 100_000, 10_000, resized=True),
-    "images": DataFormat("edm2core.data.formats.images:read_image_folder", resized=True, survey="edm2core.data.formats.folders:survey"),
-    "digits": DataFormat("edm2core.data.formats.digits:read_digits", (1, 8, 8), 10, total=1797, builtin=True, extractor="digits"),
-}
+FORMATS = Choices(
+    {
+        "cifar10": DataFormat("edm2core.data.formats.cifar:read_cifar", (3, 32, 32), 10, 50_000, 10_000),
+        "cifar100": DataFormat("edm2core.data.formats.cifar:read_cifar", (3, 32, 32), 100, 50_000, 10_000),
+        "tinyimagenet": DataFormat("edm2core.data.formats.tinyimagenet:read_tinyimagenet", (3, 64, 64), 200, 100_000, 10_000, resized=True),
+        "images": DataFormat("edm2core.data.formats.images:read_image_folder", resized=True, survey="edm2core.data.formats.folders:survey"),
+        "digits": DataFormat("edm2core.data.formats.digits:read_digits", (1, 8, 8), 10, total=1797, builtin=True, extractor="digits"),
+    },
+    lambda address: DataFormat("edm2core.data.formats.own:read_own"),
+)

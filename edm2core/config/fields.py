@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from edm2core.registry import NOISE_SCHEDULES
+from edm2core.registry import NOISE_SCHEDULES, is_own, load, own_arguments
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -149,8 +149,11 @@ def with_defaults(values: Any, setting: str, table: Mapping[str, HasOptions]) ->
 
 
 def options_of(section: "Settings", setting: str, table: Mapping[str, HasOptions]) -> dict[str, Any]:
-    """The settings that the code of the section's choice takes as keyword arguments."""
-    return {name: getattr(section, name) for name in table[getattr(section, setting)].options}
+    """The settings that the code of the section's choice takes as keyword arguments. Own code is imported to see which."""
+    chosen = getattr(section, setting)
+    if is_own(chosen):
+        return own_arguments(load(chosen), section.own)  # type: ignore[attr-defined]
+    return {name: getattr(section, name) for name in table[chosen].options}
 
 
 def refuse_unused(section: "Settings", setting: str, table: Mapping[str, HasOptions], noun: str) -> None:

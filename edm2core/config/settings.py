@@ -32,8 +32,8 @@ from edm2core.config.fields import (
     falls,
     one_of,
     options_of,
-    refuse_unused,
     own_settings,
+    refuse_unused,
     unkeyed,
     with_defaults,
 )
@@ -64,6 +64,13 @@ class DataSettings(Settings):
         "images at the network's scale",
     )
 
+    own: Own = own_settings()
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether there is a source to read. Own code may make images without one."""
+        return self.source is not None if is_own(self.format) else not self.facts.builtin
+
     @property
     def facts(self) -> DataFormat:
         """The format's line in the registry, which is known before any data are opened."""
@@ -71,9 +78,9 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if not self.facts.builtin and not self.source:
+        if self.needs_source and not self.source:
             raise contradiction(f"the format '{self.format}' needs a path or URL", "source")
-        if self.facts.shape is None and self.resolution is None:
+        if self.facts.shape is None and self.resolution is None and not is_own(self.format):
             brought = "images are brought to" if self.facts.resized else "its images have"
             raise contradiction(f"the format '{self.format}' needs the side in pixels that {brought}", "resolution")
         if self.source and self.source.startswith(("http://", "https://")) and not self.digest:
@@ -218,6 +225,8 @@ class DiffusionSettings(Settings):
         256, "Fourier features of the learned log-variance u(σ) (rung B); 0 leaves u(σ) out.", "learned log-variance u(σ) of the loss"
     )
 
+    own: Own = own_settings()
+
     @property
     def weighting_options(self) -> dict[str, Any]:
         """The settings that the weighting takes besides noise levels."""
@@ -281,6 +290,8 @@ class TrainingSettings(Settings):
     compile: Compile = unkeyed("auto", "Whether torch.compile is used in training; `auto` does so on a GPU where it saves time.")
     micro_batch: Count | None = unkeyed(None, "Images that a process holds at once; null is its whole share of the batch.")
     grad_checkpoint: bool = unkeyed(False, "Whether activations are computed again in the backward, which needs less memory and more time.")
+
+    own: Own = own_settings()
 
     @property
     def schedule_options(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def source_digest(settings: DataSettings) -> str:
 
     Raises InputError where a local path does not exist or cannot be read.
     """
-    if settings.facts.builtin:
+    if not settings.needs_source:
         return f"builtin:{settings.format}"
     if is_url(str(settings.source)):
         return _declared(settings)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from edm2core.config.settings import DataSettings
 from edm2core.data.file_kinds import wrong
 from edm2core.data.files import Files, open_files
+from edm2core.data.formats.own import read_own
 from edm2core.data.prepared import INFO
 from edm2core.data.split import Images, Split
 from edm2core.errors import EdmError
-from edm2core.registry import FORMATS, load
+from edm2core.registry import FORMATS, is_own, load
 
 SIGMA_DATA = 0.5
 TOLERANCE = 0.2  # relative, of the standard deviation that the diffusion model assumes
@@ -43,8 +44,9 @@ def prepare_data(
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
-        with nullcontext() if source is None else open_files(source) as files:
-            images = _read(settings, files)
+        own = is_own(settings.format)
+        with nullcontext() if source is None or own else open_files(source) as files:
+            images = _checked(settings, read_own(source, settings) if own else _read(settings, files))
             if images.revised and not revised:
                 changed = "These images are read otherwise than when this was planned (their transparency, classes or names)."
                 do_next = "Run the experiment again by `edm2 run` or `edm2 submit`, which plan it anew."
@@ -61,10 +63,15 @@ def prepare_data(
 
 
 def _read(settings: DataSettings, files: Files | None) -> Images:
-    """The data set as its format's reader delivers it. Raises InputError where a source is missing, or its images have another side."""
+    """The data set as its format's reader delivers it. Raises InputError where a source is missing."""
     if files is None and not settings.facts.builtin:
         raise wrong("data.source", f"The format {settings.format!r} needs a source.", "Give a path or URL.")
     images: Images = load(FORMATS[settings.format].read)(files, settings)
+    return images
+
+
+def _checked(settings: DataSettings, images: Images) -> Images:
+    """The data set. Raises InputError if its images have another side than the settings say."""
     if settings.resolution not in (None, images.shape[-1]):
         given = f"data.resolution: {settings.resolution}"
         raise wrong(given, f"{settings.format} has images of side {images.shape[-1]}.", "Remove the setting.")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from edm2core.registry import SOLVER_OPTIONS, is_own
+from edm2core.registry import OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, is_own
 
 
 class Family(NamedTuple):
@@ -26,10 +26,19 @@ class Family(NamedTuple):
         return self.setting.partition(".")[2]
 
 
+def _options(*tables: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings that only some of the built-in choices have."""
+    return tuple(dict.fromkeys(option for table in tables for choice in table.values() for option in choice.options))
+
+
 LOADING = ("snapshot", "sample", "probe", "diagnostics")  # stages that build a network
 FAMILIES = (
     Family("network", "network.use", LOADING, passed=("image_channels", "resolution", "classes")),
-    Family("solver", "sample.solver", ("sample",), 4, replaces=SOLVER_OPTIONS),
+    Family("data format", "data.format", ("prepare",), 1),
+    Family("loss weighting", "diffusion.weighting", ("snapshot", "diagnostics"), 2, replaces=_options(WEIGHTINGS)),
+    Family("learning-rate schedule", "training.lr_changes", ("snapshot",), 2, replaces=_options(SCHEDULES)),
+    Family("optimizer", "training.optimizer", ("snapshot",), 3, replaces=_options(OPTIMIZERS)),
+    Family("solver", "sample.solver", ("sample",), 4, replaces=_options(SOLVERS)),
 )
 
 

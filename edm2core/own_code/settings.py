@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field, create_model
 
 from edm2core.config.fields import Settings
-from edm2core.config.settings import OwnNetworkSettings, SampleSettings
+from edm2core.config.settings import DataSettings, DiffusionSettings, OwnNetworkSettings, SampleSettings, TrainingSettings
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, SettingPath
 from edm2core.errors import InputError
@@ -44,7 +44,13 @@ class Library:
         return signature
 
 
-SECTIONS: dict[str, type[Settings]] = {"network": OwnNetworkSettings, "sample": SampleSettings}
+SECTIONS: dict[str, type[Settings]] = {
+    "data": DataSettings,
+    "network": OwnNetworkSettings,
+    "diffusion": DiffusionSettings,
+    "training": TrainingSettings,
+    "sample": SampleSettings,
+}
 """The sections that can name own code. A network of own code has settings of its own class."""
 
 
@@ -59,15 +65,14 @@ def with_own_settings(recipe: Document, library: Library) -> Document:
         if (section, OWN) in recipe.origins:
             where = str(recipe.origin((section, OWN)))
             raise InputError(unknown("setting", f"{section}.{OWN}", OWN, sorted(model.model_fields)), where=where)
-        if named and section == "network":
-            recipe = _without_bundled(recipe, section, model)
         if named:
+            recipe = _without_bundled(recipe, section, model, {name for family, _ in named for name in family.replaces})
             recipe = _gathered(recipe, section, model, named, library)
     return recipe
 
 
-def _without_bundled(recipe: Document, section: str, model: type[BaseModel]) -> Document:
-    """The recipe without the built-in network's settings of the bundled recipe that it extends: another network takes its place."""
+def _without_bundled(recipe: Document, section: str, model: type[BaseModel], replaced: set[str]) -> Document:
+    """The recipe without what the bundled recipe that it extends says of the built-in choice: own code takes its place."""
     bundled = resources.files("edm2core.config")
 
     def is_bundled(file: str) -> bool:
@@ -76,7 +81,7 @@ def _without_bundled(recipe: Document, section: str, model: type[BaseModel]) -> 
     values = {
         name: value
         for name, value in recipe.values[section].items()
-        if name in model.model_fields or not is_bundled(recipe.origin((section, name)).file)
+        if (name in model.model_fields and name not in replaced) or not is_bundled(recipe.origin((section, name)).file)
     }
     return Document({**recipe.values, section: values}, recipe.origins)
 

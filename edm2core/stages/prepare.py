@@ -15,7 +15,7 @@ def run(work: Workspace) -> None:
     """Result: the prepared form, and its description as metadata. Raises InputError if the training images are all alike."""
     progress = lambda done, total: work.progress(done, total, unit="images")  # noqa: E731
     settings = data_settings(work.settings)
-    source = None if settings.facts.builtin else brought(work)
+    source = brought(work) if settings.needs_source else None
     work.metadata |= prepare_data(settings, source, work.out, progress, bool(work.settings.get("revised")))
     deque(checked(blocks_of(load_prepared(work.out).train_images), "training images"), maxlen=0)
     if work.metadata.get("warning"):

@@ -28,7 +28,7 @@ from edm2core.diffusion.sampler import Guidance, draw, to_uint8
 from edm2core.diffusion.solvers import Solver, checked, evaluated_levels
 from edm2core.errors import EdmError
 from edm2core.events import emit
-from edm2core.registry import SOLVERS, is_own, load, own_arguments
+from edm2core.registry import SOLVERS, is_own, load
 from edm2core.snapshots import files as snapshot
 from edm2core.worker import signals
 from edm2core.worker.energy import joules_used
@@ -171,8 +171,7 @@ def _images(
 
 def _solver(settings: SampleSettings) -> Solver:
     """The solver with its settings. What own code returns is checked, so that its author is told what is wrong with it."""
-    solve = load(SOLVERS[settings.solver].solve)
-    solver = partial(solve, **settings.solver_options, **own_arguments(solve, settings.own))
+    solver = partial(load(SOLVERS[settings.solver].solve), **settings.solver_options)
     return checked(settings.solver, solver) if is_own(settings.solver) else solver
 
 

@@ -25,7 +25,7 @@ from edm2core.plan.experiment import Experiment
 from edm2core.plan.plan import Plan, plan
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
-from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHT_FILES, WEIGHTS
+from edm2core.registry import EXTRACTORS, INCEPTIONS, WEIGHT_FILES, WEIGHTS, is_own
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
 from edm2core.store.results import load
@@ -148,7 +148,7 @@ def _surveys(experiment: Experiment) -> dict[DataSettings, Survey]:
     surveys: dict[DataSettings, Survey] = {}
     for data in dict.fromkeys(recipe.data for recipe in experiment.recipes):
         source, place = str(data.source), (str(data.source), data.test_share)
-        if data.facts.builtin or is_url(source):
+        if not data.needs_source or is_own(data.format) or is_url(source):
             continue
         if data.facts.survey:
             if place not in by_place:
