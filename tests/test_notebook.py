@@ -14,6 +14,7 @@ NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
 def test_it_is_kept_without_outputs() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    assert cells
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 

@@ -4,6 +4,7 @@ the small image that writes reports has none."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, fmean, variance
 
 ALPHA = 0.05  # chance of calling any difference of a family where there is none
@@ -139,6 +140,7 @@ def t_p(t: float, freedom: float) -> float:
     return _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + square), square / (freedom + square))
 
 
+@lru_cache(maxsize=4096)  # the page and every file of a report ask for the same ones
 def t_quantile(alpha: float, freedom: float) -> float:
     """The t that `t_p` gives `alpha` for, by Newton's method, which approaches it from below as `t_p` is convex."""
     log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2

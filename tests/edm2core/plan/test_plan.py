@@ -68,7 +68,7 @@ def test_what_a_task_stands_on_is_all_that_it_needs(made: Plan) -> None:
     assert [task.stage for task in made.standing_on([probe])] == ["prepare", "snapshot", "snapshot", "probe"]
 
 
-def test_titles_are_whose_what_and_when(made: Plan) -> None:
+def test_titles_name_the_training_the_result_and_the_epoch(made: Plan) -> None:
     for task in made:
         if task.subject.recipe:
             assert task.title.startswith(f"{task.whose} · {made.what(task).partition(' · ')[0]}")

@@ -123,6 +123,7 @@ def test_the_page_is_complete_in_itself_and_every_figure_has_its_place(two: Two)
     for tag, attributes in page.elements:
         assert not [name for name in ("src", "srcset") if attributes.get(name)], tag
         assert str(attributes.get("href") or "#").startswith("#")
+    assert page.figures
     assert page.figures.keys() <= set(page.ids())
     assert len(page.ids()) == len(set(page.ids()))
     names = set(page.figures["metric-0"]["columns"]["recipe"])

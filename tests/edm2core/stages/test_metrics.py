@@ -55,7 +55,7 @@ def run(bench: Any, images: Any, references: Ref, extractor: Ref, *names: str) -
     return bench.run(metrics.run, "metrics", {"metrics": names or ["fd"]}, inputs)[1]
 
 
-def test_the_training_images_are_at_no_distance_from_themselves_and_worse_ones_are_further(
+def test_the_training_images_are_at_distance_0_from_themselves_and_noisier_ones_are_further(
     bench: Any, digits: Ref, references: Ref, extractor: Ref
 ) -> None:
     data = images_of(bench, digits)

@@ -236,7 +236,7 @@ def test_what_was_committed_and_given_back_while_the_store_was_listed_stays(aged
     assert verify(store, manifest) == []
 
 
-def test_what_was_begun_committed_and_given_back_between_the_two_readings_of_leases_stays(aged: Aged, tmp_path: Path) -> None:
+def test_a_result_whose_lease_came_and_went_between_the_two_readings_of_leases_stays(aged: Aged, tmp_path: Path) -> None:
     """No reading sees its lease held; that it is another one than before tells that somebody worked."""
     ref = next(task.ref for task in record_run(aged, tmp_path, "kept", "digits/C") if task.stage == "sample")
     aged.delete(ref.manifest)

@@ -78,7 +78,7 @@ def test_a_training_whose_state_is_of_other_science_is_named(tasks: list[Task], 
 @pytest.mark.parametrize(
     "states", [[(7.5, science_of("snapshot"))], [(7.5, OTHER), (5, science_of("snapshot"))], [(7.5, "")], [(10.5, OTHER)]]
 )
-def test_states_that_are_of_this_science_or_of_none_that_is_known_or_too_far_are_no_matter(
+def test_states_of_this_or_unknown_science_or_beyond_the_wanted_epoch_are_not_refused(
     states: list[tuple[float, str]], tasks: list[Task], store: LocalStore
 ) -> None:
     for slot, (epochs, science) in enumerate(states):
@@ -86,7 +86,7 @@ def test_states_that_are_of_this_science_or_of_none_that_is_known_or_too_far_are
     assert continued(tasks, {}, store) == []
 
 
-def test_a_finished_training_and_one_that_somebody_trains_are_no_matter(tasks: list[Task], store: LocalStore) -> None:
+def test_a_finished_training_and_one_in_progress_are_not_refused(tasks: list[Task], store: LocalStore) -> None:
     put(store, tasks, 0, 7.5, OTHER)
     there = {task.ref: made(task, OTHER) for task in tasks if task.stage == "snapshot"}
     assert continued(tasks, there, store) == []

@@ -21,7 +21,7 @@ def one_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.run.remaining.EVERY_S", -1.0)
 
 
-def test_it_is_the_longest_chain_where_there_are_slots_enough_and_the_sum_where_there_is_one() -> None:
+def test_the_time_left_is_the_longest_chain_with_enough_slots_and_the_sum_with_one() -> None:
     tasks = [task("a"), task("b", "sample/a"), task("c"), task("d", "sample/b", "sample/c", stage="snapshot")]
     seconds = {one.ref: number for one, number in zip(tasks, (1.0, 2.0, 4.0, 8.0), strict=True)}
     assert time_left(tasks, set(), {}, seconds, 4) == 12.0
@@ -52,7 +52,7 @@ def test_the_order_is_the_schedulers() -> None:
     assert time_left(tasks, set(), {}, seconds, 1) == 10.0
 
 
-def test_nothing_is_said_before_anything_is_measured_and_only_the_least_while_some_of_it_is_not() -> None:
+def test_the_time_left_is_unknown_before_a_measurement_and_a_lower_bound_while_a_stage_is_unmeasured() -> None:
     tasks = [task("a", stage="snapshot"), task("a2", "snapshot/a", stage="snapshot"), task("m", "snapshot/a2", stage="metrics")]
     remaining = Remaining(tasks, {one.ref: Estimate(flops) for one, flops in zip(tasks, (10.0, 30.0, 7.0), strict=True)}, 1)
     assert remaining.left() is None
