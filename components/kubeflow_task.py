@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import signal
 import sys
 import threading
 import time
@@ -30,7 +29,7 @@ from components.launcher.spec import Backend, JobSpec, spec_of
 from components.record.plan_parameter import read, wisher
 from edm2core.config.validate import other_version
 from edm2core.errors import EdmError
-from edm2core.events import numbers
+from edm2core.events import numbers, percent
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.stages import STAGES
 from edm2core.plan.tasks import Task
@@ -38,7 +37,7 @@ from edm2core.provenance.made_by import made_by
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.runs import Run
-from edm2core.worker.signals import to_stop
+from edm2core.worker.signals import handled_by
 
 if TYPE_CHECKING:
     from components.launcher.cluster import Cluster
@@ -173,13 +172,8 @@ def _follow(task: Task, store: Store, backend: Backend, spec: JobSpec, who: str,
             stop.set()
             backend.stop(spec.name, GRACE_S)
 
-    before = {number: signal.signal(number, terminate) for number in to_stop()}
-    try:
-        with ThreadPoolExecutor(1, "execute") as pool:
-            return pool.submit(execute, task, store, backend, spec, run=who, show=show, stop=stop).result()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handled_by(terminate), ThreadPoolExecutor(1, "execute") as pool:
+        return pool.submit(execute, task, store, backend, spec, run=who, show=show, stop=stop).result()
 
 
 class _Speaker:
@@ -196,14 +190,14 @@ class _Speaker:
         elif kind == "progress":
             if time.monotonic() - self._said >= QUIET_S:
                 self._said = time.monotonic()
-                self.line(f"{event['done'] / max(event['total'], 1):.0%} {numbers(event)}")
+                self.line(f"{percent(event)} {numbers(event)}")
         else:
-            self._record.log({**event, "task": str(task.ref), "title": task.title})
+            self._record.log_of(task, event)
             words = event.get("message") or event.get("what")
             self.line(f"{kind}: {words}" if words else kind)
 
     def ended(self, state: str, task: Task, error: str) -> None:
-        self._record.log({"kind": state, "task": str(task.ref), "title": task.title, "error": error})
+        self._record.log_of(task, {"kind": state, "error": error})
         self.line(f"{state}: {task.title}")
 
     def line(self, line: str) -> None:

@@ -72,6 +72,11 @@ def in_words(event: dict[str, Any]) -> str:
     return kind
 
 
+def percent(event: dict[str, Any]) -> str:
+    """How far a progress event's task is."""
+    return f"{event['done'] / max(event['total'], 1):.0%}"
+
+
 def numbers(event: dict[str, Any]) -> str:
     """The numbers of a progress event, for a person."""
     parts = []

@@ -60,6 +60,10 @@ class Run:
             file.write(sealed(json.loads(text), None).decode() + "\n")
         self.share()
 
+    def log_of(self, task: Task, event: dict[str, Any]) -> None:
+        """Add an event of a task."""
+        self.log({**event, "task": str(task.ref), "title": task.title})
+
     def events(self) -> tuple[list[dict[str, Any]], list[Flaw]]:
         """The events of all processes, in the order of their starts, and the files with damaged lines, which are left out."""
         events: list[dict[str, Any]] = []

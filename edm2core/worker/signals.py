@@ -4,6 +4,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from edm2core.errors import Interrupted
 
@@ -14,6 +17,17 @@ def to_stop() -> tuple[signal.Signals, ...]:
     """The signals that ask a process to save and stop. A closed terminal sends SIGHUP, which nohup makes a process ignore."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """A context in which the signals to stop call `handler`. Only the main thread may enter it."""
+    before = {number: signal.signal(number, handler) for number in to_stop()}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def install() -> None:

@@ -182,23 +182,9 @@ class Kubeflow:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the client prints links of its own
                 warnings.simplefilter("ignore")
                 yield
-        except AnswerError as error:
-            raise _not_the_api(str(error), where, reached) from None
-        except ApiException as error:
-            raise _refusal(error, where, reached) from None
-        except ValueError as error:
-            raise EdmError(
-                f"Kubeflow's client refuses: {' '.join(str(error).split()).rstrip('.')}.",
-                where=where,
-                do_next="Look at ~/.config/kfp/context.json, which it reads, and at the variables KF_PIPELINES_….",
-            ) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise EdmError(
-                f"Kubeflow Pipelines cannot be reached: {_why(error)}.",
-                where=where,
-                do_next=f"Set the profile's `kfp.host`, for example after {reached}.",
-                permanent=False,
-            ) from None
+        except (AnswerError, ApiException, ValueError, urllib3.exceptions.HTTPError, OSError) as error:
+            what, do_next, permanent = _explained(error, reached)
+            raise EdmError(what, where=where, do_next=do_next, permanent=permanent) from error
 
 
 def must_find(kubeflow: Kubeflow, run: str) -> list[Submitted]:
@@ -215,32 +201,39 @@ def _submitted(run: V2beta1Run) -> Submitted:
     return Submitted(str(run.run_id), str(run.display_name), str(run.state or "PENDING"), str(run.error.message) if run.error else "")
 
 
-def _not_the_api(unlike: str, where: str, reached: str) -> EdmError:
-    return EdmError(
-        f"What answers is not the API of Kubeflow Pipelines: it is {unlike}.",
-        where=where,
-        do_next=f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}.",
-    )
+def _explained(error: Exception, reached: str) -> tuple[str, str, bool]:
+    """What happened, what to do next, and whether it stays so. `reached` says how to reach Kubeflow past what stands before it."""
+    if isinstance(error, ApiException):
+        return _refused(error, reached)
+    if isinstance(error, AnswerError):
+        return _not_the_api(str(error), reached)
+    if isinstance(error, ValueError):
+        what = f"Kubeflow's client refuses: {' '.join(str(error).split()).rstrip('.')}."
+        return what, "Look at ~/.config/kfp/context.json, which it reads, and at the variables KF_PIPELINES_….", True
+    return f"Kubeflow Pipelines cannot be reached: {_why(error)}.", f"Set the profile's `kfp.host`, for example after {reached}.", False
 
 
-def _refusal(error: ApiException, where: str, reached: str) -> EdmError:
-    """The error for an answer whose status is not one of success."""
+def _refused(error: ApiException, reached: str) -> tuple[str, str, bool]:
+    """As `_explained`, of an answer whose status is not one of success."""
     status, unlike = error.status or 0, unlike_json(error.body or "", error.status or 0, error.headers or {})
-    said = _message(error)
+    said, permanent = _message(error), status < 500 and status not in (408, 429)
     if 300 <= status < 400 or (status == 404 and unlike):
-        return _not_the_api(f"{unlike} (HTTP {status})", where, reached)
+        return _not_the_api(f"{unlike} (HTTP {status})", reached)
     if status == 0:
         what = f"Kubeflow Pipelines cannot be reached: its certificate is not trusted ({said})."
-        do_next = f"Correct the profile's `kfp.host`, or reach it after {reached}."
-    elif status == 401 or (status == 403 and unlike):
-        what, do_next = f"Kubeflow Pipelines refuses: log in ({said}).", f"Log in again, or reach it after {reached}."
-    elif status in (502, 503, 504):
+        return what, f"Correct the profile's `kfp.host`, or reach it after {reached}.", permanent
+    if status == 401 or (status == 403 and unlike):
+        return f"Kubeflow Pipelines refuses: log in ({said}).", f"Log in again, or reach it after {reached}.", permanent
+    if status in (502, 503, 504):
         what = f"Kubeflow Pipelines is not up: what stands before it answers {said}."
-        do_next = f"See whether its pods run, or reach it after {reached}."
-    else:
-        what = f"Kubeflow Pipelines refuses: {said}."
-        do_next = "Check the profile's `kfp`, `namespace` and `service_accounts`, and that you are logged in."
-    return EdmError(what, where=where, do_next=do_next, permanent=status < 500 and status not in (408, 429))
+        return what, f"See whether its pods run, or reach it after {reached}.", permanent
+    do_next = "Check the profile's `kfp`, `namespace` and `service_accounts`, and that you are logged in."
+    return f"Kubeflow Pipelines refuses: {said}.", do_next, permanent
+
+
+def _not_the_api(unlike: str, reached: str) -> tuple[str, str, bool]:
+    do_next = f"Log in, if that is what it asks for; or set the profile's `kfp.host` past it, for example after {reached}."
+    return f"What answers is not the API of Kubeflow Pipelines: it is {unlike}.", do_next, True
 
 
 def _message(error: ApiException) -> str:

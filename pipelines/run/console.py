@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edm2core.events import numbers
+from edm2core.events import numbers, percent
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
 from edm2core.words import duration
@@ -94,7 +94,7 @@ class View:
                 run_due = due and self._is_due(None, RUN_QUIET_S)
             if due:
                 words = numbers(event)
-                self.say(f"  {task.title}: {event['done'] / max(event['total'], 1):.0%}{f' · {words}' if words else ''}")
+                self.say(f"  {task.title}: {percent(event)}{f' · {words}' if words else ''}")
             if run_due:
                 self.say(f"  {self._run()}")
         elif event["kind"] in ("warning", "waiting", "busy", "restart", "compiled"):

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -31,7 +31,7 @@ from edm2core.store import open_store
 from edm2core.store.results import load, manifests
 from edm2core.store.runs import Run, add_tasks, open_run
 from edm2core.store.wanted_epochs import unwant
-from edm2core.worker.signals import to_stop
+from edm2core.worker.signals import handled_by
 from pipelines.estimate import Estimate, estimates
 from pipelines.inputs.user_files import absent, bring_here, planned, put_code, upload
 from pipelines.run.console import View
@@ -91,7 +91,7 @@ def run(
         if tracker:
             tracker.event(task, event)
         if event["kind"] not in ("progress", "line"):
-            record.log({**event, "task": str(task.ref), "title": task.title})
+            record.log_of(task, event)
         else:
             record.share()
 
@@ -112,7 +112,7 @@ def run(
         outcomes[task.ref] = outcome
         if outcome.state not in ("waiting", "reused"):
             live.news()
-        record.log({"kind": outcome.state, "task": str(task.ref), "title": task.title, "error": str(outcome.error or "")})
+        record.log_of(task, {"kind": outcome.state, "error": str(outcome.error or "")})
 
     outcomes: dict[Ref, TaskChange] = {}
 
@@ -210,9 +210,5 @@ def _interruptible(stop: threading.Event, backend: Backend, grace_s: float, say:
         threading.Thread(target=say, args=("Saving and stopping; once more to stop at once.",), daemon=True).start()
 
     mine = threading.current_thread() is threading.main_thread()  # Python lets no other thread handle signals
-    before = {number: signal.signal(number, handle) for number in to_stop()} if mine else {}
-    try:
+    with handled_by(handle) if mine else nullcontext():
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from components.execute import TaskFailedError, execute
+from edm2core.events import percent
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.tasks import Task
 from edm2core.provenance.made_by import made_by
@@ -43,7 +44,7 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
             console.print(event["message"])
         elif event["kind"] == "progress" and time.monotonic() - said > QUIET_S:
             said = time.monotonic()
-            console.print(f"{task.title}: {event['done'] / max(event['total'], 1):.0%}")
+            console.print(f"{task.title}: {percent(event)}")
 
     made, reused = [], []
     try:
@@ -55,7 +56,7 @@ def do_tasks(tasks: Sequence[Task], store: Store, run_id: str, console: Console)
             console.print(line, style="yellow")
         return made
     except TaskFailedError as error:
-        run.log({"kind": "failed", "task": str(error.task.ref), "title": error.task.title, "error": error.what})
+        run.log_of(error.task, {"kind": "failed", "error": error.what})
         change(store, run_id, states={"failed": 1})
         path = run.log_path(error.task)
         error.what, error.where = f"{error.what}{error.tail}", str(path) if path.exists() and path.stat().st_size else ""

@@ -105,9 +105,7 @@ def test_nothing_that_its_run_needs_is_removed_and_all_of_it_once_the_run_is(edm
     assert not [name for name in files(tmp_path / "store") if name.startswith(("results/", "scratch/"))]
 
 
-def test_its_trainings_go_on_unless_their_dropout_masks_would_be_others(
-    edm2: Edm2, store: Store, tmp_path: Path
-) -> None:
+def test_its_trainings_go_on_unless_their_dropout_masks_would_be_others(edm2: Edm2, store: Store, tmp_path: Path) -> None:
     text = (tmp_path / "store" / "runs" / RUN / "experiment.yaml").read_text(encoding="utf-8")
     asked = text.replace("epochs: [1]", "epochs: [1, 2]").replace("metrics: [fd]", "metrics: []")
     asked = "".join(line for line in asked.splitlines(keepends=True) if not line.startswith(("probe:", "sample:", "diagnostics:")))
