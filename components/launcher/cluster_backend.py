@@ -18,6 +18,7 @@ from components.launcher.job import DIGEST, run_label, to_manifest
 from components.launcher.log_store import LogRecord, log_folder
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
+from components.launcher.resizing import RESIZES
 from components.launcher.spec import JobSpec, Status
 from edm2core.store.runs import Run
 
@@ -45,7 +46,7 @@ class ClusterBackend:
         wanted["metadata"]["annotations"][self._me] = now()
         mark = {
             "metadata": {
-                "annotations": {self._me: now(), MADE_WAY: None, TRIES_AGAIN: None},
+                "annotations": {self._me: now(), MADE_WAY: None, TRIES_AGAIN: None, RESIZES: None},
                 "labels": {run_label(run): "yes"} if run else {},
             }
         }

@@ -12,6 +12,7 @@ from components.launcher.gathering import TRIES_AGAIN, Gathering
 from components.launcher.job_kinds import JobKind
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
+from components.launcher.resizing import SIZE, Resizing
 from components.launcher.spec import Status
 from edm2core.worker.exit_codes import FAILED
 
@@ -33,7 +34,7 @@ class Follower:
         self.name, self.logs, self.status = name, logs, Status("queued")
         self._cluster, self._profile, self._kind, self._me = cluster, profile, cluster.kind, me
         self._restarts, self._others, self._waiting = _Restarts(self._kind), OtherFollowers(), _Waiting()
-        self._gathering = Gathering(profile.rejoin_s)
+        self._gathering, self._resizing = Gathering(profile.rejoin_s), Resizing(cluster, name, bool(profile.queue))
         self._lock = threading.Lock()
         self._looked, self._signed = 0.0, time.monotonic()
         self._leaving: dict[str, float] = {}  # uid of a pod → when this process first saw that it was told to end
@@ -68,6 +69,12 @@ class Follower:
 
     def _look(self) -> Status:
         job, pods = self._cluster.job(self.name), self._cluster.pods(self.name)
+        if words := self._resizing.step(job, pods):
+            self.logs.watch(pods)
+            self._restarts.count(pods, [], suspended=True)
+            if job is not None:
+                self._sign(job)
+            return Status("queued", words + self._remove_overdue(pods), None, self._restarts.number, self._restarts.lost)
         diagnosis, events = diagnose(self._kind, job, pods), list[Object]()
         if job is not None and diagnosis.missing:
             uids = {pod["metadata"]["uid"] for pod in pods} | self._restarts.uids
@@ -83,8 +90,8 @@ class Follower:
             self.logs.drain(DRAIN_S)
             return Status(diagnosis.state, diagnosis.reason, diagnosis.code, self._restarts.number)
         self._sign(job)
-        gathering = self._gather(job, diagnosis)
-        if gathering and self._profile.queue:
+        gathering, deleted = self._gather(job, diagnosis)
+        if deleted:
             return Status("absent", gathering, None, self._restarts.number, lost=True)
         reason = (gathering or self._wait(job, diagnosis)) + self._remove_overdue(pods)
         patience = {"broken": BROKEN_S, **dict.fromkeys(("room", "place", "refused"), self._profile.patience_s)}.get(self._waiting.cause)
@@ -114,31 +121,36 @@ class Follower:
             self._cluster.patch_job(self.name, {"metadata": {"annotations": {**gone, self._me: now()}}})
             self._signed = time.monotonic()
 
-    def _gather(self, job: Object, diagnosis: Diagnosis) -> str:
-        """Free all pods of a job of which some have waited too long for the others, and try again later. Returns in words what is done.
+    def _gather(self, job: Object, diagnosis: Diagnosis) -> tuple[str, bool]:
+        """Free all pods of a job of which some have waited too long for the others, and try again later, or go on with fewer.
 
-        In a queue only Kueue may suspend the job, so it is deleted, to be started again.
+        In a queue only Kueue may suspend the job, so it is deleted, to be started again. Returns in words what is done, and whether the
+        job was deleted.
         """
         pausing = diagnosis.cause == "suspended" and TRIES_AGAIN in job["metadata"].get("annotations", {})
         if diagnosis.cause == "suspended" and not pausing:
-            return ""
+            return "", False
         wanted, rejoin_s = self._kind.pods_wanted(job), self._profile.rejoin_s
-        advice = self._gathering.see(wanted - diagnosis.missing, diagnosis.missing, pausing)
+        running = wanted - diagnosis.missing
+        advice = self._gathering.see(running, diagnosis.missing, pausing)
         self._waiting.holds = self._gathering.tries > 0
         if advice == "resume":
             self._suspend(False, {TRIES_AGAIN: None})
-            return "tries again"
-        elif advice == "free" and self._profile.queue:
+            return "tries again", False
+        least = self._profile.resources_of("snapshot").nodes.min if job["metadata"]["labels"].get("edm2/stage") == "training" else wanted
+        if advice == "free" and (fewer := max(least, running)) < wanted:
+            self._cluster.patch_job(self.name, {"metadata": {"annotations": {SIZE: str(fewer)}}})
+            return f"{diagnosis.reason}; its other pods have waited for {rejoin_s} s; it goes on with {fewer} of {wanted} pods", False
+        if advice == "free" and self._profile.queue:
             self._cluster.delete_job(self.name)
-            return f"{diagnosis.reason}; its other pods have waited for {rejoin_s} s and are freed; it goes back into the queue"
+            return f"{diagnosis.reason}; its other pods have waited for {rejoin_s} s and are freed; it goes back into the queue", True
         elif advice == "free":
             self._suspend(True, {TRIES_AGAIN: diagnosis.reason[:200]})
         if advice in ("free", "rest"):
             lacking = diagnosis.reason if advice == "free" else job["metadata"]["annotations"][TRIES_AGAIN]
-            return (
-                f"{lacking}; its other pods have waited for {rejoin_s} s and are freed; tries again after {self._gathering.pause_s:.0f} s"
-            )
-        return ""
+            freed = f"its other pods have waited for {rejoin_s} s and are freed"
+            return f"{lacking}; {freed}; tries again after {self._gathering.pause_s:.0f} s", False
+        return "", False
 
     def _wait(self, job: Object, diagnosis: Diagnosis) -> str:
         """What the job waits for, in words. Without room it makes way for an older job: two with half of their pods would wait for ever."""

@@ -32,7 +32,7 @@ def to_manifest(spec: JobSpec, profile: Profile, *, run: str = "", owner: dict[s
 def cluster_spec(task: Task, store: str, profile: Profile) -> JobSpec:
     """The job of a task on a cluster, with the nodes and processes that the profile gives its stage."""
     resources = profile.resources_of(task.stage)
-    return spec_of(task, store, nodes=resources.nodes, processes=resources.processes_per_node)
+    return spec_of(task, store, nodes=resources.nodes.max, processes=resources.processes_per_node)
 
 
 def run_label(run: str) -> str:

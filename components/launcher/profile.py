@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from edm2core.addresses import is_web_url, shown
 from edm2core.config.fields import Count, Name, Settings, contradiction, described, like
@@ -70,10 +71,34 @@ def _no_secrets(variables: dict[str, str]) -> dict[str, str]:
     return variables
 
 
+def _range_of(nodes: object) -> object:
+    """A plain number of pods as a range."""
+    if isinstance(nodes, dict | NodeRange):
+        return nodes
+    if type(nodes) is not int or nodes < 1:
+        raise PydanticCustomError("must_be", "must be {words}", {"words": "a whole number from 1 on, or a range such as {min: 1, max: 4}"})
+    return {"min": nodes, "max": nodes}
+
+
+class NodeRange(Settings):
+    """How many pods a job may have. A training's number may change while it runs."""
+
+    min: Count = described(1, "Fewest pods.")
+    max: Count = described(..., "Most pods, and those with which the job begins.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise contradiction(f"the fewest pods, {self.min}, are more than the most, {self.max}", "min", "max")
+        return self
+
+
 class Resources(Settings):
     """What one stage's job gets. Every setting but `nodes` is per pod."""
 
-    nodes: Count = described(1, "Pods of the job.")
+    nodes: Annotated[NodeRange, BeforeValidator(_range_of)] = described(
+        NodeRange(max=1), "Pods of the job, 1 unless set: a number or, for trainings, a range in which it may change while it runs."
+    )
     processes: Count | None = described(None, "Processes in each pod; null is one for each GPU, and at least one.")
     gpus: Annotated[int, Field(ge=0)] = described(0, "GPUs of each pod.")
     cpu: Quantity = described("1", "CPUs that each pod requests.")
@@ -97,6 +122,14 @@ class StageResources(_EachStage):
     """The resources of each stage's job. What a stage does not set is as in `default`."""
 
     default: Resources = described(Resources(), "What jobs of every stage get, unless the stage says otherwise.")
+
+    @model_validator(mode="after")
+    def _only_trainings_change(self) -> Self:
+        for stage in type(self).model_fields:
+            nodes = getattr(self, stage).nodes
+            if stage != "snapshot" and nodes.min < nodes.max:
+                raise contradiction("only trainings save states from which another number of pods can go on", f"{stage}.nodes")
+        return self
 
 
 class StoreProfile(Settings):
@@ -210,7 +243,7 @@ class Profile(Settings):
 
     def in_task_pod(self, stage: str) -> bool:
         """Whether Kubeflow's task runs the stage in its own pod."""
-        return stage in self.run_in_task_pod and self.resources_of(stage).nodes == 1
+        return stage in self.run_in_task_pod and self.resources_of(stage).nodes.max == 1
 
     def priority_of(self, stage: str) -> str | None:
         """The PriorityClass of a stage's pods."""

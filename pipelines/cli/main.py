@@ -53,6 +53,7 @@ GROUPS = {
         "render": "Write ready training jobs for kubectl.",
         "compile": "Write the Kubeflow Pipelines package of an experiment.",
         "submit": "Run an experiment on Kubeflow Pipelines.",
+        "scale": "Give a run's trainings another number of pods.",
         "cancel": "Stop a run in a cluster; what it has is kept.",
     },
 }

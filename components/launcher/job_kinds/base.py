@@ -18,6 +18,12 @@ class Ending:
     message: str = ""
 
 
+def with_nodes(command: list[str], nodes: int) -> list[str]:
+    """The entry program's command, for a job of so many nodes."""
+    place = command.index("--nnodes") + 1
+    return [*command[:place], str(nodes), *command[place + 1 :]]
+
+
 class JobKind(ABC):
     """A kind of job. All methods are pure: `job` is a job as the API server has it."""
 
@@ -31,6 +37,7 @@ class JobKind(ABC):
     deployment: ClassVar[str]  # the name of the operator's Deployment, and the value of its label app.kubernetes.io/name
     policy: ClassVar[str]  # the name of the admission policy that holds edm2-control's jobs of this kind (k8s/components/admission)
     install: ClassVar[str]  # what to do if the cluster lacks the operator
+    resizable: ClassVar[bool]  # whether a job that is there can get another number of pods
 
     @abstractmethod
     def spec(self, job: JobSpec, profile: Profile, pod_template: Object) -> Object:
@@ -66,6 +73,10 @@ class JobKind(ABC):
     @abstractmethod
     def pods_wanted(self, job: Object) -> int:
         """How many pods the job has when it runs."""
+
+    @abstractmethod
+    def resized(self, spec: Object, nodes: int) -> Object:
+        """The `spec` of a job that is there, for so many pods, and not suspended."""
 
     @abstractmethod
     def pod_labels(self, name: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 A job has workers only, and an elastic policy. So it needs no init container, which "restricted" PodSecurity would refuse.
 """
 
-from components.launcher.job_kinds.base import Ending, JobKind, Object
+from components.launcher.job_kinds.base import Ending, JobKind, Object, with_nodes
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec
 
@@ -15,6 +15,7 @@ class PyTorchJob(JobKind):
     name, group, version, plural = "PyTorchJob", "kubeflow.org", "v1", "pytorchjobs"
     container = "pytorch"  # the operator demands this name
     longest_name = 63 - len("-worker-99")
+    resizable = True
     operator, deployment = "the training operator", "training-operator"
     policy = "edm2-jobs"
     install = "Install the Kubeflow training operator 1.9 (docs/how-to/cluster.md), or Kubeflow itself."
@@ -56,6 +57,19 @@ class PyTorchJob(JobKind):
 
     def pods_wanted(self, job: Object) -> int:
         return sum(int(role.get("replicas", 1)) for role in job["spec"]["pytorchReplicaSpecs"].values())
+
+    def resized(self, spec: Object, nodes: int) -> Object:
+        worker = spec["pytorchReplicaSpecs"]["Worker"]
+        template = worker["template"]
+        first, *others = template["spec"]["containers"]
+        first = {**first, "command": with_nodes(first["command"], nodes)}
+        template = {**template, "spec": {**template["spec"], "containers": [first, *others]}}
+        return {
+            **spec,
+            "runPolicy": {**spec["runPolicy"], "suspend": False},
+            "elasticPolicy": {**spec["elasticPolicy"], "minReplicas": nodes, "maxReplicas": nodes},
+            "pytorchReplicaSpecs": {"Worker": {**worker, "replicas": nodes, "template": template}},
+        }
 
     def pod_labels(self, name: str) -> dict[str, str]:
         return {"training.kubeflow.org/job-name": name}

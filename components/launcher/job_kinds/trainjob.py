@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 
-from components.launcher.job_kinds.base import Ending, JobKind, Object
+from components.launcher.job_kinds.base import Ending, JobKind, Object, with_nodes
 from components.launcher.profile import Profile
 from components.launcher.spec import JobSpec
 
@@ -26,6 +26,7 @@ class TrainJob(JobKind):
     name, group, version, plural = "TrainJob", "trainer.kubeflow.org", "v1alpha1", "trainjobs"
     container = NODE
     longest_name = 63 - len("-node-0-99-abcde")
+    resizable = False  # the controller refuses another numNodes (Trainer 2.2)
     operator, deployment = "Kubeflow Trainer", "trainer"
     policy = "edm2-trainjobs"
     install = "Install Kubeflow Trainer 2.2 (docs/how-to/cluster.md), or Kubeflow itself."
@@ -86,6 +87,12 @@ class TrainJob(JobKind):
 
     def pods_wanted(self, job: Object) -> int:
         return int(job["spec"]["trainer"].get("numNodes", 1))
+
+    def resized(self, spec: Object, nodes: int) -> Object:
+        trainer = spec["trainer"]
+        patches = [patch for patch in spec["runtimePatches"] if patch["manager"] == MANAGER]
+        trainer = {**trainer, "numNodes": nodes, "command": with_nodes(trainer["command"], nodes)}
+        return {**spec, "suspend": False, "trainer": trainer, "runtimePatches": patches}
 
     def pod_labels(self, name: str) -> dict[str, str]:
         return {"jobset.sigs.k8s.io/jobset-name": name}

@@ -1,6 +1,7 @@
 """Jobs of a cluster that lives in memory: what is started, adopted, resumed, left and stopped, by which requests."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from components.launcher.followers import FOLLOWER
 from components.launcher.job import DIGEST, merged
 from components.launcher.job_kinds import KINDS, JobKind
 from components.launcher.profile import Profile
+from components.launcher.resizing import RESIZES, SIZE
 from components.launcher.spec import JobSpec, spec_of
 from edm2core.plan.tasks import Task
 from tests.waiting import TurnedClock
@@ -73,7 +75,7 @@ class Memory:
         found = self.objects.get(job)
         if found is None or self.kind.is_suspended(found) or found["status"]:
             return []
-        names = [self.pod_name(job, index) for index in range(2)]
+        names = [self.pod_name(job, index) for index in range(self.kind.pods_wanted(found))]
         return [self._pod(name) for name in names[: self.room]]
 
     def pod_name(self, job: str, index: int) -> str:
@@ -498,6 +500,60 @@ def test_a_job_in_a_queue_that_lacks_a_pod_goes_back_into_the_queue(
     status = here.poll(spec.name)
     assert (status.state, status.lost, verbs(memory)[-1]) == ("absent", True, "delete")
     assert "it goes back into the queue" in status.reason
+
+
+def wants(memory: Memory, spec: JobSpec, nodes: int) -> None:
+    """Ask for another number of pods, as `edm2 scale` does."""
+    memory.patch_job(spec.name, {"metadata": {"annotations": {SIZE: str(nodes)}}})
+
+
+@pytest.mark.parametrize("queue", [None, "gpus"])
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_job_gets_the_number_of_pods_that_somebody_asks_for_once_its_state_is_saved(
+    memory: Memory, spec: JobSpec, profile: Profiles, nodes: int, queue: str | None
+) -> None:
+    here = backend(memory, profile(queue=queue))
+    here.start(spec)
+    before = memory.objects[spec.name]
+    wants(memory, spec, nodes)
+    assert f"to go on with {nodes} pods instead of 2" in here.poll(spec.name).reason
+    assert not memory.pods(spec.name)  # they save their state
+    while here.poll(spec.name).state != "running":
+        pass
+    assert (len(memory.pods(spec.name)), here.poll(spec.name).restarts) == (nodes, 0)
+    job = memory.objects[spec.name]
+    assert (memory.made == 1) is (memory.kind.resizable and queue is None)
+    assert job["metadata"]["labels"] == before["metadata"]["labels"]
+    assert RESIZES not in job["metadata"]["annotations"]
+    assert any(name.startswith(FOLLOWER) for name in job["metadata"]["annotations"])
+    command = json.dumps(job["spec"])
+    assert f'"--nnodes", "{nodes}"' in command
+    assert '"--nnodes", "2"' not in command
+
+
+def test_a_job_that_somebody_has_suspended_stays_suspended_whatever_its_size(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
+    here = backend(memory, profile())
+    here.start(spec)
+    memory.patch_job(spec.name, memory.kind.suspension(True))
+    wants(memory, spec, 1)
+    for _ in range(3):
+        assert here.poll(spec.name).reason == "suspended"
+    assert suspended(memory, spec)
+
+
+def test_a_training_goes_on_with_the_pods_that_there_are_where_the_profile_allows_it(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    here = backend(memory, profile(rejoin_s=60, resources={"snapshot": {"nodes": {"min": 1, "max": 2}}}))
+    here.start(spec)
+    here.poll(spec.name)
+    lacks_a_pod(memory, spec)
+    here.poll(spec.name)
+    clock.turn(61)
+    assert "it goes on with 1 of 2 pods" in here.poll(spec.name).reason
+    while here.poll(spec.name).state != "running":
+        pass
+    assert len(memory.pods(spec.name)) == 1
 
 
 def test_who_adopts_a_job_that_is_to_try_again_resumes_it(memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock) -> None:

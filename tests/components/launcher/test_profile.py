@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from components.launcher.profile import Profile, load_profile
 from edm2core.errors import InputError, StoreError
@@ -29,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_stage_takes_what_it_does_not_set_from_the_default(path: Path) -> None:
     profile = load_profile(str(path))
     training = profile.resources_of("snapshot")
-    assert (training.nodes, training.gpus, training.processes_per_node, training.cpu, training.memory) == (2, 4, 4, "2", "8Gi")
+    assert (training.nodes.max, training.gpus, training.processes_per_node, training.cpu, training.memory) == (2, 4, 4, "2", "8Gi")
     assert profile.resources_of("metrics").processes_per_node == 1
 
 
@@ -124,3 +125,26 @@ def test_what_every_pod_would_refuse_is_refused_with_its_line_and_an_example(tmp
     assert "hunter2" not in str(refused.value)
     assert "[a-z" not in str(refused.value), "a regular expression"
     assert "\\d" not in str(refused.value), "a regular expression"
+
+
+def test_the_pods_of_a_training_may_be_a_range_and_those_of_other_stages_may_not() -> None:
+    def resources(stage: str, nodes: object) -> Profile:
+        return Profile.loads(json.dumps({"name": "x", **yaml.safe_load(TEXT), "resources": {stage: {"nodes": nodes}}}))
+
+    training = resources("snapshot", {"min": 1, "max": 4}).resources_of("snapshot")
+    assert (training.nodes.min, training.nodes.max) == (1, 4)
+    fixed = resources("snapshot", 3).resources_of("snapshot")
+    assert (fixed.nodes.min, fixed.nodes.max) == (3, 3)
+    with pytest.raises(ValidationError, match="only trainings save states"):
+        resources("sample", {"min": 1, "max": 4})
+    with pytest.raises(ValidationError, match="the fewest pods, 5, are more than the most, 4"):
+        resources("snapshot", {"min": 5, "max": 4})
+
+
+@pytest.mark.parametrize("nodes", ["x", 0, True, 2.5])
+def test_a_wrong_number_of_pods_is_said_to_be_one(nodes: object, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(json.dumps({**yaml.safe_load(TEXT), "resources": {"snapshot": {"nodes": nodes}}}))
+    with pytest.raises(
+        InputError, match=r"resources.snapshot.nodes.* must be a whole number from 1 on, or a range such as {min: 1, max: 4}"
+    ):
+        load_profile(str(tmp_path / "p.yaml"))
