@@ -138,6 +138,7 @@ class MetricFacts(NamedTuple):
     inception: Literal["only", "plain", ""] = ""
     """only: it is defined in Inception's features alone. In these, the results' names of "only" and "plain" metrics say no extractor."""
     words_elsewhere: str = ""  # its name in features other than Inception's, if that is another
+    by_class: bool = False  # it needs class-conditional samples, and in each class more images than the features have dimensions
 
 
 METRICS = {
@@ -155,6 +156,12 @@ METRICS = {
     "density": MetricFacts("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
     "coverage": MetricFacts("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
     "memorisation": MetricFacts("Memorised share", "edm2core.metrics.neighbours:memorisation"),
+    "fd_by_class": MetricFacts(
+        *("FID by class, mean", "edm2core.metrics.by_class:frechet_by_class"), words_elsewhere="FD by class, mean", by_class=True
+    ),
+    "nn_test": MetricFacts("1-NN test's accuracy, .5 at best", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
+    "nn_test_real": MetricFacts("1-NN test, real images", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
+    "nn_test_fake": MetricFacts("1-NN test, samples", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
 }
 """In the order of tables."""
 

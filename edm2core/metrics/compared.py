@@ -26,6 +26,7 @@ class Value(NamedTuple):
     value: float
     error: float | None = None
     left_out: tuple[float, ...] = ()
+    interval: tuple[float, float] | None = None  # at 95 %, where the metric has one of its own
 
 
 @dataclass
@@ -39,7 +40,9 @@ class Compared:
     reference: Reference
     device: torch.device
     logits: Callable[[], Tensor] | None = None
+    classes: Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None  # of the samples and of the training images
     memorised: Memorised | None = field(default=None, init=False)  # set by the metric `memorisation`
+    by_class: list[float] | None = field(default=None, init=False)  # each class's distance, set by the metric `fd_by_class`
 
     @property
     def real(self) -> NDArray[np.float32]:

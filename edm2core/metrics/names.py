@@ -36,7 +36,11 @@ class Metric(NamedTuple):
     @property
     def least_images(self) -> int:
         """How many images a set needs at least for the metric to be defined: a covariance of d features has full rank from d + 1 on."""
-        return EXTRACTORS[self.extractor].dimensions + 1 if self.name in FRECHET else METRICS[self.name].least_images
+        return (
+            EXTRACTORS[self.extractor].dimensions + 1
+            if self.name in FRECHET or METRICS[self.name].by_class
+            else METRICS[self.name].least_images
+        )
 
 
 def metric(text: str, data_format: str) -> Metric:

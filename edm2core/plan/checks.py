@@ -4,6 +4,7 @@ Settings check their own values (config/settings.py), and stages check only what
 Nothing here reads a file: what headers and names say of the images comes as a `Survey`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from edm2core.metrics.names import FRECHET, Metric, metric, split
 from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED
 from edm2core.registry import EXTRACTORS, METRICS
 
+SURE = 5  # standard deviations below its mean number of samples at which a class still has enough
 MOST_SNAPSHOTS = 10_000  # of a training whose experiment does not name its epochs
 FEWER = (
     "Add images, or ask for what needs fewer: kid 1000, fd_filters 55 (features for small sets, which need no weights), "
@@ -74,13 +76,21 @@ def check_recipe(request: Request) -> None:
 
 def check_request(request: Request) -> None:
     """Check what the experiment file asks of a recipe."""
-    for check in (epochs_exist, averages_suffice, blocks_exist, samples_suffice, reference_has_features, reference_is_used):
+    for check in (
+        epochs_exist,
+        averages_suffice,
+        blocks_exist,
+        samples_suffice,
+        classes_suffice,
+        reference_has_features,
+        reference_is_used,
+    ):
         check(request)
 
 
 def check_data(request: Request) -> None:
     """Check what is asked against the images that the survey counted. Stages check data behind a URL."""
-    for check in (images_suffice, classes_fit, reference_is_of_data, probe_has_images):
+    for check in (images_suffice, each_class_suffices, classes_fit, reference_is_of_data, probe_has_images):
         check(request)
 
 
@@ -224,6 +234,37 @@ def samples_suffice(request: Request) -> None:
             raise InputError(f"{recipe.data.format} has {count} images for training, and {needed}.", where=named.line, do_next=do_next)
 
 
+def classes_suffice(request: Request) -> None:
+    """A metric by class has class-conditional samples, and in each class more of them than the features have dimensions.
+
+    Classes are drawn at random. Five standard deviations below the mean, a class of too few is a matter of one in a million.
+    """
+    recipe, classes = request.recipe, request.recipe.network.classes
+    for named in request.named_metrics:
+        if not METRICS[named.metric.name].by_class:
+            continue
+        if not classes:
+            what = f"'{named.text}' compares class by class, and {recipe.name} is unconditional: its samples have no class."
+            raise InputError(what, where=named.line, do_next="Leave it out, or name a class-conditional recipe, such as cifar10/E-cond.")
+        share, least = recipe.sample.count / classes, named.metric.least_images
+        if share - SURE * math.sqrt(share) < least:
+            what = f"{recipe.sample.count} samples are {share:.0f} in each of {classes} classes, too few for '{named.text}'"
+            enough = math.ceil(classes * ((SURE + math.sqrt(SURE**2 + 4 * least)) / 2) ** 2)
+            why = f"{what}, which needs {least} in every class: a covariance of {least - 1} features needs them."
+            raise request.wrong("sample.count", why, f"Set sample.count of {recipe.name} to {enough} or more, or leave '{named.text}' out.")
+        train = recipe.data.facts.most_training_images(recipe.data.test_share)
+        if train is not None:
+            _enough_of_a_class(named.metric, train // classes, recipe.name, named.line)
+
+
+def _enough_of_a_class(asked: Metric, images: int, recipe: str, where: str) -> None:
+    """A class has the training images that a metric by class compares with."""
+    if images < asked.least_images:
+        needed = f"'{asked.result}' needs {asked.least_images} in every class"
+        do_next = "Ask for it in features of fewer dimensions, such as fd_by_class_filters, or leave it out."
+        raise InputError(f"A class of {recipe}'s data has {images} images for training, and {needed}.", where=where, do_next=do_next)
+
+
 def reference_has_features(request: Request) -> None:
     """No metric needs the training images' own features if the recipe imports statistics instead."""
     recipe = request.recipe
@@ -251,6 +292,13 @@ def images_suffice(request: Request) -> None:
         if count is not None and count < asked.least_images and asked.extractor != imported:
             what = f"The data of {recipe.name} have {count} images for training, and '{asked.result}' needs at least {_least(asked)}."
             raise InputError(what, where=_source_line(request), do_next=FEWER)
+
+
+def each_class_suffices(request: Request) -> None:
+    """Each class has the training images that a metric by class compares with."""
+    for asked in request.metrics:
+        if METRICS[asked.name].by_class and request.survey:
+            _enough_of_a_class(asked, min(own.train for own in request.survey.counts), request.recipe.name, _source_line(request))
 
 
 def classes_fit(request: Request) -> None:

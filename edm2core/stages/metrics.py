@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edm2core.data.degenerate import checked
+from edm2core.data.prepared import load_prepared
 from edm2core.diffusion.devices import compute, pick_device
+from edm2core.diffusion.latents import drawn_labels
 from edm2core.errors import IntegrityError
 from edm2core.metrics.compared import Compared
 from edm2core.metrics.extraction import WEIGHTS, extract, load_extractor
@@ -38,7 +40,7 @@ def run(work: Workspace) -> None:
     shards = checked(shards_of(samples), "samples")
     features = extract(module, shards, device, lambda done: work.progress(done, count, unit="images"))
     logits = (lambda: class_logits(module, features)) if info.name in INCEPTIONS else None
-    compared = Compared(features, reference, device, logits)
+    compared = Compared(features, reference, device, logits, lambda: _classes(samples, work.inputs["data"]))
     measured = metric_values(metrics, compared)
     if reference.info.origin:
         measured = {f"{name}{IMPORTED}" if split(name)[0] in FRECHET else name: value for name, value in measured.items()}
@@ -53,11 +55,22 @@ def run(work: Workspace) -> None:
     }
     if reference.info.origin:
         facts["reference_origin"] = reference.info.origin
+    if intervals := {name: value.interval for name, value in measured.items() if value.interval}:
+        facts["intervals"] = intervals
+    if compared.by_class:
+        facts["by_class"] = compared.by_class
     if compared.memorised:
         facts["neighbours"] = compared.memorised._asdict()
         _show(work.out / NEIGHBOURS, compared.memorised, samples, work.inputs["data"])
     made_of = {"images_sha256": reference.info.images_sha256, "extractor_sha256": reference.info.extractor_sha256}
     work.write_json("metrics.json", facts, made_of)
+
+
+def _classes(samples: Input, data: Input) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes of class-conditional samples, which follow from how they were drawn, and those of the training images."""
+    drawn, prepared = samples.manifest.metadata, load_prepared(data.all())
+    labels = drawn_labels(drawn["seed"], drawn["draw"], range(drawn["n"]), len(prepared.classes))
+    return labels.numpy(), prepared.train_labels
 
 
 def _show(path: Path, pairs: Memorised, samples: Input, data: Input) -> None:

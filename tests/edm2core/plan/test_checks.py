@@ -121,6 +121,36 @@ def test_too_few_samples_for_a_metric_are_refused() -> None:
     assert error.where == "line of sample.count"
 
 
+CONDITIONAL = {"network.classes": 10, "sample.count": 1500}
+BY_CLASS = (named("fd_by_class", "digits", "fd_by_class"),)
+
+
+def test_a_metric_by_class_of_samples_without_classes_is_refused() -> None:
+    error = refused(checks.classes_suffice, request("digits/C", {"sample.count": 1500}, named_metrics=BY_CLASS))
+    assert "digits/C is unconditional: its samples have no class" in error.what
+    assert error.where == "line of metrics"
+
+
+def test_a_metric_by_class_needs_enough_samples_in_every_class() -> None:
+    checks.classes_suffice(request("digits/C", CONDITIONAL, named_metrics=BY_CLASS))
+    error = refused(checks.classes_suffice, request("digits/C", CONDITIONAL | {"sample.count": 1000}, named_metrics=BY_CLASS))
+    assert error.what.startswith("1000 samples are 100 in each of 10 classes, too few for 'fd_by_class', which needs 65 in every class")
+    assert error.where == "line of sample.count"
+    enough = int(error.do_next.split(" or more")[0].rpartition(" ")[2])
+    checks.classes_suffice(request("digits/C", CONDITIONAL | {"sample.count": enough}, named_metrics=BY_CLASS))
+    error = refused(checks.classes_suffice, request("digits/C", CONDITIONAL | {"sample.count": enough - 20}, named_metrics=BY_CLASS))
+
+
+def test_a_metric_by_class_needs_enough_training_images_in_every_class() -> None:
+    fid = (named("fd_by_class", "inception", "fd_by_class_inception"),)
+    error = refused(checks.classes_suffice, request("cifar100/C", {"network.classes": 100, "sample.count": 300_000}, named_metrics=fid))
+    assert error.what.startswith("A class of cifar100/C's data has 500 images for training, and")
+    few = Survey([ClassCount("cats", 50, 9), ClassCount("dogs", 1000, 200)], revised=False)
+    asked = request("digits/C", {**IMAGES, "network.classes": 2}, metrics=(Metric("fd_by_class", "filters"),), survey=few)
+    error = refused(checks.each_class_suffices, asked)
+    assert error.what == "A class of digits/C's data has 50 images for training, and 'fd_by_class_filters' needs 55 in every class."
+
+
 def test_too_few_images_of_a_published_data_set_for_a_metric_are_refused() -> None:
     fid = (named("fid", "inception", "fid"),)
     error = refused(checks.samples_suffice, request("digits/C", {"sample.count": 3000}, named_metrics=fid))

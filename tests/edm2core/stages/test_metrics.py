@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from edm2core.data import load_prepared
+from edm2core.diffusion.latents import drawn_labels
 from edm2core.errors import InputError, IntegrityError
 from edm2core.metrics.extraction import INFOS, extract
 from edm2core.metrics.extractors.digits import DigitsFeatures
@@ -40,7 +41,7 @@ def samples(bench: Any, images: Any) -> Ref:
     for number, part in enumerate(np.array_split(images, 2)):
         np.save(work.out / f"samples-{number:05d}.npy", part)
     (work.out / "grid.png").write_bytes(b"")
-    work.metadata["n"] = len(images)
+    work.metadata |= {"n": len(images), "seed": 0, "draw": 0}
     ref: Ref = bench.commit(work).ref
     return ref
 
@@ -71,6 +72,21 @@ def test_the_training_images_are_at_distance_0_from_themselves_and_noisier_ones_
     assert set(written) == {"values", "standard_errors", "left_out"} | facts
     assert len(written["left_out"]["fd_digits"]) == 10
     assert 0 < written["standard_errors"]["fd_digits"] < values[1]
+
+
+def test_classes_are_those_that_the_samples_were_drawn_of(bench: Any, digits: Ref, references: Ref, extractor: Ref) -> None:
+    data = images_of(bench, digits)
+    labels = drawn_labels(0, 0, range(1400), 10).numpy()
+    of_class = [np.flatnonzero(data.train_labels == label) for label in range(10)]
+    drawn = np.stack([data.train_images[of_class[label][index % len(of_class[label])]] for index, label in enumerate(labels)])
+    manifest = run(bench, drawn, references, extractor, "fd_by_class", "nn_test", "nn_test_fake")
+    wrong = run(bench, drawn[::-1].copy(), references, extractor, "fd_by_class")
+    own, other = (found.metadata["values"]["fd_by_class_digits"] for found in (manifest, wrong))
+    assert 0 < 10 * own < other
+    assert manifest.metadata["by_class"] == pytest.approx([own] * 10, rel=5)
+    assert np.mean(manifest.metadata["by_class"]) == pytest.approx(own)
+    assert set(manifest.metadata["intervals"]) == {"nn_test_digits", "nn_test_fake_digits"}
+    assert manifest.metadata["values"]["nn_test_fake_digits"] < 0.45  # copies lie nearest to what they are copies of
 
 
 def test_of_the_training_images_themselves_every_share_is_one(bench: Any, digits: Ref, references: Ref, extractor: Ref) -> None:
