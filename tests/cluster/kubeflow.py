@@ -57,6 +57,7 @@ class Kubeflow:
         """Do the first task alone, so that others can be started."""
         task = self.spec["root"]["dag"]["tasks"]["record"]
         self.plan = self._task(task, self._parameters(task, self.parameters, {}), {})[1]["plan"]
+        self.first = self.ended[task["taskInfo"]["name"]]
 
     def pod_of(self, title: str, of: str = "") -> str:
         """Start only the task of that display name, which needs no artifact to be there, after `begin`; its pod's name."""

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from components.execute import execute
 from components.launcher.cluster import Cluster
 from components.launcher.cluster_backend import ClusterBackend
-from components.launcher.job import cluster_spec, merged, prerequisites, selector
+from components.launcher.job import SELECTOR, cluster_spec, merged, prerequisites, selector
 from components.launcher.job_kinds import KINDS, kind_of
 from components.launcher.local import LocalBackend
 from components.launcher.log_store import log_folder
@@ -40,6 +40,7 @@ from edm2core.store.runs import Run
 IMAGE = os.environ.get("EDM2_TEST_IMAGE", "")
 MINIO = os.environ.get("EDM2_TEST_MINIO_IMAGE", "localhost:5000/minio:lab")
 USER, PASSWORD = "edm2", "edm2-test-password"
+K8S = Path(__file__).parents[2] / "k8s"
 EPOCHS = 10  # of the training that faults are to leave as it is
 
 
@@ -75,7 +76,10 @@ class Lab:
         address = kubectl("-n", self.minio_namespace, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
         self.endpoint = f"http://{address}:9000"
         os.environ.update({"EDM2_S3_ENDPOINT": self.endpoint, "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD})
+        for policies in ("base/networkpolicies", "overlays/lab/dns"):
+            kubectl("-n", self.namespace, "apply", "-f", f"{K8S / policies}.yaml")
         self.apply(
+            _to_the_store(self.namespace, self.minio_namespace),
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "edm2-job", "namespace": self.namespace}},
             {
                 "apiVersion": "v1",
@@ -95,7 +99,15 @@ class Lab:
         kubectl("delete", "namespace", self.namespace, self.minio_namespace, "--wait=false")
         shutil.rmtree(self.data, ignore_errors=True)
 
+    def queue(self) -> str:
+        """A LocalQueue for the namespace, in the ClusterQueue `lab`."""
+        made = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue", "metadata": {"name": "lab", "namespace": self.namespace}}
+        self.apply({**made, "spec": {"clusterQueue": "lab"}})
+        return "lab"
+
     def apply(self, *objects: dict[str, Any]) -> None:
+        if not objects:
+            return
         kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def profile(self, **changes: Any) -> Profile:
@@ -268,6 +280,14 @@ def _made_bucket(client: Minio) -> bool | None:
     except MinioException:  # says that it is ready a moment too early
         return None
     return True
+
+
+def _to_the_store(namespace: str, store: str) -> dict[str, Any]:
+    """What an installation adds to the policies of k8s/base whose store is elsewhere."""
+    rule = {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": store}}}], "ports": [{"port": 9000}]}
+    spec = {"podSelector": {"matchLabels": SELECTOR}, "policyTypes": ["Egress"], "egress": [rule]}
+    metadata = {"name": "store-elsewhere", "namespace": namespace}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
 def _minio(namespace: str, data: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ Job = dict[str, Any]
 @pytest.fixture(scope="module")
 def job(installed: str) -> Job:
     """A job as edm2-control makes it."""
-    profile = Profile.loads(json.dumps({**json.loads(load_profile("lab").dumps()), "namespace": installed}))
+    profile = Profile.loads(json.dumps({**json.loads(load_profile("lab").dumps()), "namespace": installed, "job": "pytorchjob"}))
     task = Task("sample", 1, {}, {}, "k" * 20, "C · 10 samples at epoch 1")
     return to_manifest(spec_of(task, profile.store.uri), profile)
 

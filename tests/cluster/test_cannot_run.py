@@ -11,6 +11,7 @@ from kubernetes import client, config
 from components.launcher.cluster import ApiServer, Cluster, ClusterError
 from components.launcher.cluster_backend import ClusterBackend
 from components.launcher.job import cluster_spec
+from components.launcher.job_kinds import KINDS
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from edm2core.errors import EdmError
 from tests.cluster.lab import Lab, kubectl, until
@@ -29,12 +30,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def test_what_cannot_run_fails_within_a_minute_with_the_reason(lab: Lab) -> None:
+@pytest.mark.parametrize("job", [kind.word for kind in KINDS])
+def test_what_cannot_run_fails_within_a_minute_with_the_reason(lab: Lab, job: str) -> None:
     began, (_, training) = time.time(), lab.tasks([2])
     followers = {}
     for name, (changes, _words) in WRONG.items():
         store = {"uri": f"s3://edm2/{secrets.token_hex(3)}", **changes.get("store", {})}
-        followers[name] = lab.follow(training, lab.profile(**{**changes, "store": store}))
+        followers[name] = lab.follow(training, lab.profile(**{**changes, "store": store, "job": job}))
     for name, follower in followers.items():
         with pytest.raises(EdmError) as caught:
             follower.done(90)
@@ -51,12 +53,13 @@ def test_what_does_not_fit_fails_after_the_configured_patience(lab: Lab) -> None
         lab.follow(training, profile).done(30)
 
 
-def test_an_exhausted_quota_is_named_and_waited_for_only_as_long_as_configured(lab: Lab) -> None:
+@pytest.mark.parametrize("job", [kind.word for kind in KINDS])
+def test_an_exhausted_quota_is_named_and_waited_for_only_as_long_as_configured(lab: Lab, job: str) -> None:
     _, training = lab.tasks([2])
     with_quota(lab, 1)
     try:
         with pytest.raises(EdmError, match=r"quota is exhausted: .*pods=1"):
-            lab.follow(training, lab.profile(store={"uri": f"s3://edm2/{secrets.token_hex(3)}"})).done(90)
+            lab.follow(training, lab.profile(store={"uri": f"s3://edm2/{secrets.token_hex(3)}"}, job=job)).done(90)
     finally:
         kubectl("-n", lab.namespace, "delete", "resourcequota", "few")
 
@@ -119,6 +122,13 @@ def test_a_cluster_without_the_training_operator_is_named(lab: Lab, monkeypatch:
     spec = cluster_spec(training, lab.profile().store.uri, lab.profile())
     with pytest.raises(ClusterError, match="training operator"):
         backend.start(spec)
+
+
+def test_a_runtime_that_is_not_there_is_named(lab: Lab) -> None:
+    profile = lab.profile(job="trainjob", grace_s=77)
+    backend = ClusterBackend(profile, Cluster.connect(profile))
+    with pytest.raises(ClusterError, match=r"has no TrainingRuntime edm2-"):
+        backend.start(cluster_spec(lab.tasks([2])[1], profile.store.uri, profile))
 
 
 def with_quota(lab: Lab, pods: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.launcher.job import prerequisites
 from components.launcher.log_store import log_folder, read_record
 from edm2core.store import open_store
 from edm2core.store.runs import list_runs, load_plan
@@ -18,9 +19,13 @@ pytestmark = pytest.mark.cluster
 EXPERIMENT = "name: whole\nrecipes: [digits/C, digits/E, digits/G]\nepochs: [2, 4]\nsample: {count: 200}\nmetrics: [fd]\n"
 
 
-def test_an_experiment_on_the_cluster_has_the_results_of_one_here(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", ["pytorchjob", "trainjob"])
+def test_an_experiment_on_the_cluster_has_the_results_of_one_here(lab: Lab, tmp_path: Path, job: str) -> None:
+    """PyTorchJobs in a queue of Kueue, TrainJobs without one."""
     (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
-    profile = lab.profile(store={"uri": "s3://edm2/whole"}, patience_s=300)
+    queue = {"queue": lab.queue()} if job == "pytorchjob" else {}
+    profile = lab.profile(store={"uri": f"s3://edm2/whole-{job}"}, patience_s=300, job=job, **queue)
+    lab.apply(*prerequisites(profile))
     (tmp_path / "cluster.yaml").write_text(profile.dumps())
     printed = edm2("run", "experiment.yaml", "--cluster", "cluster.yaml", folder=tmp_path)
     edm2("run", "experiment.yaml", "--store", "here", "--processes", "2", folder=tmp_path)
@@ -36,8 +41,8 @@ def test_an_experiment_on_the_cluster_has_the_results_of_one_here(lab: Lab, tmp_
         assert any('"kind":"commit"' in line.text for line in read_record(store, log_folder(run, task))), task.title
     again = edm2("run", "experiment.yaml", "--cluster", "cluster.yaml", folder=tmp_path)
     assert "✓" not in again
-    jobs = json.loads(kubectl("-n", lab.namespace, "get", "pytorchjobs", "-o", "json"))["items"]
-    assert len([job for job in jobs if job["metadata"]["labels"]["edm2/stage"] == "training"]) == 3
+    jobs = json.loads(kubectl("-n", lab.namespace, "get", f"{job}s", "-o", "json"))["items"]
+    assert len([made for made in jobs if made["metadata"]["labels"]["edm2/stage"] == "training"]) == 3
 
 
 def edm2(*arguments: str, folder: Path) -> str:

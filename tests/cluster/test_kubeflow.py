@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.launcher.job import run_label
+from components.launcher.job_kinds import KINDS
 from components.launcher.profile import load_profile
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
@@ -36,6 +37,8 @@ EXPERIMENT = {
     "probe": {"epochs": 1},
 }
 ACCOUNT = "edm2-control"
+KIND_OF = {kind.word: kind for kind in KINDS}
+BOTH = list(KIND_OF)
 LONG = {"epochs": [400], "metrics": [], "probe": False, "overrides": {"training.epochs": 400}}
 TERMINATE = """
 import glob, os, signal
@@ -62,7 +65,7 @@ def workflow(installed: str) -> Iterator[dict[str, Any]]:
 def test_every_body_does_its_task_and_publishes_it(
     installed: str, workflow: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package, run, store = compiled(installed, tmp_path, monkeypatch)
+    package, run, store = compiled(installed, tmp_path, monkeypatch, job=None)
     kubeflow = Kubeflow(package, installed, ACCOUNT, workflow)
     kubeflow.run()
     by_stage = {ref_stage(title): ended for title, ended in kubeflow.ended.items()}
@@ -81,6 +84,7 @@ def test_every_body_does_its_task_and_publishes_it(
     assert len(confusion["rows"]) == 10
     assert b"data:image/png;base64," in by_stage["samples"].files["pictures"]
     assert b"<svg" in by_stage["train"].files["curves"]
+    assert "Jobs are PyTorchJobs. This cluster knows TrainJob too" in by_stage["missing"].text
     assert b"FD" in by_stage["report"].files["page"]
     assert store.read(f"runs/{run}/report.html") == by_stage["report"].files["page"]
     jobs = json.loads(kubectl("-n", installed, "get", "pytorchjobs", "-l", f"{run_label(run)}=yes", "-o", "json"))["items"]
@@ -94,33 +98,38 @@ def test_every_body_does_its_task_and_publishes_it(
 
 
 @pytest.mark.slow  # not in itself, but it holds the body to a fraction of a second, which a busy machine may not give it
-def test_a_terminated_body_has_its_job_suspended_before_it_is_gone(installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, run, store = compiled(installed, tmp_path, monkeypatch, **LONG)
+@pytest.mark.parametrize("job", BOTH)
+def test_a_terminated_body_has_its_job_suspended_before_it_is_gone(
+    installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    package, run, store = compiled(installed, tmp_path, monkeypatch, **LONG, job=job)
     kubeflow, pod = training_pod(installed, package)
     subprocess.run(["kubectl", "-n", installed, "exec", pod, "--", "python3", "-c", TERMINATE])  # it may die with the pod
-    job = the_job(installed, run)
-    assert job["spec"]["runPolicy"]["suspend"] is True
-    until(lambda: None if pods_of(installed, job) else True, 60, lambda: "pods are left")
-    assert [age for age in saved_states(store, load_plan(store, run)[1], [job["metadata"]["name"]]).values() if age is not None]
+    assert f"Jobs are {KIND_OF[job].name}s, as the profile says." in kubeflow.first.text
+    made = the_job(installed, run, job)
+    assert KIND_OF[job].is_suspended(made)
+    until(lambda: None if pods_of(installed, made) else True, 60, lambda: "pods are left")
+    assert [age for age in saved_states(store, load_plan(store, run)[1], [made["metadata"]["name"]]).values() if age is not None]
     assert "Traceback" not in kubeflow.log(pod)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("job", BOTH)
 def test_cancel_stops_jobs_that_nobody_follows_and_says_what_was_saved(
-    installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
-    package, run, _ = compiled(installed, tmp_path, monkeypatch, **LONG, name="cancelled")
+    package, run, _ = compiled(installed, tmp_path, monkeypatch, **LONG, name=f"cancelled-{job}", job=job)
     _, pod = training_pod(installed, package)
     kubectl("-n", installed, "delete", "pod", pod, "--grace-period=0", "--force")
     command = [sys.executable, "-m", "pipelines.cli.main", "cancel", run, "--cluster", str(tmp_path / "cluster.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
-    job = the_job(installed, run)
-    assert f"{job['metadata']['name']} is stopping" in done.stdout
+    made = the_job(installed, run, job)
+    assert f"{made['metadata']['name']} is stopping" in done.stdout
     assert "1 jobs stopped" in done.stdout
     assert "its state was saved" in done.stdout
-    assert job["spec"]["runPolicy"]["suspend"] is True
-    assert not pods_of(installed, job)
+    assert KIND_OF[job].is_suspended(made)
+    assert not pods_of(installed, made)
 
 
 def training_pod(namespace: str, package: Path) -> tuple[Kubeflow, str]:
@@ -134,26 +143,27 @@ def training_pod(namespace: str, package: Path) -> tuple[Kubeflow, str]:
     return kubeflow, pod
 
 
-def the_job(namespace: str, run: str) -> dict[str, Any]:
+def the_job(namespace: str, run: str, job: str) -> dict[str, Any]:
     """The run's one training job."""
     selector = f"{run_label(run)}=yes,edm2/stage=training"
-    (job,) = json.loads(kubectl("-n", namespace, "get", "pytorchjobs", "-l", selector, "-o", "json"))["items"]
-    return dict(job)
+    (made,) = json.loads(kubectl("-n", namespace, "get", KIND_OF[job].plural, "-l", selector, "-o", "json"))["items"]
+    return dict(made)
 
 
 def pods_of(namespace: str, job: dict[str, Any]) -> str:
-    return kubectl("-n", namespace, "get", "pods", "-l", f"training.kubeflow.org/job-name={job['metadata']['name']}", "-o", "name")
+    labels = KIND_OF[job["kind"].lower()].pod_labels(job["metadata"]["name"])
+    return kubectl("-n", namespace, "get", "pods", "-l", ",".join(f"{name}={value}" for name, value in labels.items()), "-o", "name")
 
 
-def compiled(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[Path, str, Store]:
-    """The experiment's package for that namespace, its run, and its store as seen from here."""
+def compiled(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch, job: str | None, **changes: Any) -> tuple[Path, str, Store]:
+    """The experiment's package for that namespace and that kind of job, its run, and its store as seen from here."""
     address = kubectl("-n", namespace, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
     values = {"EDM2_S3_ENDPOINT": f"http://{address}:9000", "AWS_ACCESS_KEY_ID": "edm2-lab", "AWS_SECRET_ACCESS_KEY": "edm2-lab-only"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     lab = load_profile("lab")
     uri = f"s3://edm2/{secrets.token_hex(3)}"
-    profile = lab.model_copy(update={"namespace": namespace, "store": lab.store.model_copy(update={"uri": uri})})
+    profile = lab.model_copy(update={"namespace": namespace, "job": job, "store": lab.store.model_copy(update={"uri": uri})})
     (folder / "cluster.yaml").write_text(profile.dumps())
     file = folder / "experiment.yaml"
     file.write_text(yaml.safe_dump({**EXPERIMENT, **changes}))

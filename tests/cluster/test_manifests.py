@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from components.launcher.job_kinds import kind_of
+from components.launcher.job_kinds import KINDS, JobKind, kind_of
 from components.launcher.profile import load_profile
 from edm2core.config import load_recipe
 from edm2core.plan.manifest import Ref
@@ -73,21 +74,23 @@ def test_doctor_names_an_image_that_cannot_be_pulled(profile: str) -> None:
     assert "localhost:5000/no-such-image:dev cannot be pulled" in said
 
 
-def test_one_apply_trains_without_python_on_the_client(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (K8S / "pytorchjobs" / "digits-C.yaml").read_text().replace("namespace: edm2\n", f"namespace: {installed}\n")
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind is not KINDS[0] else [], id=kind.word) for kind in KINDS]
+)
+def test_one_apply_trains_without_python_on_the_client(installed: str, monkeypatch: pytest.MonkeyPatch, kind: JobKind) -> None:
+    text = (K8S / kind.plural / "digits-C.yaml").read_text().replace("namespace: edm2\n", f"namespace: {installed}\n")
     _, job = yaml.safe_load_all(text)
     name = job["metadata"]["name"]
     kubectl("apply", "-f", "-", text=text)
-    until(
-        lambda: True if "Succeeded" in _conditions(installed, name) else None, 600, lambda: kubectl("-n", installed, "get", "pods,events")
-    )
+    until(lambda: True if kind.ending(_job(installed, kind, name)) else None, 600, lambda: kubectl("-n", installed, "get", "pods,events"))
     address = kubectl("-n", installed, "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
     secret = {"EDM2_S3_ENDPOINT": f"http://{address}:9000", "AWS_ACCESS_KEY_ID": "edm2-lab", "AWS_SECRET_ACCESS_KEY": "edm2-lab-only"}
     for variable, value in secret.items():
         monkeypatch.setenv(variable, value)
-    (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    store = open_store(container["args"][container["args"].index("--store") + 1])
-    manifest = load(store, Ref("snapshot", json.loads(container["args"][2])["key"]))
+    pods = job["spec"]["trainer"] if kind is KINDS[1] else job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    arguments = pods["args"]
+    store = open_store(arguments[arguments.index("--store") + 1])
+    manifest = load(store, Ref("snapshot", json.loads(arguments[2])["key"]))
     assert manifest is not None
     assert verify(store, manifest) == []
     assert manifest.metadata["epoch"] == load_recipe("digits/C").training.epochs
@@ -95,5 +98,5 @@ def test_one_apply_trains_without_python_on_the_client(installed: str, monkeypat
     assert manifest.provenance["code_version"].partition("+")[2] not in ("", "unknown")
 
 
-def _conditions(namespace: str, job: str) -> str:
-    return kubectl("-n", namespace, "get", "pytorchjob", job, "-o", "jsonpath={.status.conditions[*].type}")
+def _job(namespace: str, kind: JobKind, name: str) -> dict[str, Any]:
+    return dict(json.loads(kubectl("-n", namespace, "get", kind.word, name, "-o", "json")))

@@ -45,7 +45,7 @@ def test_a_pod_on_a_lost_node_is_given_up_and_begins_on_another(lab: Lab, lost_n
     changes: dict[str, Any] = {"node_selector": {WHERE: lost_node}, "resources": {"snapshot": {"nodes": 1}}, "grace_s": 5}
     profile, (training,) = lab.fresh([2], **changes)
     follower = lab.follow(training, profile)
-    pod = f"{follower.spec.name}-worker-0"
+    pod = f"{follower.spec.name}-worker-0"  # a PyTorchJob's
     on_it = ("-n", lab.namespace, "get", "pods", "--field-selector", f"spec.nodeName={lost_node}", "-o", "name")
     until(lambda: kubectl(*on_it) or None, 60, lambda: str(follower.events))
     # As the cluster declares it itself, later:
