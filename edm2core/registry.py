@@ -141,28 +141,31 @@ class MetricFacts(NamedTuple):
     by_class: bool = False  # it needs class-conditional samples, and in each class more images than the features have dimensions
 
 
-METRICS = {
-    "fid": MetricFacts("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
-    "fd": MetricFacts("FD", "edm2core.metrics.statistics:frechet", "statistics"),
-    "kid": MetricFacts(
-        *("KID", "edm2core.metrics.kernel_distance:kernel"),
-        least_images=1000,
-        inception="plain",
-        words_elsewhere="Kernel distance",
-    ),
-    "is": MetricFacts("Inception score", "edm2core.metrics.extractors.inception:score", "classes", 10, True, "only"),
-    "precision": MetricFacts("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),
-    "recall": MetricFacts("Recall", "edm2core.metrics.neighbours:precision", higher_is_better=True),
-    "density": MetricFacts("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
-    "coverage": MetricFacts("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
-    "memorisation": MetricFacts("Memorised share", "edm2core.metrics.neighbours:memorisation"),
-    "fd_by_class": MetricFacts(
-        *("FID by class, mean", "edm2core.metrics.by_class:frechet_by_class"), words_elsewhere="FD by class, mean", by_class=True
-    ),
-    "nn_test": MetricFacts("1-NN test's accuracy, .5 at best", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
-    "nn_test_real": MetricFacts("1-NN test, real images", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
-    "nn_test_fake": MetricFacts("1-NN test, samples", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
-}
+METRICS = Choices(
+    {
+        "fid": MetricFacts("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
+        "fd": MetricFacts("FD", "edm2core.metrics.statistics:frechet", "statistics"),
+        "kid": MetricFacts(
+            *("KID", "edm2core.metrics.kernel_distance:kernel"),
+            least_images=1000,
+            inception="plain",
+            words_elsewhere="Kernel distance",
+        ),
+        "is": MetricFacts("Inception score", "edm2core.metrics.extractors.inception:score", "classes", 10, True, "only"),
+        "precision": MetricFacts("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),
+        "recall": MetricFacts("Recall", "edm2core.metrics.neighbours:precision", higher_is_better=True),
+        "density": MetricFacts("Density", "edm2core.metrics.neighbours:density", higher_is_better=True),
+        "coverage": MetricFacts("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
+        "memorisation": MetricFacts("Memorised share", "edm2core.metrics.neighbours:memorisation"),
+        "fd_by_class": MetricFacts(
+            *("FID by class, mean", "edm2core.metrics.by_class:frechet_by_class"), words_elsewhere="FD by class, mean", by_class=True
+        ),
+        "nn_test": MetricFacts("1-NN test's accuracy, .5 at best", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
+        "nn_test_real": MetricFacts("1-NN test, real images", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
+        "nn_test_fake": MetricFacts("1-NN test, samples", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
+    },
+    lambda address: MetricFacts(address.rpartition(":")[2].replace("_", " "), address, least_images=1),
+)
 """In the order of tables."""
 
 

@@ -153,6 +153,8 @@ class _Planner:
         return Estimate(self._features(task) * images.train if images else None, stored)
 
     def _metrics(self, task: Task) -> Estimate:
+        if "extractor" not in task.inputs:  # of own code
+            return Estimate()
         return Estimate(self._features(task) * self.tasks[task.inputs["samples"]].settings["count"])
 
     def _probe(self, task: Task) -> Estimate:

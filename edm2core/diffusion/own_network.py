@@ -27,7 +27,8 @@ class Network(Protocol):
     def __call__(self, x: Tensor, c_noise: Tensor, labels: Tensor | None, /) -> Tensor:
         """F(x; c_noise), [N, C, H, W], for the preconditioned images x [N, C, H, W], of unit variance (EDM, equation 7).
 
-        `c_noise` [N] is ln(σ)/4. `labels` are the classes, int64 [N], or None where the network is unconditional or any class is meant.
+        `c_noise` [N] is ln(σ)/4. `labels` are the classes, int64 [N] from 0 to `classes`, of which the last
+        stands for any class (guidance asks for it), or None where the network is unconditional or any class is meant.
         """
 
 

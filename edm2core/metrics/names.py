@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-from edm2core.registry import EXTRACTORS, FORMATS, INCEPTIONS, METRICS
+from edm2core.registry import EXTRACTORS, FORMATS, INCEPTIONS, METRICS, is_own
 
 FRECHET = tuple(name for name, metric in METRICS.items() if metric.needs == "statistics")
+IMAGES = "images"  # in place of an extractor: the user's own metrics compare images themselves
 IMPORTED = "_imported"  # ends the name, in results, of a distance from statistics that others took
 
 
@@ -17,6 +18,8 @@ class Metric(NamedTuple):
     @property
     def result(self) -> str:
         """Its name in results: it carries the extractor, since values of different extractors cannot be compared."""
+        if self.extractor == IMAGES:
+            return self.name.rpartition(":")[2]
         plain = self.extractor == "inception" and METRICS[self.name].inception
         return self.name if plain else f"{self.name}_{self.extractor}"
 
@@ -25,7 +28,11 @@ class Metric(NamedTuple):
         """Its name for a person. It says FID and KID of Inception's features alone."""
         if self == ("fid", "pytorch_fid"):
             return "FID (pytorch-fid's resize)"
-        return self.short_label if self.result == self.name else f"{self.short_label} ({EXTRACTORS[self.extractor].words})"
+        return (
+            self.short_label
+            if self.result == self.name or self.extractor == IMAGES
+            else f"{self.short_label} ({EXTRACTORS[self.extractor].words})"
+        )
 
     @property
     def short_label(self) -> str:
@@ -49,6 +56,8 @@ def metric(text: str, data_format: str) -> Metric:
     Without one, FID and the Inception score are in Inception's features, the others in the data set's own where it has any (digits),
     else in Inception's. Raises ValueError, in words, for a metric that does not exist.
     """
+    if is_own(text):
+        return Metric(text, IMAGES)
     own = FORMATS[data_format].extractor
     name, extractor = split(text)
     if name not in METRICS:

@@ -40,6 +40,7 @@ FAMILIES = (
     Family("optimizer", "training.optimizer", ("snapshot",), 3, replaces=_options(OPTIMIZERS)),
     Family("solver", "sample.solver", ("sample",), 4, replaces=_options(SOLVERS)),
 )
+METRIC = Family("metric", "metrics", ("metrics",), 2)  # which no recipe names, but the experiment
 
 
 def addresses(recipe: Any) -> Iterable[tuple[Family, str]]:

@@ -1,6 +1,6 @@
 """Own code's settings in a recipe: each is typed by the code's signature, and refused with its file and line like any other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,11 +13,12 @@ from edm2core.config.settings import DataSettings, DiffusionSettings, OwnNetwork
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, SettingPath
 from edm2core.errors import InputError
-from edm2core.own_code.families import Family, addresses
+from edm2core.own_code.families import METRIC, Family, addresses
 from edm2core.own_code.signature import Parameter, Signature, read_signature
 from edm2core.own_code.source import OwnCode, find
-from edm2core.registry import own_package
+from edm2core.registry import EXTRACTORS, METRICS, own_package
 
+NamedOwn = tuple[str, str]  # an address, and the line that names it
 OWN = "own"  # the field of a section that holds them
 
 
@@ -52,6 +53,20 @@ SECTIONS: dict[str, type[Settings]] = {
     "sample": SampleSettings,
 }
 """The sections that can name own code. A network of own code has settings of its own class."""
+
+
+def check_metrics(named: Iterable[NamedOwn], library: Library) -> None:
+    """Check the own metrics that an experiment names. Raises InputError for code that is no metric, and for names that are taken."""
+    by_result: dict[str, str] = {}
+    for address, where in named:
+        signature, result = library.signature(METRIC, address, where), address.rpartition(":")[2]
+        if needed := [name for name, each in signature.settings.items() if each.default is ...]:
+            what = f"The metric '{address}' needs {', '.join(needed)}, and metrics have no settings in an experiment."
+            raise InputError(what, where=signature.where, do_next="Give the parameter a default.")
+        taken = result in METRICS or any(result.endswith(f"_{extractor}") for extractor in EXTRACTORS)
+        if taken or by_result.setdefault(result, address) != address:
+            what = f"Results already call something '{result}', as they would call '{address}'."
+            raise InputError(what, where=where, do_next="Give the function another name.")
 
 
 def with_own_settings(recipe: Document, library: Library) -> Document:

@@ -23,7 +23,7 @@ from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
 from edm2core.metrics.names import FRECHET, Metric, metric, split
 from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED
-from edm2core.registry import EXTRACTORS, METRICS
+from edm2core.registry import EXTRACTORS, METRICS, is_own
 
 SURE = 5  # standard deviations below its mean number of samples at which a class still has enough
 MOST_SNAPSHOTS = 10_000  # of a training whose experiment does not name its epochs
@@ -130,7 +130,7 @@ def check_names(document: Document, names: Sequence[str]) -> None:
 
 def named_metric(text: str, data_format: str, line: str) -> Metric:
     """The metric that the experiment names on this line, if it exists in features that the data have."""
-    if split(text)[0] not in METRICS:
+    if not is_own(text) and split(text)[0] not in METRICS:
         raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=line)
     try:
         return metric(text, data_format)

@@ -18,12 +18,12 @@ from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse, read_text, without_secrets
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
-from edm2core.own_code.settings import Library, with_own_settings
+from edm2core.own_code.settings import Library, check_metrics, with_own_settings
 from edm2core.own_code.source import OwnCode
 from edm2core.paths import located
 from edm2core.plan.checks import NamedMetric, Request, check_names, check_recipe, check_request, check_sweep, named_metric
 from edm2core.plan.sweep import Swept, lay_point, points
-from edm2core.registry import EXTRACTORS, METRICS
+from edm2core.registry import EXTRACTORS, METRICS, is_own
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
@@ -143,6 +143,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     check_names(document, [recipe.name for recipe in recipes])
     epochs = {recipe.name: _epochs(file, recipe) for recipe in recipes}
     named = {recipe.name: _named_metrics(document, file, recipe) for recipe in recipes}
+    check_metrics({(each.metric.name, each.line) for own in named.values() for each in own if is_own(each.metric.name)}, library)
     line, probe = partial(_written, document), file.probe is not False
     for recipe in recipes:
         averages = _averages(document, file, recipe)
@@ -189,9 +190,11 @@ def _averages(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple
     return (*averages, *[(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False))
 
 
-def _in_tables(metric: Metric) -> tuple[int, int]:
-    """What metrics are sorted by: the order of extractors and metrics in tables."""
-    return list(EXTRACTORS).index(metric.extractor), list(METRICS).index(metric.name)
+def _in_tables(metric: Metric) -> tuple[int, int, str]:
+    """What metrics are sorted by: the order of extractors and metrics in tables, then own ones by their address."""
+    if is_own(metric.name):
+        return len(EXTRACTORS), 0, metric.name
+    return list(EXTRACTORS).index(metric.extractor), list(METRICS).index(metric.name), ""
 
 
 def _fixed(file: ExperimentFile) -> dict[str, str]:

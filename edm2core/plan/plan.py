@@ -9,10 +9,11 @@ from typing import Any, Self, overload
 from pydantic import ValidationError
 
 from edm2core.config.settings import DataSettings, Recipe, ReferenceSettings
-from edm2core.metrics.names import Metric, in_words
+from edm2core.metrics.names import IMAGES, Metric, in_words
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, tasks_of, trajectory_ref, which
+from edm2core.registry import is_own
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ class Plan(Sequence[Task]):
     def measured(self, task: Task) -> tuple[Metric, ...]:
         """The metrics that a task measures of samples."""
         extractor = self.input(task, "extractor")
-        if task.stage != "metrics" or extractor is None:
+        if task.stage != "metrics":
             return ()
+        if extractor is None:
+            return tuple(Metric(name, IMAGES) for name in task.settings["metrics"] if is_own(name))
         return tuple(Metric(name, extractor.settings["extractor"]) for name in task.settings["metrics"])
 
     def what(self, task: Task) -> str:
@@ -93,7 +96,7 @@ class Plan(Sequence[Task]):
             "snapshot": "train",
             "ema": f"EMA {subject.ema}",
             "sample": f"{task.settings.get('count')} samples",
-            "metrics": in_words(self.measured(task)) if task.stage == "metrics" else "",
+            "metrics": in_words(measured) if (measured := self.measured(task)) else "",
         }.get(task.stage, task.stage)
         recipe = self.recipes.get(subject.recipe)
         several = which(recipe, subject.ema, subject.draw) if recipe and subject.draw is not None else ""

@@ -16,7 +16,7 @@ from edm2core.config.settings import (
     StartSettings,
     TrajectorySettings,
 )
-from edm2core.metrics.names import Metric, in_words
+from edm2core.metrics.names import IMAGES, Metric, in_words
 from edm2core.own_code.families import addresses
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.keys import Key, key_of, keyed
@@ -186,7 +186,7 @@ class _Planner:
         data = self._add_data(recipe)
         measurable = [m for m in experiment.metrics[name] if m.extractor not in WEIGHTS or WEIGHTS[m.extractor] in self.digests]
         compared = []
-        for extractor_name in dict.fromkeys(metric.extractor for metric in measurable):
+        for extractor_name in dict.fromkeys(metric.extractor for metric in measurable if metric.extractor != IMAGES):
             extractor = self._add_extractor(extractor_name, data)
             reference = self._add_reference(recipe, extractor_name, data, extractor)
             compared.append((tuple(m for m in measurable if m.extractor == extractor_name), extractor, reference))
@@ -210,8 +210,9 @@ class _Planner:
     def _add_evaluations(self, recipe: Recipe, data: Task, snapshot: Task, compared: list[Compared], subject: Subject) -> None:
         """Add everything that evaluates a snapshot."""
         experiment, draws = self.experiment, recipe.sample.draws
-        drawn = bool(compared) or recipe.name in experiment.shown
-        count = recipe.sample.count if compared else experiment.shown.get(recipe.name)
+        own = [metric for metric in experiment.metrics[recipe.name] if metric.extractor == IMAGES]
+        drawn = bool(compared or own) or recipe.name in experiment.shown
+        count = recipe.sample.count if compared or own else experiment.shown.get(recipe.name)
         who, at = training_title(self.short[recipe.name], subject.seed), f"at epoch {subject.epoch}"
         emas = [*recipe.sample.ema] * drawn + [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
         averaged = {
@@ -227,6 +228,10 @@ class _Planner:
                 inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
                 title = f"{who} · {in_words(metrics)} {at}{which_one}"
                 self.add(_task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, of_draw))
+            for metric in own:
+                inputs, title = {"samples": samples.ref, "data": data.ref}, f"{who} · {metric.label} {at}{which_one}"
+                task = _task("metrics", {"metrics": [metric.name]}, inputs, title, of_draw)
+                self.add(with_code(task, {own_package(metric.name): self.contents[own_package(metric.name)]}))
         if experiment.probe:
             inputs = {"snapshot": averaged[recipe.probe.ema].ref, "data": data.ref}
             probe = _task("probe", recipe.probe, inputs, f"{who} · probe {at}", replace(subject, ema=recipe.probe.ema))

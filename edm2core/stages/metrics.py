@@ -14,8 +14,9 @@ from edm2core.errors import IntegrityError
 from edm2core.metrics.compared import Compared
 from edm2core.metrics.extraction import WEIGHTS, extract, load_extractor
 from edm2core.metrics.extractors.inception import class_logits
-from edm2core.metrics.names import FRECHET, IMPORTED, Metric, split
+from edm2core.metrics.names import FRECHET, IMAGES, IMPORTED, Metric, split
 from edm2core.metrics.neighbours import Memorised
+from edm2core.metrics.own import own_value
 from edm2core.metrics.values import metric_values
 from edm2core.registry import INCEPTIONS, METRICS
 from edm2core.stages.reference import reference_of
@@ -29,6 +30,9 @@ NEIGHBOURS, PAIRS_A_ROW = "neighbours.png", 8
 def run(work: Workspace) -> None:
     """Result: metrics.json. With memorisation also neighbours.png: rows of samples, each above its nearest training image."""
     compute(tf32=False)  # features are compared with others' of the same network
+    if "extractor" not in work.inputs:
+        _compare_images(work)
+        return
     samples, extractor = work.inputs["samples"], work.inputs["extractor"]
     info, module = load_extractor(extractor.all())
     metrics = [Metric(name, info.name) for name in work.settings["metrics"]]
@@ -71,6 +75,20 @@ def _classes(samples: Input, data: Input) -> tuple[NDArray[np.int64], NDArray[np
     drawn, prepared = samples.manifest.metadata, load_prepared(data.all())
     labels = drawn_labels(drawn["seed"], drawn["draw"], range(drawn["n"]), len(prepared.classes))
     return labels.numpy(), prepared.train_labels
+
+
+def _compare_images(work: Workspace) -> None:
+    """Result: metrics.json, of the user's own metrics, which compare images themselves."""
+    samples = np.concatenate(list(checked(shards_of(work.inputs["samples"]), "samples")))
+    real = load_prepared(work.inputs["data"].all()).train_images
+    measured = {Metric(name, IMAGES).result: own_value(name, samples, real) for name in work.settings["metrics"]}
+    facts: dict[str, Any] = {
+        "values": {name: value.value for name, value in measured.items()},
+        "standard_errors": {name: value.error for name, value in measured.items() if value.error is not None},
+        "n": len(samples),
+        "n_reference": len(real),
+    }
+    work.write_json("metrics.json", facts)
 
 
 def _show(path: Path, pairs: Memorised, samples: Input, data: Input) -> None:

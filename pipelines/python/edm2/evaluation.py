@@ -17,7 +17,7 @@ from edm2core.errors import InputError
 from edm2core.metrics.compared import Compared, Value
 from edm2core.metrics.extraction import BUILD, extract
 from edm2core.metrics.extractors.inception import class_logits
-from edm2core.metrics.names import Metric, metric
+from edm2core.metrics.names import IMAGES, Metric, metric
 from edm2core.metrics.statistics import Reference, ReferenceInfo, statistics
 from edm2core.metrics.values import metric_values
 from edm2core.registry import EXTRACTORS, INCEPTIONS, METRICS, WEIGHT_FILES, WEIGHTS, load
@@ -51,6 +51,9 @@ def evaluate(
         shapes = f"The images are {list(drawn.shape[1:])} and the data {list(real.shape[1:])}: channels, height, width."
         raise InputError(shapes, where="edm2.evaluate", do_next="Bring both to one shape: resize them, or make them grey or coloured.")
     for each in named:
+        if each.extractor == IMAGES:
+            do_next = "Ask for it in an experiment, or call your function with `edm2.sample(…)` and the images yourself."
+            raise InputError(f"'{each.name}' is your own metric, which experiments measure.", where="edm2.evaluate", do_next=do_next)
         if min(len(drawn), len(real)) < each.least_images:
             few = (
                 f"'{each.result}' needs at least {each.least_images} images; there are {len(drawn)} to measure and {len(real)} of the data."

@@ -31,7 +31,7 @@ class TinyDiT(nn.Module):
         tokens = (resolution // patch) ** 2
         self.embed = nn.Conv2d(image_channels, width, patch, patch)
         self.position = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
-        self.label = nn.Embedding(classes, width) if classes else None
+        self.label = nn.Embedding(classes + 1, width) if classes else None  # the last stands for any class
         self.noise = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.head = nn.ConvTranspose2d(width, image_channels, patch, patch)

@@ -5,4 +5,4 @@ import torch
 
 def momentum(matrices, others, lr, *, beta: float = 0.9):
     groups = [{"params": matrices, "momentum": beta}, {"params": others, "momentum": 0.0}]
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr)
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, fused=True)
