@@ -3,22 +3,30 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from edm2core.errors import InputError
+from edm2core.own_code.signature import first_parameters
+from edm2core.own_code.source import OwnCode
 from edm2core.registry import OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, is_own
 
 
 class Family(NamedTuple):
-    """A family of choices that own code can add to."""
+    """A family of choices that own code can add to. `first` is what its protocol calls the first parameter."""
 
     words: str
     setting: str  # dotted, in a recipe
     stages: tuple[str, ...]  # whose results it decides: their keys hold its content
     positional: int = 0  # how many parameters are passed by position; all others are settings
     passed: tuple[str, ...] = ()  # settings of the section that it is given by name if it takes them
+    first: str = ""
     replaces: tuple[str, ...] = ()  # built-in choices' settings in that section whose names its own may have
 
     @property
     def section(self) -> str:
         return self.setting.partition(".")[0]
+
+    @property
+    def article(self) -> str:
+        return "an" if self.words[0] in "aeiou" else "a"
 
     @property
     def name(self) -> str:
@@ -34,13 +42,24 @@ def _options(*tables: Mapping[str, Any]) -> tuple[str, ...]:
 LOADING = ("snapshot", "sample", "probe", "diagnostics")  # stages that build a network
 FAMILIES = (
     Family("network", "network.use", LOADING, passed=("image_channels", "resolution", "classes")),
-    Family("data format", "data.format", ("prepare",), 1),
-    Family("loss weighting", "diffusion.weighting", ("snapshot", "diagnostics"), 2, replaces=_options(WEIGHTINGS)),
-    Family("learning-rate schedule", "training.lr_changes", ("snapshot",), 2, replaces=_options(SCHEDULES)),
-    Family("optimizer", "training.optimizer", ("snapshot",), 3, replaces=_options(OPTIMIZERS)),
-    Family("solver", "sample.solver", ("sample",), 4, replaces=_options(SOLVERS)),
+    Family("data format", "data.format", ("prepare",), 1, first="source"),
+    Family("loss weighting", "diffusion.weighting", ("snapshot", "diagnostics"), 2, first="sigma", replaces=_options(WEIGHTINGS)),
+    Family("learning-rate schedule", "training.lr_changes", ("snapshot",), 2, first="training", replaces=_options(SCHEDULES)),
+    Family("optimizer", "training.optimizer", ("snapshot",), 3, first="matrices", replaces=_options(OPTIMIZERS)),
+    Family("solver", "sample.solver", ("sample",), 4, first="denoise", replaces=_options(SOLVERS)),
 )
-METRIC = Family("metric", "metrics", ("metrics",), 2)  # which no recipe names, but the experiment
+METRIC = Family("metric", "metrics", ("metrics",), 2, first="samples")  # which no recipe names, but the experiment
+
+
+def guessed(code: OwnCode, address: str, where: str) -> Family:
+    """The family of a callable by its first parameter. Raises InputError if it is called as in no protocol."""
+    names = first_parameters(code, address, where)
+    for family in (*FAMILIES, METRIC):
+        if names[:1] == [family.first] if family.first else set(names) & set(family.passed):
+            return family
+    known = ", ".join(f"{family.first} ({family.words})" for family in (*FAMILIES, METRIC) if family.first)
+    what = f"The parameters of '{address}' do not say what it is."
+    raise InputError(what, where=where, do_next=f"Say --as, or call the first parameter as the protocol does: {known}.")
 
 
 def addresses(recipe: Any) -> Iterable[tuple[Family, str]]:

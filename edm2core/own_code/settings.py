@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, create_model
 from edm2core.config.fields import Settings
 from edm2core.config.settings import DataSettings, DiffusionSettings, OwnNetworkSettings, SampleSettings, TrainingSettings
 from edm2core.config.validate import build, unknown
-from edm2core.config.yaml_file import Document, SettingPath
+from edm2core.config.yaml_file import Document
 from edm2core.errors import InputError
 from edm2core.own_code.families import METRIC, Family, addresses
 from edm2core.own_code.signature import Parameter, Signature, read_signature
@@ -40,7 +40,7 @@ class Library:
         """The signature of the callable at an address, which must take what its family passes."""
         signature = read_signature(self.package(address, where), address, family.positional, where, family.passed)
         if len(signature.positional) < family.positional:
-            what = f"A {family.words} takes {family.positional} parameters by position; '{address}' takes {len(signature.positional)}."
+            what = f"{family.article.capitalize()} {family.words} takes {family.positional} parameters by position; '{address}' takes {len(signature.positional)}."
             raise InputError(what, where=signature.where, do_next="docs/how-to/own-code.md shows one of each family.")
         return signature
 
@@ -117,13 +117,16 @@ def _gathered(recipe: Document, section: str, model: type[BaseModel], named: lis
             known = [*own, *sorted(model.model_fields.keys() - {OWN})]
             raise InputError(unknown("setting", f"{section}.{name}", name, known), where=str(recipe.origin((section, name))))
     given = {name: values.pop(name) for name in own if name in values}
-    origins: dict[SettingPath, Any] = {path[1:]: at for path, at in recipe.origins.items() if path[:1] == (section,)}
-    nested = {(section, *path): at for path, at in origins.items()}
-    typed = _typed(section, own)
-    built = build(typed, Document({section: given}, {(): recipe.origin((section,)), **nested}))
-    checked = getattr(built, section)
-    values[OWN] = {name: getattr(checked, name) for name in own}
+    origins = {path[1:]: at for path, at in recipe.origins.items() if path[:1] == (section,)}
+    values[OWN] = typed_values(section, own, Document(given, {(): recipe.origin((section,)), **origins}))
     return Document({**recipe.values, section: values}, recipe.origins)
+
+
+def typed_values(section: str, parameters: Mapping[str, Parameter], given: Document) -> dict[str, Any]:
+    """The values of all parameters, those that are given checked by their types. Raises InputError with the line of a wrong one."""
+    nested = {(section, *path): at for path, at in given.origins.items()}
+    built = getattr(build(_typed(section, parameters), Document({section: given.values}, {(): given.origin(()), **nested})), section)
+    return {name: getattr(built, name) for name in parameters}
 
 
 def _typed(section: str, own: Mapping[str, Parameter]) -> type[BaseModel]:

@@ -57,6 +57,15 @@ def read_signature(code: OwnCode, address: str, passed: int, where: str, by_name
     return Signature(f"{path}, line {node.lineno}", first, own)
 
 
+def first_parameters(code: OwnCode, address: str, where: str) -> list[str]:
+    """The names of the callable's parameters by position. Raises InputError as `read_signature`."""
+    module, _, name = address.partition(":")
+    path, node = _definition(code, module, name, where, 0)
+    function = _initialiser(path, node) if isinstance(node, ast.ClassDef) else node
+    listed = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)] if function else []
+    return listed[1:] if isinstance(node, ast.ClassDef) else listed
+
+
 def _definition(
     code: OwnCode, module: str, name: str, where: str, followed: int
 ) -> tuple[Path, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef]:

@@ -25,6 +25,7 @@ GROUPS = {
         "new": "Write an experiment for your own images.",
         "plan": "List an experiment's tasks, their cost, and what is in the store already.",
         "run": "Run an experiment and write its report.",
+        "check": "Check code of your own that an experiment names.",
         "recipes": "List the recipes, show one in full, or compare two.",
     },
     "Its results": {

@@ -17,7 +17,7 @@ from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.store.runs import open_run, run_id
 from pipelines.cli.options import accept_code_option, experiment_argument, needed_cluster_option
-from pipelines.inputs.user_files import absent, brought, planned, upload
+from pipelines.inputs.user_files import absent, brought, planned, put_code, upload
 from pipelines.kubeflow.compiler import compile
 from pipelines.kubeflow.submit import Kubeflow
 
@@ -42,10 +42,11 @@ def command(experiment: Path, cluster: str, wait: bool, accept_code: bool) -> No
     run = run_id(read, tasks)
     _say_who_made(tasks, profile.store.uri)
     kubeflow = Kubeflow(profile)
-    if brought(tasks):
+    if brought(tasks) or read.code:
         store = open_store(profile.store.uri)
         open_run(store, read, tasks, absent(read), click.echo)  # first, so that gc keeps what is uploaded
         upload(tasks, store, click.echo)
+        put_code(read, tasks, store)
     packages = compile(tasks, read, run, profile, profile.store.uri)
     submitted = []
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ import click
 
 from edm2core.data.source import digest_of
 from edm2core.errors import EdmError, IntegrityError, MissingError
+from edm2core.own_code.source import content_digest
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
 from edm2core.store import find_store
@@ -135,16 +136,24 @@ def _made_anew(store: Store, manifest: Manifest, known: dict[Ref, str | None]) -
 
 def _changed_sources(store: Store, tasks: Iterable[Task], drop: bool) -> Iterator[str]:
     """The sources that differ from the plan: those in the store, and those that are still on this machine's disk."""
+    tasks = list(tasks)
+    for content in {content for task in tasks for content in task.code.values()}:  # own code, whose files the user may change
+        yield from _damaged_source(store, content_digest(content), drop)
     for task in {(task.settings["digest"], task.settings["source"]): task for task in brought(tasks)}.values():
         digest, source = str(task.settings["digest"]), str(task.settings["source"])
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                take(store, digest, Path(folder))
-            except IntegrityError as error:
-                yield f"{error.where}: {error.what}{' Removed; submitting its experiment again brings it anew.' if drop else ''}"
-                for ending in ("", PACKED) if drop else ():
-                    store.delete(stored_path(digest) + ending)
+        yield from _damaged_source(store, digest, drop)
         if "://" not in source and Path(source).exists():
             actual = digest_of(Path(source), digest.partition(":")[0])
             if not actual.startswith(digest):
                 yield f"{source} is {actual[:19]}…, and the {task.stage} result was made from {digest[:19]}…."
+
+
+def _damaged_source(store: Store, digest: str, drop: bool) -> Iterator[str]:
+    """A line if the store's copy of a source is damaged; with `drop` it is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            take(store, digest, Path(folder))
+        except IntegrityError as error:
+            yield f"{error.where}: {error.what}{' Removed; submitting its experiment again brings it anew.' if drop else ''}"
+            for ending in ("", PACKED) if drop else ():
+                store.delete(stored_path(digest) + ending)

@@ -144,6 +144,24 @@ def test_a_package_reads_a_checkpoint_and_mixes_an_average(tmp_path: Path) -> No
     assert None not in manifests.values()
 
 
+@pytest.mark.slow
+def test_a_compiled_package_runs_code_of_the_users_own(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests/data/my_science", tmp_path / "my_science", ignore=shutil.ignore_patterns("__pycache__"))
+    own = {"sample": {"count": 80, "steps": 2, "solver": "my_science.solvers:euler_ancestral"}, "probe": False}
+    own |= {"metrics": ["my_science.metrics:colour_histogram"], "overrides": {"network.channels": 16, "training.batch": 256}}
+    _, tasks = small(tmp_path, epochs=[1], **own)
+    edm2 = [sys.executable, "-c", "from pipelines.cli.main import main; main()"]
+    compiled = [*edm2, "compile", "experiment.yaml", "--store", str(tmp_path / "store"), "--out", "package.yaml"]
+    said = subprocess.run(compiled, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "Own code, my_science, is in" in said
+    shutil.rmtree(tmp_path / "my_science")  # a pod has not the user's disk
+    kfp.local.init(kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "kfp"), raise_on_error=True)
+    load_component_from_file(str(tmp_path / "package.yaml"))()
+    metrics = load(open_store(str(tmp_path / "store")), next(task.ref for task in tasks if task.stage == "metrics"))
+    assert metrics is not None
+    assert 0 <= metrics.metadata["values"]["colour_histogram"] <= 1
+
+
 def command_of(package: Path, executor: str, executor_input: dict[str, Any]) -> list[str]:
     """The command of a container as Kubeflow's launcher starts it."""
     spec = next(yaml.safe_load_all(package.read_text()))

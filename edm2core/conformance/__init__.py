@@ -1,0 +1,35 @@
+"""Checks of the user's own code before anything is run with it: what its family's protocol asks for, in words, within seconds."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found; `do_next` says what to do about a problem."""
+
+    state: Literal["ok", "note", "problem"]
+    what: str
+    do_next: str = ""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that code is tried on."""
+
+    channels: int = 3
+    resolution: int = 32
+    classes: int = 10
+
+
+Check = Callable[[], Outcome | Iterable[Outcome]]
+"""A check does its work when it is called. An error in own code ends it."""
+
+
+def ok(what: str) -> Outcome:
+    return Outcome("ok", what)
+
+
+def problem(what: str, do_next: str) -> Outcome:
+    return Outcome("problem", what, do_next)

@@ -1,0 +1,136 @@
+"""Checks of an own network."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edm2core.config.settings import DiffusionSettings, OwnNetworkSettings, TrainingSettings, TrajectorySettings
+from edm2core.conformance import Check, Images, Outcome, ok, problem
+from edm2core.data.scale import PixelScale
+from edm2core.diffusion.devices import pick_device
+from edm2core.diffusion.own_network import OwnNetwork
+from edm2core.diffusion.trainer import Trainer
+
+CLOSE = 0.1  # the largest relative difference of half precision
+
+
+def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
+    """The checks by name, in their order."""
+    shape = {"resolution": images.resolution, "image_channels": images.channels, "classes": images.classes}
+    settings = OwnNetworkSettings.model_validate({"use": address, **shape, "own": own})
+    device = pick_device()
+
+    def built() -> OwnNetwork:
+        torch.manual_seed(0)
+        return OwnNetwork(settings).to(device)
+
+    def inputs(count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        draws = torch.Generator().manual_seed(count)
+        x = torch.randn(count, images.channels, images.resolution, images.resolution, generator=draws)
+        c_noise = torch.linspace(-1.5, 1.1, count)
+        return x.to(device), c_noise.to(device), _labels(count, images.classes, device)
+
+    def builds() -> Outcome:
+        parameters = sum(p.numel() for p in built().parameters())
+        with torch.device("meta"):
+            OwnNetwork(settings)  # so a snapshot is read, and operations are counted
+        return ok(f"it is built, with {parameters:,} parameters")
+
+    def shapes() -> Outcome:
+        network = built().eval()
+        for count in (1, 3):
+            x, c_noise, labels = inputs(count)
+            network(x, c_noise, labels)
+            network(x, c_noise, None)
+        return ok(f"images {list(x.shape)} give images of that shape, with classes and without")
+
+    def gradients() -> Outcome:
+        network = built().train()
+        x, c_noise, labels = inputs(4)
+        (network(x, c_noise, labels) * torch.randn_like(x)).sum().backward()  # type: ignore[no-untyped-call]
+        without = [name for name, p in network.module.named_parameters() if p.requires_grad and p.grad is None]
+        wrong = [name for name, p in network.module.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
+        if without:
+            use = "Use them in every forward, or remove them: several processes cannot train what gets no gradient."
+            return problem(f"these parameters get no gradient: {', '.join(without[:5])}", use)
+        if wrong:
+            return problem(f"gradients are not finite: {', '.join(wrong[:5])}", "Look for divisions by 0 and roots of 0.")
+        return ok("every parameter gets a finite gradient")
+
+    def autocast() -> Outcome:
+        network = built().eval()
+        x, c_noise, labels = inputs(4)
+        with torch.no_grad():
+            whole = network(x, c_noise, labels)
+            with torch.autocast(device.type, torch.bfloat16):
+                half = network(x, c_noise, labels).float()
+        difference = float((half - whole).norm() / whole.norm().clamp_min(1e-6))
+        if not difference < CLOSE:
+            return problem(
+                f"in bf16 its output is off by {difference:.0%}", "Train it with training.precision: fp32, or keep sums in float32."
+            )
+        return ok(f"autocast to bf16 changes its output by {difference:.1%}")
+
+    def determinism() -> Iterator[Outcome]:
+        x, c_noise, labels = inputs(3)
+        with torch.no_grad():
+            one, other, network = built().eval()(x, c_noise, labels), built().eval()(x, c_noise, labels), built().eval()
+            alone = network(x[:1], c_noise[:1], None if labels is None else labels[:1])
+        if not torch.equal(one, other):
+            yield problem(
+                "the same seed and images give other numbers", "Draw random numbers only in training, from torch's own generator."
+            )
+        elif float((alone - one[:1]).abs().max()) > 1e-3:
+            yield problem(
+                "an image's output depends on the images beside it",
+                "Use no batch statistics in eval mode: samples would depend on the batch.",
+            )
+        else:
+            yield ok("the same seed and images give the same bits, whatever images stand beside")
+
+    def resume() -> Outcome:
+        copy.deepcopy(built())
+        straight, cut = (_trainer(settings, images, device) for _ in range(2))
+        for _ in range(3):
+            straight.step()
+        cut.step()
+        again = _trainer(settings, images, device)
+        again.load_state(cut.state())
+        for _ in range(2):
+            again.step()
+        a, b = straight.state(), again.state()
+        different = [name for name in a if name != "numbers" and not torch.equal(a[name], b[name])]
+        if different:
+            keep = "Keep what changes while training in parameters and buffers, and draw random numbers from torch's generator alone."
+            return problem(f"a training that was stopped goes on with other bits: {different[0]}", keep)
+        return ok("a training that was stopped goes on with the same bits")
+
+    def blocks() -> Outcome:
+        network = built().eval()
+        x, c_noise, _ = inputs(2)
+        if not network.block_names:
+            return Outcome("note", "it offers no feature_blocks, so it cannot be probed: say `probe: false`")
+        with torch.no_grad():
+            pooled = network.features(x, c_noise)
+        widths = ", ".join(f"{name} {rows.shape[1]}" for name, rows in pooled.items())
+        return ok(f"the probe can look at these blocks, of so many features: {widths}")
+
+    every: dict[str, Check] = {"builds": builds, "shapes": shapes, "gradients": gradients, "autocast": autocast}
+    return {**every, "determinism": determinism, "resume": resume, "feature blocks": blocks}
+
+
+def _labels(count: int, classes: int, device: torch.device) -> Tensor | None:
+    """Classes, the last of which stands for any."""
+    return torch.arange(count, device=device).flip(0) % (classes + 1) if classes else None
+
+
+def _trainer(settings: OwnNetworkSettings, images: Images, device: torch.device) -> Trainer:
+    """A training of it on a few random images."""
+    training = TrainingSettings(epochs=10, batch=4, lr=1e-3, exact=True)
+    trajectory = TrajectorySettings(network=settings, diffusion=DiffusionSettings(), training=training, seed=0)
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (8, images.channels, images.resolution, images.resolution), dtype=torch.uint8, generator=draws)
+    return Trainer(trajectory, PixelScale(), pixels.to(device), 0, 1, torch.arange(8, device=device) % max(images.classes, 1))
