@@ -53,7 +53,8 @@ def blocks(page: Path) -> list[Block]:
 def write_files(page: Path, folder: Path) -> None:
     """The page's files: blocks of YAML or Python that begin with a file's name in a comment."""
     for block in blocks(page):
-        if block.language in ("yaml", "python") and (named := re.match(r"# ([\w-]+\.(?:yaml|py))\n", block.text)):
+        if block.language in ("yaml", "python") and (named := re.match(r"# ([\w/-]+\.(?:yaml|py))\n", block.text)):
+            (folder / named[1]).parent.mkdir(parents=True, exist_ok=True)
             (folder / named[1]).write_text(block.text, encoding="utf-8")
 
 
@@ -83,6 +84,14 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
         if not file.exists() or (heading and file.suffix == ".md" and heading not in anchors(file)):
             broken.append(target)
     assert broken == []
+
+
+def test_the_page_of_own_code_shows_the_examples_that_tests_run() -> None:
+    shown = prose(REPOSITORY / "docs/how-to/own-code.md")
+    examples = sorted((REPOSITORY / "tests/data/my_science").glob("[a-z]*.py"))
+    assert len(examples) == 7
+    for example in examples:
+        assert f"# my_science/{example.name}\n{example.read_text(encoding='utf-8')}" in shown, f"copy {example} into the page"
 
 
 def test_a_page_is_reached_from_another() -> None:

@@ -50,7 +50,7 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
     def gradients() -> Outcome:
         network = built().train()
         x, c_noise, labels = inputs(4)
-        (network(x, c_noise, labels) * torch.randn_like(x)).sum().backward()  # type: ignore[no-untyped-call]
+        (network(x, c_noise, labels) * torch.randn_like(x)).sum().backward()
         without = [name for name, p in network.module.named_parameters() if p.requires_grad and p.grad is None]
         wrong = [name for name, p in network.module.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
         if without:

@@ -40,7 +40,8 @@ class Library:
         """The signature of the callable at an address, which must take what its family passes."""
         signature = read_signature(self.package(address, where), address, family.positional, where, family.passed)
         if len(signature.positional) < family.positional:
-            what = f"{family.article.capitalize()} {family.words} takes {family.positional} parameters by position; '{address}' takes {len(signature.positional)}."
+            takes = f"takes {family.positional} parameters by position, and '{address}' takes {len(signature.positional)}"
+            what = f"{family.article.capitalize()} {family.words} {takes}."
             raise InputError(what, where=signature.where, do_next="docs/how-to/own-code.md shows one of each family.")
         return signature
 

@@ -8,6 +8,7 @@ import click
 from rich.table import Table
 
 from edm2core.config.given import Given
+from edm2core.config.settings import OwnNetworkSettings
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan
@@ -18,6 +19,7 @@ from edm2core.words import size
 from pipelines.cli.options import experiment_argument, set_option, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
 from pipelines.inputs.user_files import absent, planned
+from pipelines.own_networks import measured
 from pipelines.run.refusals import continued, lost_snapshots
 from pipelines.run.terminal import open_console
 from pipelines.summary import summary
@@ -51,7 +53,7 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
             click.echo(line.rstrip())
         return
     done = set(made)
-    costs = estimates(tasks, made.get)
+    costs = estimates(tasks, made.get, measured=(counted := measured(read)))
     console = open_console()
     if not console.is_terminal:
         console.width = WIDE
@@ -74,7 +76,13 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
     warnings += [f"{task.title}: {lost}" for task in lost_snapshots(tasks, where)]
     for warning in warnings:
         console.print(warning, style="yellow")
-    unknown = f" {UNKNOWN}: known once the data are prepared." if any(cost.flops is None for cost in costs.values()) else ""
+    uncounted = any(isinstance(recipe.network, OwnNetworkSettings) and recipe.network not in counted for recipe in read.recipes)
+    why = (
+        "not measured, since the own network could not be counted on torch's meta device"
+        if uncounted
+        else "known once the data are prepared"
+    )
+    unknown = f" {UNKNOWN}: {why}." if any(cost.flops is None for cost in costs.values()) else ""
     hours = f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work."
     console.print(f"{hours} Kept: with a training's states and averages.{unknown}", style="dim")
 

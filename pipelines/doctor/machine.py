@@ -14,6 +14,8 @@ from typing import Literal
 
 from edm2core.errors import EdmError
 from edm2core.events import emit
+from edm2core.own_code.requirements import missing
+from edm2core.plan.experiment import Experiment
 from edm2core.store import open_store
 
 TORCH = """
@@ -48,6 +50,17 @@ def check_here() -> Iterator[Check]:
     version, cuda, gpus = json.loads(ran.stdout)
     yield Check("ok", f"torch {version}, CUDA {cuda or '-'}")
     yield Check("ok", f"torch sees {gpus} GPUs") if gpus else Check("note", "torch sees no GPU: work here runs on the CPU")
+
+
+def check_own_code(experiment: Experiment) -> Iterator[Check]:
+    """Check that what an experiment's own code imports is installed here. The image of a cluster's pods may hold something else."""
+    for code in experiment.code.values():
+        lacking = list(missing(code))
+        for module, where in lacking:
+            advice = "Install it, here and in the image of the pods; the compute image has what `pip install 'edm2[compute]'` brings."
+            yield Check("problem", f"{where} imports '{module}', which is not installed here", advice)
+        if not lacking:
+            yield Check("ok", f"all that the own code '{code.name}' imports is installed here")
 
 
 def check_store(uri: str) -> Iterator[Check]:
