@@ -81,4 +81,4 @@ def _state(tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
 
 def _listed(tasks: Sequence[Task], lacks: Sequence[Task]) -> str:
     titles = "".join(f"<li>{escape(task.title)}</li>" for task in lacks)
-    return f"<p>{len(tasks) - len(lacks)} of {len(tasks)} tasks are done; these are to do:</p><ul>{titles}</ul>"
+    return f"<p>{len(tasks) - len(lacks)} of {len(tasks)} tasks are done. These are to do:</p><ul>{titles}</ul>"

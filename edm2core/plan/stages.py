@@ -56,7 +56,7 @@ _TABLE = (
     ),
     Stage(
         "start",
-        "Read another implementation's checkpoint, for a training that goes on from it.",
+        "Read a checkpoint of another implementation, so that training can go on from it.",
         words="checkpoint",
         version=2,
         settings=CheckpointSettings,
@@ -65,7 +65,7 @@ _TABLE = (
     ),
     Stage(
         "snapshot",
-        "Train a trajectory up to one epoch, or wait until the job that trains it is there.",
+        "Train a trajectory up to one epoch, or wait for the job that trains it.",
         words="training",
         file="train",
         kind="Model",
@@ -97,7 +97,7 @@ _TABLE = (
     ),
     Stage(
         "reference",
-        "Take the training images' statistics in the extractor's features.",
+        "Compute the statistics of the training images in the extractor's features.",
         words="reference statistics",
         version=2,
         settings=ReferenceSettings,
@@ -121,7 +121,7 @@ _TABLE = (
     ),
     Stage(
         "calibration",
-        "Compare our extractor and reference statistics with what others have of the same data.",
+        "Compare our features and reference statistics with those of others for the same data.",
         settings=CalibrationSettings,
         reads_sources=True,
     ),

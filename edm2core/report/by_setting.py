@@ -77,7 +77,7 @@ def _figure(name: str, title: str, of: tuple[str, str, str], lines: Lines, style
     values = list(dict.fromkeys(cell["at"] for cell in cells))
     y, (seeds, words) = number("value", metric_title(metric), reach(cells)), of_seeds(cells)
     epochs = ", ".join(map(str, sorted({max(by_epoch) for by_epoch in lines.values()})))
-    caption = f"At epoch {epochs}. A line joins recipes that differ in {setting} alone. {sentence(protocol)}{words}"
+    caption = f"Values are at epoch {epochs}. A line joins recipes that differ only in {setting}. {sentence(protocol)}{words}"
     reading = Reading("at", setting, ("line", "ema") if len(styles.emas) > 1 else ("line",))
     log = () if higher_is_better(metric) or min(reach(cells)) <= 0 else ("y",)
     spec = _spec(_axis(setting, values), y, styles, recipes, several=len(by_line) > 1, seeds=seeds > 1)

@@ -25,8 +25,8 @@ def calibration(manifest: Manifest) -> Calibration:
     label = found["label"]
     if settings["against"] == "statistics":
         moved = most_moved(TYPICAL, found["distance"])
-        words = f"mean {found['mean_difference']:.2g} and covariance {found['covariance_difference']:.2g} apart (relative to ours); "
-        words += f"{label} between both {found['distance']:.2g}, which moves one of {TYPICAL:g} by at most {moved:.2g}"
+        words = f"means differ by {found['mean_difference']:.2g} and covariances by {found['covariance_difference']:.2g}, relative to ours"
+        words += f"; {label} between both is {found['distance']:.2g}, so {label} {TYPICAL:g} would change by at most {moved:.2g}"
         return Calibration(manifest.title, words, None, str(manifest.ref))
     words = f"{label} {found['distance']:.4g} ± {found['error']:.2g} of {found['n']} images"
     expected, tolerance = settings.get("expected"), settings.get("tolerance")

@@ -36,7 +36,7 @@ def confusion_figures(report: Report, styles: Styles) -> list[Figure]:
     ]
     spec = heat(predicted, true, "share", "share of the true class, %", (0.0, 100.0), ".3~g", told)
     caption = (
-        "Share of each true class's test images, in percent, by the class that the probe predicts; the diagonal is what it gets right."
+        "Share of each true class's test images that the probe predicts as each class, in percent. The diagonal is what it gets right."
     )
     matrices = [report.confusions[result.task.ref] for result in shown]
     caption += f" {_of_seeds(min(each['seeds'] for each in matrices), max(each['asked'] for each in matrices))}"
@@ -68,8 +68,8 @@ def _mean(count: int, seeds: int) -> float:
 def _of_seeds(seeds: int, asked: int) -> str:
     """Which of the probe's seeds the matrices are of."""
     if asked == 1:
-        return "Of one probe seed."
-    return f"Mean over {asked} probe seeds." if seeds == asked else "Of the first probe seed, where no more is recorded."
+        return "Values are of one probe seed."
+    return f"Mean over {asked} probe seeds." if seeds == asked else "Values are of the first probe seed, since no more is recorded."
 
 
 def _told_apart(names: list[str]) -> list[str]:

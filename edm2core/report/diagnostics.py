@@ -16,7 +16,7 @@ from edm2core.report.figures.figure import Cells, Reading
 WHATS = {"activation": "Activation magnitude", "weight": "Weight magnitude"}
 CAPTIONS = {
     "activation": "Root mean square of the residual blocks' outputs, at training's noise levels.",
-    "weight": "Root mean square of the averaged weights; 1 keeps the magnitude of independent inputs.",
+    "weight": "Root mean square of the averaged weights. A value of 1 keeps the magnitude of independent inputs.",
 }
 PARTS = {"encoder": "triangle-down", "middle": "diamond", "decoder": "triangle-up"}
 Trainings = dict[tuple[str, int], dict[int, dict[str, Any]]]  # (recipe, seed) → epoch → what was found
@@ -44,12 +44,10 @@ def noise_figures(report: Report, styles: Styles) -> list[Figure]:
     ]
     figures = []
     if loss:
-        caption = "λ(σ) · mean squared error, without dropout, on training images. Circles are on test images, which training never saw."
+        caption = "Lines are λ(σ) · mean squared error on training images, without dropout. Circles are on test images, unseen in training."
         figures.append(_noise_figure("noise-loss", "Loss by noise level", caption, "↓ loss · lower is better", loss, styles))
     if variance:
-        caption = (
-            "What training learns to weight the loss by: u(σ) is best where it is the loss's logarithm, the circles (on training images)."
-        )
+        caption = "Training learns u(σ) to weight the loss. The best u(σ) is the logarithm of the loss (circles, on training images)."
         figures.append(_noise_figure("noise-log-variance", "Learned log-variance u(σ)", caption, "u(σ)", variance, styles))
     return figures
 
@@ -86,7 +84,7 @@ def _by_level(trainings: Trainings, what: str, styles: Styles, levels: Mapping[s
     y = number("value", f"{what} magnitude (root mean square)", heights, type="log", domain=_around(heights), nice=False)
     x = epochs(cell["epoch"] for cell in every)
     spec = {"encoding": {"x": x, "y": y, **_level_channels(sides)}, "layer": LEVEL_MARKS}
-    caption = "By the side of a level's feature maps; logarithmic, with the same axis for every recipe."
+    caption = "Colour shows the side of a level's feature maps. The axis is logarithmic, and the same for every recipe."
     reading = Reading("epoch", "epoch", ("part", "side"))
     return [
         Figure(f"{what}-{number}", f"{WHATS[what]} · {styles.name(*who)}", caption, cells, spec, reading=reading)

@@ -138,7 +138,7 @@ def _caption(table: Table, columns: Sequence[Column], seeds: int) -> str:
         draws = table.usual(column)[2]
         conditions = [column.direction, *([f"n = {column.n}"] if column.n else []), *([f"mean of {draws} draws"] if draws > 1 else [])]
         said.append(f"{column.label}: {', '.join(conditions)}; {column.protocol}.")
-    bold = " Bold at the last epoch: nobody is shown to be better, and somebody to be worse (Welch's test, Holm's correction)."
+    bold = " Bold at the last epoch: no recipe is shown to be better, and at least one to be worse (Welch's test, Holm's correction)."
     return f"Results on {table.dataset}. {what}.{bold if seeds > 1 else ''} {' '.join(dict.fromkeys(said))}".strip()
 
 

@@ -208,7 +208,8 @@ def _sentence(measure: Measure, epoch: int, kind: Kind, means: Sequence[Mean], p
     metric = short_label(measure.metric)
     if kind == "not_comparable":
         names = _list([called[mean.recipe] for mean in means])
-        return f"{names} {'was' if len(means) == 1 else 'were'} measured in another way than the rest: held against none of it."
+        they_were, they_are = ("was", "it is") if len(means) == 1 else ("were", "they are")
+        return f"{names} {they_were} measured in another way than the rest, so {they_are} not compared with it."
     if not pairs:
         return _no_claim(metric, epoch, means, called)
     words = _shown(measure.metric, epoch, pairs, called) if pairs[0].shown else _not_shown(measure.metric, epoch, pairs, called)

@@ -44,9 +44,9 @@ def _probe_map(found: Mapping[tuple[str, int], Result]) -> Figure:
     square = {"type": "rect", "fill": None, "stroke": {"expr": "accent"}, "strokeWidth": 3}
     spec["layer"].append({"mark": square, "transform": only("datum.chosen")})
     caption = (
-        "Accuracy on images held out of the training set. The square marks the cell chosen on them; its test accuracy is in the table."
+        "Accuracy on images held out of the training set. The square marks the cell chosen on them. The table has its test accuracy."
         if held_out
-        else "Accuracy on the test images, on which the square's cell was chosen: the protocol holds nothing out."
+        else "Accuracy on the test images. The square marks the cell that was chosen on them, since the protocol holds nothing out."
     )
     shape = (max(200, 56 * len(blocks)), 44 * len(levels))
     return Figure("map", "Probe accuracy", caption, rows, spec, choices=choices(rows), shape=shape)

@@ -18,14 +18,18 @@ CURVES = {  # title, what stands at the axis, caption
     "loss": (
         "Training loss",
         "↓ training loss · lower is better",
-        "Mean over the steps since the point before; the learned log-variance is part of it, so it may be negative. "
-        "A tick marks where training was stopped and continued, a cross where it was continued by another version of the code.",
+        "Each point is the mean over the steps since the previous point. It contains the learned log-variance, so it may be negative. "
+        "A tick marks where training was stopped and continued. A cross marks where another version of the code continued it.",
     ),
-    "lr": ("Learning rate", "learning rate", "At the step of each point. Of equal schedules the later lies thinner upon the earlier."),
+    "lr": (
+        "Learning rate",
+        "learning rate",
+        "Each point is the rate of its step. If schedules are equal, the later line is thinner and lies on the earlier one.",
+    ),
     "relative_update": (
         "Relative update size",
         "‖Δw‖ / ‖w‖",
-        "‖Δw‖ / ‖w‖ of all learned maps together, in the step of each point.",
+        "Each point is ‖Δw‖ / ‖w‖ of all learned maps together, in its step.",
     ),
 }
 POINTS = 300  # most points of a line: what a drawing can show

@@ -36,7 +36,7 @@ def _figure(name: str, title: str, metric: str, protocol: str, sweeps: list[Swee
     spec = curve(x, y, replace(styles, emas=[]), recipes, "datum.width !== null", seeds=seeds > 1)
     spec["layer"] += [_ring(y), *(_fixed(y) if any(cell["width"] is None for cell in cells) else [])]
     epochs = ", ".join(map(str, sorted({sweep.epoch for sweep in sweeps})))
-    caption = f"A ring marks each recipe's best. At epoch {epochs}. {sentence(protocol)}{words}"
+    caption = f"A ring marks each recipe's best. Values are at epoch {epochs}. {sentence(protocol)}{words}"
     log = () if higher_is_better(metric) or min(reach(cells)) <= 0 else ("y",)
     reading = Reading("width", "σ_rel", ("recipe",))
     return Figure(name, title, caption, cells, spec, styles.marks(recipes), log, reading=reading, has_seeds=seeds > 1)

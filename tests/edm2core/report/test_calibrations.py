@@ -64,7 +64,7 @@ def test_an_error_of_the_reference_moves_no_distance_by_more_than_is_said() -> N
 
 def test_every_report_of_the_store_on_that_extractor_shows_it(demo: Fake) -> None:
     extractor = demo.find("extractor").ref
-    assert "were not held to others' in this store" in " ".join(render(demo.report()).replace("&#39;", "'").split())
+    assert "have not been compared with others'" in " ".join(render(demo.report()).replace("&#39;", "'").split())
     ours = commit(demo.store, made(MODEL, {**MEASURED, "distance": 2.5}, extractor))
     commit(demo.store, made(TRAINING, MEASURED, Ref("extractor", "another")))
     try:

@@ -113,7 +113,7 @@ def test_one_seed_is_no_claim(two: Two) -> None:
 def test_an_unfinished_experiment_says_so_and_shows_what_it_has(two: Two) -> None:
     found = two({}, leave_out=lambda task: task.subject.epoch == 60)
     page = Page(render(found))
-    assert "tasks have no result; what there is, is shown" in page.text
+    assert "tasks have no result. The page shows the others." in page.text
     assert "all 40 tasks are done" in page.text
     assert "best of 2 (of 3 wanted)" in page.text
 

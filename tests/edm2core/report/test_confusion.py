@@ -68,4 +68,4 @@ def test_counts_are_means_over_the_probes_seeds(another: Callable[..., Fake]) ->
     report = replace(report, confusions={probe.ref: confusion_of({**summed, "confusion_over_seeds": None})})
     (figure,) = confusion_figures(report, Styles.of(report))
     assert [row["images"] for row in figure.rows] == [3, 1, 0, 4]
-    assert "Of the first probe seed" in figure.caption
+    assert "of the first probe seed" in figure.caption

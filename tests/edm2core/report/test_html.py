@@ -102,7 +102,7 @@ def test_every_section_is_there(page: Page) -> None:
     assert "All 40 tasks are done." in page.text
     assert "best of 3" in page.text
     assert "FD (digits features)" in page.text
-    assert "none is known for digits" in page.text
+    assert "No published values are known for digits" in page.text
 
 
 def test_ids_are_unique_and_every_figure_has_its_place(page: Page) -> None:
@@ -245,7 +245,7 @@ def test_a_large_experiment_stays_below_15_megabytes(full: Fake) -> None:
 def test_of_very_many_values_the_rest_is_in_the_table_beside_the_page(demo: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edm2core.report.html.MOST_ROWS", 5)
     page = Page(render(demo.report()))
-    assert "the other 14 are in results.csv beside it alone" in page.text
+    assert "the other 14 are only in results.csv beside it" in page.text
 
 
 def test_recipes_of_different_data_sets_have_their_own_tables(another: Callable[..., Fake]) -> None:
@@ -269,7 +269,7 @@ def test_the_nearest_training_images_stand_beside_the_share(another: Callable[..
     fake.metadata = {"metrics": {"values": {"memorisation_digits": 0.02}, "neighbours": found, "extractor": "digits"}}
     page = Page(render(fake.make().report()))
     assert "digits/C @ 60: 2.00 % of 2000 samples suspiciously near" in page.text
-    assert "the nearest is at 0.12 of the second nearest" in page.text
+    assert "of the nearest to the second nearest distance is 0.12" in page.text
     assert sum("above the training image nearest" in str(a.get("alt")) for tag, a in page.elements if tag == "img") == 2
 
 

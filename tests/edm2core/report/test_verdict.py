@@ -113,7 +113,7 @@ def test_what_was_measured_in_another_way_has_its_own_sentence_without_the_other
     found = _verdicts(_rows(FAR) + odd)
     assert [verdict.kind for verdict in found] == ["shown", "not_comparable"]
     assert "G" not in found[0].sentence
-    assert found[1].sentence == "G was measured in another way than the rest: held against none of it."
+    assert found[1].sentence == "G was measured in another way than the rest, so it is not compared with it."
     assert all(verdict.headline for verdict in found)
 
 
