@@ -39,7 +39,7 @@ demo: $(READY)
 
 # The fast tests, in seven to ten minutes on two cores. Each test file stays in one process, so that what its tests share is made once.
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # After a change that moves no number: tests that, and adds the line by which users' trainings go on under it.
 # make same-science SINCE=<revision before> WHY="what changed"
@@ -72,7 +72,7 @@ gpu-wheels: $(READY)
 
 # All tests that need no cluster, in at most 25 minutes on two cores: those marked slow as well, and MinIO beside SeaweedFS where there is one.
 test-all: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not cluster"
 
 # On a machine with a throw-away cluster: LAB names the command that brings it up.
 LAB ?= ../shared/lab/lab

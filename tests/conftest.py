@@ -7,6 +7,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -38,7 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if absent:
         raise pytest.UsageError("; ".join(f"tests need {name}: {NEEDS[name].get}" for name in absent))
     config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
+    slow = Counter(item.path for item in kept if item.get_closest_marker("slow"))
+    items[:] = sorted(kept, key=lambda item: -slow[item.path])  # files of slow tests first, so that no process ends long after the others
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -74,6 +74,8 @@ def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Pat
 
 def test_code_that_the_registry_names_is_science_of_who_loads_it(copy: Path) -> None:
     change(copy / "metrics/kernel_distance.py", "SUBSETS = 100", "SUBSETS = 99")
+    assert is_changed("metrics", copy)
+    assert not is_changed("sample", copy)
     (copy / "diffusion/own.py").write_text("def own(denoise, x, sigmas, noise):\n    return x\n")
     change(copy / "registry.py", '"heun": Solver(', '"own": Solver("edm2core.diffusion.own:own", 1), "heun": Solver(')
     assert changed(copy) == {"metrics", "sample"}
