@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from components.kubeflow import Artifact, perform
+from components.launcher.cluster import ApiServer, Cluster
+from components.launcher.job_kinds import kind_of
+from components.launcher.profile import Profile, load_profile
 from components.record.component import component as begin
 from components.record.plan_parameter import Packed, grouped, named, put, read, recorded
 from components.report import write as writing
 from components.report.component import component as finish
 from components.report.write import write_report
-from edm2core.errors import IntegrityError
+from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Manifest
 from edm2core.plan.plan import plan
@@ -134,3 +138,29 @@ def test_an_artifact_lies_where_kubeflows_launcher_takes_it_from() -> None:
     assert Artifact("data", "minio://mlpipeline/v2/artifacts/x/data").path == "/minio/mlpipeline/v2/artifacts/x/data"
     assert Artifact("data", "/tmp/x/data").path == "/tmp/x/data"
     assert callable(perform)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            Cluster(ApiServer(client.Configuration(host="http://nowhere")), "team", kind_of(None), "Jobs are PyTorchJobs."),
+            "Jobs are PyTorchJobs.",
+        ),
+        (InputError("There is no way to a cluster."), "could not be found out. There is no way to a cluster."),
+    ],
+)
+def test_the_first_task_says_which_kind_of_job_the_cluster_has(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: Any, words: str
+) -> None:
+    experiment, tasks, store = asked
+    packed, (overview, counts) = Packed.of(experiment.name, experiment.text, tasks, {}).dumps(), outputs(tmp_path)
+
+    def connect(_: Profile) -> Cluster:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Cluster, "connect", connect)
+    begin(packed, "x-1", store.uri, load_profile("lab").dumps(), overview, counts)
+    assert words in capsys.readouterr().out
