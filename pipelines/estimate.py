@@ -139,11 +139,13 @@ class _Planner:
 
     def _sample(self, task: Task) -> Estimate:
         snapshot, settings = self._snapshot_below(task), task.settings
-        evaluations = SampleSettings.model_validate({name: value for name, value in settings.items() if name != "draw"}).evaluations
+        how = SampleSettings.model_validate({name: value for name, value in settings.items() if name != "draw"})
+        own = self._network(snapshot)
+        guide = self._network(self.plan.guide_of(task) or snapshot)  # the network itself guides where no other does
+        alone, guided = how.evaluations - how.guided_evaluations, how.guided_evaluations
+        flops = (own.flops * alone + guide.flops * guided) * settings["count"] if own and guide else None
         network = snapshot.settings["network"]
         pixels = network["image_channels"] * network["resolution"] ** 2
-        cost = self._network(snapshot)
-        flops = cost.flops * evaluations * settings["count"] if cost else None
         return Estimate(flops, settings["count"] * pixels, _half(settings))
 
     def _reference(self, task: Task) -> Estimate:

@@ -330,11 +330,35 @@ class TrainingSettings(Settings):
         return [epoch for number in range(1, int(last / spacing) + 2) if (epoch := int(number * spacing + 0.5)) <= last]
 
 
-class GuidanceSettings(Settings):
-    """Classifier-free guidance: the denoised images of the class are pushed away from those of any class."""
+class GuideSettings(Settings):
+    """The guide of autoguidance: a snapshot of the same training, or of another one of the experiment."""
 
-    weight: Annotated[float, Field(ge=0)] = described(
-        ..., "How far: any + weight · (class − any); 1 changes nothing, and costs the same.", "guidance's weight"
+    recipe: str | None = described(
+        None, "Recipe of the experiment whose training the guide is of; null is the guided one.", "guide's recipe"
+    )
+    seed: Annotated[int, Field(ge=0)] | None = described(None, "Seed of the guide's training; null is the guided one's.", "guide's seed")
+    epoch: Count | None = described(None, "Completed epochs of the guide; null is as many as the guided network has.", "guide's epoch")
+    ema: Ema | None = described(None, "Average that guides; null is the one that is sampled from.", "guide's average")
+
+    @property
+    def words(self) -> str:
+        """What it names, in words: digits/E, epoch 200, EMA 0.100."""
+        named = {"": self.recipe, "seed ": self.seed, "epoch ": self.epoch, "EMA ": self.ema}
+        return ", ".join(f"{what}{value}" for what, value in named.items() if value is not None)
+
+    @model_validator(mode="after")
+    def _another(self) -> Self:
+        if not self.words:
+            raise ValueError("it names nothing, so the network would guide itself; name an epoch, an average, a recipe or a seed")
+        return self
+
+
+class GuidanceSettings(Settings):
+    """Denoised images are pushed away from those of a guide: guide + weight · (denoised − guide)."""
+
+    weight: Annotated[float, Field(ge=0)] = described(..., "How far; 1 changes nothing, and costs the same.", "guidance's weight")
+    guide: GuideSettings | None = described(
+        None, "A worse network that guides (autoguidance); null is the network itself without the class (classifier-free).", "guide"
     )
     interval: Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Field(strict=False)] | None = described(
         None, "Lowest and highest noise level σ at which images are guided; null guides at all.", "guided noise levels"
@@ -633,8 +657,11 @@ class Recipe(Settings):
         if self.training.label_dropout and not self.network.classes:
             words = "an unconditional network has no classes to leave out; set network.classes"
             raise contradiction(words, "training.label_dropout", "network.classes")
-        if self.sample.guidance and not self.training.label_dropout:
-            words = "it takes a network that also saw images without their class; set network.classes and training.label_dropout: 0.1"
+        if self.sample.guidance and not self.sample.guidance.guide and not self.training.label_dropout:
+            words = (
+                "without a guide it takes a network that also saw images without their class; set network.classes and "
+                "training.label_dropout: 0.1, or name a guide, such as guide: {epoch: 10}"
+            )
             raise contradiction(words, "sample.guidance", "training.label_dropout")
         if self.start and self.data.standardize:
             words = "such a checkpoint was trained on images in [-1, 1], which standardising changes"

@@ -12,6 +12,8 @@ from edm2core.diffusion.solvers import Denoise, Noise, Solver
 from edm2core.diffusion.solvers.heun import heun
 from edm2core.errors import InputError
 
+MOST_AT_ONCE = 64  # images whose evaluations for a class and for any class are one batch, which is faster for few: see performance.md
+
 
 class Guidance(NamedTuple):
     """Guidance of denoised images at the noise levels of `interval`: D = guide + weight · (denoiser − guide).
@@ -43,7 +45,7 @@ def draw(
     edm2core/diffusion/solvers, by default `heun`. The network's input is float32.
     `noise(i)` is step i's unit normal noise, which a stochastic solver needs. `clip` keeps every D, guided if it is, within the values
     that an image's 0 and 1 map to. `labels`, int64 [N], are the classes for a class-conditional network. An image is NaN where the
-    network gave no finite number. Raises InputError where the solver asks for noise that was not given.
+    network gave no finite number. Raises InputError where the solver asks for noise that was not given, or guidance for classes.
     """
     sigmas: list[float] = (karras(levels) if isinstance(levels, int) else levels).tolist()
     denoise = denoise_with(denoiser, labels, guidance, clip=clip, state=state)
@@ -57,20 +59,31 @@ def denoise_with(
 ) -> Denoise:
     """D(x; σ) as solvers call it, guided or not, from the network's float32 to the `state`'s precision; otherwise as `draw` says."""
     pixel_scale = denoiser.pixel_scale
-
-    def guided(y: Tensor, x: Tensor, sigma: float, by: Guidance) -> Tensor:
-        anyone = None if labels is None else torch.full_like(labels, denoiser.network.settings.classes)
-        guide = denoiser(x.float(), sigma, anyone) if by.guide is None else by.guide(x.float(), sigma, labels)
-        return torch.lerp(guide.to(state), y, by.weight)
+    if guidance is not None and guidance.guide is None and labels is None:
+        raise InputError("Guidance without a guide needs a class-conditional network.", do_next="Name a guide: sample.guidance.guide.")
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        y: Tensor = denoiser(x.float(), sigma, labels).to(state)
         if guidance is not None and guidance.interval[0] <= sigma <= guidance.interval[1]:
-            y = guided(y, x, sigma, guidance)
+            y, guide = _both(denoiser, guidance.guide, x.float(), sigma, labels)
+            y = torch.lerp(guide.to(state), y.to(state), guidance.weight)
+        else:
+            y = denoiser(x.float(), sigma, labels).to(state)
         y = y.masked_fill(y.isinf(), math.nan)  # a clamp keeps NaN but would turn infinities black or white
         return y.clamp(pixel_scale.low, pixel_scale.high) if clip else y
 
     return denoise
+
+
+def _both(denoiser: Denoiser, guide: Denoiser | None, x: Tensor, sigma: float, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The denoised images, and the guide's: another denoiser's, or without a guide the same one's for any class."""
+    if guide is not None:
+        return denoiser(x, sigma, labels), guide(x, sigma, labels)
+    assert labels is not None  # noqa: S101
+    anyone = torch.full_like(labels, denoiser.network.settings.classes)
+    if len(x) > MOST_AT_ONCE or denoiser.network.fast is not None:  # what is compiled is for batches of one size
+        return denoiser(x, sigma, labels), denoiser(x, sigma, anyone)
+    y, of_any = denoiser(torch.cat([x, x]), sigma, torch.cat([labels, anyone])).chunk(2)
+    return y, of_any
 
 
 def _no_noise(step: int) -> Tensor:

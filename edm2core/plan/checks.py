@@ -22,9 +22,12 @@ from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
 from edm2core.metrics.names import FRECHET, Metric, metric, split
-from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED
+from edm2core.plan.guides import guide_settings, named_by, resolved, same_training
+from edm2core.plan.keys import keyed
+from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED, Swept
 from edm2core.registry import EXTRACTORS, METRICS, is_own
 
+GUIDE = "sample.guidance.guide"
 SURE = 5  # standard deviations below its mean number of samples at which a class still has enough
 MOST_SNAPSHOTS = 10_000  # of a training whose experiment does not name its epochs
 FEWER = (
@@ -86,6 +89,59 @@ def check_request(request: Request) -> None:
         reference_is_used,
     ):
         check(request)
+
+
+def check_guide(request: Request, recipes: Sequence[Recipe], swept: Mapping[str, Swept], seeds: Sequence[int]) -> None:
+    """Check that the experiment keeps the guide of a recipe's samples, and that its images are of the same kind."""
+    recipe, guide = request.recipe, guide_settings(request.recipe.sample)
+    if guide is None:
+        return
+    other = _guiding(request, recipes, swept)
+    _guide_fits(request, other)
+    if guide.seed is not None and guide.seed not in seeds:
+        what = f"The guide's seed {guide.seed} is none of the experiment's, which are {', '.join(map(str, seeds))}."
+        raise request.wrong(f"{GUIDE}.seed", what, f"Add {guide.seed} to `seeds:`, or guide by a training of one of these.")
+    for epoch, ema, seed in product(request.epochs, recipe.sample.ema, seeds):
+        found = resolved(guide, other, seed, epoch, ema)
+        if not (other.starts_after or 1) <= found.epoch <= other.training.epochs:
+            what = f"The guide's epoch {found.epoch} is none of {other.name}'s training, which has {other.training.epochs} epochs."
+            raise request.wrong(f"{GUIDE}.epoch", what, f"Name an epoch from {other.starts_after or 1} to {other.training.epochs}.")
+        if found.ema == "fixed" and other.training.ema_beta is None:
+            what = f"{other.name} has no fixed EMA, since its training.ema_beta is null."
+            raise request.wrong(f"{GUIDE}.ema", what, "Name a width for the guide, such as ema: 0.1.")
+        if same_training(other, recipe) and (found.seed, found.epoch, found.ema) == (seed, epoch, ema):
+            what = f"At epoch {epoch} {recipe.name}, EMA {ema}, would be guided by itself, which changes nothing."
+            raise request.wrong(GUIDE, what, "Name another epoch, average, recipe or seed, or look at other `epochs:`.")
+        averages_suffice(Request(other, request.line, (found.epoch,), averages=((found.ema, GUIDE),)))
+
+
+def _guiding(request: Request, recipes: Sequence[Recipe], swept: Mapping[str, Swept]) -> Recipe:
+    """The recipe whose training the guide is of."""
+    guide = guide_settings(request.recipe.sample)
+    assert guide is not None  # noqa: S101
+    named = named_by(guide, request.recipe, recipes, swept)
+    if len(named) > 1:
+        what = f"'{guide.recipe}' is several trainings: {', '.join(each.name for each in named)}."
+        raise request.wrong(f"{GUIDE}.recipe", what, "Name one of them.")
+    if not named:
+        names = list(dict.fromkeys([*(swept[each.name].of if each.name in swept else each.name for each in recipes)]))
+        what = unknown("recipe in the experiment", str(guide.recipe), str(guide.recipe), names)
+        raise request.wrong(f"{GUIDE}.recipe", what, "A guide is trained here, so it stands among `recipes:`.")
+    return named[0]
+
+
+def _guide_fits(request: Request, other: Recipe) -> None:
+    """The guide denoises images of the same data and the same shape, for the same classes or for none."""
+    recipe = request.recipe
+    if keyed(other.data) != keyed(recipe.data) or other.data.source != recipe.data.source:
+        what = f"{other.name} is trained on another data set than {recipe.name}, or on other settings of it."
+        raise request.wrong(f"{GUIDE}.recipe", what, "Name a recipe with the same `data:`.")
+    for setting in ("resolution", "image_channels", "classes"):
+        own, its = getattr(recipe.network, setting), getattr(other.network, setting)
+        if its != own and not (setting == "classes" and its == 0):
+            what = f"network.{setting} of the guide {other.name} is {its}; that of {recipe.name} is {own}."
+            or_none = ", or none at all" if setting == "classes" else ""
+            raise request.wrong(f"{GUIDE}.recipe", what, f"Name a recipe whose network.{setting} is {own}{or_none}.")
 
 
 def check_data(request: Request) -> None:

@@ -21,7 +21,7 @@ from edm2core.metrics.names import Metric
 from edm2core.own_code.settings import Library, check_metrics, with_own_settings
 from edm2core.own_code.source import OwnCode
 from edm2core.paths import located
-from edm2core.plan.checks import NamedMetric, Request, check_names, check_recipe, check_request, check_sweep, named_metric
+from edm2core.plan.checks import NamedMetric, Request, check_guide, check_names, check_recipe, check_request, check_sweep, named_metric
 from edm2core.plan.sweep import Swept, lay_point, points
 from edm2core.registry import EXTRACTORS, METRICS, is_own
 
@@ -148,6 +148,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     for recipe in recipes:
         averages = _averages(document, file, recipe)
         check_request(Request(recipe, line, epochs[recipe.name], not file.epochs, averages, named[recipe.name], probe=probe))
+        check_guide(Request(recipe, lines[recipe.name], epochs[recipe.name]), recipes, swept, file.seeds)
     every = [each for of_recipe in named.values() for each in of_recipe]
     return Experiment(
         file.name,

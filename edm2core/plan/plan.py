@@ -70,6 +70,11 @@ class Plan(Sequence[Task]):
         below = self.input(task, "samples") or self.input(task, "snapshot")
         return self.snapshot_of(below) if below else None
 
+    def guide_of(self, task: Task) -> Task | None:
+        """The snapshot that guides samples: itself, or that of a mixed average. None if no other network guides them."""
+        guide = self.input(task, "guide")
+        return self.snapshot_of(guide) if guide else None
+
     def standing_on(self, tasks: Iterable[Task]) -> list[Task]:
         """The tasks and everything in the plan that they need, directly or not, in the plan's order."""
         needed = {task.ref for task in tasks}

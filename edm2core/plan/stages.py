@@ -38,6 +38,11 @@ class Stage:
         object.__setattr__(self, "read_as", self.read_as or self.output)
 
     @property
+    def read_as_any(self) -> tuple[str, ...]:
+        """The names of this input: `read_as`, and `guide` of what guides samples."""
+        return (self.read_as, "guide") if self.read_as == "snapshot" else (self.read_as,)
+
+    @property
     def module(self) -> str:
         """What `python -m` runs for it."""
         return f"edm2core.stages.{self.file}"

@@ -34,7 +34,8 @@ class Swept:
         return self._called({setting: value for setting, value in self.at.items() if setting.partition(".")[0] in TRAINED})
 
     def _called(self, at: Mapping[str, Any]) -> str:
-        return " ".join([self.of, *(f"{setting.rpartition('.')[2]}={in_words('', value)}" for setting, value in at.items())])
+        values = {setting.rpartition(".")[2]: in_words("", value).replace("/", "-") for setting, value in at.items()}
+        return " ".join([self.of, *(f"{name}={value}" for name, value in values.items())])  # a slash would end the data set's name
 
 
 def points(sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, int]]:

@@ -1,5 +1,6 @@
 """An experiment as a DAG of tasks whose keys are known before anything runs. Pure: no disk, no network, no torch."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -10,6 +11,7 @@ from edm2core.config.fields import Settings
 from edm2core.config.settings import (
     CalibrationSettings,
     CheckpointSettings,
+    GuideSettings,
     ProbeSettings,
     Recipe,
     SampleSettings,
@@ -19,6 +21,7 @@ from edm2core.config.settings import (
 from edm2core.metrics.names import IMAGES, Metric, in_words
 from edm2core.own_code.families import addresses
 from edm2core.plan.experiment import Experiment
+from edm2core.plan.guides import Guide, guide_settings, named_by, resolved
 from edm2core.plan.keys import Key, key_of, keyed
 from edm2core.plan.manifest import Ref
 from edm2core.plan.stages import STAGES
@@ -141,7 +144,7 @@ def unverified(tasks: Iterable[Task]) -> list[Task]:
 
 def _verifies(task: Task) -> bool:
     try:
-        return task.key == own_key(task) and all(STAGES[ref.stage].read_as == name for name, ref in task.inputs.items())
+        return task.key == own_key(task) and all(name in STAGES[ref.stage].read_as_any for name, ref in task.inputs.items())
     except (ValueError, TypeError, KeyError, AttributeError):
         return False
 
@@ -167,23 +170,32 @@ class _Planner:
         self.experiment, self.digests = experiment, digests
         self.contents = {name.removeprefix("code:"): content for name, content in digests.items() if name.startswith("code:")}
         self.tasks: dict[Ref, Task] = {}
+        self.trainings: dict[tuple[str, int], Ref] = {}  # each recipe's and seed's trajectory
+        self.kept: dict[Ref, list[int]] = {}  # the epochs of each trajectory that the plan needs a snapshot of, ascending
+        self.chains: dict[Ref, list[Task]] = {}  # the snapshots of each trajectory that are added, in the order of its epochs
         datasets = {recipe.dataset for recipe in experiment.recipes}
         names = [*(recipe.name for recipe in experiment.recipes), *(swept.training for swept in experiment.swept.values())]
         prefix = f"{next(iter(datasets))}/" if len(datasets) == 1 else ""
         self.short = {name: name.replace(prefix, "", 1) for name in names}  # cifar10/E is E, and paper/cifar10/E is paper/E
+        for recipe, seed in product(experiment.recipes, experiment.seeds):
+            self._keep(recipe, seed, experiment.epochs[recipe.name])
+            if guide := guide_settings(recipe.sample):
+                found = resolved(guide, self._guiding(recipe), seed, 0, "")
+                self._keep(found.recipe, found.seed, (found.epoch,) if found.epoch else experiment.epochs[recipe.name])
 
     def add(self, task: Task) -> Task:
         """The task, or the one that is there already with the same key."""
         name = task.subject.recipe
         return self.tasks.setdefault(task.ref, replace(task, short=self.short[name]) if name and not task.short else task)
 
-    def _with_own_code(self, task: Task, recipe: Recipe) -> Task:
-        """The task, whose key holds the content of the own code that its stage runs for the recipe."""
-        return with_code(task, {name: self.contents[name] for name in packages(recipe, task.stage)})
+    def _with_own_code(self, task: Task, *recipes: Recipe) -> Task:
+        """The task, whose key holds the content of the own code that its stage runs for the recipes."""
+        names = sorted({name for recipe in recipes for name in packages(recipe, task.stage)})
+        return with_code(task, {name: self.contents[name] for name in names})
 
     def add_recipe(self, recipe: Recipe) -> None:
         experiment, name = self.experiment, recipe.name
-        data = self._add_data(recipe)
+        data = self.add(self._data(recipe))
         measurable = [m for m in experiment.metrics[name] if m.extractor not in WEIGHTS or WEIGHTS[m.extractor] in self.digests]
         compared = []
         for extractor_name in dict.fromkeys(metric.extractor for metric in measurable if metric.extractor != IMAGES):
@@ -194,18 +206,55 @@ class _Planner:
             pixels = ProbeSettings.model_validate({**recipe.probe.model_dump(), **PIXEL_PROBE})
             title = f"{recipe.dataset} · linear classifier on raw pixels"
             self.add(_task("probe", pixels, {"data": data.ref}, title, Subject(recipe.dataset)))
-        inputs = {"data": data.ref}
+        for seed, epoch in product(experiment.seeds, experiment.epochs[name]):
+            subject = Subject(recipe.dataset, name, seed, epoch, experiment.swept.get(name))
+            self._add_evaluations(recipe, data, self._add_snapshot(recipe, seed, epoch), compared, subject)
+
+    def _training_inputs(self, recipe: Recipe) -> dict[str, Task]:
+        """The tasks that a recipe's training reads: its data, and the checkpoint that it starts from. They are not added."""
+        inputs = {"data": self._data(recipe)}
         if recipe.start:
-            inputs["start"] = self.add(start_task(recipe, recipe.start, self.digests[f"start:{name}"])).ref
-        swept, epochs = experiment.swept.get(name), experiment.epochs[name]
-        training = self.short[swept.training if swept else name]
-        for seed in experiment.seeds:
-            before: tuple[Ref, ...] = ()
-            for epoch in epochs:
-                subject = Subject(recipe.dataset, name, seed, epoch, swept)
-                snapshot = self.add(self._with_own_code(_snapshot(recipe, inputs, before, epochs, training, subject), recipe))
-                before = (snapshot.ref,)
-                self._add_evaluations(recipe, data, snapshot, compared, subject)
+            inputs["start"] = start_task(recipe, recipe.start, self.digests[f"start:{recipe.name}"])
+        return inputs
+
+    def _snapshot(self, recipe: Recipe, seed: int, epoch: int, after: tuple[Ref, ...] = (), wanted: tuple[int, ...] = ()) -> Task:
+        inputs = {name: task.ref for name, task in self._training_inputs(recipe).items()}
+        swept = self.experiment.swept.get(recipe.name)
+        subject = Subject(recipe.dataset, recipe.name, seed, epoch, swept)
+        task = _snapshot(recipe, inputs, after, wanted, self.short[swept.training if swept else recipe.name], subject)
+        return self._with_own_code(task, recipe)
+
+    def _keep(self, recipe: Recipe, seed: int, epochs: Iterable[int]) -> None:
+        """Note that the plan needs the snapshots of a training at these epochs."""
+        training = self.trainings.setdefault((recipe.name, seed), trajectory_ref(self._snapshot(recipe, seed, 1)))
+        self.kept[training] = sorted({*self.kept.get(training, ()), *epochs})
+
+    def _add_snapshot(self, recipe: Recipe, seed: int, epoch: int) -> Task:
+        """The task that trains up to this epoch, added after those of the training's earlier snapshots."""
+        training = self.trainings[recipe.name, seed]
+        kept, chain = self.kept[training], self.chains.setdefault(training, [])
+        number = bisect_left(kept, epoch)
+        if len(chain) <= number:
+            for task in self._training_inputs(recipe).values():
+                self.add(task)
+        while len(chain) <= number:
+            after = (chain[-1].ref,) if chain else ()
+            chain.append(self.add(self._snapshot(recipe, seed, kept[len(chain)], after, tuple(kept))))
+        return chain[number]
+
+    def _guiding(self, recipe: Recipe) -> Recipe:
+        """The recipe whose training guides the samples of this one."""
+        guide = guide_settings(recipe.sample)
+        assert guide is not None  # noqa: S101
+        return named_by(guide, recipe, self.experiment.recipes, self.experiment.swept)[0]
+
+    def _add_guide(self, guide: Guide) -> Task:
+        """The task whose result guides: a snapshot, or an average that is mixed at it."""
+        snapshot = self._add_snapshot(guide.recipe, guide.seed, guide.epoch)
+        if not guide.is_mixed:
+            return snapshot
+        who = training_title(self.short[guide.recipe.name], guide.seed)
+        return self.add(ema_task(snapshot.ref, float(guide.ema), f"{who} · EMA {guide.ema} at epoch {guide.epoch}", snapshot.subject))
 
     def _add_evaluations(self, recipe: Recipe, data: Task, snapshot: Task, compared: list[Compared], subject: Subject) -> None:
         """Add everything that evaluates a snapshot."""
@@ -222,8 +271,12 @@ class _Planner:
         for ema, draw in product(recipe.sample.ema, range(draws)) if drawn else ():
             settings = SampleSettings.model_validate({**recipe.sample.model_dump(), "count": count, "ema": (ema,), "draws": 1})
             of_draw, which_one = replace(subject, ema=ema, draw=draw), which(recipe, ema, draw)
-            title = f"{who} · {count} samples {at}{which_one}"
-            samples = self.add(self._with_own_code(_sample(settings, draw, averaged[ema].ref, title, of_draw), recipe))
+            read, title, networks = {"snapshot": averaged[ema].ref}, f"{who} · {count} samples {at}{which_one}", [recipe]
+            if named := guide_settings(recipe.sample):
+                guide = resolved(named, self._guiding(recipe), subject.seed, subject.epoch, ema)
+                settings, read["guide"] = guided_by(settings, guide.ema), self._add_guide(guide).ref
+                networks.append(recipe.model_copy(update={"network": guide.recipe.network}))
+            samples = self.add(self._with_own_code(_sample(settings, draw, read, title, of_draw), *networks))
             for metrics, extractor, reference in compared:
                 inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
                 title = f"{who} · {in_words(metrics)} {at}{which_one}"
@@ -241,13 +294,14 @@ class _Planner:
             looks = recipe.diagnostics.model_copy(update={"ema": recipe.diagnosed_ema})
             self.add(self._with_own_code(_task("diagnostics", looks, inputs, f"{who} · diagnostics {at}", subject), recipe))
 
-    def _add_data(self, recipe: Recipe) -> Task:
+    def _data(self, recipe: Recipe) -> Task:
+        """The task that prepares a recipe's data."""
         digest, source = self.digests[f"data:{recipe.name}"], recipe.data.source or ""
         more: dict[str, Any] = {"digest": None if digest == f"builtin:{recipe.data.format}" else digest}
         more |= {"revised": True} if f"revised:{recipe.name}" in self.digests else {}
         settings = recipe.data.model_copy(update={"source": shown(source) or None})
         task = _task("prepare", settings, {}, f"{recipe.dataset} · prepare data", Subject(recipe.dataset), **more)
-        return self.add(replace(self._with_own_code(task, recipe), address=source))
+        return replace(self._with_own_code(task, recipe), address=source)
 
     def _add_extractor(self, name: str, data: Task) -> Task:
         settings, subject = {"extractor": name}, Subject(extractor=name)
@@ -318,15 +372,22 @@ def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], data
     return _task("calibration", settings, inputs, title, subject, source=source, digest=digest)
 
 
-def _sample(settings: SampleSettings, draw: int, snapshot: Ref, title: str, subject: Subject) -> Task:
-    return _task("sample", settings, {"snapshot": snapshot}, title, subject, draw=draw)
+def _sample(settings: SampleSettings, draw: int, inputs: dict[str, Ref], title: str, subject: Subject) -> Task:
+    return _task("sample", settings, inputs, title, subject, draw=draw)
+
+
+def guided_by(settings: SampleSettings, ema: str) -> SampleSettings:
+    """The settings of a task whose input `guide` says which snapshot guides: of the guide they hold the average alone, as its key does."""
+    assert settings.guidance is not None  # noqa: S101
+    guidance = settings.guidance.model_copy(update={"guide": GuideSettings(ema=ema)})
+    return settings.model_copy(update={"guidance": guidance})
 
 
 def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
     """The tasks that draw again from the same snapshot, with the seeds of draw `draw`, and measure that as `measured` does `samples`."""
     settings = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"})
     subject, again = replace(samples.subject, draw=draw, recheck=True), f" · again, draw {draw}"
-    fresh = with_code(_sample(settings, draw, samples.inputs["snapshot"], samples.title + again, subject), samples.code)
+    fresh = with_code(_sample(settings, draw, samples.inputs, samples.title + again, subject), samples.code)
     inputs = {**measured.inputs, "samples": fresh.ref}
     tasks = [fresh, with_code(_task(measured.stage, measured.settings, inputs, measured.title + again, subject), measured.code)]
     return [replace(task, short=samples.short) for task in tasks]
@@ -334,6 +395,7 @@ def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
 
 def which(recipe: Recipe, ema: str, draw: int) -> str:
     """The guidance if there is any; the average and the draw, each if the recipe has several."""
-    guided = f" · guided by {recipe.sample.guidance.weight:g}" if recipe.sample.guidance else ""
+    guidance, guide = recipe.sample.guidance, guide_settings(recipe.sample)
+    guided = (f" · guided by {guidance.weight:g}" + (f" ({guide.words})" if guide else "")) if guidance else ""
     several = (f" · EMA {ema}" if len(recipe.sample.ema) > 1 else "") + (f" · draw {draw}" if recipe.sample.draws > 1 else "")
     return guided + several

@@ -5,7 +5,9 @@ from typing import Any
 
 from edm2core.config.settings import ProbeSettings, SampleSettings
 from edm2core.plan.keys import keyed
+from edm2core.plan.plan import Plan
 from edm2core.plan.probe_metrics import share_of_labels
+from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.registry import SOLVERS
 from edm2core.report.collect import Report, Result
 
@@ -25,6 +27,7 @@ WORDS = {
     "crop": "probe crops",
     "seeds": "probe seeds",
     "ema": "EMA",
+    "evaluations": "network evaluations of an image, guided ones twice:",
 }
 FACTS = {
     "count": "samples",
@@ -35,7 +38,12 @@ FACTS = {
 }  # settings that facts call otherwise
 
 SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
-FOLLOWS = {"solver": SOLVER_OPTIONS, "schedule": ("rho", "sigma_min", "sigma_max")}
+FOLLOWS = {
+    "solver": (*SOLVER_OPTIONS, "evaluations"),
+    "steps": ("evaluations",),
+    "schedule": ("rho", "sigma_min", "sigma_max", "evaluations"),
+    "guidance": ("evaluations",),
+}
 """What a setting's value decides about others: whether they have any effect, or their value."""
 
 
@@ -61,17 +69,35 @@ def _samples(report: Report, result: Result) -> dict[str, Any]:
         "extractor": _extractor(extractor),
         "ema": settings.ema[0],
         **others,
-        **({"guidance": _guidance(settings)} if settings.guidance else {}),
+        **({"guidance": _guidance(report, samples, settings)} if settings.guidance and samples else {}),
+        **({"evaluations": settings.evaluations} if settings.guidance else {}),
     }
 
 
-def _guidance(settings: SampleSettings) -> str:
-    """The guidance in words, with what it costs."""
+def _guidance(report: Report, samples: Result, settings: SampleSettings) -> str:
+    """The guidance in words."""
     guidance = settings.guidance
     if guidance is None:
         return "none"
+    by = f"by {guide_of(report.plan, samples.task)}" if guidance.guide else "classifier-free"
     where = f" at σ from {guidance.interval[0]:g} to {guidance.interval[1]:g}" if guidance.interval else ""
-    return f"{guidance.weight:g}, classifier-free{where}, which makes {settings.evaluations} network evaluations of an image"
+    return f"{guidance.weight:g}, {by}{where}"
+
+
+def guide_of(plan: Plan, samples: Task) -> str:
+    """The guide of samples in words, as it differs from the network that it guides: E · seed 1, epoch 200, EMA 0.100."""
+    own, guide = plan.snapshot_of(samples), plan.guide_of(samples)
+    ema = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"}).guidance
+    words = [f"EMA {ema.guide.ema}"] if ema and ema.guide else []
+    if own is None or guide is None:
+        return ", ".join(words)
+    if guide.subject.epoch != own.subject.epoch:
+        words.insert(0, f"epoch {guide.subject.epoch}")
+    if guide.subject.seed != own.subject.seed:
+        words.insert(0, f"seed {guide.subject.seed}")
+    if trajectory_ref(guide) != trajectory_ref(own) and guide.short != own.short:
+        words.insert(0, guide.short)
+    return ", ".join(words)
 
 
 def _extractor(result: Result | None) -> str | None:

@@ -58,12 +58,12 @@ def run(work: Workspace) -> None:
     shards = math.ceil(settings.count / settings.shard)
     missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, settings, shard)]
     interpolating = work.rank == 0 and work.settings["draw"] == 0
-    denoiser = _denoiser(work, settings) if missing or interpolating else None
-    drawing = _draw_shards(work, settings, missing, denoiser) if denoiser and missing else None
+    denoiser, guide = _networks(work, settings) if missing or interpolating else (None, None)
+    drawing = _draw_shards(work, settings, missing, denoiser, guide) if denoiser and missing else None
     if work.rank:
         return
     if denoiser and interpolating:
-        write_grid(work.out / INTERPOLATIONS, interpolations(denoiser, settings))
+        write_grid(work.out / INTERPOLATIONS, interpolations(denoiser, settings, guide))
     others = [shard for shard in range(shards) if shard % work.world_size]
     while others := [shard for shard in others if not _restore(work, settings, shard)]:
         work.progress(shards - len(others), shards, unit="shards")
@@ -111,13 +111,17 @@ def shards_of(samples: Input) -> Iterator[NDArray[np.uint8]]:
         yield np.load(samples.path(name), mmap_mode="r", allow_pickle=False)
 
 
-def draw_images(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> NDArray[np.uint8]:
+def draw_images(
+    denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int], guide: Denoiser | None = None
+) -> NDArray[np.uint8]:
     """The images with these indices, uint8 [n, C, H, W]. Each follows from (seed, draw, its index), whatever is drawn beside it.
 
+    `guide` is the network that the settings' guidance names, if it names one.
     Raises EdmError for a value that is not finite, which would be black in uint8.
     """
     start, labels = _beginning(denoiser, settings, draw, indices)
-    return _images(denoiser, settings, start, labels, lambda step: latents(settings.seed, draw, indices, start.shape[1:], step + 1))
+    noise = lambda step: latents(settings.seed, draw, indices, start.shape[1:], step + 1)  # noqa: E731
+    return _images(denoiser, settings, start, labels, noise, guide)
 
 
 def _beginning(denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -127,7 +131,7 @@ def _beginning(denoiser: Denoiser, settings: SampleSettings, draw: int, indices:
     return start, drawn_labels(settings.seed, draw, indices, network.classes) if network.classes else None
 
 
-def interpolations(denoiser: Denoiser, settings: SampleSettings) -> NDArray[np.uint8]:
+def interpolations(denoiser: Denoiser, settings: SampleSettings, guide: Denoiser | None = None) -> NDArray[np.uint8]:
     """Rows of 8 images, uint8 [48, C, H, W]. Each row goes from one of the grid's first images to another, on the arc between both latents.
 
     A row's images are of the class of its first. There is no churn, since nothing lies between two noises; a solver of own code, which may
@@ -139,17 +143,24 @@ def interpolations(denoiser: Denoiser, settings: SampleSettings) -> NDArray[np.u
     still = settings.model_copy(update={"eta": 0.0})
     parts = [slice(begin, begin + settings.batch) for begin in range(0, len(start), settings.batch)]
     shared = (lambda step: latents(settings.seed, 0, [0], start.shape[1:], step + 1)) if is_own(settings.solver) else None
-    return np.concatenate([_images(denoiser, still, start[part], None if labels is None else labels[part], shared) for part in parts])
+    classes_of = [None if labels is None else labels[part] for part in parts]
+    rows = [_images(denoiser, still, start[part], own, shared, guide) for part, own in zip(parts, classes_of, strict=True)]
+    return np.concatenate(rows)
 
 
 def _images(
-    denoiser: Denoiser, settings: SampleSettings, start: Tensor, labels: Tensor | None, noise: Callable[[int], Tensor] | None = None
+    denoiser: Denoiser,
+    settings: SampleSettings,
+    start: Tensor,
+    labels: Tensor | None,
+    noise: Callable[[int], Tensor] | None = None,
+    guide: Denoiser | None = None,
 ) -> NDArray[np.uint8]:
     device = next(denoiser.parameters()).device
     labels = None if labels is None else labels.to(device)
     solver = _solver(settings)
     asked = settings.guidance
-    guidance = None if asked is None else Guidance(asked.weight, interval=asked.interval or (0.0, math.inf))
+    guidance = None if asked is None else Guidance(asked.weight, guide, asked.interval or (0.0, math.inf))
     with autocast(device.type, settings.precision):
         images = draw(
             *(denoiser, start.to(device), levels_of(settings), solver),
@@ -184,14 +195,21 @@ def _evaluations(settings: SampleSettings) -> int:
     return len(levels) + (sum(low <= level <= high for level in levels) if settings.guidance else 0)
 
 
-def _denoiser(work: Workspace, settings: SampleSettings) -> Denoiser:
+def _networks(work: Workspace, settings: SampleSettings) -> tuple[Denoiser, Denoiser | None]:
+    """The network that is sampled from, and the one that guides it, if another does."""
     compute(tf32=not settings.exact, deterministic=settings.exact)
-    denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema[0]), pick_device())
+    guide = settings.guidance.guide if settings.guidance else None
+    return _ready(work, "snapshot", settings.ema[0]), _ready(work, "guide", guide.ema or settings.ema[0]) if guide else None
+
+
+def _ready(work: Workspace, name: str, ema: str) -> Denoiser:
+    """The denoiser of one of the inputs, on the device."""
+    denoiser = prepare_for_inference(snapshot.load(work.inputs[name].all(), ema), pick_device())
     denoiser.register_forward_pre_hook(lambda *_: signals.stop_if_asked())  # a batch can take minutes on a CPU
     return denoiser
 
 
-def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser) -> Drawing:
+def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], denoiser: Denoiser, guide: Denoiser | None) -> Drawing:
     """Draw and keep this process's unfinished shards."""
     parts = {shard: indices_of(settings, shard) for shard in shards}
     total, started, drawing = sum(map(len, parts.values())), time.monotonic(), Drawing(0, 0.0, 0.0, 0.0)
@@ -199,7 +217,8 @@ def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], d
     for shard, indices in parts.items():
         batches = []
         for begin in range(0, len(indices), settings.batch):
-            images, drawing = _draw_measured(denoiser, settings, work.settings["draw"], indices[begin : begin + settings.batch], drawing)
+            some = indices[begin : begin + settings.batch]
+            images, drawing = _measured(partial(draw_images, denoiser, settings, work.settings["draw"], some, guide), drawing)
             batches.append(images)
             done, seconds = drawing.images, time.monotonic() - started
             drawing = drawing._replace(images_per_s=round(done * work.world_size / seconds, 2))
@@ -214,13 +233,11 @@ def _draw_shards(work: Workspace, settings: SampleSettings, shards: list[int], d
     return drawing
 
 
-def _draw_measured(
-    denoiser: Denoiser, settings: SampleSettings, draw: int, indices: Sequence[int], before: Drawing
-) -> tuple[NDArray[np.uint8], Drawing]:
-    """The images with these indices, and `before` with what drawing them took added."""
+def _measured(draw: Callable[[], NDArray[np.uint8]], before: Drawing) -> tuple[NDArray[np.uint8], Drawing]:
+    """The images that `draw` gives, and `before` with what drawing them took added."""
     device, started = pick_device(), time.monotonic()
     energy = joules_used(device)
-    images = draw_images(denoiser, settings, draw, indices)  # back on the CPU, so the device has finished
+    images = draw()  # back on the CPU, so the device has finished
     seconds, later = time.monotonic() - started, joules_used(device)
     joules = None if energy is None or later is None or before.joules is None else before.joules + later - energy
     return images, before._replace(images=before.images + len(images), seconds=before.seconds + seconds, joules=joules)

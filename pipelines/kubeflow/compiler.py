@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -117,10 +118,23 @@ def halves(plan: Plan) -> list[Plan]:
     for group in by[: (len(by) + 1) // 2], by[(len(by) + 1) // 2 :]:
         own = [task for (trajectory, epoch), block in blocks.items() if {trajectory, (trajectory, epoch)} & set(group) for task in block]
         needed = {task.ref for task in plan.standing_on(own)}
+        own = _with_guides(plan, own)
         if not parts:  # the first part also gets what nothing needs, such as the probe of raw pixels
             needed |= {task.ref for task in shared if task.ref not in needed_at_all}
         parts.append(replace(plan, tasks=(*(task for task in shared if task.ref in needed), *own)))
     return parts
+
+
+def _with_guides(plan: Plan, tasks: list[Task]) -> list[Task]:
+    """The tasks, and those that make their guides, which may be of another epoch or another training."""
+    there, guides = {task.ref for task in tasks}, list[Task]()
+    for task in tasks:
+        guide = plan.input(task, "guide")
+        while guide and guide.ref not in there:
+            there.add(guide.ref)
+            guides.append(guide)
+            guide = plan.input(guide, "snapshot")
+    return [task for task in plan if task.ref in there] if guides else tasks
 
 
 def _blocks(plan: Plan) -> dict[tuple[Ref, int], list[Task]]:
@@ -151,7 +165,11 @@ class _Compiler:
     def documents(self) -> tuple[Object, Object]:
         """The package's specification, and what it asks of Kubernetes (empty without a profile)."""
         self.groups = list(self.tasks.trajectories().values())
-        self.inside = {task.ref for group in self.groups for task in group}
+        self.owner = {task.ref: number for number, group in enumerate(self.groups) for task in group}  # the trajectory of each result
+        self.inside = set(self.owner)
+        self.guided = [{self.owner[ref] for task in group for ref in task.inputs.values() if ref in self.owner} for group in self.groups]
+        for number, others in enumerate(self.guided):  # by which other trajectories the samples of each are guided
+            others.discard(number)
         self.parallel = self.profile.kfp.max_parallel if self.profile else None
         self.flags = [f"t{number}" for number in range(len(self.groups))]
         packed = Packed.of(self.experiment.name, self.experiment.text, self.tasks, absent(self.experiment), self.part).dumps()
@@ -191,16 +209,36 @@ class _Compiler:
         shared = [task for task in self.tasks if task.ref not in self.inside]
         plan, names, channels = _input(_channel("plan")), named(self.tasks, shared), Channels()
         done = {task.ref: self._add(tasks, task, names[task.ref], {"of": _constant(""), "plan": plan}, channels) for task in shared}
-        begun: list[str] = []
-        for flag, group in zip(map(_channel, self.flags), self.groups, strict=True):
-            waits = [done[need] for need in _needs(group).values()]
+        begun: dict[int, str] = {}
+        for number in self._guides_first():
+            group, flag = self.groups[number], _channel(self.flags[number])
+            waits = [done[need] for need in _needs(group).values() if need in done] + [
+                begun[other] for other in sorted(self.guided[number])
+            ]
             if self.parallel and len(begun) >= self.parallel:
-                waits.append(begun[-self.parallel])
-            given = {"of": _constant(group[0].whose), "plan": plan, "missing" if self.parallel else flag: _input(flag)}
+                waits.append(list(begun.values())[-self.parallel])
+            given = {"of": _constant(group[0].whose), "plan": plan, "missing" if self.waited_for else flag: _input(flag)}
             reads = {artifact: channels[ref] for artifact, ref in self._needs(group).items()}
-            component, skipped = (self._around(group), "") if self.parallel else (self._trajectory(group), flag)
-            begun.append(_free(_name(group[0].whose), tasks))
-            tasks[begun[-1]] = _task(component, group[0].whose, given, reads, waits, skipped)
+            component, skipped = (self._around(group), "") if self.waited_for else (self._trajectory(group), flag)
+            begun[number] = _free(_name(group[0].whose), tasks)
+            tasks[begun[number]] = _task(component, group[0].whose, given, reads, waits, skipped)
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether trajectories wait for others."""
+        return bool(self.parallel) or any(self.guided)
+
+    def _guides_first(self) -> list[int]:
+        """The numbers of the trajectories, each after those that guide its samples."""
+        try:
+            return list(TopologicalSorter(dict(enumerate(self.guided))).static_order())
+        except CycleError as error:
+            names = ", ".join(dict.fromkeys(self.groups[number][0].whose for number in error.args[1]))
+            raise InputError(
+                f"The samples of these trainings are guided by one another: {names}. Kubeflow runs a training as a whole before the next.",
+                where=self.experiment.name,
+                do_next="Ask for them in two experiments (they share one store), or use `edm2 run --cluster`.",
+            ) from None
 
     def _trajectory(self, group: list[Task]) -> str:
         """A trajectory's trainings, one after the other, and the evaluations of each snapshot.
@@ -210,12 +248,13 @@ class _Compiler:
         """
         names, given = named(self.tasks, group), {name: _input(name) for name in OF_A_DAG}
         epochs = dict.fromkeys(task.subject.epoch for task in group) if self.shape.by_epoch else ()
-        evaluations = {epoch: some for epoch in epochs if len(some := _evaluations_at(group, epoch)) > 1}
+        guides = {ref for task in group for name, ref in task.inputs.items() if name == "guide"}  # which other epochs read
+        evaluations = {epoch: some for epoch in epochs if len(some := _evaluations_at(group, epoch, guides)) > 1}
 
         def trajectory(tasks: Object, channels: Channels) -> None:
             made: dict[Ref, str] = {}
             for task in group:
-                if task.stage == "snapshot" or task.subject.epoch not in evaluations:
+                if task.stage == "snapshot" or task.subject.epoch not in evaluations or task.ref in guides:
                     after = [made[ref] for ref in task.after if ref in made]
                     made[task.ref] = self._add(tasks, task, names[task.ref], given, channels, after)
             for epoch, some in evaluations.items():
@@ -227,7 +266,7 @@ class _Compiler:
                 reads = {artifact: channels[ref] for artifact, ref in self._needs(some).items()}
                 tasks[f"ep-{epoch}"] = _task(self._dag(f"ep-{epoch}", some, OF_A_DAG, evaluate), f"ep {epoch}", given, reads)
 
-        flags = ["missing"] if self.parallel else map(_channel, self.flags)
+        flags = ["missing"] if self.waited_for else map(_channel, self.flags)
         parameters = OF_A_DAG | {flag: {**STRING, "isOptional": True} for flag in flags}
         return self._dag(group[0].whose, group, parameters, trajectory)
 
@@ -264,8 +303,13 @@ class _Compiler:
         return name
 
     def _needs(self, group: list[Task]) -> dict[str, Ref]:
-        """The results from outside that a DAG of these tasks takes as inputs, each under the name of its artifact."""
-        return {name: ref for name, ref in _needs(group).items() if self.shape.origins or ref in self.inside}
+        """The results from outside that a DAG of these tasks takes as inputs, each under the name of its artifact.
+
+        A guide of another trajectory is none: the whole trajectory waits for the other.
+        """
+        own = self.owner[group[0].ref]
+        needs = {name: ref for name, ref in _needs(group).items() if self.owner.get(ref, own) == own}
+        return {name: ref for name, ref in needs.items() if self.shape.origins or ref in self.inside}
 
     def _component(
         self,
@@ -373,9 +417,9 @@ def _measured(plan: Plan, task: Task) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", short_names(plan.measured(task)))
 
 
-def _evaluations_at(group: list[Task], epoch: int) -> list[Task]:
-    """The evaluations of a trajectory's snapshot of that epoch."""
-    return [task for task in group if task.stage != "snapshot" and task.subject.epoch == epoch]
+def _evaluations_at(group: list[Task], epoch: int, guides: Collection[Ref]) -> list[Task]:
+    """The evaluations of a trajectory's snapshot of that epoch, without averages that guide."""
+    return [task for task in group if task.stage != "snapshot" and task.subject.epoch == epoch and task.ref not in guides]
 
 
 def _largest_part(spec: Object) -> int:

@@ -12,12 +12,16 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.curve import WINDOW
+from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.noise_levels import levels_of
+from edm2core.diffusion.sampler import Guidance, denoise_with
 from edm2core.diffusion.trainer import Trainer
 from edm2core.registry import SOLVERS, load
 
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal", "aten::is_nonzero"}
+
+CUDA = torch.cuda.is_available()
 
 
 class NoWaiting(TorchDispatchMode):
@@ -84,6 +88,18 @@ def test_no_step_of_a_sampler_waits(solver: str) -> None:
     solve = load(SOLVERS[solver].solve)
     with no_waiting():
         solve(lambda x, sigma: x / (1 + sigma**2), start, sigmas, lambda step: noise, **settings.solver_options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("images", [2, 100])
+@pytest.mark.parametrize("classes", [0, pytest.param(10, marks=pytest.mark.skipif(not CUDA, reason="one_hot reads labels on a CPU"))])
+def test_no_guided_evaluation_waits(images: int, classes: int) -> None:
+    recipe, device = load_recipe("digits/C", {"network.classes": classes}), pick_device()
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion).eval().requires_grad_(False).to(device)
+    x, labels = torch.ones(images, 1, 8, 8, device=device), torch.zeros(images, dtype=torch.int64, device=device) if classes else None
+    denoise = denoise_with(denoiser, labels, Guidance(1.5, None if classes else denoiser), clip=True, state=torch.float64)
+    with torch.no_grad(), no_waiting():
+        denoise(x, 1.0)
 
 
 def test_the_guard_notices_who_asks() -> None:

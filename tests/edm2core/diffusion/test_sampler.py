@@ -142,6 +142,25 @@ def test_any_class_is_no_label_and_the_label_past_the_last(config: str) -> None:
     torch.testing.assert_close(weighted, untold + 1.5 * (told - untold), rtol=0, atol=1e-12)
 
 
+def test_few_images_are_told_and_not_told_their_class_in_one_batch_and_many_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("digits/G", {"network.classes": 10, "network.multipliers": [1], "network.attention_resolutions": [8]})
+    torch.manual_seed(0)
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion).eval().requires_grad_(False)
+    denoiser.network.head.gain = torch.nn.Parameter(torch.ones(()), requires_grad=False)
+    x, labels, sizes = latents(0, 0, range(3), (1, 8, 8)), torch.tensor([3, 4, 9]), list[int]()
+    denoiser.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    denoise = denoise_with(denoiser, labels, Guidance(2.0), clip=False, state=torch.float64)
+    together = denoise(x, 1.0)
+    monkeypatch.setattr("edm2core.diffusion.sampler.MOST_AT_ONCE", 2)
+    torch.testing.assert_close(denoise(x, 1.0), together, rtol=0, atol=1e-5)
+    assert sizes == [6, 3, 3]
+
+
+def test_guidance_needs_a_guide_or_classes() -> None:
+    with pytest.raises(InputError, match="class-conditional"):
+        draw(Gaussian(1), latents(0, 0, [0], SHAPE), guidance=Guidance(2.0))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("interval", [None, (0.2, 5.0), (100.0, 200.0), (0.0, 0.5)])
 @pytest.mark.parametrize("schedule", ["karras", "uniform_logsnr", (80.0, 3.0, 0.3, 0.02)])

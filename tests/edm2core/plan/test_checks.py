@@ -48,6 +48,29 @@ def refused(check: Callable[..., object], *arguments: Any) -> InputError:
     return caught.value
 
 
+@pytest.mark.parametrize(
+    ("guide", "words"),
+    [
+        ("{}", "names nothing"),
+        ("{epoch: 4000}", "epoch 4000 is none of digits/C's training"),
+        ("{seed: 7}", "seed 7 is none of the experiment's"),
+        ("{recipe: digits/G}", "no recipe in the experiment 'digits/G'"),
+        ("{recipe: cifar10/C}", "trained on another data set"),
+        ("{recipe: own/classes}", "network.classes of the guide own/classes is 10"),
+        ("{epoch: 20, ema: fixed}", "would be guided by itself"),
+        ("{epoch: 5, ema: 0.2}", "could only be mixed with an error"),
+    ],
+)
+def test_a_guide_that_cannot_be_is_refused_with_its_line(tmp_path: Path, guide: str, words: str) -> None:
+    (tmp_path / "classes.yaml").write_text("extends: digits/C\nnetwork: {classes: 10}\n")
+    (tmp_path / "small.yaml").write_text(f"extends: digits/C\nname: digits/C\nsample:\n  guidance:\n    weight: 2\n    guide: {guide}\n")
+    text = "name: guided\nrecipes: [small.yaml, digits/E, cifar10/C, classes.yaml]\nepochs: [20]\nmetrics: [fd_filters]\nprobe: false\n"
+    (tmp_path / "guided.yaml").write_text(f"{text}sample: {{count: 100}}\n")
+    error = refused(load_experiment, tmp_path / "guided.yaml")
+    assert words in str(error)
+    assert "small.yaml, line 6" in error.where
+
+
 def test_a_good_experiment_passes_every_check(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(
         "name: good\nrecipes: [digits/C, digits/E]\nepochs: [10, 20]\nmetrics: [fd]\nsample: {count: 100}\nsweep: {sample.steps: [8, 18]}\n"

@@ -90,7 +90,7 @@ KEYED = {
     },
 }  # fmt: skip
 UNKEYED = {SampleSettings: {"batch": 7, "shard": 9, "compile": "never"}, ProbeSettings: {}}
-APART = {SampleSettings: {"solver", "order", "guidance"}, ProbeSettings: {"protocol"}}  # of one choice; what most others contradict
+APART = {SampleSettings: {"solver", "order", "guidance", "own"}, ProbeSettings: {"protocol"}}  # of one choice; what most others contradict
 
 
 def test_another_choice_of_the_registry_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:

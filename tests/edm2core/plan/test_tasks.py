@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,7 @@ from edm2core.config.settings import CalibrationSettings
 from edm2core.plan import versions
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.plan import plan
+from edm2core.plan.plan import Plan, plan
 from edm2core.plan.stages import STAGES
 from edm2core.plan.subject import Subject
 from edm2core.plan.sweep import Swept
@@ -211,6 +212,67 @@ def test_guidance_is_swept_over_one_training_and_stands_in_every_title(tmp_path:
     assert added[0].title == "C weight=1.5 interval=none · seed 0 · 1000 samples at epoch 40 · guided by 1.5"
     assert all(" · guided by " in task.title for task in added)
     assert not any("guided" in task.title for task in plain)
+
+
+GUIDED = """\
+name: guided
+recipes: [digits/C, digits/E]
+seeds: [0, 1]
+epochs: [20, 40]
+metrics: [fd]
+probe: false
+sample: {count: 100}
+overrides: {training.ema_sigma_rel: [0.05, 0.1]}
+sweep: {sample.guidance.weight: [1.5, 2], sample.guidance.guide: [GUIDES]}
+"""
+
+
+def guided(tmp_path: Path, guides: str, recipes: str = "[digits/C, digits/E]") -> Plan:
+    file = tmp_path / "guided.yaml"
+    file.write_text(GUIDED.replace("GUIDES", guides).replace("[digits/C, digits/E]", recipes))
+    read = load_experiment(file)
+    return plan(read, {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes})
+
+
+def test_a_guide_is_an_input_of_samples_and_its_epoch_is_kept_by_the_one_training(tmp_path: Path) -> None:
+    tasks = guided(tmp_path, "{epoch: 10}, {ema: 0.1}", "[digits/C]")
+    trained = [task for task in tasks if task.stage == "snapshot"]
+    assert [(task.subject.seed, task.subject.epoch) for task in trained] == [(seed, epoch) for seed in (0, 1) for epoch in (10, 20, 40)]
+    assert {task.wanted for task in trained} == {(10, 20, 40)}
+    assert all(before.ref in task.after for before, task in pairwise(trained) if before.subject.seed == task.subject.seed)
+    samples = [task for task in tasks if task.stage == "sample"]
+    assert len({task.key for task in samples}) == len(samples) == 2 * 2 * 2 * 2
+    assert not unverified(tasks)
+    for task in samples:
+        guide, own = tasks.guide_of(task), tasks.snapshot_of(task)
+        assert guide
+        assert own
+        assert guide.subject.seed == own.subject.seed
+        by_epoch = "epoch 10" in task.title
+        assert guide.subject.epoch == (10 if by_epoch else own.subject.epoch)
+        assert task.settings["guidance"]["guide"]["ema"] == ("fixed" if by_epoch else "0.100")
+    assert not any(task.subject.epoch == 10 for task in tasks if task.stage in ("sample", "metrics"))
+
+
+def test_a_guide_named_in_another_way_is_the_same_samples(tmp_path: Path) -> None:
+    keys = [{task.key for task in guided(tmp_path, guide, "[digits/C]") if task.stage == "sample"} for guide in (
+        "{epoch: 10}", "{epoch: 10, ema: fixed}", "{recipe: digits/C, epoch: 10}"
+    )]  # fmt: skip
+    assert keys[0] == keys[1] == keys[2]
+    assert keys[0].isdisjoint(task.key for task in guided(tmp_path, "{epoch: 11}", "[digits/C]"))
+
+
+def test_a_guide_can_be_of_another_recipe_and_seed_or_an_average_to_be_mixed(tmp_path: Path) -> None:
+    tasks = guided(tmp_path, "{recipe: digits/E, seed: 1, epoch: 30, ema: 0.08}")
+    (mixed,) = [task for task in tasks if task.stage == "ema"]
+    below = tasks.snapshot_of(mixed)
+    assert below
+    assert (below.short, below.subject.seed, below.subject.epoch) == ("E", 1, 30)
+    assert {task.inputs["guide"] for task in tasks if task.stage == "sample"} == {mixed.ref}
+    assert [task.subject.epoch for task in tasks if task.stage == "snapshot" and task.whose == "E · seed 1"] == [20, 30, 40]
+    assert [task.subject.epoch for task in tasks if task.stage == "snapshot" and task.whose == "E · seed 0"] == [20, 40]
+    again = redrawn(next(t for t in tasks if t.stage == "sample"), next(t for t in tasks if t.stage == "metrics"), 1)
+    assert again[0].inputs["guide"] == mixed.ref
 
 
 def test_listed_noise_levels_are_swept_beside_named_ones(tmp_path: Path) -> None:

@@ -109,8 +109,14 @@ def test_guidance_shows_in_the_protocol_with_what_it_costs(another: Callable[...
     protocols = {row["metric"]: row["protocol"] for row in _results(guided)}
     assert protocols["fd_digits"] == (
         "18 steps, eta 0, 2000 samples vs 1437 training images, digits features, by torch-fidelity, "
-        "guidance 1.5, classifier-free at σ from 0.2 to 5, which makes 45 network evaluations of an image"
+        "network evaluations of an image, guided ones twice: 45, guidance 1.5, classifier-free at σ from 0.2 to 5"
     )
+
+
+def test_a_guide_shows_in_the_protocol_as_it_differs_from_the_guided_network(another: Callable[..., Fake]) -> None:
+    guided = another({"steps: 18": "steps: 18, guidance: {weight: 2, guide: {epoch: 10, ema: 0.1}}", "probe: {": "probe: false #{"})
+    protocols = {row["protocol"].partition("torch-fidelity, ")[2] for row in _results(guided)}
+    assert protocols == {"network evaluations of an image, guided ones twice: 70, guidance 2, by epoch 10, EMA 0.100"}
 
 
 def test_a_distance_in_other_features_is_never_called_fid() -> None:

@@ -84,6 +84,12 @@ def conditional(bench: Bench, digits: Ref) -> Ref:
     return random_network(bench, digits, classes=10)
 
 
+@pytest.fixture
+def guide(bench: Bench, digits: Ref) -> Ref:
+    """A snapshot of such a network with other random weights."""
+    return random_network(bench, digits, seed=1)
+
+
 def random_network(bench: Bench, digits: Ref, seed: int = 0, classes: int = 0) -> Ref:
     """A snapshot of a small G network whose random weights follow from the seed."""
     torch.manual_seed(seed)

@@ -124,6 +124,21 @@ def test_guided_samples_differ_and_their_evaluations_count_double(
     assert all(differ(images, images_of(plain)) > 1 for images in made.values())
 
 
+def test_samples_are_guided_by_another_snapshot(bench: Any, network: Ref, guide: Ref, images_of: Any, evaluations: list[int]) -> None:
+    how = settings(guidance={"weight": 2.0, "guide": {"ema": "fixed"}})
+    _, manifest = bench.run(sample.run, "sample", how, {"snapshot": network, "guide": guide})
+    assert manifest.metadata["nfe"] == 14
+    assert sum(evaluations) == (50 + 48) * 14
+    _, plain = bench.run(sample.run, "sample", settings(), {"snapshot": network})
+    _, itself = bench.run(sample.run, "sample", how, {"snapshot": network, "guide": network})
+    guide_alone = settings(guidance={"weight": 0.0, "guide": {"ema": "fixed"}})
+    _, other = bench.run(sample.run, "sample", guide_alone, {"snapshot": network, "guide": guide})
+    _, alone = bench.run(sample.run, "sample", settings(), {"snapshot": guide})
+    assert differ(images_of(manifest), images_of(plain)) > 1
+    assert differ(images_of(itself), images_of(plain)) <= 1
+    assert differ(images_of(other), images_of(alone)) <= 1
+
+
 def test_two_processes_make_the_images_of_one(bench: Any, network: Ref, images_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "POLL_S", 0.02)
     second = settings(shard=10, draw=1)  # without interpolations

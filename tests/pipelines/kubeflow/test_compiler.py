@@ -17,7 +17,7 @@ from components.record.plan_parameter import Packed, grouped, named
 from edm2core.errors import InputError
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
-from edm2core.plan.plan import plan
+from edm2core.plan.plan import Plan, plan
 from edm2core.plan.tasks import Task
 from edm2core.store.runs import run_id
 from pipelines.inputs.user_files import resolve
@@ -476,6 +476,36 @@ def test_halves_have_all_that_their_tasks_need(asked: tuple[Experiment, list[Tas
         there = {task.ref for task in half}
         assert all(set(task.inputs.values()) <= there for task in half)
     assert sum(task.stage == "probe" and "snapshot" not in task.inputs for half in halves(asked[1]) for task in half) == 1
+
+
+@pytest.mark.parametrize("guide", ["{epoch: 10}", "{epoch: 10, ema: 0.15}", "{recipe: digits/E, epoch: 10}"])
+def test_a_guide_of_another_epoch_is_an_edge_and_one_of_another_training_is_waited_for(tmp_path: Path, guide: str) -> None:
+    guided = f"{{guidance: {{weight: 2, guide: {guide}}}}}"
+    (tmp_path / "guided.yaml").write_text(f"extends: digits/C\nname: digits/C\ntraining: {{average_every: 1}}\nsample: {guided}\n")
+    package, tasks = made(tmp_path, recipes=["guided.yaml", "digits/E"], seeds=[0], epochs=[11, 12])
+    needs = {(task.ref, need) for task in tasks for need in task.needs}
+    trained = {task.ref for task in tasks if task.whose == "E · seed 0"}
+    across = {(reader, ref) for reader, ref in needs if ref in trained and reader not in trained}
+    assert bool(across) == ("digits/E" in guide)
+    assert package.edges() == needs - across
+    dags = {task["taskInfo"]["name"]: (name, task) for name, task in package.tasks(package.experiment).items()}
+    waits = dags["E · seed 0"][0] in dags["C · seed 0"][1]["dependentTasks"]
+    assert waits == bool(across)
+    assert all(
+        bool(task.get("triggerPolicy")) != waits for name, (_, task) in dags.items() if "seed" in name
+    )  # what is waited for is never skipped
+    for half in halves(Plan.of(tasks)):
+        there = {task.ref for task in half}
+        assert all(set(task.inputs.values()) <= there for task in half)
+
+
+def test_trainings_that_guide_one_another_are_refused(tmp_path: Path) -> None:
+    for name, other in (("C", "E"), ("E", "C")):
+        guided = f"{{guidance: {{weight: 2, guide: {{recipe: digits/{other}, epoch: 1}}}}}}"
+        (tmp_path / f"{name}.yaml").write_text(f"extends: digits/{name}\nname: digits/{name}\nsample: {guided}\n")
+    with pytest.raises(InputError, match="guided by one another: C · seed 0, E · seed 0") as refused:
+        made(tmp_path, recipes=["C.yaml", "E.yaml"], seeds=[0])
+    assert "edm2 run --cluster" in refused.value.do_next
 
 
 def test_one_epoch_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
