@@ -130,7 +130,7 @@ def _found(frontier: Frontier) -> str:
         return f"All samplers take {careful.evaluations} evaluations; {careful.solver} has the best {metric}."
     change = frontier.change(picked or nearest)
     if change is None:
-        return f"{metric} has values that are not above 0, so no sampler is held against another."
+        return f"{metric} has values that are not above 0, so no sampler is compared with another."
     worse, words = frontier.worse(change.share), in_percent(change)
     if picked is None:
         return f"No sampler with fewer evaluations comes within {ENOUGH} of {careful.name}'s {metric}; {nearest.name} has {words}."

@@ -57,7 +57,7 @@ def _figure(
     words = "Samplers of the same weights, from the same noise. Rings, joined by a dashed line, mark those that no other beats in both."
     words += " Bars are one standard error of the sampling of images." if any("error" in cell for cell in cells) else ""
     words += f" Mean over {max(cell['seeds'] for cell in cells)} training seeds." if any(cell["seeds"] > 1 for cell in cells) else ""
-    words += f" On one {device}; drawing alone." if device else ""
+    words += f" Costs are of drawing alone, on one {device}." if device else ""
     return Figure(
         name,
         title,

@@ -122,7 +122,7 @@ def test_several_seeds_give_the_interval_over_trainings() -> None:
         (of(point("euler", 6, 3.0, error=0.1), point("heun", 35, 4.0, error=0.1)), "euler 6 evaluations: its FD is better (−25.0 %"),
         (of(point("euler", 6, 4.0), point("heun", 35, 4.0)), "(+0.0 %, without an interval)"),
         (of(point("euler", 6, 3.0), point("heun", 6, 4.0)), "All samplers take 6 evaluations; euler has the best FD."),
-        (of(point("euler", 6, -0.1), point("heun", 35, 4.0)), "no sampler is held against another"),
+        (of(point("euler", 6, -0.1), point("heun", 35, 4.0)), "no sampler is compared with another"),
         (of(point("euler", 6, 0.5), point("heun", 35, 0.8), metric="precision_digits"), "euler 6 has −37.5 %"),
     ],
 )
