@@ -78,19 +78,34 @@ class Choice(NamedTuple):
     defaults: dict[str, Any] = {}  # of settings of its section, where they are other than the section's
 
 
-WEIGHTINGS = Choices({"edm": Choice("edm2core.diffusion.weightings.edm:edm")}, Choice)
+WEIGHTINGS = Choices(
+    {
+        "edm": Choice("edm2core.diffusion.weightings.edm:edm"),
+        "min_snr": Choice("edm2core.diffusion.weightings.min_snr:min_snr", ("snr_limit",), {"log_variance_features": 0}),
+    },
+    Choice,
+)
 """λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/weightings."""
 
 SCHEDULES = Choices(
     {
         "every_epoch": Choice("edm2core.diffusion.schedules.every_epoch:every_epoch", ("t_ref_epochs",)),
         "every_step": Choice("edm2core.diffusion.schedules.every_step:every_step", ("t_ref_epochs",)),
+        "cosine": Choice("edm2core.diffusion.schedules.cosine:cosine", ("lr_end", "lr_end_epoch")),
+        "constant": Choice("edm2core.diffusion.schedules.constant:constant"),
     },
     Choice,
 )
 """Learning-rate schedules: functions of the protocol `Schedule` in edm2core/diffusion/schedules."""
 
-OPTIMIZERS = Choices({"adam": Choice("edm2core.diffusion.optimizers.adam:adam", ("betas",))}, Choice)
+OPTIMIZERS = Choices(
+    {
+        "adam": Choice("edm2core.diffusion.optimizers.adam:adam", ("betas",)),
+        "adamw": Choice("edm2core.diffusion.optimizers.adamw:adamw", ("betas", "weight_decay"), {"weight_decay": 0.01}),
+        "muon": Choice("edm2core.diffusion.optimizers.muon:muon", ("betas", "weight_decay", "momentum")),
+    },
+    Choice,
+)
 """Functions of the protocol `Optimizer` in edm2core/diffusion/optimizers."""
 
 

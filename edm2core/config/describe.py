@@ -105,7 +105,13 @@ MEANINGS: dict[str, dict[Any, str]] = {
     "diffusion.log_variance_features": {0: "none", 128: "from 128 Fourier features", 256: "from 256 Fourier features"},
     "sample.schedule": {"karras": "EDM's", "uniform_logsnr": "even in ln σ"},
     "training.t_ref_epochs": {None: "none, it stays"},
-    "training.lr_changes": {"every_epoch": "epoch by epoch", "every_step": "step by step, with the images seen"},
+    "training.lr_changes": {
+        "every_epoch": "epoch by epoch",
+        "every_step": "step by step, with the images seen",
+        "cosine": "along half a cosine",
+        "constant": "only in the warm-up",
+    },
+    "training.clip_norm": {None: "none"},
     "training.loss_reduction": {"mean": "averaged", "sum": "summed, so that fp16 needs no loss scaling"},
     "training.ema_beta": {None: "no such average"},
 }

@@ -221,8 +221,11 @@ class DiffusionSettings(Settings):
     weighting: Annotated[str, one_of(WEIGHTINGS)] = described(
         "edm", "Weight λ(σ) of the loss by noise level.", "weight of the loss by noise level"
     )
+    snr_limit: Positive = described(5.0, "Largest weight γ of min_snr.", "largest weight of the loss")
     log_variance_features: Annotated[int, Field(ge=0)] = described(
-        256, "Fourier features of the learned log-variance u(σ) (rung B); 0 leaves u(σ) out.", "learned log-variance u(σ) of the loss"
+        256,
+        "Fourier features of the learned weighting exp(-u(σ)) (rung B), which evens any `weighting` out; 0 leaves it out.",
+        "learned log-variance u(σ) of the loss",
     )
 
     own: Own = own_settings()
@@ -242,6 +245,9 @@ class DiffusionSettings(Settings):
     def _used(self) -> Self:
         """No setting is changed that has no effect."""
         refuse_unused(self, "weighting", WEIGHTINGS, "weighting")
+        if self.weighting == "min_snr" and self.log_variance_features:
+            words = "the learned weighting evens min_snr out again; set log_variance_features to 0, or choose weighting: edm"
+            raise contradiction(words, "log_variance_features", "weighting")
         return self
 
 
@@ -263,15 +269,34 @@ class TrainingSettings(Settings):
         "learning rate falls with the root of the time from epoch",
     )
     lr_changes: Annotated[str, one_of(SCHEDULES)] = described(
-        "every_epoch", "Whether the learning rate changes epoch by epoch, or at every step with the images seen.", "learning rate changes"
+        "every_epoch",
+        "Schedule of the learning rate: falling with t_ref_epochs, by whole epochs or at every step; `cosine`; or `constant`.",
+        "learning rate changes",
+    )
+    lr_end: Annotated[float, Field(ge=0, le=1)] = described(0.0, "Share of `lr` at which `cosine` ends.", "learning rate ends at the share")
+    lr_end_epoch: Positive | None = described(
+        None,
+        "Epoch at which `cosine` has come to its end, and after which the rate stays; null is `epochs`.",
+        "learning rate ends at epoch",
     )
     loss_reduction: Literal["mean", "sum"] = described(
         "mean",
         "Whether the loss is averaged or summed over an image's elements; a sum needs no loss scaling in fp16.",
         "loss over an image's elements",
     )
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = described("adam", "Way from gradients to steps.", "optimizer")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = described(
+        "adam", "Way from gradients to steps; `muon` is for matrices and kernels, beside Adam for all else.", "optimizer"
+    )
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = described((0.9, 0.999), "Adam's two betas.", "Adam's betas")
+    momentum: Share = described(0.95, "Muon's momentum.", "Muon's momentum")
+    weight_decay: Annotated[float, Field(ge=0)] = described(
+        0.0, "Share of matrices and kernels that a step takes away, times the learning rate; adamw has 0.01 by default.", "weight decay"
+    )
+    clip_norm: Positive | None = described(
+        None,
+        "Norm of the gradient of all weights together above which it is scaled down to it; null leaves it.",
+        "gradient clipped to norm",
+    )
     flip: bool = described(False, "Whether images are mirrored at random.", "random flips")
     label_dropout: Share = described(
         0.0, "Share of images that a class-conditional network sees without their class, for classifier-free guidance.", "classes left out"
@@ -306,8 +331,11 @@ class TrainingSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """The own defaults of the schedule and the optimizer."""
-        return with_defaults(with_defaults(values, "lr_changes", SCHEDULES), "optimizer", OPTIMIZERS)
+        """The own defaults of the schedule and the optimizer; the cosine ends with the training."""
+        values = with_defaults(with_defaults(values, "lr_changes", SCHEDULES), "optimizer", OPTIMIZERS)
+        if isinstance(values, dict) and values.get("lr_changes") == "cosine" and values.get("lr_end_epoch") is None:
+            return {**values, "lr_end_epoch": values.get("epochs")}
+        return values
 
     @model_validator(mode="after")
     def _used(self) -> Self:
@@ -322,6 +350,12 @@ class TrainingSettings(Settings):
         if self.lr_changes == "every_epoch" and self.warmup_epochs % 1:
             words = f"{self.warmup_epochs:g} is not whole; choose a whole number, or lr_changes: every_step"
             raise contradiction(words, "warmup_epochs")
+        if self.lr_end_epoch is not None and self.lr_end_epoch <= self.warmup_epochs:
+            words = f"the warm-up of {self.warmup_epochs:g} epochs is not over when the rate is to end, at epoch {self.lr_end_epoch:g}"
+            raise contradiction(words, "lr_end_epoch", "warmup_epochs")
+        if self.exact and self.optimizer == "muon":
+            words = "torch's Muon computes in bfloat16, which exact rules out; choose another optimizer, or leave exact out"
+            raise contradiction(words, "exact", "optimizer")
         return self
 
     def stored_epochs(self, last: int) -> list[int]:

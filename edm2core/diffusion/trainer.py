@@ -83,12 +83,20 @@ class Trainer(TrainingState):
         before = [p.detach().clone() for p in maps]
         for group, relative in zip(self.optimizer.param_groups, self.relative_rates, strict=True):
             group["lr"] = self._rate(self.steps) * relative
+        clip_norm, fused = self.settings.training.clip_norm, hasattr(self.optimizer, "_step_supports_amp_scaling")
+        if clip_norm is not None or not fused:
+            self.scaler.unscale_(self.optimizer)
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), clip_norm)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
         skipped = (~torch.isfinite(norms.sum())).float()
-        if not self.scaler.is_enabled():
-            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # the fused kernel then leaves weights and moments alone
-        self.scaler.step(self.optimizer)
+        if fused:
+            if not self.scaler.is_enabled():
+                self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # the fused kernel then leaves weights and moments alone
+            self.scaler.step(self.optimizer)
+        else:
+            self._step_unless(skipped > 0)
         self.scaler.update()
         self.window.nonfinite += skipped
         if maps:
@@ -96,6 +104,23 @@ class Trainer(TrainingState):
         weights = list(self.parameters.values())
         for average in self.averages.values():
             average.update(weights, images)
+
+    @torch.no_grad()
+    def _step_unless(self, skipped: Tensor) -> None:
+        """A step of an optimizer that cannot skip one by itself. Where `skipped`, a scalar, all its tensors become what they were before.
+
+        The scalar is never read, since that would wait for the device. Moments that the step made become 0.
+        """
+
+        def tensors() -> dict[tuple[str, str], Tensor]:
+            state = {(name, moment): v for name, p in self.parameters.items() for moment, v in self.optimizer.state.get(p, {}).items()}
+            moments = {key: v for key, v in state.items() if isinstance(v, Tensor) and v.device == skipped.device}
+            return {(name, ""): p for name, p in self.parameters.items()} | moments
+
+        before = {key: tensor.clone() for key, tensor in tensors().items()}
+        self.optimizer.step()
+        for key, tensor in tensors().items():
+            tensor.copy_(torch.where(skipped, before[key] if key in before else torch.zeros_like(tensor), tensor))
 
     def _rate(self, step: int) -> float:
         """The learning rate of the step that follows `step` steps."""

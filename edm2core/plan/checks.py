@@ -13,7 +13,7 @@ from typing import Any
 
 from edm2core.config.describe import fields_of, in_words
 from edm2core.config.fields import is_keyed
-from edm2core.config.settings import OwnNetworkSettings, ProbeSettings, Recipe
+from edm2core.config.settings import NetworkSettings, OwnNetworkSettings, ProbeSettings, Recipe
 from edm2core.config.validate import unknown
 from edm2core.config.yaml_file import Document
 from edm2core.data.formats.folders import Survey
@@ -73,7 +73,7 @@ class Request:
 
 def check_recipe(request: Request) -> None:
     """Check a recipe by itself."""
-    for check in (network_fits_data, batch_fits_data):
+    for check in (network_fits_data, batch_fits_data, decay_has_effect, checkpoint_has_moments):
         check(request)
 
 
@@ -218,6 +218,23 @@ def batch_fits_data(request: Request) -> None:
     if count is not None and batch > count:
         what = f"training.batch is {batch:,}; {data.format} has {count:,} images for training."
         raise request.wrong("training.batch", what, f"Set training.batch to {count} or less.")
+
+
+def decay_has_effect(request: Request) -> None:
+    """Weights decay only if the network does not bring them back to unit size before every step."""
+    network, training = request.recipe.network, request.recipe.training
+    if isinstance(network, NetworkSettings) and network.weights == "forced" and training.weight_decay:
+        what = f"training.weight_decay is {training.weight_decay:g}, and forced weight normalisation undoes it before the next step."
+        do_next = "Set training.weight_decay to 0, or choose other network.weights."
+        raise request.wrong("training.weight_decay", what, do_next)
+
+
+def checkpoint_has_moments(request: Request) -> None:
+    """A training goes on from a checkpoint with the optimizer whose moments the checkpoint holds."""
+    recipe = request.recipe
+    if recipe.start and recipe.training.optimizer != "adam":
+        what = f"The checkpoint that {recipe.name} starts from holds Adam's moments, and training.optimizer is {recipe.training.optimizer}."
+        raise request.wrong("training.optimizer", what, "Set training.optimizer to adam, or leave `start` out.")
 
 
 def epochs_exist(request: Request) -> None:

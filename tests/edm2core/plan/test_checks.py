@@ -261,3 +261,19 @@ def test_a_metric_that_does_not_exist_is_refused(text: str, words: str) -> None:
     error = refused(checks.named_metric, text, "digits", "e.yaml, line 3")
     assert error.what.startswith(words)
     assert error.where == "e.yaml, line 3"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "check", "words", "line"),
+    [
+        ("digits/E", {"training.optimizer": "adamw"}, checks.decay_has_effect, "forced weight normalisation undoes it", "weight_decay"),
+        ("digits/C", {**STARTED, "training.optimizer": "muon"}, checks.checkpoint_has_moments, "holds Adam's moments", "optimizer"),
+    ],
+)
+def test_an_optimizer_that_makes_no_sense_is_refused(
+    recipe: str, changes: dict[str, Any], check: Callable[..., object], words: str, line: str
+) -> None:
+    error = refused(check, request(recipe, changes))
+    assert words in error.what
+    assert error.where == f"line of training.{line}"
+    check(request(recipe, {**changes, "training.optimizer": "adam"}))
