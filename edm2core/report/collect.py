@@ -16,6 +16,7 @@ from edm2core.store.base import Store
 from edm2core.store.results import load
 
 CURVE, GRID, INTERPOLATIONS, NEIGHBOURS = "curve.jsonl", "grid.png", "interpolations.png", "neighbours.png"
+CLASSES = "classes.png"
 PROBE = "probe.json"
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -75,6 +76,7 @@ class Report:
     run: RunInfo
     calibrations: tuple[Manifest, ...] = ()  # the store's, of the plan's extractors
     confusions: Mapping[Ref, dict[str, Any]] = field(default_factory=dict)  # of finished probes: see confusion_of
+    by_class: Mapping[Ref, bytes] = field(default_factory=dict)  # PNG of class-conditional samples, a row a class, likewise
 
     def of_stage(self, stage: str) -> list[Result]:
         return [result for result in self.results.values() if result.task.stage == stage]
@@ -111,14 +113,14 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
             return None
 
     curves: dict[Ref, list[dict[str, Any]]] = {}
-    shown: dict[str, dict[Ref, bytes]] = {GRID: {}, INTERPOLATIONS: {}, NEIGHBOURS: {}}
+    shown: dict[str, dict[Ref, bytes]] = {GRID: {}, INTERPOLATIONS: {}, CLASSES: {}, NEIGHBOURS: {}}
     with tempfile.TemporaryDirectory(prefix="edm2-report-") as temporary:
         for number, result in enumerate(_latest_snapshots(results.values())):
             data = read(result, CURVE, Path(temporary) / f"curve-{number}")
             if data is not None:
                 curves[result.task.ref] = lines_of(data)
         firsts = [r for r in results.values() if r.task.stage == "sample" and not r.task.subject.draw]
-        wanted = {GRID: firsts, INTERPOLATIONS: firsts, NEIGHBOURS: _latest_with_neighbours(results.values())}
+        wanted = {GRID: firsts, INTERPOLATIONS: firsts, CLASSES: firsts, NEIGHBOURS: _latest_with_neighbours(results.values())}
         for file, those in wanted.items() if pictures else ():
             for number, result in enumerate(those):
                 data = read(result, file, Path(temporary) / f"{number}-{file}")
@@ -131,7 +133,8 @@ def collect(name: str, tasks: Iterable[Task], store: Store, run: RunInfo, *, pic
             if lines and {"classes", "confusion"} <= lines[0].keys():
                 confusions[result.task.ref] = confusion_of(lines[0])
     found = shown[GRID], shown[INTERPOLATIONS], shown[NEIGHBOURS]
-    return Report(name, store.uri, plan, results, curves, *found, tuple(unreadable), run, _calibrations(store, results), confusions)
+    known = _calibrations(store, results), confusions, shown[CLASSES]
+    return Report(name, store.uri, plan, results, curves, *found, tuple(unreadable), run, *known)
 
 
 def confusion_of(probe: Mapping[str, Any]) -> dict[str, Any]:

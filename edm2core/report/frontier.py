@@ -16,6 +16,7 @@ from edm2core.config.settings import SampleSettings
 from edm2core.plan.manifest import Ref
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
+from edm2core.report.digits import places
 from edm2core.report.protocol import SOLVER_OPTIONS, apart
 from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
 from edm2core.report.statistics import independent_ratio, mean_interval, paired_ratio
@@ -90,6 +91,11 @@ class Frontier:
     protocol: str
     n: int | None
     points: tuple[Point, ...]
+
+    @property
+    def places(self) -> int:
+        """Decimals of its values, as many as their errors justify."""
+        return places((point.value for point in self.points), (point.error for point in self.points))
 
     @property
     def seeds(self) -> list[int]:

@@ -52,7 +52,7 @@ class Answer:
         if self.again is None or self.bias is None:
             return ""
         among, points = len(self.frontier.points), rounded(abs(100 * self.bias), 1)
-        luck = f"had flattered it by {points} points" if self.bias > 0 else f"had not flattered it: it was {points} points worse then"
+        luck = f"had flattered it by {points} points" if self.bias > 0 else f"had not flattered it ({points} points the other way)"
         return f"Both drawn again with other noise: {in_percent(self.again)}; picking it from {among} {luck}."
 
 
@@ -89,11 +89,16 @@ def title(frontier: Frontier) -> str:
 
 def in_percent(change: Change) -> str:
     """A change with its interval: +1.2 %, 95 % interval −0.4 to +2.8 % over images."""
-    share = minus(f"{100 * change.share:+.1f} %")
+    share = f"{percent(change.share)} %"
     if change.interval is None:
         return f"{share}, without an interval"
-    low, high = (minus(f"{100 * end:+.1f}") for end in change.interval)
+    low, high = map(percent, change.interval)
     return f"{share}, 95 % interval {low} to {high} % over {change.over}"
+
+
+def percent(share: float) -> str:
+    """A change in percent, with its sign: +1.2, −0.4, +1263."""
+    return minus(f"{100 * share:+.{1 if abs(share) < 1 else 0}f}")
 
 
 def facts(answer: Answer) -> dict[str, Any]:

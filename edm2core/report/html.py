@@ -23,7 +23,7 @@ from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.page import packed_figures, packed_vega
 from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
 from edm2core.report.frontier import elsewhere, on_frontiers, trained
-from edm2core.report.frontier_words import answers_of, headline_answers, in_percent, title
+from edm2core.report.frontier_words import answers_of, headline_answers, percent, title
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
@@ -145,7 +145,7 @@ def environment() -> Environment:
         "label": label,
         "minus": minus,
         "rounded": rounded,
-        "in_percent": in_percent,
+        "percent": percent,
         "whose": title,
         "plural": plural,
         "manifest": manifest,

@@ -65,7 +65,14 @@ class Samples:
 
     @property
     def interpolated(self) -> bool:
-        return any(picture.uri for strip in self.strips for picture in strip.kinds["interpolations"])
+        return self._any("interpolations")
+
+    @property
+    def by_class(self) -> bool:
+        return self._any("classes")
+
+    def _any(self, kind: str) -> bool:
+        return any(picture.uri for strip in self.strips for picture in strip.kinds[kind])
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ def _dataset(report: Report, styles: Styles, name: str, results: list[Result], s
             {
                 "grid": [_picture(report.grids, found.get(e), e) for e in epochs],
                 "interpolations": [_picture(report.interpolations, found.get(e), e) for e in epochs],
+                "classes": [_picture(report.by_class, found.get(e), e) for e in epochs],
             },
         )
         for who, found in kept.items()
@@ -151,7 +159,8 @@ def _fitting(report: Report, styles: Styles, results: list[Result]) -> set[Ref]:
         return set()
     epochs = sorted({result.task.subject.epoch for result in results}, reverse=True)
     variants = list(dict.fromkeys(styles.variant(result.task.subject.seed, result.task.subject.ema) for result in results))
-    size = {r.task.ref: len(report.grids.get(r.task.ref, b"")) + len(report.interpolations.get(r.task.ref, b"")) for r in results}
+    pictures = (report.grids, report.interpolations, report.by_class)
+    size = {r.task.ref: sum(len(kind.get(r.task.ref, b"")) for kind in pictures) for r in results}
     longest = [stride for stride in range(1, len(epochs) + 1) if len(epochs[::stride]) >= min(FEW, len(epochs))]
     choices = [(stride, len(variants)) for stride in longest]
     choices += [(longest[-1], number) for number in range(len(variants) - 1, 0, -1)]

@@ -37,6 +37,7 @@ from edm2core.worker.workspace import Input, Workspace
 
 GRID, GRID_SIDE, GRID_PIXELS = "grid.png", 8, 384
 INTERPOLATIONS, ARCS = "interpolations.png", 6
+CLASSES, MOST_CLASSES = "classes.png", 10
 POLL_S = 1.0
 
 
@@ -52,10 +53,10 @@ class Drawing(NamedTuple):
 def run(work: Workspace) -> None:
     """Result: samples-00000.npy …, uint8 [n, C, H, W], in the order of the images' indices; a grid of the first; interpolations.
 
-    Interpolations are made of the first draw alone, and are no samples.
+    Interpolations are made of the first draw alone, and are no samples. So is a grid with a row a class, where the network knows classes.
     """
     settings = SampleSettings.model_validate({name: value for name, value in work.settings.items() if name != "draw"})
-    shards = math.ceil(settings.count / settings.shard)
+    shards = _shards(settings)
     missing = [shard for shard in range(work.rank, shards, work.world_size) if not _restore(work, settings, shard)]
     interpolating = work.rank == 0 and work.settings["draw"] == 0
     denoiser, guide = _networks(work, settings) if missing or interpolating else (None, None)
@@ -71,6 +72,8 @@ def run(work: Workspace) -> None:
     loaded = (np.load(work.out / shard_name(shard), mmap_mode="r", allow_pickle=False) for shard in range(shards))
     first = islice((image for images in loaded for image in images), GRID_SIDE**2)
     write_grid(work.out / GRID, np.stack(list(first)))
+    if denoiser and interpolating and (classes := denoiser.network.settings.classes):
+        write_grid(work.out / CLASSES, rows_by_class(work.out, settings, classes))
     work.metadata |= {
         "n": settings.count,
         "seed": settings.seed,
@@ -146,6 +149,25 @@ def interpolations(denoiser: Denoiser, settings: SampleSettings, guide: Denoiser
     classes_of = [None if labels is None else labels[part] for part in parts]
     rows = [_images(denoiser, still, start[part], own, shared, guide) for part, own in zip(parts, classes_of, strict=True)]
     return np.concatenate(rows)
+
+
+def rows_by_class(folder: Path, settings: SampleSettings, classes: int) -> NDArray[np.uint8]:
+    """The first draw's first 8 images of each class, a row a class, uint8 [8 · rows, C, H, W]; black where there are fewer.
+
+    Of more than MOST_CLASSES classes as many are taken, evenly spaced.
+    """
+    chosen = np.unique(np.linspace(0, classes - 1, MOST_CLASSES).round().astype(int)) if classes > MOST_CLASSES else np.arange(classes)
+    labels = drawn_labels(settings.seed, 0, range(min(settings.count, GRID_SIDE**2 * classes)), classes).numpy()
+    shards = [np.load(folder / shard_name(shard), mmap_mode="r", allow_pickle=False) for shard in range(_shards(settings))]
+    rows = np.zeros((len(chosen), GRID_SIDE, *shards[0].shape[1:]), np.uint8)
+    for row, label in zip(rows, chosen, strict=True):
+        for place, index in enumerate(np.flatnonzero(labels == label)[:GRID_SIDE]):
+            row[place] = shards[index // settings.shard][index % settings.shard]
+    return rows.reshape(-1, *rows.shape[2:])
+
+
+def _shards(settings: SampleSettings) -> int:
+    return math.ceil(settings.count / settings.shard)
 
 
 def _images(

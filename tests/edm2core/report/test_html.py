@@ -140,6 +140,13 @@ def test_the_slider_steps_through_the_epochs_and_each_has_one_picture_a_recipe(p
     assert {(a["data-kind"], a["data-epoch"]) for a in shown} == {("grid", "60")}
 
 
+def test_class_conditional_samples_are_shown_by_class_too(demo: Fake) -> None:
+    report = demo.report()
+    words = '<option value="classes">by class</option>'
+    assert words not in render(report)
+    assert words in render(replace(report, by_class=report.grids))
+
+
 def test_samples_drawn_before_there_were_interpolations_are_shown_without(demo: Fake) -> None:
     page = Page(render(replace(demo.report(), interpolations={})))
     assert "Interpolations by" not in str(page.elements)

@@ -11,11 +11,12 @@ from PIL import Image
 
 from edm2core.config.settings import SampleSettings
 from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.latents import drawn_labels
 from edm2core.errors import EdmError, InputError
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task
 from edm2core.stages import sample
-from edm2core.stages.sample import shard_names, write_grid
+from edm2core.stages.sample import rows_by_class, shard_names, write_grid
 from edm2core.store.results import load
 
 
@@ -88,6 +89,19 @@ def test_solver_and_noise_levels_are_those_of_the_settings(bench: Any, network: 
         assert manifest.metadata["nfe"] == evaluated, how
         assert sum(evaluations) == (50 + 48) * evaluated, how
         assert differ(images_of(plain), images_of(manifest)) > 1, how
+
+
+def test_a_row_of_the_grid_by_class_holds_the_first_images_of_the_class(tmp_path: Any) -> None:
+    chosen = SampleSettings(count=90, shard=40)
+    labels = drawn_labels(0, 0, range(90), 3).numpy()
+    marked = np.zeros((90, 1, 2, 2), np.uint8)
+    marked[:, 0, 0, 0], marked[:, 0, 1, 1] = labels + 1, np.arange(90)
+    for shard in range(3):
+        np.save(tmp_path / sample.shard_name(shard), marked[40 * shard : 40 * shard + 40])
+    rows = rows_by_class(tmp_path, chosen, 3).reshape(3, 8, 1, 2, 2)
+    assert (rows[:, :, 0, 0, 0] == np.arange(1, 4)[:, None]).all()
+    assert [row.tolist() for row in rows[:, :, 0, 1, 1]] == [np.flatnonzero(labels == label)[:8].tolist() for label in range(3)]
+    assert rows_by_class(tmp_path, chosen, 20).shape == (80, 1, 2, 2)
 
 
 def test_every_solver_begins_from_the_same_noise(bench: Any, network: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +235,11 @@ def test_interpolations_go_from_sample_to_sample_of_the_grid(bench: Any, network
     steps = np.abs(np.diff(rows.astype(int), axis=1)).mean(axis=(1, 2, 3))
     apart = np.abs(rows[:, 7].astype(int) - rows[:, 0]).mean()
     assert steps.max() < apart  # no jump from one end to the other
+
+
+def test_class_conditional_samples_have_a_grid_by_class(bench: Any, network: Ref, conditional: Ref) -> None:
+    files = [bench.run(sample.run, "sample", settings(count=20), {"snapshot": ref})[1].files for ref in (network, conditional)]
+    assert ["classes.png" in own for own in files] == [False, True]
 
 
 def test_only_the_first_draw_is_interpolated(bench: Any, network: Ref) -> None:
