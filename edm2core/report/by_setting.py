@@ -1,6 +1,6 @@
 """A metric against the value of a swept setting: figures, and what differs on one and the same snapshot.
 
-Samplers that differ in solver or steps are compared on frontiers alone.
+Samplers that differ in solver or steps are compared on frontiers alone, and guidance in a section of its own.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from edm2core.report.figures.axes import Part, metric_title, number, of_dataset,
 from edm2core.report.figures.curves import MEAN, curve, of_seeds, over_seeds, reach
 from edm2core.report.figures.figure import Cells, Reading
 from edm2core.report.frontier import swept_samplers
+from edm2core.report.guidance import GUIDANCE
 from edm2core.report.protocol import apart
 from edm2core.report.results import Row, higher_is_better, label
 
@@ -130,7 +131,9 @@ def _groups(report: Report, rows: Mapping[Row, Result], styles: Styles) -> dict[
         place = result.task.subject.sweep
         other = "sample" if result.task.stage == "probe" else "probe"
         for setting, value in place.at.items():
-            if setting.startswith(f"{other}.") or setting in swept_samplers(place):  # no effect on this metric; on a frontier
+            if (
+                setting.startswith(f"{other}.") or setting in swept_samplers(place) or setting.startswith(GUIDANCE)
+            ):  # no effect on this metric; on a frontier
                 continue
             rest = Swept(place.of, {name: each for name, each in place.at.items() if name != setting})
             lines = groups.setdefault((row.dataset, row.metric, apart(report, result, row.metric, place.at), setting), {})

@@ -1,10 +1,13 @@
-"""What a report says in a few lines: its headline verdicts, and what its frontiers say."""
+"""What a report says in a few lines: its headline verdicts, and what its frontiers and sweeps over guidance say."""
 
 from edm2core.report.collect import Report
 from edm2core.report.frontier_words import answers_of, lines
+from edm2core.report.guidance import guidance_sweeps
 from edm2core.report.verdict import answers, headlines
 
 
 def conclusions(report: Report) -> list[str]:
     """A line each, which stands by itself: the terminal prints them at the end of a run."""
-    return [*headlines(answers(report)), *lines(answers_of(report))]
+    sweeps = guidance_sweeps(report)
+    guided = [f"{sweep.recipe}: {sweep.sentence}" for sweep in sweeps if sweep.epoch == sweeps[0].epoch]
+    return [*headlines(answers(report)), *lines(answers_of(report)), *guided]

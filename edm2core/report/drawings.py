@@ -9,7 +9,9 @@ from edm2core.report.confusion import confusion_figures
 from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.ema_widths import sweeps
 from edm2core.report.figures import Figure, Styles, frontier_figures, metric_figures, probe_maps, sweep_figures, training_figures
+from edm2core.report.figures.guidance import guidance_figures
 from edm2core.report.frontier import elsewhere, frontiers
+from edm2core.report.guidance import elsewhere_guided, guidance_sweeps
 from edm2core.report.results import Row, rank, rows
 
 
@@ -18,6 +20,7 @@ class Drawings:
     """A report's figures by the section that shows them, in the page's order."""
 
     frontier: list[Figure]
+    guidance: list[Figure]
     curves: list[Figure]
     settings: list[Figure]
     widths: list[Figure]
@@ -38,7 +41,8 @@ def drawings(report: Report, values: Mapping[Row, Result] | None = None, styles:
     own = styles or Styles.of(report)
     return Drawings(
         frontier=frontier_figures(frontiers(report), own),
-        curves=metric_figures(elsewhere(report, found), own),
+        guidance=guidance_figures(guidance_sweeps(report, found), own),
+        curves=metric_figures(elsewhere_guided(report, elsewhere(report, found)), own),
         settings=setting_figures(report, found, own),
         widths=sweep_figures(sorted(sweeps(found), key=lambda sweep: rank(sweep.metric)), own),
         maps=probe_maps(report, own),

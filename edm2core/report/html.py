@@ -24,6 +24,7 @@ from edm2core.report.figures.page import packed_figures, packed_vega
 from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
 from edm2core.report.frontier import elsewhere, on_frontiers, trained
 from edm2core.report.frontier_words import answers_of, headline_answers, percent, title
+from edm2core.report.guidance import elsewhere_guided, guidance_sweeps, guided_recipes
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
@@ -40,6 +41,7 @@ MOST_ROWS = 3000  # of the table of every value: half a kilobyte each
 SECTIONS = {
     "results": "Results",
     "frontier": "Frontier",
+    "guidance": "Guidance",
     "notes": "Notes",
     "curves": "Curves",
     "samples": "Samples",
@@ -77,6 +79,7 @@ def render(report: Report) -> str:
         styles=styles,
         frontiers=[answer for answer in by_sampler if answer.latest],
         by_sampler=headline_answers(by_sampler),
+        guided=guidance_sweeps(report, found),
         drawn_frontiers=_by_metric(drawn.frontier),
         verdicts=[verdict_drawing.drawn(verdict) for verdict in answers],
         behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
@@ -97,6 +100,7 @@ def render(report: Report) -> str:
         sections=_sections(
             notes=report.run.notes,
             frontier=drawn.frontier,
+            guidance=drawn.guidance,
             curves=drawn.curves,
             seeds=by_seeds,
             settings=drawn.settings,
@@ -164,9 +168,10 @@ def _by_measure(found: list[Sweep]) -> list[list[Sweep]]:
 
 
 def _tables(report: Report, found: dict[Row, Result], samplers: set[str]) -> list[Table]:
-    """The main tables, without the samplers of frontiers where nothing else was measured of them."""
-    made = tables(report, elsewhere(report, found))
-    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in samplers]) for table in made]
+    """The main tables, without samplers of frontiers and guided ones of sweeps where nothing else was measured of them."""
+    made = tables(report, elsewhere_guided(report, elsewhere(report, found)))
+    apart = samplers | guided_recipes(report)
+    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in apart]) for table in made]
     return [table for table in shown if table.lines]
 
 

@@ -7,6 +7,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, redrawn
 from edm2core.report.collect import Report, Result
 from edm2core.report.frontier_words import answers_of
+from edm2core.report.guidance import picked
 from edm2core.report.results import Row, best_of, rows
 
 Choice = tuple[str, str, int, str, str, str]  # data set, recipe, seed, average, metric, protocol
@@ -58,7 +59,8 @@ def rechecks(report: Report, draws: int) -> list[Task]:
     """The tasks that evaluate what was chosen, by each metric of samples, with so many draws not used in choosing it.
 
     Chosen are the best snapshot of each training with several, and on a frontier the sampler that is cheaper and good enough, at the last
-    epoch. The one that it was held against is drawn again with it, from the same noise.
+    epoch. The one that it was held against is drawn again with it, from the same noise. Of a sweep over guidance it is the best at the
+    last epoch, by the metric that stands first.
     """
     tasks: dict[str, Task] = {}
     for choice, epochs in _choices(rows(report)).items():
@@ -72,6 +74,8 @@ def rechecks(report: Report, draws: int) -> list[Task]:
             for measured in (*frontier.careful.by_seed.values(), *frontier.picked.by_seed.values()):
                 results = [report.results[ref] for ref in measured.results]
                 _draw_again(tasks, report, results[0], max(result.task.subject.draw or 0 for result in results) + 1, draws)
+    for guided in picked(report):
+        _draw_again(tasks, report, guided[0], max(result.task.subject.draw or 0 for result in guided) + 1, draws)
     return list(tasks.values())
 
 
