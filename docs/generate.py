@@ -242,7 +242,8 @@ def choices_page() -> str:
 
 
 def _least(facts: registry.MetricFacts) -> str:
-    return "dimensions + 1" if facts.needs == "statistics" else f"{facts.least_images:,}"
+    dimensions = "dimensions + 1" + " in every class" * facts.by_class
+    return dimensions if facts.needs == "statistics" or facts.by_class else f"{facts.least_images:,}"
 
 
 def _shape(data: registry.DataFormat) -> str:
