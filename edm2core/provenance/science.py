@@ -24,8 +24,9 @@ from edm2core.plan import stages
 PACKAGE = Path(__file__).parents[1]
 SCIENCE = frozenset({"data", "diffusion", "keyed_random", "metrics", "probe", "snapshots"})
 """The modules and packages of edm2core that make numbers: networks, diffusion, training, sampling, data, metrics, probe."""
-NOT_FOLLOWED = frozenset({"config", "plan", "report", "stages", "worker"})
-"""Rooms whose imports are not followed. They lead to all of the science, though a stage computes with none of it: settings are in keys."""
+NOT_FOLLOWED = frozenset({"config", "own_code", "plan", "report", "stages", "store/own_code.py", "worker"})
+"""Rooms and modules whose imports are not followed. They lead to all of the science, though a stage computes with none of it: settings are
+in keys."""
 STAGES = {stage.name: stage.file for stage in stages.STAGES.values()} | {"average": "train"}  # the module of each stage
 EQUAL = Path(__file__).parent / "science_equal.yaml"
 UNKNOWN = "unknown"  # the science of results that were made before it was recorded

@@ -28,7 +28,8 @@ class Use(NamedTuple):
 class Package:
     """The modules of a package, by their paths in its folder. They are parsed when they are first needed.
 
-    `science` names the modules and packages at its top whose code counts. The imports of those in `not_followed` are not followed.
+    `science` names the modules and packages at its top whose code counts. The imports of those in `not_followed`
+    are not followed; a module within a package is named there by its path.
     """
 
     def __init__(self, folder: Path, science: Collection[str], not_followed: Collection[str]) -> None:
@@ -45,7 +46,7 @@ class Package:
         reached, waiting = {start}, [start]
         while waiting:
             for path in self.module(waiting.pop()).leads_to - reached:
-                if _top(path) not in self._not_followed:
+                if not {_top(path), path} & {*self._not_followed}:
                     reached.add(path)
                     waiting.append(path)
         return sorted(path for path in reached if path == start or _top(path) in self._science)
