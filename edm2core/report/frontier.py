@@ -17,6 +17,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.digits import places
+from edm2core.report.guidance import guided_recipes
 from edm2core.report.protocol import SOLVER_OPTIONS, apart
 from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
 from edm2core.report.statistics import independent_ratio, mean_interval, paired_ratio
@@ -183,6 +184,11 @@ def on_frontiers(report: Report) -> set[str]:
     """The names of the recipes that are points of frontiers."""
     subjects = (result.task.subject for result in report.results.values())
     return {subject.recipe for subject in subjects if subject.sweep and swept_samplers(subject.sweep)}
+
+
+def compared_apart(report: Report) -> set[str]:
+    """The names of the recipes that a section of their own compares: those on frontiers, and those of sweeps over guidance."""
+    return on_frontiers(report) | guided_recipes(report)
 
 
 def elsewhere(report: Report, found: Mapping[Row, Result]) -> dict[Row, Result]:

@@ -67,7 +67,7 @@ class GuidanceSweep:
             f"at {best.evaluations} network evaluations of an image, guided ones counted twice."
         )
         if not best.again:
-            return f"{found} The best of {len(self.points)} looks better than it is: `recheck: 2` draws it again."
+            return f"{found} The best of {len(self.points)} looks better than it is: recheck: 2 in the experiment draws it again."
         again = fmean(best.again)
         luck = best.value - again if higher_is_better(self.metric) else again - best.value
         flattered = f"had flattered it by {luck:.2g}" if luck > 0 else "had not flattered it"
@@ -88,10 +88,15 @@ def guidance_sweeps(report: Report, found: Found | None = None) -> list[Guidance
 
 def picked(report: Report) -> list[tuple[Result, ...]]:
     """The results of each recipe's best guidance at its last epoch, a draw each, by the metric that stands first; one entry a seed."""
-    chosen: dict[tuple[str, str, str], GuidanceSweep] = {}
-    for sweep in guidance_sweeps(report):
-        chosen.setdefault((sweep.dataset, sweep.recipe, sweep.ema), sweep)
-    return [results for sweep in chosen.values() for results in sweep.best.by_seed.values()]
+    return [results for sweep in leading(guidance_sweeps(report)) for results in sweep.best.by_seed.values()]
+
+
+def leading(sweeps: list[GuidanceSweep]) -> list[GuidanceSweep]:
+    """Of each recipe and average the sweep at the last epoch by the metric that stands first, whose best is drawn again."""
+    first: dict[tuple[str, str, str], GuidanceSweep] = {}
+    for sweep in sweeps:
+        first.setdefault((sweep.dataset, sweep.recipe, sweep.ema), sweep)
+    return list(first.values())
 
 
 def elsewhere_guided(report: Report, found: Found) -> dict[Row, Result]:

@@ -22,9 +22,9 @@ from edm2core.report.ema_widths import Sweep, sweeps
 from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.page import packed_figures, packed_vega
 from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
-from edm2core.report.frontier import elsewhere, on_frontiers, trained
+from edm2core.report.frontier import compared_apart, elsewhere, trained
 from edm2core.report.frontier_words import answers_of, headline_answers, percent, title
-from edm2core.report.guidance import elsewhere_guided, guidance_sweeps, guided_recipes
+from edm2core.report.guidance import elsewhere_guided, guidance_sweeps, leading
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
@@ -68,8 +68,9 @@ def render(report: Report) -> str:
     over = spreads(found, found)
     seeds = dict(sorted(seed_tables(over).items(), key=lambda table: (rank(table[1].metric), "EMA fixed" not in table[0])))
     by_seeds = seeds if len(styles.seeds) > 1 else {}
-    samplers, by_sampler = on_frontiers(report), answers_of(report)
+    samplers, by_sampler = compared_apart(report), answers_of(report)
     answers = verdicts(over, [difference for table in seeds.values() for difference in table.differences], samplers)
+    by_guidance = guidance_sweeps(report, found)
     done = [result for result in report.results.values() if result.manifest]
     now = datetime.now(UTC)
     grids, nearest = samples(report, styles), neighbours(report, styles)
@@ -79,7 +80,8 @@ def render(report: Report) -> str:
         styles=styles,
         frontiers=[answer for answer in by_sampler if answer.latest],
         by_sampler=headline_answers(by_sampler),
-        guided=guidance_sweeps(report, found),
+        guided=by_guidance,
+        guided_best=leading(by_guidance),
         drawn_frontiers=_by_metric(drawn.frontier),
         verdicts=[verdict_drawing.drawn(verdict) for verdict in answers],
         behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
@@ -170,8 +172,7 @@ def _by_measure(found: list[Sweep]) -> list[list[Sweep]]:
 def _tables(report: Report, found: dict[Row, Result], samplers: set[str]) -> list[Table]:
     """The main tables, without samplers of frontiers and guided ones of sweeps where nothing else was measured of them."""
     made = tables(report, elsewhere_guided(report, elsewhere(report, found)))
-    apart = samplers | guided_recipes(report)
-    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in apart]) for table in made]
+    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in samplers]) for table in made]
     return [table for table in shown if table.lines]
 
 

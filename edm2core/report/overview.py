@@ -6,7 +6,7 @@ from typing import Any
 
 from edm2core.report.collect import Report
 from edm2core.report.compare import basis
-from edm2core.report.frontier import on_frontiers
+from edm2core.report.frontier import compared_apart
 from edm2core.report.frontier_words import Answer, answers_of, headline_answers, title
 from edm2core.report.results import label, rows
 from edm2core.report.seeds import Measure, differences, measure_of, spreads
@@ -20,7 +20,7 @@ def as_overview(report: Report) -> str:
     """The verdicts and every recipe's mean at their epochs. Values may be ranked only where `comparable` is the same."""
     found = rows(report)
     over_seeds = spreads(found)
-    answers = verdicts(over_seeds, differences(over_seeds), on_frontiers(report))
+    answers = verdicts(over_seeds, differences(over_seeds), compared_apart(report))
     bases: dict[tuple[Measure, str], set[str]] = {}
     for row, result in found.items():
         bases.setdefault((measure_of(row), row.recipe or ""), set()).add(repr(basis(result)))

@@ -11,7 +11,7 @@ from edm2core.metrics import names
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report
 from edm2core.report.digits import decimals, minus, places, rounded
-from edm2core.report.frontier import on_frontiers
+from edm2core.report.frontier import compared_apart
 from edm2core.report.results import better, higher_is_better, label, rank, rows
 from edm2core.report.seeds import Difference, Measure, Spread, differences, leading, spreads
 from edm2core.report.statistics import mean_interval, smallest_with
@@ -116,7 +116,7 @@ def verdicts(means: Iterable[Spread], tests: Iterable[Difference], samplers: Col
 def answers(report: Report) -> list[Verdict]:
     """The verdicts of a report."""
     found = spreads(rows(report))
-    return verdicts(found, differences(found), on_frontiers(report))
+    return verdicts(found, differences(found), compared_apart(report))
 
 
 def headlines(found: Iterable[Verdict]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edm2core.report.collect import Report, Result
-from edm2core.report.frontier import on_frontiers
+from edm2core.report.frontier import compared_apart
 from edm2core.report.frontier_words import FRONTIER, answers_of, point_facts
 from edm2core.report.frontier_words import facts as frontier_facts
 from edm2core.report.html import render
@@ -44,7 +44,7 @@ def as_json(report: Report) -> str:
     over_seeds = spreads(found)
     tested = differences(over_seeds)
     facts = {
-        "verdicts": [verdict_facts(verdict) for verdict in verdicts(over_seeds, tested, on_frontiers(report))],
+        "verdicts": [verdict_facts(verdict) for verdict in verdicts(over_seeds, tested, compared_apart(report))],
         "frontiers": [frontier_facts(answer) for answer in answers_of(report)],
         "results": _rows(found),
         "rechecks": _rows(rows(report, rechecks=True)),

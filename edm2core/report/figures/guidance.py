@@ -35,7 +35,7 @@ def guidance_figures(sweeps: Sequence[GuidanceSweep], styles: Styles) -> list[Fi
 
 def _figure(name: str, title: str, protocol: str, cells: Cells, x: Part, y: Part, along: str) -> Figure:
     curves = list(dict.fromkeys(cell["guided"] for cell in cells))
-    words = "Samples of the same weights from the same noise. The ring is the best, which is drawn again where `recheck` asks for it."
+    words = "Samples of the same weights from the same noise. The ring is the best, which a recheck draws again."
     words += " Along a curve the weight rises." if along == "recall" else ""
     words += f" Mean over {max(cell['seeds'] for cell in cells)} training seeds." if any(cell["seeds"] > 1 for cell in cells) else ""
     legend = tuple(Mark("guided", curve, color=place, shape=SHAPES[place % len(SHAPES)]) for place, curve in enumerate(curves))

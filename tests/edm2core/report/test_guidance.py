@@ -79,7 +79,7 @@ def test_values_with_different_guidance_share_no_protocol(swept: Fake) -> None:
 
 
 def test_the_best_is_drawn_again_and_its_luck_is_told(swept: Fake) -> None:
-    assert "`recheck: 2` draws it again" in guidance_sweeps(swept.report())[0].sentence
+    assert "recheck: 2 in the experiment draws it again" in guidance_sweeps(swept.report())[0].sentence
     again = rechecks(swept.report(), 2)
     assert {(task.stage, task.subject.draw) for task in again} == {(stage, draw) for stage in ("sample", "metrics") for draw in (1, 2)}
     swept.tasks = [*swept.tasks, *again]  # type: ignore[assignment]
@@ -92,6 +92,7 @@ def test_the_best_is_drawn_again_and_its_luck_is_told(swept: Fake) -> None:
     )
     assert "Drawn again with other noise it has 2.25; picking it from 8 had flattered it by 0.25." in sentence
     assert f"digits/C: {sentence}" in conclusions(report)
+    assert not [line for line in conclusions(report)[:-1] if "probe" not in line]  # no verdict of what is not comparable
     page = render(report)
     assert "What guidance does" in page
     assert "had flattered it by 0.25" in page
