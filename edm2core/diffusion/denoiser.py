@@ -47,6 +47,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.settings = network, settings
         self.pixel_scale = pixel_scale or PixelScale()
+        self._weighting: Weighting | None = None
         maps = PLAIN_MAPS if isinstance(network, OwnNetwork) else replace(learned(network.settings), biases=False)
         features = settings.log_variance_features
         self.uncertainty = LogVariance(features, network.ops.fourier, maps) if features else None
@@ -67,10 +68,15 @@ class Denoiser(nn.Module):
         output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys)
         return c_skip * noised + c_out * output.float()
 
+    def weighting(self) -> Weighting:
+        """The settings' weighting. It is loaded by the first call, since own code is here only where it is used."""
+        if self._weighting is None:
+            self._weighting = load(WEIGHTINGS[self.settings.weighting].code)
+        return self._weighting
+
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """λ(σ) of the settings' weighting, without the learned exp(-u(σ)): of the shape and precision of `sigma`."""
-        weighting: Weighting = load(WEIGHTINGS[self.settings.weighting].code)  # own code is here only where it is used
-        return weighting(sigma, self.settings.sigma_data, **self.settings.weighting_options)
+        return self.weighting()(sigma, self.settings.sigma_data, **self.settings.weighting_options)
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""

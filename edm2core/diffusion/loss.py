@@ -32,6 +32,7 @@ class Objective(nn.Module):
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
+        denoiser.weighting()  # loaded before torch.compile traces the loss
 
     def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         return image_losses(self.denoiser, images, sigma, noise, labels, keys)
