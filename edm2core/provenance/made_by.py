@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edm2core.plan.manifest import Manifest
-from edm2core.provenance.origin import code_version
-from edm2core.provenance.science import UNKNOWN, brief, canonical, same, science_of
+from edm2core.provenance.science import UNKNOWN, canonical, same, science_of
 
 NAMED = 3  # most trainings, or versions of the code, that a line names
 
@@ -25,12 +24,10 @@ class MadeBy:
         """A sentence for each of these kinds that there is."""
         lines = []
         if self.others:
-            makers = [f"{len(made)} by {version} ({_digests(made)})" for version, made in sorted(self.others.items())]
-            listed = _first(makers, "; ", f"; and {len(makers) - NAMED} versions more")
             others = [manifest for made in self.others.values() for manifest in made]
-            stages = sorted({manifest.stage for manifest in others})
-            ours = ", ".join(f"{stage} {brief(science_of(stage))}" for stage in stages)  # changed code may have the same version
-            lines.append(f"{self._count(others)} made by other science than that of this code ({code_version()}: {ours}): {listed}.")
+            stages, versions = ", ".join(sorted({manifest.stage for manifest in others})), _first(sorted(self.others))
+            what = "made by other science than that of this code"
+            lines.append(f"{self._count(others)} {what}: what computes {stages} differs in {versions}.")
         if self.unknown:
             versions = sorted({_version(manifest) for manifest in self.unknown})
             lines.append(f"{self._count(self.unknown)} made by unknown science, before that was recorded ({_first(versions)}).")
@@ -63,19 +60,10 @@ def several_of(manifests: Iterable[Manifest]) -> list[dict[str, str]]:
     return [{"science": science} for science in sciences.values()] if len(sciences) > 1 else []
 
 
-def _first(names: list[str], separator: str = ", ", more: str = "") -> str:
-    """The first names, and how many more there are; `more` says so in other words."""
-    more = more or f" and {len(names) - NAMED} more"
-    return separator.join(names[:NAMED]) + (more if len(names) > NAMED else "")
+def _first(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _version(manifest: Manifest) -> str:
     return str(manifest.provenance.get("code_version") or "a version that was not recorded")
-
-
-def _digests(manifests: Iterable[Manifest]) -> str:
-    """The sciences of each stage, such as "snapshot 3fa9c2d1e0, sample 77ab01c2d3"."""
-    by_stage: dict[str, dict[str, None]] = defaultdict(dict)
-    for manifest in manifests:
-        by_stage[manifest.stage][brief(manifest.science)] = None
-    return ", ".join(f"{stage} {' and '.join(list(digests)[:NAMED])}" for stage, digests in by_stage.items())

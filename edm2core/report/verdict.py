@@ -248,7 +248,7 @@ def _not_shown(metric: str, epoch: int, pairs: Sequence[Pair], called: dict[str,
     top, shown = pairs[0], [pair for pair in pairs if pair.shown]
     words = (
         f"No difference shown between {called[top.first]} and {called[top.second]}: {gap(metric, top.difference, [top])} apart at epoch "
-        f"{epoch} ({_evidence([top])}); with {top.more_seeds} seeds of each, {gap(metric, top.would_show, [top])} would be shown."
+        f"{epoch} ({_evidence([top])}); with {top.more_seeds} seeds of each, a gap of {gap(metric, top.would_show, [top])} would be shown."
     )
     if not shown:
         return words

@@ -22,7 +22,7 @@ def mixed(fake: Fake) -> Fake:
 def test_results_of_other_science_are_counted_and_named(mixed: Fake) -> None:
     page = render(mixed.report())
     assert f"3 of {len(mixed.tasks)} results were made by other science than that of this code" in page
-    assert "3 by 0.1.0+4f2a9c1d77e0 (sample 0123456789)" in page
+    assert "what computes sample differs in 0.1.0+4f2a9c1d77e0." in page
     assert f"2 of {len(mixed.tasks)} results were made by several sciences" in page
 
 

@@ -48,7 +48,7 @@ def test_what_is_shown_names_winner_loser_and_all_that_it_rests_on() -> None:
             NEAR,
             "fid",
             "No difference shown between E and C: 4 FID apart at epoch 10 (3 seeds, corrected p = .45); "
-            "with 6 seeds of each, 7 FID would be shown.",
+            "with 6 seeds of each, a gap of 7 FID would be shown.",
         ),
         ({"x/C": [50.0], "x/E": [43.0]}, "fid", "One seed: no claim. FID at epoch 10: E 43.00, C 50.00."),
         ({"x/C": [50.0, 50.0], "x/E": [43.0, 43.0]}, "kid", "No spread between seeds: no claim. KID at epoch 10: E 43.00, C 50.00."),
@@ -62,7 +62,7 @@ def test_what_is_shown_names_winner_loser_and_all_that_it_rests_on() -> None:
             FAR | {"x/G": [3.05, 3.2, 2.85]},
             "fid",
             "No difference shown between E and G: 0.03 FID apart at epoch 10 (3 seeds, corrected p = .79); "
-            "with 6 seeds of each, 0.19 FID would be shown. "
+            "with 6 seeds of each, a gap of 0.19 FID would be shown. "
             "Shown: E beats C by 2.00 FID, G beats C by 1.97 FID.",
         ),
         (
