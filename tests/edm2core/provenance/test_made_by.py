@@ -25,7 +25,8 @@ def test_results_by_the_present_science_need_no_line() -> None:
 def test_others_are_counted_with_their_stages_and_versions() -> None:
     results = [made("sample", science_of("sample")), made("sample", A), made("sample", A), made("snapshot", A), made("probe", B, "0.2.0")]
     assert made_by(results).lines == [
-        "4 of 5 results were made by other science than that of this code: what computes probe, sample, snapshot differs in 0.1.0+old, 0.2.0."
+        "4 of 5 results were made by other science than that of this code: "
+        "what computes probe, sample, snapshot differs in 0.1.0+old, 0.2.0."
     ]
 
 
