@@ -25,9 +25,9 @@ class MadeBy:
         lines = []
         if self.others:
             others = [manifest for made in self.others.values() for manifest in made]
-            stages, versions = ", ".join(sorted({manifest.stage for manifest in others})), _first(sorted(self.others))
+            stages = ", ".join(sorted({manifest.stage for manifest in others}))
             what = "made by other science than that of this code"
-            lines.append(f"{self._count(others)} {what}: what computes {stages} differs in {versions}.")
+            lines.append(f"{self._count(others)} {what}: what computes {stages} differs in {_first(sorted(self.others))}.")
         if self.unknown:
             versions = sorted({_version(manifest) for manifest in self.unknown})
             lines.append(f"{self._count(self.unknown)} made by unknown science, before that was recorded ({_first(versions)}).")
