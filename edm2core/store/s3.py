@@ -51,6 +51,7 @@ class S3Store:
         self.bucket, folder = bucket_of(uri)
         self.uri, self._prefix = uri.rstrip("/"), f"{folder}/" if folder else ""
         self._client = Client(uri)
+        self.endpoint = self._client.endpoint
         self._fetched: dict[Path, tuple[tuple[int, int, int], FileRecord]] = {}
         self._do(LIST, "", lambda: next(iter(self._client.list_objects(self.bucket, self._prefix or None)), None))
         self._client.http.retry(WORK_RETRIES)

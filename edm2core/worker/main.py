@@ -223,11 +223,14 @@ def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
 def work_folder(store: Store, ref: Ref, rank: int, generation: int) -> Iterator[Path]:
     """An empty folder for this process: inside a local store, so that results are linked instead of copied, else in `EDM2_WORK`.
 
+    Below `EDM2_WORK` each store has a folder of its own, since several stores may be worked for on one machine.
+
     Each generation of the lease has its own, so a process that has lost the lease and lives on does not touch its successor's. The folders
     of earlier generations are removed.
     """
     local = getattr(store, "root", None)
-    base = Path(local) / "work" if local else Path(os.environ.get("EDM2_WORK", tempfile.gettempdir()))
+    here = hashlib.sha256(f"{getattr(store, 'endpoint', '')} {store.uri}".encode()).hexdigest()[:12]
+    base = Path(local) / "work" if local else Path(os.environ.get("EDM2_WORK", tempfile.gettempdir())) / f"edm2-work-{here}"
     name = f"{ref.stage}-{ref.key}-{rank}"
     folder = base / f"{name}-{generation}"
     for left in base.glob(f"{name}-*"):

@@ -32,6 +32,6 @@ def command(snapshot: str, count: int, out: Path, seed: int | None, steps: int |
         raise InputError(f"There is no folder {out.parent}.", where="--out", do_next="Make it, or name another file.")
     found = edm2.find_snapshot(snapshot, store=store, ema=ema)
     given = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
-    images = edm2.sample(found.load(), count, **{**found.sampling, **given})
+    images = edm2.sample(found.load(), count, guide=found.load_guide(), **{**found.sampling, **given})
     edm2.write_images(out, images)
     click.echo(f"{found.title} · EMA {found.ema}: {count} images in {out}")

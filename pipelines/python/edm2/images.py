@@ -18,16 +18,30 @@ from edm2core.errors import InputError
 from edm2core.stages.sample import draw_images, write_grid
 
 
-def sample(denoiser: Denoiser, count: int = 64, *, draw: int = 0, **settings: Any) -> NDArray[np.uint8]:
+def sample(denoiser: Denoiser, count: int = 64, *, draw: int = 0, guide: Denoiser | None = None, **settings: Any) -> NDArray[np.uint8]:
     """Images uint8 [count, C, H, W] of a denoiser, on a GPU if there is one.
 
     `settings` are those of a recipe's `sample` section, such as steps, seed, eta and batch. Each image follows from seed, draw and its
-    index alone, so the first images of a run's samples are these images. Raises InputError for a setting that is unknown or impossible.
+    index alone, so the first images of a run's samples are these images. `guide` is the network that guides, with
+    `guidance={"weight": 1.5}`. Raises InputError for a setting that is unknown or impossible, and for guidance without its guide.
     """
     chosen = sample_settings(count, settings)
-    ready = prepare_for_inference(copy.deepcopy(denoiser), pick_device())  # which changes its weights
+    if guide is None and chosen.guidance and chosen.guidance.guide:
+        raise InputError(
+            "These settings name a guide, and its network was not given.",
+            where="sample.guidance.guide",
+            do_next="Give it: edm2.sample(…, guide=run.snapshot(…), guidance={'weight': 1.5}).",
+        )
+    if guide is not None and not chosen.guidance:
+        raise InputError("A guide was given, and no weight of guidance.", where="guide", do_next="Add guidance={'weight': 1.5}.")
+    ready, guiding = _ready(denoiser), None if guide is None else _ready(guide)
     batches = [range(begin, min(begin + chosen.batch, count)) for begin in range(0, count, chosen.batch)]
-    return np.concatenate([draw_images(ready, chosen, draw, batch) for batch in batches])
+    return np.concatenate([draw_images(ready, chosen, draw, batch, guiding) for batch in batches])
+
+
+def _ready(denoiser: Denoiser) -> Denoiser:
+    """A copy on the device that draws, since getting a network ready changes its weights."""
+    return prepare_for_inference(copy.deepcopy(denoiser), pick_device())
 
 
 def write_images(path: str | Path, images: Any) -> None:

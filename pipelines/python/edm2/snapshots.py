@@ -34,12 +34,19 @@ class Snapshot:
     manifest: Manifest | None = None  # None of a folder
     measured: Mapping[str, float] = field(default_factory=dict)  # by the run, at this epoch and of this average
     samples: int = 0  # how many samples that was measured of
+    guide: tuple[str, str] | None = None  # address and average of the snapshot that guides its recipe's samples
 
     def load(self) -> "Denoiser":
         """Its network, frozen, float32 on the CPU. Raises InputError if it has no such average, IntegrityError if it is damaged."""
         from edm2core.snapshots import files
 
         return files.load(self.address, self.ema)
+
+    def load_guide(self) -> "Denoiser | None":
+        """The network that guides its recipe's samples, if one does. Raises InputError if it is not finished."""
+        from edm2core.snapshots import files
+
+        return files.load(*self.guide) if self.guide else None
 
 
 def find_snapshot(address: str | Path, *, store: str | Path | None = None, ema: str | float | None = None) -> Snapshot:
@@ -76,13 +83,18 @@ def snapshot_of(run: OpenRun, recipe: str, seed: int | None, epoch: int | None, 
     own = run.of_recipe([*snapshots, *[task for task in trained if task]], recipe) if not trained else [task for task in trained if task]
     name = own[0].subject.recipe
     manifest = run.finished(own, name, seed, epoch, "snapshot")
+    own_ref = manifest.ref
     mixed = [task for task in run.plan if task.stage == "ema" and task.inputs["snapshot"] == manifest.ref and task.subject.ema == average]
     if mixed:
         manifest = load(run.run.store, mixed[0].ref) or manifest
+    drawn = next((task for task in sampled if task.inputs["snapshot"] in (own_ref, manifest.ref) and task.subject.ema == average), None)
+    guide = None
+    if drawn and "guide" in drawn.inputs:
+        guide = f"{run.run.store.uri}/{drawn.inputs['guide'].folder}", drawn.settings["guidance"]["guide"]["ema"]
     sampling = {setting: value for setting, value in settings.items() if setting not in NOT_HOW}
     address = f"{run.run.store.uri}/{manifest.ref.folder}"
     measured = _measured(run, manifest, mixed, average)
-    return Snapshot(address, average, _title(manifest), name, sampling, manifest, measured, settings.get("count", 0))
+    return Snapshot(address, average, _title(manifest), name, sampling, manifest, measured, settings.get("count", 0), guide)
 
 
 def name_of(ema: str | float | None) -> str | None:

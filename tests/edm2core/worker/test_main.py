@@ -3,10 +3,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +16,7 @@ from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task, own_key
 from edm2core.stages import prepare
-from edm2core.store import open_store
+from edm2core.store import Store, open_store
 from edm2core.worker import main, signals
 from edm2core.worker.exit_codes import BAD_INPUT, FAILED
 from edm2core.worker.main import make, serve, work_folder
@@ -58,6 +59,16 @@ def test_a_process_that_lost_its_lease_removes_nothing_of_its_successors(tmp_pat
                 pass
             assert (mine / "features").read_text() == "new"
             assert other_rank.exists()
+
+
+def test_stores_on_one_machine_do_not_share_the_folders_of_their_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDM2_WORK", str(tmp_path))
+    places = [("http://one:9000", "minio://edm2/x"), ("http://two:9000", "minio://edm2/x"), ("http://one:9000", "minio://edm2/y")]
+    stores = [cast(Store, SimpleNamespace(endpoint=endpoint, uri=uri)) for endpoint, uri in places]
+    with ExitStack() as still_at_work:
+        folders = [still_at_work.enter_context(work_folder(store, Ref("prepare", "k"), 0, 1)) for store in stores]
+        with work_folder(stores[0], Ref("prepare", "k"), 0, 2):
+            assert [folder.exists() for folder in folders] == [False, True, True]  # only its own store's earlier one is removed
 
 
 def test_what_another_process_commits_while_the_lease_is_taken_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What `import edm2` gives: stores, runs, snapshots, measuring."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -73,6 +74,25 @@ def test_a_snapshot_draws_what_its_run_has_drawn(store: Path) -> None:
     images = api.sample(found.load(), 8, **found.sampling)
     off = np.abs(images.astype(int) - api.open(store).run(RUN).samples(RECIPE)[:8]).max()
     assert off <= 1  # rounding, since another machine has drawn them
+
+
+def test_a_guide_is_given_as_a_network_and_pushes_images_away(store: Path) -> None:
+    network = api.open(store).run(RUN).snapshot(RECIPE)
+    other = copy.deepcopy(network)
+    for weight in other.parameters():
+        weight.data.mul_(0.5)
+    still = {"steps": 4, "guidance": {"weight": 3.0}}
+    plain, by_itself, by_another = (
+        api.sample(network, 4, steps=4),
+        api.sample(network, 4, guide=network, **still),
+        api.sample(network, 4, guide=other, **still),
+    )
+    assert np.abs(by_itself.astype(int) - plain).max() <= 1  # from oneself nothing leads away
+    assert np.abs(by_another.astype(int) - plain).max() > 10
+    with pytest.raises(InputError, match="name a guide"):
+        api.sample(network, 4, guidance={"weight": 3.0, "guide": {"epoch": 1}})
+    with pytest.raises(InputError, match="no weight"):
+        api.sample(network, 4, guide=other)
 
 
 @pytest.mark.parametrize(
