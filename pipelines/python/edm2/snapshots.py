@@ -76,10 +76,11 @@ def snapshot_of(run: OpenRun, recipe: str, seed: int | None, epoch: int | None, 
     """The snapshot of a run's recipe. Raises InputError if there is none."""
     snapshots = [task for task in run.plan if task.stage == "snapshot"]
     sampled = [task for task in run.plan if task.stage == "sample" and not task.subject.recheck]
-    settings = next((task.settings for task in sampled if recipe in (task.subject.recipe, task.short)), {})
+    drawing = [task for task in sampled if recipe in (task.subject.recipe, task.short)]
+    settings = drawing[0].settings if drawing else {}
     average = name_of(ema) or (settings.get("ema") or ["fixed"])[0]
     # Recipes that differ in how they sample share a training, whose tasks are of the first of them.
-    trained = [run.plan.snapshot_of(task) for task in sampled if recipe in (task.subject.recipe, task.short)]
+    trained = [run.plan.snapshot_of(task) for task in drawing]
     own = run.of_recipe([*snapshots, *[task for task in trained if task]], recipe) if not trained else [task for task in trained if task]
     name = own[0].subject.recipe
     manifest = run.finished(own, name, seed, epoch, "snapshot")
@@ -87,8 +88,8 @@ def snapshot_of(run: OpenRun, recipe: str, seed: int | None, epoch: int | None, 
     mixed = [task for task in run.plan if task.stage == "ema" and task.inputs["snapshot"] == manifest.ref and task.subject.ema == average]
     if mixed:
         manifest = load(run.run.store, mixed[0].ref) or manifest
-    drawn = next((task for task in sampled if task.inputs["snapshot"] in (own_ref, manifest.ref) and task.subject.ema == average), None)
     guide = None
+    drawn = next((task for task in drawing if task.inputs["snapshot"] in (own_ref, manifest.ref) and task.subject.ema == average), None)
     if drawn and "guide" in drawn.inputs:
         guide = f"{run.run.store.uri}/{drawn.inputs['guide'].folder}", drawn.settings["guidance"]["guide"]["ema"]
     sampling = {setting: value for setting, value in settings.items() if setting not in NOT_HOW}
