@@ -70,8 +70,11 @@ def lay_given(document: Document, given: Sequence[Given], own: Collection[str], 
     return Document(values, origins)
 
 
-def text_with(text: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The YAML text of the values `before`, changed so that it says `after`. Comments and lines of other settings stay."""
+def text_with(text: str, before: Mapping[str, Any], after: Mapping[str, Any], note: str = NOTE) -> str:
+    """The YAML text of the values `before`, changed so that it says `after`. Comments and lines of other settings stay.
+
+    A changed line ends with the `note`.
+    """
     changed = {name: value for name, value in after.items() if name not in before or before[name] != value}
     if not changed:
         return text
@@ -82,8 +85,8 @@ def text_with(text: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
         begin, value = written[name]
         end = _end(value)
         newline = "\n" * (edited[end - 1] == "\n")  # of a text block, whose end is the next line's begin
-        edited = f"{edited[:begin]}{_line(name, changed[name])}{NOTE}{newline}{edited[end:]}"
-    edited += "".join(f"{_line(name, value)}{NOTE}\n" for name, value in changed.items() if name not in written)
+        edited = f"{edited[:begin]}{_line(name, changed[name])}{note}{newline}{edited[end:]}"
+    edited += "".join(f"{_line(name, value)}{note}\n" for name, value in changed.items() if name not in written)
     try:
         if parse(edited, "").values == after:
             return edited

@@ -156,11 +156,11 @@ def _standing_on(plan: Plan, only: str, name: str) -> Plan:
     """The part of the plan that holds the task with the address `only`, and all that this task needs."""
     task = next((task for task in plan if str(task.ref) == only), None)
     if task is None:
-        raise InputError(
-            f"The plan of {name} has no result {only}.",
-            where="--only",
-            do_next="`edm2 plan` lists those it has. Where settings, data or the code's version differ, so do keys.",
-        )
+        do_next = "`edm2 plan` lists those it has. Where settings, data or the code's version differ, so do keys."
+        if own := sorted({f"'{package}' ({content})" for task in plan for package, content in task.code.items()}):
+            do_next += f" So do they where own code differs; here it is {', '.join(own)}."
+            do_next += " `edm2 reproduce RESULT --to FOLDER` writes out the code that made a result."
+        raise InputError(f"The plan of {name} has no result {only}.", where="--only", do_next=do_next)
     return replace(plan, tasks=tuple(plan.standing_on([task])))
 
 

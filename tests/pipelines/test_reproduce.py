@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
+from edm2core.errors import InputError
+from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Manifest
+from edm2core.plan.plan import Plan
+from edm2core.store.local import LocalStore
+from edm2core.store.runs import Run, load_plan, open_run
+from pipelines.inputs.earlier_experiment import write_experiment
+from pipelines.inputs.user_files import planned, put_code
 
 TINY = """
 name: tiny
@@ -105,3 +112,84 @@ def test_verify_names_a_source_that_has_changed(tmp_path: Path) -> None:
     code, printed = edm2(tmp_path, "verify", "store")
     assert code == 1
     assert f"{tmp_path / 'images'} is sha256:" in printed
+
+
+OWN_EXPERIMENT = """
+name: kim
+recipes: [lab/kim.yaml, digits/G]
+epochs: [1]
+metrics: [kim_metrics:brightness]
+sample: {count: 40, solver: kim_solvers:churned, churn: 0.4, steps: 3}
+code: ideas
+probe: false
+overrides: {training.batch: 512}
+"""
+OWN_RECIPE = """
+extends: digits/G
+diffusion: {weighting: kim_loss:flat, height: 2.0}
+network: {multipliers: [1], attention_resolutions: []}
+"""
+OWN_CODE = {
+    "kim_metrics.py": "def brightness(samples, real):\n    return abs(float(samples.mean()) - float(real.mean()))\n",
+    "kim_solvers.py": "def churned(denoise, x, sigmas, noise, *, churn: float = 0.1):\n    return denoise(x, sigmas[0])\n",
+    "kim_loss.py": "def flat(sigma, sigma_data, *, height: float = 1.0):\n    return sigma * 0 + height\n",
+}
+
+
+def write_own(folder: Path) -> Path:
+    for name, text in {"kim.yaml": OWN_EXPERIMENT, "lab/kim.yaml": OWN_RECIPE}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "ideas").mkdir()
+    for name, text in OWN_CODE.items():
+        (folder / "ideas" / name).write_text(text)
+    return folder / "kim.yaml"
+
+
+@pytest.fixture
+def of_own_code(tmp_path: Path) -> tuple[LocalStore, Run, Plan]:
+    """A recorded run of own code, whose code is edited afterwards."""
+    experiment = load_experiment(write_own(tmp_path / "then"))
+    tasks, store = planned(experiment), LocalStore(tmp_path / "store")
+    run = open_run(store, experiment, tasks, {})
+    put_code(experiment, tasks, store)
+    for file in (tmp_path / "then" / "ideas").iterdir():
+        file.write_text(file.read_text() + "\n# edited\n")
+    return store, run, tasks
+
+
+def test_an_experiment_of_edited_own_code_is_written_out_as_it_was(of_own_code: tuple[LocalStore, Run, Plan], tmp_path: Path) -> None:
+    store, run, tasks = of_own_code
+    text = store.read(f"{run.folder}/experiment.yaml").decode()
+    written = write_experiment("kim", text, load_plan(store, run.id)[1], store, tmp_path / "now")
+    assert {path.name for path in written} == {"kim.yaml", "recipe-kim.yaml", *OWN_CODE}
+    assert (tmp_path / "now" / "kim_loss.py").read_text() == OWN_CODE["kim_loss.py"]
+    assert [task.ref for task in planned(load_experiment(tmp_path / "now" / "kim.yaml"))] == [task.ref for task in tasks]
+    with pytest.raises(InputError, match=r"There is a .*now already"):
+        write_experiment("kim", text, tasks, store, tmp_path / "now")
+
+
+def test_the_command_of_a_result_of_own_code_writes_that_code_out(of_own_code: tuple[LocalStore, Run, Plan], tmp_path: Path) -> None:
+    store, run, tasks = of_own_code
+    task = next(task for task in tasks if task.stage == "metrics" and task.code)
+    made = Manifest(task.stage, 1, task.key, task.title, dict(task.settings), {}, {}, "1", {})
+    store.write(task.ref.manifest, made.dumps())
+    code, printed = edm2(tmp_path, "reproduce", f"store/{task.ref.folder}")
+    assert code == 0, printed
+    for package, content in ((name, content) for each in tasks for name, content in each.code.items()):
+        assert f"'{package}' as it was, from {store.uri}/sources/{content.partition(':')[2]}.tar" in printed
+    assert f"store/{task.ref.folder} --to {run.id}" in printed
+    assert f"edm2 run {run.id}/kim.yaml --store again --only {task.ref}" in printed
+    code, printed = edm2(tmp_path, "reproduce", f"store/{task.ref.folder}", "--to", run.id)
+    assert code == 0, printed
+    code, printed = edm2(tmp_path, "plan", f"{run.id}/kim.yaml")
+    assert code == 0, printed
+    assert task.key[:8] in printed
+
+
+def test_a_result_that_edited_own_code_no_longer_plans_is_told_so(tmp_path: Path) -> None:
+    write_own(tmp_path)
+    code, printed = edm2(tmp_path, "run", "kim.yaml", "--store", "store", "--only", "metrics/0123")
+    assert code == 2
+    assert "'kim_metrics' (sha256:" in printed
+    assert "edm2 reproduce RESULT --to FOLDER" in printed
