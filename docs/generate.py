@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 from components.launcher.profile import Profile
 from edm2core import registry
 from edm2core.config.describe import MEANINGS
-from edm2core.config.fields import is_keyed, section_in
+from edm2core.config.fields import OWN, is_keyed, section_in
 from edm2core.config.settings import Recipe
 from edm2core.plan.experiment import ExperimentFile
 from edm2core.plan.manifest import Manifest
@@ -64,7 +64,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def settings_page() -> str:
     about = (
         "Every setting of an experiment and of a recipe. A *keyed* setting decides what comes out: another value is another result. "
-        "One that is not keyed says how the work is done: changing it computes nothing again. A setting that is left out has its default."
+        "One that is not keyed says how the work is done: changing it computes nothing again. A setting that is left out has its default. "
+        "The settings of [own code](../how-to/own-code.md) are those of its signature, written beside the others of its section."
     )
     experiment = section_table(ExperimentFile, keyed=False)
     note = "An experiment's own settings are in no key. They choose recipes and replace settings of them, and those are keyed as below."
@@ -94,7 +95,8 @@ def sections(section: type[BaseModel], *, keyed: bool, name: str = "") -> Iterat
 
 def section_table(section: type[BaseModel], *, keyed: bool, name: str = "") -> str:
     head = ("setting", "type", "default", *(("keyed",) if keyed else ()), "meaning")
-    return table(head, (_row(f"{name}.{setting}".lstrip("."), field, keyed) for setting, field in section.model_fields.items()))
+    fields = ((setting, field) for setting, field in section.model_fields.items() if setting != OWN)
+    return table(head, (_row(f"{name}.{setting}".lstrip("."), field, keyed) for setting, field in fields))
 
 
 def _row(name: str, field: FieldInfo, keyed: bool) -> tuple[str, ...]:

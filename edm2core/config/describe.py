@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edm2core.config.fields import is_keyed, section_in
+from edm2core.config.fields import OWN, is_keyed, section_in
 from edm2core.config.settings import Recipe
 
 
@@ -23,7 +23,7 @@ class Difference:
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
     """What differs between two recipes apart from their names, in the order of the settings."""
     absent = Flat(None, True)  # a setting of a section that the other recipe does not have
-    a, b = flattened(one), flattened(other)
+    a, b = _own_beside(flattened(one)), _own_beside(flattened(other))
     names = [name for name in a | b if name != "name" and a.get(name, absent).value != b.get(name, absent).value]
     words = [(name, *(in_words(name, each.get(name, absent).value) for each in (a, b))) for name in names]
     return [Difference(name, DESCRIPTIONS.get(name, name), *values) for name, *values in words]
@@ -70,6 +70,15 @@ def flattened(settings: BaseModel) -> dict[str, Flat]:
         else:
             flat[name] = Flat(values[name], is_keyed(field))
     return flat
+
+
+def _own_beside(flat: dict[str, Flat]) -> dict[str, Flat]:
+    """The settings, those of own code beside their section's others, as a file writes them."""
+    beside = dict[str, Flat]()
+    for name, (value, keyed) in flat.items():
+        section, _, last = name.rpartition(".")
+        beside |= {f"{section}.{each}": Flat(inner, keyed) for each, inner in value.items()} if last == OWN else {name: Flat(value, keyed)}
+    return beside
 
 
 MEANINGS: dict[str, dict[Any, str]] = {

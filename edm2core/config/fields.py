@@ -100,6 +100,9 @@ Own = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_pairs), PlainSeria
 """Settings of own code: pairs of name and value, in JSON an object. Their types are checked against the code's signature when read."""
 
 
+OWN = "own"  # the field of a section that holds them, a name that no user writes or reads
+
+
 def own_settings() -> Any:
     """The field of a section that holds the settings of own code."""
     return described((), "Settings of own code by name, filled in from its signature; a file writes them beside the section's others.")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edm2core.addresses import redacted
-from edm2core.config.fields import section_in
+from edm2core.config.fields import OWN, section_in
 from edm2core.config.yaml_file import Document, SettingPath
 from edm2core.errors import InputError
 
@@ -133,4 +133,4 @@ def _fields(model: type[BaseModel], path: SettingPath) -> list[str]:
     for part in path:
         field = section.model_fields.get(str(part)) if section else None
         section = section_in(field.annotation) if field else None
-    return sorted(section.model_fields) if section else []
+    return sorted(section.model_fields.keys() - {OWN}) if section else []

@@ -1,6 +1,6 @@
 """Own code's settings in a recipe: each is typed by the code's signature, and refused with its file and line like any other."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -8,18 +8,19 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from edm2core.config.fields import Settings
-from edm2core.config.settings import DataSettings, DiffusionSettings, OwnNetworkSettings, SampleSettings, TrainingSettings
+from edm2core.config.fields import OWN, Settings
+from edm2core.config.recipes import recipe_document
+from edm2core.config.settings import DataSettings, DiffusionSettings, OwnNetworkSettings, Recipe, SampleSettings, TrainingSettings
 from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document
 from edm2core.errors import InputError
-from edm2core.own_code.families import METRIC, Family, addresses
+from edm2core.own_code.families import FAMILIES, METRIC, Family, addresses
 from edm2core.own_code.signature import Parameter, Signature, read_signature
-from edm2core.own_code.source import OwnCode, find
-from edm2core.registry import EXTRACTORS, METRICS, own_package
+from edm2core.own_code.source import BESIDE, OwnCode, find
+from edm2core.paths import local_path
+from edm2core.registry import EXTRACTORS, METRICS, is_own, own_package
 
 NamedOwn = tuple[str, str]  # an address, and the line that names it
-OWN = "own"  # the field of a section that holds them
 
 
 @dataclass
@@ -28,12 +29,13 @@ class Library:
 
     folder: Path
     found: dict[str, OwnCode] = field(default_factory=dict)
+    do_next: str = BESIDE  # about a package that is not there
 
     def package(self, address: str, where: str) -> OwnCode:
         """The package of an address. Raises InputError if it is not there."""
         name = own_package(address)
         if name not in self.found:
-            self.found[name] = find(name, self.folder, where)
+            self.found[name] = find(name, self.folder, where, self.do_next)
         return self.found[name]
 
     def signature(self, family: Family, address: str, where: str) -> Signature:
@@ -70,6 +72,26 @@ def check_metrics(named: Iterable[NamedOwn], library: Library) -> None:
             raise InputError(what, where=where, do_next="Give the function another name.")
 
 
+def load_recipe_with_code(name: str, folder: Path | None = None) -> Recipe:
+    """A recipe by its name or path, as `config.load_recipe`, whose own code lies in `folder`: by default that of the recipe's file."""
+    beside = local_path(name).parent if name.endswith((".yaml", ".yml")) else Path()
+    library = Library(folder or beside, do_next="Name its folder by --code, or install it.")
+    return build(Recipe, with_own_settings(recipe_document(name), library))
+
+
+def sweepable(recipes: Iterable[Document], sweep: Document, library: Library) -> set[str]:
+    """The dotted settings of the own code that recipes name, or that a sweep has among its values. Raises as `Library.signature`."""
+    named = {(family, address, str(recipe.origin(_path(family)))) for recipe in recipes for family, address in addresses(recipe.values)}
+    for family in FAMILIES:
+        values: Sequence[Any] = sweep.values.get(family.setting, ())
+        named |= {(family, each, str(sweep.origin((family.setting, index)))) for index, each in enumerate(values) if is_own(each)}
+    return {f"{family.section}.{name}" for family, address, where in named for name in library.signature(family, address, where).settings}
+
+
+def _path(family: Family) -> tuple[str, str]:
+    return family.section, family.name
+
+
 def with_own_settings(recipe: Document, library: Library) -> Document:
     """The recipe's document with the settings of own code checked and gathered in each section's `own`.
 
@@ -80,7 +102,7 @@ def with_own_settings(recipe: Document, library: Library) -> Document:
         named = [each for each in addresses(recipe.values) if each[0].section == section]
         if (section, OWN) in recipe.origins:
             where = str(recipe.origin((section, OWN)))
-            raise InputError(unknown("setting", f"{section}.{OWN}", OWN, sorted(model.model_fields)), where=where)
+            raise InputError(unknown("setting", f"{section}.{OWN}", OWN, sorted(model.model_fields.keys() - {OWN})), where=where)
         if named:
             recipe = _without_bundled(recipe, section, model, {name for family, _ in named for name in family.replaces})
             recipe = _gathered(recipe, section, model, named, library)

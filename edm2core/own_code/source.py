@@ -60,10 +60,11 @@ def content_digest(content: str) -> str:
     return content.rpartition(" ")[2]
 
 
-def find(name: str, folder: Path, where: str) -> OwnCode:
+def find(name: str, folder: Path, where: str, do_next: str = BESIDE) -> OwnCode:
     """The module or package of that name in a folder, or else the installed one.
 
-    Raises InputError, which names `where` it was asked for, if there is none, if two are called so, and for a module of Python itself.
+    Raises InputError, which names `where` it was asked for, if there is none, with the advice `do_next`, if two are called so, and for a
+    module of Python itself.
     """
     beside = next((path for path in (folder / name, folder / f"{name}.py") if path.exists()), None)
     if name in sys.stdlib_module_names:
@@ -76,7 +77,7 @@ def find(name: str, folder: Path, where: str) -> OwnCode:
         return OwnCode(name, beside)
     if installed:
         return installed
-    raise InputError(f"There is no module or package '{name}' in {folder}, and none is installed.", where=where, do_next=BESIDE)
+    raise InputError(f"There is no module or package '{name}' in {folder}, and none is installed.", where=where, do_next=do_next)
 
 
 def _installed(name: str, folder: Path) -> OwnCode | None:

@@ -6,13 +6,13 @@ Nothing here reads a file: what headers and names say of the images comes as a `
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from edm2core.config.describe import fields_of, in_words
-from edm2core.config.fields import is_keyed
+from edm2core.config.fields import OWN, is_keyed
 from edm2core.config.settings import NetworkSettings, OwnNetworkSettings, ProbeSettings, Recipe
 from edm2core.config.validate import unknown
 from edm2core.config.yaml_file import Document
@@ -150,10 +150,14 @@ def check_data(request: Request) -> None:
         check(request)
 
 
-def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: Mapping[str, str]) -> None:
-    """Check each setting of an experiment's sweep. `fixed` are the settings that have one value already, with the section that says so."""
-    fields = {f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in fields_of(model).items()}
+def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: Mapping[str, str], own: Collection[str] = ()) -> None:
+    """Check each setting of an experiment's sweep.
+
+    `fixed` are the settings that have one value already, with the section that says so. `own` are those of own code.
+    """
+    fields = {f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in fields_of(model).items() if name != OWN}
     known = [setting for setting, field in fields.items() if is_keyed(field) and setting not in AVERAGES]
+    known += sorted(setting for setting in own if setting.partition(".")[0] in SECTIONS)
     for setting, values in sweep.items():
         where = str(document.origin(("sweep", setting)))
         name = setting.partition(".")[2]

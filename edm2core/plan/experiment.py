@@ -18,7 +18,7 @@ from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse, read_text, without_secrets
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
-from edm2core.own_code.settings import Library, check_metrics, with_own_settings
+from edm2core.own_code.settings import Library, check_metrics, sweepable, with_own_settings
 from edm2core.own_code.source import OwnCode
 from edm2core.paths import located
 from edm2core.plan.checks import NamedMetric, Request, check_guide, check_names, check_recipe, check_request, check_sweep, named_metric
@@ -130,7 +130,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     file = build(ExperimentFile, document)
     recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
     library = Library(folder if file.code is None else Path(_located(document, ("code",), file.code)))
-    check_sweep(document, file.sweep, _fixed(file))
+    check_sweep(document, file.sweep, _fixed(file), _swept_own(document, file, folder, library))
     for index, point in product(range(len(file.recipes)), points(file.sweep)):
         laid = with_own_settings(_laid(document, file, index, point, folder), library)
         recipe = complete(laid)
@@ -167,6 +167,15 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
         lines,
         library.found,
     )
+
+
+def _swept_own(document: Document, file: ExperimentFile, folder: Path, library: Library) -> set[str]:
+    """The settings of own code that the experiment's sweep may name. Without a sweep none are looked for."""
+    if not file.sweep:
+        return set()
+    origins = {path[1:]: at for path, at in document.origins.items() if path[:1] == ("sweep",)}
+    recipes = (_laid(document, file, index, {}, folder) for index in range(len(file.recipes)))
+    return sweepable(recipes, Document(dict(file.sweep), origins), library)
 
 
 def _shown(file: ExperimentFile, recipe: Recipe) -> int:

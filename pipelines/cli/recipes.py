@@ -3,15 +3,21 @@
 import math
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 from pydantic import BaseModel
 
-from edm2core.config import load_recipe, recipe_names
+from edm2core.config import recipe_names
 from edm2core.config.describe import differences
+from edm2core.config.fields import OWN
+from edm2core.own_code.settings import load_recipe_with_code
 from pipelines.cli import completion
+from pipelines.cli.options import FOLDER
+
+code_option = click.option("--code", type=FOLDER, help="The folder that its own code lies in (default: that of the recipe's file).")
 
 
 @click.group(invoke_without_command=True)
@@ -20,7 +26,7 @@ def command(context: click.Context) -> None:
     """List the published recipes."""
     if context.invoked_subcommand is None:
         rows: list[tuple[str, ...]] = [("recipe", "side", "epochs", "batch", "weights", "norm", "magnitude-preserving")]
-        for recipe in map(load_recipe, recipe_names()):
+        for recipe in map(load_recipe_with_code, recipe_names()):
             network, training = recipe.unet, recipe.training
             numbers = map(str, (network.resolution, training.epochs, training.batch))
             rows.append((recipe.name, *numbers, network.weights, network.norm, "yes" if network.magnitude_preserving else "no"))
@@ -31,9 +37,10 @@ def command(context: click.Context) -> None:
 
 @command.command(short_help="Print a recipe in full.")
 @click.argument("name", shell_complete=completion.recipes)
-def show(name: str) -> None:
+@code_option
+def show(name: str, code: Path | None) -> None:
     """Print the recipe NAME (or a path to one) in full, defaults included, with a word on each setting."""
-    for line in _lines(load_recipe(name)):
+    for line in _lines(load_recipe_with_code(name, code)):
         click.echo(line)
 
 
@@ -41,6 +48,9 @@ def _lines(section: BaseModel, indent: str = "") -> Iterator[str]:
     """A section as YAML, a setting a line; what each means stands behind it as a comment."""
     values = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
+        if name == OWN:
+            yield from (f"{indent}{_in_yaml({each: value})}  # A setting of own code." for each, value in values[OWN].items())
+            continue
         inner = getattr(section, name)
         text = f"{name}:" if isinstance(inner, BaseModel) else _in_yaml({name: values[name]})
         yield f"{indent}{text}  # {field.description}" if field.description else f"{indent}{text}"
@@ -57,9 +67,10 @@ def _in_yaml(setting: dict[str, Any]) -> str:
 @command.command(short_help="Say in words how two recipes differ.")
 @click.argument("one", shell_complete=completion.recipes)
 @click.argument("other", shell_complete=completion.recipes)
-def diff(one: str, other: str) -> None:
+@code_option
+def diff(one: str, other: str, code: Path | None) -> None:
     """Say in words how recipe OTHER differs from ONE."""
-    differing = differences(load_recipe(one), load_recipe(other))
+    differing = differences(load_recipe_with_code(one, code), load_recipe_with_code(other, code))
     count = f"{len(differing)} settings differ" if len(differing) > 1 else "1 setting differs"
     click.echo(f"{one} → {other}: {count}" if differing else f"{one} and {other} have the same settings")
     for section, settings in groupby(differing, key=lambda setting: setting.name.partition(".")[0]):

@@ -121,6 +121,20 @@ def test_recipes_are_listed_shown_and_compared(edm2: Edm2) -> None:
     assert "have the same settings" in edm2("recipes", "diff", "cifar10/C", "cifar10/C")[1]
 
 
+def test_recipes_with_own_code_are_shown_and_compared_with_its_settings(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "kim_loss.py").write_text("def flat(sigma, sigma_data, *, height: float = 1.0):\n    return sigma * 0 + height\n")
+    for name, height in (("one", ""), ("two", ", height: 2")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: digits/G\ndiffusion: {{weighting: kim_loss:flat{height}}}\n")
+    shown = edm2("recipes", "show", "two.yaml")[1]
+    assert "  height: 2.0  # A setting of own code.\n" in shown
+    assert "own:" not in shown
+    (tmp_path / "shown.yaml").write_text(shown)
+    code, printed = edm2("recipes", "diff", "shown.yaml", "two.yaml")
+    assert (code, "have the same settings" in printed) == (0, True), printed
+    printed = edm2("recipes", "diff", "one.yaml", "two.yaml")[1]
+    assert "1 → 2  (diffusion.height)" in printed
+
+
 def test_a_difference_of_recipes_is_said_in_words(edm2: Edm2) -> None:
     code, printed = edm2("recipes", "diff", "cifar10/G", "paper/cifar10/G")
     assert code == 0

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from edm2core.config.settings import OwnNetworkSettings
 from edm2core.errors import InputError
+from edm2core.own_code.settings import load_recipe_with_code
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.tasks import Task, own_key
 from pipelines.inputs.user_files import planned
@@ -77,3 +79,66 @@ def test_a_task_records_its_code_and_its_key_follows_from_its_record(tmp_path: P
     assert read.code["my_science"].startswith("sha256:")
     assert own_key(read) == sample.key
     assert not any(task.code for task in tasks if task.stage != "sample")
+
+
+def test_a_setting_of_own_code_is_swept_like_any_other(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, sample=SOLVER, sweep={"sample.eta": [0.1, 0.4]}))
+    assert {recipe.name: dict(recipe.sample.own) for recipe in experiment.recipes} == {
+        "digits/G eta=0.1": {"eta": 0.1},
+        "digits/G eta=0.4": {"eta": 0.4},
+    }
+    samples = [task.key for task in planned(experiment) if task.stage == "sample"]
+    assert len(set(samples)) == 2
+
+
+def test_own_code_that_is_swept_has_settings_to_sweep_too(tmp_path: Path) -> None:
+    swept = {"diffusion.weighting": ["my_science.loss:soft_min_snr"], "diffusion.gamma": [4.0, 6.0]}
+    experiment = load_experiment(write(tmp_path, sweep=swept))
+    assert [dict(recipe.diffusion.own) for recipe in experiment.recipes] == [{"gamma": 4.0}, {"gamma": 6.0}]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ({"sample.etta": [0.1]}, r"There is no setting to sweep 'sample.etta'. Did you mean 'sample.eta'\?"),
+        ({"sample.eta": ["much"]}, "'sample.eta' must be a number"),
+        ({"sample.own": [{"eta": 1}]}, "There is no setting to sweep 'sample.own'"),
+        ({"diffusion.centre": [1]}, "There is no setting to sweep 'diffusion.centre'"),
+    ],
+)
+def test_a_wrong_setting_in_a_sweep_is_refused_with_its_line(tmp_path: Path, sweep: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        load_experiment(write(tmp_path, sample=SOLVER, sweep=sweep))
+    assert "e.yaml, line" in error.value.where
+    assert ".own'?" not in error.value.what
+
+
+@pytest.mark.parametrize("written", [{"overrides": {"sample.own": {"eta": 1}}}, {"sample": {"own": {}}}, {"overrides": {"sample.owm": 1}}])
+def test_the_name_own_is_neither_taken_from_users_nor_told_to_them(tmp_path: Path, written: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as error:
+        load_experiment(write(tmp_path, **written))
+    assert "There is no setting 'sample.ow" in error.value.what
+    assert "'own'?" not in error.value.what
+
+
+def test_a_recipe_file_is_read_with_the_own_code_beside_it_or_in_a_folder(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "lab").mkdir()
+    for folder in (tmp_path, tmp_path / "lab"):
+        text = "extends: digits/G\nnetwork: {use: my_science.nets:TinyDiT, depth: 2}\n"
+        (folder / "mine.yaml").write_text(text)
+    beside = load_recipe_with_code(str(tmp_path / "mine.yaml"))
+    assert isinstance(beside.network, OwnNetworkSettings)
+    assert dict(beside.network.own)["depth"] == 2
+    assert load_recipe_with_code(str(tmp_path / "lab" / "mine.yaml"), tmp_path) == beside
+    with pytest.raises(InputError, match="There is no module or package 'my_science'") as error:
+        load_recipe_with_code(str(tmp_path / "lab" / "mine.yaml"))
+    assert "--code" in error.value.do_next
+    assert "There is no setting 'network.deepness'" in _refusal(tmp_path, "network: {use: my_science.nets:TinyDiT, deepness: 2}")
+
+
+def _refusal(folder: Path, text: str) -> str:
+    (folder / "wrong.yaml").write_text(f"extends: digits/G\n{text}\n")
+    with pytest.raises(InputError) as error:
+        load_recipe_with_code(str(folder / "wrong.yaml"))
+    return error.value.what
