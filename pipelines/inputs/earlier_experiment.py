@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edm2core.config.fields import OWN
 from edm2core.config.given import FILES, text_of, text_with
 from edm2core.config.settings import Recipe
 from edm2core.config.yaml_file import Document, parse
 from edm2core.errors import InputError, MissingError
 from edm2core.own_code.families import addresses
-from edm2core.own_code.settings import OWN, SECTIONS
+from edm2core.own_code.settings import SECTIONS
 from edm2core.own_code.source import content_digest
 from edm2core.plan.plan import Plan
 from edm2core.registry import WEIGHTS
