@@ -15,6 +15,7 @@ from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document
 from edm2core.errors import InputError
 from edm2core.own_code.families import FAMILIES, METRIC, Family, addresses
+from edm2core.own_code.requirements import refuse_neighbours
 from edm2core.own_code.signature import Parameter, Signature, read_signature
 from edm2core.own_code.source import BESIDE, OwnCode, find
 from edm2core.paths import local_path
@@ -32,10 +33,11 @@ class Library:
     do_next: str = BESIDE  # about a package that is not there
 
     def package(self, address: str, where: str) -> OwnCode:
-        """The package of an address. Raises InputError if it is not there."""
+        """The package of an address. Raises InputError if it is not there, and as `refuse_neighbours`."""
         name = own_package(address)
         if name not in self.found:
             self.found[name] = find(name, self.folder, where, self.do_next)
+        refuse_neighbours(self.found[name], address.partition(":")[0])
         return self.found[name]
 
     def signature(self, family: Family, address: str, where: str) -> Signature:

@@ -78,7 +78,7 @@ def _definition(
         if isinstance(node, ast.ImportFrom) and followed < MOST_FOLLOWED:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    other = _imported(code, module, path, node)
+                    other = imported_module(code, module, path, node)
                     if other:
                         return _definition(code, other, alias.name, where, followed + 1)
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
@@ -86,15 +86,19 @@ def _definition(
     raise InputError(what, where=f"{where}; {path}", do_next="Name a function or class that this file defines with `def` or `class`.")
 
 
-def _file(code: OwnCode, module: str, where: str) -> Path:
-    """The file of a module in the package. Raises InputError if there is none."""
+def module_file(code: OwnCode, module: str) -> Path | None:
+    """The file of a module in the package; None if there is none."""
     inside = module.split(".")[1:]
     if code.path.is_file():
         candidates = [code.path] if not inside else []
     else:
         base = code.path.joinpath(*inside)
         candidates = [base / "__init__.py", *([base.with_suffix(".py")] if inside else [])]
-    path = next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _file(code: OwnCode, module: str, where: str) -> Path:
+    path = module_file(code, module)
     if path is None:
         raise InputError(f"There is no module '{module}' in {code.path}.", where=where, do_next="Correct the name, or write that file.")
     return path
@@ -109,7 +113,7 @@ def _tree(path: Path) -> ast.Module:
         raise InputError(f"It cannot be read: {error}.", where=str(path), do_next="Give a Python file in UTF-8.") from None
 
 
-def _imported(code: OwnCode, module: str, path: Path, node: ast.ImportFrom) -> str:
+def imported_module(code: OwnCode, module: str, path: Path, node: ast.ImportFrom) -> str:
     """The package's module that an import names; empty if it is none of the package's."""
     if not node.level:
         return node.module if node.module and node.module.split(".")[0] == code.name else ""

@@ -69,7 +69,7 @@ def find(name: str, folder: Path, where: str, do_next: str = BESIDE) -> OwnCode:
     beside = next((path for path in (folder / name, folder / f"{name}.py") if path.exists()), None)
     if name in sys.stdlib_module_names:
         raise InputError(f"'{name}' is a module of Python itself.", where=where, do_next="Give your package another name.")
-    installed = _installed(name, folder)
+    installed = installed_package(name, folder)
     if beside and installed and installed.path.resolve() != beside.resolve():
         what = f"There are two packages '{name}': {beside} and the installed {installed.path}."
         raise InputError(what, where=where, do_next="Rename your own, so that it is clear which is meant.")
@@ -80,7 +80,7 @@ def find(name: str, folder: Path, where: str, do_next: str = BESIDE) -> OwnCode:
     raise InputError(f"There is no module or package '{name}' in {folder}, and none is installed.", where=where, do_next=do_next)
 
 
-def _installed(name: str, folder: Path) -> OwnCode | None:
+def installed_package(name: str, folder: Path) -> OwnCode | None:
     """The installed package of that name. Python's finder reads no code to find a package at the top."""
     paths = [entry for entry in sys.path if entry and Path(entry).resolve() != folder.resolve()]
     spec = PathFinder.find_spec(name, paths)

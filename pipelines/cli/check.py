@@ -57,9 +57,11 @@ def command(address: str, words: str | None, code: Path, given: tuple[Given, ...
 
 
 def _checked(asked: dict[str, Any]) -> int:
-    """Print each outcome as it comes; returns how many are problems."""
+    """Print each outcome as it comes; returns how many are problems. The process finds no other file than the package's, as a task does."""
     command, problems, rest = [sys.executable, "-m", "edm2core.conformance", json.dumps(asked)], 0, list[str]()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8") as process:
+    with subprocess.Popen(
+        command, cwd=asked["folder"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    ) as process:
         for line in process.stdout or ():
             event = parse(line.rstrip("\n"))
             if event is None:
