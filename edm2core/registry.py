@@ -26,6 +26,14 @@ def is_own(name: object) -> bool:
     return address is not None and address["top"] not in NOT_OWN
 
 
+def meant_address(text: str) -> str:
+    """The address of own code that was meant by a dot in place of the colon, or by a file's name; empty if the text is like no address."""
+    dotted = text.replace("/", ".")
+    module, _, name = dotted.partition(":") if ":" in text else dotted.rpartition(".")
+    address = f"{module.removesuffix('.py')}:{name}"
+    return address if address != text and is_own(address) else ""
+
+
 def own_package(address: str) -> str:
     """The file or package that holds the code of an address: my_science, of "my_science.nets:TinyDiT"."""
     return address.partition(":")[0].partition(".")[0]

@@ -18,6 +18,7 @@ from edm2core.metrics.own import own_value
 from edm2core.registry import load
 
 SIGMA_DATA = 0.5
+REAL, SAMPLES = 1000, 600  # images that a metric is tried on: different numbers, as in runs
 OFF = 0.1  # the largest relative error of the samples' deviation in 64 steps
 
 
@@ -73,7 +74,11 @@ def weighting(address: str, own: dict[str, Any], images: Images) -> dict[str, Ch
                 return problem("it is not positive and finite at every σ from 0.002 to 80", "Keep denominators away from 0.")
         return ok(f"it is positive from σ = 0.002 ({float(weight[0]):.3g}) to 80 ({float(weight[-1]):.3g})")
 
-    return {"values": values}
+    def learned() -> Outcome:
+        what = "a learned weighting evens λ out where diffusion.log_variance_features is not 0, as it is in recipes from rung B on"
+        return Outcome("note", what, "Set it to 0 for λ to decide alone.")
+
+    return {"values": values, "learned weighting": learned}
 
 
 def schedule(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
@@ -141,9 +146,9 @@ def optimizer(address: str, own: dict[str, Any], images: Images) -> dict[str, Ch
 
 
 def metric(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
-    draw = np.random.default_rng(0)
-    shape = (1000, images.channels, images.resolution, images.resolution)
-    real, like, other = (draw.integers(0, high, shape, dtype=np.uint8) for high in (256, 256, 128))
+    draw, shape = np.random.default_rng(0), (images.channels, images.resolution, images.resolution)
+    drawn = ((REAL, 256), (SAMPLES, 256), (SAMPLES, 128))  # a run rarely draws as many samples as there are training images
+    real, like, other = (draw.integers(0, high, (count, *shape), dtype=np.uint8) for count, high in drawn)
 
     def values() -> Outcome:
         begun = time.monotonic()
@@ -151,10 +156,15 @@ def metric(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
         took = time.monotonic() - begun
         if own_value(address, like, real) != alike:
             return problem("it gives another value when asked again", "Seed the random numbers that it draws.")
+        if wrong := [each.error for each in (alike, different) if each.error is not None and each.error < 0]:
+            return problem(f"it gives a standard error of {wrong[0]:.4g}", "A standard error is 0 or more: check the sign, or give none.")
+        if different.value == alike.value:
+            what = f"images alike and darker ones both score {alike.value:.4g}, so it tells nothing apart"
+            return problem(what, "Compute it from both sets of images.")
         if different.value < alike.value:
             what = f"darker images score {different.value:.4g}, better than images alike, {alike.value:.4g}"
             return Outcome("note", what, "Lower values count as better: give a distance, or 1 - x where x is a share.")
-        return ok(f"images alike score {alike.value:.4g}, darker ones {different.value:.4g}; {took / 2:.1f} s for 1000")
+        return ok(f"images alike score {alike.value:.4g}, darker ones {different.value:.4g}; {took / 2:.1f} s for {SAMPLES} beside {REAL}")
 
     return {"values": values}
 

@@ -100,7 +100,10 @@ def module_file(code: OwnCode, module: str) -> Path | None:
 def _file(code: OwnCode, module: str, where: str) -> Path:
     path = module_file(code, module)
     if path is None:
-        raise InputError(f"There is no module '{module}' in {code.path}.", where=where, do_next="Correct the name, or write that file.")
+        do_next = "Correct the name, or write that file."
+        if module.endswith(".py") and module_file(code, module.removesuffix(".py")):
+            do_next = f"Leave out .py, as in an import: {module.removesuffix('.py')}."
+        raise InputError(f"There is no module '{module}' in {code.path}.", where=where, do_next=do_next)
     return path
 
 

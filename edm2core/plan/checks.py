@@ -25,7 +25,7 @@ from edm2core.metrics.names import FRECHET, Metric, metric, split
 from edm2core.plan.guides import guide_settings, named_by, resolved, same_training
 from edm2core.plan.keys import keyed
 from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED, Swept
-from edm2core.registry import EXTRACTORS, METRICS, is_own
+from edm2core.registry import EXTRACTORS, METRICS, is_own, meant_address
 
 GUIDE = "sample.guidance.guide"
 SURE = 5  # standard deviations below its mean number of samples at which a class still has enough
@@ -191,6 +191,8 @@ def check_names(document: Document, names: Sequence[str]) -> None:
 def named_metric(text: str, data_format: str, line: str) -> Metric:
     """The metric that the experiment names on this line, if it exists in features that the data have."""
     if not is_own(text) and split(text)[0] not in METRICS:
+        if text.partition(".")[0] not in METRICS and (meant := meant_address(text)):
+            raise InputError(f"There is no metric '{text}'. Did you mean '{meant}', of own code?", where=line)
         raise InputError(f"{unknown('metric', text, text, list(METRICS))} With an extractor: precision_dinov2.", where=line)
     try:
         return metric(text, data_format)

@@ -16,7 +16,7 @@ from edm2core.events import parse
 from edm2core.own_code.families import FAMILIES, METRIC, guessed
 from edm2core.own_code.requirements import missing
 from edm2core.own_code.settings import Library, typed_values
-from edm2core.registry import is_own
+from edm2core.registry import is_own, meant_address
 from pipelines.cli import options
 
 EVERY = {family.words: family for family in (*FAMILIES, METRIC)}
@@ -36,10 +36,10 @@ def command(address: str, words: str | None, code: Path, given: tuple[Given, ...
     It runs in a process of its own. --set gives its settings. The exit code is 1 if there is a problem.
     """
     if not is_own(address):
-        raise InputError(
-            f"'{address}' is no address of own code.", where="edm2 check", do_next="Give MODULE:CALLABLE, as in an experiment."
-        )
-    library, where = Library(code), "edm2 check"
+        meant = meant_address(address)
+        do_next = f"Give MODULE:CALLABLE, as in an experiment{f': {meant}' if meant else ''}."
+        raise InputError(f"'{address}' is no address of own code.", where="edm2 check", do_next=do_next)
+    library, where = Library(code, do_next="Name its folder by --code, or install it."), "edm2 check"
     family = EVERY[words] if words else guessed(library.package(address, where), address, where)
     signature = library.signature(family, address, where)
     document = Document({each.name: each.value for each in given}, {(): Origin(where)})

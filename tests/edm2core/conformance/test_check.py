@@ -67,3 +67,57 @@ def test_an_error_in_the_code_has_its_file_and_line(tmp_path: Path) -> None:
     assert "faulty.py, line 2, in solve" in said
     assert "    return denoise(x)" in said
     assert "Traceback" not in said
+
+
+METRICS = """
+import numpy as np
+def paired(samples, real): return float(np.abs(samples.astype(float) - real).mean())
+def constant(samples, real): return 1.0
+def negative(samples, real): return abs(float(samples.mean()) - float(real.mean())), -0.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("paired", "operands could not be broadcast together"),
+        ("constant", "images alike and darker ones both score 1, so it tells nothing apart"),
+        ("negative", "it gives a standard error of -0.1"),
+    ],
+)
+def test_a_metric_that_would_fail_or_mislead_in_a_run_is_a_problem(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "kim_metrics.py").write_text(METRICS)
+    code, said = check(tmp_path, f"kim_metrics:{name}", "--resolution", "8", "--channels", "1")
+    assert code == 1, said
+    assert words in said
+
+
+def test_a_weighting_is_told_that_the_learned_one_evens_it_out() -> None:
+    code, said = check(EXAMPLES, "my_science.loss:soft_min_snr")
+    assert code == 0, said
+    assert "note     learned weighting: a learned weighting evens λ out where diffusion.log_variance_features is not 0" in said
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("kim_metrics.constant", "as in an experiment: kim_metrics:constant."),
+        ("kim_metrics.py:constant", "Leave out .py, as in an import: kim_metrics."),
+        ("lab/kim_metrics.py:constant", "as in an experiment: lab.kim_metrics:constant."),
+        ("kim", "Give MODULE:CALLABLE, as in an experiment."),
+    ],
+)
+def test_an_address_that_is_written_otherwise_is_told_as_it_should_be(address: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "kim_metrics.py").write_text(METRICS)
+    code, said = check(tmp_path, address)
+    assert code == 2
+    assert words in said
+
+
+def test_a_module_of_one_file_that_imports_a_neighbour_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sharedutil.py").write_text("def f(): ...\n")
+    (tmp_path / "kim_metrics.py").write_text("from sharedutil import f\n" + METRICS)
+    code, said = check(tmp_path, "kim_metrics:constant")
+    assert code == 2
+    assert "'kim_metrics' is a module of one file, and imports its neighbour 'sharedutil'" in said
+    assert "Make it a package" in said

@@ -255,7 +255,12 @@ def test_two_recipes_of_one_name_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("fdi", "There is no metric 'fdi'. Did you mean 'fd'?"), ("is_digits", "Inception score is defined in Inception's features")],
+    [
+        ("fdi", "There is no metric 'fdi'. Did you mean 'fd'?"),
+        ("is_digits", "Inception score is defined in Inception's features"),
+        ("kim_metrics.brightness", "There is no metric 'kim_metrics.brightness'. Did you mean 'kim_metrics:brightness', of own code?"),
+        ("fd.dinov2", "There is no metric 'fd.dinov2'. Known here: fid, fd,"),
+    ],
 )
 def test_a_metric_that_does_not_exist_is_refused(text: str, words: str) -> None:
     error = refused(checks.named_metric, text, "digits", "e.yaml, line 3")
