@@ -60,6 +60,19 @@ SECTIONS: dict[str, type[Settings]] = {
 """The sections that can name own code. A network of own code has settings of its own class."""
 
 
+def as_written(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's values as a file writes them, each setting once.
+
+    Own code's settings stand beside the others of their section. Settings of the built-in choice whose place it takes are left out.
+    """
+    values = recipe.model_dump(mode="json")
+    for section in [section for section in SECTIONS if section in values]:
+        replaced = {name for family, _ in addresses(recipe) if family.section == section for name in family.replaces}
+        shared = {name: value for name, value in values[section].items() if name not in replaced and name != OWN}
+        values[section] = shared | values[section].get(OWN, {})
+    return values
+
+
 def check_metrics(named: Iterable[NamedOwn], library: Library) -> None:
     """Check the own metrics that an experiment names. Raises InputError for code that is no metric, and for names that are taken."""
     by_result: dict[str, str] = {}

@@ -60,6 +60,11 @@ def content_digest(content: str) -> str:
     return content.rpartition(" ")[2]
 
 
+def brief_content(content: str) -> str:
+    """The short form of it that a person is shown: 12 digits of the digest; of an installed package its name and version before that."""
+    return f"{content.rpartition(' ')[0]} {content_digest(content).rpartition(':')[2][:12]}".strip()
+
+
 def find(name: str, folder: Path, where: str, do_next: str = BESIDE) -> OwnCode:
     """The module or package of that name in a folder, or else the installed one.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from edm2core.config import Recipe
 from edm2core.config.describe import DESCRIPTIONS, flattened, in_words
+from edm2core.own_code.source import brief_content
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, curve_figures, training_curves
 from edm2core.report.results import Row, distinct, rank, rows
@@ -195,6 +196,7 @@ def _asked(sides: Sequence[Side]) -> list[Setting]:
             "metrics": sorted({row.metric for row in rows(side.report)}),
             "code version": distinct(done, "code_version"),
             **_science(side.report),
+            **_own_code(side.report),
             "device": distinct(done, "device"),
             "torch": sorted({str(v) for r in done if (v := (r.provenance.get("packages") or {}).get("torch"))}),
         }
@@ -211,6 +213,15 @@ def _science(report: Report) -> dict[str, list[str]]:
         if one.science not in known:
             known.append(one.science)
     return {name: sorted(known) for name, known in found.items()}
+
+
+def _own_code(report: Report) -> dict[str, list[str]]:
+    """The content of the own code that the tasks run, by what a comparison calls that, a line a package."""
+    contents: dict[str, set[str]] = {}
+    for result in report.results.values():
+        for package, content in result.task.code.items():
+            contents.setdefault(f"own code {package}", set()).add(brief_content(content))
+    return {name: sorted(of_package) for name, of_package in contents.items()}
 
 
 def _settings(sides: Sequence[Side]) -> list[Setting]:

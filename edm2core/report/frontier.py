@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from edm2core.config.describe import in_words
-from edm2core.config.settings import SampleSettings
 from edm2core.plan.manifest import Ref
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.digits import places
+from edm2core.report.evaluations import evaluations_of, sampler_of
 from edm2core.report.guidance import guided_recipes
 from edm2core.report.protocol import SOLVER_OPTIONS, apart
 from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
@@ -54,7 +54,7 @@ class Point:
     recipe: str  # its name in the experiment
     solver: str  # and what else is swept beside the steps, in words
     steps: int
-    evaluations: int  # of the network, for an image
+    evaluations: int  # of the network, for an image, as counted where own code decides it
     by_seed: Mapping[int, Measured]
     seconds: float | None  # of one device, for 1,000 images
     joules: float | None  # likewise
@@ -158,7 +158,9 @@ def frontiers(report: Report, *, rechecks: bool = False) -> list[Frontier]:
     groups: dict[Whose, dict[str, dict[int, dict[Row, Result]]]] = {}
     for row, result in rows(report, rechecks=rechecks).items():
         point = result.task.subject.sweep
-        if point and row.value is not None and row.seed is not None and swept_samplers(point) and "samples" in result.task.inputs:
+        samples = report.input(result, "samples")
+        known = samples is not None and evaluations_of(samples) is not None
+        if point and row.value is not None and row.seed is not None and swept_samplers(point) and known:
             protocol = apart(report, result, row.metric, swept_samplers(point))
             who = (row.dataset, without_sampler(point), row.epoch or 0, row.ema or "", row.metric, protocol, row.n)
             groups.setdefault(who, {}).setdefault(row.recipe or "", {}).setdefault(row.seed, {})[row] = result
@@ -244,9 +246,10 @@ def _point(report: Report, recipe: str, by_seed: Mapping[int, Mapping[Row, Resul
     results = [result for found in by_seed.values() for result in found.values()]
     samples = [drawn for result in results if (drawn := report.input(result, "samples"))]
     subject, task = results[0].task.subject, samples[0].task
-    settings = SampleSettings.model_validate({name: value for name, value in task.settings.items() if name != "draw"})
+    settings, evaluations = sampler_of(task), evaluations_of(samples[0])
+    assert evaluations is not None  # noqa: S101
     seconds, joules, device = _spent(samples)
-    solver, evaluations = " ".join([settings.solver, *_others(subject.sweep)]), settings.evaluations
+    solver = " ".join([settings.solver, *_others(subject.sweep)])
     measured = {seed: _measured(found) for seed, found in sorted(by_seed.items())}
     return Point(recipe, solver, settings.steps, evaluations, measured, seconds, joules, device)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
-from edm2core.config.settings import SampleSettings
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
+from edm2core.report.evaluations import evaluations_of, sampler_of
 from edm2core.report.protocol import apart, guide_of
 from edm2core.report.results import Row, best_of, higher_is_better, label, rank, rows
 
@@ -120,7 +120,10 @@ def _groups(report: Report, found: Found) -> dict[Key, dict[str, dict[int, dict[
     groups: dict[Key, dict[str, dict[int, dict[Row, Result]]]] = {}
     for row, result in found.items():
         point, swept = result.task.subject.sweep, _swept(result)
-        if not swept or point is None or row.value is None or row.seed is None or _settings(report, result).guidance is None:
+        samples = report.input(result, "samples")
+        if not swept or point is None or row.value is None or row.seed is None or samples is None:
+            continue
+        if sampler_of(samples.task).guidance is None or evaluations_of(samples) is None:
             continue
         rest = Swept(point.of, {setting: value for setting, value in point.at.items() if setting not in swept}).name
         key = (row.dataset, rest, row.epoch or 0, row.ema or "", row.metric, apart(report, result, row.metric, swept), row.n)
@@ -128,22 +131,17 @@ def _groups(report: Report, found: Found) -> dict[Key, dict[str, dict[int, dict[
     return groups
 
 
-def _settings(report: Report, result: Result) -> SampleSettings:
-    samples = report.input(result, "samples")
-    values = samples.task.settings if samples else {}
-    return SampleSettings.model_validate({name: value for name, value in values.items() if name != "draw"})
-
-
 def _point(report: Report, recipe: str, own: Mapping[int, Found], again: Mapping[int, Found]) -> Point:
     first = next(result for of_seed in own.values() for result in of_seed.values())
-    settings, samples = _settings(report, first), report.input(first, "samples")
-    guidance = settings.guidance
-    assert guidance is not None  # noqa: S101
+    samples = report.input(first, "samples")
     assert samples is not None  # noqa: S101
+    guidance, evaluations = sampler_of(samples.task).guidance, evaluations_of(samples)
+    assert guidance is not None  # noqa: S101
+    assert evaluations is not None  # noqa: S101
     guide = f"by {guide_of(report.plan, samples.task)}" if guidance.guide else "classifier-free"
     interval = f"σ {guidance.interval[0]:g} to {guidance.interval[1]:g}" if guidance.interval else "all σ"
     by_seed = {seed: tuple(of_seed.values()) for seed, of_seed in own.items()}
-    made = Point(recipe, guidance.weight, guide, interval, settings.evaluations, by_seed, _means(own))
+    made = Point(recipe, guidance.weight, guide, interval, evaluations, by_seed, _means(own))
     return replace(made, again=tuple(_means(again).values()))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edm2core.own_code.settings import as_written
 from edm2core.plan.manifest import Ref, diff_path
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.plan.stages import in_words
@@ -120,7 +121,7 @@ def render(report: Report) -> str:
         most_curves=MOST_CURVES,
         go_on=_go_on(report),
         rows=found | rows(report, rechecks=True),
-        recipes={name: yaml.safe_dump(r.model_dump(mode="json"), sort_keys=False, default_flow_style=None) for name, r in known.items()},
+        recipes={name: yaml.safe_dump(as_written(r), sort_keys=False, default_flow_style=None) for name, r in known.items()},
         data=_data(report),
         stages=_stages(done),
         facts=_facts(done),

@@ -1,15 +1,20 @@
-"""How a value was come by: the facts that decide whether two values may stand side by side."""
+"""How a value was come by: the facts that decide whether two values may stand side by side.
+
+The content of an own metric and of an own solver is such a fact. That of an own network is not: networks are what is compared.
+"""
 
 from collections.abc import Collection
 from typing import Any
 
 from edm2core.config.settings import ProbeSettings, SampleSettings
+from edm2core.own_code.source import brief_content
 from edm2core.plan.keys import keyed
 from edm2core.plan.plan import Plan
 from edm2core.plan.probe_metrics import share_of_labels
 from edm2core.plan.tasks import Task, trajectory_ref
-from edm2core.registry import SOLVERS
+from edm2core.registry import SOLVERS, is_own, own_package
 from edm2core.report.collect import Report, Result
+from edm2core.report.evaluations import evaluations_of, sampler_of
 
 WORDS = {
     "steps": "sampler steps",
@@ -28,6 +33,8 @@ WORDS = {
     "seeds": "probe seeds",
     "ema": "EMA",
     "evaluations": "network evaluations of an image, guided ones twice:",
+    "metric_code": "metric's code",
+    "solver_code": "solver's code",
 }
 FACTS = {
     "count": "samples",
@@ -38,8 +45,9 @@ FACTS = {
 }  # settings that facts call otherwise
 
 SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
+OWN = "own"  # the fact that holds an own solver's settings by name
 FOLLOWS = {
-    "solver": (*SOLVER_OPTIONS, "evaluations"),
+    "solver": (*SOLVER_OPTIONS, OWN, "solver_code", "evaluations"),
     "steps": ("evaluations",),
     "schedule": ("rho", "sigma_min", "sigma_max", "evaluations"),
     "guidance": ("evaluations",),
@@ -56,13 +64,14 @@ def protocol(report: Report, result: Result, metric: str = "") -> dict[str, Any]
 
 def _samples(report: Report, result: Result) -> dict[str, Any]:
     samples, reference, extractor = (report.input(result, name) for name in ("samples", "reference", "extractor"))
-    values = dict(samples.task.settings) if samples else {}
-    values.pop("draw", None)
-    settings = SampleSettings.model_validate(values)
-    others = {k: v for k, v in keyed(settings).items() if k not in ("count", "steps", "eta", "ema", "draws")}
+    settings = sampler_of(samples.task) if samples else SampleSettings()
+    others = {k: v for k, v in keyed(settings).items() if k not in ("count", "steps", "eta", "ema", "draws", OWN)}
+    solver_code = samples.task.code.get(own_package(settings.solver)) if samples and is_own(settings.solver) else None
+    metric_code = ", ".join(f"{package} {brief_content(content)}" for package, content in sorted(result.task.code.items()))
+    evaluations = evaluations_of(samples) if samples and settings.guidance else None
     return {
         "steps": settings.steps,
-        "eta": settings.eta,
+        **({"eta": settings.eta} if "eta" in SOLVERS[settings.solver].options else {}),
         "samples": result.metadata.get("n", settings.count),
         "reference": reference.metadata.get("n") if reference else None,
         "origin": reference.task.settings.get("origin") if reference else None,
@@ -70,7 +79,10 @@ def _samples(report: Report, result: Result) -> dict[str, Any]:
         "ema": settings.ema[0],
         **others,
         **({"guidance": _guidance(report, samples, settings)} if settings.guidance and samples else {}),
-        **({"evaluations": settings.evaluations} if settings.guidance else {}),
+        **({"evaluations": evaluations} if evaluations is not None else {}),
+        **({OWN: dict(settings.own)} if settings.own else {}),
+        **({"solver_code": brief_content(solver_code)} if solver_code else {}),
+        **({"metric_code": metric_code} if metric_code else {}),
     }
 
 
@@ -87,7 +99,7 @@ def _guidance(report: Report, samples: Result, settings: SampleSettings) -> str:
 def guide_of(plan: Plan, samples: Task) -> str:
     """The guide of samples in words, as it differs from the network that it guides: E · seed 1, epoch 200, EMA 0.100."""
     own, guide = plan.snapshot_of(samples), plan.guide_of(samples)
-    ema = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"}).guidance
+    ema = sampler_of(samples).guidance
     words = [f"EMA {ema.guide.ema}"] if ema and ema.guide else []
     if own is None or guide is None:
         return ", ".join(words)
@@ -145,11 +157,13 @@ def apart(report: Report, result: Result, metric: str, settings: Collection[str]
     facts = protocol(report, result, metric)
     if "guidance" not in facts:  # an unguided value stands beside no guided one
         swept -= {"guidance"}
+    if OWN in facts:
+        facts[OWN] = {name: value for name, value in facts[OWN].items() if name not in swept}
     for leading in FOLLOWS.keys() & swept:
         facts = {name: fact for name, fact in facts.items() if name not in FOLLOWS[leading]}
         swept -= set(FOLLOWS[leading])
-    if "samples" in facts:
-        facts.setdefault("eta", "the solver's")
+    if "solver" in swept:
+        facts["eta"] = "the solver's"
     return describe(facts | dict.fromkeys(swept, "swept"))
 
 
@@ -165,14 +179,17 @@ def describe(facts: dict[str, Any]) -> str:
     """The facts as one short line; the average that samples were drawn from stands beside it in every row, and is left out."""
     rest = dict(facts)
     if "samples" in facts:
-        steps, eta, samples, reference, extractor, _ = (rest.pop(k) for k in ("steps", "eta", "samples", "reference", "extractor", "ema"))
+        steps, samples, reference, extractor, _ = (rest.pop(k) for k in ("steps", "samples", "reference", "extractor", "ema"))
+        eta = f", eta {_text(rest.pop('eta'))}" if "eta" in rest else ""  # only some solvers have it
         against = f"{reference} training images" if reference else "the training images"
         if origin := rest.pop("origin", None):
             against += f" by imported statistics ({origin})"
-        line = f"{steps} steps, eta {_text(eta)}, {samples} samples vs {against}, {extractor} features, by torch-fidelity"
+        features = f", {extractor} features, by torch-fidelity" if extractor else ""  # own metrics compare the images themselves
+        line = f"{steps} steps{eta}, {samples} samples vs {against}{features}"
     else:
         line = _probe_in_words(rest)
-    return ", ".join([line, *(f"{WORDS.get(k, k)} {_text(v)}" for k, v in sorted(rest.items()))])
+    own = rest.pop(OWN, {})
+    return ", ".join([line, *(f"{WORDS.get(k, k)} {_text(v)}" for k, v in [*sorted(rest.items()), *own.items()])])
 
 
 def _probe_in_words(rest: dict[str, Any]) -> str:

@@ -38,8 +38,8 @@ WIDTH = {"C": 0.025, "E": 0.075, "G": 0.1}  # the averages that serve best
 STEPS = 23  # an epoch
 PARAMETERS = 301_568
 TRAIN, TEST = (
-    {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000},
-    {"digits": 360, "cifar10": 10_000, "cifar100": 10_000, "tinyimagenet": 10_000},
+    {"digits": 1437, "own": 1437, "cifar10": 50_000, "cifar100": 50_000, "tinyimagenet": 100_000},
+    {"digits": 360, "own": 360, "cifar10": 10_000, "cifar100": 10_000, "tinyimagenet": 10_000},
 )
 
 
@@ -59,6 +59,7 @@ class Fake:
         experiment = load_experiment(file)
         digests = {f"data:{r.name}": "builtin:digits" if r.data.format == "digits" else f"sha256:{7:064x}" for r in experiment.recipes}
         self.name, self.recipes = experiment.name, experiment.recipes
+        digests |= {f"code:{package}": code.content for package, code in experiment.code.items()}
         self.tasks = plan(experiment, {**digests, "inception": f"sha256:{1:064x}"})
         self.store = LocalStore(self.folder / "store")
 
