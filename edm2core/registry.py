@@ -121,13 +121,20 @@ class Solver(NamedTuple):
     """A way from noise to an image."""
 
     solve: str  # a function of the protocol `Solver` in edm2core/diffusion/solvers
-    evaluations: int  # of the network in each step; the last step, to σ = 0, takes one
+    evaluations: int | None  # of the network in each step; the last step, to σ = 0, takes one. None: own code, which is counted
     options: tuple[str, ...] = ()  # as in `Choice`
     defaults: dict[str, Any] = {}
 
+    @property
+    def each_step(self) -> int:
+        """The network's evaluations in each step. Raises ValueError for own code, whose evaluations are counted instead."""
+        if self.evaluations is None:
+            raise ValueError(f"how often '{self.solve}' evaluates the network is counted, not known beforehand")
+        return self.evaluations
+
     def total(self, steps: int) -> int:
-        """The network's evaluations in so many steps."""
-        return self.evaluations * (steps - 1) + 1
+        """The network's evaluations in so many steps. Raises ValueError for own code."""
+        return self.each_step * (steps - 1) + 1
 
 
 SOLVERS = Choices(
@@ -138,7 +145,7 @@ SOLVERS = Choices(
         "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
         "unipc": Solver("edm2core.diffusion.solvers.unipc:unipc", 1, ("order",)),
     },
-    lambda address: Solver(address, 1),  # planning assumes one evaluation a step; results hold how many there were
+    lambda address: Solver(address, None),
 )
 SOLVER_OPTIONS = tuple(dict.fromkeys(option for solver in SOLVERS.values() for option in solver.options))
 

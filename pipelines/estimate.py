@@ -1,5 +1,6 @@
 """Estimates what a plan costs, before anything is run: operations, bytes kept, hours on a GPU."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import Cost, network_cost
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
-from edm2core.registry import EXTRACTORS, FORMATS
+from edm2core.registry import EXTRACTORS, FORMATS, is_own
+from edm2core.report.evaluations import sampler_of
 
 UTILISATION = 0.35  # the part of a GPU's peak that training and sampling are assumed to reach: docs/explanation/performance.md
 TRAINING = 3  # the operations of a training step over those of a forward pass: backward takes two
@@ -50,6 +52,8 @@ class Images(NamedTuple):
 
 NOTHING_COUNTED: Mapping[Ref, Images] = {}
 NOTHING_MEASURED: Mapping[OwnNetworkSettings, Cost] = {}
+Levels = tuple[float, ...]  # the noise levels at which an own solver evaluates the network
+NO_LEVELS: Mapping[SampleSettings, Levels] = {}
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,22 @@ def estimates(
     prepared: Callable[[Ref], Manifest | None],
     counts: Mapping[Ref, Images] = NOTHING_COUNTED,
     measured: Mapping[OwnNetworkSettings, Cost] = NOTHING_MEASURED,
+    levels: Mapping[SampleSettings, Levels] = NO_LEVELS,
 ) -> dict[Ref, Estimate]:
-    """Each task's cost. `prepared` finds the manifest of a data set if it is prepared already: that knows the number of images.
+    """Each task's cost. `prepared` finds the manifest of a result that is there already: that of a data set knows the number of images,
+    that of samples by an own solver its evaluations.
 
-    `counts` are the images of data sets that were counted before they are prepared, `measured` the costs of networks of own code.
+    `counts` are the images of data sets that were counted before they are prepared, `measured` the costs of networks of own code,
+    `levels` those of own solvers by `solver_alone`.
     """
-    planner = _Planner(plan := Plan(tuple(tasks)), prepared, counts, measured)
+    planner = _Planner(plan := Plan(tuple(tasks)), prepared, counts, measured, levels)
     return {task.ref: planner.estimate(task) for task in plan}
+
+
+def solver_alone(settings: SampleSettings) -> SampleSettings:
+    """Of an own solver's settings those that decide at which noise levels it evaluates the network, all others at their default."""
+    names = ("solver", "own", "steps", "schedule", "sigma_min", "sigma_max", "rho")
+    return SampleSettings(**{name: getattr(settings, name) for name in names})
 
 
 class _Planner:
@@ -91,8 +104,9 @@ class _Planner:
         prepared: Callable[[Ref], Manifest | None],
         counts: Mapping[Ref, Images],
         measured: Mapping[OwnNetworkSettings, Cost],
+        levels: Mapping[SampleSettings, Levels],
     ) -> None:
-        self.measured = measured
+        self.measured, self.levels = measured, levels
         self.plan, self.tasks, self.prepared, self.counts = plan, plan.by_ref, prepared, counts
         self.begun: set[Ref] = set()  # trajectories whose states are counted
 
@@ -139,14 +153,28 @@ class _Planner:
 
     def _sample(self, task: Task) -> Estimate:
         snapshot, settings = self._snapshot_below(task), task.settings
-        how = SampleSettings.model_validate({name: value for name, value in settings.items() if name != "draw"})
+        how = sampler_of(task)
         own = self._network(snapshot)
         guide = self._network(self.plan.guide_of(task) or snapshot)  # the network itself guides where no other does
-        alone, guided = how.evaluations - how.guided_evaluations, how.guided_evaluations
-        flops = (own.flops * alone + guide.flops * guided) * settings["count"] if own and guide else None
+        evaluations = self._evaluations(task, how)
+        flops = None
+        if own and guide and evaluations:
+            flops = (own.flops * evaluations.alone + guide.flops * evaluations.guided) * settings["count"]
         network = snapshot.settings["network"]
         pixels = network["image_channels"] * network["resolution"] ** 2
         return Estimate(flops, settings["count"] * pixels, _half(settings))
+
+    def _evaluations(self, task: Task, settings: SampleSettings) -> "_Evaluations | None":
+        """The evaluations for an image; None of an own solver that was not counted. Its unguided samples record how many there were."""
+        if not is_own(settings.solver):
+            guided = settings.guided_evaluations
+            return _Evaluations(settings.evaluations - guided, guided)
+        levels = self.levels.get(solver_alone(settings))
+        if levels is None:
+            made = None if settings.guidance else self.prepared(task.ref)
+            return _Evaluations(made.metadata["nfe"], 0) if made and "nfe" in made.metadata else None
+        low, high = (settings.guidance and settings.guidance.interval) or (0.0, math.inf)
+        return _Evaluations(len(levels), sum(low <= level <= high for level in levels) if settings.guidance else 0)
 
     def _reference(self, task: Task) -> Estimate:
         images = self._images(self.tasks[task.inputs["data"]])
@@ -212,6 +240,13 @@ class _Planner:
         manifest = self.prepared(task.ref)
         counted = self.counts.get(task.ref)
         return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else counted
+
+
+class _Evaluations(NamedTuple):
+    """How often networks are evaluated for an image."""
+
+    alone: int  # the network that is sampled from
+    guided: int  # its guide, besides
 
 
 def _half(settings: Mapping[str, Any]) -> bool:

@@ -414,7 +414,9 @@ class SampleSettings(Settings):
     )
     order: Annotated[int, Field(ge=1, le=3)] = described(3, "Order of unipc's predictor.", "order of the solver's predictor")
     steps: Annotated[int, Field(ge=2)] = described(
-        18, "Noise levels of the sampler; heun evaluates the network 2 · steps − 1 times, other solvers `steps` times.", "sampler's steps"
+        18,
+        "Noise levels of the sampler; heun evaluates the network 2 · steps − 1 times, other built-in solvers `steps` times.",
+        "sampler's steps",
     )
     schedule: NoiseSchedule = described(
         "karras",
@@ -464,16 +466,19 @@ class SampleSettings(Settings):
 
     @property
     def guided_evaluations(self) -> int:
-        """How many of an image's evaluations are guided, and so are two. Churn, which raises noise levels a little, is left out."""
+        """How many of an image's evaluations are guided, and so are two. Churn, which raises noise levels a little, is left out.
+
+        Raises ValueError for an own solver, whose evaluations are counted instead (`evaluated_levels` in diffusion/solvers).
+        """
         if self.guidance is None:
             return 0
         lowest, highest = self.guidance.interval or (0.0, math.inf)
         inside = [lowest <= level <= highest for level in self.levels]
-        return inside[0] + SOLVERS[self.solver].evaluations * sum(inside[1:])
+        return inside[0] + SOLVERS[self.solver].each_step * sum(inside[1:])
 
     @property
     def evaluations(self) -> int:
-        """The network's evaluations for an image; each guided one counts double."""
+        """The network's evaluations for an image; each guided one counts double. Raises ValueError for an own solver."""
         return SOLVERS[self.solver].total(self.steps) + self.guided_evaluations
 
     @property

@@ -1,25 +1,27 @@
 """edm2 plan"""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import click
 from rich.table import Table
 
 from edm2core.config.given import Given
-from edm2core.config.settings import OwnNetworkSettings
-from edm2core.plan.experiment import load_experiment
+from edm2core.config.settings import OwnNetworkSettings, SampleSettings
+from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
+from edm2core.plan.network_cost import Cost
 from edm2core.plan.plan import Plan
 from edm2core.provenance.made_by import made_by
+from edm2core.registry import is_own
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.words import size
 from pipelines.cli.options import experiment_argument, set_option, store_option
-from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, estimates
+from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, Levels, estimates, solver_alone
 from pipelines.inputs.user_files import absent, planned
-from pipelines.own_networks import measured
+from pipelines.own_costs import network_costs, solver_levels
 from pipelines.run.refusals import continued, lost_snapshots
 from pipelines.run.terminal import open_console
 from pipelines.summary import summary
@@ -53,7 +55,8 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
             click.echo(line.rstrip())
         return
     done = set(made)
-    costs = estimates(tasks, made.get, measured=(counted := measured(read)))
+    networks, solvers = network_costs(read), solver_levels(read)
+    costs = estimates(tasks, made.get, measured=networks, levels=solvers)
     console = open_console()
     if not console.is_terminal:
         console.width = WIDE
@@ -76,15 +79,19 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
     warnings += [f"{task.title}: {lost}" for task in lost_snapshots(tasks, where)]
     for warning in warnings:
         console.print(warning, style="yellow")
-    uncounted = any(isinstance(recipe.network, OwnNetworkSettings) and recipe.network not in counted for recipe in read.recipes)
-    why = (
-        "not measured, since the own network could not be counted on torch's meta device"
-        if uncounted
-        else "known once the data are prepared"
-    )
-    unknown = f" {UNKNOWN}: {why}." if any(cost.flops is None for cost in costs.values()) else ""
+    unknown = f" {UNKNOWN}: {_why_unknown(read, networks, solvers)}." if any(cost.flops is None for cost in costs.values()) else ""
     hours = f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work."
     console.print(f"{hours} Kept: with a training's states and averages.{unknown}", style="dim")
+
+
+def _why_unknown(experiment: Experiment, networks: Mapping[OwnNetworkSettings, Cost], solvers: Mapping[SampleSettings, Levels]) -> str:
+    """Why the costs of some tasks are not known."""
+    if any(isinstance(recipe.network, OwnNetworkSettings) and recipe.network not in networks for recipe in experiment.recipes):
+        return "not measured, since the own network could not be counted on torch's meta device"
+    samplers = [recipe.sample for recipe in experiment.recipes if is_own(recipe.sample.solver)]
+    if uncounted := [sample.solver for sample in samplers if solver_alone(sample) not in solvers]:
+        return f"evaluations of {', '.join(dict.fromkeys(uncounted))} not known, since it could not be counted here"
+    return "known once the data are prepared"
 
 
 def _tasks(tasks: Plan, done: set[Ref]) -> Table:
