@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edm2core.errors import InputError, MissingError
-from edm2core.own_code.source import content_digest
+from edm2core.own_code.source import OwnCode, content_digest
 from edm2core.store.base import Store
 from edm2core.store.uploaded_sources import stored_path, take
 
@@ -22,6 +22,14 @@ def is_here(contents: Mapping[str, str]) -> bool:
             what = f"This process has another version of '{package}' already: {there[0]}, not {content}."
             raise InputError(what, where=package, do_next="Start a new process for it.")
     return contents.keys() <= _BROUGHT.keys()
+
+
+def brought(package: str) -> OwnCode | None:
+    """A package that this process imports already, as the files that it is imported from; None if it does not."""
+    if package not in _BROUGHT:
+        return None
+    folder = _BROUGHT[package][1]
+    return OwnCode(package, folder / package if (folder / package).is_dir() else folder / f"{package}.py")
 
 
 def bring(contents: Mapping[str, str], store: Store, folder: Path) -> None:

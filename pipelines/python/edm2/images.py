@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edm2.own_code import with_own_solver
+from edm2core.config.fields import OWN
 from edm2core.config.settings import SampleSettings
-from edm2core.config.validate import build
+from edm2core.config.validate import build, unknown
 from edm2core.config.yaml_file import Document, Origin
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.devices import pick_device
@@ -18,14 +20,24 @@ from edm2core.errors import InputError
 from edm2core.stages.sample import draw_images, write_grid
 
 
-def sample(denoiser: Denoiser, count: int = 64, *, draw: int = 0, guide: Denoiser | None = None, **settings: Any) -> NDArray[np.uint8]:
+def sample(
+    denoiser: Denoiser,
+    count: int = 64,
+    *,
+    draw: int = 0,
+    guide: Denoiser | None = None,
+    code: str | Path | None = None,
+    **settings: Any,
+) -> NDArray[np.uint8]:
     """Images uint8 [count, C, H, W] of a denoiser, on a GPU if there is one.
 
     `settings` are those of a recipe's `sample` section, such as steps, seed, eta and batch. Each image follows from seed, draw and its
     index alone, so the first images of a run's samples are these images. `guide` is the network that guides, with
-    `guidance={"weight": 1.5}`. Raises InputError for a setting that is unknown or impossible, and for guidance without its guide.
+    `guidance={"weight": 1.5}`. An own solver is named as in an experiment, such as solver="my_science.solvers:euler_ancestral", eta=0.5,
+    and `code` is the folder that it lies in, by default the working directory. Raises InputError for a setting that is unknown or
+    impossible, for own code that is not there, and for guidance without its guide.
     """
-    chosen = sample_settings(count, settings)
+    chosen = sample_settings(count, settings, None if code is None else Path(code))
     if guide is None and chosen.guidance and chosen.guidance.guide:
         raise InputError(
             "These settings name a guide, and its network was not given.",
@@ -53,10 +65,12 @@ def write_images(path: str | Path, images: Any) -> None:
         write_grid(Path(path), array)
 
 
-def sample_settings(count: int, settings: dict[str, Any]) -> SampleSettings:
-    """The settings of drawing `count` images. Raises InputError for a wrong one."""
+def sample_settings(count: int, settings: dict[str, Any], code: Path | None = None) -> SampleSettings:
+    """The settings of drawing `count` images; an own solver lies in `code`. Raises InputError for a wrong one."""
     where = Origin("the arguments of edm2.sample")
-    return build(SampleSettings, Document({**settings, "count": count}, {(): where}))
+    if OWN in settings:
+        raise InputError(unknown("setting", OWN, OWN, sorted(SampleSettings.model_fields.keys() - {OWN})), where=str(where))
+    return build(SampleSettings, Document({**with_own_solver(settings, code, where), "count": count}, {(): where}))
 
 
 def as_images(given: Any, whose: str) -> NDArray[np.uint8]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edm2.own_code import bring_from_store
 from edm2.stores import OpenRun
-from edm2core.config.fields import average_name
+from edm2core.config.fields import OWN, average_name
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
@@ -35,11 +36,17 @@ class Snapshot:
     measured: Mapping[str, float] = field(default_factory=dict)  # by the run, at this epoch and of this average
     samples: int = 0  # how many samples that was measured of
     guide: tuple[str, str] | None = None  # address and average of the snapshot that guides its recipe's samples
+    code: Mapping[str, str] = field(default_factory=dict)  # the own code that its recipe samples with: package → its content
 
     def load(self) -> "Denoiser":
-        """Its network, frozen, float32 on the CPU. Raises InputError if it has no such average, IntegrityError if it is damaged."""
+        """Its network, frozen, float32 on the CPU, and with it the own code that its recipe samples with.
+
+        Raises InputError if it has no such average, IntegrityError if it is damaged, MissingError if the store lacks own code.
+        """
         from edm2core.snapshots import files
 
+        if self.code:
+            bring_from_store(self.code, find_store(split_address(self.address, "results", "")[0]))
         return files.load(self.address, self.ema)
 
     def load_guide(self) -> "Denoiser | None":
@@ -92,10 +99,21 @@ def snapshot_of(run: OpenRun, recipe: str, seed: int | None, epoch: int | None, 
     drawn = next((task for task in drawing if task.inputs["snapshot"] in (own_ref, manifest.ref) and task.subject.ema == average), None)
     if drawn and "guide" in drawn.inputs:
         guide = f"{run.run.store.uri}/{drawn.inputs['guide'].folder}", drawn.settings["guidance"]["guide"]["ema"]
-    sampling = {setting: value for setting, value in settings.items() if setting not in NOT_HOW}
+    sampling = {setting: value for setting, value in settings.items() if setting not in (*NOT_HOW, OWN)} | settings.get(OWN, {})
     address = f"{run.run.store.uri}/{manifest.ref.folder}"
     measured = _measured(run, manifest, mixed, average)
-    return Snapshot(address, average, _title(manifest), name, sampling, manifest, measured, settings.get("count", 0), guide)
+    return Snapshot(
+        address,
+        average,
+        _title(manifest),
+        name,
+        sampling,
+        manifest,
+        measured,
+        settings.get("count", 0),
+        guide,
+        drawing[0].code if drawing else {},
+    )
 
 
 def name_of(ema: str | float | None) -> str | None:

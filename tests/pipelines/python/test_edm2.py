@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 import edm2 as api
 from edm2core.errors import InputError
+from edm2core.own_code.source import OwnCode
+from edm2core.store.local import LocalStore
+from edm2core.store.uploaded_sources import put
 
 RUN, RECIPE = "earlier-3ff39a", "digits/G dropout=0"
 Edm2 = Callable[..., tuple[int, str]]
@@ -207,3 +211,37 @@ def test_diffusers_loads_an_export_and_draws_the_same_images(store: Path, tmp_pa
     folder = str(api.export(found, tmp_path / "out", diffusers=True))
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
     assert np.array_equal(pipeline(batch_size=4, output_type="np").images, api.sample(found.load(), 4, **found.sampling))
+
+
+KIM = "def flat(denoise, x, sigmas, noise, *, churn: float = 0.1):\n    return x * 0 + churn\n"
+
+
+def test_images_are_drawn_with_a_solver_of_ones_own(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = api.find_snapshot(f"{RUN}:{RECIPE}", store=store).load()
+    (tmp_path / "kim_flat.py").write_text(KIM)
+    with pytest.raises(api.InputError, match="no module or package 'kim_flat'") as error:
+        api.sample(denoiser, 2, solver="kim_flat:flat")
+    assert "code=" in error.value.do_next
+    low, high = (api.sample(denoiser, 2, solver="kim_flat:flat", churn=churn, code=tmp_path) for churn in (-2.0, 2.0))
+    assert (low.max(), high.min()) == (0, 255)
+    monkeypatch.chdir(tmp_path)
+    assert api.sample(denoiser, 2, solver="kim_flat:flat", churn=2.0).min() == 255
+    for wrong, words in (({"chun": 2.0}, "Did you mean 'churn'"), ({"churn": "much"}, "'sample.churn' must be a number")):
+        with pytest.raises(api.InputError, match=words):
+            api.sample(denoiser, 2, solver="kim_flat:flat", **wrong)
+    with pytest.raises(api.InputError, match="There is no setting 'own'"):
+        api.sample(denoiser, 2, own={"churn": 1.0})
+    (tmp_path / "kim_flat.py").write_text(KIM + "# edited\n")
+    with pytest.raises(api.InputError, match="This process has another version of 'kim_flat' already"):
+        api.sample(denoiser, 2, solver="kim_flat:flat", code=tmp_path)
+
+
+def test_a_run_whose_solver_is_its_users_own_is_sampled_with_that_solver_from_the_store(store: Path, tmp_path: Path) -> None:
+    snapshot = api.find_snapshot(f"{RUN}:{RECIPE}", store=store)
+    (tmp_path / "kim_stored").mkdir()
+    (tmp_path / "kim_stored" / "__init__.py").write_text(KIM)
+    code = OwnCode("kim_stored", tmp_path / "kim_stored")
+    put(LocalStore(store), code.content, code.copy(tmp_path / "copy"), tmp_path)
+    sampling = {"solver": "kim_stored:flat", "churn": 2.0, "steps": 3}
+    drawn = replace(snapshot, sampling=sampling, code={"kim_stored": code.content})
+    assert api.sample(drawn.load(), 2, **drawn.sampling).min() == 255

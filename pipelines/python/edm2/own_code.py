@@ -1,0 +1,48 @@
+"""Brings own code into this process: from the folder of a user's files, or from a store."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edm2core.config.yaml_file import Document, Origin
+from edm2core.own_code.settings import Library, with_own_settings
+from edm2core.registry import is_own, own_package
+from edm2core.store.base import Store
+from edm2core.store.own_code import bring, brought, import_from, is_here
+
+
+def bring_from_store(contents: Mapping[str, str], store: Store) -> None:
+    """Make packages importable from a store's copies, for as long as the process lives. Raises as `bring`."""
+    if not is_here(contents):
+        bring(contents, store, _kept_folder())
+
+
+def with_own_solver(given: Mapping[str, Any], folder: Path | None, origin: Origin) -> dict[str, Any]:
+    """The settings of sampling, those of an own solver checked by its signature and gathered. Its code is imported by this process.
+
+    The solver lies in `folder`; without one it is what this process has imported already, else it lies in the working directory or is
+    installed. Raises InputError if it is not there, for a wrong setting, and if this process has another version of it already.
+    """
+    solver = given.get("solver")
+    if not is_own(solver):
+        return dict(given)
+    library, package = Library(folder or Path(), do_next="Name its folder: edm2.sample(…, code='folder')."), own_package(str(solver))
+    here = brought(package)
+    if here and folder is None:
+        library.found[package] = here
+    document = with_own_settings(Document({"sample": dict(given)}, {(): origin, ("sample",): origin}), library)
+    code = library.found[package]
+    if code is not here and not is_here({package: code.content}):
+        import_from(code.copy(_kept_folder()), package, code.content)
+    settings: dict[str, Any] = document.values["sample"]
+    return settings
+
+
+def _kept_folder() -> Path:
+    """A new folder that lasts as long as the process, which may import more of what is in it."""
+    folder = tempfile.mkdtemp(prefix="edm2-code-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
