@@ -23,7 +23,7 @@ class Difference:
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
     """What differs between two recipes apart from their names, in the order of the settings."""
     absent = Flat(None, True)  # a setting of a section that the other recipe does not have
-    a, b = _own_beside(flattened(one)), _own_beside(flattened(other))
+    a, b = own_beside(flattened(one)), own_beside(flattened(other))
     names = [name for name in a | b if name != "name" and a.get(name, absent).value != b.get(name, absent).value]
     words = [(name, *(in_words(name, each.get(name, absent).value) for each in (a, b))) for name in names]
     return [Difference(name, DESCRIPTIONS.get(name, name), *values) for name, *values in words]
@@ -72,7 +72,7 @@ def flattened(settings: BaseModel) -> dict[str, Flat]:
     return flat
 
 
-def _own_beside(flat: dict[str, Flat]) -> dict[str, Flat]:
+def own_beside(flat: dict[str, Flat]) -> dict[str, Flat]:
     """The settings, those of own code beside their section's others, as a file writes them."""
     beside = dict[str, Flat]()
     for name, (value, keyed) in flat.items():

@@ -60,16 +60,18 @@ SECTIONS: dict[str, type[Settings]] = {
 """The sections that can name own code. A network of own code has settings of its own class."""
 
 
-def as_written(recipe: Recipe) -> dict[str, Any]:
+def as_written(recipe: Recipe, swept: Iterable[str] = ()) -> dict[str, Any]:
     """A recipe's values as a file writes them, each setting once.
 
     Own code's settings stand beside the others of their section. Settings of the built-in choice whose place it takes are left out.
+    Where the choice itself is `swept`, its own settings are left to their defaults: they are of the sweep's first choice alone.
     """
-    values = recipe.model_dump(mode="json")
-    for section in [section for section in SECTIONS if section in values]:
-        replaced = {name for family, _ in addresses(recipe) if family.section == section for name in family.replaces}
+    values, families = recipe.model_dump(mode="json"), [family for family, _ in addresses(recipe)]
+    chosen = {family.section for family in families if family.setting not in swept}
+    for section in SECTIONS:
+        replaced = {name for family in families if family.section == section for name in family.replaces}
         shared = {name: value for name, value in values[section].items() if name not in replaced and name != OWN}
-        values[section] = shared | values[section].get(OWN, {})
+        values[section] = shared | (values[section].get(OWN, {}) if section in chosen else {})
     return values
 
 

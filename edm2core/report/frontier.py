@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from edm2core.config.describe import in_words
+from edm2core.config.settings import SampleSettings
 from edm2core.plan.manifest import Ref
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
@@ -23,7 +24,8 @@ from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
 from edm2core.report.statistics import independent_ratio, mean_interval, paired_ratio
 
 SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLVER_OPTIONS, "clip", "state", "precision")
-"""The settings of `sample` in which the points of one frontier may differ. Others, such as guidance, tell frontiers apart."""
+"""The settings of `sample` in which the points of one frontier may differ, with those of own solvers. Others, such as guidance, tell
+frontiers apart."""
 TOLERANCE = 0.02  # how much worse than the most careful sampler a cheaper one may be to be named
 COSTS = ("evaluations", "seconds", "joules")
 Whose = tuple[str, str, int, str, str, str, int | None]
@@ -172,7 +174,8 @@ def frontiers(report: Report, *, rechecks: bool = False) -> list[Frontier]:
 
 def swept_samplers(point: Swept) -> list[str]:
     """The settings of a recipe's point in a sweep that make it a point of a frontier; none where neither solver nor steps are swept."""
-    own = [setting for setting in point.at if setting.startswith("sample.") and setting.removeprefix("sample.") in SAMPLER]
+    sampled = {setting: setting.removeprefix("sample.") for setting in point.at if setting.startswith("sample.")}
+    own = [setting for setting, name in sampled.items() if name in SAMPLER or name.partition(".")[0] not in SampleSettings.model_fields]
     return own if {"sample.solver", "sample.steps"} & set(own) else []
 
 

@@ -158,6 +158,7 @@ def apart(report: Report, result: Result, metric: str, settings: Collection[str]
     if "guidance" not in facts:  # an unguided value stands beside no guided one
         swept -= {"guidance"}
     if OWN in facts:
+        swept -= facts[OWN].keys() if "solver" in swept else set()
         facts[OWN] = {name: value for name, value in facts[OWN].items() if name not in swept}
     for leading in FOLLOWS.keys() & swept:
         facts = {name: fact for name, fact in facts.items() if name not in FOLLOWS[leading]}

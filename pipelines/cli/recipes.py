@@ -1,7 +1,7 @@
 """edm2 recipes"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from edm2core.config import recipe_names
 from edm2core.config.describe import differences
 from edm2core.config.fields import OWN
-from edm2core.own_code.settings import load_recipe_with_code
+from edm2core.own_code.settings import as_written, load_recipe_with_code
 from pipelines.cli import completion
 from pipelines.cli.options import FOLDER
 
@@ -40,22 +40,21 @@ def command(context: click.Context) -> None:
 @code_option
 def show(name: str, code: Path | None) -> None:
     """Print the recipe NAME (or a path to one) in full, defaults included, with a word on each setting."""
-    for line in _lines(load_recipe_with_code(name, code)):
+    recipe = load_recipe_with_code(name, code)
+    for line in _lines(recipe, as_written(recipe)):
         click.echo(line)
 
 
-def _lines(section: BaseModel, indent: str = "") -> Iterator[str]:
-    """A section as YAML, a setting a line; what each means stands behind it as a comment."""
-    values = section.model_dump(mode="json")
-    for name, field in type(section).model_fields.items():
-        if name == OWN:
-            yield from (f"{indent}{_in_yaml({each: value})}  # A setting of own code." for each, value in values[OWN].items())
-            continue
-        inner = getattr(section, name)
-        text = f"{name}:" if isinstance(inner, BaseModel) else _in_yaml({name: values[name]})
-        yield f"{indent}{text}  # {field.description}" if field.description else f"{indent}{text}"
+def _lines(section: BaseModel, values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A section as YAML, a setting a line; what each means stands behind it as a comment. `values` are its own as `as_written` has them."""
+    own = dict(getattr(section, OWN, ()))
+    for name, value in values.items():
+        inner = None if name in own else getattr(section, name)
+        text = f"{name}:" if isinstance(inner, BaseModel) else _in_yaml({name: value})
+        word = "A setting of own code." if name in own else type(section).model_fields[name].description
+        yield f"{indent}{text}  # {word}" if word else f"{indent}{text}"
         if isinstance(inner, BaseModel):
-            yield from _lines(inner, f"{indent}  ")
+            yield from _lines(inner, value, f"{indent}  ")
 
 
 def _in_yaml(setting: dict[str, Any]) -> str:

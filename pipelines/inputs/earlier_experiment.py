@@ -2,17 +2,15 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edm2core.config.fields import OWN
 from edm2core.config.given import FILES, text_of, text_with
 from edm2core.config.settings import Recipe
 from edm2core.config.yaml_file import Document, parse
 from edm2core.errors import InputError, MissingError
-from edm2core.own_code.families import addresses
-from edm2core.own_code.settings import SECTIONS
+from edm2core.own_code.settings import as_written
 from edm2core.own_code.source import content_digest
 from edm2core.plan.plan import Plan
 from edm2core.registry import WEIGHTS
@@ -59,8 +57,9 @@ def write_experiment(name: str, text: str, plan: Plan, store: Store, folder: Pat
     written[0].write_text(text_with(text, document.values, _moved(document, plan, recipes), NOTE), encoding="utf-8")
     swept = document.values.get("sweep", {})
     for file, recipe in recipes.values():
+        known = {name: value for name, value in as_written(recipe, swept).items() if value is not None}
         written.append(folder / file)
-        written[-1].write_text(text_of(_as_written(recipe, swept)), encoding="utf-8")
+        written[-1].write_text(text_of(known), encoding="utf-8")
     for package, content in own_code(plan).items():
         if not installed(content):
             written += _unpacked(store, package, content, folder)
@@ -105,20 +104,6 @@ def _moved(experiment: Document, plan: Plan, recipes: Mapping[str, tuple[str, Re
         section, _, name = setting.partition(".")
         whole = next((getattr(each, name) for recipe in plan.recipes.values() if (each := getattr(recipe, section))), None)
         values["overrides"] = {**values["overrides"], setting: whole or values["overrides"][setting]}
-    return values
-
-
-def _as_written(recipe: Recipe, swept: Iterable[str]) -> dict[str, Any]:
-    """A recipe's settings as a file has them: those of own code stand beside the section's others.
-
-    Where the choice itself is swept, its own settings are left to their defaults: they are of the sweep's first choice alone.
-    """
-    values = {name: value for name, value in recipe.model_dump(mode="json").items() if value is not None}
-    chosen = {family.section for family, _ in addresses(recipe) if family.setting not in swept}
-    for section in SECTIONS.keys() & values.keys():
-        own = values[section].pop(OWN, {})
-        if section in chosen:
-            values[section] |= own
     return values
 
 

@@ -121,6 +121,13 @@ def test_recipes_are_listed_shown_and_compared(edm2: Edm2) -> None:
     assert "have the same settings" in edm2("recipes", "diff", "cifar10/C", "cifar10/C")[1]
 
 
+def test_a_setting_of_own_code_is_shown_once_where_a_built_in_choice_has_one_of_that_name(edm2: Edm2, tmp_path: Path) -> None:
+    (tmp_path / "kim_solver.py").write_text("def still(denoise, x, sigmas, noise, *, eta: float = 0.5):\n    return x\n")
+    (tmp_path / "mine.yaml").write_text("extends: digits/G\nsample: {solver: 'kim_solver:still'}\n")
+    shown = edm2("recipes", "show", "mine.yaml")[1]
+    assert [line for line in shown.splitlines() if " eta:" in line] == ["  eta: 0.5  # A setting of own code."]
+
+
 def test_recipes_with_own_code_are_shown_and_compared_with_its_settings(edm2: Edm2, tmp_path: Path) -> None:
     (tmp_path / "kim_loss.py").write_text("def flat(sigma, sigma_data, *, height: float = 1.0):\n    return sigma * 0 + height\n")
     for name, height in (("one", ""), ("two", ", height: 2")):

@@ -85,12 +85,13 @@ def test_an_own_solver_is_compared_with_built_in_ones_by_its_counted_evaluations
     assert {line["evaluations"] for line in lines} == {"15"}
 
 
-def test_an_own_solvers_swept_setting_is_called_swept_once(tmp_path: Path) -> None:
-    text = "sample: {count: 128, solver: 'my_solvers:noisy'}\nsweep: {sample.steps: [6, 8], sample.eta: [0.1, 0.5]}\n"
+@pytest.mark.parametrize(("solver", "setting"), [("noisy", "eta"), ("churned", "churn")])
+def test_an_own_solvers_swept_setting_is_called_swept_once(tmp_path: Path, solver: str, setting: str) -> None:
+    text = f"sample: {{count: 128, solver: 'my_solvers:{solver}'}}\nsweep: {{sample.steps: [6, 8], sample.{setting}: [0.1, 0.5]}}\n"
     frontier = one(own(tmp_path, EXPERIMENT + text))
     assert len(frontier.points) == 4
-    assert frontier.protocol.startswith("swept steps, eta swept, 128 samples")
-    assert frontier.protocol.count("eta") == 1
+    assert f"{setting} swept" in frontier.protocol
+    assert frontier.protocol.count(f"{setting} ") == 1
 
 
 def test_samples_by_an_own_solver_whose_evaluations_nobody_counted_are_on_no_frontier(tmp_path: Path) -> None:
@@ -151,6 +152,13 @@ def test_a_change_of_own_code_is_a_difference_and_its_values_share_no_column(
     assert len(set(difference.values.values())) == 2
     columns = [column.metric for table in found.tables for column in table.columns]
     assert {metric for metric in columns if columns.count(metric) == 2} == apart
+
+
+def test_a_setting_of_own_code_that_differs_is_called_as_a_file_calls_it(tmp_path: Path) -> None:
+    sample = "sample: {solver: 'my_solvers:churned', churn: CHURN}\n"
+    one, other = (own(tmp_path / churn, EXPERIMENT + sample.replace("CHURN", churn)) for churn in ("0.1", "0.2"))
+    (difference,) = compare([Side(mark, mark, fake.report()) for mark, fake in (("A", one), ("B", other))]).settings
+    assert (difference.name, difference.values) == ("sample.churn", {"A": "0.1", "B": "0.2"})
 
 
 def test_unchanged_own_code_is_no_difference(tmp_path: Path) -> None:
