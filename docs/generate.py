@@ -338,7 +338,8 @@ def store_page() -> str:
         "results/<stage>/<key>/<attempt>/": "The files of a result.",
         "results/average/<key>/": "Power-function averages that a training stored for mixing others.",
         "runs/<id>/": "A run: its experiment, plan, events, logs, report, results.json and tables.",
-        "sources/<digest>": "What users brought, for tasks on a cluster.",
+        "sources/<digest>, sources/<digest>.tar": "What users brought: a file's bytes, or a folder's files packed. "
+        "Data, weights and checkpoints for tasks on a cluster; own code for every task, of local runs too.",
         "code/<digest>.diff": "How a working tree differed from its revision, of results that changed code made.",
         "scratch/": "Training states and finished parts of work under way.",
         "leases/": "Who works on what.",

@@ -91,7 +91,7 @@ def test_the_page_of_own_code_shows_the_examples_that_tests_run() -> None:
     examples = sorted((REPOSITORY / "tests/data/my_science").glob("[a-z]*.py"))
     assert len(examples) == 7
     for example in examples:
-        assert f"# my_science/{example.name}\n{example.read_text(encoding='utf-8')}" in shown, f"copy {example} into the page"
+        assert f"# my_{example.name}\n{example.read_text(encoding='utf-8')}" in shown, f"copy {example} into the page"
 
 
 def test_a_page_is_reached_from_another() -> None:

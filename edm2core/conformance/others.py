@@ -64,9 +64,9 @@ def weighting(address: str, own: dict[str, Any], images: Images) -> dict[str, Ch
     weigh = partial(load(address), **own)
 
     def values() -> Outcome:
-        for kind in (torch.float32, torch.float64):
-            sigma = torch.logspace(-2.7, 1.9, 50, dtype=kind).reshape(-1, 1, 1, 1)
-            weight = weigh(sigma, SIGMA_DATA)
+        of_images = torch.logspace(-2.7, 1.9, 50).reshape(-1, 1, 1, 1)
+        for sigma in (torch.ones((), dtype=torch.float64), of_images.double(), of_images):  # diagnostics ask for a single one
+            kind, weight = sigma.dtype, weigh(sigma, SIGMA_DATA)
             if not isinstance(weight, Tensor) or weight.shape != sigma.shape or weight.dtype != kind:
                 given = f"{weight.dtype} {list(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
                 return problem(f"for σ of {kind} {list(sigma.shape)} it gives {given}", "Return a tensor of σ's shape and precision.")

@@ -31,7 +31,7 @@ EVERY = {family.words: family for family in (*FAMILIES, METRIC)}
 @click.option("--resolution", default=32, show_default=True, help="Their side in pixels.")
 @click.option("--classes", default=10, show_default=True, help="Their classes; 0 makes a network unconditional.")
 def command(address: str, words: str | None, code: Path, given: tuple[Given, ...], channels: int, resolution: int, classes: int) -> int:
-    """Check code of your own, such as my_science.nets:TinyDiT, before anything is run with it.
+    """Check code of your own, such as my_nets:TinyDiT, before anything is run with it.
 
     It runs in a process of its own. --set gives its settings. The exit code is 1 if there is a problem.
     """

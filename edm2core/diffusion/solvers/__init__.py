@@ -15,7 +15,10 @@ Denoise = Callable[[Tensor, float], Tensor]
 """(x, σ) → D(x; σ), the expected clean images: both [N, C, H, W], at the network's scale, of the same precision. One network evaluation."""
 
 Noise = Callable[[int], Tensor]
-"""(step) → float32 [N, C, H, W], unit normal noise for that step. Each image's noise is its own, whatever is drawn beside it."""
+"""(step) → float32 [N, C, H, W] on the CPU, unit normal noise for that step, which is any whole number of 0 or more.
+
+Each image's noise is its own, whatever is drawn beside it.
+"""
 
 
 class Solver(Protocol):

@@ -1,8 +1,8 @@
 """Weightings of the loss by noise level, one file each. `WEIGHTINGS` in edm2core/registry.py lists them.
 
-A weighting of your own is a function of the protocol `Weighting`, in a file of its own, and a line in that table. The learned weighting
-exp(-u(σ)) of `diffusion.log_variance_features` multiplies any of them. It evens the loss out over noise levels, whatever λ is, so that a λ
-of your own decides only where log_variance_features is 0.
+A weighting of your own is a function of the protocol `Weighting` in a file of yours, which `diffusion.weighting` names; see
+docs/how-to/own-code.md. The learned weighting exp(-u(σ)) of `diffusion.log_variance_features` multiplies any of them.
+It evens the loss out over noise levels, whatever λ is, so that a λ of your own decides only where log_variance_features is 0.
 """
 
 from typing import Protocol

@@ -33,7 +33,7 @@ def sample(
 
     `settings` are those of a recipe's `sample` section, such as steps, seed, eta and batch. Each image follows from seed, draw and its
     index alone, so the first images of a run's samples are these images. `guide` is the network that guides, with
-    `guidance={"weight": 1.5}`. An own solver is named as in an experiment, such as solver="my_science.solvers:euler_ancestral", eta=0.5,
+    `guidance={"weight": 1.5}`. An own solver is named as in an experiment, such as solver="my_solvers:euler_ancestral", eta=0.5,
     and `code` is the folder that it lies in, by default the working directory. Raises InputError for a setting that is unknown or
     impossible, for own code that is not there, and for guidance without its guide.
     """

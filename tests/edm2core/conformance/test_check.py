@@ -98,6 +98,14 @@ def test_a_weighting_is_told_that_the_learned_one_evens_it_out() -> None:
     assert "note     learned weighting: a learned weighting evens λ out where diffusion.log_variance_features is not 0" in said
 
 
+def test_a_weighting_is_tried_on_a_single_noise_level_as_diagnostics_ask_for_it(tmp_path: Path) -> None:
+    text = "def first(sigma, sigma_data):\n    return sigma / sigma[:1].mean()\n"
+    (tmp_path / "kim_loss.py").write_text(text)
+    code, said = check(tmp_path, "kim_loss:first")
+    assert code == 1
+    assert "kim_loss.py, line 2, in first" in said
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [
