@@ -32,7 +32,7 @@ def test_verbs_options_recipes_and_experiments() -> None:
     assert completed("re") == [verb for verb in VERBS if verb.startswith("re")]
     assert "--set" in completed("run", "demo", "--s")
     assert completed("recipes", "show", "digits/") == ["digits/C", "digits/E", "digits/G"]
-    assert completed("import", "fx", "--recipe", "cifar10/") == ["cifar10/C", "cifar10/E", "cifar10/G"]
+    assert completed("import", "fx", "--recipe", "cifar100/") == ["cifar100/C", "cifar100/E", "cifar100/G"]
     assert completed("run", "dem") == ["demo"]
 
 

@@ -98,11 +98,14 @@ def test_inceptions_weights_come_out_as_they_went_in(bench: Any, weights_file: P
     assert "not comparable" in capsys.readouterr().out
 
 
-def test_fid_of_too_few_images_is_refused(bench: Any, digits: Ref, weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_of_too_few_images_for_fid_says_so_and_has_no_statistics(
+    bench: Any, digits: Ref, weights_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, weights = bench.run(extractor.run, "extractor", inception(weights_file))
     monkeypatch.setattr(reference, "extract", lambda *given: np.ones((1437, 2048), np.float32))
-    with pytest.raises(InputError, match="1437 images are too few for a Fréchet distance in 2048 features"):
-        bench.run(reference.run, "reference", {"split": "train"}, {"data": digits, "extractor": weights.ref})
+    _, manifest = bench.run(reference.run, "reference", {"split": "train"}, {"data": digits, "extractor": weights.ref})
+    assert "1437 images are too few for a Fr" in capsys.readouterr().out
+    assert "reference.safetensors" not in manifest.files
 
 
 @pytest.mark.parametrize("source", [None, "/nowhere/weights.pth"])

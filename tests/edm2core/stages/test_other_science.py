@@ -184,7 +184,7 @@ def test_finished_shards_of_other_science_are_drawn_again(
         settings = sample.SampleSettings.model_validate({k: v for k, v in work.settings.items() if k != "draw"})
         with monkeypatch.context() as patch:
             patch.setattr(sample, "draw_images", black)
-            sample._draw_shards(work, settings, [0, 1], sample._denoiser(work, settings))
+            sample._draw_shards(work, settings, [0, 1], *sample._networks(work, settings))
         raise Interrupted("Stopped.")
 
     with pytest.raises(Interrupted):
@@ -208,7 +208,7 @@ def test_finished_shards_of_the_same_science_are_used(
     draw = sample.draw_images
 
     def counted(*arguments: Any) -> Any:
-        drawn.append(arguments[-1].start)
+        drawn.append(arguments[3].start)
         if len(drawn) == 3:
             signals._asked.append(signal.SIGTERM)
         return draw(*arguments)

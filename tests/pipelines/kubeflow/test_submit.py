@@ -353,7 +353,7 @@ def test_submit_says_which_results_other_science_made_and_records_what_is_accept
     assert "The store cannot be read from here" in far
     monkeypatch.setattr("pipelines.cli.submit.open_store", lambda uri: open_store(str(tmp_path / "store")))
     near = CliRunner().invoke(submit, [*arguments, "--accept-code"], catch_exceptions=False).output
-    assert "1 by 0.1.0+old (prepare 0123456789)." in near
+    assert "what computes prepare differs in 0.1.0+old." in near
     assert ["accept_code" in plan_of(run) for run in fake.runs] == [False, True]
 
 

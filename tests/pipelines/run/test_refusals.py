@@ -114,7 +114,7 @@ def test_plan_says_how_many_results_other_science_made_and_what_would_go_on(expe
     put(store, tasks, 0, 7.5, OTHER)
     said = CliRunner().invoke(plan_command, [str(experiment), "--store", store.uri], catch_exceptions=False).output
     assert "1 of 1 result was made by other science than that of this code" in said
-    assert "1 by 0.1.0+old (prepare 0123456789)." in said
+    assert "what computes prepare differs in 0.1.0+old." in said
     assert "train to epoch 10 (from science 0123456789, 0.1.0+old): it would go on under other science" in said
 
 
