@@ -47,7 +47,8 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
     shape = (recipe.network.image_channels, 8, 8)
     images = torch.randint(0, 256, (10, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=0)
-    trainer = Trainer(settings, PixelScale(), images)
+    labels = torch.arange(10) % recipe.network.classes if recipe.network.classes else None
+    trainer = Trainer(settings, PixelScale(), images, labels=labels)
     before = {key: parameter.detach().clone() for key, parameter in trainer.parameters.items()}
     for _ in range(4):
         trainer.step()
