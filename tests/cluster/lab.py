@@ -79,7 +79,9 @@ class Lab:
         for policies in ("base/networkpolicies", "overlays/lab/dns"):
             kubectl("-n", self.namespace, "apply", "-f", f"{K8S / policies}.yaml")
         self.apply(
-            _to_the_store(self.namespace, self.minio_namespace),
+            store_elsewhere(
+                self.namespace, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.minio_namespace}}}, 9000
+            ),
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "edm2-job", "namespace": self.namespace}},
             {
                 "apiVersion": "v1",
@@ -282,11 +284,11 @@ def _made_bucket(client: Minio) -> bool | None:
     return True
 
 
-def _to_the_store(namespace: str, store: str) -> dict[str, Any]:
-    """What an installation adds to the policies of k8s/base whose store is elsewhere."""
-    rule = {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": store}}}], "ports": [{"port": 9000}]}
+def store_elsewhere(namespace: str, place: dict[str, Any], port: int) -> dict[str, Any]:
+    """What an installation adds to the policies of k8s/base whose store is elsewhere. `place` is a peer of a NetworkPolicy."""
+    rule = {"to": [place], "ports": [{"port": port}]}
     spec = {"podSelector": {"matchLabels": SELECTOR}, "policyTypes": ["Egress"], "egress": [rule]}
-    metadata = {"name": "store-elsewhere", "namespace": namespace}
+    metadata = {"name": f"store-elsewhere-{port}", "namespace": namespace}
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 

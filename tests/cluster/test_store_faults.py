@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,7 +12,7 @@ from components.launcher.profile import Profile
 from edm2core.errors import EdmError
 from edm2core.store import open_store
 from edm2core.store.results import load
-from tests.cluster.lab import EPOCHS, Lab, Undisturbed, difference, kubectl
+from tests.cluster.lab import EPOCHS, Lab, Undisturbed, difference, kubectl, store_elsewhere
 from tests.edm2core.store.proxy import Proxy
 from tests.waiting import wait_until
 
@@ -24,8 +25,11 @@ def proxy(lab: Lab) -> Iterator[Proxy]:
     nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
     (node,) = [address["address"] for address in nodes[0]["status"]["addresses"] if address["type"] == "InternalIP"]
     proxy = Proxy(lab.endpoint, host=node)
+    allowed = store_elsewhere(lab.namespace, {"ipBlock": {"cidr": f"{node}/32"}}, urlsplit(proxy.endpoint).port or 80)
+    lab.apply(allowed)
     yield proxy
     proxy.close()
+    kubectl("-n", lab.namespace, "delete", "networkpolicy", allowed["metadata"]["name"])
 
 
 def through(profile: Profile, proxy: Proxy) -> Profile:

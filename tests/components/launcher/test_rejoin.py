@@ -26,12 +26,13 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 STEPS = """
-import os, pathlib, sys, time
+import atexit, os, pathlib, sys, time
 import torch, torch.distributed as dist
 from edm2core.worker import signals
 signals.install()
 here = pathlib.Path(sys.argv[1])
 dist.init_process_group("gloo")
+atexit.register(dist.destroy_process_group)  # as the stages do: a thread of gloo's that is left aborts the process
 print("met", flush=True)
 while not (here / "end").exists():
     if (here / f"fail-{os.environ['POD']}").exists():
