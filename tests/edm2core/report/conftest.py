@@ -72,7 +72,8 @@ class Fake:
     def commit(self, task: Task, metadata: Mapping[str, Any] | None = None) -> Manifest:
         out = self.folder / "out" / task.key
         out.mkdir(parents=True)
-        for name, data in _files(task, self.classes).items():
+        conditional = any(recipe.name == task.subject.recipe and recipe.network.classes for recipe in self.recipes)
+        for name, data in _files(task, self.classes, conditional).items():
             (out / name).write_bytes(data)
         attempt = f"20250301T101500-{task.key[:8]}"
         metadata = {**task.subject.to_json(), **_metadata(task, self.tasks), **self.metadata.get(task.stage, {}), **(metadata or {})}
@@ -220,11 +221,12 @@ def _provenance(task: Task) -> dict[str, Any]:
     }
 
 
-def _files(task: Task, classes: tuple[str, str, str]) -> dict[str, bytes]:
+def _files(task: Task, classes: tuple[str, str, str], conditional: bool) -> dict[str, bytes]:
     if task.stage == "snapshot":
         return {"curve.jsonl": _curve(task), "ema-fixed.safetensors": b"weights"}
     if task.stage == "sample":
-        return {name: _grid(_quality(task), task.settings["seed"]) for name in ("grid.png", "interpolations.png")}
+        grids = ("grid.png", "interpolations.png", *(["classes.png"] if conditional else []))
+        return {name: _grid(_quality(task), task.settings["seed"]) for name in grids}
     if task.stage == "metrics" and "memorisation" in task.settings["metrics"]:
         return {"metrics.json": b"{}", "neighbours.png": _grid(0.1, 0)}
     if task.stage == "probe":

@@ -21,6 +21,14 @@ UNREADABLE = "caf\udce9 \ud800"  # a name that is not UTF-8 as Python reads it, 
 HOSTILE = f"</script><img src=x onerror=alert(1)>\"'&{{{{ 7*7 }}}} {UNREADABLE}"
 TWO = {"digits/C, digits/E, digits/G": "digits/C, digits/G", "[20, 40, 60]": "[20, 60]"}
 ONE = {"digits/C, digits/E, digits/G": "digits/G", "[20, 40, 60]": "[20]"}
+UNPROBED = {"probe: {t: [4], blocks: [out_3], epochs: 15, batch: 512, lr: 4.0e-3}": "probe: false"}
+CONDITIONAL = {"{training.epochs: 60}": "{training.epochs: 60, network.classes: 10, training.label_dropout: 0.1}"}
+SAMPLERS = "sweep: {sample.solver: [heun, dpmpp_2m], sample.steps: [9, 18]}\n"
+GUIDANCE = "sweep: {sample.guidance.weight: [1, 2], sample.guidance.interval: [null, [0.2, 5]]}\n"
+SAMPLED = {
+    "sample": {"drawing": {"images": 2000, "seconds": 9.0, "joules": 30.0}},
+    "metrics": {"standard_errors": {"fd_digits": 0.2}, "left_out": {"fd_digits": [2.9, 3.0, 3.1]}},
+}
 
 
 def _nothing(_: Task) -> bool:
@@ -111,6 +119,17 @@ def _rechecked(fake: Fake, info: RunInfo) -> RunInfo:
     return info
 
 
+def _measured(task: Task) -> bool:
+    return task.stage == "metrics"
+
+
+def _better_with_steps(fake: Fake, info: RunInfo) -> RunInfo:
+    for task in filter(_measured, fake.tasks):
+        assert task.subject.sweep
+        fake.commit(task, {"values": {"fd_digits": 72 / task.subject.sweep.at["sample.steps"]}})
+    return info
+
+
 def _calibrated(fake: Fake, info: RunInfo) -> RunInfo:
     data, extractor, reference = (fake.find(stage).ref for stage in ("prepare", "extractor", "reference"))
     found = {"label": "FD", "n": 360, "distance": 3.0, "error": 0.1}
@@ -186,6 +205,12 @@ SHAPES = {
     "a sweep of sampling": Shape({**TWO, ", steps: 18": ""}, "sweep: {sample.steps: [9, 18]}\n"),
     "a sweep of several seeds": Shape({**TWO, "seeds: [0]": "seeds: [0, 1]"}, "sweep: {training.lr: [1.0e-2, 5.0e-3]}\n"),
     "a sweep of words": Shape(ONE, "sweep: {sample.precision: [fp32, bf16]}\n"),
+    "a sweep of words of several seeds": Shape({**ONE, "seeds: [0]": "seeds: [0, 1]"}, "sweep: {sample.precision: [fp32, bf16]}\n"),
+    "samplers alone, drawn again": Shape({**ONE, **UNPROBED, ", steps: 18": ""}, SAMPLERS, metadata=SAMPLED, after=_rechecked),
+    "no cheaper sampler is enough": Shape({**ONE, ", steps: 18": ""}, SAMPLERS, without=_measured, after=_better_with_steps),
+    "samplers of several recipes and epochs": Shape({**TWO, ", steps: 18": ""}, SAMPLERS),
+    "guidance alone, drawn again": Shape({**ONE, **UNPROBED, **CONDITIONAL}, GUIDANCE, metadata=SAMPLED, after=_rechecked),
+    "guidance of several recipes and epochs": Shape({**TWO, **CONDITIONAL}, GUIDANCE),
     "probe grid": Shape({**TWO, "t: [4], blocks: [out_3]": "t: [3, 4], blocks: [out_1, out_2]"}),
     "inside": Shape(TWO, "diagnostics: true\n"),
     "all kinds of metrics": Shape({**TWO, "[fd]": "[fd, kid, precision, memorisation]"}),
@@ -220,7 +245,7 @@ SHAPES = {
         "inception_weights: weights.pth\n",
     ),
     "no metrics": Shape({**TWO, "[fd]": "[]"}),
-    "no probe": Shape({**TWO, "probe: {t: [4], blocks: [out_3], epochs: 15, batch: 512, lr: 4.0e-3}": "probe: false"}),
+    "no probe": Shape({**TWO, **UNPROBED}),
     "failed": Shape(without=_samples_of_g, after=_failed),
     "stopped": Shape(without=_late, after=_stopped),
     "running": Shape(without=_late, after=_running),
