@@ -19,8 +19,9 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.digits import places
 from edm2core.report.evaluations import evaluations_of, sampler_of
 from edm2core.report.guidance import guided_recipes
-from edm2core.report.protocol import SOLVER_OPTIONS, apart
+from edm2core.report.protocol import SOLVER_OPTIONS
 from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
+from edm2core.report.sampled import Found, Sampled, Ways, grouped, without
 from edm2core.report.statistics import independent_ratio, mean_interval, paired_ratio
 
 SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLVER_OPTIONS, "clip", "state", "precision")
@@ -28,8 +29,6 @@ SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLV
 frontiers apart."""
 TOLERANCE = 0.02  # how much worse than the most careful sampler a cheaper one may be to be named
 COSTS = ("evaluations", "seconds", "joules")
-Whose = tuple[str, str, int, str, str, str, int | None]
-"""Of a frontier: data set, recipe without the sampler, epoch, average, metric, protocol, number of images."""
 
 
 class Measured(NamedTuple):
@@ -83,16 +82,9 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Frontier:
+class Frontier(Sampled):
     """A metric by several samplers, of one recipe's snapshots at one epoch. Points ascend by evaluations."""
 
-    dataset: str
-    recipe: str  # without the sampler
-    epoch: int
-    ema: str
-    metric: str
-    protocol: str
-    n: int | None
     points: tuple[Point, ...]
 
     @property
@@ -157,16 +149,8 @@ def frontiers(report: Report, *, rechecks: bool = False) -> list[Frontier]:
 
     With `rechecks` their points are of the samples that were drawn again.
     """
-    groups: dict[Whose, dict[str, dict[int, dict[Row, Result]]]] = {}
-    for row, result in rows(report, rechecks=rechecks).items():
-        point = result.task.subject.sweep
-        samples = report.input(result, "samples")
-        known = samples is not None and evaluations_of(samples) is not None
-        if point and row.value is not None and row.seed is not None and swept_samplers(point) and known:
-            protocol = apart(report, result, row.metric, swept_samplers(point))
-            who = (row.dataset, without_sampler(point), row.epoch or 0, row.ema or "", row.metric, protocol, row.n)
-            groups.setdefault(who, {}).setdefault(row.recipe or "", {}).setdefault(row.seed, {})[row] = result
-    found = [Frontier(*who, _points(report, samplers)) for who, samplers in groups.items()]
+    groups = grouped(report, rows(report, rechecks=rechecks), _swept)
+    found = [Frontier(*whose, _points(report, samplers)) for whose, samplers in groups.items()]
     last = {(f.dataset, f.recipe): max(g.epoch for g in found if (g.dataset, g.recipe) == (f.dataset, f.recipe)) for f in found}
     several = [frontier for frontier in found if rechecks or len(frontier.points) > 1]
     return sorted(several, key=lambda f: (f.epoch != last[f.dataset, f.recipe], rank(f.metric), f.dataset, -f.epoch))
@@ -179,16 +163,9 @@ def swept_samplers(point: Swept) -> list[str]:
     return own if {"sample.solver", "sample.steps"} & set(own) else []
 
 
-def without_sampler(point: Swept) -> str:
-    """What a recipe is called without its sampler: the recipe of a frontier."""
-    own = swept_samplers(point)
-    return Swept(point.of, {setting: value for setting, value in point.at.items() if setting not in own}).name
-
-
 def on_frontiers(report: Report) -> set[str]:
     """The names of the recipes that are points of frontiers."""
-    subjects = (result.task.subject for result in report.results.values())
-    return {subject.recipe for subject in subjects if subject.sweep and swept_samplers(subject.sweep)}
+    return {result.task.subject.recipe for result in report.results.values() if _swept(result)}
 
 
 def compared_apart(report: Report) -> set[str]:
@@ -196,7 +173,7 @@ def compared_apart(report: Report) -> set[str]:
     return on_frontiers(report) | guided_recipes(report)
 
 
-def elsewhere(report: Report, found: Mapping[Row, Result]) -> dict[Row, Result]:
+def elsewhere(report: Report, found: Found) -> dict[Row, Result]:
     """The rows that a frontier does not show: in tables and curves each sampler would stand alone, as a protocol of its own."""
     samplers = on_frontiers(report)
     return {row: result for row, result in found.items() if row.recipe not in samplers or "samples" not in result.task.inputs}
@@ -209,7 +186,7 @@ def trained(report: Report) -> dict[str, list[str]]:
     names: dict[str, dict[str, int]] = {}
     for recipe, subject in subjects.items():
         own = names.setdefault(subject.dataset, {})
-        name = without_sampler(subject.sweep) if subject.sweep and recipe in samplers else recipe
+        name = without(subject.sweep, swept_samplers(subject.sweep)) if subject.sweep and recipe in samplers else recipe
         own[name] = own.get(name, 0) + 1
     return {dataset: [name + f" with {count} samplers" * (count > 1) for name, count in own.items()] for dataset, own in names.items()}
 
@@ -235,17 +212,21 @@ def mean_error(errors: Sequence[float | None]) -> float | None:
     return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
 
 
+def _swept(result: Result) -> list[str]:
+    return swept_samplers(result.task.subject.sweep) if result.task.subject.sweep else []
+
+
 def _change(log: float, around: tuple[float, float] | None, over: str) -> Change:
     interval = (math.expm1(around[0]), math.expm1(around[1])) if around else None
     return Change(math.expm1(log), interval, over if around else "")
 
 
-def _points(report: Report, samplers: Mapping[str, Mapping[int, Mapping[Row, Result]]]) -> tuple[Point, ...]:
+def _points(report: Report, samplers: Ways) -> tuple[Point, ...]:
     points = [_point(report, recipe, by_seed) for recipe, by_seed in samplers.items()]
     return tuple(sorted(points, key=lambda point: (point.evaluations, point.solver)))
 
 
-def _point(report: Report, recipe: str, by_seed: Mapping[int, Mapping[Row, Result]]) -> Point:
+def _point(report: Report, recipe: str, by_seed: Mapping[int, Found]) -> Point:
     results = [result for found in by_seed.values() for result in found.values()]
     samples = [drawn for result in results if (drawn := report.input(result, "samples"))]
     subject, task = results[0].task.subject, samples[0].task
@@ -263,7 +244,7 @@ def _others(point: Swept | None) -> list[str]:
     return [f"{setting.rpartition('.')[2]}={in_words('', point.at[setting])}" for setting in others] if point else []
 
 
-def _measured(found: Mapping[Row, Result]) -> Measured:
+def _measured(found: Found) -> Measured:
     draws = sorted(found.items(), key=lambda item: item[0].draw or 0)
     left_out = [tuple(result.metadata.get("left_out", {}).get(row.metric, ())) for row, result in draws]
     values = [row.value for row, _ in draws if row.value is not None]

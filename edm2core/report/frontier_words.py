@@ -58,13 +58,13 @@ class Answer:
 
 def answers_of(report: Report) -> list[Answer]:
     """Every frontier's answer: the last epoch of each recipe first, and those metrics first that a reader looks for first."""
-    again = {_who(frontier): frontier for frontier in frontiers(report, rechecks=True)}
+    again = {frontier.whose: frontier for frontier in frontiers(report, rechecks=True)}
     found = frontiers(report)
     last: dict[tuple[str, str], int] = {}
     for frontier in found:
         who = (frontier.dataset, frontier.recipe)
         last[who] = max(frontier.epoch, last.get(who, 0))
-    return [Answer(f, f.epoch == last[f.dataset, f.recipe], _again(f, again.get(_who(f)))) for f in found]
+    return [Answer(f, f.epoch == last[f.dataset, f.recipe], _again(f, again.get(f.whose))) for f in found]
 
 
 def headline_answers(answers: Iterable[Answer]) -> list[Answer]:
@@ -114,7 +114,6 @@ def facts(answer: Answer) -> dict[str, Any]:
 
 def point_facts(frontier: Frontier) -> list[dict[str, Any]]:
     """Every sampler of a frontier, with the columns of FRONTIER."""
-    whose = (frontier.dataset, frontier.recipe, frontier.epoch, frontier.ema, frontier.metric, frontier.protocol, frontier.n)
     undominated = {cost: frontier.undominated(cost) for cost in COSTS}
     lines = []
     for point in frontier.points:
@@ -124,7 +123,7 @@ def point_facts(frontier: Frontier) -> list[dict[str, Any]]:
         spent = (point.seconds, point.joules, point.device or None)
         marks = [None if point.cost(cost) is None else point in undominated[cost] for cost in COSTS]
         who = (point is frontier.careful, point is frontier.picked)
-        values = (*whose, *measured, change.share if change else None, *around, *spent, *marks, *who)
+        values = (*frontier.whose, *measured, change.share if change else None, *around, *spent, *marks, *who)
         lines.append(dict(zip(FRONTIER, values, strict=True)))
     return lines
 
@@ -159,7 +158,3 @@ def _again(frontier: Frontier, fresh: Frontier | None) -> Change | None:
     if frontier.picked is None or not {frontier.careful.recipe, frontier.picked.recipe} <= points.keys():
         return None
     return change_of(points[frontier.careful.recipe].by_seed, points[frontier.picked.recipe].by_seed)
-
-
-def _who(frontier: Frontier) -> tuple[Any, ...]:
-    return frontier.dataset, frontier.recipe, frontier.epoch, frontier.ema, frontier.metric, frontier.protocol, frontier.n

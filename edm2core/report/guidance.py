@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
-from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.evaluations import evaluations_of, sampler_of
-from edm2core.report.protocol import apart, guide_of
+from edm2core.report.protocol import guide_of
 from edm2core.report.results import Row, best_of, higher_is_better, label, rank, rows
+from edm2core.report.sampled import Found, Sampled, Ways, Whose, grouped
 
 GUIDANCE = "sample.guidance"
-Found = Mapping[Row, Result]
-Key = tuple[str, str, int, str, str, str, int | None]
-"""Of a sweep: data set, recipe without the guidance, epoch, average, metric, protocol, number of images."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +39,9 @@ class Point:
 
 
 @dataclass(frozen=True)
-class GuidanceSweep:
+class GuidanceSweep(Sampled):
     """A metric by how samples were guided, of one recipe's snapshots at one epoch."""
 
-    dataset: str
-    recipe: str  # without the guidance
-    epoch: int
-    ema: str
-    metric: str
-    protocol: str
-    n: int | None
     points: tuple[Point, ...]
 
     @cached_property
@@ -78,10 +68,10 @@ def guidance_sweeps(report: Report, found: Found | None = None) -> list[Guidance
     """A report's sweeps over guidance: the last epoch first, and those metrics first that a reader looks for first."""
     fresh = _groups(report, rows(report, rechecks=True))
     sweeps = []
-    for key, recipes in _groups(report, rows(report) if found is None else found).items():
-        again = fresh.get(key, {})
-        points = [_point(report, recipe, own, again.get(recipe, {})) for recipe, own in recipes.items()]
-        sweeps.append(GuidanceSweep(*key, tuple(sorted(points, key=lambda point: (point.how, point.weight)))))
+    for whose, ways in _groups(report, rows(report) if found is None else found).items():
+        again = fresh.get(whose, {})
+        points = [_point(report, recipe, own, again.get(recipe, {})) for recipe, own in ways.items()]
+        sweeps.append(GuidanceSweep(*whose, tuple(sorted(points, key=lambda point: (point.how, point.weight)))))
     several = [sweep for sweep in sweeps if len(sweep.points) > 1]
     return sorted(several, key=lambda sweep: (-sweep.epoch, rank(sweep.metric), sweep.dataset, sweep.recipe))
 
@@ -115,20 +105,12 @@ def _swept(result: Result) -> list[str]:
     return [setting for setting in point.at if setting.startswith(GUIDANCE)] if point else []
 
 
-def _groups(report: Report, found: Found) -> dict[Key, dict[str, dict[int, dict[Row, Result]]]]:
-    """By sweep, recipe and training seed: the rows of its draws."""
-    groups: dict[Key, dict[str, dict[int, dict[Row, Result]]]] = {}
-    for row, result in found.items():
-        point, swept = result.task.subject.sweep, _swept(result)
+def _groups(report: Report, found: Found) -> dict[Whose, Ways]:
+    def guided(result: Result) -> list[str]:
         samples = report.input(result, "samples")
-        if not swept or point is None or row.value is None or row.seed is None or samples is None:
-            continue
-        if sampler_of(samples.task).guidance is None or evaluations_of(samples) is None:
-            continue
-        rest = Swept(point.of, {setting: value for setting, value in point.at.items() if setting not in swept}).name
-        key = (row.dataset, rest, row.epoch or 0, row.ema or "", row.metric, apart(report, result, row.metric, swept), row.n)
-        groups.setdefault(key, {}).setdefault(row.recipe or "", {}).setdefault(row.seed, {})[row] = result
-    return groups
+        return _swept(result) if samples and sampler_of(samples.task).guidance else []
+
+    return grouped(report, found, guided)
 
 
 def _point(report: Report, recipe: str, own: Mapping[int, Found], again: Mapping[int, Found]) -> Point:
