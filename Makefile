@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
 
-.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full images docs lint lock clean
+.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full chaos images docs lint lock clean
 
 # uv installs in seconds what it has downloaded once. It asks the index and the folder of wheels that pip is told to ask by its variables.
 ifneq ($(PIP_FIND_LINKS),)
@@ -85,6 +85,12 @@ test-cluster: cluster
 
 test-cluster-full: cluster
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m cluster tests/cluster
+
+# An hour of faults in a throw-away cluster (docs/operations.md): MINUTES=… EVERY=… SEED=… JOB=pytorchjob API_SERVER=PID
+chaos: MINUTES = 60
+chaos: $(DEV)
+	$(BIN)/python -m tests.cluster.chaos --minutes $(MINUTES) --job $(or $(JOB),trainjob) --every $(or $(EVERY),120) \
+		$(if $(SEED),--seed $(SEED)) $(if $(API_SERVER),--api-server $(API_SERVER))
 
 # make images REGISTRY=registry.example.org/team: builds and pushes both images, and records their digests in k8s/images.json
 images:

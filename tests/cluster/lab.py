@@ -25,7 +25,7 @@ from components.execute import execute
 from components.launcher.cluster import Cluster
 from components.launcher.cluster_backend import ClusterBackend
 from components.launcher.job import SELECTOR, cluster_spec, merged, prerequisites, selector
-from components.launcher.job_kinds import KINDS, kind_of
+from components.launcher.job_kinds import KINDS, JobKind, kind_of
 from components.launcher.local import LocalBackend
 from components.launcher.log_store import log_folder
 from components.launcher.profile import Profile, load_profile
@@ -161,29 +161,15 @@ class Lab:
         return Follower(task, profile, run or f"run-{secrets.token_hex(3)}", cluster or Cluster.connect(profile))
 
 
-class Follower:
-    """Executes a task on the cluster in a thread, keeping what it shows."""
+class JobPods:
+    """The pods of one job."""
 
-    def __init__(self, task: Task, profile: Profile, run: str, cluster: Cluster) -> None:
-        self.task, self.events, self.stop = task, list[dict[str, Any]](), threading.Event()
-        self.store = open_store(profile.store.uri)
-        self.record = Run(run, self.store)
-        self.namespace, self.kind = profile.namespace, kind_of(profile)
-        self.backend = ClusterBackend(profile, cluster, self.record)
-        self.spec, self.ended = cluster_spec(task, profile.store.uri, profile), 0.0
-        self.manifest: Manifest | None = None
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    @property
-    def logs(self) -> str:
-        """The store's folder with the job's output."""
-        return log_folder(self.record.id, self.task)
+    def __init__(self, name: str, namespace: str, kind: JobKind) -> None:
+        self.name, self.namespace, self.kind = name, namespace, kind
 
     def pods(self) -> list[dict[str, Any]]:
         """The job's pods."""
-        labels = selector(self.kind.pod_labels(self.spec.name))
+        labels = selector(self.kind.pod_labels(self.name))
         return list(json.loads(kubectl("-n", self.namespace, "get", "pods", "-l", labels, "-o", "json"))["items"])
 
     def pod_names(self, *indices: int) -> list[str]:
@@ -193,14 +179,6 @@ class Follower:
         ]
         names = {self.kind.pod_index(pod["metadata"]["name"]): str(pod["metadata"]["name"]) for pod in there}
         return [names[str(index)] for index in indices if str(index) in names]
-
-    def job(self) -> dict[str, Any]:
-        return dict(json.loads(kubectl("-n", self.namespace, "get", self.kind.word, self.spec.name, "-o", "json")))
-
-    def printed(self) -> dict[str, list[str]]:
-        """What each of the job's pods that are there has printed."""
-        names = [pod["metadata"]["name"] for pod in self.pods()]
-        return {name: kubectl("-n", self.namespace, "logs", name).splitlines() for name in names}
 
     def kill(self, *indices: int) -> float:
         """Kill pods without grace; returns when (seconds since 1970)."""
@@ -216,6 +194,35 @@ class Follower:
         find += "def _is(p):\n    words = open(p).read().split('\\0')\n"
         find += "    return 'edm2core.stages.train' in words and not any(w.startswith(('components.', 'torch.')) for w in words)\n"
         return kubectl("-n", self.namespace, "exec", *self.pod_names(index), "--", "python", "-c", find + program)
+
+
+class Follower(JobPods):
+    """Executes a task on the cluster in a thread, keeping what it shows."""
+
+    def __init__(self, task: Task, profile: Profile, run: str, cluster: Cluster) -> None:
+        self.task, self.events, self.stop = task, list[dict[str, Any]](), threading.Event()
+        self.store = open_store(profile.store.uri)
+        self.record = Run(run, self.store)
+        self.backend = ClusterBackend(profile, cluster, self.record)
+        self.spec, self.ended = cluster_spec(task, profile.store.uri, profile), 0.0
+        super().__init__(self.spec.name, profile.namespace, kind_of(profile))
+        self.manifest: Manifest | None = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def logs(self) -> str:
+        """The store's folder with the job's output."""
+        return log_folder(self.record.id, self.task)
+
+    def job(self) -> dict[str, Any]:
+        return dict(json.loads(kubectl("-n", self.namespace, "get", self.kind.word, self.spec.name, "-o", "json")))
+
+    def printed(self) -> dict[str, list[str]]:
+        """What each of the job's pods that are there has printed."""
+        names = [pod["metadata"]["name"] for pod in self.pods()]
+        return {name: kubectl("-n", self.namespace, "logs", name).splitlines() for name in names}
 
     def _run(self) -> None:
         def show(_: Task, event: dict[str, Any]) -> None:
