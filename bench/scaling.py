@@ -1,4 +1,4 @@
-"""One training as several processes: what it costs to bring their gradients together, measured here and modelled for many GPUs."""
+"""One training as several processes, measured: what it costs to bring their gradients together. For many GPUs: pipelines/scaling.py."""
 
 import multiprocessing
 import tempfile
@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
 
 import torch.distributed as dist
 
@@ -16,6 +15,7 @@ from bench.network import trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.diffusion.trainer import Trainer
+from pipelines.scaling import NETWORKS, modelled
 
 RECIPE, PROCESSES = "cifar10/E", 2
 
@@ -73,36 +73,7 @@ def _step(trained: Trainer, reduced: bool) -> None:
         trained.step()
 
 
-class Modelled(NamedTuple):
-    """A training step of several GPUs, in seconds: computing alone, all of the reduction, and what of it no backward covers."""
-
-    compute: float
-    reduce: float
-    exposed: float
-
-    @property
-    def efficiency(self) -> float:
-        return self.compute / (self.compute + self.exposed)
-
-
-BACKWARD = 2 / 3  # of a step's computing; the reduction of a layer's gradients runs beside the rest of it
-FIRST_BUCKET = 1 << 20  # bytes: torch's first bucket, and so what is reduced last is at least this
-LATENCY = 20e-6  # a ring's step on NVLink or InfiniBand, with its kernel
-
-
-def modelled(flops: float, parameters: int, images: int, gpus: int, bandwidth: float, speed: float) -> Modelled:
-    """A step of `images` a GPU, `flops` each, at `speed` FLOP/s a GPU, with float32 gradients around a ring of `bandwidth` bytes/s.
-
-    A ring's all-reduce sends every byte 2 (n - 1)/n times (Patarasuk & Yuan 2009). It begins when the last layers' gradients are there.
-    """
-    compute = flops * images / speed
-    reduce = 2 * (gpus - 1) * (4 * parameters / gpus / bandwidth + LATENCY) if gpus > 1 else 0.0
-    last = reduce * min(FIRST_BUCKET / (4 * parameters), 1.0)
-    return Modelled(compute, reduce, max(reduce - BACKWARD * compute, last))
-
-
 SPEED = 350e12  # FLOP/s of a GPU in bf16: what the targets ask of an H100
-NETWORKS = {"NVLink, 150 GB/s": 150e9, "400 Gbit/s": 40e9, "100 Gbit/s": 10e9}  # what a GPU gets of it, bytes/s
 TRAININGS = {"cifar10/E, batch 512": (42.6e9, 39_510_144, 512), "tinyimagenet/E, batch 192": (251.3e9, 62_414_976, 192)}
 
 

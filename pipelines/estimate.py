@@ -95,6 +95,14 @@ def solver_alone(settings: SampleSettings) -> SampleSettings:
     return SampleSettings(**{name: getattr(settings, name) for name in names})
 
 
+def cost_of_network(task: Task, measured: Mapping[OwnNetworkSettings, Cost]) -> Cost | None:
+    """What the network of a training costs; None of own code that was not measured."""
+    network = network_settings(task.settings["network"])
+    if isinstance(network, OwnNetworkSettings):
+        return measured.get(network)
+    return network_cost(network, DiffusionSettings.model_validate(task.settings["diffusion"]))
+
+
 class _Planner:
     """Estimates tasks one after the other, by a method for each stage that costs something."""
 
@@ -219,11 +227,7 @@ class _Planner:
         return Estimate(cost.flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
 
     def _network(self, task: Task) -> Cost | None:
-        """What the network of a training costs; None of own code that was not measured."""
-        network = network_settings(task.settings["network"])
-        if isinstance(network, OwnNetworkSettings):
-            return self.measured.get(network)
-        return network_cost(network, DiffusionSettings.model_validate(task.settings["diffusion"]))
+        return cost_of_network(task, self.measured)
 
     def _features(self, task: Task) -> float:
         """The extractor's operations for one image."""

@@ -24,6 +24,7 @@ from pipelines.inputs.user_files import absent, planned
 from pipelines.own_costs import network_costs, solver_levels
 from pipelines.run.refusals import continued, lost_snapshots
 from pipelines.run.terminal import open_console
+from pipelines.scaling import NETWORKS, USEFUL, Batch, divided
 from pipelines.summary import summary
 
 UNKNOWN = "?"
@@ -63,6 +64,10 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
     console.print(_tasks(tasks, done))
     console.print()
     console.print(_costs(tasks, done, costs, GPUS[gpu]))
+    if batches := divided(tasks, GPUS[gpu], networks):
+        console.print()
+        console.print(_gpus(batches))
+        console.print()
     if averages := sum(cost.averages for cost in costs.values()):
         console.print(
             f"Of what is kept, {size(averages)} are averages in three bytes a number, from which averages of any width can be mixed."
@@ -82,6 +87,9 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
     unknown = f" {UNKNOWN}: {_why_unknown(read, networks, solvers)}." if any(cost.flops is None for cost in costs.values()) else ""
     hours = f"Hours are of one {gpu} at {UTILISATION:.0%} of its peak; several share the work."
     console.print(f"{hours} Kept: with a training's states and averages.{unknown}", style="dim")
+    if batches:
+        idle = f"On more than max GPUs over {1 - USEFUL:.0%} of a step waits for gradients, by a model that nothing has measured yet."
+        console.print(f"{idle} Give further GPUs to other trainings.", style="dim")
 
 
 def _why_unknown(experiment: Experiment, networks: Mapping[OwnNetworkSettings, Cost], solvers: Mapping[SampleSettings, Levels]) -> str:
@@ -119,6 +127,16 @@ def _costs(tasks: Plan, done: set[Ref], costs: dict[Ref, Estimate], gpu: Gpu) ->
             *(_sum((costs[task.ref].seconds(gpu) for task in some), lambda seconds: f"{seconds / 3600:,.2f}") for some in (own, left)),
         )
         table.add_row(*cells, style="bold" if stage == "all" else "")
+    return table
+
+
+def _gpus(batches: Iterable[Batch]) -> Table:
+    """A line for each recipe: the most GPUs that are useful to one training."""
+    table = Table("max GPUs of a training", box=None, pad_edge=False)
+    for name in ("batch", *NETWORKS):
+        table.add_column(name, justify="right")
+    for batch in batches:
+        table.add_row(batch.recipe, *map(str, (batch.images, *batch.gpus)))
     return table
 
 

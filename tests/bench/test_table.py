@@ -9,7 +9,7 @@ from bench.dag import longest_chain
 from bench.gpu.rows import utilisation
 from bench.network import flops
 from bench.rows import Options, Result, Row, compared
-from bench.scaling import modelled, table
+from bench.scaling import table
 from bench.table import render
 from edm2core.config import load_recipe
 from edm2core.plan.manifest import Ref
@@ -92,13 +92,6 @@ def test_the_longest_chain_follows_what_tasks_need() -> None:
 def test_utilisation_is_of_the_data_sheets_peak_where_the_gpu_is_known() -> None:
     assert utilisation(494.5e12, "NVIDIA H100 80GB HBM3") == "MFU 0.50"
     assert utilisation(5e12, "Some GPU") == "5 TFLOP/s"
-
-
-def test_one_gpu_reduces_nothing_and_slow_networks_cost_more() -> None:
-    one, fast, slow = (modelled(40e9, 40_000_000, 64, gpus, bandwidth, 350e12) for gpus, bandwidth in ((1, 1e9), (8, 100e9), (8, 1e9)))
-    assert one.efficiency == 1.0
-    assert 0.9 < fast.efficiency < 1.0
-    assert slow.efficiency < 0.5
 
 
 def test_only_the_products_processes_have_the_launchers_environment() -> None:
