@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from components.launcher.profile import Profile, load_profile
 from edm2core.config.given import Given
 from edm2core.config.settings import OwnNetworkSettings, SampleSettings
 from edm2core.plan.experiment import Experiment, load_experiment
@@ -17,8 +18,9 @@ from edm2core.provenance.made_by import made_by
 from edm2core.registry import is_own
 from edm2core.store import open_store
 from edm2core.store.results import manifests
-from edm2core.words import size
-from pipelines.cli.options import experiment_argument, set_option, store_option
+from edm2core.words import duration, size
+from pipelines.claimed import POD, Claims, claims
+from pipelines.cli.options import cluster_option, experiment_argument, set_option, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, Levels, estimates, solver_alone
 from pipelines.inputs.user_files import absent, planned
 from pipelines.own_costs import network_costs, solver_levels
@@ -36,14 +38,17 @@ WIDE = 1000  # columns of a file or pipe, so that no line is broken
 @set_option
 @store_option
 @click.option("--gpu", type=click.Choice(list(GPUS)), default="h100", show_default=True, help="The GPU whose hours are estimated.")
+@cluster_option
 @click.option("--summary", "short", is_flag=True, help="One screen: what is asked, and how long it takes on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON, one a line, as stages read them.")
-def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, short: bool, as_json: bool) -> None:
+def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, cluster: str | None, short: bool, as_json: bool) -> None:
     """List the tasks of EXPERIMENT with their keys, what each stage costs, and which results are in the store already. Nothing is run.
 
-    EXPERIMENT is a file, or the name of a bundled one, such as demo.
+    EXPERIMENT is a file, or the name of a bundled one, such as demo. With --cluster it also says how much of the GPU time that the
+    profile's jobs claim is at work.
     """
     read = load_experiment(experiment, given)
+    profile = load_profile(cluster) if cluster else None
     tasks = planned(read)
     if as_json:
         for task in tasks:
@@ -68,6 +73,10 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
         console.print()
         console.print(_gpus(batches))
         console.print()
+    found = claims(tasks, costs, GPUS[gpu], profile, networks) if profile else None
+    if found and found.stages:
+        console.print(_claims(found))
+        console.print()
     if averages := sum(cost.averages for cost in costs.values()):
         console.print(
             f"Of what is kept, {size(averages)} are averages in three bytes a number, from which averages of any width can be mixed."
@@ -90,6 +99,8 @@ def command(experiment: Path, given: tuple[Given, ...], store: str, gpu: str, sh
     if batches:
         idle = f"On more than max GPUs over {1 - USEFUL:.0%} of a step waits for gradients, by a model that nothing has measured yet."
         console.print(f"{idle} Give further GPUs to other trainings.", style="dim")
+    if profile and found:
+        console.print(_claims_in_words(found, profile), style="dim")
 
 
 def _why_unknown(experiment: Experiment, networks: Mapping[OwnNetworkSettings, Cost], solvers: Mapping[SampleSettings, Levels]) -> str:
@@ -138,6 +149,27 @@ def _gpus(batches: Iterable[Batch]) -> Table:
     for batch in batches:
         table.add_row(batch.recipe, *map(str, (batch.images, *batch.gpus)))
     return table
+
+
+def _claims(found: Claims) -> Table:
+    """A line for each stage that claims GPUs, and their sum: GPU hours, and what they are for."""
+    table = Table("claimed", box=None, pad_edge=False)
+    for name in ("pods", "GPU hours", "at work", "start", "rendezvous", "saving", "waiting", "share at work"):
+        table.add_column(name, justify="right")
+    for stage, claim in [*found.stages.items(), ("all", found.all)]:
+        hours = (claim.claimed, claim.work, claim.start, claim.rendezvous, claim.saving, claim.waiting)
+        cells = (str(claim.pods), *(f"{seconds / 3600:,.2f}" for seconds in hours), f"{claim.share:.1%}")
+        table.add_row(stage, *cells, style="bold" if stage == "all" else "")
+    return table
+
+
+def _claims_in_words(found: Claims, profile: Profile) -> str:
+    """What the claims assume, and what they come to."""
+    if not found.stages:
+        return f"Jobs of the profile {profile.name} claim no GPU."
+    assumed = f"A pod is assumed to take {POD.start:g} s to start, {POD.rendezvous:g} s to meet others, {POD.saving:g} s to save and end."
+    whole = f"The run takes {duration(found.seconds)} with {profile.jobs} jobs side by side, and claims at most {found.most_gpus} GPUs."
+    return f"{found.all.share:.1%} of the claimed GPU time is at work. {whole} {assumed}"
 
 
 def _sum(values: Iterable[float | None], words: Callable[[float], str]) -> str:

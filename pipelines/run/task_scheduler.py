@@ -72,7 +72,14 @@ def run_tasks(
 
 
 def time_left(tasks: Sequence[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int) -> float:
-    """Seconds until the last task ends, if `run_tasks` goes on from here.
+    """Seconds until the last task ends, if `run_tasks` goes on from here: see `timetable`."""
+    return max((end for _, end in timetable(tasks, ended, running, seconds, slots).values()), default=0.0)
+
+
+def timetable(
+    tasks: Sequence[Task], ended: Set[Ref], running: Mapping[Ref, float], seconds: Mapping[Ref, float], slots: int
+) -> dict[Ref, tuple[float, float]]:
+    """When each task begins and ends, in seconds from now, if `run_tasks` goes on from here. Running tasks begin now.
 
     `running` holds the seconds that running tasks still take, `seconds` those that each other task will take.
     """
@@ -86,15 +93,17 @@ def time_left(tasks: Sequence[Task], ended: Set[Ref], running: Mapping[Ref, floa
     sorter.prepare()
     ready: list[Task] = []
     ends = [(left, ref) for ref, left in running.items()]
+    times = {ref: (0.0, left) for ref, left in running.items()}
     heapq.heapify(ends)
     while sorter.is_active():
         ready += [by_ref[ref] for ref in sorter.get_ready() if ref not in running]
         for task in _next(ready, [by_ref[ref] for _, ref in ends], begun, height, slots):
             ready.remove(task)
-            heapq.heappush(ends, (now + seconds[task.ref], task.ref))
+            times[task.ref] = now, now + seconds[task.ref]
+            heapq.heappush(ends, (times[task.ref][1], task.ref))
         now, ref = heapq.heappop(ends)
         sorter.done(ref)
-    return now
+    return times
 
 
 def _next(ready: list[Task], running: Sequence[Task], begun: set[Ref], height: Mapping[Ref, int], slots: int) -> list[Task]:
