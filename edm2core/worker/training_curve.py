@@ -1,5 +1,6 @@
 """A training's curve as it grows: its rows, the progress that each row tells, and event files for TensorBoard."""
 
+import os
 import resource
 import sys
 import time
@@ -11,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from edm2core.diffusion.trainer import Trainer
 from edm2core.events import emit
 from edm2core.plan.tasks import snapshot_title
+from edm2core.worker.trainer_status import TrainerStatus
 from edm2core.worker.workspace import Workspace
 
 SCALARS = ("loss", "lr", "relative_update", "images_per_s", "peak_memory", "nonfinite")  # the columns that TensorBoard draws
@@ -25,6 +27,7 @@ class TrainingCurve:
         self.rows: list[Row] = []
         self.pace: float | None = None  # seconds for a step of the last row; None if it was the first row, whose steps take longer
         self._board: SummaryWriter | None = None
+        self._trainer = TrainerStatus(os.environ)
         self._opened_at: int | None = None  # the step from which training goes on in this process
 
     @property
@@ -64,6 +67,9 @@ class TrainingCurve:
             part = {"done": row["step"] - begin, "total": end - begin, "eta_s": round((end - row["step"]) * seconds / steps)}
             speed = {"target": epoch, "steps_per_epoch": trainer.steps_per_epoch, "seconds_per_step": seconds / steps}
             emit("progress", task=snapshot_title(self.work.task.whose, epoch), **part, **speed, **row)
+            last = max(epoch, *self.work.task.wanted) * trainer.steps_per_epoch
+            numbers = {name: row.get(name) for name in ("loss", "lr", "images_per_s")}
+            self._trainer.tell(row["step"] / last, (last - row["step"]) * seconds / steps, numbers)
         self.start_clock(trainer)
 
     def upload(self) -> None:
@@ -76,6 +82,7 @@ class TrainingCurve:
             self.work.store.write(f"{scratch.prefix}/tensorboard/{scratch.generation:05d}-{file.name}", file.read_bytes())
 
     def close(self) -> None:
+        self._trainer.close()
         self.upload()
         if self._board is not None:
             self._board.close()
