@@ -1,1 +1,1 @@
-"""Tests, and programs that share their helpers: so that `python -m tests.cluster.chaos` finds them, and not another package of this name."""
+"""Tests, and programs beside them. As a package, since `python -m tests.cluster.chaos` would find another one of this name."""
