@@ -222,6 +222,7 @@ def choices_page() -> str:
         "diffusion.weighting": registry.WEIGHTINGS,
         "training.lr_changes": registry.SCHEDULES,
         "training.optimizer": registry.OPTIMIZERS,
+        "training.augment.transforms": registry.AUGMENTATIONS,
         "sample.solver": registry.SOLVERS,
     }
     stages = ((f"`{stage.name}`", stage.words, str(stage.version), stage.does) for stage in STAGES.values())
@@ -235,7 +236,7 @@ def choices_page() -> str:
         table(("extractor", "in words", "dimensions", "weights"), extractors),
         "## Data formats",
         table(("format", "shape", "classes", "training images", "test images"), formats),
-        "## Networks, weightings, schedules, optimizers, solvers",
+        "## Networks, weightings, schedules, optimizers, augmentation, solvers",
         table(("setting", "choices"), ((f"`{setting}`", ", ".join(f"`{name}`" for name in names)) for setting, names in single.items())),
         "## Stages",
         "The kinds of tasks. A version is raised when a change moves numbers.",

@@ -117,6 +117,25 @@ OPTIMIZERS = Choices(
 """Functions of the protocol `Optimizer` in edm2core/diffusion/optimizers."""
 
 
+class Augmentation(NamedTuple):
+    """A transform of training images, of which the network is told."""
+
+    draw: str  # a function of the protocol `Transform` in edm2core/diffusion/augmentations
+    labels: int  # numbers by which the network is told
+    mirrors: bool = False  # it only mirrors, which is exact; others are resampled together
+
+
+AUGMENTATIONS = {
+    "xflip": Augmentation("edm2core.diffusion.augmentations.transforms:xflip", 1, mirrors=True),
+    "yflip": Augmentation("edm2core.diffusion.augmentations.transforms:yflip", 1, mirrors=True),
+    "scale": Augmentation("edm2core.diffusion.augmentations.transforms:scale", 1),
+    "rotate": Augmentation("edm2core.diffusion.augmentations.transforms:rotate", 2),
+    "aniso": Augmentation("edm2core.diffusion.augmentations.transforms:aniso", 2),
+    "translate": Augmentation("edm2core.diffusion.augmentations.transforms:translate", 2),
+}
+"""EDM's (arXiv 2206.00364, appendix F.2), in the order in which images go through them."""
+
+
 class Solver(NamedTuple):
     """A way from noise to an image."""
 

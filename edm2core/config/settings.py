@@ -2,9 +2,10 @@
 
 import math
 import re
+from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from edm2core.config.fields import (
     Colour,
@@ -30,6 +31,7 @@ from edm2core.config.fields import (
     contradiction,
     described,
     falls,
+    once,
     one_of,
     options_of,
     own_settings,
@@ -37,7 +39,7 @@ from edm2core.config.fields import (
     unkeyed,
     with_defaults,
 )
-from edm2core.registry import FORMATS, NETWORKS, OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat, is_own
+from edm2core.registry import AUGMENTATIONS, FORMATS, NETWORKS, OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat, is_own
 
 STORED_AVERAGES = 64  # in a training that does not set average_every
 
@@ -95,6 +97,9 @@ class NetworkSettings(Settings):
     resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
     image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
     classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")
+    augment_labels: Annotated[int, Field(ge=0)] = described(
+        0, "Numbers by which the network is told how its images were augmented; they follow from `training.augment`.", "augmentation labels"
+    )
     channels: Count = described(..., "Channels of the first level.", "channels of the first level")
     multipliers: Counts = described(
         ...,
@@ -185,6 +190,9 @@ class OwnNetworkSettings(Settings):
     resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
     image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
     classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")
+    augment_labels: Annotated[int, Field(ge=0)] = described(
+        0, "Numbers by which the network is told how its images were augmented; they follow from `training.augment`.", "augmentation labels"
+    )
     own: Own = own_settings()
 
     @property
@@ -251,6 +259,32 @@ class DiffusionSettings(Settings):
         return self
 
 
+def _in_order(transforms: tuple[str, ...]) -> tuple[str, ...]:
+    """The transforms in the order in which images go through them, which no list changes."""
+    return tuple(name for name in AUGMENTATIONS if name in transforms)
+
+
+Once, InOrder = AfterValidator(once), AfterValidator(_in_order)
+
+
+class AugmentSettings(Settings):
+    """EDM's augmentation: images are moved about at random, and the network is told how, so that samples are not (EDM, appendix F.2)."""
+
+    probability: Annotated[float, Field(gt=0, le=1)] = described(
+        0.12,
+        "Probability of each transform, except xflip, which mirrors half of all images; 0.12 is EDM's for CIFAR-10.",
+        "augmented with probability",
+    )
+    transforms: Annotated[tuple[Annotated[str, one_of(AUGMENTATIONS)], ...], Field(strict=False, min_length=1), Once, InOrder] = described(
+        tuple(AUGMENTATIONS), "What may happen to an image; the order plays no part.", "augmented by"
+    )
+
+    @property
+    def labels(self) -> int:
+        """How many numbers tell the network what happened."""
+        return sum(AUGMENTATIONS[name].labels for name in self.transforms)
+
+
 class TrainingSettings(Settings):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
 
@@ -298,6 +332,9 @@ class TrainingSettings(Settings):
         "gradient clipped to norm",
     )
     flip: bool = described(False, "Whether images are mirrored at random.", "random flips")
+    augment: AugmentSettings | None = described(
+        None, "Augmentation of which the network is told; null leaves images as they are.", "augmentation"
+    )
     label_dropout: Share = described(
         0.0, "Share of images that a class-conditional network sees without their class, for classifier-free guidance.", "classes left out"
     )
@@ -353,6 +390,9 @@ class TrainingSettings(Settings):
         if self.lr_end_epoch is not None and self.lr_end_epoch <= self.warmup_epochs:
             words = f"the warm-up of {self.warmup_epochs:g} epochs is not over when the rate is to end, at epoch {self.lr_end_epoch:g}"
             raise contradiction(words, "lr_end_epoch", "warmup_epochs")
+        if self.flip and self.augment:
+            words = "flips would be random without the network knowing; augment has xflip, of which it is told, so leave flip out"
+            raise contradiction(words, "flip", "augment")
         if self.exact and self.optimizer == "muon":
             words = "torch's Muon computes in bfloat16, which exact rules out; choose another optimizer, or leave exact out"
             raise contradiction(words, "exact", "optimizer")
@@ -686,8 +726,27 @@ class Recipe(Settings):
         """Whether an average has to be mixed from stored ones, since snapshots do not hold it."""
         return ema not in ("fixed", *(f"{width:.3f}" for width in self.training.ema_sigma_rel))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _told(cls, values: Any) -> Any:
+        """Augmentation tells the network how many labels it has."""
+        training, network = (values.get(section) if isinstance(values, dict) else None for section in ("training", "network"))
+        augment = training.get("augment") if isinstance(training, dict) else None
+        if not isinstance(augment, dict) or not isinstance(network, dict):
+            return values
+        with suppress(ValidationError):  # which is told where it stands
+            return {**values, "network": {"augment_labels": AugmentSettings.model_validate(augment).labels, **network}}
+        return values
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        labels = self.training.augment.labels if self.training.augment else 0
+        if self.network.augment_labels != labels:
+            words = f"it follows from training.augment, which has {labels}; leave it out"
+            raise contradiction(words, "network.augment_labels", "training.augment")
+        if self.start and labels:
+            words = "such a checkpoint's network cannot be told of augmentation; leave one of them out"
+            raise contradiction(words, "training.augment", "start")
         emas = {"sample": self.sample.ema, "probe": (self.probe.ema,), "diagnostics": (self.diagnosed_ema,)}
         for section, names in emas.items():
             if self.training.ema_beta is None and "fixed" in names:

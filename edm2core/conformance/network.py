@@ -1,18 +1,20 @@
 """Checks of an own network."""
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from edm2core.config.settings import DiffusionSettings, OwnNetworkSettings, TrainingSettings, TrajectorySettings
+from edm2core.config.settings import AugmentSettings, DiffusionSettings, OwnNetworkSettings, TrainingSettings, TrajectorySettings
 from edm2core.conformance import Check, Images, Outcome, ok, problem
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.trainer import Trainer
+from edm2core.registry import load
 
 CLOSE = 0.1  # the largest relative difference of half precision
 
@@ -20,7 +22,9 @@ CLOSE = 0.1  # the largest relative difference of half precision
 def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
     """The checks by name, in their order."""
     shape = {"resolution": images.resolution, "image_channels": images.channels, "classes": images.classes}
-    settings = OwnNetworkSettings.model_validate({"use": address, **shape, "own": own})
+    augment = AugmentSettings() if "augment_labels" in inspect.signature(load(address)).parameters else None
+    told = augment.labels if augment else 0
+    settings = OwnNetworkSettings.model_validate({"use": address, **shape, "augment_labels": told, "own": own})
     device = pick_device()
 
     def built() -> OwnNetwork:
@@ -50,7 +54,8 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
     def gradients() -> Outcome:
         network = built().train()
         x, c_noise, labels = inputs(4)
-        (network(x, c_noise, labels) * torch.randn_like(x)).sum().backward()
+        how = torch.ones(4, told, device=device) if told else None
+        (network(x, c_noise, labels, augment=how) * torch.randn_like(x)).sum().backward()
         without = [name for name, p in network.module.named_parameters() if p.requires_grad and p.grad is None]
         wrong = [name for name, p in network.module.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
         if without:
@@ -93,11 +98,11 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
 
     def resume() -> Outcome:
         copy.deepcopy(built())
-        straight, cut = (_trainer(settings, images, device) for _ in range(2))
+        straight, cut = (_trainer(settings, images, augment, device) for _ in range(2))
         for _ in range(3):
             straight.step()
         cut.step()
-        again = _trainer(settings, images, device)
+        again = _trainer(settings, images, augment, device)
         again.load_state(cut.state())
         for _ in range(2):
             again.step()
@@ -127,9 +132,9 @@ def _labels(count: int, classes: int, device: torch.device) -> Tensor | None:
     return torch.arange(count, device=device).flip(0) % (classes + 1) if classes else None
 
 
-def _trainer(settings: OwnNetworkSettings, images: Images, device: torch.device) -> Trainer:
+def _trainer(settings: OwnNetworkSettings, images: Images, augment: AugmentSettings | None, device: torch.device) -> Trainer:
     """A training of it on a few random images."""
-    training = TrainingSettings(epochs=10, batch=4, lr=1e-3, exact=True)
+    training = TrainingSettings(epochs=10, batch=4, lr=1e-3, exact=True, augment=augment)
     trajectory = TrajectorySettings(network=settings, diffusion=DiffusionSettings(), training=training, seed=0)
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (8, images.channels, images.resolution, images.resolution), dtype=torch.uint8, generator=draws)

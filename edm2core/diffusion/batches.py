@@ -1,4 +1,4 @@
-"""The images of a training step: their order, flips, noise levels and noise follow from the seed and the step alone."""
+"""The images of a training step: their order, flips, augmentation, noise levels and noise follow from the seed and the step alone."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,8 @@ from torch import Tensor
 
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
+from edm2core.diffusion.augmentations import augmentation, augmented
+from edm2core.diffusion.devices import sent
 from edm2core.diffusion.dropout import dropout_keys
 from edm2core.diffusion.loss import noise_levels
 from edm2core.diffusion.training_schedule import epoch_order
@@ -22,11 +24,12 @@ class Batch:
     noise: Tensor  # [N, C, H, W]
     labels: Tensor | None  # [N], of a class-conditional network
     keys: Tensor | None  # [N, blocks, 2], of dropout's masks
+    augment: Tensor | None = None  # [N, augmentation labels], of a network that is told how its images were augmented
 
     def part(self, begin: int, end: int) -> "Batch":
         """The images from `begin` up to, but not including, `end`."""
-        labels, keys = (None if each is None else each[begin:end] for each in (self.labels, self.keys))
-        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys)
+        labels, keys, augment = (None if each is None else each[begin:end] for each in (self.labels, self.keys, self.augment))
+        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys, augment)
 
     def share(self, rank: int, world_size: int, micro_batch: int | None) -> "tuple[list[Batch], float]":
         """One process's micro-batches, and the weight of an image's loss in the mean over the whole batch."""
@@ -69,16 +72,20 @@ class Batches:
         if training.flip:
             flipped = torch.rand(len(index), generator=self._generator(step, "flip"), device=device) < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        augment = None
+        if training.augment:
+            how = augmentation(training.augment, lambda name: self._seed(step, f"augment {name}"), len(index))
+            images, augment = augmented(images, how), sent(torch.from_numpy(how.labels).float(), device)
         normal = torch.randn(len(index), generator=self._generator(step, "sigma"), device=device)
         noise = torch.randn(images.shape, generator=self._generator(step, "noise"), device=device)
         labels = self._labels(step, index) if self.labels is not None and self.settings.network.classes else None
         keys = dropout_keys(self._seed(step, "dropout"), len(index), self.blocks, device) if self.settings.network.dropout else None
-        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels, keys)
+        return Batch(images, noise_levels(normal, self.settings.diffusion), noise, labels, keys, augment)
 
     def _index(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = epoch, _sent(epoch_order(self.settings.seed, epoch, len(self.images)), self.images.device)
+            self._order = epoch, sent(epoch_order(self.settings.seed, epoch, len(self.images)), self.images.device)
         batch = self.settings.training.batch
         return self._order[1][position * batch : (position + 1) * batch]
 
@@ -96,8 +103,3 @@ class Batches:
 
     def _generator(self, step: int, purpose: str) -> torch.Generator:
         return torch.Generator(self.images.device).manual_seed(self._seed(step, purpose))
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy of the CPU's tensor on the device, without waiting for the device."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

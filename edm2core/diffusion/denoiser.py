@@ -57,15 +57,23 @@ class Denoiser(nn.Module):
         """The blocks that have features, in the order they run: the U-Net's decoder blocks, or those that an own network offers."""
         return self.network.block_names if isinstance(self.network, OwnNetwork) else block_names(self.network.settings)
 
-    def forward(self, noised: Tensor, sigma: Tensor | float, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        noised: Tensor,
+        sigma: Tensor | float,
+        labels: Tensor | None = None,
+        keys: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
         """The expected clean images: [N, C, H, W] at the network's scale, float32; `sigma` a scalar, [N] or [N, 1, 1, 1].
 
         `labels`, int64 [N], are the classes for a class-conditional network; None means any class. `keys` are dropout's, in training.
+        `augment`, [N, augmentation labels], is how the images were augmented; None means that they were not.
         """
         noised, sigma = noised.float(), noise_level_tensor(sigma, noised)
         sigma_data, total = self.settings.sigma_data, sigma**2 + self.settings.sigma_data**2
         c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
-        output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys)
+        output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys, augment)
         return c_skip * noised + c_out * output.float()
 
     def weighting(self) -> Weighting:

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 from edm2core.config.fields import Precision
 
@@ -12,6 +13,11 @@ DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, 
 def pick_device() -> torch.device:
     """This process's GPU (torch.cuda.set_device chooses among several), else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of the CPU's tensor on the device, without waiting for the device."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def autocast(device_type: str, precision: Precision) -> torch.autocast:

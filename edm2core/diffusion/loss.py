@@ -12,17 +12,24 @@ def noise_levels(normal: Tensor, settings: DiffusionSettings) -> Tensor:
 
 
 def image_losses(
-    denoiser: Denoiser, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None
+    denoiser: Denoiser,
+    images: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    labels: Tensor | None = None,
+    keys: Tensor | None = None,
+    augment: Tensor | None = None,
 ) -> Tensor:
     """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
-    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels` and `keys` are as
-    the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to the same.
+    `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels`, `keys` and
+    `augment` are as the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to
+    the same.
     """
     images, sigma = images.float(), noise_level_tensor(sigma, images)
     weight = denoiser.loss_weight(sigma)
     log_variance = denoiser.log_variance(sigma)
-    error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys) - images
+    error: Tensor = denoiser(images + sigma * noise, sigma, labels, keys, augment) - images
     return (weight / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)
 
 
@@ -34,5 +41,13 @@ class Objective(nn.Module):
         self.denoiser = denoiser
         denoiser.weighting()  # loaded before torch.compile traces the loss
 
-    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
-        return image_losses(self.denoiser, images, sigma, noise, labels, keys)
+    def forward(
+        self,
+        images: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        labels: Tensor | None = None,
+        keys: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        return image_losses(self.denoiser, images, sigma, noise, labels, keys, augment)

@@ -14,7 +14,7 @@ from edm2core.diffusion.unet import Block
 from edm2core.errors import InputError
 from edm2core.registry import load, own_arguments
 
-SHAPE = ("image_channels", "resolution", "classes")  # what a network is told of its images, as far as it takes it
+SHAPE = ("image_channels", "resolution", "classes", "augment_labels")  # what a network is told of its images, as far as it takes it
 
 
 class Network(Protocol):
@@ -29,6 +29,8 @@ class Network(Protocol):
 
         `c_noise` [N] is ln(σ)/4. `labels` are the classes, int64 [N] from 0 to `classes`, of which the last
         stands for any class (guidance asks for it), or None where the network is unconditional or any class is meant.
+
+        Where `augment_labels` is not 0, a fourth argument [N, augment_labels] says how the images were augmented, or None: not at all.
         """
 
 
@@ -44,6 +46,8 @@ class OwnNetwork(nn.Module):
         build = load(settings.use)
         taken = inspect.signature(build).parameters
         shape = {name: getattr(settings, name) for name in SHAPE if name in taken}
+        if settings.augment_labels and "augment_labels" not in taken:
+            self._refuse("It is not told of augmentation, so its samples would be augmented", "Leave training.augment out.")
         self.module = build(**shape, **own_arguments(build, settings.own))
         if not isinstance(self.module, nn.Module):
             self._refuse(f"It is a {type(self.module).__name__}, no torch.nn.Module", "Return or subclass one.")
@@ -60,20 +64,26 @@ class OwnNetwork(nn.Module):
         blocks = getattr(self.module, "feature_blocks", {})
         return blocks if isinstance(blocks, Mapping) else dict(blocks.named_children())
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         size, fast = self.fast or (0, self.evaluate)
-        y = (fast if len(x) == size else self.evaluate)(x, c_noise.contiguous(), labels)
+        y = (fast if len(x) == size else self.evaluate)(x, c_noise.contiguous(), labels, *self._told(augment))
         if not isinstance(y, Tensor) or y.shape != x.shape:
             given = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
             self._refuse(f"Its forward returned {given} for images {list(x.shape)}", "Return as many channels and pixels as it is given.")
         return y
 
-    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def _told(self, augment: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The module's last argument, if it is told of augmentation."""
+        return (augment,) if self.settings.augment_labels else ()
+
+    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, *augment: Tensor | None) -> Tensor:
         """What `forward` gives, without anything compiled."""
         if self.checkpointed and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(self.module, x, c_noise, labels, use_reentrant=False)
+            recomputed: Tensor = checkpoint(self.module, x, c_noise, labels, *augment, use_reentrant=False)
             return recomputed
-        y: Tensor = self.module(x, c_noise, labels)
+        y: Tensor = self.module(x, c_noise, labels, *augment)
         return y
 
     def features(self, x: Tensor, c_noise: Tensor, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -98,7 +108,7 @@ class OwnNetwork(nn.Module):
 
         hooks = [offered[name].register_forward_hook(keep(name)) for name in wanted]
         try:
-            self.module(x, c_noise, None)
+            self.evaluate(x, c_noise, None, *self._told(None))
         finally:
             for hook in hooks:
                 hook.remove()

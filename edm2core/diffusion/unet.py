@@ -32,7 +32,7 @@ from edm2core.diffusion.layers import (
 from edm2core.diffusion.layout import BlockSpec, embedding_width, layout
 from edm2core.errors import InputError
 
-Evaluation = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+Evaluation = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor]
 
 
 def operations(settings: NetworkSettings) -> Operations:
@@ -49,7 +49,10 @@ def group_norm(channels: int, settings: NetworkSettings, groups: int = 32) -> nn
 
 
 class Embedding(nn.Module):
-    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero."""
+    """c_noise [N], and classes [N] or none, → embedding [N, width], float32. Without classes the class part is zero.
+
+    Augmentation labels, [N, labels] or none, are added to the noise level's features, as in EDM. Without them theirs is zero too.
+    """
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
@@ -59,9 +62,14 @@ class Embedding(nn.Module):
         self.linear1 = Linear(features, width, maps)
         self.linear2 = Linear(width, width, maps) if settings.norm != "pixel" else None
         self.label = Table(self.classes, width, replace(maps, biases=False)) if self.classes else None
+        told = settings.augment_labels
+        self.augment = Linear(told, features, replace(maps, biases=False)) if told else None
 
-    def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        y: Tensor = self.linear1(self.fourier(c_noise))
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None) -> Tensor:
+        y: Tensor = self.fourier(c_noise)
+        if self.augment is not None and augment is not None:
+            y = y + self.augment(augment)
+        y = self.linear1(y)
         if self.linear2 is not None:
             y = self.linear2(self.ops.silu(y))
         if self.label is not None:
@@ -198,6 +206,7 @@ class UNet(nn.Module):
     """F(x; c_noise): [N, C, H, W] and [N] → [N, C, H, W].
 
     A class-conditional network takes `labels`, int64 [N]. None, or the label `classes`, means any class.
+    One that is told of augmentation takes `augment`, [N, augmentation labels]. None means that the images are as they were.
     Dropout needs `keys`, int32 [N, blocks, 2], from `dropout_keys`. Without them nothing is dropped.
     """
 
@@ -231,9 +240,11 @@ class UNet(nn.Module):
         y: Tensor = checkpoint(run, x, skip, embedding, keys, use_reentrant=False, preserve_rng_state=False)  # nothing random in it
         return y
 
-    def decode(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+    def decode(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None, augment: Tensor | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
         """Each decoder block's name and output [N, C_k, H_k, W_k]; a block runs only when it is asked for."""
-        embedding = self.embedding(c_noise, labels)
+        embedding = self.embedding(c_noise, labels, augment)
         x = self.stem(x if self.settings.biases else torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.blocks:
@@ -243,13 +254,17 @@ class UNet(nn.Module):
             if block.spec.part == "decoder":
                 yield block.spec.name, x
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         size, fast = self.fast or (0, self.evaluate)
-        return fast(x, c_noise.contiguous(), labels, keys) if len(x) == size else self.evaluate(x, c_noise, labels, keys)
+        return fast(x, c_noise.contiguous(), labels, keys, augment) if len(x) == size else self.evaluate(x, c_noise, labels, keys, augment)
 
-    def evaluate(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         """What `forward` gives, without anything compiled."""
-        for _, last in self.decode(x, c_noise, labels, keys):  # noqa: B007
+        for _, last in self.decode(x, c_noise, labels, keys, augment):  # noqa: B007
             pass
         y: Tensor = self.head(last)
         return y

@@ -41,7 +41,7 @@ def _options(*tables: Mapping[str, Any]) -> tuple[str, ...]:
 
 LOADING = ("snapshot", "sample", "probe", "diagnostics")  # stages that build a network
 FAMILIES = (
-    Family("network", "network.use", LOADING, passed=("image_channels", "resolution", "classes")),
+    Family("network", "network.use", LOADING, passed=("image_channels", "resolution", "classes", "augment_labels")),
     Family("data format", "data.format", ("prepare",), 1, first="source"),
     Family("loss weighting", "diffusion.weighting", ("snapshot", "diagnostics"), 2, first="sigma", replaces=_options(WEIGHTINGS)),
     Family("learning-rate schedule", "training.lr_changes", ("snapshot",), 2, first="training", replaces=_options(SCHEDULES)),

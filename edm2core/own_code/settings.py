@@ -16,7 +16,7 @@ from edm2core.config.yaml_file import Document
 from edm2core.errors import InputError
 from edm2core.own_code.families import FAMILIES, METRIC, Family, addresses
 from edm2core.own_code.requirements import refuse_neighbours
-from edm2core.own_code.signature import Parameter, Signature, read_signature
+from edm2core.own_code.signature import Parameter, Signature, first_parameters, read_signature
 from edm2core.own_code.source import BESIDE, OwnCode, find
 from edm2core.paths import local_path
 from edm2core.registry import EXTRACTORS, METRICS, is_own, own_package
@@ -120,10 +120,23 @@ def with_own_settings(recipe: Document, library: Library) -> Document:
         if (section, OWN) in recipe.origins:
             where = str(recipe.origin((section, OWN)))
             raise InputError(unknown("setting", f"{section}.{OWN}", OWN, sorted(model.model_fields.keys() - {OWN})), where=where)
+        if section == "network" and named:
+            _must_be_told(recipe, named[0][1], library)
         if named:
             recipe = _without_bundled(recipe, section, model, {name for family, _ in named for name in family.replaces})
             recipe = _gathered(recipe, section, model, named, library)
     return recipe
+
+
+def _must_be_told(recipe: Document, address: str, library: Library) -> None:
+    """Raises InputError if images are augmented and the network takes no `augment_labels`."""
+    training = recipe.values.get("training")
+    if isinstance(training, dict) and training.get("augment") is not None:
+        where = str(recipe.origin(("network", "use")))
+        if "augment_labels" not in first_parameters(library.package(address, where), address, where):
+            what = f"'{address}' takes no augment_labels, so it cannot be told of training.augment, and its samples would be augmented too."
+            do_next = "Leave training.augment out, or give the network that parameter (docs/how-to/own-code.md)."
+            raise InputError(what, where=f"{recipe.origin(('training', 'augment'))}; {where}", do_next=do_next)
 
 
 def _without_bundled(recipe: Document, section: str, model: type[BaseModel], replaced: set[str]) -> Document:

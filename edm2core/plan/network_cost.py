@@ -40,6 +40,8 @@ def _embedding(network: NetworkSettings) -> Iterator[Cost]:
     yield _map(network.channels, width, network)
     if network.norm != "pixel":
         yield _map(width, width, network)
+    if network.augment_labels:
+        yield _map(network.augment_labels, network.channels, network, bias=False)
     if network.classes:
         yield _map(network.classes, width, network, bias=False)
 

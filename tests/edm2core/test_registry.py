@@ -26,6 +26,7 @@ def test_every_family_is_there() -> None:
         "WEIGHTINGS",
         "SCHEDULES",
         "OPTIMIZERS",
+        "AUGMENTATIONS",
         "SOLVERS",
         "NOISE_SCHEDULES",
         "METRICS",

@@ -65,6 +65,7 @@ def trainer(config: str, **overrides: Any) -> Trainer:
         {"training.precision": "fp16"},
         {"training.micro_batch": 1, "training.flip": True},
         {"training.grad_checkpoint": True},
+        {"training.augment": {"probability": 1.0}},
         {"training.optimizer": "muon", "training.clip_norm": 1.0, "training.precision": "fp16"},
     ],
     ids=str,

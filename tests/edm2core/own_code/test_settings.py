@@ -142,3 +142,31 @@ def _refusal(folder: Path, text: str) -> str:
     with pytest.raises(InputError) as error:
         load_recipe_with_code(str(folder / "wrong.yaml"))
     return error.value.what
+
+
+TOLD = """
+from torch import nn
+
+
+class Told(nn.Module):
+    def __init__(self, image_channels: int, augment_labels: int = 0, *, width: int = 4) -> None:
+        super().__init__()
+        self.image = nn.Conv2d(image_channels, image_channels, 3, padding=1)
+        self.how = nn.Linear(augment_labels, image_channels, bias=False) if augment_labels else None
+
+    def forward(self, x, c_noise, labels=None, augment=None):
+        y = self.image(x)
+        return y if augment is None else y + self.how(augment)[:, :, None, None]
+"""
+
+
+def test_an_own_network_is_told_of_augmentation_or_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(TOLD)
+    base = {"probe": False, "overrides": {"training.augment": {}, "network.use": "told:Told"}}
+    network = load_experiment(write(tmp_path, **base)).recipes[0].network
+    assert isinstance(network, OwnNetworkSettings)
+    assert network.augment_labels == 9
+    base["overrides"]["network.use"] = "my_science.nets:TinyDiT"
+    with pytest.raises(InputError, match="takes no augment_labels") as error:
+        load_experiment(write(tmp_path, **base))
+    assert "e.yaml, line" in error.value.where

@@ -38,3 +38,11 @@ def test_operations_and_parameters_are_those_of_the_network(name: str) -> None:
             denoiser(images, torch.ones(2), labels)
     assert cost.flops == counter.get_total_flops() / 2
     assert cost.parameters == sum(parameter.numel() for parameter in denoiser.parameters())
+
+
+def test_a_network_that_is_told_of_augmentation_costs_its_map_more() -> None:
+    plain, told = (load_recipe("digits/C", {"training.augment": each}) for each in (None, {}))
+    more, less = network_cost(told.unet, told.diffusion), network_cost(plain.unet, plain.diffusion)
+    weights = 9 * told.unet.channels
+    assert (more.flops - less.flops, more.parameters - less.parameters) == (2 * weights, weights)
+    assert more.parameters == sum(parameter.numel() for parameter in Denoiser(build_network(told.network), told.diffusion).parameters())
