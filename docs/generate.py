@@ -302,6 +302,7 @@ SECTIONS = {
     "verdicts": "What the report opens with: for each data set, metric and average, who is better, by how much, and whether that is shown.",
     "results": "Every measured value, as in `results.csv`.",
     "rechecks": "The best snapshots, evaluated again, as in `rechecks.csv`.",
+    "guidance": "What guidance does: each sweep over guidance with its sentence, and each way to guide against no guidance.",
     "frontiers": "What quality costs: each frontier with its sentence, and its samplers as in `frontiers.csv`.",
     "seeds": "Means over training seeds, as in `seeds.csv`.",
     "differences": "Comparisons of recipes over seeds, as in `differences.csv`.",

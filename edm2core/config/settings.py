@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edm2core.config.fields import (
     Colour,
@@ -430,7 +430,7 @@ class GuideSettings(Settings):
 class GuidanceSettings(Settings):
     """Denoised images are pushed away from those of a guide: guide + weight · (denoised − guide)."""
 
-    weight: Annotated[float, Field(ge=0)] = described(..., "How far; 1 changes nothing, and costs the same.", "guidance's weight")
+    weight: Annotated[float, Field(ge=0)] = described(..., "How far; 1 is drawn without guidance.", "guidance's weight")
     guide: GuideSettings | None = described(
         None, "A worse network that guides (autoguidance); null is the network itself without the class (classifier-free).", "guide"
     )
@@ -525,6 +525,12 @@ class SampleSettings(Settings):
     def solver_options(self) -> dict[str, Any]:
         """The settings that the solver takes besides noise levels."""
         return options_of(self, "solver", SOLVERS)
+
+    @field_validator("guidance")
+    @classmethod
+    def _guides(cls, guidance: GuidanceSettings | None) -> GuidanceSettings | None:
+        """A weight of 1 is drawing without guidance, whatever the guide and the noise levels."""
+        return None if guidance is None or guidance.weight == 1 else guidance
 
     @model_validator(mode="before")
     @classmethod

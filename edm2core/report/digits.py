@@ -38,3 +38,8 @@ def rounded(value: float, places: int) -> str:
 def minus(text: str) -> str:
     """The text of a number with a minus sign instead of a hyphen, for people to read."""
     return text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share as a change in percent, with its sign: +1.2, −0.4, +1263."""
+    return minus(f"{100 * share:+.{1 if abs(share) < 1 else 0}f}")

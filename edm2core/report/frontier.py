@@ -5,24 +5,19 @@ and begin from the same noise, so that what differs is the sampler's doing.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
-from typing import NamedTuple
 
 from edm2core.config.describe import in_words
 from edm2core.config.settings import SampleSettings
-from edm2core.plan.manifest import Ref
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
-from edm2core.report.digits import places
 from edm2core.report.evaluations import evaluations_of, sampler_of
-from edm2core.report.guidance import guided_recipes
+from edm2core.report.guidance import guided_recipes, swept_guidance
 from edm2core.report.protocol import SOLVER_OPTIONS
-from edm2core.report.results import Row, best_of, higher_is_better, rank, rows
-from edm2core.report.sampled import Found, Sampled, Ways, grouped, without
-from edm2core.report.statistics import independent_ratio, mean_interval, paired_ratio
+from edm2core.report.results import Row, higher_is_better, rank, rows
+from edm2core.report.sampled import Change, Found, Sampled, Way, Ways, change_of, grouped, measured, without
 
 SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLVER_OPTIONS, "clip", "state", "precision")
 """The settings of `sample` in which the points of one frontier may differ, with those of own solvers. Others, such as guidance, tell
@@ -31,32 +26,12 @@ TOLERANCE = 0.02  # how much worse than the most careful sampler a cheaper one m
 COSTS = ("evaluations", "seconds", "joules")
 
 
-class Measured(NamedTuple):
-    """A metric of one training's samples by one sampler."""
-
-    value: float  # the mean of its draws
-    error: float | None  # its standard error from the sampling of images
-    draws: tuple[tuple[float, tuple[float, ...]], ...]  # of each draw its value, and the values without each block of its images
-    results: tuple[Ref, ...]  # that it is of, one a draw
-
-
-class Change(NamedTuple):
-    """By how much a metric by one sampler differs from that by another on the same snapshots, as a share of the other's."""
-
-    share: float  # 0.02 is 2 % more
-    interval: tuple[float, float] | None  # at 95 %; None where the metric has no error and there is one seed
-    over: str  # what the interval is over: "seeds" or "images"; empty without one
-
-
 @dataclass(frozen=True)
-class Point:
+class Point(Way):
     """One sampler: how good its images are, and what an image costs."""
 
-    recipe: str  # its name in the experiment
     solver: str  # and what else is swept beside the steps, in words
     steps: int
-    evaluations: int  # of the network, for an image, as counted where own code decides it
-    by_seed: Mapping[int, Measured]
     seconds: float | None  # of one device, for 1,000 images
     joules: float | None  # likewise
     device: str
@@ -65,16 +40,6 @@ class Point:
     def name(self) -> str:
         return f"{self.solver} {self.evaluations}"
 
-    @cached_property
-    def value(self) -> float:
-        """The mean over training seeds."""
-        return fmean(measured.value for measured in self.by_seed.values())
-
-    @cached_property
-    def error(self) -> float | None:
-        """The mean's standard error from the sampling of images alone."""
-        return mean_error([measured.error for measured in self.by_seed.values()])
-
     def cost(self, of: str) -> float | None:
         """One of COSTS."""
         cost: float | None = getattr(self, of)
@@ -82,25 +47,14 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Frontier(Sampled):
+class Frontier(Sampled[Point]):
     """A metric by several samplers, of one recipe's snapshots at one epoch. Points ascend by evaluations."""
-
-    points: tuple[Point, ...]
-
-    @property
-    def places(self) -> int:
-        """Decimals of its values, as many as their errors justify."""
-        return places((point.value for point in self.points), (point.error for point in self.points))
-
-    @property
-    def seeds(self) -> list[int]:
-        return sorted({seed for point in self.points for seed in point.by_seed})
 
     @cached_property
     def careful(self) -> Point:
         """The sampler that others are held against: the one with the most evaluations; of several the best."""
         most = self.points[-1].evaluations
-        return self._best([point for point in self.points if point.evaluations == most])
+        return self.best_among([point for point in self.points if point.evaluations == most])
 
     @cached_property
     def picked(self) -> Point | None:
@@ -109,27 +63,20 @@ class Frontier(Sampled):
         None where there is none, and where the metric has no ratio.
         """
         enough = [p for p in self._cheaper if (change := self.change(p)) and self.worse(change.share) <= TOLERANCE]
-        return self._best([point for point in enough if point.evaluations == enough[0].evaluations]) if enough else None
+        return self.best_among([point for point in enough if point.evaluations == enough[0].evaluations]) if enough else None
 
     @cached_property
     def nearest(self) -> Point | None:
         """The best of the samplers with fewer evaluations."""
-        return self._best(self._cheaper) if self._cheaper else None
+        return self.best_among(self._cheaper) if self._cheaper else None
 
     @property
     def _cheaper(self) -> list[Point]:
         return [point for point in self.points if point.evaluations < self.careful.evaluations]
 
-    def _best(self, points: Sequence[Point]) -> Point:
-        return points[best_of(self.metric, {number: point.value for number, point in enumerate(points)})]
-
     def change(self, point: Point) -> Change | None:
         """How a sampler's metric differs from the most careful one's. None where a value is not above 0, so that there is no ratio."""
         return change_of(self.careful.by_seed, point.by_seed)
-
-    def worse(self, share: float) -> float:
-        """A change as a share by which it is worse; negative where it is better."""
-        return -share if higher_is_better(self.metric) else share
 
     def undominated(self, cost: str) -> list[Point]:
         """The samplers than which no other is as cheap or cheaper and better, nor cheaper and as good; cheapest first."""
@@ -180,45 +127,23 @@ def elsewhere(report: Report, found: Found) -> dict[Row, Result]:
 
 
 def trained(report: Report) -> dict[str, list[str]]:
-    """What the recipes of each data set are called, those that differ in the sampler alone as one."""
-    samplers = on_frontiers(report)
+    """What the recipes of each data set are called, those that differ in the sampler or its guidance alone as one."""
+    apart = compared_apart(report)
     subjects = {s.recipe: s for result in report.results.values() if (s := result.task.subject).recipe}
     names: dict[str, dict[str, int]] = {}
     for recipe, subject in subjects.items():
         own = names.setdefault(subject.dataset, {})
-        name = without(subject.sweep, swept_samplers(subject.sweep)) if subject.sweep and recipe in samplers else recipe
+        name = (
+            without(subject.sweep, [*swept_samplers(subject.sweep), *swept_guidance(subject.sweep)])
+            if subject.sweep and recipe in apart
+            else recipe
+        )
         own[name] = own.get(name, 0) + 1
-    return {dataset: [name + f" with {count} samplers" * (count > 1) for name, count in own.items()] for dataset, own in names.items()}
-
-
-def change_of(before: Mapping[int, Measured], after: Mapping[int, Measured]) -> Change | None:
-    """How `after` differs from `before`, by training seed: over the seeds where both have two or more, else over images."""
-    both = [(before[seed], after[seed]) for seed in before if seed in after]
-    if not both or any(measured.value <= 0 for pair in both for measured in pair):
-        return None
-    logs = [math.log(other.value / one.value) for one, other in both]
-    if len(both) > 1:
-        return _change(fmean(logs), mean_interval(logs), "seeds")
-    one, other = both[0]
-    around = paired_ratio(list(zip(one.draws, other.draws, strict=False)))
-    if around is None and one.error is not None and other.error is not None:
-        around = independent_ratio((one.value, one.error), (other.value, other.error))
-    return _change(logs[0], around, "images")
-
-
-def mean_error(errors: Sequence[float | None]) -> float | None:
-    """The standard error of the mean of independent values; None where one of theirs is not known."""
-    known = [error for error in errors if error is not None]
-    return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
+    return {dataset: [name + f", sampled in {count} ways" * (count > 1) for name, count in own.items()] for dataset, own in names.items()}
 
 
 def _swept(result: Result) -> list[str]:
     return swept_samplers(result.task.subject.sweep) if result.task.subject.sweep else []
-
-
-def _change(log: float, around: tuple[float, float] | None, over: str) -> Change:
-    interval = (math.expm1(around[0]), math.expm1(around[1])) if around else None
-    return Change(math.expm1(log), interval, over if around else "")
 
 
 def _points(report: Report, samplers: Ways) -> tuple[Point, ...]:
@@ -234,22 +159,13 @@ def _point(report: Report, recipe: str, by_seed: Mapping[int, Found]) -> Point:
     assert evaluations is not None  # noqa: S101
     seconds, joules, device = _spent(samples)
     solver = " ".join([settings.solver, *_others(subject.sweep)])
-    measured = {seed: _measured(found) for seed, found in sorted(by_seed.items())}
-    return Point(recipe, solver, settings.steps, evaluations, measured, seconds, joules, device)
+    return Point(recipe, evaluations, measured(by_seed), solver, settings.steps, seconds, joules, device)
 
 
 def _others(point: Swept | None) -> list[str]:
     """What is swept of the sampler beside solver and steps, in words."""
     others = [each for each in swept_samplers(point) if each not in ("sample.solver", "sample.steps")] if point else []
     return [f"{setting.rpartition('.')[2]}={in_words('', point.at[setting])}" for setting in others] if point else []
-
-
-def _measured(found: Found) -> Measured:
-    draws = sorted(found.items(), key=lambda item: item[0].draw or 0)
-    left_out = [tuple(result.metadata.get("left_out", {}).get(row.metric, ())) for row, result in draws]
-    values = [row.value for row, _ in draws if row.value is not None]
-    error = mean_error([row.error for row, _ in draws])
-    return Measured(fmean(values), error, tuple(zip(values, left_out, strict=True)), tuple(result.task.ref for _, result in draws))
 
 
 def _spent(samples: Iterable[Result]) -> tuple[float | None, float | None, str]:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edm2core.report.collect import Report
-from edm2core.report.digits import minus, rounded
-from edm2core.report.frontier import COSTS, TOLERANCE, Change, Frontier, Point, change_of, frontiers
-from edm2core.report.results import label
-from edm2core.report.verdict import short_label
+from edm2core.report.frontier import COSTS, TOLERANCE, Frontier, Point, frontiers
+from edm2core.report.results import label, short_label
+from edm2core.report.sampled import Change, change_of
 
 ENOUGH = f"{100 * TOLERANCE:.0f} %"
 FRONTIER = (
@@ -35,9 +34,7 @@ class Answer:
     @property
     def bias(self) -> float | None:
         """By how much less worse the picked sampler looked when it was picked than drawn again: the luck of picking, as a share."""
-        if self.again is None or self.chosen is None:
-            return None
-        return self.frontier.worse(self.again.share) - self.frontier.worse(self.chosen.share)
+        return self.frontier.bias(self.chosen, self.again) if self.again and self.chosen else None
 
     @property
     def sentences(self) -> list[str]:
@@ -49,11 +46,7 @@ class Answer:
         return " ".join(self.sentences)
 
     def _redrawn(self) -> str:
-        if self.again is None or self.bias is None:
-            return ""
-        among, points = len(self.frontier.points), rounded(abs(100 * self.bias), 1)
-        luck = f"had flattered it by {points} points" if self.bias > 0 else f"had not flattered it ({points} points the other way)"
-        return f"Both drawn again with other noise: {in_percent(self.again)}; picking it from {among} {luck}."
+        return self.frontier.redrawn(self.chosen, self.again) if self.again and self.chosen else ""
 
 
 def answers_of(report: Report) -> list[Answer]:
@@ -79,26 +72,7 @@ def headline_answers(answers: Iterable[Answer]) -> list[Answer]:
 
 def lines(answers: Iterable[Answer]) -> list[str]:
     """The sentences that a reader looks for first, a line each that stands by itself."""
-    return [f"{title(answer.frontier)} · {label(answer.frontier.metric)}: {answer.sentence}" for answer in headline_answers(answers)]
-
-
-def title(frontier: Frontier) -> str:
-    """Whose frontier it is: digits/C @ 20, EMA 0.05."""
-    return f"{frontier.recipe} @ {frontier.epoch}" + ("" if frontier.ema in ("", "fixed") else f", EMA {frontier.ema}")
-
-
-def in_percent(change: Change) -> str:
-    """A change with its interval: +1.2 %, 95 % interval −0.4 to +2.8 % over images."""
-    share = f"{percent(change.share)} %"
-    if change.interval is None:
-        return f"{share}, without an interval"
-    low, high = map(percent, change.interval)
-    return f"{share}, 95 % interval {low} to {high} % over {change.over}"
-
-
-def percent(share: float) -> str:
-    """A change in percent, with its sign: +1.2, −0.4, +1263."""
-    return minus(f"{100 * share:+.{1 if abs(share) < 1 else 0}f}")
+    return [f"{answer.frontier.title} · {label(answer.frontier.metric)}: {answer.sentence}" for answer in headline_answers(answers)]
 
 
 def facts(answer: Answer) -> dict[str, Any]:
@@ -135,7 +109,7 @@ def _found(frontier: Frontier) -> str:
     change = frontier.change(picked or nearest)
     if change is None:
         return f"{metric} has values that are not above 0, so no sampler is compared with another."
-    worse, words = frontier.worse(change.share), in_percent(change)
+    worse, words = frontier.worse(change.share), change.words
     if picked is None:
         return f"No sampler with fewer evaluations comes within {ENOUGH} of {careful.name}'s {metric}; {nearest.name} has {words}."
     step = f"{careful.name} → {picked.name} evaluations:"

@@ -17,14 +17,14 @@ from edm2core.report import verdict_drawing
 from edm2core.report.by_setting import same_snapshots
 from edm2core.report.calibrations import calibration
 from edm2core.report.collect import Report, Result
-from edm2core.report.digits import minus, rounded
+from edm2core.report.digits import minus, percent, rounded
 from edm2core.report.drawings import drawings
 from edm2core.report.ema_widths import Sweep, sweeps
 from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.page import packed_figures, packed_vega
 from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
 from edm2core.report.frontier import compared_apart, elsewhere, trained
-from edm2core.report.frontier_words import answers_of, headline_answers, percent, title
+from edm2core.report.frontier_words import answers_of, headline_answers
 from edm2core.report.guidance import elsewhere_guided, guidance_sweeps, leading
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
@@ -153,7 +153,6 @@ def environment() -> Environment:
         "minus": minus,
         "rounded": rounded,
         "percent": percent,
-        "whose": title,
         "plural": plural,
         "manifest": manifest,
         "diff": diff,

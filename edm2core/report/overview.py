@@ -7,8 +7,10 @@ from typing import Any
 from edm2core.report.collect import Report
 from edm2core.report.compare import basis
 from edm2core.report.frontier import compared_apart
-from edm2core.report.frontier_words import Answer, answers_of, headline_answers, title
+from edm2core.report.frontier_words import answers_of, headline_answers
+from edm2core.report.guidance import guidance_sweeps, leading
 from edm2core.report.results import label, rows
+from edm2core.report.sampled import Sampled
 from edm2core.report.seeds import Measure, differences, measure_of, spreads
 from edm2core.report.verdict import Verdict, verdicts
 from edm2core.words import printable
@@ -29,17 +31,16 @@ def as_overview(report: Report) -> str:
             {"dataset": v.dataset, "label": label(v.metric), "kind": v.kind, "headline": v.headline, "sentence": v.sentence}
             for v in answers
         ]
-        + [_of_frontier(answer) for answer in headline_answers(answers_of(report))],
+        + [_of_sampled("frontier", answer.frontier, answer.sentence) for answer in headline_answers(answers_of(report))]
+        + [_of_sampled("guidance", sweep, sweep.sentence) for sweep in leading(guidance_sweeps(report))],
         "values": [value for verdict in answers for value in _values(verdict, bases)],
     }
     return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
 
 
-def _of_frontier(answer: Answer) -> dict[str, Any]:
-    """What a frontier says, as a verdict in the list."""
-    frontier = answer.frontier
-    named = {"dataset": frontier.dataset, "label": f"{title(frontier)} · {label(frontier.metric)}"}
-    return {**named, "kind": "frontier", "headline": True, "sentence": answer.sentence}
+def _of_sampled(kind: str, of: Sampled[Any], sentence: str) -> dict[str, Any]:
+    """What a frontier or a sweep over guidance says, as a verdict in the list."""
+    return {"dataset": of.dataset, "label": f"{of.title} · {label(of.metric)}", "kind": kind, "headline": True, "sentence": sentence}
 
 
 def _values(verdict: Verdict, bases: dict[tuple[Measure, str], set[str]]) -> list[dict[str, Any]]:

@@ -146,16 +146,16 @@ def _probe(report: Report, result: Result, metric: str) -> dict[str, Any]:
     }
 
 
-def apart(report: Report, result: Result, metric: str, settings: Collection[str]) -> str:
+def apart(report: Report, result: Result, metric: str, settings: Collection[str], *, beside_unguided: bool = False) -> str:
     """The protocol as one short line for values that differ in these dotted settings: they are called swept, whatever they are.
 
-    What follows from a swept solver or from swept noise levels is left out.
+    What follows from a swept solver or from swept noise levels is left out. An unguided value stands beside guided ones only if asked.
     """
     section = "probe." if result.task.stage == "probe" else "sample."
     swept = {setting.removeprefix(section) for setting in settings if setting.startswith(section)}
     swept = {FACTS.get(name, name.partition(".")[0]) for name in swept}
     facts = protocol(report, result, metric)
-    if "guidance" not in facts:  # an unguided value stands beside no guided one
+    if "guidance" not in facts and not beside_unguided:
         swept -= {"guidance"}
     if OWN in facts:
         swept -= facts[OWN].keys() if "solver" in swept else set()

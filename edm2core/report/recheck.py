@@ -60,7 +60,7 @@ def rechecks(report: Report, draws: int) -> list[Task]:
 
     Chosen are the best snapshot of each training with several, and on a frontier the sampler that is cheaper and good enough, at the last
     epoch. The one that it was held against is drawn again with it, from the same noise. Of a sweep over guidance it is the best at the
-    last epoch, by the metric that stands first.
+    last epoch, by the metric that stands first, and the unguided one with it.
     """
     tasks: dict[str, Task] = {}
     for choice, epochs in _choices(rows(report)).items():
@@ -68,14 +68,11 @@ def rechecks(report: Report, draws: int) -> list[Task]:
             continue
         found = epochs[_best(choice, epochs)[0]]
         _draw_again(tasks, report, next(iter(found.values())), max(row.draw or 0 for row in found) + 1, draws)
-    for answer in answers_of(report):
-        frontier = answer.frontier
-        if answer.latest and frontier.picked:
-            for measured in (*frontier.careful.by_seed.values(), *frontier.picked.by_seed.values()):
-                results = [report.results[ref] for ref in measured.results]
-                _draw_again(tasks, report, results[0], max(result.task.subject.draw or 0 for result in results) + 1, draws)
-    for guided in picked(report):
-        _draw_again(tasks, report, guided[0], max(result.task.subject.draw or 0 for result in guided) + 1, draws)
+    frontiers = [answer.frontier for answer in answers_of(report) if answer.latest and answer.frontier.picked]
+    samplers = [point for frontier in frontiers for point in (frontier.careful, frontier.picked) if point]
+    for measured in [*(measured for point in samplers for measured in point.by_seed.values()), *picked(report)]:
+        results = [report.results[ref] for ref in measured.results]
+        _draw_again(tasks, report, results[0], max(result.task.subject.draw or 0 for result in results) + 1, draws)
     return list(tasks.values())
 
 

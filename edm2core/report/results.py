@@ -54,6 +54,14 @@ def label(metric: str) -> str:
     return probe_label(metric) or names.label(metric) or metric.replace("_", " ")
 
 
+def short_label(metric: str) -> str:
+    """A metric's name within a sentence: without features and unit."""
+    if is_probe(metric):
+        return label(metric).removesuffix(", %")
+    name, extractor = names.split(metric)
+    return label(metric).removesuffix(" from an imported reference").split(" (")[0] if extractor or label(metric) != name else metric
+
+
 def rank(metric: str) -> tuple[Any, ...]:
     """Where a metric stands among others: of samples first, then of probes, each in its table's order."""
     name, order = (metric, list(PROBES)) if is_probe(metric) else (names.split(metric)[0], list(METRICS))

@@ -2,8 +2,8 @@
 
 import base64
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edm2core.plan.manifest import Ref
 from edm2core.report.collect import Report, Result
@@ -24,6 +24,7 @@ class Picture:
     width: int
     height: int
     missing: str = ""
+    names: tuple[str, ...] = ()  # of its rows, where each is of one class
 
     @property
     def rows(self) -> int:
@@ -120,6 +121,8 @@ def _dataset(report: Report, styles: Styles, name: str, results: list[Result], s
     wanted = sorted({result.task.subject.epoch for result in results})
     epochs = [e for e in wanted if any(r.task.ref in shown for found in columns.values() for epoch, r in found.items() if epoch == e)]
     kept = {who: found for who, found in columns.items() if any(result.task.ref in shown for result in found.values())}
+    prepared = next((r for r in report.of_stage("prepare") if r.task.subject.dataset == name), None)
+    classes = [str(each) for each in prepared.metadata.get("classes", ())] if prepared else []
     strips = [
         Strip(
             styles.name(*who),
@@ -129,7 +132,7 @@ def _dataset(report: Report, styles: Styles, name: str, results: list[Result], s
             {
                 "grid": [_picture(report.grids, found.get(e), e) for e in epochs],
                 "interpolations": [_picture(report.interpolations, found.get(e), e) for e in epochs],
-                "classes": [_picture(report.by_class, found.get(e), e) for e in epochs],
+                "classes": [named(_picture(report.by_class, found.get(e), e), classes) for e in epochs],
             },
         )
         for who, found in kept.items()
@@ -146,6 +149,14 @@ def _picture(pictures: Mapping[Ref, bytes], result: Result | None, epoch: int) -
     if png is None:
         return Picture(epoch, "", 1, 1, result.outcome.state if result.manifest is None else "none stored with these samples")
     return _embedded(png, epoch)
+
+
+def named(picture: Picture, classes: Sequence[str]) -> Picture:
+    """The picture with the names of its rows: those of all classes, or of as many as it has, evenly spaced."""
+    rows = picture.rows
+    if not picture.uri or not 1 < rows <= len(classes):
+        return picture
+    return replace(picture, names=tuple(classes[round(row * (len(classes) - 1) / (rows - 1))] for row in range(rows)))
 
 
 def _embedded(png: bytes, epoch: int) -> Picture:

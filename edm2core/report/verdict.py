@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from edm2core.metrics import names
 from edm2core.plan.probe_metrics import is_probe
 from edm2core.report.collect import Report
 from edm2core.report.digits import decimals, minus, places, rounded
 from edm2core.report.frontier import compared_apart
-from edm2core.report.results import better, higher_is_better, label, rank, rows
+from edm2core.report.results import better, higher_is_better, label, rank, rows, short_label
 from edm2core.report.seeds import Difference, Measure, Spread, differences, leading, spreads
 from edm2core.report.statistics import mean_interval, smallest_with
 
@@ -280,14 +279,6 @@ def _places(means: Iterable[Mean]) -> int:
 def unit(metric: str) -> str:
     """What a difference of a metric is in: percentage points for accuracies, else the metric itself."""
     return "points" if is_probe(metric) else short_label(metric)
-
-
-def short_label(metric: str) -> str:
-    """A metric's name within a sentence: without features and unit."""
-    if is_probe(metric):
-        return label(metric).removesuffix(", %")
-    name, extractor = names.split(metric)
-    return label(metric).removesuffix(" from an imported reference").split(" (")[0] if extractor or label(metric) != name else metric
 
 
 def _short(recipes: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from edm2core.report.collect import Report, Result
 from edm2core.report.frontier import compared_apart
 from edm2core.report.frontier_words import FRONTIER, answers_of, point_facts
 from edm2core.report.frontier_words import facts as frontier_facts
+from edm2core.report.guidance import facts as guidance_facts
+from edm2core.report.guidance import guidance_sweeps
 from edm2core.report.html import render
 from edm2core.report.overview import FILE, as_overview
 from edm2core.report.results import Row, rows, run_facts
@@ -46,6 +48,7 @@ def as_json(report: Report) -> str:
     facts = {
         "verdicts": [verdict_facts(verdict) for verdict in verdicts(over_seeds, tested, compared_apart(report))],
         "frontiers": [frontier_facts(answer) for answer in answers_of(report)],
+        "guidance": [guidance_facts(sweep) for sweep in guidance_sweeps(report, found)],
         "results": _rows(found),
         "rechecks": _rows(rows(report, rechecks=True)),
         "seeds": [spread_facts(spread) for spread in over_seeds],

@@ -20,7 +20,7 @@
     for (let index = 0; index < columns[0][1].length; index++) {
       if (chosen.some(([column, value]) => String(figure.columns[column][index]) !== String(value))) continue;
       const row = Object.fromEntries(columns.map(([name, values]) => [name, values[index]]));
-      if (!hidden.has(row.recipe) && !["recipe", "ema", "solver"].some((column) => state.off.has(key(column, row[column])))) rows.push(row);
+      if (!hidden.has(row.recipe) && !["recipe", "ema", "solver", "guided"].some((column) => state.off.has(key(column, row[column])))) rows.push(row);
     }
     return rows;
   };
@@ -115,7 +115,10 @@
       if (far < 6 && !(lines.has(name) && lines.get(name).far <= far)) lines.set(name, { ...found, far });
     }
     const shown = [...lines].sort(([, a], [, b]) => a.up - b.up);
-    const color = ({ side, solver, recipe }) => (side || solver || recipe ? state.view.scale("color")(side ?? solver ?? recipe) : "");
+    const color = ({ side, solver, guided, recipe }) => {
+      const named = side ?? solver ?? guided ?? recipe;
+      return named ? state.view.scale("color")(named) : "";
+    };
     const head = element("strong", `${title} ${digits(shown[0][1].row[x])}`);
     const body = shown.map(([name, { row }]) => {
       const line = element("div", "", color(row));

@@ -214,6 +214,16 @@ def test_guidance_is_swept_over_one_training_and_stands_in_every_title(tmp_path:
     assert not any("guided" in task.title for task in plain)
 
 
+def test_weight_1_is_the_unguided_samples_whatever_guide_and_interval(tmp_path: Path) -> None:
+    conditional = "overrides: {network.classes: 10, training.label_dropout: 0.1}\n"
+    swept = "{sample.guidance.weight: [1, 2], sample.guidance.guide: [null, {epoch: 10}], sample.guidance.interval: [null, [0.2, 5]]}"
+    read = experiment(tmp_path, f"epochs: [40]\n{conditional}sweep: {swept}\n")
+    tasks = plan(read, {f"data:{recipe.name}": "builtin:digits" for recipe in read.recipes})
+    assert Counter(task.stage for task in tasks if task.stage in ("sample", "metrics")) == {"sample": 5, "metrics": 5}
+    (plain,) = [task for task in plan(experiment(tmp_path, f"epochs: [40]\n{conditional}"), DIGITS) if task.stage == "sample"]
+    assert [task.settings["guidance"] for task in tasks if task.key == plain.key] == [None]
+
+
 GUIDED = """\
 name: guided
 recipes: [digits/C, digits/E]

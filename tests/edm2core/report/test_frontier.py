@@ -14,11 +14,12 @@ import pytest
 
 from edm2core.report.conclusions import conclusions
 from edm2core.report.drawings import drawings
-from edm2core.report.frontier import Frontier, Measured, Point, change_of, frontiers
+from edm2core.report.frontier import Frontier, Point, frontiers
 from edm2core.report.frontier_words import FRONTIER, Answer, answers_of
 from edm2core.report.html import render
 from edm2core.report.overview import as_overview
 from edm2core.report.recheck import best_again, rechecks
+from edm2core.report.sampled import Measured, change_of
 from edm2core.report.write import as_csv, as_json
 from tests.edm2core.report.figures.schema import valid
 
@@ -65,7 +66,7 @@ def one(fake: Fake) -> Frontier:
 
 def point(name: str, evaluations: int, *values: float, error: float | None = None) -> Point:
     measured = {seed: Measured(value, error, ((value, ()),), ()) for seed, value in enumerate(values)}
-    return Point(name, name, evaluations, evaluations, measured, None, None, "")
+    return Point(name, evaluations, measured, name, evaluations, None, None, "")
 
 
 def of(*points: Point, metric: str = "fd_digits") -> Frontier:
@@ -161,7 +162,7 @@ def test_page_files_and_tables_have_the_frontier(swept: Fake) -> None:
     assert [row["solver"] for row in figures[0].rows if row["best"]] == ["dpmpp_2m", "dpmpp_2m", "heun", "heun"]
     page = render(report)
     assert "What quality costs" in page
-    assert "digits/C with 6 samplers on" in page
+    assert "digits/C, sampled in 6 ways on" in page
     lines = list(csv.DictReader(io.StringIO(as_csv(report)["frontiers.csv"])))
     assert list(lines[0]) == list(FRONTIER)
     assert [line["evaluations"] for line in lines if line["picked"] == "True"] == ["18"]
