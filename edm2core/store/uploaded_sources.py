@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edm2core.data.files import list_folder
 from edm2core.data.source import digest_of, digest_of_entries
@@ -77,7 +77,7 @@ def take(store: Store, digest: str, folder: Path) -> Path | None:
                 with local_disk(folder), tarfile.open(source, "r:") as archive:
                     source = folder / "unpacked"
                     source.mkdir(parents=True)
-                    archive.extractall(source, filter="data")
+                    _unpack(archive, source)
             except tarfile.TarError as error:
                 raise damaged from error
         if not digest_of(source, digest.partition(":")[0]).startswith(digest):
@@ -91,6 +91,22 @@ def _pack(folder: Path, packed: Path) -> None:
     with tarfile.open(packed, "w", dereference=True) as archive:
         for name in (*sorted(folders), *files):
             archive.add(folder / name, name, recursive=False)
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write the archive's files and folders below a folder. Raises ReadError for a member of another kind or that would lie elsewhere.
+
+    The `filter` of `extractall` would do it, which Python has from 3.11.4 on; Debian 12 has 3.11.2.
+    """
+    for member in archive:
+        parts = PurePosixPath(member.name).parts
+        if not (member.isfile() or member.isdir()) or ".." in parts or PurePosixPath(member.name).is_absolute():
+            raise tarfile.ReadError(f"{member.name!r} is no file or folder of a source")
+        target = folder.joinpath(*parts)
+        (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+        if content := archive.extractfile(member):
+            with content, target.open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def _digest_of_packed(packed: Path, algorithm: str) -> str:

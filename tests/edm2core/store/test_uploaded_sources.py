@@ -87,13 +87,18 @@ def test_damage_in_the_store_is_named(store: Store, kind: str, tmp_path: Path, r
         assert path in caught.value.where
 
 
-def test_an_archive_that_would_write_elsewhere_writes_nothing(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["above", "absolute", "link"])
+def test_an_archive_that_would_write_elsewhere_writes_nothing(store: Store, tmp_path: Path, kind: str) -> None:
     import io
     import tarfile
 
     bytes_of = io.BytesIO()
     with tarfile.open(fileobj=bytes_of, mode="w") as archive:
-        member = tarfile.TarInfo("../../escaped")
+        if kind == "link":
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+            archive.addfile(link)
+        member = tarfile.TarInfo({"above": "../../escaped", "absolute": f"{tmp_path}/escaped", "link": "link/escaped"}[kind])
         member.size = 1
         archive.addfile(member, io.BytesIO(b"x"))
     digest = "sha256:" + "0" * 64
