@@ -93,7 +93,7 @@ class Follower:
         gathering, deleted = self._gather(job, diagnosis)
         if deleted:
             return Status("absent", gathering, None, self._restarts.number, lost=True)
-        reason = (gathering or self._wait(job, diagnosis)) + self._remove_overdue(pods)
+        reason = (gathering or self._wait(job, diagnosis)) + self._remove_overdue(pods) + self._ask_for_fewer(job, diagnosis)
         patience = {"broken": BROKEN_S, **dict.fromkeys(("room", "place", "refused"), self._profile.patience_s)}.get(self._waiting.cause)
         if patience is not None and self._waiting.seconds > patience:
             self.stop()
@@ -137,8 +137,7 @@ class Follower:
         if advice == "resume":
             self._suspend(False, {TRIES_AGAIN: None})
             return "tries again", False
-        least = self._profile.resources_of("snapshot").nodes.min if job["metadata"]["labels"].get("edm2/stage") == "training" else wanted
-        if advice == "free" and (fewer := max(least, running)) < wanted:
+        if advice == "free" and (fewer := max(self._least(job, wanted), running)) < wanted:
             self._cluster.patch_job(self.name, {"metadata": {"annotations": {SIZE: str(fewer)}}})
             return f"{diagnosis.reason}; its other pods have waited for {rejoin_s} s; it goes on with {fewer} of {wanted} pods", False
         if advice == "free" and self._profile.queue:
@@ -167,6 +166,25 @@ class Follower:
         if older and self._waiting.seconds > ROOM_S:
             self._suspend(True, {MADE_WAY: older[0]})
         return diagnosis.reason + (f"; waits for {len(others)} other jobs" if others else "")
+
+    def _ask_for_fewer(self, job: Object, diagnosis: Diagnosis) -> str:
+        """Ask for half as many pods once the queue has held the job for `wait_s`, since Kueue itself admits all of its pods or none.
+
+        Returns in words what is done; empty if nothing is.
+        """
+        wanted, waited, nodes = self._kind.pods_wanted(job), self._waiting.seconds, self._profile.resources_of("snapshot").nodes
+        fewer = max(self._least(job, wanted), wanted // 2)
+        held = self._profile.queue is not None and diagnosis.cause == "suspended" and waited >= self._profile.wait_s
+        if not held or fewer >= wanted or nodes.min == nodes.max:
+            return ""
+        self._cluster.patch_job(self.name, {"metadata": {"annotations": {SIZE: str(fewer)}}})
+        self._waiting = _Waiting()
+        return f"; it has waited for {waited:.0f} s, and asks for {fewer} pods instead of {wanted}"
+
+    def _least(self, job: Object, wanted: int) -> int:
+        """The fewest pods with which the job may go on; only a training may have fewer than it was made with."""
+        training = job["metadata"]["labels"].get("edm2/stage") == "training"
+        return self._profile.resources_of("snapshot").nodes.min if training else wanted
 
     def _remove_overdue(self, pods: list[Object]) -> str:
         """Remove pods whose node has not reported their end in time, since new pods need their names. Returns in words what was done.

@@ -234,6 +234,9 @@ class Profile(Settings):
     ttl_s: Seconds = described(3600, "Seconds for which a finished job is kept.")
     grace_s: Count = described(120, "Seconds that a pod has to save its state once it is told to end.")
     rejoin_s: Count = described(120, "Seconds that a job's other pods wait for a lost pod's successor before all are freed.")
+    wait_s: Count = described(
+        600, "Seconds that a queue may hold a training until it asks for half as many pods, where `nodes` has a range that allows them."
+    )
     hang_s: Count = described(30, "Seconds that a step may take beyond the usual until its process counts as hung.")
 
     def resources_of(self, stage: str) -> Resources:

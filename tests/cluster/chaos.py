@@ -51,6 +51,7 @@ class Chaos:
     def __init__(self, lab: Lab, job: str, api_server: int | None) -> None:
         self.lab, self.api_server, self.run = lab, api_server, "chaos"
         self.profile, (self.training,) = lab.fresh([FAR], job=job, node_selector={OPEN: lab.namespace})
+        lab.require(self.profile)
         self.store = open_store(self.profile.store.uri)
         self.pods = JobPods(cluster_spec(self.training, self.store.uri, self.profile).name, lab.namespace, kind_of(self.profile))
         self.left_out: dict[str, str] = {}  # kind of fault → why it cannot be made here
@@ -107,7 +108,7 @@ class Chaos:
         return [kind for kind in KINDS if kind not in self.left_out]
 
     def _launch(self) -> None:
-        arguments = [json.dumps(self.training.to_json()), self.profile.dumps(), self.run, str(self.lab.folder)]
+        arguments = [json.dumps(self.training.to_json()), self.profile.dumps(), self.run]
         self._launcher = subprocess.Popen([sys.executable, "-m", "tests.cluster.follow", *arguments], cwd=ROOT)
 
     def _do(self, fault: Fault) -> None:

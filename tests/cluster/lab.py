@@ -153,11 +153,15 @@ class Lab:
         for kind in KINDS:
             kubectl("-n", self.namespace, "delete", f"{kind.plural}.{kind.group}", "--all", "--wait=false")
 
-    def follow(self, task: Task, profile: Profile | None = None, run: str = "", cluster: Cluster | None = None) -> "Follower":
-        profile = profile or self.profile()
+    def require(self, profile: Profile) -> None:
+        """Have in the namespace what jobs of the profile name."""
         if needed := [each for each in prerequisites(profile) if each["metadata"]["name"] not in self._runtimes]:
             self.apply(*needed)
             self._runtimes |= {each["metadata"]["name"] for each in needed}
+
+    def follow(self, task: Task, profile: Profile | None = None, run: str = "", cluster: Cluster | None = None) -> "Follower":
+        profile = profile or self.profile()
+        self.require(profile)
         return Follower(task, profile, run or f"run-{secrets.token_hex(3)}", cluster or Cluster.connect(profile))
 
 

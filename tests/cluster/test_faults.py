@@ -58,9 +58,10 @@ def test_ten_kills_at_random_moments_cost_only_time(lab: Lab, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("job", [pytest.param(kind.word, marks=[pytest.mark.slow] if kind is not KINDS[0] else []) for kind in KINDS])
-def test_a_killed_follower_is_replaced_by_one_that_adopts_the_job_and_its_logs(lab: Lab, tmp_path: Path, job: str) -> None:
+def test_a_killed_follower_is_replaced_by_one_that_adopts_the_job_and_its_logs(lab: Lab, job: str) -> None:
     profile, (training,) = lab.fresh([30], job=job)
-    arguments = [json.dumps(training.to_json()), profile.dumps(), "adopted", str(tmp_path)]
+    arguments = [json.dumps(training.to_json()), profile.dumps(), "adopted"]
+    lab.require(profile)
     first = subprocess.Popen([sys.executable, "-m", "tests.cluster.follow", *arguments], cwd=Path(__file__).parents[2])
     store, logs = open_store(profile.store.uri), log_folder("adopted", training)
     until(lambda: any("progress" in line.text for line in read_record(store, logs)) or None, 120, lambda: "nothing is kept")

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -682,3 +683,45 @@ def test_a_job_that_a_queue_holds_says_why_and_the_queues_name_where_that_may_no
 
     monkeypatch.setattr(memory, "workloads", forbidden)
     assert here.poll(spec.name).reason == "waits in the queue gpus"
+
+
+def held_in_a_queue(memory: Memory, spec: JobSpec, profile: Profile) -> ClusterBackend:
+    """A follower of a job of four pods that its queue does not admit."""
+    here = backend(memory, profile)
+    here.start(replace(spec, nodes=4))
+    hold(memory, spec)
+    here.poll(spec.name)
+    return here
+
+
+def hold(memory: Memory, spec: JobSpec) -> None:
+    memory.patch_job(spec.name, memory.kind.suspension(True))
+
+
+def test_a_training_that_its_queue_holds_too_long_asks_for_half_as_many_pods_down_to_the_fewest(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    here = held_in_a_queue(memory, spec, profile(queue="gpus", wait_s=60, resources={"snapshot": {"nodes": {"min": 1, "max": 4}}}))
+    for before, fewer in ((4, 2), (2, 1)):
+        clock.turn(59)
+        assert "asks for" not in here.poll(spec.name).reason
+        clock.turn(2)
+        assert f"asks for {fewer} pods instead of {before}" in here.poll(spec.name).reason
+        while "another number of pods" not in here.poll(spec.name).reason:
+            pass
+        hold(memory, spec)
+        assert memory.kind.pods_wanted(memory.objects[spec.name]) == fewer
+        here.poll(spec.name)
+    clock.turn(600)
+    assert "asks for" not in here.poll(spec.name).reason
+    assert here.poll(spec.name).restarts == 0
+
+
+@pytest.mark.parametrize("changes", [{"queue": "gpus"}, {"resources": {"snapshot": {"nodes": {"min": 1, "max": 4}}}}])
+def test_a_job_of_one_size_or_without_a_queue_asks_for_no_fewer_pods(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock, changes: dict[str, Any]
+) -> None:
+    here = held_in_a_queue(memory, spec, profile(wait_s=60, **changes))
+    clock.turn(3600)
+    assert "asks for" not in here.poll(spec.name).reason
+    assert SIZE not in memory.objects[spec.name]["metadata"]["annotations"]
