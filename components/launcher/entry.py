@@ -15,17 +15,21 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from components.launcher.forks import Forks
+from components.launcher.processes import MALLOC
 from components.launcher.rank import supervise
-from components.launcher.torchrun import Node, run_torchrun
+from components.launcher.torchrun import TORCHRUN, Node, environment_of, run_torchrun
 from edm2core.events import emit
 from edm2core.worker.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.signals import to_stop
 
+STAGES = "edm2core.stages."  # how the modules of stages begin
 PAUSE_S = 10.0  # the time that a pod waits before it asks for a restart because of a passing fault
 FIRST_S = 120.0  # the least time that a pod waits for the job's other pods when it begins: they may begin much later
-AGAIN_S = 1.0  # the least time between two beginnings of a rendezvous
+AGAIN_S = 1.0  # the pause after a rendezvous that failed
 
 
 def main() -> int:
@@ -46,12 +50,21 @@ def main() -> int:
             codes = [supervise(["-m", *options.command], folder, options.hang_s, asked.is_set, _parent_is_gone, "")]
         else:
             node = Node(options.nnodes, options.nproc_per_node, options.hang_s, options.command)
-            codes = meet(node, folder, asked, options.rejoin_s)
+            forks = Forks(imported(options.command), {**MALLOC, **environment_of(node)})
+            codes = meet(replace(node, forks=forks.address), folder, asked, options.rejoin_s)
     code = verdict(codes)
     if code == TRY_AGAIN and options.pod:
         asked.wait(PAUSE_S)
         return INTERRUPTED
     return code
+
+
+def imported(command: list[str]) -> list[str]:
+    """The modules that torchrun and processes of this command import, in the order in which they need them."""
+    if not command[0].startswith(STAGES):
+        return [TORCHRUN]
+    client = ["edm2core.store.s3"] if any(word.startswith(("s3://", "minio://")) for word in command) else []
+    return [TORCHRUN, command[0], *client, "torch._dynamo"]  # which DistributedDataParallel imports when it is made
 
 
 def meet(node: Node, folder: Path, asked: threading.Event, rejoin_s: float) -> list[int]:
@@ -74,7 +87,8 @@ def meet(node: Node, folder: Path, asked: threading.Event, rejoin_s: float) -> l
         elif time.monotonic() - alone_since > patience_s - AGAIN_S:
             emit("warning", message=f"{here} has waited {patience_s:.0f} s for the job's other pods; it ends, so that it can begin anew")
             return []
-        asked.wait(AGAIN_S)
+        else:
+            asked.wait(AGAIN_S)
 
 
 def verdict(codes: list[int]) -> int:

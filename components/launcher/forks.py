@@ -1,43 +1,48 @@
-"""Tasks as forks of one process that has already imported what they import. This saves each task one to three seconds of a core.
+"""Processes as forks of one that has already imported what they import. This saves each of them one to three seconds of a core.
 
-It is for machines without a GPU: CUDA does not survive a fork, and tasks on a GPU take so long that the seconds do not matter.
+The forking process only imports. It does not touch CUDA, so a fork may use a GPU.
 
-The forking process gets orders through a pipe. It answers each order with ("began", PID), where PID is None if the system refuses to fork.
-It sends ("ended", PID, CODE) when a fork has ended. It ends when the pipe is closed, and so with the process that started it. Its forks die
-with it.
+It listens on a Unix socket. Whoever connects sends one order: the arguments of `python`, the environment, and the files for standard output
+and error. The answer is the fork's process number, or nothing if the system refuses to fork; later follows its exit code. A fork ends with
+the connection of whoever ordered it. The forking process, and with it all forks, ends with the process that started it.
 """
 
 import contextlib
 import gc
 import importlib
+import json
 import os
 import runpy
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from multiprocessing import Pipe
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from edm2core.plan.stages import STAGES
-from edm2core.provenance.origin import remember_code
-
-IMPORTED = tuple(stage.module for stage in STAGES.values() if stage.imports_torch)  # the modules to import, in this order
+from edm2core.worker import signals
 
 
 class Fork:
-    """A forked task, with those methods of a `subprocess.Popen` that the launcher needs."""
+    """A forked process, with those methods of a `subprocess.Popen` that the launcher needs."""
 
-    def __init__(self, forks: "Forks", pid: int) -> None:
-        self._forks, self.pid = forks, pid
+    def __init__(self, connection: Connection, pid: int) -> None:
+        self._connection, self.pid, self._lock = connection, pid, threading.Lock()
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            self.returncode = self._forks.code(self.pid)
+        with self._lock:
+            if self.returncode is None and self._connection.poll():
+                try:
+                    self.returncode = int(self._connection.recv_bytes())
+                except (OSError, EOFError):
+                    self.returncode = -signal.SIGKILL  # it ends with the forking process
+                self._connection.close()
         return self.returncode
 
     def wait(self) -> int:
@@ -45,114 +50,195 @@ class Fork:
             time.sleep(0.02)
         return self.returncode or 0
 
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+Process = Fork | subprocess.Popen[bytes]
+
 
 class Forks:
-    """The forking process, as the launcher sees it; it begins to import at once."""
+    """A forking process that begins to import `modules` at once, in this order. `address` is where it takes orders."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._pipe, servers = Pipe()
-        with servers:
+    def __init__(self, modules: Iterable[str], environment: Mapping[str, str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="edm2-forks-", ignore_cleanup_errors=True)
+        self.address = str(Path(self._folder.name) / "orders")
+        lives, self._life = os.pipe()
+        with socket.socket(socket.AF_UNIX) as orders:
+            orders.bind(self.address)
+            orders.listen(64)
             self._server = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(servers.fileno())],
-                pass_fds=[servers.fileno()],
+                [sys.executable, "-u", "-m", __name__, str(lives), str(orders.fileno()), *modules],
+                pass_fds=[lives, orders.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # a module that cannot be imported says so in the task's own log
+                stderr=subprocess.DEVNULL,  # a module that cannot be imported says so in the process's own log
                 start_new_session=True,
                 env=environment,
             )
-        self._lock, self._codes, self._answers = threading.Lock(), dict[int, int](), list[int | None]()
+        os.close(lives)
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
-        """A fork that does what `python ARGUMENTS` would, in its own process group. None if the forking process is gone or cannot fork."""
-        with self._lock:
-            try:
-                self._pipe.send((list(arguments), dict(environment), str(log)))
-                while not self._answers:
-                    self._listen()
-            except (OSError, EOFError):
-                return None
-            pid = self._answers.pop()
-            return None if pid is None else Fork(self, pid)
-
-    def code(self, pid: int) -> int | None:
-        """The exit code of a fork; None while it runs. Forks end with the forking process."""
-        with self._lock:
-            with contextlib.suppress(OSError, EOFError):
-                while pid not in self._codes and self._pipe.poll():
-                    self._listen()
-            return self._codes.get(pid, None if self._server.poll() is None else -signal.SIGKILL)
+        """A fork with all its output at the end of a log."""
+        with log.open("ab") as output:
+            return fork(self.address, arguments, environment, output.fileno(), output.fileno())
 
     def kill(self) -> None:
         """End the forking process, and with it all forks, at once."""
         self._server.kill()
+        self._folder.cleanup()
 
-    def _listen(self) -> None:
-        """Wait for a message of the forking process. Raises EOFError or OSError if that process has ended."""
-        kind, pid, *code = self._pipe.recv()
-        if kind == "ended":
-            self._codes[pid] = code[0]
+
+def fork(address: str, arguments: Sequence[str], environment: Mapping[str, str], output: int, errors: int) -> Fork | None:
+    """A fork that does what `python ARGUMENTS` would, in its own session. None if the forking process is gone or cannot fork.
+
+    `address` is that of its `Forks`; `output` and `errors` are open files.
+    """
+    ends = socket.socket(socket.AF_UNIX)
+    try:
+        ends.connect(address)
+        socket.send_fds(ends, [b"\0"], [output, errors])
+        connection = Connection(ends.detach())
+        connection.send_bytes(json.dumps([list(arguments), dict(environment)]).encode())
+        return Fork(connection, int(connection.recv_bytes()))
+    except (OSError, EOFError):
+        ends.close()
+        return None
+
+
+def begin(
+    address: str, arguments: Sequence[str], environment: Mapping[str, str], output: int, errors: int
+) -> Fork | subprocess.Popen[bytes]:
+    """Start `python ARGUMENTS` in its own session: as a fork if there is a forking process at `address`, else without one."""
+    if address and (forked := fork(address, arguments, environment, output, errors)):
+        return forked
+    command = [sys.executable, "-u", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True, env=environment)
+
+
+class Server:
+    """The forking process."""
+
+    def __init__(self, life: int, orders: int, modules: Sequence[str]) -> None:
+        self._life, self._orders, self._waiting = life, socket.socket(fileno=orders), list(modules)
+        self._running: dict[int, Connection] = {}  # who ordered each fork, by its process number
+        self.address = str(self._orders.getsockname())
+        self._woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake)
+
+    def run(self) -> tuple[list[str], dict[str, str]] | None:
+        """Fork as ordered, and import modules while no order waits. Returns in each fork, with its arguments and environment.
+
+        Returns None when the process that started this one has ended.
+        """
+        while True:
+            readable = wait([self._life, self._woken, self._orders, *self._running.values()], 0 if self._waiting else None)
+            if self._life in readable:
+                return None
+            if self._woken in readable:
+                os.read(self._woken, 1 << 16)
+                self._reap()
+            for pid, connection in [*self._running.items()]:
+                if connection in readable:  # nothing follows an order, so whoever ordered the fork is gone
+                    os.kill(pid, signal.SIGKILL)
+                    connection.close()
+                    del self._running[pid]
+            if self._orders in readable:
+                with contextlib.suppress(OSError, EOFError):  # whoever ordered is gone already
+                    if order := self._fork():
+                        return order
+            elif self._waiting and not readable:
+                importlib.import_module(self._waiting.pop(0))
+                gc.freeze()  # so that a fork's garbage collector does not write to shared pages
+
+    def _fork(self) -> tuple[list[str], dict[str, str]] | None:
+        """Fork once. In the fork, returns what it is to do; here, None."""
+        with self._orders.accept()[0] as peer:
+            files = socket.recv_fds(peer, 1, 2)[1]
+            connection = Connection(peer.detach())
+        arguments, environment = json.loads(connection.recv_bytes())
+        ready, say_ready = os.pipe()
+        pid = _forked()
+        if pid == 0:
+            self._leave()
+            os.setsid()
+            for number, file in zip((1, 2), files, strict=True):
+                os.dup2(file, number)
+        for file in (say_ready, *files):
+            os.close(file)
+        if pid == 0:
+            connection.close()
+            return arguments, environment
+        os.read(ready, 1)  # returns when the fork has its session and files, or has died
+        os.close(ready)
+        if pid is None:
+            connection.close()
         else:
-            self._answers.append(pid)
+            self._running[pid] = connection
+            connection.send_bytes(str(pid).encode())
+        return None
+
+    def _leave(self) -> None:
+        """Close, in a fork, what only this process uses."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._orders.close()
+        for connection in self._running.values():
+            connection.close()
+        for file in (self._life, self._woken):
+            os.close(file)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if connection := self._running.pop(ended[0], None):
+                    with contextlib.suppress(OSError), connection:
+                        connection.send_bytes(str(os.waitstatus_to_exitcode(ended[1])).encode())
 
 
-def main(pipe: Connection) -> None:
-    """Fork as ordered through the pipe, and import modules while no order waits."""
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake)
-    waiting, server = list(IMPORTED), os.getpid()
+def main() -> None:
+    from edm2core.provenance.origin import remember_code  # here: whoever only orders forks begins faster without it
+
+    life, orders, *modules = sys.argv[1:]
+    here = os.getpid()
     remember_code()  # forks run the code that is imported here, even if its files change later
-    while True:
-        readable = wait([pipe, woken], 0 if waiting else None)
-        if not readable:
-            importlib.import_module(waiting.pop(0))
-            gc.freeze()  # so that a fork's garbage collector does not write to shared pages
-        if woken in readable:
-            os.read(woken, 1 << 16)
-            _reap(pipe)
-        if pipe in readable:
-            try:
-                arguments, environment, log = pipe.recv()
-            except (EOFError, OSError):
-                return
-            ready, say_ready = os.pipe()
-            try:
-                pid = os.fork()
-            except OSError:
-                pid = None
-            if pid == 0:
-                os.close(ready)
-                pipe.close()
-                return _become(arguments, environment, log, server, say_ready)
-            os.close(say_ready)
-            os.read(ready, 1)  # returns when the fork is ready or has died
-            os.close(ready)
-            pipe.send(("began", pid))
+    server = Server(int(life), int(orders), modules)
+    folder = Path(server.address).parent
+    if order := server.run():
+        _become(*order, here)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reap(pipe: Connection) -> None:
-    with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pipe.send(("ended", ended[0], os.waitstatus_to_exitcode(ended[1])))
+def _forked() -> int | None:
+    """The process number of a fork, 0 in the fork, None if the system refuses."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
-def _become(arguments: list[str], environment: dict[str, str], log: str, server: int, say_ready: int) -> None:
-    """Turn this fork into `python -m MODULE ARGUMENT…` in its own session, with its output in the log."""
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.close(say_ready)  # from now on this fork's process group can be signalled and its log read
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def _become(arguments: list[str], environment: dict[str, str], server: int) -> None:
+    """Turn this fork into `python -m MODULE ARGUMENT…`. It ends with the forking process."""
     os.environ.clear()
     os.environ.update(environment, EDM2_DIE_WITH_PARENT=str(server))
+    signals.die_with_parent()
+    del os.environ["EDM2_DIE_WITH_PARENT"]
     _, module, *sys.argv[1:] = arguments
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(module.rpartition("edm2core.")[2])  # its name in `ps`
     sys.modules.pop(module, None)  # it runs as __main__
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main(Connection(int(sys.argv[1])))
+    main()

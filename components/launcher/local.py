@@ -12,16 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.launcher.forks import Fork, Forks
+from components.launcher.forks import Fork, Forks, Process
 from components.launcher.processes import MALLOC, is_stopped, of_one_machine
 from components.launcher.spec import JobSpec, Status
 from edm2core.errors import EdmError
 from edm2core.plan.stages import STAGES
 
+STAGE_MODULES = tuple(stage.module for stage in STAGES.values() if stage.imports_torch)
+
 
 @dataclass
 class _Running:
-    process: subprocess.Popen[bytes] | Fork
+    process: Process
     log: Path
     read: int = 0
 
@@ -71,7 +73,7 @@ class LocalBackend:
         """The job as a fork. None if it needs several processes or another environment, or imports so little that a fork saves no time."""
         if not self._forking or spec.processes > 1 or spec.env:
             return None
-        self._forks = self._forks or Forks(self._environment(spec))  # begins to import now, whether this job needs it or not
+        self._forks = self._forks or Forks(STAGE_MODULES, self._environment(spec))  # begins to import now, whether this job needs it or not
         if not STAGES[spec.task.stage].imports_torch:
             return None
         fork = self._forks.start(spec.arguments, self._environment(spec), log)
@@ -144,6 +146,6 @@ class LocalBackend:
         }
 
 
-def _signal(process: subprocess.Popen[bytes] | Fork, number: int) -> None:
+def _signal(process: Process, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

@@ -6,7 +6,6 @@ torchrun starts `python -m components.launcher.rank FOLDER HANG_S MODULE ARGUMEN
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from components.launcher.forks import begin
 from components.launcher.processes import MALLOC, Stopped
 from edm2core.events import MARK, emit, parse
-from edm2core.worker.exit_codes import INTERRUPTED
+from edm2core.worker.exit_codes import DONE, INTERRUPTED
 from edm2core.worker.heartbeat import silence
 
 POLL_S = 0.1
@@ -25,6 +25,7 @@ PATIENCE_S = 5.0  # the most time that a process may take to end once it is told
 CULPRIT_FIRST_S = 2.0  # how much later a hanging process is ended than a stopped one: it may only wait for that one
 STOP = "stop"  # a file in the folder: every rank saves and stops
 NCCL_LOST = ("ncclRemoteError", "remote process exited")  # what NCCL prints when it ends its process because a peer is lost
+FORKS = "EDM2_FORKS"  # the variable with the address of a process that has imported the stage (forks.py)
 ALIVE = "alive"  # a named pipe in the folder; the entry program holds its other end
 
 
@@ -36,16 +37,12 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
     """
     beat = folder / f"beat-{os.environ.get('LOCAL_RANK', '0')}"
     beat.write_text("", encoding="utf-8")
-    child = subprocess.Popen(
-        [sys.executable, "-u", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**MALLOC, **os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())},
-    )
-    assert child.stdout is not None  # noqa: S101
+    environment = {**MALLOC, **os.environ, "EDM2_BEAT": str(beat), "EDM2_DIE_WITH_PARENT": str(os.getpid())}
+    forks, (printed, output) = environment.pop(FORKS, ""), os.pipe()
+    child = begin(forks, arguments, environment, output, output)
+    os.close(output)
     last = deque[str](maxlen=20)
-    pump = threading.Thread(target=_pump, args=(child.stdout, rank, last), daemon=True)
+    pump = threading.Thread(target=_pump, args=(os.fdopen(printed, "rb"), rank, last), daemon=True)
     pump.start()
     told, left, kill_at, why, stopped = False, False, float("inf"), "", Stopped()
     while child.poll() is None:
@@ -66,7 +63,7 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
             child.kill()
         time.sleep(POLL_S)
     pump.join(2.0)
-    code = child.returncode
+    code = child.returncode or DONE
     if code < 0 and not why and not told and kill_at == float("inf"):
         why = f"was killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
     if why:

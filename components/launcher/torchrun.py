@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.launcher.forks import Process, begin
 from components.launcher.processes import Stopped, of_one_machine
-from components.launcher.rank import ALIVE, PATIENCE_S, STOP
+from components.launcher.rank import ALIVE, FORKS, PATIENCE_S, STOP
 from edm2core.events import emit
 from edm2core.worker.exit_codes import DONE, INTERRUPTED
 
+TORCHRUN = "torch.distributed.run"
 POLL_S = 0.1
 LINGER_S = 15.0  # the most time that torchrun may take to end after one of its processes has failed
 LEAVE_S = 1.0  # the same, once all of its processes have ended
@@ -32,6 +33,7 @@ class Node:
     processes: int
     hang_s: float
     command: list[str]
+    forks: str = ""  # the address of a process that has imported torchrun and the stage (forks.py), if there is one
 
 
 @dataclass(frozen=True)
@@ -51,31 +53,36 @@ def run_torchrun(node: Node, folder: Path, asked: Callable[[], bool], ended: Cal
     os.mkfifo(folder / ALIVE)
     alive = os.open(folder / ALIVE, os.O_RDWR)  # the system closes it when this process ends, however it ends
     # A session of its own: a signal to this process's group must not make torchrun kill processes that are saving.
-    torchrun = subprocess.Popen(
-        _command(node, folder), env=_environment(node), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
-    )
-    assert torchrun.stderr is not None  # noqa: S101
+    said, errors = os.pipe()
+    torchrun = begin(node.forks, _arguments(node, folder), {**environment_of(node), FORKS: node.forks}, sys.stdout.fileno(), errors)
+    os.close(errors)
     words = deque[bytes](maxlen=40)
-    listen = threading.Thread(target=words.extend, args=(torchrun.stderr,), daemon=True)
+    listen = threading.Thread(target=words.extend, args=(os.fdopen(said, "rb"),), daemon=True)
     listen.start()
     killed = _watch(torchrun, node, folder, asked, ended, time.monotonic() + wait_s)
+    end = torchrun.returncode or DONE
     os.close(alive)
     _await_codes(folder)  # without torchrun the processes end too, and the next ones need their devices
     listen.join(2.0)
     codes, began = _numbers(folder, "code-*"), len(list(folder.glob("began-*")))
-    said = b"".join(words).decode(errors="replace").rstrip()
-    alone = not began and (killed or any(name in said for name in NO_RENDEZVOUS))
-    if not began and not alone and torchrun.returncode and not asked():
-        sys.stdout.write(f"The processes of {os.uname().nodename} could not be started:\n{said}\n")
+    text = b"".join(words).decode(errors="replace").rstrip()
+    alone = not began and (killed or any(name in text for name in NO_RENDEZVOUS))
+    if not began and not alone and end and not asked():
+        sys.stdout.write(f"The processes of {os.uname().nodename} could not be started:\n{text}\n")
         sys.stdout.flush()
     left = bool(codes) and len(codes) == began and any(codes) and not {*codes} - {DONE, INTERRUPTED}
-    by_itself = torchrun.returncode >= 0 or killed
-    codes = codes if torchrun.returncode == 0 else [code for code in codes if code != DONE]
+    by_itself = end >= 0 or killed
+    codes = codes if end == DONE else [code for code in codes if code != DONE]
     return Ended(codes, began > 0, node.nodes > 1 and by_itself and (alone or left))
 
 
 def _watch(
-    torchrun: subprocess.Popen[bytes], node: Node, folder: Path, asked: Callable[[], bool], ended: Callable[[], bool], wait_until: float
+    torchrun: Process,
+    node: Node,
+    folder: Path,
+    asked: Callable[[], bool],
+    ended: Callable[[], bool],
+    wait_until: float,
 ) -> bool:
     """Return when torchrun has ended: whether it was killed here, because it lingered or no other node came in time."""
     failed_at: float | None = None
@@ -117,11 +124,11 @@ def _kill_stopped(pids: list[int], stopped: Stopped, hang_s: float) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _command(node: Node, folder: Path) -> list[str]:
+def _arguments(node: Node, folder: Path) -> list[str]:
     where = ["--nnodes", str(node.nodes), *_meeting_place()] if node.nodes > 1 else ["--standalone", "--nnodes", "1"]
     count = ["--nproc-per-node", str(node.processes), "--max-restarts", "0"]
     rank = ["-m", "components.launcher.rank", str(folder), str(node.hang_s)]
-    return [sys.executable, "-m", "torch.distributed.run", *where, *count, *rank, *node.command]
+    return ["-m", TORCHRUN, *where, *count, *rank, *node.command]
 
 
 def _meeting_place() -> list[str]:
@@ -137,7 +144,7 @@ def _meeting_place() -> list[str]:
     return ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-conf", settings]
 
 
-def _environment(node: Node) -> dict[str, str]:
+def environment_of(node: Node) -> dict[str, str]:
     """torchrun's environment. On one node it lacks the variables that would make processes look for other nodes."""
     environment = of_one_machine(os.environ) if node.nodes == 1 else dict(os.environ)
     environment.pop("EDM2_DIE_WITH_PARENT", None)

@@ -2,14 +2,16 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from components.launcher.forks import Fork, Forks
+from components.launcher.forks import Fork, Forks, begin
+from components.launcher.local import STAGE_MODULES
 from tests.waiting import wait_until
 
 PROGRAM = """\
@@ -27,24 +29,21 @@ DRIVER = """\
 import os, signal, sys
 from pathlib import Path
 from components.launcher.forks import Forks
-fork = Forks(dict(os.environ)).start(["-m", "program", "wait"], dict(os.environ), Path(sys.argv[1]))
+fork = Forks([], dict(os.environ)).start(["-m", "program", "wait"], dict(os.environ), Path(sys.argv[1]))
 print(fork.pid, flush=True)
 signal.pause()
 """
 
 
-IMPORTS_NOTHING = "from edm2core.plan.stages import STAGES\nSTAGES.clear()\n"  # for a test that needs no torch, which takes seconds
-
-
 class Place:
     """A program, the process that forks it, and a log."""
 
-    def __init__(self, folder: Path, at_start: str = IMPORTS_NOTHING) -> None:
+    def __init__(self, folder: Path, at_start: str = "", modules: Sequence[str] = ()) -> None:
         (folder / "program.py").write_text(PROGRAM)
         (folder / "sitecustomize.py").write_text(at_start)
         path = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
         self.log, self.environment = folder / "log", {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLOUR": "red"}
-        self.forks = Forks({**self.environment, "OTHER": "of the server alone"})
+        self.forks = Forks(modules, {**self.environment, "OTHER": "of the server alone"})
 
     def start(self, *arguments: str) -> Fork:
         fork = self.forks.start(["-m", "program", *arguments], self.environment, self.log)
@@ -132,7 +131,7 @@ def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> 
 
 
 def test_modules_that_stages_import_leave_cuda_untouched(tmp_path: Path) -> None:
-    place = Place(tmp_path, at_start="")
+    place = Place(tmp_path, modules=STAGE_MODULES)
     (tmp_path / "program.py").write_text("import sys, torch\nsys.exit(3 if torch.cuda._is_in_bad_fork() else 4)")
     wait_until(lambda: "libtorch_python" in Path(f"/proc/{place.forks._server.pid}/maps").read_text())
     assert place.start("0").wait() == 4
@@ -140,17 +139,37 @@ def test_modules_that_stages_import_leave_cuda_untouched(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(60)
-def test_a_fork_that_dies_before_its_first_word_has_ended(shared: Place, tmp_path: Path) -> None:
-    fork = shared.forks.start(["-m", "program", "0"], shared.environment, tmp_path / "missing" / "log")
-    assert fork is not None
-    assert fork.wait() == 1
+def test_an_order_that_breaks_off_hinders_no_other(shared: Place) -> None:
+    with socket.socket(socket.AF_UNIX) as half:
+        half.connect(shared.forks.address)
     assert shared.start("3").wait() == 3
+
+
+def test_a_fork_ends_with_who_ordered_it(place: Place, tmp_path: Path) -> None:
+    program = "import os, sys, time\nfrom components.launcher.forks import fork\n"
+    program += "print(fork(sys.argv[1], ['-m', 'program', 'wait'], dict(os.environ), 2, 2).pid, flush=True); time.sleep(99)"
+    command = [sys.executable, "-c", program, place.forks.address]
+    orders = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=place.environment)
+    assert orders.stdout is not None
+    pid = int(orders.stdout.readline())
+    assert not gone(pid)
+    orders.kill()
+    orders.wait()
+    wait_until(lambda: gone(pid))
+
+
+def test_without_a_forking_process_the_same_is_started_anew(place: Place) -> None:
+    for address in (place.forks.address, "/missing"):
+        with place.log.open("ab") as log:
+            process = begin(address, ["-m", "program", "3"], place.environment, log.fileno(), log.fileno())
+        assert process.wait() == 3
+    assert place.log.read_text() == "__main__ ['3'] red True None\n" * 2
 
 
 @pytest.mark.timeout(60)
 def test_where_the_system_refuses_to_fork_none_is_started(tmp_path: Path) -> None:
     no_fork = "import os\ndef fork(): raise BlockingIOError(11, 'no more processes')\nos.fork = fork\n"
-    place = Place(tmp_path, at_start=IMPORTS_NOTHING + no_fork)
+    place = Place(tmp_path, at_start=no_fork)
     try:
         assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
     finally:
