@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, TypeVar
 from xml.etree.ElementTree import ParseError
 
-from minio.error import MinioException, S3Error
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
@@ -34,6 +34,8 @@ from edm2core.store.s3_client import PASSING, WORK_RETRIES, Client, explain
 
 T = TypeVar("T")
 PART = 16 * 2**20  # the least bytes of an upload's part; several parts are in memory at once
+TRIES = 6  # the most for a request that the service refuses for now
+AWAY_S = 105.0  # the most that others may answer in the place of a service that has answered before, as while it is started again
 PAUSE_S = 0.2  # the most time before a second try; later pauses are longer
 MAX_PARTS = 9_000  # the most parts of an upload; S3 allows 10,000
 READ, WRITE, LIST, DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
@@ -53,8 +55,10 @@ class S3Store:
         self._client = Client(uri)
         self.endpoint = self._client.endpoint
         self._fetched: dict[Path, tuple[tuple[int, int, int], FileRecord]] = {}
+        self._answered = False  # whether the service has answered once, so that its address is right
         self._do(LIST, "", lambda: next(iter(self._client.list_objects(self.bucket, self._prefix or None)), None))
         self._client.http.retry(WORK_RETRIES)
+        self._answered = True
 
     def read(self, path: str) -> bytes:
         data = io.BytesIO()
@@ -240,18 +244,26 @@ class S3Store:
     def _do(self, right: str, path: str, work: Callable[[], T]) -> T:
         """Send a request, and again where that can help. `right` is the permission that it needs. Raises StoreError in plain words."""
         try:
-            return Retrying(
-                stop=stop_after_attempt(6), wait=wait_random_exponential(PAUSE_S, max=10), retry=retry_if_exception(_passes), reraise=True
-            )(work)
+            pauses = wait_random_exponential(PAUSE_S, max=10)
+            return Retrying(stop=_often_enough, wait=pauses, retry=retry_if_exception(self._passes), reraise=True)(work)
         except (MinioException, HTTPError, ParseError, ValueError, configparser.Error) as error:
             raise explain(error, self._client, self.bucket, f"{self._prefix}{path}", right) from error
 
+    def _passes(self, error: BaseException) -> bool:
+        """Whether the same request may succeed if sent again. A request that raised MaxRetryError has been tried often enough."""
+        if isinstance(error, S3Error):
+            return error.code in PASSING
+        return (self._answered and _is_of_others(error)) or (isinstance(error, HTTPError) and not isinstance(error, MaxRetryError))
 
-def _passes(error: BaseException) -> bool:
-    """Whether the same request may succeed if sent again. A request that raised MaxRetryError has been tried often enough."""
-    if isinstance(error, S3Error):
-        return error.code in PASSING
-    return isinstance(error, HTTPError) and not isinstance(error, MaxRetryError)
+
+def _often_enough(tries: RetryCallState) -> bool:
+    error = tries.outcome.exception() if tries.outcome else None
+    return (tries.seconds_since_start or 0) > AWAY_S if _is_of_others(error) else tries.attempt_number >= TRIES
+
+
+def _is_of_others(error: BaseException | None) -> bool:
+    """Whether the answer was not that of an S3 service."""
+    return isinstance(error, InvalidResponseError | ServerError | ParseError)
 
 
 def _user_metadata(headers: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edm2core.errors import EdmError, StoreError
-from edm2core.store import open_store, s3_client
+from edm2core.store import open_store, s3, s3_client
 
 XML = "application/xml"
 EMPTY = "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -31,6 +31,7 @@ class Service(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer: tuple[int, str, str, dict[str, str]] = (200, XML, EMPTY, {})
+        self.wrong: list[str] = []  # bodies of answers with status 404, before any other
         self.region = ""  # for which requests must be signed
         self.signed_for: list[str] = []
         self.objects: dict[str, bytes] = {}
@@ -45,6 +46,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.signed_for.append(region)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         status, kind, text, headers = self.server.answer
+        if self.server.wrong:
+            status, kind, text, headers = 404, "text/plain", self.server.wrong.pop(), {}
         if self.server.region and region == self.server.region:
             status, kind, text, headers = 200, XML, EMPTY, {}
             if self.command == "PUT":
@@ -157,6 +160,27 @@ def test_a_page_is_called_one_whatever_its_status(service: Service, status: int,
     assert len(service.signed_for) == 1
 
 
+@pytest.mark.parametrize("body", ["404 page not found", ""])
+def test_others_may_answer_for_a_while_in_the_place_of_a_service_that_has_answered(
+    service: Service, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(s3, "PAUSE_S", 0)
+    store = open_store("s3://bucket/prefix")
+    service.wrong = [body] * 20
+    assert list(store.list("a/")) == []
+    service.wrong = [body] * 20
+    store.write("a/b", b"12345678")
+    assert not service.wrong
+
+
+def test_a_place_where_others_answer_for_good_is_named(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "AWAY_S", 0)
+    store = open_store("s3://bucket/prefix")
+    service.answer = (404, "text/plain", "404 page not found", {})
+    with pytest.raises(StoreError, match="not that of an S3 service: it is “404 page not found”"):
+        store.write("a/b", b"12345678")
+
+
 @pytest.mark.parametrize("status", [302, 303])
 @pytest.mark.parametrize("to", ["https://login.invalid/auth?state=hunter2", "/login?state=hunter2"])
 def test_a_redirection_to_a_page_is_not_followed_but_named(service: Service, status: int, to: str) -> None:
@@ -214,7 +238,8 @@ def test_a_bucket_that_is_encrypted_by_a_server_without_keys_is_said_to_be_so(se
     assert "MINIO_KMS_SECRET_KEY" in refused.value.do_next
 
 
-def test_a_page_in_answer_to_a_write_is_no_success(service: Service) -> None:
+def test_a_page_in_answer_to_a_write_is_no_success(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "AWAY_S", 0)
     store = open_store("s3://bucket/prefix")
     service.answer = (200, "text/html", "<html><title>Sign in</title></html>", {})
     for write in (store.write, store.create):
