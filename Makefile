@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
 
-.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full chaos images docs lint lock clean
+.PHONY: demo test same-science bench bench-gpu speedrun gpu-wheels test-all cluster test-cluster test-cluster-full recovery chaos images docs lint lock clean
 
 # uv installs in seconds what it has downloaded once. It asks the index and the folder of wheels that pip is told to ask by its variables.
 ifneq ($(PIP_FIND_LINKS),)
@@ -87,6 +87,11 @@ test-cluster: cluster
 
 test-cluster-full: cluster
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m cluster tests/cluster
+
+# How long a training stands still when a pod is killed: KILLS kills for each kind of job, and a table. Half an hour on a quiet machine.
+KILLS ?= 20
+recovery: cluster
+	eval "$$($(LAB) env)" && EDM2_TEST_KILLS=$(KILLS) $(BIN)/pytest -s -m cluster tests/cluster/test_recovery.py
 
 # An hour of faults in a throw-away cluster (docs/operations.md): MINUTES=… EVERY=… SEED=… JOB=pytorchjob API_SERVER=PID
 chaos: MINUTES = 60

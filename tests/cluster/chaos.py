@@ -185,7 +185,7 @@ def main() -> int:
     _must_be_declared()
     print(f"seed {options.seed}, {options.minutes:g} minutes, one fault in {options.every:g} s, {options.job}", flush=True)
     with tempfile.TemporaryDirectory(prefix="edm2-chaos-") as name:
-        lab = Lab(Path(name), Path(name) / "minio")
+        lab = Lab(Path(name))
         lab.up()
         try:
             return _run(lab, options)

@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("minio") / "data")
+    lab = Lab(tmp_path_factory.mktemp("lab"))
     lab.up()
     try:
         lab.here(lab.tasks([1])[0], open_store("s3://edm2/test"))

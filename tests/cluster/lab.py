@@ -60,8 +60,9 @@ class Undisturbed(NamedTuple):
 class Lab:
     """One namespace, enforcing "restricted" PodSecurity, and its store."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data, self.namespace = folder, data, f"edm2-test-{secrets.token_hex(3)}"
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.namespace = folder, f"edm2-test-{secrets.token_hex(3)}"
+        self.data = Path("/var/tmp", self.namespace)  # the store's, on the node; no other session of pytest clears it
         self._runtimes = set[str]()  # names of the TrainingRuntimes that are there
         self.endpoint = ""  # of the store, from here
         self.minio_namespace = f"{self.namespace}-store"
@@ -194,9 +195,10 @@ class JobPods:
 
     def inside(self, index: int, program: str) -> str:
         """Run Python in a pod; `stage()` gives the pids of the stage's processes there."""
-        find = "import os,glob,signal\ndef stage(): return [int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/cmdline') if _is(p)]\n"
-        find += "def _is(p):\n    words = open(p).read().split('\\0')\n"
-        find += "    return 'edm2core.stages.train' in words and not any(w.startswith(('components.', 'torch.')) for w in words)\n"
+        find = "import os,glob,signal\n"
+        find += (
+            "def stage(): return [int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/comm') if open(p).read() == 'stages.train\\n']\n"
+        )
         return kubectl("-n", self.namespace, "exec", *self.pod_names(index), "--", "python", "-c", find + program)
 
 
