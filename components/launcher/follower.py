@@ -8,7 +8,7 @@ from typing import Any
 from components.launcher.cluster import Cluster, ClusterError
 from components.launcher.diagnose import Cause, Death, Diagnosis, age, deaths, diagnose, evictions, has_begun, out_of_reach, wait_in_queue
 from components.launcher.followers import OtherFollowers, now, signs_of_life
-from components.launcher.gathering import TRIES_AGAIN, Gathering
+from components.launcher.gathering import TRIES_AGAIN, WHOLE, Gathering
 from components.launcher.job_kinds import JobKind
 from components.launcher.podlogs import PodLogs
 from components.launcher.profile import Profile
@@ -127,7 +127,8 @@ class Follower:
         In a queue only Kueue may suspend the job, so it is deleted, to be started again. Returns in words what is done, and whether the
         job was deleted.
         """
-        pausing = diagnosis.cause == "suspended" and TRIES_AGAIN in job["metadata"].get("annotations", {})
+        annotations = job["metadata"].get("annotations", {})
+        pausing = diagnosis.cause == "suspended" and TRIES_AGAIN in annotations
         if diagnosis.cause == "suspended" and not pausing:
             return "", False
         wanted, rejoin_s = self._kind.pods_wanted(job), self._profile.rejoin_s
@@ -137,8 +138,12 @@ class Follower:
         if advice == "resume":
             self._suspend(False, {TRIES_AGAIN: None})
             return "tries again", False
+        whole = max(wanted, int(annotations.get(WHOLE, "0")))
+        if not diagnosis.missing and not pausing and self._gathering.grows(whole == wanted):
+            self._cluster.patch_job(self.name, {"metadata": {"annotations": {SIZE: str(whole)}}})
+            return f"tries to go on with {whole} pods again", False
         if advice == "free" and (fewer := max(self._least(job, wanted), running)) < wanted:
-            self._cluster.patch_job(self.name, {"metadata": {"annotations": {SIZE: str(fewer)}}})
+            self._cluster.patch_job(self.name, {"metadata": {"annotations": {SIZE: str(fewer), WHOLE: str(whole)}}})
             return f"{diagnosis.reason}; its other pods have waited for {rejoin_s} s; it goes on with {fewer} of {wanted} pods", False
         if advice == "free" and self._profile.queue:
             self._cluster.delete_job(self.name)
@@ -146,7 +151,7 @@ class Follower:
         elif advice == "free":
             self._suspend(True, {TRIES_AGAIN: diagnosis.reason[:200]})
         if advice in ("free", "rest"):
-            lacking = diagnosis.reason if advice == "free" else job["metadata"]["annotations"][TRIES_AGAIN]
+            lacking = diagnosis.reason if advice == "free" else annotations[TRIES_AGAIN]
             freed = f"its other pods have waited for {rejoin_s} s and are freed"
             return f"{lacking}; {freed}; tries again after {self._gathering.pause_s:.0f} s", False
         return "", False

@@ -1,11 +1,14 @@
-"""When a job that has lost pods frees the others, and when it then tries again."""
+"""When a job that has lost pods frees the others or goes on without the lost ones, and when it tries again with all."""
 
 import time
 from typing import Literal
 
 Advice = Literal["", "free", "rest", "resume"]
 TRIES_AGAIN = "edm2/tries-again"  # annotation of a job that is suspended until it tries again: what it lacked
+WHOLE = "edm2/whole"  # annotation of a job that goes on with fewer pods: how many it had before
 SHORTEST_S, LONGEST_S = 30.0, 600.0  # of the pauses, each twice as long as the one before
+GROWS_S, SELDOM_S = 600.0, 3600.0  # of the times between two tries with all pods, each twice as long as the one before
+ROOM_S = 30.0  # the most time that such a try waits for the pods that are missing
 
 
 class Gathering:
@@ -16,6 +19,8 @@ class Gathering:
         self._was_whole = False
         self._alone_since: float | None = None
         self._again_at: float | None = None
+        self._grows_at: float | None = None
+        self._growths = 0  # tries with all pods since the job was last whole
         self.tries = 0  # how often all pods were freed since the job was last whole
 
     @property
@@ -38,7 +43,19 @@ class Gathering:
             self._alone_since = None  # nothing is held
         elif self._was_whole:
             self._alone_since = self._alone_since or now
-            if now - self._alone_since > self._rejoin_s:
+            if now - self._alone_since > (min(self._rejoin_s, ROOM_S) if self._growths else self._rejoin_s):
                 self._alone_since, self.tries = None, self.tries + 1
                 return "free"
         return ""
+
+    def grows(self, all_there: bool) -> bool:
+        """Whether a job that runs, with fewer pods than it had or `all_there`, is to try with all of them now."""
+        now = time.monotonic()
+        if all_there:
+            self._grows_at, self._growths = None, 0
+            return False
+        self._grows_at = self._grows_at or now + min(GROWS_S * 2.0**self._growths, SELDOM_S)
+        if now < self._grows_at:
+            return False
+        self._grows_at, self._growths = None, self._growths + 1
+        return True

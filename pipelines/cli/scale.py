@@ -4,6 +4,7 @@ import click
 
 from components.launcher.cluster import Cluster
 from components.launcher.followers import signs_of_life
+from components.launcher.gathering import WHOLE
 from components.launcher.job import run_label
 from components.launcher.profile import load_profile
 from components.launcher.resizing import SIZE
@@ -35,6 +36,6 @@ def command(run: str, nodes: int, cluster: str) -> None:
         raise InputError(f"No training of the run {run} has a job.", where=profile.namespace, do_next="`edm2 runs` lists the runs.")
     for job in jobs:
         name, before = job["metadata"]["name"], api.kind.pods_wanted(job)
-        api.patch_job(name, {"metadata": {"annotations": {SIZE: str(nodes)}}})
+        api.patch_job(name, {"metadata": {"annotations": {SIZE: str(nodes), WHOLE: None}}})
         alone = "" if signs_of_life(job) else "; nobody follows it, so that happens once somebody runs it again"
         click.echo(f"{name}: {before} pods → {nodes}{alone}")

@@ -557,6 +557,38 @@ def test_a_training_goes_on_with_the_pods_that_there_are_where_the_profile_allow
     assert len(memory.pods(spec.name)) == 1
 
 
+def test_a_training_with_fewer_pods_tries_again_with_all_of_them_ever_more_seldom(
+    memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock
+) -> None:
+    here = backend(memory, profile(rejoin_s=60, resources={"snapshot": {"nodes": {"min": 1, "max": 2}}}))
+
+    def settles() -> int:
+        """How many pods the job has once it runs."""
+        while here.poll(spec.name).state != "running":
+            pass
+        return len(memory.pods(spec.name))
+
+    here.start(spec)
+    here.poll(spec.name)
+    for pause in (600, 1200):
+        lacks_a_pod(memory, spec)
+        while len(memory.pods(spec.name)) < 2:
+            here.poll(spec.name)
+        here.poll(spec.name)
+        clock.turn(61 if pause == 600 else 31)
+        assert "it goes on with 1 of 2 pods" in here.poll(spec.name).reason
+        assert settles() == 1
+        here.poll(spec.name)
+        clock.turn(pause - 10)
+        here.poll(spec.name)
+        assert settles() == 1
+        clock.turn(20)
+        assert here.poll(spec.name).reason == "tries to go on with 2 pods again"
+    memory.pod_states.clear()
+    here.poll(spec.name)
+    assert settles() == 2
+
+
 def test_who_adopts_a_job_that_is_to_try_again_resumes_it(memory: Memory, spec: JobSpec, profile: Profiles, clock: TurnedClock) -> None:
     here = backend(memory, profile(rejoin_s=10))
     here.start(spec)
