@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from edm2core.registry import NOISE_SCHEDULES, is_own, load, own_arguments
+from edm2core.registry import NOISE_SCHEDULES, Choices, is_own, load, meant_address, own_arguments
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -42,10 +42,20 @@ def like(pattern: str, words: str) -> AfterValidator:
     return _must_be(words, re.compile(pattern).search)
 
 
-def one_of(names: Collection[str]) -> AfterValidator:
-    """A check that a table of the registry has the name."""
+def one_of(names: Collection[str], *, own: bool = False) -> AfterValidator:
+    """A check that a table of the registry has the name. With `own`, or in a table of `Choices`, own code can be named too."""
     *others, last = (f"'{name}'" for name in names)
-    return _must_be(f"{', '.join(others)} or {last}" if others else last, lambda name: name in names)
+    words = f"{', '.join(others)} or {last}" if others else last
+    own = own or isinstance(names, Choices)
+
+    def check(name: str) -> str:
+        if name not in names:
+            meant = meant_address(name) if own else ""
+            hint = f", or is '{meant}' of own code meant, with a colon?" if meant else ""
+            raise PydanticCustomError("must_be", "must be {words}", {"words": f"{words}{hint}"})
+        return name
+
+    return AfterValidator(check)
 
 
 def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:

@@ -93,7 +93,7 @@ class DataSettings(Settings):
 class NetworkSettings(Settings):
     """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the others and the paper's (docs/explanation/recipes.md)."""
 
-    use: Annotated[str, one_of(NETWORKS)] = described("unet", "Family of networks.", "network")
+    use: Annotated[str, one_of(NETWORKS, own=True)] = described("unet", "Family of networks.", "network")
     resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
     image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
     classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")

@@ -8,15 +8,18 @@ from typing import Any
 
 from edm2 import diffusers_layout
 from edm2.snapshots import Snapshot, find_snapshot
-from edm2core.config.settings import CheckpointSettings
+from edm2core.config.settings import CheckpointSettings, SampleSettings
 from edm2core.diffusion.denoiser import Denoiser
+from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest
+from edm2core.registry import SOLVER_OPTIONS, is_own, own_package
 from edm2core.report.results import label
 from edm2core.snapshots import files
 from edm2core.store.own_code import copy_code
 
 CARD = "README.md"
+CODE_GIVEN = f', code="this-folder/{files.CODE}"'  # of an own solver
 SHOWN = ("solver", "steps", "sigma_min", "sigma_max", "rho", "eta", "clip", "precision", "seed")  # of how it samples, in the card
 
 
@@ -24,13 +27,17 @@ def export(snapshot: Snapshot | str | Path, folder: str | Path, *, store: str | 
     """Write a snapshot's weights (safetensors), their description and a model card into a new folder; returns the folder.
 
     `snapshot` is what `find_snapshot` takes or returns. `edm2.find_snapshot(folder).load()` reads it again. With `diffusers` it has a
-    pipeline with code of its own too, which diffusers loads if this package is installed.
-    Raises InputError if the folder exists or there is no such snapshot.
+    pipeline with code of its own too, which diffusers loads if this package is installed. An own solver's code is then in its folder
+    `code`, which the pipeline is told when it is called.
+    Raises InputError if the folder exists, if there is no such snapshot, or if diffusers is to load a network of own code.
     """
     chosen, target = snapshot if isinstance(snapshot, Snapshot) else find_snapshot(snapshot, store=store), Path(folder)
     if target.exists() or target.is_symlink():
         raise InputError(f"There is a {target} already.", where=str(target), do_next="Choose another folder, or remove it.")
     denoiser = chosen.load()
+    if diffusers and isinstance(denoiser.network, OwnNetwork):
+        what = "Its network is own code, of which the pipeline for diffusers knows nothing."
+        raise InputError(what, where=denoiser.network.settings.use, do_next="Export it without diffusers: edm2 reads the folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         written = Path(temporary) / target.name
@@ -38,7 +45,7 @@ def export(snapshot: Snapshot | str | Path, folder: str | Path, *, store: str | 
         settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=_epoch(chosen))
         code = chosen.manifest.metadata.get("code", {}) if chosen.manifest else {}
         files.save(written, weights, settings, denoiser.pixel_scale, epoch=settings.epoch, code=code)
-        for package in code:
+        for package in {**code, **(_solver_code(chosen) if diffusers else {})}:
             copy_code(package, written / files.CODE)
         description = json.loads((written / files.DESCRIPTION).read_text(encoding="utf-8"))
         if diffusers:
@@ -53,8 +60,18 @@ def _epoch(snapshot: Snapshot) -> int | None:
     return int(epoch) if epoch is not None else None
 
 
+def _solver_code(snapshot: Snapshot) -> dict[str, str]:
+    """The code of an own solver that its recipe samples with: its package and content."""
+    solver = snapshot.sampling.get("solver")
+    package = own_package(solver) if isinstance(solver, str) and is_own(solver) else ""
+    return {package: snapshot.code[package]} if package in snapshot.code else {}
+
+
 def _sampling(snapshot: Snapshot) -> dict[str, Any]:
-    return {name: value for name, value in snapshot.sampling.items() if name in SHOWN}
+    """How it samples: the settings that the card shows, and all of an own solver."""
+    own = {name for name in snapshot.sampling if name not in SampleSettings.model_fields or name in SOLVER_OPTIONS}
+    shown = {*SHOWN, *(own if _solver_code(snapshot) else ())}
+    return {name: value for name, value in snapshot.sampling.items() if name in shown}
 
 
 def _card(snapshot: Snapshot, denoiser: Denoiser, diffusers: bool) -> str:
@@ -78,7 +95,7 @@ def _card(snapshot: Snapshot, denoiser: Denoiser, diffusers: bool) -> str:
     lines = [*head, "", f"# {snapshot.title}", "", "A diffusion model that draws images, trained with edm2 (EDM2, arXiv 2312.02696).", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in trained.items() if value is not None), ""]
     lines += ["## Measured", "", *_measured(snapshot), ""]
-    lines += ["## Use", "", "```python", *_use(diffusers), "```", ""]
+    lines += ["## Use", "", "```python", *_use(diffusers, bool(_solver_code(snapshot))), "```", ""]
     lines += ["The licence of the weights and the terms of the training images are not recorded: state them before you share this folder."]
     return "\n".join(lines) + "\n"
 
@@ -105,7 +122,7 @@ def _measured(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _use(diffusers: bool) -> list[str]:
+def _use(diffusers: bool, own_solver: bool) -> list[str]:
     own = [
         "import edm2",
         "",
@@ -117,6 +134,6 @@ def _use(diffusers: bool) -> list[str]:
         "from diffusers import DiffusionPipeline  # needs edm2 installed too",
         "",
         'pipeline = DiffusionPipeline.from_pretrained("this-folder", custom_pipeline="this-folder", trust_remote_code=True)',
-        "images = pipeline(batch_size=16).images",
+        f"images = pipeline(batch_size=16{CODE_GIVEN * own_solver}).images",
     ]
     return own + theirs * diffusers

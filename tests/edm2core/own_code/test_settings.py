@@ -49,6 +49,7 @@ def test_own_settings_are_typed_and_kept(tmp_path: Path) -> None:
         ({"solver": "my_science.solvers:euler_ancestra"}, "Did you mean 'euler_ancestral'"),
         ({"solver": "my_sciense.solvers:x"}, "There is no module or package 'my_sciense'"),
         ({"solver": "edm2core.diffusion.solvers.heun:heun"}, "must be 'heun', 'euler'"),
+        ({"solver": "my_science.solvers.euler_ancestral"}, "or is 'my_science.solvers:euler_ancestral' of own code meant, with a colon"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_line(tmp_path: Path, sample: dict[str, Any], words: str) -> None:
@@ -142,6 +143,23 @@ def _refusal(folder: Path, text: str) -> str:
     with pytest.raises(InputError) as error:
         load_recipe_with_code(str(folder / "wrong.yaml"))
     return error.value.what
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("data.format", "my_science.data:shapes"),
+        ("network.use", "my_science.nets:TinyDiT"),
+        ("diffusion.weighting", "my_science.loss:soft_min_snr"),
+        ("training.lr_changes", "my_science.lr:cosine_restarts"),
+        ("training.optimizer", "my_science.opt:momentum"),
+        ("sample.solver", "my_science.solvers:euler_ancestral"),
+    ],
+)
+def test_a_dot_where_a_colon_belongs_is_told_for_every_setting(tmp_path: Path, setting: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"or is '{meant}' of own code meant") as error:
+        load_experiment(write(tmp_path, overrides={setting: meant.replace(":", ".")}))
+    assert "e.yaml, line" in error.value.where
 
 
 TOLD = """

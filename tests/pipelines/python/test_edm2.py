@@ -213,6 +213,24 @@ def test_diffusers_loads_an_export_and_draws_the_same_images(store: Path, tmp_pa
     assert np.array_equal(pipeline(batch_size=4, output_type="np").images, api.sample(found.load(), 4, **found.sampling))
 
 
+@pytest.mark.slow
+def test_diffusers_draws_with_an_own_solver_whose_code_the_export_carries(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    found = api.find_snapshot(f"{RUN}:{RECIPE}", store=store)
+    (tmp_path / "ann_flat.py").write_text("def flat(denoise, x, sigmas, noise, *, level: float = 0.1):\n    return x * 0 + level\n")
+    own = {"solver": "ann_flat:flat", "level": 2.0}
+    here = api.sample(found.load(), 2, **own, code=tmp_path)
+    content = OwnCode("ann_flat", tmp_path / "ann_flat.py").content
+    kims = replace(found, sampling={**found.sampling, **own}, code={"ann_flat": content})
+    folder = api.export(kims, tmp_path / "out", diffusers=True)
+    assert 'code="this-folder/code"' in (folder / "README.md").read_text()
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), custom_pipeline=str(folder), trust_remote_code=True)
+    assert np.array_equal(pipeline(batch_size=2, output_type="np", code=str(folder / "code")).images, here)
+
+
 KIM = "def flat(denoise, x, sigmas, noise, *, churn: float = 0.1):\n    return x * 0 + churn\n"
 
 
