@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edm2core.config.settings import DataSettings, TrainingSettings
@@ -14,6 +15,7 @@ from edm2core.data.formats.own import read_own
 from edm2core.diffusion.noise_levels import karras
 from edm2core.diffusion.optimizers import by_kind
 from edm2core.diffusion.solvers import checked, evaluated_levels
+from edm2core.metrics.compared import Value
 from edm2core.metrics.own import own_value
 from edm2core.registry import load
 
@@ -150,11 +152,14 @@ def metric(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
     drawn = ((REAL, 256), (SAMPLES, 256), (SAMPLES, 128))  # a run rarely draws as many samples as there are training images
     real, like, other = (draw.integers(0, high, (count, *shape), dtype=np.uint8) for count, high in drawn)
 
+    def measured(samples: NDArray[np.uint8]) -> Value:
+        return own_value(address, samples, real, **own)
+
     def values() -> Outcome:
         begun = time.monotonic()
-        alike, different = own_value(address, like, real), own_value(address, other, real)
+        alike, different = measured(like), measured(other)
         took = time.monotonic() - begun
-        if own_value(address, like, real) != alike:
+        if measured(like) != alike:
             return problem("it gives another value when asked again", "Seed the random numbers that it draws.")
         if wrong := [each.error for each in (alike, different) if each.error is not None and each.error < 0]:
             return problem(f"it gives a standard error of {wrong[0]:.4g}", "A standard error is 0 or more: check the sign, or give none.")

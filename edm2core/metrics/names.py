@@ -1,6 +1,8 @@
 """Metrics by name: in which extractor's features, what they are called, how many images they need. No torch."""
 
-from typing import NamedTuple
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from edm2core.registry import EXTRACTORS, FORMATS, INCEPTIONS, METRICS, is_own
 
@@ -14,19 +16,21 @@ class Metric(NamedTuple):
 
     name: str
     extractor: str
+    options: tuple[tuple[str, Any], ...] = ()  # the settings of an own metric that differ from its defaults
 
     @property
     def result(self) -> str:
         """Its name in results: it carries the extractor, since values of different extractors cannot be compared."""
         if self.extractor == IMAGES:
-            return self.name.rpartition(":")[2]
+            own = [self.name.rpartition(":")[2], *(f"{name}_{_in_a_name(value)}" for name, value in self.options)]
+            return "_".join(own)
         plain = self.extractor == "inception" and METRICS[self.name].inception
         return self.name if plain else f"{self.name}_{self.extractor}"
 
     @property
     def label(self) -> str:
         """Its name for a person. It says FID and KID of Inception's features alone."""
-        if self == ("fid", "pytorch_fid"):
+        if (self.name, self.extractor) == ("fid", "pytorch_fid"):
             return "FID (pytorch-fid's resize)"
         return (
             self.short_label
@@ -38,6 +42,8 @@ class Metric(NamedTuple):
     def short_label(self) -> str:
         """The label without the features."""
         facts = METRICS[self.name]
+        if self.options:
+            return ", ".join([facts.words, *(f"{name} {_in_words(value)}" for name, value in self.options)])
         return facts.words if self.extractor in INCEPTIONS else facts.words_elsewhere or facts.words
 
     @property
@@ -48,6 +54,22 @@ class Metric(NamedTuple):
             if self.name in FRECHET or METRICS[self.name].by_class
             else METRICS[self.name].least_images
         )
+
+
+def own_metrics(settings: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """The own metrics that a task measures, by its settings: `metrics`, and `own` where they have settings."""
+    options = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(settings.get("own", {}).items()))
+    return tuple(Metric(name, IMAGES, options) for name in settings["metrics"] if is_own(name))
+
+
+def _in_words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _in_a_name(value: Any) -> str:
+    """A value as a part of a name in results, of letters, digits, dots, dashes and underscores."""
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return re.sub(r"[^\w.-]", "-", text, flags=re.ASCII)
 
 
 def metric(text: str, data_format: str) -> Metric:

@@ -1,7 +1,7 @@
 """Metrics of the user's own code, which compare images themselves."""
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,15 @@ from edm2core.registry import load
 
 
 class OwnMetric(Protocol):
-    """A metric of one's own. Lower values are better, as of a distance. Its other parameters keep their defaults."""
+    """A metric of one's own. Lower values are better, as of a distance. Its other parameters are settings."""
 
     def __call__(self, samples: NDArray[np.uint8], real: NDArray[np.uint8], /) -> float | tuple[float, float]:
         """The value, or the value and its standard error, of samples [n, C, H, W] beside the training images [N, C, H, W]."""
 
 
-def own_value(address: str, samples: NDArray[np.uint8], real: NDArray[np.uint8]) -> Value:
-    """The value of an own metric. Raises InputError, which names the code, if it gives no finite number."""
-    given = load(address)(samples, real)
+def own_value(address: str, samples: NDArray[np.uint8], real: NDArray[np.uint8], **options: Any) -> Value:
+    """The value of an own metric with these settings. Raises InputError, which names the code, if it gives no finite number."""
+    given = load(address)(samples, real, **options)
     try:
         value, error = given if isinstance(given, tuple) else (given, None)
         measured = Value(float(value), None if error is None else float(error))

@@ -19,9 +19,7 @@ from edm2core.own_code.requirements import refuse_neighbours
 from edm2core.own_code.signature import Parameter, Signature, first_parameters, read_signature
 from edm2core.own_code.source import BESIDE, OwnCode, find
 from edm2core.paths import local_path
-from edm2core.registry import EXTRACTORS, METRICS, is_own, own_package
-
-NamedOwn = tuple[str, str]  # an address, and the line that names it
+from edm2core.registry import is_own, own_package
 
 
 @dataclass
@@ -75,18 +73,14 @@ def as_written(recipe: Recipe, swept: Iterable[str] = ()) -> dict[str, Any]:
     return values
 
 
-def check_metrics(named: Iterable[NamedOwn], library: Library) -> None:
-    """Check the own metrics that an experiment names. Raises InputError for code that is no metric, and for names that are taken."""
-    by_result: dict[str, str] = {}
-    for address, where in named:
-        signature, result = library.signature(METRIC, address, where), address.rpartition(":")[2]
-        if needed := [name for name, each in signature.settings.items() if each.default is ...]:
-            what = f"The metric '{address}' needs {', '.join(needed)}, and metrics have no settings in an experiment."
-            raise InputError(what, where=signature.where, do_next="Give the parameter a default.")
-        taken = result in METRICS or any(result.endswith(f"_{extractor}") for extractor in EXTRACTORS)
-        if taken or by_result.setdefault(result, address) != address:
-            what = f"Results already call something '{result}', as they would call '{address}'."
-            raise InputError(what, where=where, do_next="Give the function another name.")
+def metric_settings(address: str, given: Document, library: Library) -> dict[str, Any]:
+    """The settings of an own metric that differ from its defaults, by name.
+
+    Raises InputError with its line for code that is no metric, and for a setting that is unknown, of another type or missing.
+    """
+    parameters = library.signature(METRIC, address, str(given.origin(()))).settings
+    values = typed_values(METRIC.section, parameters, given)
+    return {name: values[name] for name in sorted(values) if values[name] != parameters[name].default}
 
 
 def load_recipe_with_code(name: str, folder: Path | None = None) -> Recipe:

@@ -6,7 +6,7 @@ Nothing here reads a file: what headers and names say of the images comes as a `
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -186,6 +186,17 @@ def check_names(document: Document, names: Sequence[str]) -> None:
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         what, where = f"Two recipes have the same name: {', '.join(doubled)}.", str(document.origin(("recipes",)))
         raise InputError(what, where=where, do_next="Give your own recipe a `name:`.")
+
+
+def check_own_metrics(named: Iterable[NamedMetric]) -> None:
+    """Results have names of their own for the metrics of own code."""
+    by_result: dict[str, Metric] = {}
+    for each in (each for each in named if is_own(each.metric.name)):
+        result = each.metric.result
+        taken = result in METRICS or any(result.endswith(f"_{extractor}") for extractor in EXTRACTORS)
+        if taken or by_result.setdefault(result, each.metric) != each.metric:
+            what = f"Results already call something '{result}', as they would call '{each.text}'."
+            raise InputError(what, where=each.line, do_next="Give the function another name.")
 
 
 def named_metric(text: str, data_format: str, line: str) -> Metric:

@@ -18,10 +18,20 @@ from edm2core.config.validate import build
 from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse, read_text, without_secrets
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
-from edm2core.own_code.settings import Library, check_metrics, sweepable, with_own_settings
+from edm2core.own_code.settings import Library, metric_settings, sweepable, with_own_settings
 from edm2core.own_code.source import OwnCode
 from edm2core.paths import located
-from edm2core.plan.checks import NamedMetric, Request, check_guide, check_names, check_recipe, check_request, check_sweep, named_metric
+from edm2core.plan.checks import (
+    NamedMetric,
+    Request,
+    check_guide,
+    check_names,
+    check_own_metrics,
+    check_recipe,
+    check_request,
+    check_sweep,
+    named_metric,
+)
 from edm2core.plan.sweep import Swept, lay_point, points
 from edm2core.registry import EXTRACTORS, METRICS, is_own
 
@@ -47,8 +57,8 @@ class ExperimentFile(Settings):
     sample: dict[str, Any] | Literal[True] = described(
         {}, "Settings that replace those of every recipe's `sample`; where the section stands, samples are drawn without metrics too."
     )
-    metrics: Annotated[tuple[str, ...], Field(strict=False)] = described(
-        ("fid",), "Metrics of the samples, such as fid or precision_dinov2."
+    metrics: Annotated[tuple[str | dict[str, Any], ...], Field(strict=False)] = described(
+        ("fid",), "Metrics of the samples, such as fid, precision_dinov2, or of own code {use: my_metrics:histogram, bins: 8}."
     )
     optional_metrics: Annotated[tuple[str, ...], Field(strict=False)] = described(
         (), "More metrics, which are left out with a note if the weights of their extractor are absent."
@@ -142,14 +152,14 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
         lines[recipe.name] = partial(_line, laid)
     check_names(document, [recipe.name for recipe in recipes])
     epochs = {recipe.name: _epochs(file, recipe) for recipe in recipes}
-    named = {recipe.name: _named_metrics(document, file, recipe) for recipe in recipes}
-    check_metrics({(each.metric.name, each.line) for own in named.values() for each in own if is_own(each.metric.name)}, library)
+    named = {recipe.name: _named_metrics(document, file, recipe, library) for recipe in recipes}
+    every = [each for of_recipe in named.values() for each in of_recipe]
+    check_own_metrics(every)
     line, probe = partial(_written, document), file.probe is not False
     for recipe in recipes:
         averages = _averages(document, file, recipe)
         check_request(Request(recipe, line, epochs[recipe.name], not file.epochs, averages, named[recipe.name], probe=probe))
         check_guide(Request(recipe, lines[recipe.name], epochs[recipe.name]), recipes, swept, file.seeds)
-    every = [each for of_recipe in named.values() for each in of_recipe]
     return Experiment(
         file.name,
         tuple(recipes),
@@ -183,13 +193,23 @@ def _shown(file: ExperimentFile, recipe: Recipe) -> int:
     return recipe.sample.count if "sample.count" in {**_fixed(file), **file.sweep} else SHOWN
 
 
-def _named_metrics(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple[NamedMetric, ...]:
+def _named_metrics(document: Document, file: ExperimentFile, recipe: Recipe, library: Library) -> tuple[NamedMetric, ...]:
     """The metrics that the experiment names, each with its line."""
     named: list[NamedMetric] = []
     for setting in ("metrics", "optional_metrics"):
-        for index, text in enumerate(getattr(file, setting)):
+        for index, written in enumerate(getattr(file, setting)):
             line = str(document.origin((setting, index)))
-            named.append(NamedMetric(named_metric(text, recipe.data.format, line), text, setting, line, setting not in document.values))
+            given = dict(written) if isinstance(written, dict) else {"use": written}
+            text = given.pop("use", None)
+            if not isinstance(text, str) or (given and not is_own(text)):
+                what = "Settings belong to a metric of own code, whose address `use` names."
+                raise InputError(what, where=line, do_next="Write {use: my_metrics:histogram, bins: 8}, or the metric's name alone.")
+            metric = named_metric(text, recipe.data.format, line)
+            if is_own(text):
+                origins = {path[2:]: at for path, at in document.origins.items() if path[:2] == (setting, index)}
+                settings = metric_settings(text, Document(given, {**origins, (): document.origin((setting, index))}), library)
+                metric = metric._replace(options=tuple(settings.items()))
+            named.append(NamedMetric(metric, text, setting, line, setting not in document.values))
     return tuple(named)
 
 
@@ -200,11 +220,11 @@ def _averages(document: Document, file: ExperimentFile, recipe: Recipe) -> tuple
     return (*averages, *[(recipe.diagnosed_ema, "diagnostics")] * (file.diagnostics is not False))
 
 
-def _in_tables(metric: Metric) -> tuple[int, int, str]:
+def _in_tables(metric: Metric) -> tuple[int, int, str, str]:
     """What metrics are sorted by: the order of extractors and metrics in tables, then own ones by their address."""
     if is_own(metric.name):
-        return len(EXTRACTORS), 0, metric.name
-    return list(EXTRACTORS).index(metric.extractor), list(METRICS).index(metric.name), ""
+        return len(EXTRACTORS), 0, metric.name, metric.result
+    return list(EXTRACTORS).index(metric.extractor), list(METRICS).index(metric.name), "", ""
 
 
 def _fixed(file: ExperimentFile) -> dict[str, str]:

@@ -9,11 +9,10 @@ from typing import Any, Self, overload
 from pydantic import ValidationError
 
 from edm2core.config.settings import DataSettings, Recipe, ReferenceSettings
-from edm2core.metrics.names import IMAGES, Metric, in_words
+from edm2core.metrics.names import Metric, in_words, own_metrics
 from edm2core.plan.experiment import Experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, tasks_of, trajectory_ref, which
-from edm2core.registry import is_own
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Plan(Sequence[Task]):
         if task.stage != "metrics":
             return ()
         if extractor is None:
-            return tuple(Metric(name, IMAGES) for name in task.settings["metrics"] if is_own(name))
+            return own_metrics(task.settings)
         return tuple(Metric(name, extractor.settings["extractor"]) for name in task.settings["metrics"])
 
     def what(self, task: Task) -> str:

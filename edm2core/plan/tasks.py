@@ -283,7 +283,8 @@ class _Planner:
                 self.add(_task("metrics", {"metrics": [metric.name for metric in metrics]}, inputs, title, of_draw))
             for metric in own:
                 inputs, title = {"samples": samples.ref, "data": data.ref}, f"{who} · {metric.label} {at}{which_one}"
-                task = _task("metrics", {"metrics": [metric.name]}, inputs, title, of_draw)
+                settings_of = {"metrics": [metric.name]} | ({"own": dict(metric.options)} if metric.options else {})
+                task = _task("metrics", settings_of, inputs, title, of_draw)
                 self.add(with_code(task, {own_package(metric.name): self.contents[own_package(metric.name)]}))
         if experiment.probe:
             inputs = {"snapshot": averaged[recipe.probe.ema].ref, "data": data.ref}

@@ -14,7 +14,7 @@ from edm2core.errors import IntegrityError
 from edm2core.metrics.compared import Compared
 from edm2core.metrics.extraction import WEIGHTS, extract, load_extractor
 from edm2core.metrics.extractors.inception import class_logits
-from edm2core.metrics.names import FRECHET, IMAGES, IMPORTED, Metric, split
+from edm2core.metrics.names import FRECHET, IMPORTED, Metric, own_metrics, split
 from edm2core.metrics.neighbours import Memorised
 from edm2core.metrics.own import own_value
 from edm2core.metrics.values import metric_values
@@ -81,7 +81,7 @@ def _compare_images(work: Workspace) -> None:
     """Result: metrics.json, of the user's own metrics, which compare images themselves."""
     samples = np.concatenate(list(checked(shards_of(work.inputs["samples"]), "samples")))
     real = load_prepared(work.inputs["data"].all()).train_images
-    measured = {Metric(name, IMAGES).result: own_value(name, samples, real) for name in work.settings["metrics"]}
+    measured = {each.result: own_value(each.name, samples, real, **dict(each.options)) for each in own_metrics(work.settings)}
     facts: dict[str, Any] = {
         "values": {name: value.value for name, value in measured.items()},
         "standard_errors": {name: value.error for name, value in measured.items() if value.error is not None},

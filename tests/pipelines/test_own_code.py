@@ -13,7 +13,7 @@ EXPERIMENT = """
 name: all
 recipes: [mine.yaml]
 epochs: [1]
-metrics: [fd_filters, my_science.metrics:colour_histogram]
+metrics: [fd_filters, {use: "my_science.metrics:colour_histogram", bins: 8}]
 sample: {count: 80, steps: 3, solver: my_science.solvers:euler_ancestral, eta: 0.5}
 probe: {epochs: 1, blocks: [block_1]}
 diagnostics: true
@@ -38,7 +38,7 @@ def test_everything_can_be_the_users_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     [results] = tmp_path.glob("edm2-store/runs/*/results.json")
     rows = {row["metric"]: row["value"] for row in json.loads(results.read_text())["results"]}
-    assert {"fd_filters", "colour_histogram", "probe_accuracy"} <= rows.keys()
+    assert {"fd_filters", "colour_histogram_bins_8", "probe_accuracy"} <= rows.keys()
     [snapshot] = tmp_path.glob("edm2-store/results/snapshot/*/*/snapshot.json")
     description = json.loads(snapshot.read_text())
     assert description["network"]["own"]["depth"] == 1

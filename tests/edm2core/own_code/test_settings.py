@@ -9,6 +9,7 @@ import yaml
 
 from edm2core.config.settings import OwnNetworkSettings
 from edm2core.errors import InputError
+from edm2core.metrics.names import own_metrics
 from edm2core.own_code.settings import load_recipe_with_code
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.tasks import Task, own_key
@@ -187,4 +188,44 @@ def test_an_own_network_is_told_of_augmentation_or_refused_with_its_line(tmp_pat
     base["overrides"]["network.use"] = "my_science.nets:TinyDiT"
     with pytest.raises(InputError, match="takes no augment_labels") as error:
         load_experiment(write(tmp_path, **base))
+    assert "e.yaml, line" in error.value.where
+
+
+HISTOGRAM = "my_science.metrics:colour_histogram"
+
+
+def metric_tasks(folder: Path, *metrics: Any) -> dict[str, Task]:
+    planned_tasks = planned(load_experiment(write(folder, metrics=["fd", *metrics])))
+    return {task.title.partition(" · ")[2].partition(" · ")[2]: task for task in planned_tasks if task.stage == "metrics" and task.code}
+
+
+def test_a_metrics_settings_are_in_its_key_and_its_name(tmp_path: Path) -> None:
+    (plain,) = metric_tasks(tmp_path, HISTOGRAM).values()
+    both = metric_tasks(tmp_path, HISTOGRAM, {"use": HISTOGRAM, "bins": 8})
+    assert list(both) == ["colour histogram at epoch 1", "colour histogram, bins 8 at epoch 1"]
+    same, other = both.values()
+    assert same.key == plain.key
+    assert plain.settings == {"metrics": [HISTOGRAM]}
+    assert other.settings == {"metrics": [HISTOGRAM], "own": {"bins": 8}}
+    assert other.key == own_key(other) != plain.key
+    (default,) = metric_tasks(tmp_path, {"use": HISTOGRAM, "bins": 16}).values()
+    assert default.key == plain.key
+    assert own_metrics(other.settings)[0].result == "colour_histogram_bins_8"
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ({"use": HISTOGRAM, "bin": 8}, r"There is no setting 'metrics.bin'. Did you mean 'bins'\?"),
+        ({"use": HISTOGRAM, "bins": "many"}, "'metrics.bins' must be a whole number"),
+        ({"use": "fid", "bins": 8}, "Settings belong to a metric of own code"),
+        ({"bins": 8}, "Settings belong to a metric of own code"),
+        ("needs_more:distance", "The setting 'metrics.scale' is missing"),
+    ],
+    ids=str,
+)
+def test_a_metrics_wrong_setting_is_refused_with_its_line(tmp_path: Path, metric: Any, words: str) -> None:
+    (tmp_path / "needs_more.py").write_text("def distance(samples, real, *, scale: float):\n    return scale\n")
+    with pytest.raises(InputError, match=words) as error:
+        load_experiment(write(tmp_path, metrics=[metric]))
     assert "e.yaml, line" in error.value.where

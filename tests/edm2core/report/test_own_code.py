@@ -16,6 +16,7 @@ from edm2core.report.frontier_words import answers_of
 from edm2core.report.guidance import guidance_sweeps
 from edm2core.report.html import render
 from edm2core.report.results import rows
+from edm2core.report.tracked import tracked
 from edm2core.report.write import as_csv
 from tests.edm2core.report.conftest import Fake
 
@@ -172,3 +173,10 @@ def test_the_full_recipe_shows_each_own_setting_once(tmp_path: Path) -> None:
     assert (sample["eta"], sample["solver"]) == (0.5, "my_solvers:noisy")
     assert not {"own", "s_min", "order"} & sample.keys()
     assert recipe.count(" eta:") == 1
+
+
+def test_a_tracker_names_own_settings_as_a_file_does(tmp_path: Path) -> None:
+    sampled = EXPERIMENT + "sample: {solver: 'my_solvers:churned', churn: 0.5}\n"
+    (training,) = tracked(own(tmp_path, sampled).report(), "run-1", {})
+    assert training.parameters["sample.churn"] == "0.5"
+    assert not any(name.endswith(".own") for name in training.parameters)
