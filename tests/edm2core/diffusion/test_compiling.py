@@ -46,8 +46,9 @@ def broken(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[...,
     ("config", "backend"),
     [
         ("G", "aot_eager"),
-        pytest.param("C", "aot_eager", marks=pytest.mark.slow),
-        *(pytest.param(c, "inductor", marks=COMPILER) for c in "CEG"),
+        *(pytest.param(config, "aot_eager", marks=pytest.mark.slow) for config in "CE"),
+        pytest.param("G", "inductor", marks=COMPILER),
+        *(pytest.param(config, "inductor", marks=(*COMPILER, pytest.mark.needs("gpu"))) for config in "CE"),
     ],
 )
 def test_a_compiled_training_goes_the_same_way(config: str, backend: str) -> None:
