@@ -69,7 +69,7 @@ class Chaos:
                 until(lambda: True if len(self.pods.pod_names(0, 1)) == 2 else None, every_s, lambda: "a pod is missing for too long")
                 if self._launcher.poll() is not None:
                     sys.exit("The launcher has ended by itself. Its error is above.")
-                happened.append(Happened(fault.kind, time.time()))
+                happened.append(Happened(fault.kind, time.time(), round(os.getloadavg()[0], 1)))
                 print(f"{time.time() - began:6.0f} s: {KINDS[fault.kind]}", flush=True)
                 self._do(fault)
             time.sleep(max(began + seconds - time.time(), 0))

@@ -1,5 +1,6 @@
 """A chaos run as plain data: which fault comes when, and what each one cost. Nothing here touches a cluster."""
 
+import os
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,11 @@ class Fault(NamedTuple):
 
 
 class Happened(NamedTuple):
-    """A fault that happened, in seconds since 1970."""
+    """A fault that happened, in seconds since 1970, and the load of this machine then (processes that run or want to)."""
 
     kind: str
     time: float
+    load: float = 0.0
 
 
 class Row(NamedTuple):
@@ -50,6 +52,7 @@ class Loss:
     time: float  # seconds since 1970
     lost_s: float
     bar_s: float | None
+    load: float = 0.0  # of this machine when the fault happened
 
     @property
     def within(self) -> bool:
@@ -112,7 +115,7 @@ def account(rows: Sequence[Row], faults: Sequence[Happened], bar_s: Mapping[str,
     for fault, (first, last) in stretches:
         stretch = new[first : last + 1]
         took, steps = stretch[-1].time - stretch[0].time, stretch[-1].step - stretch[0].step
-        losses.append(Loss(fault.kind, fault.time, took - steps * _pace(stretch, whole), bar_s.get(fault.kind)))
+        losses.append(Loss(fault.kind, fault.time, took - steps * _pace(stretch, whole), bar_s.get(fault.kind), fault.load))
     return Account(new[-1].time - new[0].time, tuple(losses), whole)
 
 
@@ -149,6 +152,9 @@ def in_words(found: Account, difference: float, most: float, left_out: Mapping[s
     lines += ["", *(f"Left out: {KINDS[kind]}. {why}" for kind, why in left_out.items())]
     quiet = sum(loss.lost_s for loss in found.losses if not loss.kind)
     lines.append(f"Before the first fault {quiet:.1f} s were lost.")
+    loads = [loss.load for loss in found.losses if loss.kind]
+    if loads:
+        lines.append(f"Load of this machine at the faults: {min(loads):.0f} to {max(loads):.0f} processes on {os.cpu_count()} cores.")
     verdict = "not less" if found.goodput >= found.bound else "LESS"
     lines.append(f"Goodput {found.goodput:.1%} of {found.wall_s:.0f} s; that is {verdict} than the {found.bound:.1%} that the bars allow.")
     equal = "equal" if difference <= most else "NOT EQUAL"

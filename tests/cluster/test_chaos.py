@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cluster.chaos_report import KINDS, Happened, Row, account, as_json, bars, in_words, schedule
@@ -29,6 +29,7 @@ def test_what_may_be_lost_is_as_stated() -> None:
     assert BARS == {"pod": 15, "both": 25, "launcher": 3, "stop": 50, "store": 3, "drain": 35, "policies": 3, "api": 3}
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), some_kinds, st.integers(0, 200), st.floats(1, 300))
 def test_each_kind_comes_equally_often(seed: int, kinds: list[str], count: int, every_s: float) -> None:
     faults = schedule(seed, kinds, every_s * (count + 0.5), every_s)
@@ -38,6 +39,7 @@ def test_each_kind_comes_equally_often(seed: int, kinds: list[str], count: int, 
     assert times.keys() <= set(kinds)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), some_kinds)
 def test_a_seed_gives_the_same_faults_with_time_between_them(seed: int, kinds: list[str]) -> None:
     faults = schedule(seed, kinds, 3600, 120)
@@ -54,6 +56,7 @@ def test_without_any_kind_there_is_no_fault() -> None:
     assert schedule(1, [], 3600, 120) == []
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.sampled_from(list(KINDS)), st.floats(0, 1)), min_size=1, max_size=5),
     st.integers(0, 40),
@@ -87,12 +90,13 @@ def test_a_training_at_another_pace_after_a_fault_has_lost_nothing() -> None:
 
 
 def test_a_kind_that_costs_more_than_its_bar_is_told() -> None:
-    found = account(trained({100: 40.0}), [Happened("pod", 100.0)], BARS)
+    found = account(trained({100: 40.0}), [Happened("pod", 100.0, load=7.2)], BARS)
     assert not found.losses[1].within
     assert found.goodput < found.bound
     words = in_words(found, 0.0, 1e-3, {"api": "No process of the API server was named."})
     assert "| a pod is killed | 1 | 40.0 | 15 s | 1 over the bar |" in words
     assert "LESS than" in words
+    assert "Load of this machine at the faults: 7 to 7 processes" in words
     assert "Left out: the API server is away for 20 s. No process of the API server was named." in words
 
 

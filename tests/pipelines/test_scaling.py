@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edm2core.config.settings import OwnNetworkSettings
@@ -23,6 +23,7 @@ def test_one_gpu_reduces_nothing_and_slow_networks_cost_more() -> None:
     assert slow.efficiency < 0.5
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.floats(1e8, 1e12), st.integers(10**5, 10**9), st.integers(1, 600), st.floats(1e9, 1e12))
 def test_the_most_gpus_share_the_batch_evenly_and_none_further_would_be_useful(
     flops: float, parameters: int, batch: int, bandwidth: float
