@@ -10,11 +10,14 @@ from edm2core.config.describe import DESCRIPTIONS, flattened, in_words, own_besi
 from edm2core.own_code.source import brief_content
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, curve_figures, training_curves
+from edm2core.report.frontier import compared_here, main_tables
+from edm2core.report.frontier_words import Answer, answers_of
+from edm2core.report.guidance import GuidanceSweep, guidance_sweeps
 from edm2core.report.results import Row, distinct, rank, rows
 from edm2core.report.sciences import sciences
 from edm2core.report.seeds import Difference, Measure, SeedTable, Spread, measure_of, seed_tables, spreads
 from edm2core.report.statistics import judge, welch
-from edm2core.report.summary import Column, Line, Table, tables
+from edm2core.report.summary import Column, Line, Table
 from edm2core.words import NOTHING
 
 SECTIONS = ("data", "start", "network", "diffusion", "training", "sample", "reference", "probe")
@@ -48,6 +51,9 @@ class Comparison:
     sides: list[Side]
     settings: list[Setting]
     rows: dict[Row, tuple[Side, Result]]
+    curves: list[Row]  # those that stand along the training: no sampler of a frontier, and no guidance of a sweep
+    answers: list[Answer]  # of all frontiers at their last epochs
+    guided: list[GuidanceSweep]
     tables: list[Table]
     by_seeds: dict[str, SeedTable]
     styles: Styles
@@ -63,6 +69,9 @@ def compare(sides: Sequence[Side]) -> Comparison:
         list(sides),
         [*_asked(sides), *_settings(sides)],
         found,
+        [row for side in sides for row in _curves(side, found)],
+        [answer for side in sides for answer in _answers(side)],
+        [replace(sweep, recipe=side.called(sweep.recipe)) for side in sides for sweep in guidance_sweeps(side.report)],
         _tables(sides, columns),
         _by_seeds(sides, found) if several else {},
         styles,
@@ -92,6 +101,17 @@ def _rows(sides: Sequence[Side]) -> tuple[dict[Row, tuple[Side, Result]], dict[t
     return found, columns
 
 
+def _curves(side: Side, found: Mapping[Row, tuple[Side, Result]]) -> Iterable[Row]:
+    here = {result.task.ref for result in compared_here(side.report, rows(side.report)).values()}
+    return [row for row, (whose, result) in found.items() if whose is side and result.task.ref in here]
+
+
+def _answers(side: Side) -> list[Answer]:
+    """What an experiment's frontiers say at their last epochs, each called by its mark."""
+    own = [answer for answer in answers_of(side.report) if answer.latest]
+    return [replace(answer, frontier=replace(answer.frontier, recipe=side.called(answer.frontier.recipe))) for answer in own]
+
+
 def _column(row: Row) -> Column:
     return Column(row.metric, row.protocol, row.n)
 
@@ -113,7 +133,7 @@ def _tables(sides: Sequence[Side], columns: Mapping[tuple[str, Column], Column])
     by_dataset: dict[str, list[Line]] = {}
     pixels: dict[str, list[Row]] = {}
     for side in sides:
-        for table in tables(side.report, rows(side.report)):
+        for table in main_tables(side.report, rows(side.report)):
             pixels.setdefault(table.dataset, []).extend(table.pixels)
             for line in table.lines:
                 cells = {columns.get((side.mark, column), column): cell for column, cell in line.cells.items()}

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from edm2core.report.compare import Comparison
-from edm2core.report.figures import Figure, Styles, metric_figures
+from edm2core.report.figures import Figure, Styles, frontier_figures, metric_figures
+from edm2core.report.figures.guidance import guidance_figures
 from edm2core.report.figures.page import packed_figures, packed_vega
-from edm2core.report.html import environment
+from edm2core.report.frontier_words import facts as frontier_facts
+from edm2core.report.frontier_words import headline_answers
+from edm2core.report.guidance import facts as guidance_facts
+from edm2core.report.guidance import leading
+from edm2core.report.html import by_metric, environment
 from edm2core.report.published import others
 from edm2core.report.results import distinct
 from edm2core.report.seeds import DIFFERENCE, bars, difference_facts
@@ -54,6 +59,8 @@ def as_json(found: Comparison) -> str:
         "settings": [{"setting": setting.name, **setting.values} for setting in found.settings],
         "best_and_last": list(_values(found)),
         "differences": list(_differences(found)),
+        "frontiers": [frontier_facts(answer) for answer in found.answers],
+        "guidance": [guidance_facts(sweep) for sweep in found.guided],
         "results": values,
     }
     return json.dumps(printable(facts), indent=1, allow_nan=False) + "\n"
@@ -61,13 +68,21 @@ def as_json(found: Comparison) -> str:
 
 def figures(found: Comparison) -> list[Figure]:
     """All figures of a comparison."""
-    return [*metric_figures(found.rows, found.styles), *found.training]
+    return [*_frontiers(found), *guidance_figures(found.guided, found.styles), *metric_figures(found.curves, found.styles), *found.training]
+
+
+def _frontiers(found: Comparison) -> list[Figure]:
+    return frontier_figures([answer.frontier for answer in found.answers], found.styles)
 
 
 def render(found: Comparison) -> str:
     """The page, complete in itself like a report."""
-    curves = metric_figures(found.rows, found.styles)
-    drawn = [*curves, *found.training]
+    curves, by_sampler, by_guidance = (
+        metric_figures(found.curves, found.styles),
+        _frontiers(found),
+        guidance_figures(found.guided, found.styles),
+    )
+    drawn = [*by_sampler, *by_guidance, *curves, *found.training]
     known = {recipe.dataset: others(recipe.data.format) for side in found.sides for recipe in side.report.plan.recipes.values()}
     page = (
         environment()
@@ -77,10 +92,16 @@ def render(found: Comparison) -> str:
             styles=found.styles,
             others=known,
             least_of_draws=least_of_draws,
-            protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found.rows)),
+            protocols=list(dict.fromkeys((row.metric, row.protocol) for row in found.curves)),
             by_seeds=found.by_seeds,
             bars=bars(found.by_seeds.values()),
             curves=curves,
+            drawn_frontiers=by_metric(by_sampler),
+            frontiers=found.answers,
+            by_sampler=headline_answers(found.answers),
+            drawn={"guidance": by_guidance},
+            guided=found.guided,
+            guided_best=leading(found.guided),
             figures=packed_figures(drawn) if drawn else "",
             vega=packed_vega() if drawn else "",
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -10,8 +10,8 @@ from edm2core.report.diagnostics import magnitude_figures, noise_figures
 from edm2core.report.ema_widths import sweeps
 from edm2core.report.figures import Figure, Styles, frontier_figures, metric_figures, probe_maps, sweep_figures, training_figures
 from edm2core.report.figures.guidance import guidance_figures
-from edm2core.report.frontier import elsewhere, frontiers
-from edm2core.report.guidance import elsewhere_guided, guidance_sweeps
+from edm2core.report.frontier import compared_here, frontiers
+from edm2core.report.guidance import guidance_sweeps
 from edm2core.report.results import Row, rank, rows
 
 
@@ -42,7 +42,7 @@ def drawings(report: Report, values: Mapping[Row, Result] | None = None, styles:
     return Drawings(
         frontier=frontier_figures(frontiers(report), own),
         guidance=guidance_figures(guidance_sweeps(report, found), own),
-        curves=metric_figures(elsewhere_guided(report, elsewhere(report, found)), own),
+        curves=metric_figures(compared_here(report, found), own),
         settings=setting_figures(report, found, own),
         widths=sweep_figures(sorted(sweeps(found), key=lambda sweep: rank(sweep.metric)), own),
         maps=probe_maps(report, own),

@@ -6,7 +6,7 @@ and begin from the same noise, so that what differs is the sampler's doing.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from edm2core.config.describe import in_words
@@ -14,10 +14,11 @@ from edm2core.config.settings import SampleSettings
 from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.evaluations import evaluations_of, sampler_of
-from edm2core.report.guidance import guided_recipes, swept_guidance
+from edm2core.report.guidance import elsewhere_guided, guided_recipes, swept_guidance
 from edm2core.report.protocol import SOLVER_OPTIONS
 from edm2core.report.results import Row, higher_is_better, rank, rows
 from edm2core.report.sampled import Change, Found, Sampled, Way, Ways, change_of, grouped, measured, without
+from edm2core.report.summary import Table, tables
 
 SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLVER_OPTIONS, "clip", "state", "precision")
 """The settings of `sample` in which the points of one frontier may differ, with those of own solvers. Others, such as guidance, tell
@@ -124,6 +125,18 @@ def elsewhere(report: Report, found: Found) -> dict[Row, Result]:
     """The rows that a frontier does not show: in tables and curves each sampler would stand alone, as a protocol of its own."""
     samplers = on_frontiers(report)
     return {row: result for row, result in found.items() if row.recipe not in samplers or "samples" not in result.task.inputs}
+
+
+def compared_here(report: Report, found: Found) -> dict[Row, Result]:
+    """The rows that no section of their own compares: those of the main tables and of the curves along the training."""
+    return elsewhere_guided(report, elsewhere(report, found))
+
+
+def main_tables(report: Report, found: Found) -> list[Table]:
+    """The main tables, without samplers of frontiers and guided ones of sweeps where nothing else was measured of them."""
+    apart, made = compared_apart(report), tables(report, compared_here(report, found))
+    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in apart]) for table in made]
+    return [table for table in shown if table.lines]
 
 
 def trained(report: Report) -> dict[str, list[str]]:

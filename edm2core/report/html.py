@@ -1,7 +1,6 @@
 """The report as one page that needs nothing but a browser."""
 
 import shlex
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -23,17 +22,17 @@ from edm2core.report.ema_widths import Sweep, sweeps
 from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.page import packed_figures, packed_vega
 from edm2core.report.figures.theme import DASHES, OUTLINES, PALETTE
-from edm2core.report.frontier import compared_apart, elsewhere, trained
+from edm2core.report.frontier import compared_apart, main_tables, trained
 from edm2core.report.frontier_words import answers_of, headline_answers
-from edm2core.report.guidance import elsewhere_guided, guidance_sweeps, leading
+from edm2core.report.guidance import guidance_sweeps, leading
 from edm2core.report.notes import as_html
 from edm2core.report.published import others
 from edm2core.report.recheck import best_again
-from edm2core.report.results import Row, distinct, label, rank, rows
+from edm2core.report.results import distinct, label, rank, rows
 from edm2core.report.samples import neighbours, samples
 from edm2core.report.sciences import said_of, sciences, several
 from edm2core.report.seeds import bars, seed_tables, spreads
-from edm2core.report.summary import Table, least_of_draws, tables
+from edm2core.report.summary import least_of_draws
 from edm2core.report.verdict import verdicts
 from edm2core.words import NOTHING, count, duration, plural, printable, size
 
@@ -83,10 +82,10 @@ def render(report: Report) -> str:
         by_sampler=headline_answers(by_sampler),
         guided=by_guidance,
         guided_best=leading(by_guidance),
-        drawn_frontiers=_by_metric(drawn.frontier),
+        drawn_frontiers=by_metric(drawn.frontier),
         verdicts=[verdict_drawing.drawn(verdict) for verdict in answers],
         behind={table.measure: f"seeds-table-{number}" for number, table in enumerate(by_seeds.values())},
-        tables=_tables(report, found, samplers),
+        tables=main_tables(report, found),
         trained=trained(report),
         bars=bars(seeds.values()),
         least_of_draws=least_of_draws,
@@ -169,14 +168,7 @@ def _by_measure(found: list[Sweep]) -> list[list[Sweep]]:
     return list(groups.values())
 
 
-def _tables(report: Report, found: dict[Row, Result], samplers: set[str]) -> list[Table]:
-    """The main tables, without samplers of frontiers and guided ones of sweeps where nothing else was measured of them."""
-    made = tables(report, elsewhere_guided(report, elsewhere(report, found)))
-    shown = [replace(table, lines=[line for line in table.lines if line.cells or line.recipe not in samplers]) for table in made]
-    return [table for table in shown if table.lines]
-
-
-def _by_metric(figures: list[Figure]) -> list[list[Figure]]:
+def by_metric(figures: list[Figure]) -> list[list[Figure]]:
     """A frontier's figures of each metric, which begin with that by evaluations."""
     groups: list[list[Figure]] = []
     for figure in figures:

@@ -38,6 +38,29 @@ def two(tmp_path: Path) -> Two:
     return build
 
 
+SWEPT = {
+    "digits/C, digits/E, digits/G": "digits/C",
+    "[20, 40, 60]": "[60]",
+    ", steps: 18": "",
+    "{training.epochs: 60}": "{training.epochs: 60, network.classes: 10, training.label_dropout: 0.1}",
+    "probe: {t: [4], blocks: [out_3], epochs: 15, batch: 512, lr: 4.0e-3}": "probe: false",
+}
+SAMPLERS = "sweep: {sample.solver: [heun, dpmpp_2m], sample.steps: [6, 18]}"
+GUIDANCE = "sweep: {sample.guidance.weight: [1, 2, 3], sample.guidance.guide: [null, {epoch: 20}]}"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "names"), [(SAMPLERS, ("frontiers", "What quality costs")), (GUIDANCE, ("guidance", "What guidance does"))]
+)
+def test_sweeps_over_samplers_and_guidance_are_compared_as_in_a_report(two: Two, sweep: str, names: tuple[str, str]) -> None:
+    found = two({"seeds: [0]": "seeds: [1]"}, also={**SWEPT, "metrics: [fd]": f"metrics: [fd]\n{sweep}"})
+    assert (found.tables, found.curves) == ([], [])
+    page = render(found)
+    assert page.index("A · digits/C @ 60") < page.index("B · digits/C @ 60") < page.index(f"{names[1]}</h2>")
+    told = json.loads(as_json(found))[names[0]]
+    assert [points["points"][0].get("recipe") or points["recipe"] for points in told] == ["A · digits/C", "B · digits/C"]
+
+
 def test_only_what_differs_is_shown(two: Two) -> None:
     found = two({"training.epochs: 60}": "training.epochs: 60, network.dropout: 0.3}", "epochs: [20, 40, 60]": "epochs: [20, 60]"})
     assert {setting.name: setting.values for setting in found.settings} == {
