@@ -65,6 +65,7 @@ class Lab:
         self.data = Path("/var/tmp", self.namespace)  # the store's, on the node; no other session of pytest clears it
         self._runtimes = set[str]()  # names of the TrainingRuntimes that are there
         self.endpoint = ""  # of the store, from here
+        self.image = IMAGE
         self.minio_namespace = f"{self.namespace}-store"
 
     def up(self) -> None:
@@ -94,9 +95,11 @@ class Lab:
         until(lambda: _made_bucket(Minio(f"{address}:9000", USER, PASSWORD, secure=False)), 60, lambda: "MinIO does not answer")
 
     def _pull(self, image: str) -> None:
-        """Have the image on the node, so that no test's time is spent on that."""
+        """Have the image on the node, so that no test's time is spent on that. Jobs name it by its digest from then on: a tag may move."""
         kubectl("-n", self.minio_namespace, "run", "pull", "--image", image, "--restart=Never", "--command", "--", "true")
         kubectl("-n", self.minio_namespace, "wait", "pod/pull", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
+        pulled = kubectl("-n", self.minio_namespace, "get", "pod", "pull", "-o", "jsonpath={.status.containerStatuses[0].imageID}")
+        self.image = pulled if "@sha256:" in pulled else image
 
     def down(self) -> None:
         kubectl("delete", "namespace", self.namespace, self.minio_namespace, "--wait=false")
@@ -119,8 +122,8 @@ class Lab:
         endpoint = f"http://minio.{self.minio_namespace}:9000"
         values |= {"context": None, "namespace": self.namespace, "patience_s": 30, "grace_s": 30, "job": "pytorchjob"}
         values["store"] |= {"uri": "s3://edm2/test", "env": {"EDM2_S3_ENDPOINT": endpoint}}
-        if IMAGE:
-            values["images"] = {"compute": IMAGE, "control": IMAGE}
+        if self.image:
+            values["images"] = {"compute": self.image, "control": self.image}
         values = merged(values, changes)
         return Profile.loads(json.dumps(values))
 
