@@ -133,8 +133,6 @@ def test_guided_samples_differ_and_their_evaluations_count_double(
         assert sum(evaluations) == (50 + 48) * evaluated
         made[interval] = images_of(manifest)
     _, plain = bench.run(sample.run, "sample", settings(), {"snapshot": conditional})
-    _, one = bench.run(sample.run, "sample", settings(guidance={"weight": 1.0}), {"snapshot": conditional})
-    assert differ(images_of(plain), images_of(one)) <= 1
     assert all(differ(images, images_of(plain)) > 1 for images in made.values())
 
 
