@@ -114,7 +114,7 @@ class Lab:
     def apply(self, *objects: dict[str, Any]) -> None:
         if not objects:
             return
-        kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        until(lambda: _applied(*objects), 90, lambda: "a webhook of the cluster does not answer")
 
     def profile(self, **changes: Any) -> Profile:
         """The lab's profile for this namespace, with changes. Its jobs are PyTorchJobs unless these say otherwise."""
@@ -290,6 +290,17 @@ def until(found: Callable[[], Any], seconds: float, words: Callable[[], str]) ->
             return value
         time.sleep(0.1)
     pytest.fail(words())
+
+
+def _applied(*objects: dict[str, Any]) -> bool | None:
+    """Apply objects. None if a webhook does not answer, as while its controller is started again on a busy machine."""
+    try:
+        kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    except AssertionError as error:
+        if "failed calling webhook" not in str(error):
+            raise
+        return None
+    return True
 
 
 def _made_bucket(client: Minio) -> bool | None:
