@@ -26,7 +26,7 @@ from components.launcher.job_kinds import kind_of
 from components.launcher.log_store import log_folder, read_record
 from edm2core.events import parse
 from edm2core.store import open_store
-from tests.cluster.chaos_report import KINDS, Fault, Happened, Row, account, as_json, bars, in_words, schedule
+from tests.cluster.chaos_report import KINDS, Fault, Happened, Row, account, as_json, bars, equality_in_words, losses_in_words, schedule
 from tests.cluster.lab import JobPods, Lab, difference, kubectl, until
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +57,8 @@ class Chaos:
         self.left_out: dict[str, str] = {}  # kind of fault → why it cannot be made here
         self._steps_per_epoch = 0
 
-    def disturb(self, seed: int, seconds: float, every_s: float) -> tuple[list[Row], list[Happened]]:
-        """Train for so many seconds under faults; returns the rows of the training and the faults that happened."""
+    def disturb(self, seed: int, seconds: float, every_s: float) -> tuple[list[Row], list[Happened], float]:
+        """Train for so many seconds under faults; returns the rows of the training, the faults that happened, and the end."""
         kubectl("label", "nodes", "--all", "--overwrite", f"{OPEN}={self.lab.namespace}")
         self._launch()
         try:
@@ -73,7 +73,7 @@ class Chaos:
                 print(f"{time.time() - began:6.0f} s: {KINDS[fault.kind]}", flush=True)
                 self._do(fault)
             time.sleep(max(began + seconds - time.time(), 0))
-            return [row for row in self.rows() if row.time <= began + seconds], happened
+            return [row for row in self.rows() if row.time <= began + seconds], happened, began + seconds
         finally:
             self._launcher.kill()
             self._launcher.wait()
@@ -199,10 +199,11 @@ def main() -> int:
 
 def _run(lab: Lab, options: argparse.Namespace) -> int:
     chaos = Chaos(lab, options.job, options.api_server)
-    rows, faults = chaos.disturb(options.seed, 60 * options.minutes, options.every)
-    found = account(rows, faults, bars(chaos.profile.hang_s))
+    rows, faults, end = chaos.disturb(options.seed, 60 * options.minutes, options.every)
+    found = account(rows, faults, bars(chaos.profile.hang_s), end)
+    print(losses_in_words(found, chaos.left_out), flush=True)
     differs, epoch = chaos.differs(lab.folder)
-    print(in_words(found, differs, MOST, chaos.left_out))
+    print(equality_in_words(differs, MOST))
     if options.json:
         about: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "minutes", "every", "job")}
         options.json.write_text(json.dumps(as_json(found, differs, epoch=epoch, left_out=chaos.left_out, **about), indent=1))

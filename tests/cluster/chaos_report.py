@@ -99,24 +99,32 @@ def schedule(seed: int, kinds: Sequence[str], seconds: float, every_s: float) ->
     return faults
 
 
-def account(rows: Sequence[Row], faults: Sequence[Happened], bar_s: Mapping[str, float]) -> Account:
+def account(rows: Sequence[Row], faults: Sequence[Happened], bar_s: Mapping[str, float], end: float) -> Account:
     """What each fault cost: the time from the last row before it to the last row before the next, less what its new steps take.
 
     Steps that are trained again are no new steps. A step takes the median of its stretch, so that other work of the machine counts as no
-    loss. Raises ValueError if there are fewer than two rows with new steps.
+    loss. A fault in a standstill costs what comes after that; the standstill is the earlier fault's, also one that lasts until `end`
+    (seconds since 1970). Raises ValueError if there are fewer than two rows with new steps.
     """
     new = _records(rows)
     if len(new) < 2:
         raise ValueError("The training made no progress, so nothing can be said of what faults cost.")
     whole = _pace(new, None)
-    places = [max(sum(row.time <= fault.time for row in new) - 1, 0) for fault in faults]
-    stretches = zip([Happened("", new[0].time), *faults], pairwise([0, *places, len(new) - 1]), strict=True)
+    patience_s = 2 * max(statistics.median(after.time - before.time for before, after in pairwise(new)), 1.0)
+    places, last, culprit = list[int](), len(new) - 1, 0
+    for number, fault in enumerate(faults, 1):
+        place = max(sum(row.time <= fault.time for row in new) - 1, 0)
+        stands_still = fault.time - new[place].time > patience_s
+        culprit = culprit if stands_still and place == last else number
+        places.append(min(place + stands_still, last))
+    rest = max(end - new[-1].time - patience_s, 0.0)
+    stretches = zip([Happened("", new[0].time), *faults], pairwise([0, *places, last]), strict=True)
     losses = []
-    for fault, (first, last) in stretches:
-        stretch = new[first : last + 1]
-        took, steps = stretch[-1].time - stretch[0].time, stretch[-1].step - stretch[0].step
+    for number, (fault, (first, until)) in enumerate(stretches):
+        stretch = new[first : until + 1]
+        took, steps = stretch[-1].time - stretch[0].time + rest * (number == culprit), stretch[-1].step - stretch[0].step
         losses.append(Loss(fault.kind, fault.time, took - steps * _pace(stretch, whole), bar_s.get(fault.kind), fault.load))
-    return Account(new[-1].time - new[0].time, tuple(losses), whole)
+    return Account(new[-1].time + rest - new[0].time, tuple(losses), whole)
 
 
 def _records(rows: Sequence[Row]) -> list[Row]:
@@ -141,8 +149,8 @@ def as_json(found: Account, difference: float, **about: Any) -> dict[str, Any]:
     return {**about, **numbers, "difference": difference, "faults": losses}
 
 
-def in_words(found: Account, difference: float, most: float, left_out: Mapping[str, str]) -> str:
-    """The report for people: a line for each kind of fault, then what was left out, goodput, and whether results are equal."""
+def losses_in_words(found: Account, left_out: Mapping[str, str]) -> str:
+    """The report for people: a line for each kind of fault, then what was left out, the load, and the goodput."""
     lines = ["| fault | times | seconds lost, each | bar | |", "|---|---|---|---|---|"]
     for kind, losses in found.by_kind().items():
         seconds = ", ".join(f"{loss.lost_s:.1f}" for loss in losses)
@@ -157,6 +165,10 @@ def in_words(found: Account, difference: float, most: float, left_out: Mapping[s
         lines.append(f"Load of this machine at the faults: {min(loads):.0f} to {max(loads):.0f} processes on {os.cpu_count()} cores.")
     verdict = "not less" if found.goodput >= found.bound else "LESS"
     lines.append(f"Goodput {found.goodput:.1%} of {found.wall_s:.0f} s; that is {verdict} than the {found.bound:.1%} that the bars allow.")
-    equal = "equal" if difference <= most else "NOT EQUAL"
-    lines.append(f"Results are {equal}: the averaged weights differ by at most {difference:.2g} from those of an undisturbed training.")
     return "\n".join(lines)
+
+
+def equality_in_words(difference: float, most: float) -> str:
+    """Whether results are equal, for people."""
+    equal = "equal" if difference <= most else "NOT EQUAL"
+    return f"Results are {equal}: the averaged weights differ by at most {difference:.2g} from those of an undisturbed training."

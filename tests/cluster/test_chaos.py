@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.cluster.chaos_report import KINDS, Happened, Row, account, as_json, bars, in_words, schedule
+from tests.cluster.chaos_report import KINDS, Happened, Row, account, as_json, bars, equality_in_words, losses_in_words, schedule
 
 BARS = bars(hang_s=30)
 some_kinds = st.lists(st.sampled_from(list(KINDS)), min_size=1, unique=True)
@@ -67,7 +67,7 @@ def test_goodput_is_what_the_bars_allow_or_more_where_each_loss_is_within_its_ba
 ) -> None:
     standstills = {100.0 * (n + 1) + sum(s * BARS[k] for k, s in faults[:n]): share * BARS[kind] for n, (kind, share) in enumerate(faults)}
     happened = [Happened(kind, begin) for (kind, _), begin in zip(faults, standstills, strict=True)]
-    found = account(trained(standstills, 700, pace, again), happened, BARS)
+    found = account(trained(standstills, 700, pace, again), happened, BARS, 0.0)
     assert found.wall_s == pytest.approx(sum(loss.lost_s for loss in found.losses) + found.goodput * found.wall_s)
     if all(loss.within for loss in found.losses) and found.losses[0].lost_s <= 1e-6:
         assert found.goodput >= found.bound - 1e-9
@@ -75,7 +75,7 @@ def test_goodput_is_what_the_bars_allow_or_more_where_each_loss_is_within_its_ba
 
 def test_a_fault_costs_its_standstill_and_the_steps_that_are_trained_again() -> None:
     rows = trained({100: 12.0, 300: 0.0}, again=40)  # 40 steps take 2 s
-    found = account(rows, [Happened("pod", 100.3), Happened("api", 300.2)], BARS)
+    found = account(rows, [Happened("pod", 100.3), Happened("api", 300.2)], BARS, 0.0)
     before, killed, away = found.losses
     assert before.lost_s == pytest.approx(0)
     assert killed.lost_s == pytest.approx(14, abs=1)
@@ -85,15 +85,15 @@ def test_a_fault_costs_its_standstill_and_the_steps_that_are_trained_again() -> 
 
 def test_a_training_at_another_pace_after_a_fault_has_lost_nothing() -> None:
     slow = [Row(600.0 + 2 * number, 12_000 + 20 * number) for number in range(60)]
-    found = account([*trained({}, 600), *slow], [Happened("store", 600.0)], BARS)
+    found = account([*trained({}, 600), *slow], [Happened("store", 600.0)], BARS, 0.0)
     assert found.goodput == pytest.approx(1)
 
 
 def test_a_kind_that_costs_more_than_its_bar_is_told() -> None:
-    found = account(trained({100: 40.0}), [Happened("pod", 100.0, load=7.2)], BARS)
+    found = account(trained({100: 40.0}), [Happened("pod", 100.0, load=7.2)], BARS, 0.0)
     assert not found.losses[1].within
     assert found.goodput < found.bound
-    words = in_words(found, 0.0, 1e-3, {"api": "No process of the API server was named."})
+    words = losses_in_words(found, {"api": "No process of the API server was named."})
     assert "| a pod is killed | 1 | 40.0 | 15 s | 1 over the bar |" in words
     assert "LESS than" in words
     assert "Load of this machine at the faults: 7 to 7 processes" in words
@@ -101,13 +101,12 @@ def test_a_kind_that_costs_more_than_its_bar_is_told() -> None:
 
 
 def test_unequal_results_are_told_loudly() -> None:
-    found = account(trained({}), [], BARS)
-    assert "Results are equal" in in_words(found, 1e-6, 1e-3, {})
-    assert "Results are NOT EQUAL" in in_words(found, 0.1, 1e-3, {})
+    assert "Results are equal" in equality_in_words(1e-6, 1e-3)
+    assert "Results are NOT EQUAL" in equality_in_words(0.1, 1e-3)
 
 
 def test_the_report_is_json() -> None:
-    found = account(trained({100: 5.0}), [Happened("pod", 100.0)], BARS)
+    found = account(trained({100: 5.0}), [Happened("pod", 100.0)], BARS, 0.0)
     read = json.loads(json.dumps(as_json(found, 0.0, seed=3)))
     assert read["seed"] == 3
     assert [fault["kind"] for fault in read["faults"]] == ["", "pod"]
@@ -115,4 +114,19 @@ def test_the_report_is_json() -> None:
 
 def test_nothing_is_said_of_a_training_that_made_no_step() -> None:
     with pytest.raises(ValueError, match="no progress"):
-        account([Row(0.0, 0)], [], BARS)
+        account([Row(0.0, 0)], [], BARS, 0.0)
+
+
+def test_a_standstill_until_the_end_is_the_loss_of_the_fault_that_began_it() -> None:
+    found = account(trained({}, 200), [Happened("both", 200.5), Happened("pod", 280.0)], BARS, end=402.0)
+    _, both, pod = found.losses
+    assert both.lost_s == pytest.approx(200, abs=3)
+    assert pod.lost_s == 0
+    assert found.goodput == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_fault_in_a_standstill_costs_only_what_comes_after_it() -> None:
+    found = account(trained({100: 60.0}), [Happened("both", 100.2), Happened("pod", 140.0)], BARS, end=0.0)
+    _, both, pod = found.losses
+    assert both.lost_s == pytest.approx(60, abs=2)
+    assert pod.lost_s == pytest.approx(0, abs=1e-6)
