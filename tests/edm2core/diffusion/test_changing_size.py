@@ -3,9 +3,7 @@
 import hashlib
 import os
 import random
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.trainer import Trainer
+from tests.processes import processes
 
 CHANGES = int(os.environ.get("EDM2_TEST_CHANGES", "3"))
 SIZES = (1, 2, 4)  # numbers of processes
@@ -68,13 +67,12 @@ def together(size: int, before: State | None, folder: Path) -> tuple[list[float]
     folder.mkdir()
     if before is not None:
         torch.save(before, folder / "before")
-    context: Any = get_context("spawn" if torch.cuda.is_available() else "fork")
-    processes = [context.Process(target=_process, args=(rank, size, folder)) for rank in range(size)]
-    for process in processes:
+    started = [processes().Process(target=_process, args=(rank, size, folder)) for rank in range(size)]
+    for process in started:
         process.start()
-    for process in processes:
+    for process in started:
         process.join(120)
-    assert [process.exitcode for process in processes] == [0] * size
+    assert [process.exitcode for process in started] == [0] * size
     found = [torch.load(folder / f"after-{rank}", weights_only=True) for rank in range(size)]
     orders = [[digest for part in found for digest in part["orders"][step]] for step in range(STEPS)]
     return found[0]["losses"], orders, found[0]["state"]

@@ -1,7 +1,6 @@
 """One trajectory, however it is cut up: over processes, over micro-batches, over restarts."""
 
 import threading
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.trainer import Trainer
 from edm2core.diffusion.training_schedule import epoch_order, learning_rate
 from edm2core.errors import EdmError
+from tests.processes import processes
 
 IMAGES = torch.from_numpy((load_digits().images[:40] * (255 / 16)).astype("uint8"))[:, None]
 
@@ -160,18 +160,16 @@ def test_several_processes_agree_with_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, backend: str, config: str, changed: dict[str, Any]
 ) -> None:
     """40 images in batches of 16, 16 and 8: the shares are unequal."""
-    context = get_context("spawn" if torch.cuda.is_available() else "fork")  # CUDA survives no fork; others save importing torch again
-    processes = [
-        context.Process(target=_process, args=(rank, world_size, str(tmp_path), backend, config, changed)) for rank in range(world_size)
-    ]
-    for process in processes:
+    arguments = [(rank, world_size, str(tmp_path), backend, config, changed) for rank in range(world_size)]
+    started = [processes().Process(target=_process, args=each) for each in arguments]
+    for process in started:
         process.start()
     _orthogonalise_exactly(monkeypatch)
     alone = Trainer(settings(config, **changed), PixelScale(), IMAGES)
     expected, one = losses(alone, STEPS), alone.state()
-    for process in processes:
+    for process in started:
         process.join(120)
-    assert [process.exitcode for process in processes] == [0] * world_size
+    assert [process.exitcode for process in started] == [0] * world_size
     together = torch.load(tmp_path / "result.pt", weights_only=True)
     assert together["losses"] == pytest.approx(expected, rel=1e-4)
     for name, value in together["state"].items():
