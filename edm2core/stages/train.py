@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent import futures
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,8 @@ from edm2core.worker.training_curve import Row, TrainingCurve, seconds_of
 from edm2core.worker.workspace import Workspace, open_inputs
 
 T = TypeVar("T")
+Epochs = tuple[set[int], set[int]]  # that are wanted, and those of them that have a snapshot
+ANSWER_S = 1.0  # the most time that training waits for the store to say which epochs are wanted, while it knows some
 
 
 def work(task: Task, store: Store) -> None:
@@ -216,14 +219,32 @@ class Results:
         self.states = States(work.scratch, work.out, self.background, science_of("snapshot"))
         use = settings.network.use
         self.code = {own_package(use): self.task.code[own_package(use)]} if is_own(use) else {}  # of the network
+        self.wanted: set[int] = set()  # epochs, as far as the store has said
         self.committed: set[int] = set()  # epochs that have their snapshot, or will once the background has written it
+        self._reader = futures.ThreadPoolExecutor(1, "read")
+        self._asked: futures.Future[Epochs] | None = None
         self.stalled_s = 0.0  # by the last copying of the state
 
     def missing(self) -> list[int]:
-        """Wanted epochs without a snapshot, ascending."""
+        """Wanted epochs without a snapshot, ascending.
+
+        While there are some, training waits ANSWER_S at most for what the store says of others, and hears the rest after a later epoch.
+        """
+        while True:
+            asks_now = self._asked is None
+            asked = self._asked = self._asked or self._reader.submit(self._ask, set(self.committed))
+            some = bool(self.wanted - self.committed)
+            futures.wait([asked], (ANSWER_S if asks_now else 0) if some else None)
+            if asked.done():
+                self._asked = None
+                self.wanted, committed = asked.result()
+                self.committed |= committed
+            if self.wanted - self.committed or asks_now:
+                return sorted(self.wanted - self.committed)
+
+    def _ask(self, known: set[int]) -> Epochs:
         wanted = {self.task.settings["epoch"], *self.task.wanted, *wanted_epochs(self.store, self.trajectory)}
-        self.committed |= {e for e in wanted - self.committed if load(self.store, snapshot_ref(self.trajectory, e)) is not None}
-        return sorted(wanted - self.committed)
+        return wanted, {epoch for epoch in wanted - known if load(self.store, snapshot_ref(self.trajectory, epoch)) is not None}
 
     def state(self, trainer: Trainer) -> Copies | None:
         """The state as it is now, on its way to be copied. All processes call it together, and rank 0 gets it."""

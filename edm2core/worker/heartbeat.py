@@ -32,6 +32,11 @@ class Heartbeat:
             self._written = now
             self._file.write_text(json.dumps([now, max(self._intervals)]), encoding="utf-8")
 
+    def within(self, seconds: float) -> None:
+        """Say that what follows takes at most so many seconds. The next pause ends that."""
+        if self._file is not None:
+            self._file.write_text(json.dumps([time.monotonic(), seconds]), encoding="utf-8")
+
     def pause(self) -> None:
         """Say that no step follows for now. Until the next step, silence means nothing."""
         if self._file is not None:

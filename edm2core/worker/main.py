@@ -35,8 +35,12 @@ from edm2core.store.scratch import Scratch
 from edm2core.worker import own_code, signals
 from edm2core.worker.exit_codes import BAD_INPUT, DEVICE_FAILED, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.faults import shortage
+from edm2core.worker.heartbeat import Heartbeat
 from edm2core.worker.rendezvous import record_rendezvous
 from edm2core.worker.workspace import Input, Workspace, open_inputs, wait_for_inputs
+
+BEGINS_S = 30.0  # the most time between the beginnings of two processes of a job, which torchrun starts at once
+MEETS_S = 60.0  # the most time that processes take to meet
 
 
 def main(stage: str, run: Callable[[Workspace], None]) -> None:
@@ -171,12 +175,18 @@ def processes() -> Iterator[tuple[int, int]]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
-    cuda = torch.cuda.is_available()
+    cuda, heartbeat = torch.cuda.is_available(), Heartbeat()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    heartbeat.within(MEETS_S)  # a process that is lost from here on leaves the others waiting for half an hour
+    store, rank, _ = next(rendezvous("env://"))
+    store.set(f"edm2/{rank}", "")
+    store.wait([f"edm2/{peer}" for peer in range(world_size)], timedelta(seconds=BEGINS_S))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=world_size)
     together = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    heartbeat.pause()
     sys.stdout.write(f"process {dist.get_rank() + 1} of {world_size} works on {host_and_device()}\n")
     sys.stdout.flush()
     try:

@@ -28,10 +28,17 @@ pytestmark = pytest.mark.slow
 STEPS = """
 import atexit, os, pathlib, sys, time
 import torch, torch.distributed as dist
-from edm2core.worker import signals
+from edm2core.worker import main, signals
 signals.install()
 here = pathlib.Path(sys.argv[1])
-dist.init_process_group("gloo")
+if (here / f"late-{os.environ['POD']}").exists():
+    (here / f"late-{os.environ['POD']}").unlink()
+    time.sleep(600)
+main.BEGINS_S = 5.0
+try:
+    main.processes().__enter__()
+except dist.DistError:
+    sys.exit(143)
 atexit.register(dist.destroy_process_group)  # as the stages do: a thread of gloo's that is left aborts the process
 print("met", flush=True)
 while not (here / "end").exists():
@@ -64,7 +71,7 @@ class Pod:
     def __init__(self, index: int, folder: Path, command: list[str], port: int, rejoin_s: float) -> None:
         self.output = folder / f"pod-{index}-{len(list(folder.glob(f'pod-{index}-*')))}"
         meeting = {"RDZV_BACKEND": "c10d", "RDZV_ENDPOINT": f"127.0.0.1:{port}", "RDZV_ID": "job"}
-        conf = {"RDZV_CONF": "read_timeout=10,join_timeout=120"}
+        conf = {"RDZV_CONF": f"read_timeout=10,join_timeout=120,is_host={str(index == 0).lower()}"}
         options = ["--pod", "--nnodes", "2", "--nproc-per-node", "1", "--rejoin-s", str(rejoin_s), "--hang-s", "20"]
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
@@ -131,6 +138,18 @@ def met(pod: Pod, times: int = 1) -> None:
         lambda: sum("met" in line for line in pod.lines()) >= times or pod.process.poll() is not None, 90, failing=lambda: str(pod.lines())
     )
     assert pod.process.poll() is None, pod.lines()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_pod_that_is_lost_before_the_processes_have_met_costs_seconds(pods: Start, tmp_path: Path, index: int) -> None:
+    late = tmp_path / f"late-{index}"
+    late.touch()
+    survivor, lost = pods(1 - index), pods(index)
+    wait_until(lambda: not late.exists(), 90, failing=lambda: str(lost.lines()))
+    lost.kill()
+    for pod in (survivor, pods(index)):
+        met(pod)
+    assert any("has lost processes of another pod" in line for line in survivor.lines())
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,3 +299,28 @@ def test_where_nothing_can_be_compiled_training_goes_on_as_it_is(
     assert said[0].startswith("The network runs as it is, since compiling it failed after")
     assert [row["compiled"] for row in curve(store, task, 2) if "compiled" in row] == [False]
     assert losses(curve(store, task, 2)) == losses(curve(*undisturbed, 2))
+
+
+def test_training_does_not_wait_for_a_store_that_is_away_while_epochs_are_missing(
+    store: Store, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back, passed = threading.Event(), list[bool]()
+    original, step = train.wanted_epochs, Trainer.step
+
+    def slow(*arguments: Any) -> list[int]:
+        if passed and not back.is_set():
+            assert back.wait(60)
+        return list(original(*arguments))
+
+    def counted(trainer: Trainer) -> None:
+        step(trainer)
+        passed.append(back.is_set())
+        if trainer.steps == 10:
+            back.set()
+
+    monkeypatch.setattr(train, "ANSWER_S", 0.05)
+    monkeypatch.setattr(train, "wanted_epochs", slow)
+    monkeypatch.setattr(Trainer, "step", counted)
+    train.work(task, store)
+    assert passed.count(False) == 10  # four of them after an epoch at whose end the store did not answer
+    assert snapshot(store, task, task.settings["epoch"])

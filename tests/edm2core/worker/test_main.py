@@ -2,6 +2,7 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch.distributed as dist
 
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.manifest import Ref
@@ -17,7 +19,7 @@ from edm2core.plan.plan import plan
 from edm2core.plan.tasks import Task, own_key
 from edm2core.stages import prepare
 from edm2core.store import Store, open_store
-from edm2core.worker import main, signals
+from edm2core.worker import heartbeat, main, signals
 from edm2core.worker.exit_codes import BAD_INPUT, FAILED
 from edm2core.worker.main import make, serve, work_folder
 from edm2core.worker.workspace import Workspace
@@ -103,3 +105,16 @@ def test_a_disk_that_is_full_is_said_in_words(monkeypatch: pytest.MonkeyPatch, c
         said = capsys.readouterr()
         assert "The disk is full: " in said.err
         assert "Traceback" not in said.err + said.out
+
+
+def test_processes_do_not_wait_for_one_that_never_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    here = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent.port)}
+    for name, value in {**here, "TORCHELASTIC_USE_AGENT_STORE": "True", "EDM2_BEAT": str(tmp_path / "beat")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(main, "BEGINS_S", 0.2)
+    with pytest.raises(dist.DistError), main.processes():
+        pass
+    assert heartbeat.silence(tmp_path / "beat") == 0
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + main.MEETS_S)
+    assert heartbeat.silence(tmp_path / "beat") > 0
