@@ -56,11 +56,15 @@ def divided(tasks: Iterable[Task], gpu: Gpu, measured: Mapping[OwnNetworkSetting
     """How many such GPUs each recipe's training can use. `measured` are the costs of networks of own code; others of them are left out."""
     batches = dict[str, Batch]()
     for task in tasks:
-        if task.stage != "snapshot" or task.subject.recipe in batches:
+        if task.stage != "snapshot":
+            continue
+        point = task.subject.sweep
+        recipe = point.training if point else task.subject.recipe
+        if recipe in batches:
             continue
         training, cost = TrainingSettings.model_validate(task.settings["training"]), cost_of_network(task, measured)
         if cost:
             speed = UTILISATION * (gpu.single if training.precision == "fp32" else gpu.half)
             most = [max_gpus(TRAINING * cost.flops, cost.parameters, training.batch, bandwidth, speed) for bandwidth in NETWORKS.values()]
-            batches[task.subject.recipe] = Batch(task.subject.recipe, training.batch, tuple(most))
+            batches[recipe] = Batch(recipe, training.batch, tuple(most))
     return list(batches.values())

@@ -77,8 +77,13 @@ class GuidanceSweep(Sampled[Point]):
     def _found(self) -> str:
         best, unguided = self.best, self.unguided
         found = f"{short_label(self.metric)} is best with {best.name}: {self._in_words(best.value, best.error)}"
-        if unguided is None or best is unguided:
+        if unguided is None:
             return f"{found}."
+        if best is unguided:
+            nearest = self.best_among([point for point in self.points if point.guide])
+            change = self.change(nearest)
+            value = self._in_words(nearest.value, nearest.error)
+            return f"{found}. The best guidance, {nearest.name}, has {value}{f' ({change.words})' if change else ''}."
         change, against = self.change(best), f"{self._in_words(unguided.value, unguided.error)} without guidance"
         if change is None:
             return f"{found}, against {against}."

@@ -16,7 +16,8 @@ DIGESTS = {"data:cifar10/E": "md5:" + "0" * 32, "data:digits/C": "builtin:digits
 def planned(folder: Path, recipe: str, **settings: object) -> list[Task]:
     file = folder / "e.yaml"
     file.write_text(yaml.safe_dump({"name": "x", "recipes": [recipe], "inception_weights": "w", **settings}))
-    return plan(load_experiment(file), DIGESTS)
+    experiment = load_experiment(file)
+    return plan(experiment, {**DIGESTS, **{f"data:{each.name}": DIGESTS[f"data:{recipe}"] for each in experiment.recipes}})
 
 
 def by_stage(tasks: list[Task], costs: dict[Ref, Estimate]) -> dict[str, list[Estimate]]:

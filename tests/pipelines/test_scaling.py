@@ -54,6 +54,11 @@ def test_the_published_batch_fills_two_nodes_of_eight_with_nvlink(tmp_path: Path
     assert (batch.images, batch.gpus) == (512, (16, 8, 2))
 
 
+def test_a_training_is_named_without_what_only_samplers_differ_in(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, "cifar10/E", sweep={"sample.steps": [6, 12], "training.lr": [0.01, 0.02]})
+    assert [batch.recipe for batch in divided(tasks, GPUS["h100"], {})] == ["cifar10/E lr=0.01", "cifar10/E lr=0.02"]
+
+
 def test_a_network_of_own_code_that_was_not_measured_is_left_out(tmp_path: Path) -> None:
     own = OwnNetworkSettings(use="mine:Net", resolution=32, image_channels=3)
     tasks = [
