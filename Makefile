@@ -74,7 +74,7 @@ gpu-wheels: $(READY)
 
 # All tests that need no cluster, in at most 25 minutes on two cores: those marked slow as well, and MinIO beside SeaweedFS where there is one.
 test-all: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" --durations 40
 
 # On a machine with a throw-away cluster: LAB names the command that brings it up.
 LAB ?= ../shared/lab/lab
@@ -83,7 +83,7 @@ cluster: $(DEV)
 	LAB=$(LAB) tests/cluster/up.sh
 
 test-cluster: cluster
-	eval "$$($(LAB) env)" && $(BIN)/pytest -m "cluster and not slow" tests/cluster
+	eval "$$($(LAB) env)" && $(BIN)/pytest -m "cluster and not slow" tests/cluster --durations 20
 
 test-cluster-full: cluster
 	eval "$$($(LAB) env)" && $(BIN)/pytest -m cluster tests/cluster
