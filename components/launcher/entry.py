@@ -51,7 +51,7 @@ def main() -> int:
         else:
             node = Node(options.nnodes, options.nproc_per_node, options.hang_s, options.command)
             forks = Forks(imported(options.command), {**MALLOC, **environment_of(node)})
-            codes = meet(replace(node, forks=forks.address), folder, asked, options.rejoin_s)
+            codes = meet(replace(node, forks=forks.address, forking=forks.pid), folder, asked, options.rejoin_s)
     code = verdict(codes)
     if code == TRY_AGAIN and options.pod:
         asked.wait(PAUSE_S)

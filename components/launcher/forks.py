@@ -85,6 +85,10 @@ class Forks:
             )
         os.close(lives)
 
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
         """A fork with all its output at the end of a log."""
         with log.open("ab") as output:
@@ -235,7 +239,7 @@ def _become(arguments: list[str], environment: dict[str, str], server: int) -> N
     del os.environ["EDM2_DIE_WITH_PARENT"]
     _, module, *sys.argv[1:] = arguments
     with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(module.rpartition("edm2core.")[2])  # its name in `ps`
+        Path("/proc/self/comm").write_text(module.rpartition("edm2core.")[2], encoding="utf-8")  # its name in `ps`
     sys.modules.pop(module, None)  # it runs as __main__
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

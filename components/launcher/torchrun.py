@@ -34,6 +34,7 @@ class Node:
     hang_s: float
     command: list[str]
     forks: str = ""  # the address of a process that has imported torchrun and the stage (forks.py), if there is one
+    forking: int = 0  # its number
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def _watch(
     stopped, killed = Stopped(), False
     while torchrun.poll() is None:
         codes, began = _numbers(folder, "code-*"), len(list(folder.glob("began-*")))
-        _kill_stopped([torchrun.pid, *_numbers(folder, "began-*")], stopped, node.hang_s)
+        forking = [node.forking] if node.forking else []
+        _kill_stopped([torchrun.pid, *forking, *_numbers(folder, "began-*")], stopped, node.hang_s)
         if asked():
             (folder / STOP).touch()
         saving = asked() and len(codes) < began

@@ -68,7 +68,8 @@ class TrainerStatus:
 
     def _send(self, status: Mapping[str, Any]) -> None:
         try:
-            headers = {"Authorization": f"Bearer {Path(self._token).read_text().strip()}"}  # it rotates
+            token = Path(self._token).read_text(encoding="utf-8").strip()  # it rotates
+            headers = {"Authorization": f"Bearer {token}"}
             with urllib3.PoolManager(ca_certs=self._certificate, retries=False, timeout=TIMEOUT_S) as pool:
                 answer = pool.request("POST", self._url, headers=headers, json={"trainerStatus": status})
             if answer.status >= 300:

@@ -67,7 +67,7 @@ class TrainingCurve:
             part = {"done": row["step"] - begin, "total": end - begin, "eta_s": round((end - row["step"]) * seconds / steps)}
             speed = {"target": epoch, "steps_per_epoch": trainer.steps_per_epoch, "seconds_per_step": seconds / steps}
             emit("progress", task=snapshot_title(self.work.task.whose, epoch), **part, **speed, **row)
-            last = max(epoch, *self.work.task.wanted) * trainer.steps_per_epoch
+            last = max([epoch, *self.work.task.wanted]) * trainer.steps_per_epoch
             numbers = {name: row.get(name) for name in ("loss", "lr", "images_per_s")}
             self._trainer.tell(row["step"] / last, (last - row["step"]) * seconds / steps, numbers)
         self.start_clock(trainer)

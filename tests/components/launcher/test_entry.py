@@ -165,8 +165,13 @@ def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, 
 
 
 @pytest.mark.slow
-def test_stopping_what_supervises_a_process_ends_the_job_as_well(start: Start, tmp_path: Path) -> None:
-    code, lines = end(start("os.kill(os.getppid(), signal.SIGSTOP) if rank else work()", "--hang-s", "1.5"))
+@pytest.mark.parametrize(
+    "process",
+    ["os.getppid()", "int(pathlib.Path(os.environ['EDM2_BEAT']).with_name('began-1').read_text())"],
+    ids=["forks it", "supervises it"],
+)
+def test_stopping_what_a_process_depends_on_ends_the_job_as_well(start: Start, tmp_path: Path, process: str) -> None:
+    code, lines = end(start(f"os.kill({process}, signal.SIGSTOP) if rank else work()", "--hang-s", "1.5"))
     assert code == 143
     assert any("stopped from outside" in line for line in lines)
     assert all(map(gone, running(tmp_path)))

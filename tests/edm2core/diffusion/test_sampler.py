@@ -139,7 +139,8 @@ def test_any_class_is_no_label_and_the_label_past_the_last(config: str) -> None:
     weighted = denoise_with(denoiser, torch.tensor([3, 4]), Guidance(1.5), clip=False, state=torch.float64)(x, 1.0)
     told, untold = (denoiser(x, 1.0, labels).double() for labels in (torch.tensor([3, 4]), None))
     assert not torch.equal(told, untold)
-    torch.testing.assert_close(weighted, untold + 1.5 * (told - untold), rtol=0, atol=1e-12)
+    # one batch of both classes may round otherwise than two batches do
+    torch.testing.assert_close(weighted, untold + 1.5 * (told - untold), rtol=0, atol=1e-5)
 
 
 def test_few_images_are_told_and_not_told_their_class_in_one_batch_and_many_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
