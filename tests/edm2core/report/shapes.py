@@ -26,7 +26,7 @@ CONDITIONAL = {"{training.epochs: 60}": "{training.epochs: 60, network.classes: 
 SAMPLERS = "sweep: {sample.solver: [heun, dpmpp_2m], sample.steps: [9, 18]}\n"
 GUIDANCE = "sweep: {sample.guidance.weight: [1, 2], sample.guidance.interval: [null, [0.2, 5]]}\n"
 SAMPLED = {
-    "prepare": {"classes": ["one", HOSTILE]},
+    "prepare": {"classes": [HOSTILE, *map(str, range(9))]},
     "sample": {"drawing": {"images": 2000, "seconds": 9.0, "joules": 30.0}},
     "metrics": {"standard_errors": {"fd_digits": 0.2}, "left_out": {"fd_digits": [2.9, 3.0, 3.1]}},
 }
