@@ -147,7 +147,9 @@ def test_an_order_that_breaks_off_hinders_no_other(shared: Place) -> None:
 
 def test_a_fork_ends_with_who_ordered_it(place: Place, tmp_path: Path) -> None:
     program = "import os, sys, time\nfrom components.launcher.forks import fork\n"
-    program += "print(fork(sys.argv[1], ['-m', 'program', 'wait'], dict(os.environ), 2, 2).pid, flush=True); time.sleep(99)"
+    program += (
+        "ordered = fork(sys.argv[1], ['-m', 'program', 'wait'], dict(os.environ), 2, 2)\nprint(ordered.pid, flush=True); time.sleep(99)"
+    )
     command = [sys.executable, "-c", program, place.forks.address]
     orders = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=place.environment)
     assert orders.stdout is not None
