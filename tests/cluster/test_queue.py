@@ -15,6 +15,7 @@ from pipelines.doctor.cluster import check_cluster
 from tests.cluster.lab import Follower, Lab, kubectl, until
 
 pytestmark = pytest.mark.cluster
+OTHERS_SLOW = [pytest.param(kind.word, marks=[pytest.mark.slow] if kind is not KINDS[0] else []) for kind in KINDS]
 Names = dict[str, str]
 
 
@@ -53,7 +54,7 @@ def kueue(kind: str, name: str, namespace: str = "", **parts: Any) -> dict[str, 
     return {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": kind, "metadata": metadata, **parts}
 
 
-@pytest.mark.parametrize("job", [pytest.param(kind.word, marks=[pytest.mark.slow] if kind is not KINDS[0] else []) for kind in KINDS])
+@pytest.mark.parametrize("job", OTHERS_SLOW)
 def test_jobs_are_admitted_held_preempted_and_resumed(lab: Lab, queue: Names, job: str) -> None:
     def queued(epochs: int, priority: str) -> Follower:
         profile, (training,) = lab.fresh([epochs], job=job, queue=queue["queue"], priority_classes={"training": queue[priority]})
@@ -85,7 +86,7 @@ def waiting(follower: Follower, words: str) -> bool:
     return any(words in str(event.get("message")) for event in list(follower.events) if event["kind"] == "waiting")
 
 
-@pytest.mark.parametrize("job", [kind.word for kind in KINDS])
+@pytest.mark.parametrize("job", OTHERS_SLOW)
 def test_kueue_admits_all_pods_of_a_job_or_none_whatever_it_is_asked_for(lab: Lab, queue: Names, job: str) -> None:
     """Its partial admission is asked for by this annotation, which it heeds for Jobs of Kubernetes alone."""
     profile, (training,) = lab.fresh([2], job=job, queue=queue["queue"], resources={"snapshot": {"nodes": 4}})
@@ -106,7 +107,7 @@ def test_kueue_admits_all_pods_of_a_job_or_none_whatever_it_is_asked_for(lab: La
     assert "insufficient" in json.dumps(workload["status"])
 
 
-@pytest.mark.parametrize("job", [kind.word for kind in KINDS])
+@pytest.mark.parametrize("job", OTHERS_SLOW)
 def test_a_training_for_which_its_queue_has_no_room_goes_on_with_half_of_its_pods(lab: Lab, queue: Names, job: str) -> None:
     nodes = {"min": 1, "max": 4}
     profile, (training,) = lab.fresh([2], job=job, queue=queue["queue"], wait_s=5, resources={"snapshot": {"nodes": nodes}})
