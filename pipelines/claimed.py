@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+from components.launcher.job import cores
 from components.launcher.profile import Profile
 from edm2core.config.settings import OwnNetworkSettings, TrainingSettings
 from edm2core.plan.manifest import Ref
@@ -92,14 +93,9 @@ def claims(
             stages[task.stage] = stages.get(task.stage, Claim()) + claim
             seconds[task.ref] = claim.claimed / gpus
         else:
-            seconds[task.ref] = (costs[task.ref].flops or 0.0) / (CORE * _cores(resources.cpu)) + sum(beside)
+            seconds[task.ref] = (costs[task.ref].flops or 0.0) / (CORE * cores(resources.cpu)) + sum(beside)
     times = timetable(list(plan), set(), {}, seconds, profile.jobs)
     return Claims(stages, max((end for _, end in times.values()), default=0.0), _most_gpus(plan, times, profile))
-
-
-def _cores(quantity: str) -> float:
-    """CPU cores in Kubernetes' words, such as 4 or 500m."""
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _job(task: Task) -> Ref:

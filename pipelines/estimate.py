@@ -128,7 +128,7 @@ class _Planner:
 
     def _snapshot(self, task: Task) -> Estimate:
         training, epoch = TrainingSettings.model_validate(task.settings["training"]), task.settings["epoch"]
-        cost, images = self._network(task), self._images(self.tasks[task.inputs["data"]])
+        cost, images = cost_of_network(task, self.measured), self._images(self.tasks[task.inputs["data"]])
         earlier = [*task.after, *(ref for name, ref in task.inputs.items() if name == "start")]
         before = max((self.tasks[ref].settings["epoch"] or 0 for ref in earlier if ref in self.tasks), default=0)
         flops = TRAINING * cost.flops * images.train * (epoch - before) if images and cost else None
@@ -145,11 +145,11 @@ class _Planner:
         return Estimate(flops, stored, training.precision != "fp32", averages)
 
     def _start(self, task: Task) -> Estimate:
-        cost = self._network(task)
+        cost = cost_of_network(task, self.measured)
         return Estimate(0.0, 4.0 * cost.parameters * (1 + 3) if cost else None)  # the fixed EMA; the weights and both moments
 
     def _ema(self, task: Task) -> Estimate:
-        cost = self._network(self._snapshot_below(task))
+        cost = cost_of_network(self._snapshot_below(task), self.measured)
         return Estimate(0.0, 4.0 * cost.parameters if cost else None)
 
     def _snapshot_below(self, task: Task) -> Task:
@@ -162,8 +162,8 @@ class _Planner:
     def _sample(self, task: Task) -> Estimate:
         snapshot, settings = self._snapshot_below(task), task.settings
         how = sampler_of(task)
-        own = self._network(snapshot)
-        guide = self._network(self.plan.guide_of(task) or snapshot)  # the network itself guides where no other does
+        own = cost_of_network(snapshot, self.measured)
+        guide = cost_of_network(self.plan.guide_of(task) or snapshot, self.measured)  # the network itself guides where no other does
         evaluations = self._evaluations(task, how)
         flops = None
         if own and guide and evaluations:
@@ -200,7 +200,7 @@ class _Planner:
         if "snapshot" not in task.inputs:
             return Estimate()
         settings, network = ProbeSettings.model_validate(task.settings), self._snapshot_below(task)
-        cost, own = self._network(network), network_settings(network.settings["network"])
+        cost, own = cost_of_network(network, self.measured), network_settings(network.settings["network"])
         if images is None or cost is None:
             return Estimate(None, 0.0, _half(task.settings), scratch=None)
         once = settings.cached_draws * images.train + images.test  # forward passes that compute all features
@@ -220,14 +220,11 @@ class _Planner:
 
     def _diagnostics(self, task: Task) -> Estimate:
         images, settings = self._images(self.tasks[task.inputs["data"]]), task.settings
-        cost = self._network(self._snapshot_below(task))
+        cost = cost_of_network(self._snapshot_below(task), self.measured)
         if images is None or cost is None:
             return Estimate(None)
         train, test = (min(count, settings["images"]) for count in images)
         return Estimate(cost.flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
-
-    def _network(self, task: Task) -> Cost | None:
-        return cost_of_network(task, self.measured)
 
     def _features(self, task: Task) -> float:
         """The extractor's operations for one image."""

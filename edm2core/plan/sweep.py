@@ -1,6 +1,6 @@
 """An experiment's sweep: it makes a recipe of each recipe at each value of a setting, such as cifar10/E lr=0.01."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -31,7 +31,11 @@ class Swept:
     @property
     def training(self) -> str:
         """The name of its training, without the settings that only evaluate: all their values share the training."""
-        return self._called({setting: value for setting, value in self.at.items() if setting.partition(".")[0] in TRAINED})
+        return self.without([setting for setting in self.at if setting.partition(".")[0] not in TRAINED])
+
+    def without(self, settings: Collection[str]) -> str:
+        """The recipe's name when these settings are not told."""
+        return self._called({setting: value for setting, value in self.at.items() if setting not in settings})
 
     def _called(self, at: Mapping[str, Any]) -> str:
         values = {setting.rpartition(".")[2]: in_words("", value).replace("/", "-") for setting, value in at.items()}

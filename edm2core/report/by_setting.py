@@ -10,7 +10,7 @@ from typing import Any
 
 from edm2core.config.describe import in_words
 from edm2core.plan.probe_metrics import is_probe
-from edm2core.plan.sweep import TRAINED, Swept
+from edm2core.plan.sweep import TRAINED
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.axes import Part, metric_title, number, of_dataset, only, sentence
@@ -135,9 +135,8 @@ def _groups(report: Report, rows: Mapping[Row, Result], styles: Styles) -> dict[
                 setting.startswith(f"{other}.") or setting in swept_samplers(place) or setting.startswith(GUIDANCE)
             ):  # no effect on this metric; on a frontier
                 continue
-            rest = Swept(place.of, {name: each for name, each in place.at.items() if name != setting})
             lines = groups.setdefault((row.dataset, row.metric, apart(report, result, row.metric, place.at), setting), {})
-            values = lines.setdefault((rest.name, row.seed, row.ema or ""), {}).setdefault(row.epoch, {})
+            values = lines.setdefault((place.without([setting]), row.seed, row.ema or ""), {}).setdefault(row.epoch, {})
             values.setdefault(float(value) if _is_number(value) else in_words("", value), []).append(row)
     return groups
 

@@ -17,7 +17,7 @@ from edm2core.report.evaluations import evaluations_of, sampler_of
 from edm2core.report.guidance import elsewhere_guided, guided_recipes, swept_guidance
 from edm2core.report.protocol import SOLVER_OPTIONS
 from edm2core.report.results import Row, higher_is_better, rank, rows
-from edm2core.report.sampled import Change, Found, Sampled, Way, Ways, change_of, grouped, measured, without
+from edm2core.report.sampled import Change, Found, Sampled, Way, Ways, change_of, grouped, measured
 from edm2core.report.summary import Table, tables
 
 SAMPLER = ("solver", "steps", "schedule", "rho", "sigma_min", "sigma_max", *SOLVER_OPTIONS, "clip", "state", "precision")
@@ -147,7 +147,7 @@ def trained(report: Report) -> dict[str, list[str]]:
     for recipe, subject in subjects.items():
         own = names.setdefault(subject.dataset, {})
         name = (
-            without(subject.sweep, [*swept_samplers(subject.sweep), *swept_guidance(subject.sweep)])
+            subject.sweep.without([*swept_samplers(subject.sweep), *swept_guidance(subject.sweep)])
             if subject.sweep and recipe in apart
             else recipe
         )

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Generic, NamedTuple, TypeVar
 
 from edm2core.plan.manifest import Ref
-from edm2core.plan.sweep import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.digits import percent, places, rounded
 from edm2core.report.evaluations import evaluations_of
@@ -172,11 +171,6 @@ def grouped(report: Report, found: Found, swept: Callable[[Result], Sequence[str
         if not settings or point is None or row.value is None or row.seed is None or samples is None or evaluations_of(samples) is None:
             continue
         protocol = apart(report, result, row.metric, settings, beside_unguided=beside_unguided)
-        whose = (row.dataset, without(point, settings), row.epoch or 0, row.ema or "", row.metric, protocol, row.n)
+        whose = (row.dataset, point.without(settings), row.epoch or 0, row.ema or "", row.metric, protocol, row.n)
         groups.setdefault(whose, {}).setdefault(row.recipe or "", {}).setdefault(row.seed, {})[row] = result
     return groups
-
-
-def without(point: Swept, settings: Sequence[str]) -> str:
-    """What a recipe of a sweep is called when these settings are not told."""
-    return Swept(point.of, {setting: value for setting, value in point.at.items() if setting not in settings}).name
