@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from components.launcher.forks import Forks
@@ -49,9 +48,9 @@ def main() -> int:
         if options.nnodes == options.nproc_per_node == 1:
             codes = [supervise(["-m", *options.command], folder, options.hang_s, asked.is_set, _parent_is_gone, "")]
         else:
-            node = Node(options.nnodes, options.nproc_per_node, options.hang_s, options.command)
-            forks = Forks(imported(options.command), {**MALLOC, **environment_of(node)})
-            codes = meet(replace(node, forks=forks.address, forking=forks.pid), folder, asked, options.rejoin_s)
+            forks = Forks(imported(options.command), {**MALLOC, **environment_of(options.nnodes)})
+            node = Node(options.nnodes, options.nproc_per_node, options.hang_s, options.command, forks)
+            codes = meet(node, folder, asked, options.rejoin_s)
     code = verdict(codes)
     if code == TRY_AGAIN and options.pod:
         asked.wait(PAUSE_S)

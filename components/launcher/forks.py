@@ -117,9 +117,7 @@ def fork(address: str, arguments: Sequence[str], environment: Mapping[str, str],
         return None
 
 
-def begin(
-    address: str, arguments: Sequence[str], environment: Mapping[str, str], output: int, errors: int
-) -> Fork | subprocess.Popen[bytes]:
+def begin(address: str, arguments: Sequence[str], environment: Mapping[str, str], output: int, errors: int) -> Process:
     """Start `python ARGUMENTS` in its own session: as a fork if there is a forking process at `address`, else without one."""
     if address and (forked := fork(address, arguments, environment, output, errors)):
         return forked

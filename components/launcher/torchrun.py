@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.launcher.forks import Process, begin
+from components.launcher.forks import Forks, Process, begin
 from components.launcher.processes import Stopped, of_one_machine
 from components.launcher.rank import ALIVE, FORKS, PATIENCE_S, STOP
 from edm2core.events import emit
@@ -33,8 +33,7 @@ class Node:
     processes: int
     hang_s: float
     command: list[str]
-    forks: str = ""  # the address of a process that has imported torchrun and the stage (forks.py), if there is one
-    forking: int = 0  # its number
+    forks: Forks  # has imported torchrun and the stage
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,9 @@ def run_torchrun(node: Node, folder: Path, asked: Callable[[], bool], ended: Cal
     alive = os.open(folder / ALIVE, os.O_RDWR)  # the system closes it when this process ends, however it ends
     # A session of its own: a signal to this process's group must not make torchrun kill processes that are saving.
     said, errors = os.pipe()
-    torchrun = begin(node.forks, _arguments(node, folder), {**environment_of(node), FORKS: node.forks}, sys.stdout.fileno(), errors)
+    torchrun = begin(
+        node.forks.address, _arguments(node, folder), {**environment_of(node.nodes), FORKS: node.forks.address}, sys.stdout.fileno(), errors
+    )
     os.close(errors)
     words = deque[bytes](maxlen=40)
     listen = threading.Thread(target=words.extend, args=(os.fdopen(said, "rb"),), daemon=True)
@@ -77,21 +78,13 @@ def run_torchrun(node: Node, folder: Path, asked: Callable[[], bool], ended: Cal
     return Ended(codes, began > 0, node.nodes > 1 and by_itself and (alone or left))
 
 
-def _watch(
-    torchrun: Process,
-    node: Node,
-    folder: Path,
-    asked: Callable[[], bool],
-    ended: Callable[[], bool],
-    wait_until: float,
-) -> bool:
+def _watch(torchrun: Process, node: Node, folder: Path, asked: Callable[[], bool], ended: Callable[[], bool], wait_until: float) -> bool:
     """Return when torchrun has ended: whether it was killed here, because it lingered or no other node came in time."""
     failed_at: float | None = None
     stopped, killed = Stopped(), False
     while torchrun.poll() is None:
         codes, began = _numbers(folder, "code-*"), len(list(folder.glob("began-*")))
-        forking = [node.forking] if node.forking else []
-        _kill_stopped([torchrun.pid, *forking, *_numbers(folder, "began-*")], stopped, node.hang_s)
+        _kill_stopped([torchrun.pid, node.forks.pid, *_numbers(folder, "began-*")], stopped, node.hang_s)
         if asked():
             (folder / STOP).touch()
         saving = asked() and len(codes) < began
@@ -146,9 +139,9 @@ def _meeting_place() -> list[str]:
     return ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-conf", settings]
 
 
-def environment_of(node: Node) -> dict[str, str]:
+def environment_of(nodes: int) -> dict[str, str]:
     """torchrun's environment. On one node it lacks the variables that would make processes look for other nodes."""
-    environment = of_one_machine(os.environ) if node.nodes == 1 else dict(os.environ)
+    environment = of_one_machine(os.environ) if nodes == 1 else dict(os.environ)
     environment.pop("EDM2_DIE_WITH_PARENT", None)
     return {"OMP_NUM_THREADS": "1", **environment}
 

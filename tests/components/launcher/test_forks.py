@@ -118,16 +118,19 @@ def test_where_the_forking_process_dies_its_forks_end_and_none_is_started(place:
     assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
 
 
-def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> None:
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path / "driven")], stdout=subprocess.PIPE, text=True, env=place.environment
-    )
+def ends_with_its_driver(place: Place, program: str, argument: str) -> None:
+    """A fork whose number the program prints ends when the program is killed."""
+    driver = subprocess.Popen([sys.executable, "-c", program, argument], stdout=subprocess.PIPE, text=True, env=place.environment)
     assert driver.stdout is not None
     pid = int(driver.stdout.readline())
     assert not gone(pid)
     driver.kill()
     driver.wait()
     wait_until(lambda: gone(pid))
+
+
+def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> None:
+    ends_with_its_driver(place, DRIVER, str(tmp_path / "driven"))
 
 
 def test_modules_that_stages_import_leave_cuda_untouched(tmp_path: Path) -> None:
@@ -145,19 +148,12 @@ def test_an_order_that_breaks_off_hinders_no_other(shared: Place) -> None:
     assert shared.start("3").wait() == 3
 
 
-def test_a_fork_ends_with_who_ordered_it(place: Place, tmp_path: Path) -> None:
+def test_a_fork_ends_with_who_ordered_it(place: Place) -> None:
     program = "import os, sys, time\nfrom components.launcher.forks import fork\n"
     program += (
         "ordered = fork(sys.argv[1], ['-m', 'program', 'wait'], dict(os.environ), 2, 2)\nprint(ordered.pid, flush=True); time.sleep(99)"
     )
-    command = [sys.executable, "-c", program, place.forks.address]
-    orders = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=place.environment)
-    assert orders.stdout is not None
-    pid = int(orders.stdout.readline())
-    assert not gone(pid)
-    orders.kill()
-    orders.wait()
-    wait_until(lambda: gone(pid))
+    ends_with_its_driver(place, program, place.forks.address)
 
 
 def test_without_a_forking_process_the_same_is_started_anew(place: Place) -> None:
