@@ -35,8 +35,9 @@ if (here / f"late-{os.environ['POD']}").exists():
     (here / f"late-{os.environ['POD']}").unlink()
     time.sleep(600)
 main.BEGINS_S = 5.0
+together = main.processes()  # kept: what is dropped takes the process group down
 try:
-    main.processes().__enter__()
+    together.__enter__()
 except dist.DistError:
     sys.exit(143)
 atexit.register(dist.destroy_process_group)  # as the stages do: a thread of gloo's that is left aborts the process
