@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Protocol, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from edm2core.registry import NOISE_SCHEDULES, Choices, is_own, load, meant_address, own_arguments
+from edm2core.registry import NOISE_SCHEDULES, Choice, Choices, Solver, is_own, load, meant_address, own_arguments
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -144,42 +144,6 @@ Ema = Annotated[str, BeforeValidator(average_name)]  # fixed, or the relative wi
 Widths = Annotated[tuple[Annotated[float, AfterValidator(check_width)], ...], Field(strict=False), AfterValidator(once)]
 
 
-class HasOptions(Protocol):
-    """A line of a registry's table whose code may take settings of its own."""
-
-    @property
-    def options(self) -> tuple[str, ...]: ...
-
-    @property
-    def defaults(self) -> dict[str, Any]: ...
-
-
-def with_defaults(values: Any, setting: str, table: Mapping[str, HasOptions]) -> Any:
-    """A section's values as they are written, with those that the choice named by `setting` has as its own defaults."""
-    if isinstance(values, dict) and (choice := table.get(str(values.get(setting)))):
-        return {**choice.defaults, **values}
-    return values
-
-
-def options_of(section: "Settings", setting: str, table: Mapping[str, HasOptions]) -> dict[str, Any]:
-    """The settings that the code of the section's choice takes as keyword arguments. Own code is imported to see which."""
-    chosen = getattr(section, setting)
-    if is_own(chosen):
-        return own_arguments(load(chosen), section.own)  # type: ignore[attr-defined]
-    return {name: getattr(section, name) for name in table[chosen].options}
-
-
-def refuse_unused(section: "Settings", setting: str, table: Mapping[str, HasOptions], noun: str) -> None:
-    """Raises an error if a setting is changed that other choices of `setting` have, and this section's choice has not."""
-    chosen = getattr(section, setting)
-    others = dict.fromkeys(option for choice in table.values() for option in choice.options if option not in table[chosen].options)
-    for name in others:
-        default = type(section).model_fields[name].default
-        if getattr(section, name) != default:
-            words = "null" if default is None else list(default) if isinstance(default, tuple) else default
-            raise contradiction(f"the {noun} '{chosen}' has none; leave it out, or set it back to {words}", name, setting)
-
-
 def described(default: Any, text: str = "", label: str = "", **more: Any) -> Any:
     """A setting with its one text.
 
@@ -209,6 +173,40 @@ class Settings(BaseModel):
     def among(cls, values: Mapping[str, Any]) -> Self:
         """This section, from a task's settings. The task may have settings of other sections too."""
         return cls.model_validate({name: values[name] for name in cls.model_fields})
+
+
+class Choosing(Settings):
+    """A section with settings that choose code by name, some of which takes other settings of the section."""
+
+    choices: ClassVar[dict[str, tuple[Mapping[str, Choice | Solver], str]]]  # by setting: the registry's table, and what is chosen in words
+
+    def options_of(self, setting: str) -> dict[str, Any]:
+        """The settings that the code which `setting` chooses takes as keyword arguments. Own code is imported to see which."""
+        chosen = getattr(self, setting)
+        if is_own(chosen):
+            return own_arguments(load(chosen), self.own)  # type: ignore[attr-defined]
+        return {name: getattr(self, name) for name in self.choices[setting][0][chosen].options}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Settings that are not given are at the choices' own defaults."""
+        for setting, (table, _) in cls.choices.items():
+            if isinstance(values, dict) and (choice := table.get(str(values.get(setting)))):
+                values = {**choice.defaults, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        """No setting is changed that other choices have, and the section's own choice has not."""
+        for setting, (table, noun) in self.choices.items():
+            chosen = getattr(self, setting)
+            for name in dict.fromkeys(option for choice in table.values() for option in choice.options):
+                default = type(self).model_fields[name].default
+                if name not in table[chosen].options and getattr(self, name) != default:
+                    words = "null" if default is None else list(default) if isinstance(default, tuple) else default
+                    raise contradiction(f"the {noun} '{chosen}' has none; leave it out, or set it back to {words}", name, setting)
+        return self
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:

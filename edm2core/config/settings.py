@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edm2core.config.fields import (
+    Choosing,
     Colour,
     Compile,
     Count,
@@ -33,11 +34,8 @@ from edm2core.config.fields import (
     falls,
     once,
     one_of,
-    options_of,
     own_settings,
-    refuse_unused,
     unkeyed,
-    with_defaults,
 )
 from edm2core.registry import AUGMENTATIONS, FORMATS, NETWORKS, OPTIMIZERS, SCHEDULES, SOLVERS, WEIGHTINGS, WEIGHTS, DataFormat, is_own
 
@@ -90,16 +88,22 @@ class DataSettings(Settings):
         return self
 
 
-class NetworkSettings(Settings):
-    """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the others and the paper's (docs/explanation/recipes.md)."""
+class NetworkShape(Settings):
+    """What every network says of itself and of its images."""
 
-    use: Annotated[str, one_of(NETWORKS, own=True)] = described("unet", "Family of networks.", "network")
+    use: str
     resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
     image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
     classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")
     augment_labels: Annotated[int, Field(ge=0)] = described(
         0, "Numbers by which the network is told how its images were augmented; they follow from `training.augment`.", "augmentation labels"
     )
+
+
+class NetworkSettings(NetworkShape):
+    """The U-Net. Defaults are FutureXiang/edm2's config C; switches make the others and the paper's (docs/explanation/recipes.md)."""
+
+    use: Annotated[str, one_of(NETWORKS, own=True)] = described("unet", "Family of networks.", "network")
     channels: Count = described(..., "Channels of the first level.", "channels of the first level")
     multipliers: Counts = described(
         ...,
@@ -183,16 +187,10 @@ class NetworkSettings(Settings):
         return self
 
 
-class OwnNetworkSettings(Settings):
+class OwnNetworkSettings(NetworkShape):
     """A network of the user's own code (docs/how-to/own-code.md)."""
 
     use: str = described(..., "Address of the network's class or function, as module:callable.", "network")
-    resolution: Count = described(..., "Side of the square input in pixels.", "side of an image")
-    image_channels: Count = described(3, "Colour channels of an image.", "channels of an image")
-    classes: Annotated[int, Field(ge=0)] = described(0, "Classes that the network is conditioned on; 0 makes it unconditional.")
-    augment_labels: Annotated[int, Field(ge=0)] = described(
-        0, "Numbers by which the network is told how its images were augmented; they follow from `training.augment`.", "augmentation labels"
-    )
     own: Own = own_settings()
 
     @property
@@ -218,8 +216,10 @@ def network_settings(values: Any) -> NetworkSettings | OwnNetworkSettings:
     return _NETWORK.validate_python(values)
 
 
-class DiffusionSettings(Settings):
+class DiffusionSettings(Choosing):
     """Preconditioning and the noise levels of training (EDM, table 1)."""
+
+    choices = {"weighting": (WEIGHTINGS, "weighting")}
 
     sigma_data: Positive = described(0.5, "Standard deviation of the images that preconditioning assumes.")
     p_mean: float = described(-1.2, "Mean of ln σ over the noise levels of training.", "mean of ln σ in training")
@@ -238,21 +238,8 @@ class DiffusionSettings(Settings):
 
     own: Own = own_settings()
 
-    @property
-    def weighting_options(self) -> dict[str, Any]:
-        """The settings that the weighting takes besides noise levels."""
-        return options_of(self, "weighting", WEIGHTINGS)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, values: Any) -> Any:
-        """A weighting's own defaults."""
-        return with_defaults(values, "weighting", WEIGHTINGS)
-
     @model_validator(mode="after")
-    def _used(self) -> Self:
-        """No setting is changed that has no effect."""
-        refuse_unused(self, "weighting", WEIGHTINGS, "weighting")
+    def _evened(self) -> Self:
         if self.weighting == "min_snr" and self.log_variance_features:
             words = "the learned weighting evens min_snr out again; set log_variance_features to 0, or choose weighting: edm"
             raise contradiction(words, "log_variance_features", "weighting")
@@ -285,8 +272,10 @@ class AugmentSettings(Settings):
         return sum(AUGMENTATIONS[name].labels for name in self.transforms)
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(Choosing):
     """One optimisation: schedule, optimiser, averages. One epoch is one pass over the training images."""
+
+    choices = {"lr_changes": (SCHEDULES, "schedule"), "optimizer": (OPTIMIZERS, "optimizer")}
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = unkeyed(
         ..., "Length of the training in epochs; an experiment may look at any epoch up to it.", "epochs"
@@ -355,31 +344,13 @@ class TrainingSettings(Settings):
 
     own: Own = own_settings()
 
-    @property
-    def schedule_options(self) -> dict[str, Any]:
-        """The settings that the learning-rate schedule takes besides rate and warm-up."""
-        return options_of(self, "lr_changes", SCHEDULES)
-
-    @property
-    def optimizer_options(self) -> dict[str, Any]:
-        """The settings that the optimizer takes besides the learning rate."""
-        return options_of(self, "optimizer", OPTIMIZERS)
-
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, values: Any) -> Any:
-        """The own defaults of the schedule and the optimizer; the cosine ends with the training."""
-        values = with_defaults(with_defaults(values, "lr_changes", SCHEDULES), "optimizer", OPTIMIZERS)
+    def _ends(cls, values: Any) -> Any:
+        """The cosine ends with the training."""
         if isinstance(values, dict) and values.get("lr_changes") == "cosine" and values.get("lr_end_epoch") is None:
             return {**values, "lr_end_epoch": values.get("epochs")}
         return values
-
-    @model_validator(mode="after")
-    def _used(self) -> Self:
-        """No setting is changed that has no effect."""
-        refuse_unused(self, "lr_changes", SCHEDULES, "schedule")
-        refuse_unused(self, "optimizer", OPTIMIZERS, "optimizer")
-        return self
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -445,8 +416,10 @@ class GuidanceSettings(Settings):
         return self
 
 
-class SampleSettings(Settings):
+class SampleSettings(Choosing):
     """The sampler and how many images it draws."""
+
+    choices = {"solver": (SOLVERS, "solver")}
 
     count: Count = described(50_000, "Images in one set of samples.", "samples")
     solver: Annotated[str, one_of(SOLVERS)] = described(
@@ -521,11 +494,6 @@ class SampleSettings(Settings):
         """The network's evaluations for an image; each guided one counts double. Raises ValueError for an own solver."""
         return SOLVERS[self.solver].total(self.steps) + self.guided_evaluations
 
-    @property
-    def solver_options(self) -> dict[str, Any]:
-        """The settings that the solver takes besides noise levels."""
-        return options_of(self, "solver", SOLVERS)
-
     @field_validator("guidance")
     @classmethod
     def _guides(cls, guidance: GuidanceSettings | None) -> GuidanceSettings | None:
@@ -534,12 +502,12 @@ class SampleSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, values: Any) -> Any:
-        """A solver's own defaults; and of noise levels given as a list, their number and both ends."""
+    def _listed(cls, values: Any) -> Any:
+        """The number and both ends of noise levels given as a list."""
         levels = values.get("schedule") if isinstance(values, dict) else None
         if levels is not None and falls(levels):
-            values = {"steps": len(levels), "sigma_max": levels[0], "sigma_min": levels[-1], **values}
-        return with_defaults(values, "solver", SOLVERS)
+            return {"steps": len(levels), "sigma_max": levels[0], "sigma_min": levels[-1], **values}
+        return values
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -550,12 +518,6 @@ class SampleSettings(Settings):
                 if getattr(self, name) != value:
                     raise contradiction(f"the listed noise levels have {name} {value:g}; leave {name} out", name, "schedule")
         check_exact(self.exact, self.precision)
-        return self
-
-    @model_validator(mode="after")
-    def _used(self) -> Self:
-        """No setting is changed that has no effect."""
-        refuse_unused(self, "solver", SOLVERS, "solver")
         if self.schedule != "karras" and self.rho != type(self).model_fields["rho"].default:
             raise contradiction("the schedule 'karras' alone has one; leave it out", "rho", "schedule")
         return self

@@ -18,7 +18,7 @@ from edm2core.store.own_code import import_from
 def main(settings: str, folder: str) -> None:
     sample = SampleSettings.model_validate_json(settings)
     import_from(Path(folder), own_package(sample.solver))
-    solver = checked(sample.solver, partial(load(sample.solver), **sample.solver_options))
+    solver = checked(sample.solver, partial(load(sample.solver), **sample.options_of("solver")))
     print(json.dumps(evaluated_levels(solver, levels_of(sample).tolist())))  # noqa: T201
 
 

@@ -84,7 +84,7 @@ class Denoiser(nn.Module):
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """λ(σ) of the settings' weighting, without the learned exp(-u(σ)): of the shape and precision of `sigma`."""
-        return self.weighting()(sigma, self.settings.sigma_data, **self.settings.weighting_options)
+        return self.weighting()(sigma, self.settings.sigma_data, **self.settings.options_of("weighting"))
 
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""

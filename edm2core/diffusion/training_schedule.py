@@ -13,7 +13,7 @@ from edm2core.registry import SCHEDULES, load
 def learning_rate(training: TrainingSettings, epoch: float) -> float:
     """The learning rate of a step taken after `epoch` epochs, which is a fraction within an epoch."""
     schedule: Schedule = load(SCHEDULES[training.lr_changes].code)
-    return schedule(training, epoch, **training.schedule_options)
+    return schedule(training, epoch, **training.options_of("lr_changes"))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:

@@ -52,7 +52,7 @@ class TrainingState:
         self.parameters = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
         weights = list(self.parameters.values())
         build: Optimizer = load(OPTIMIZERS[training.optimizer].code)
-        self.optimizer = build(*by_kind(self.denoiser), training.lr, **training.optimizer_options)
+        self.optimizer = build(*by_kind(self.denoiser), training.lr, **training.options_of("optimizer"))
         self.relative_rates = [group["lr"] / training.lr for group in self.optimizer.param_groups]
         scales = training.precision == "fp16" and training.loss_reduction == "mean"
         self.scaler = torch.amp.GradScaler(device.type, enabled=scales)

@@ -204,7 +204,7 @@ def _images(
 
 def _solver(settings: SampleSettings) -> Solver:
     """The solver with its settings. What own code returns is checked, so that its author is told what is wrong with it."""
-    solver = partial(load(SOLVERS[settings.solver].solve), **settings.solver_options)
+    solver = partial(load(SOLVERS[settings.solver].solve), **settings.options_of("solver"))
     return checked(settings.solver, solver) if is_own(settings.solver) else solver
 
 

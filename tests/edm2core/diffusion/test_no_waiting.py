@@ -89,7 +89,7 @@ def test_no_step_of_a_sampler_waits(solver: str) -> None:
     start, noise = torch.ones(2, 1, 4, 4, dtype=torch.float64, device=device), torch.ones(2, 1, 4, 4, device=device)
     solve = load(SOLVERS[solver].solve)
     with no_waiting():
-        solve(lambda x, sigma: x / (1 + sigma**2), start, sigmas, lambda step: noise, **settings.solver_options)
+        solve(lambda x, sigma: x / (1 + sigma**2), start, sigmas, lambda step: noise, **settings.options_of("solver"))
 
 
 @pytest.mark.gpu

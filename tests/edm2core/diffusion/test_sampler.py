@@ -170,7 +170,7 @@ def test_guided_evaluations_count_double(solver: str, interval: tuple[float, flo
     how = SampleSettings.model_validate(chosen)
     denoiser, guide = Gaussian(0.3), Gaussian(0.6)
     guidance = Guidance(2.0, guide, interval or (0.0, math.inf))  # type: ignore[arg-type]
-    solve = partial(load(SOLVERS[solver].solve), **how.solver_options)
+    solve = partial(load(SOLVERS[solver].solve), **how.options_of("solver"))
     draw(denoiser, latents(0, 0, [0], SHAPE), levels_of(how), solve, guidance=guidance)  # type: ignore[arg-type]
     assert how.evaluations == len(denoiser.calls) + len(guide.calls)
     assert how.guided_evaluations == len(guide.calls)

@@ -191,7 +191,7 @@ def test_planning_knows_how_often_a_solver_evaluates_the_network(name: str, step
         return denoise(x, sigma)
 
     sigmas = karras(steps).tolist()
-    options = SampleSettings.model_validate({"solver": name}).solver_options
+    options = SampleSettings.model_validate({"solver": name}).options_of("solver")
     images = solver_of(name, **options)(counted, latents(0, 0, INDICES, SHAPE).double() * 80, sigmas, noise)
     assert len(calls) == SOLVERS[name].total(steps)
     assert images.shape == (4, *SHAPE)
