@@ -6,7 +6,6 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -43,19 +42,6 @@ CPU = Scale("a CPU", 32, 32, 32, 40_000, 256)
 GPU = Scale("a GPU", 64, 128, 256, 4_000_000, 5000)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the images show before any of them is prepared."""
-
-    source: Path
-    classes: tuple[str, ...]
-    train: int  # images for training
-    test: int
-    short_side: int  # median, pixels
-    channels: int
-    can_probe: bool
-
-
 def new_experiment(folder: Path, data: Path) -> Path:
     """Write an experiment for a folder or zip of images into a new folder, whose name becomes its name. Returns the experiment file.
 
@@ -66,23 +52,61 @@ def new_experiment(folder: Path, data: Path) -> Path:
     if not re.match(NAME, folder.name):
         allowed = "Use up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit."
         raise InputError(f"'{folder.name}' cannot be an experiment's name.", where="NAME", do_next=allowed)
-    files = texts(folder.name, look(data), GPU if gpus() else CPU)
+    values = _values(folder.name, data, GPU if gpus() else CPU)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        for name, text in files.items():
-            (Path(temporary) / name).write_text(text, encoding="utf-8")
+        for name, text in TEXTS.items():
+            (Path(temporary) / name).write_text(text.format_map(values), encoding="utf-8")
         planned(load_experiment(Path(temporary) / EXPERIMENT))  # all that can be checked before it runs
         shutil.copytree(temporary, folder)
     return folder / EXPERIMENT
 
 
-def look(data: Path) -> Seen:
-    """Count the images by class and open some of them. Raises InputError if they cannot be used."""
-    from PIL import Image  # the control image has no Pillow
-
+def _values(name: str, data: Path, scale: Scale) -> dict[str, object]:
+    """What TEXTS say of these images, by the names of their fields. Raises InputError if the images cannot be used."""
     if not data.exists():
         raise InputError(f"There is no {data}.", where="--data", do_next="Give a folder or a zip with a sub-folder for each class.")
     counts = survey(data, DataSettings.model_fields["test_share"].default).counts
+    classes, train = [own.name for own in counts], sum(own.train for own in counts)
+    short_side, image_channels = _sides_and_channels(data)
+    side = max([SIDES[0], *(side for side in SIDES if side <= min(short_side, scale.most_side))])
+    epochs = min(max(round(scale.seen / train), 2), 4000)
+    epochs -= epochs % 2  # so that half of it is an epoch
+    levels = [1, 2] if side < 32 else [1, 2, 2]
+    measurable = train > EXTRACTORS["filters"].dimensions
+    probe = "how well a linear classifier tells the classes apart by the network's features"
+    why_no_probe = "one class" if len(classes) < 2 else "a class has too few images to train on and to test on"
+    return {
+        "name": name,
+        "scale": scale,
+        "epochs": epochs,
+        "half": epochs // 2,
+        "metrics": "fd_filters, precision_filters, recall_filters" if measurable else "",
+        "features": "in features that need no download" if measurable else f"nothing: {train} images are too few to compare with",
+        "probe": f"true  # {probe}" if _can_probe(counts) else f"false  # there is {why_no_probe}; true measures {probe}",
+        "train": train,
+        "test": sum(own.test for own in counts),
+        "classes": len(classes),
+        "shown": ", ".join(classes[:5]) + (", …" if len(classes) > 5 else ""),
+        "source": json.dumps(str(data.resolve()), ensure_ascii=False),
+        "side": side,
+        "short_side": short_side,
+        "brought": "enlarged" if side > short_side else "cropped to a square and brought to this side",
+        "image_channels": image_channels,
+        "colours": "grey" if image_channels == 1 else "in colour",
+        "multipliers": json.dumps(levels),
+        "lowest": side >> (len(levels) - 1),
+        "batch": min(scale.batch, train),
+        "warmup": max(epochs // 20, 1),
+        "precision": "fp32  # bf16 is faster on a GPU" if scale is CPU else "bf16  # of the network alone",
+        "average_every": max(epochs // 32, 1),
+    }
+
+
+def _sides_and_channels(data: Path) -> tuple[int, int]:
+    """The median of the short sides of some of the images in pixels, and their channels. Raises InputError for one that cannot be read."""
+    from PIL import Image  # the control image has no Pillow
+
     sides, modes = list[int](), set[str]()
     with open_files(data) as files:
         names = [name for group in class_folders(files).train.values() for name in group]
@@ -93,15 +117,7 @@ def look(data: Path) -> Seen:
                     modes.add(image.mode)
             except OSError as error:
                 raise files.wrong(name, f"The image cannot be read: {error}.", "Replace it, or remove it.") from error
-    return Seen(
-        data.resolve(),
-        tuple(own.name for own in counts),
-        sum(own.train for own in counts),
-        sum(own.test for own in counts),
-        round(statistics.median(sides)),
-        1 if modes <= {*GREY} else 3,
-        len(counts) > 1 and _can_probe(counts),
-    )
+    return round(statistics.median(sides)), 1 if modes <= {*GREY} else 3
 
 
 def _can_probe(counts: Sequence[ClassCount]) -> bool:
@@ -109,65 +125,7 @@ def _can_probe(counts: Sequence[ClassCount]) -> bool:
         enough_to_probe(counts, False, "")
     except InputError:
         return False
-    return True
-
-
-def texts(name: str, seen: Seen, scale: Scale) -> dict[str, str]:
-    """The files of an experiment for these images, by their names."""
-    side = max([SIDES[0], *(side for side in SIDES if side <= min(seen.short_side, scale.most_side))])
-    epochs = min(max(round(scale.seen / seen.train), 2), 4000)
-    epochs -= epochs % 2  # so that half of it is an epoch
-    return {
-        EXPERIMENT: _experiment(name, seen, scale, epochs),
-        "E.yaml": _recipe(name, seen, scale, side, epochs),
-        "G.yaml": RECIPE_G.format(name=name),
-    }
-
-
-def _experiment(name: str, seen: Seen, scale: Scale, epochs: int) -> str:
-    measurable = seen.train > EXTRACTORS["filters"].dimensions
-    metrics = "fd_filters, precision_filters, recall_filters" if measurable else ""
-    features = "in features that need no download" if metrics else f"nothing: {seen.train} images are too few to compare with"
-    probe = "how well a linear classifier tells the classes apart by the network's features"
-    why_no_probe = "one class" if len(seen.classes) < 2 else "a class has too few images to train on and to test on"
-    return EXPERIMENT_TEXT.format(
-        name=name,
-        half=epochs // 2,
-        epochs=epochs,
-        samples=scale.samples,
-        metrics=metrics,
-        features=features,
-        probe=f"true  # {probe}" if seen.can_probe else f"false  # there is {why_no_probe}; true measures {probe}",
-    )
-
-
-def _recipe(name: str, seen: Seen, scale: Scale, side: int, epochs: int) -> str:
-    batch = min(scale.batch, seen.train)
-    levels = [1, 2] if side < 32 else [1, 2, 2]
-    shown = ", ".join(seen.classes[:5]) + (", …" if len(seen.classes) > 5 else "")
-    return RECIPE_E.format(
-        name=name,
-        train=seen.train,
-        test=seen.test,
-        classes=len(seen.classes),
-        shown=shown,
-        source=json.dumps(str(seen.source), ensure_ascii=False),
-        side=side,
-        short_side=seen.short_side,
-        brought="enlarged" if side > seen.short_side else "cropped to a square and brought to this side",
-        image_channels=seen.channels,
-        colours="grey" if seen.channels == 1 else "in colour",
-        channels=scale.channels,
-        multipliers=json.dumps(levels),
-        lowest=side >> (len(levels) - 1),
-        epochs=epochs,
-        machine=scale.machine,
-        batch=batch,
-        warmup=max(epochs // 20, 1),
-        decay=max(epochs // 2, 1),
-        precision="fp32  # bf16 is faster on a GPU" if scale is CPU else "bf16  # of the network alone",
-        average_every=max(epochs // 32, 1),
-    )
+    return len(counts) > 1
 
 
 EXPERIMENT_TEXT = """\
@@ -178,7 +136,7 @@ name: {name}
 recipes: [E.yaml, G.yaml]  # what is compared: files beside this one
 seeds: [0]  # [0, 1, 2] shows whether a difference is more than chance
 epochs: [{half}, {epochs}]  # at which snapshots are sampled and measured
-sample: {{count: {samples}}}  # images drawn from each snapshot: more of them make the metrics surer
+sample: {{count: {scale.samples}}}  # images drawn from each snapshot: more of them make the metrics surer
 # Distances of the samples from the training images, {features}.
 # FID, which papers report, is `fid`: it needs at least 2049 samples and images, and `inception_weights:`; `edm2 run` says where to get it.
 metrics: [{metrics}]
@@ -197,18 +155,18 @@ network:
   resolution: {side}
   image_channels: {image_channels}  # the images are {colours}
   classes: 0  # {classes} lets the network learn each class; 0 draws images of any class
-  channels: {channels}  # width of the first level: 128 and more on a GPU
+  channels: {scale.channels}  # width of the first level: 128 and more on a GPU
   multipliers: {multipliers}  # width of each level, times `channels`
   blocks: 2
   attention_resolutions: [{lowest}]
   weights: forced  # weight normalisation, which E adds to config C
   clip: 256.0
 training:
-  epochs: {epochs}  # a first look on {machine}; better samples take longer
+  epochs: {epochs}  # a first look on {scale.machine}; better samples take longer
   batch: {batch}
   lr: 1.0e-2
   warmup_epochs: {warmup}
-  t_ref_epochs: {decay}  # from this epoch on the learning rate falls
+  t_ref_epochs: {half}  # from this epoch on the learning rate falls
   flip: false  # true mirrors half of the images: right for most photographs, wrong for letters
   precision: {precision}
   average_every: {average_every}
@@ -224,3 +182,5 @@ network:
   norm: pixel
   magnitude_preserving: true
 """
+
+TEXTS = {EXPERIMENT: EXPERIMENT_TEXT, "E.yaml": RECIPE_E, "G.yaml": RECIPE_G}
