@@ -1,4 +1,4 @@
-"""One training as several processes, measured: what it costs to bring their gradients together. For many GPUs: pipelines/scaling.py."""
+"""One training as several processes, measured: what it costs to bring their gradients together. For many GPUs: pipelines/gpu_use.py."""
 
 import multiprocessing
 import tempfile
@@ -15,7 +15,7 @@ from bench.network import trainer
 from bench.rows import Options, Result, Row
 from bench.worker import Work
 from edm2core.diffusion.trainer import Trainer
-from pipelines.scaling import NETWORKS, modelled
+from pipelines.gpu_use import NETWORKS, modelled
 
 RECIPE, PROCESSES = "cifar10/E", 2
 

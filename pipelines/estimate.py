@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edm2core.config.settings import (
@@ -18,7 +18,7 @@ from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.network_cost import Cost, network_cost
 from edm2core.plan.plan import Plan
 from edm2core.plan.tasks import Task, trajectory_ref
-from edm2core.registry import EXTRACTORS, FORMATS, is_own
+from edm2core.registry import EXTRACTORS, FORMATS, Extractor, is_own
 from edm2core.report.evaluations import sampler_of
 
 UTILISATION = 0.35  # the part of a GPU's peak that training and sampling are assumed to reach: docs/explanation/performance.md
@@ -50,10 +50,7 @@ class Images(NamedTuple):
     test: int
 
 
-NOTHING_COUNTED: Mapping[Ref, Images] = {}
-NOTHING_MEASURED: Mapping[OwnNetworkSettings, Cost] = {}
 Levels = tuple[float, ...]  # the noise levels at which an own solver evaluates the network
-NO_LEVELS: Mapping[SampleSettings, Levels] = {}
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,9 @@ class Estimate:
 def estimates(
     tasks: Iterable[Task],
     prepared: Callable[[Ref], Manifest | None],
-    counts: Mapping[Ref, Images] = NOTHING_COUNTED,
-    measured: Mapping[OwnNetworkSettings, Cost] = NOTHING_MEASURED,
-    levels: Mapping[SampleSettings, Levels] = NO_LEVELS,
+    counts: Mapping[Ref, Images] = {},
+    measured: Mapping[OwnNetworkSettings, Cost] = {},
+    levels: Mapping[SampleSettings, Levels] = {},
 ) -> dict[Ref, Estimate]:
     """Each task's cost. `prepared` finds the manifest of a result that is there already: that of a data set knows the number of images,
     that of samples by an own solver its evaluations.
@@ -103,39 +100,36 @@ def cost_of_network(task: Task, measured: Mapping[OwnNetworkSettings, Cost]) -> 
     return network_cost(network, DiffusionSettings.model_validate(task.settings["diffusion"]))
 
 
+@dataclass
 class _Planner:
     """Estimates tasks one after the other, by a method for each stage that costs something."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        prepared: Callable[[Ref], Manifest | None],
-        counts: Mapping[Ref, Images],
-        measured: Mapping[OwnNetworkSettings, Cost],
-        levels: Mapping[SampleSettings, Levels],
-    ) -> None:
-        self.measured, self.levels = measured, levels
-        self.plan, self.tasks, self.prepared, self.counts = plan, plan.by_ref, prepared, counts
-        self.begun: set[Ref] = set()  # trajectories whose states are counted
+    plan: Plan
+    prepared: Callable[[Ref], Manifest | None]
+    counts: Mapping[Ref, Images]
+    measured: Mapping[OwnNetworkSettings, Cost]
+    levels: Mapping[SampleSettings, Levels]
+    begun: set[Ref] = field(default_factory=set)  # trajectories whose states are counted
 
     def estimate(self, task: Task) -> Estimate:
         of_stage: Callable[[Task], Estimate] = getattr(self, f"_{task.stage}", lambda _: Estimate())
         return of_stage(task)
 
     def _prepare(self, task: Task) -> Estimate:
-        images, pixels = self._images(task), _pixels(task, self.tasks.values())
-        return Estimate(0.0, sum(images) * pixels if images and pixels else None)
+        images = self._images(task)
+        user = next((user for user in self.plan if user.stage == "snapshot" and user.inputs["data"] == task.ref), None)
+        return Estimate(0.0, sum(images) * _pixels(user) if images and user else None)
 
     def _snapshot(self, task: Task) -> Estimate:
         training, epoch = TrainingSettings.model_validate(task.settings["training"]), task.settings["epoch"]
-        cost, images = cost_of_network(task, self.measured), self._images(self.tasks[task.inputs["data"]])
-        earlier = [*task.after, *(ref for name, ref in task.inputs.items() if name == "start")]
-        before = max((self.tasks[ref].settings["epoch"] or 0 for ref in earlier if ref in self.tasks), default=0)
-        flops = TRAINING * cost.flops * images.train * (epoch - before) if images and cost else None
-        widths = len(training.ema_sigma_rel)
-        copies = widths + (training.ema_beta is not None)
+        cost, images = self._network(task), self._images(task)
         if cost is None:
             return Estimate(None, None, training.precision != "fp32")
+        earlier = [*task.after, *(ref for name, ref in task.inputs.items() if name == "start")]
+        before = max((self.plan.by_ref[ref].settings["epoch"] or 0 for ref in earlier if ref in self.plan.by_ref), default=0)
+        flops = TRAINING * cost.flops * images.train * (epoch - before) if images else None
+        widths = len(training.ema_sigma_rel)
+        copies = widths + (training.ema_beta is not None)
         averages = 3.0 * cost.parameters * widths * sum(before < stored for stored in training.stored_epochs(epoch))
         stored = 4.0 * cost.parameters * copies + averages
         trajectory = trajectory_ref(task)
@@ -149,58 +143,48 @@ class _Planner:
         return Estimate(0.0, 4.0 * cost.parameters * (1 + 3) if cost else None)  # the fixed EMA; the weights and both moments
 
     def _ema(self, task: Task) -> Estimate:
-        cost = cost_of_network(self._snapshot_below(task), self.measured)
+        cost = self._network(task)
         return Estimate(0.0, 4.0 * cost.parameters if cost else None)
 
-    def _snapshot_below(self, task: Task) -> Task:
-        """The snapshot that a task stands on."""
-        snapshot = self.plan.snapshot_of(task)
-        if snapshot is None:
-            raise KeyError(task.ref)
-        return snapshot
-
     def _sample(self, task: Task) -> Estimate:
-        snapshot, settings = self._snapshot_below(task), task.settings
-        how = sampler_of(task)
-        own = cost_of_network(snapshot, self.measured)
-        guide = cost_of_network(self.plan.guide_of(task) or snapshot, self.measured)  # the network itself guides where no other does
-        evaluations = self._evaluations(task, how)
-        flops = None
-        if own and guide and evaluations:
-            flops = (own.flops * evaluations.alone + guide.flops * evaluations.guided) * settings["count"]
-        network = snapshot.settings["network"]
-        pixels = network["image_channels"] * network["resolution"] ** 2
-        return Estimate(flops, settings["count"] * pixels, _half(settings))
+        snapshot, settings, evaluations = self._snapshot_below(task), task.settings, self._evaluations(task, sampler_of(task))
+        own, guide = self._network(snapshot), self._network(self.plan.guide_of(task) or snapshot)  # where no other guides, it does itself
+        flops = (own.flops * evaluations[0] + guide.flops * evaluations[1]) * settings["count"] if own and guide and evaluations else None
+        return Estimate(flops, settings["count"] * _pixels(snapshot), _half(settings))
 
-    def _evaluations(self, task: Task, settings: SampleSettings) -> "_Evaluations | None":
-        """The evaluations for an image; None of an own solver that was not counted. Its unguided samples record how many there were."""
+    def _evaluations(self, task: Task, settings: SampleSettings) -> tuple[int, int] | None:
+        """How often the network, and its guide besides, are evaluated for an image; None of an own solver that was not counted.
+
+        Its unguided samples record how many evaluations there were.
+        """
         if not is_own(settings.solver):
             guided = settings.guided_evaluations
-            return _Evaluations(settings.evaluations - guided, guided)
+            return settings.evaluations - guided, guided
         levels = self.levels.get(solver_alone(settings))
         if levels is None:
             made = None if settings.guidance else self.prepared(task.ref)
-            return _Evaluations(made.metadata["nfe"], 0) if made and "nfe" in made.metadata else None
+            return (made.metadata["nfe"], 0) if made and "nfe" in made.metadata else None
         low, high = (settings.guidance and settings.guidance.interval) or (0.0, math.inf)
-        return _Evaluations(len(levels), sum(low <= level <= high for level in levels) if settings.guidance else 0)
+        return len(levels), sum(low <= level <= high for level in levels) if settings.guidance else 0
 
     def _reference(self, task: Task) -> Estimate:
-        images = self._images(self.tasks[task.inputs["data"]])
-        size = EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]].dimensions
-        stored = 8.0 * size * (size + 1) + 4.0 * size * images.train if images else None  # mean, covariance and features
-        return Estimate(self._features(task) * images.train if images else None, stored)
+        images, extractor = self._images(task), self._extractor_of(task)
+        if images is None:
+            return Estimate(None, None)
+        size = extractor.dimensions
+        stored = 8.0 * size * (size + 1) + 4.0 * size * images.train  # mean, covariance and features
+        return Estimate(extractor.flops * images.train, stored)
 
     def _metrics(self, task: Task) -> Estimate:
         if "extractor" not in task.inputs:  # of own code
             return Estimate()
-        return Estimate(self._features(task) * self.tasks[task.inputs["samples"]].settings["count"])
+        return Estimate(self._extractor_of(task).flops * self.plan.by_ref[task.inputs["samples"]].settings["count"])
 
     def _probe(self, task: Task) -> Estimate:
-        images = self._images(self.tasks[task.inputs["data"]])
         if "snapshot" not in task.inputs:
             return Estimate()
-        settings, network = ProbeSettings.model_validate(task.settings), self._snapshot_below(task)
-        cost, own = cost_of_network(network, self.measured), network_settings(network.settings["network"])
+        settings, images, cost = ProbeSettings.model_validate(task.settings), self._images(task), self._network(task)
+        own = network_settings(self._snapshot_below(task).settings["network"])
         if images is None or cost is None:
             return Estimate(None, 0.0, _half(task.settings), scratch=None)
         once = settings.cached_draws * images.train + images.test  # forward passes that compute all features
@@ -219,19 +203,29 @@ class _Planner:
         return Estimate(cost.flops * passes, 0.0, _half(task.settings), scratch=once * 2.0 * features)
 
     def _diagnostics(self, task: Task) -> Estimate:
-        images, settings = self._images(self.tasks[task.inputs["data"]]), task.settings
-        cost = cost_of_network(self._snapshot_below(task), self.measured)
+        images, settings, cost = self._images(task), task.settings, self._network(task)
         if images is None or cost is None:
             return Estimate(None)
         train, test = (min(count, settings["images"]) for count in images)
         return Estimate(cost.flops * (train * (1 + settings["levels"]) + test * settings["levels"]))
 
-    def _features(self, task: Task) -> float:
-        """The extractor's operations for one image."""
-        return EXTRACTORS[self.tasks[task.inputs["extractor"]].settings["extractor"]].flops
+    def _snapshot_below(self, task: Task) -> Task:
+        """The snapshot that a task stands on."""
+        snapshot = self.plan.snapshot_of(task)
+        if snapshot is None:
+            raise KeyError(task.ref)
+        return snapshot
+
+    def _network(self, task: Task) -> Cost | None:
+        """What the network costs that a task stands on; None of own code that was not measured."""
+        return cost_of_network(self._snapshot_below(task), self.measured)
+
+    def _extractor_of(self, task: Task) -> Extractor:
+        return EXTRACTORS[self.plan.by_ref[task.inputs["extractor"]].settings["extractor"]]
 
     def _images(self, task: Task) -> Images | None:
-        """How many images a data set has, given the task that prepares it; None if that is not known yet."""
+        """How many images the data of a task have; None if that is not known until they are prepared."""
+        task = self.plan.input(task, "data") or task
         known = FORMATS[task.settings["format"]]
         if known.train is not None and known.test is not None:
             return Images(known.train, known.test)
@@ -243,21 +237,12 @@ class _Planner:
         return Images(manifest.metadata["counts"]["train"], manifest.metadata["counts"]["test"]) if manifest else counted
 
 
-class _Evaluations(NamedTuple):
-    """How often networks are evaluated for an image."""
-
-    alone: int  # the network that is sampled from
-    guided: int  # its guide, besides
-
-
 def _half(settings: Mapping[str, Any]) -> bool:
     """Whether operations with these settings run in half precision."""
     return str(settings["precision"]) != "fp32"
 
 
-def _pixels(task: Task, tasks: Iterable[Task]) -> int | None:
-    """How many numbers one image of a data set has, as a network of the plan takes it."""
-    for user in tasks:
-        if user.stage == "snapshot" and user.inputs["data"] == task.ref:
-            return int(user.settings["network"]["image_channels"] * user.settings["network"]["resolution"] ** 2)
-    return None
+def _pixels(training: Task) -> int:
+    """How many numbers an image has, as the network of a training takes it."""
+    network = training.settings["network"]
+    return int(network["image_channels"] * network["resolution"] ** 2)

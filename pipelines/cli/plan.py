@@ -19,14 +19,13 @@ from edm2core.registry import is_own
 from edm2core.store import open_store
 from edm2core.store.results import manifests
 from edm2core.words import duration, size
-from pipelines.claimed import POD, Claims, claims
 from pipelines.cli.options import cluster_option, experiment_argument, set_option, store_option
 from pipelines.estimate import GPUS, UTILISATION, Estimate, Gpu, Levels, estimates, solver_alone
+from pipelines.gpu_use import NETWORKS, POD, USEFUL, Batch, Claims, claims, divided
 from pipelines.inputs.user_files import absent, planned
 from pipelines.own_costs import network_costs, solver_levels
 from pipelines.run.refusals import continued, lost_snapshots
 from pipelines.run.terminal import open_console
-from pipelines.scaling import NETWORKS, USEFUL, Batch, divided
 from pipelines.summary import summary
 
 UNKNOWN = "?"

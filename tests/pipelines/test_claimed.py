@@ -7,8 +7,8 @@ import pytest
 
 from components.launcher.profile import Profile, load_profile
 from edm2core.plan.plan import Plan
-from pipelines.claimed import Claims, PodSeconds, claims
 from pipelines.estimate import GPUS, estimates
+from pipelines.gpu_use import Claims, PodSeconds, claims
 from tests.pipelines.test_estimate import planned
 
 Edm2 = Callable[..., tuple[int, str]]

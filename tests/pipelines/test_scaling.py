@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edm2core.config.settings import OwnNetworkSettings
 from edm2core.plan.network_cost import Cost
 from pipelines.estimate import GPUS
-from pipelines.scaling import NETWORKS, USEFUL, divided, max_gpus, modelled
+from pipelines.gpu_use import NETWORKS, USEFUL, divided, max_gpus, modelled
 from tests.pipelines.test_estimate import planned
 
 Edm2 = Callable[..., tuple[int, str]]
