@@ -27,7 +27,7 @@ from edm2core.store.base import each, file_record
 from edm2core.store.local import LocalStore
 from edm2core.store.sealed import sealed
 from edm2core.store.summary import summarise, summary_path
-from pipelines.look import listen
+from pipelines.look.server import listen
 
 EXPERIMENT = "name: big\nrecipes: [digits/C]\nseeds: {seeds}\nepochs: [10, 20, 40]\nmetrics: [fd]\nprobe: false\n"
 AT_ONCE = 1000  # runs planned as the seeds of one experiment

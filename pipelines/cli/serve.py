@@ -8,8 +8,7 @@ import click
 
 from edm2core.store import find_store
 from pipelines.cli.options import store_argument
-from pipelines.look import listen
-from pipelines.look.server import is_for_this_machine_alone
+from pipelines.look.server import is_for_this_machine_alone, listen
 
 PORT = 8765
 

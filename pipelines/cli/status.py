@@ -37,7 +37,7 @@ def command(run: str, store: str, cluster: str | None) -> None:
     if seen.listed.state in ("stopped", "failed") and not seen.running and not goes_on:
         click.echo(f"The run has {seen.listed.state}: nothing works on it any more. Starting its experiment again continues it.")
     for view in seen.running:
-        share = f"{view.progress.share:.0%} " if view.progress else ""
+        share = f"{view.share:.0%} " if view.share is not None else ""
         click.echo(f"  {view.task.title}: running {view.reason} {share}{view.words}".rstrip())
     for view in seen.trouble:
         click.echo(f"  {view.task.title}: {view.state}: {view.reason}")

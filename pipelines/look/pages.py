@@ -13,6 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from edm2core.errors import MissingError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.stages import in_words
+from edm2core.plan.tasks import Task
 from edm2core.report.digits import rounded
 from edm2core.store.summary import epochs_in_words
 from edm2core.words import NOTHING, duration, plural, printable, size
@@ -46,9 +47,8 @@ class Pages:
     def run(self, run: str, live: bool = False) -> str:
         """One run: its progress, tasks, pictures and files."""
         view = self._look.run(run)
-        return self._render(
-            "run.html", live, run=view, overview=self._look.overview(run), snapshots=_snapshots(view), pictures=_pictures(view)
-        )
+        snapshots = [task.manifest for task in view.tasks if task.task.stage == "snapshot" and task.manifest]
+        return self._render("run.html", live, run=view, overview=self._look.overview(run), snapshots=snapshots, pictures=_pictures(view))
 
     def run_json(self, run: str) -> str:
         view = self._look.run(run)
@@ -58,7 +58,7 @@ class Pages:
                 "title": task.task.title,
                 "state": task.state,
                 "reason": task.reason or None,
-                "progress": task.progress.share if task.progress else None,
+                "progress": task.share,
                 "words": task.words or None,
             }
             for task in view.tasks
@@ -98,9 +98,10 @@ class Pages:
     def asset(self, name: str) -> tuple[str, str]:
         """A file that pages load, and its type."""
         if name == STYLE:
-            return _environment().get_template(STYLE).render() + _environment().get_template("serve.css").render(), "text/css"
+            styles = (_environment().get_template(sheet).render() for sheet in (STYLE, "serve.css"))
+            return "".join(styles), "text/css; charset=utf-8"
         if name == SCRIPT:
-            return (resources.files("pipelines.look") / "templates" / SCRIPT).read_text(encoding="utf-8"), "text/javascript"
+            return (resources.files("pipelines.look") / "templates" / SCRIPT).read_text(encoding="utf-8"), "text/javascript; charset=utf-8"
         raise MissingError("There is no such page.")
 
     def _render(self, name: str, live: bool = False, **values: Any) -> str:
@@ -124,8 +125,8 @@ def _environment() -> Environment:
         "bytes": size,
         "duration": duration,
         "when": _when,
-        "ago": _ago,
-        "percent": _percent,
+        "ago": lambda age_s: f"{duration(age_s)} ago" if age_s >= 1 else "just now",
+        "percent": lambda share: f"{100 * share:.0f} %",
         "url": _url,
         "rounded": rounded,
         "plural": plural,
@@ -134,43 +135,24 @@ def _environment() -> Environment:
     return environment
 
 
-def _snapshots(view: RunView) -> list[Manifest]:
-    return [task.manifest for task in view.tasks if task.task.stage == "snapshot" and task.manifest]
-
-
 def _pictures(view: RunView) -> list[tuple[str, str, Manifest]]:
     """The newest grid of samples of each recipe's first seed and average: its title, its path in the store, and its result."""
+    sampled = [(each.task, each.manifest) for each in view.tasks if each.task.stage == "sample" and each.manifest]
     first: dict[str, int] = {}
-    for each in view.tasks:
-        subject = each.task.subject
-        if each.task.stage == "sample" and each.manifest:
-            first[subject.recipe] = min(subject.seed, first.get(subject.recipe, subject.seed))
-    latest: dict[tuple[Any, ...], tuple[int, str, str, Manifest]] = {}
-    for each in view.tasks:
-        subject = each.task.subject
-        if (
-            each.task.stage == "sample"
-            and each.manifest
-            and "grid.png" in each.manifest.files
-            and not subject.draw
-            and subject.seed == first[subject.recipe]
-        ):
+    for task, _ in sampled:
+        first[task.subject.recipe] = min(task.subject.seed, first.get(task.subject.recipe, task.subject.seed))
+    latest: dict[tuple[Any, ...], tuple[Task, Manifest]] = {}
+    for task, manifest in sampled:
+        subject = task.subject
+        if "grid.png" in manifest.files and not subject.draw and subject.seed == first[subject.recipe]:
             who = (*subject.training, subject.ema)
-            if who not in latest or latest[who][0] < subject.epoch:
-                latest[who] = (subject.epoch, each.task.title, each.manifest.path("grid.png"), each.manifest)
-    return [(title, path, manifest) for _, title, path, manifest in latest.values()]
+            if who not in latest or latest[who][0].subject.epoch < subject.epoch:
+                latest[who] = task, manifest
+    return [(task.title, manifest.path("grid.png"), manifest) for task, manifest in latest.values()]
 
 
 def _when(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else NOTHING
-
-
-def _ago(age_s: float) -> str:
-    return f"{duration(age_s)} ago" if age_s >= 1 else "just now"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _yaml(values: dict[str, Any]) -> str:

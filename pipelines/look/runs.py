@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,30 +36,16 @@ ORDER = ("running", "failed", "damaged", "interrupted", "skipped", "waiting", "d
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A task's progress, by its own words."""
-
-    share: float  # 0 to 1
-    words: str
-
-
-@dataclass(frozen=True)
 class TaskView:
-    """A task of a run as its page shows it. `log` says whether the store has anything that it printed."""
+    """A task of a run as its page shows it."""
 
     task: Task
     state: str
     reason: str = ""
     manifest: Manifest | None = None
-    progress: Progress | None = None
-    log: bool = False
-
-    @property
-    def words(self) -> str:
-        """What a finished task measured, or the progress of a running one."""
-        if self.progress:
-            return self.progress.words
-        return self.manifest.in_words if self.manifest else ""
+    share: float | None = None  # 0 to 1: how far a running task is, by its own words
+    words: str = ""  # what a finished task measured, or the progress of a running one
+    log: bool = False  # whether the store has anything that it printed
 
 
 @dataclass(frozen=True)
@@ -153,9 +139,8 @@ class Look:
         view = next((view for view in self.run(run).tasks if view.task.ref == ref), None)
         if view is None:
             raise MissingError(f"{run} has no task {ref}.", where=f"runs/{run}")
-        works = {work_ref(view.task)}
-        logs = self._logs(run, [v.task for v in self.run(run).tasks], self._entries(run), works)
-        text = self._tail(logs[view.task.ref], SHOWN) if logs.get(view.task.ref) else ""
+        logs = self._logs(run, self._entries(run))[ref]
+        text = self._tail(logs, SHOWN) if logs else ""
         lines = (readable(line) for line in text.splitlines())
         return view.task, "\n".join(line for line in lines if line), view.state == "running"
 
@@ -188,17 +173,17 @@ class Look:
         holders = {ref: last for ref, last in last_holders.items() if last and last.alive}
         record = read_outcomes(Run(run, self.store))
         busy = set(holders)
-        logs = self._logs(run, tasks, entries, set(works.values()))
+        logs = self._logs(run, entries)
         views = []
         for task in tasks:
-            manifest, log = manifests[task.ref], bool(logs.get(task.ref))
+            manifest, log = manifests[task.ref], bool(logs[task.ref])
             if isinstance(manifest, EdmError):
                 view = TaskView(task, "damaged", manifest.what, log=log)
             elif manifest is not None:
-                view = TaskView(task, "done", manifest=manifest, log=log)
+                view = TaskView(task, "done", manifest=manifest, words=manifest.in_words, log=log)
             elif works[task.ref] in busy:
                 busy.discard(works[task.ref])  # of a training's snapshots only the next one is running
-                view = self._running(task, holders[works[task.ref]], logs.get(task.ref, []))
+                view = self._running(task, holders[works[task.ref]], logs[task.ref])
             else:
                 outcome = record.outcomes.get(task.ref, Outcome("waiting"))
                 view = TaskView(task, "waiting" if outcome.state in ("done", "reused") else outcome.state, outcome.reason, log=log)
@@ -222,23 +207,20 @@ class Look:
                 with suppress(TypeError, ValueError, KeyError, ZeroDivisionError):
                     event = progress_of(task, event)
                     share = min(1.0, max(0.0, float(event["done"]) / float(event["total"])))
-                    return TaskView(task, "running", reason, progress=Progress(share, numbers(event)), log=True)
+                    return TaskView(task, "running", reason, share=share, words=numbers(event), log=True)
         return TaskView(task, "running", reason, log=bool(logs))
 
-    def _logs(self, run: str, tasks: Sequence[Task], entries: list[Entry], works: set[Ref]) -> dict[Ref, list[Entry]]:
+    def _logs(self, run: str, entries: list[Entry]) -> dict[Ref, list[Entry]]:
         """The logs of each task's job, oldest first. All snapshots of a training have one job."""
         by_folder: dict[str, list[Entry]] = {}
         for entry in entries:
             by_folder.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        by_work: dict[Ref, list[Entry]] = {}
-        refs = self._plan(run)[1]
+        tasks, works = self._plan(run)
+        by_work: dict[Ref, dict[Entry, None]] = {}
         for task in tasks:
-            if refs[task.ref] in works:
-                own = by_folder.get(f"runs/{run}/logs/{task.stage}-{task.key}", [])
-                pods = by_folder.get(log_folder(run, task), [])
-                known = by_work.setdefault(refs[task.ref], [])
-                known += [entry for entry in (*own, *pods) if entry not in known]
-        return {task.ref: sorted(by_work.get(refs[task.ref], []), key=lambda entry: -entry.age_s) for task in tasks}
+            for folder in (f"runs/{run}/logs/{task.stage}-{task.key}", log_folder(run, task)):
+                by_work.setdefault(works[task.ref], {}).update(dict.fromkeys(by_folder.get(folder, [])))
+        return {task.ref: sorted(by_work[works[task.ref]], key=lambda entry: -entry.age_s) for task in tasks}
 
     def _tail(self, logs: list[Entry], most: int) -> str:
         last = logs[-1]

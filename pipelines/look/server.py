@@ -35,8 +35,9 @@ TRIES = 20  # ports that are tried, beginning with the wanted one
 WAITING = 1024  # connections that may wait to be accepted
 GRACE_S = 1  # for answers that are being sent when the server is told to stop
 DIGITS = 15  # most digits of a number in an address or a header
+HTML = "text/html; charset=utf-8"
 TYPES = {
-    "html": "text/html; charset=utf-8",
+    "html": HTML,
     "json": "application/json",
     "png": "image/png",
     **dict.fromkeys(("csv", "jsonl", "log", "txt", "yaml", "md", "tex"), "text/plain; charset=utf-8"),
@@ -109,18 +110,18 @@ class _Application:
 
     def __init__(self, store: Store, host: str) -> None:
         self._store = store
-        self._pages = Pages(Look(store))
+        self._pages = pages = Pages(Look(store))
         views: dict[str, View] = {
-            "/": lambda ask: self._page(ask, self._pages.runs(_is_live(ask))),
-            "/values/": lambda ask: self._page(ask, self._pages.values(_is_live(ask))),
-            "/assets/{name}": self._asset,
-            "/api/runs": lambda ask: self._json(ask, self._pages.runs_json()),
-            "/api/runs/{run}": lambda ask: self._json(ask, self._pages.run_json(ask.path_params["run"])),
-            "/runs/{run}/": lambda ask: self._page(ask, self._pages.run(ask.path_params["run"], _is_live(ask))),
-            "/runs/{run}/logs/{stage}/{key}": lambda ask: self._page(ask, self._pages.log(**ask.path_params, live=_is_live(ask))),
-            "/results/": lambda ask: self._page(ask, self._pages.stages()),
-            "/results/{stage}/": lambda ask: self._page(ask, self._pages.stage(ask.path_params["stage"], _page_number(ask))),
-            "/results/{stage}/{key}/": lambda ask: self._page(ask, self._pages.result(**ask.path_params)),
+            "/": lambda ask: _fresh(ask, pages.runs(_is_live(ask))),
+            "/values/": lambda ask: _fresh(ask, pages.values(_is_live(ask))),
+            "/assets/{name}": lambda ask: _fresh(ask, *pages.asset(**ask.path_params)),
+            "/api/runs": lambda ask: _fresh(ask, pages.runs_json(), "application/json"),
+            "/api/runs/{run}": lambda ask: _fresh(ask, pages.run_json(**ask.path_params), "application/json"),
+            "/runs/{run}/": lambda ask: _fresh(ask, pages.run(**ask.path_params, live=_is_live(ask))),
+            "/runs/{run}/logs/{stage}/{key}": lambda ask: _fresh(ask, pages.log(**ask.path_params, live=_is_live(ask))),
+            "/results/": lambda ask: _fresh(ask, pages.stages()),
+            "/results/{stage}/": lambda ask: _fresh(ask, pages.stage(**ask.path_params, page=_page_number(ask))),
+            "/results/{stage}/{key}/": lambda ask: _fresh(ask, pages.result(**ask.path_params)),
             "/store/{top}/{path:path}": self._file,
             "/{folder:path}": self._folder,
         }
@@ -145,16 +146,6 @@ class _Application:
                 return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"This should not have happened: {type(error).__name__}: {error}")
 
         return answer
-
-    def _page(self, request: Request, text: str) -> Response:
-        return _fresh(request, text, "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
-
-    def _json(self, request: Request, text: str) -> Response:
-        return _fresh(request, text, "application/json")
-
-    def _asset(self, request: Request) -> Response:
-        text, kind = self._pages.asset(request.path_params["name"])
-        return _fresh(request, text, f"{kind}; charset=utf-8")
 
     def _folder(self, request: Request) -> Response:
         """A redirection for the address of a run or of results that lacks its last slash."""
@@ -280,11 +271,11 @@ def _part(asked: str, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def _fresh(request: Request, text: str, kind: str, headers: dict[str, str] | None = None) -> Response:
+def _fresh(request: Request, text: str, kind: str = HTML) -> Response:
     """An answer that a browser caches, and revalidates each time."""
     body = text.encode(errors="replace")
     tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache", **(headers or {})}
+    headers = {"ETag": tag, "Cache-Control": "no-cache"} | ({"Content-Security-Policy": PAGE_POLICY} if kind == HTML else {})
     if tag in request.headers.get("If-None-Match", ""):
         return Response(None, HTTPStatus.NOT_MODIFIED, headers)
     return Response(body, HTTPStatus.OK, {**headers, "Content-Type": kind})

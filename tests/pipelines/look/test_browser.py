@@ -9,8 +9,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from components.report.write import write_report
 from edm2core.store.runs import Run, record
-from pipelines.look import listen
-from pipelines.look.server import Server
+from pipelines.look.server import Server, listen
 from tests.edm2core.report.conftest import Fake
 from tests.edm2core.report.test_browser import CONTRAST, until
 from tests.needs import CHROMIUM

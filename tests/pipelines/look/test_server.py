@@ -22,9 +22,8 @@ from edm2core.store import Store
 from edm2core.store.leases import acquire
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, record
-from pipelines.look import listen
 from pipelines.look.runs import Look, Overview
-from pipelines.look.server import Server
+from pipelines.look.server import Server, listen
 from tests.edm2core.report.conftest import Fake
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
 
