@@ -14,8 +14,7 @@ from components.launcher.spec import job_name
 from edm2core.config import load_recipe
 from edm2core.errors import InputError
 from edm2core.plan.tasks import Task
-from pipelines.cli.render import command
-from pipelines.render import kept_recipes, plain_profile, ready_jobs, render, runtimes, text, usual_profile
+from pipelines.cli.render import command, kept_recipes, plain_profile, ready_jobs, render, runtimes, text, usual_profile
 
 K8S = Path(__file__).parents[2] / "k8s"
 
@@ -123,7 +122,7 @@ def test_the_top_of_a_file_names_the_job_and_where_it_is() -> None:
 
 
 def test_a_profile_decides_where_and_with_what(tmp_path: Path) -> None:
-    (file,) = render(("digits/C",), {"digits/C": load_profile("gpu")}, tmp_path)
+    file = render("digits/C", load_profile("gpu"), tmp_path)
     prepare, training = [job["spec"] for job in yaml.safe_load_all(file.read_text())]
     assert training["nprocPerNode"] == "4"
     assert training["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
