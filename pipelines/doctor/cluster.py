@@ -61,12 +61,19 @@ def check_cluster(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
         profile = profile.model_copy(update={"job": kind.word})
         yield from _namespace(api, profile)
         yield from _named(api, profile)
-        yield from _runtimes(api, profile)
-        yield from _queue(api, profile, kind)
+        yield from _or_note(_queue(api, profile, kind), f"whether Kueue would hold a {kind.name} cannot be tried")
         yield from _rights(api, profile, rights(kind), "k8s/base")
         yield from _bound(api, profile, kind)
-    yield from _nodes(api, profile)
+    yield from _or_note(_nodes(api, profile), "the nodes cannot be looked at")
     yield from _pipelines(api, profile)
+
+
+def _or_note(checks: Iterator[Check], what: str, do_next: str = "") -> Iterator[Check]:
+    """The checks; a note with the refusal in place of those left if the API server refuses to answer."""
+    try:
+        yield from checks
+    except ClusterError as error:
+        yield Check("note", f"{what}: {error.said}", do_next)
 
 
 def _kind(api: ApiServer, profile: Profile | None) -> Generator[Check, None, JobKind]:
@@ -92,18 +99,14 @@ def _kind(api: ApiServer, profile: Profile | None) -> Generator[Check, None, Job
         yield Check("ok", choice.rstrip("."))
     for each in [kind] if profile else known:
         yield Check("ok", f"the cluster knows {each.name}, version {each.version}")
-        yield from _operator(api, each)
+        yield from _or_note(_operator(api, each), f"{each.operator} cannot be looked at")
     return kind
 
 
 def _operator(api: ApiServer, kind: JobKind) -> Iterator[Check]:
     """Whether the operator of a kind of job runs, which makes the pods."""
-    try:
-        labelled = api.get("/apis/apps/v1/deployments", labelSelector=f"app.kubernetes.io/name={kind.deployment}")["items"]
-        operator = labelled[0] if labelled else api.get(f"/apis/apps/v1/namespaces/kubeflow/deployments/{kind.deployment}")
-    except ClusterError as error:
-        yield Check("note", f"{kind.operator} cannot be looked at: {error.said}")
-        return
+    labelled = api.get("/apis/apps/v1/deployments", labelSelector=f"app.kubernetes.io/name={kind.deployment}")["items"]
+    operator = labelled[0] if labelled else api.get(f"/apis/apps/v1/namespaces/kubeflow/deployments/{kind.deployment}")
     image, where = operator["spec"]["template"]["spec"]["containers"][0]["image"], operator["metadata"]
     if operator.get("status", {}).get("readyReplicas"):
         yield Check("ok", f"{kind.operator} runs: {image}")
@@ -143,7 +146,9 @@ def _namespace(api: ApiServer, profile: Profile) -> Iterator[Check]:
 
 
 def _named(api: ApiServer, profile: Profile) -> Iterator[Check]:
-    """Whether everything else exists that the profile names. Without it the cluster makes no pod, and each job would say so in turn."""
+    """Whether everything else exists that the profile, or a TrainJob of it, names. Without it the cluster makes no pod, and each job would
+    say so in turn.
+    """
     namespace, classes = profile.namespace, profile.priority_classes
     overlay, other = "k8s/overlays/gpu makes edm2-training and edm2-evaluation.", "Make it, or take it out of the profile."
     priorities, secrets = "/apis/scheduling.k8s.io/v1/priorityclasses", f"/api/v1/namespaces/{namespace}/secrets"
@@ -157,13 +162,9 @@ def _named(api: ApiServer, profile: Profile) -> Iterator[Check]:
         if name is not None:
             missing = f"the profile names the {kind} {name}, which is not there"
             yield _look_up(api, f"{kind} {name}", f"{path}/{name}", advice, missing)[1]
-
-
-def _runtimes(api: ApiServer, profile: Profile) -> Iterator[Check]:
-    """Whether the TrainingRuntimes are there that TrainJobs of the profile name; a PyTorchJob needs none."""
-    for needed in prerequisites(profile):
-        name, kind = needed["metadata"]["name"], needed["kind"]
-        path = f"/apis/{needed['apiVersion']}/namespaces/{profile.namespace}/{kind.lower()}s/{name}"
+    for runtime in prerequisites(profile):
+        name, kind = runtime["metadata"]["name"], runtime["kind"]
+        path = f"/apis/{runtime['apiVersion']}/namespaces/{namespace}/{kind.lower()}s/{name}"
         advice = f"edm2 render --runtimes --job {profile.job} --cluster {profile.name} | kubectl apply -f -"
         missing = f"the {kind} {name} is not there, which jobs of this profile name"
         yield _look_up(api, f"{kind} {name}", path, advice, missing)[1]
@@ -179,12 +180,7 @@ def _queue(api: ApiServer, profile: Profile, kind: JobKind) -> Iterator[Check]:
     task = Task("prepare", 1, {}, {}, "doctor", "doctor")
     job = to_manifest(cluster_spec(task, profile.store.uri, profile), profile)
     path = f"/apis/{kind.group}/{kind.version}/namespaces/{profile.namespace}/{kind.plural}"
-    try:
-        answer = api.create(path, job, dryRun="All")
-    except ClusterError as error:
-        yield Check("note", f"whether Kueue would hold a {kind.name} cannot be tried: {error.said}")
-        return
-    if kind.is_suspended(answer):
+    if kind.is_suspended(api.create(path, job, dryRun="All")):
         yield Check("ok", f"Kueue holds a {kind.name} of the queue {profile.queue} until it is admitted")
         return
     frameworks = f"{kind.group}/{kind.word}"
@@ -242,11 +238,7 @@ def _bound(api: ApiServer, profile: Profile, kind: JobKind) -> Iterator[Check]:
 def _nodes(api: ApiServer, profile: Profile | None) -> Iterator[Check]:
     """Whether usable nodes have the GPUs that the profile asks for, and how many are free."""
     wanted = max((profile.resources_of(stage).gpus for stage in STAGES), default=0) if profile else 0
-    try:
-        nodes = api.get("/api/v1/nodes")["items"]
-    except ClusterError as error:
-        yield Check("note", f"the nodes cannot be looked at: {error.said}")
-        return
+    nodes = api.get("/api/v1/nodes")["items"]
     gpus = {node["metadata"]["name"]: int(node["status"]["allocatable"].get(GPU, 0)) for node in nodes if _usable(node)}
     if wanted > (most := max(gpus.values(), default=0)):
         advice = "Set fewer `gpus` and more `nodes` in the profile, or install the GPU operator of the nodes' maker."

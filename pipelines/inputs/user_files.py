@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from edm2core import registry
@@ -144,16 +145,14 @@ def _surveys(experiment: Experiment) -> dict[DataSettings, Survey]:
 
     Raises InputError for a folder or zip that cannot be surveyed, and for a file that is no archive where one is needed.
     """
-    by_place: dict[tuple[str, float], Survey] = {}  # a survey takes time, and recipes share data
+    surveyed = cache(lambda reader, source, share: registry.load(reader)(Path(source), share))  # it takes time, and recipes share data
     surveys: dict[DataSettings, Survey] = {}
     for data in dict.fromkeys(recipe.data for recipe in experiment.recipes):
-        source, place = str(data.source), (str(data.source), data.test_share)
+        source = str(data.source)
         if not data.needs_source or is_own(data.format) or is_url(source):
             continue
         if data.facts.survey:
-            if place not in by_place:
-                by_place[place] = registry.load(data.facts.survey)(Path(source), data.test_share)
-            surveys[data] = by_place[place]
+            surveys[data] = surveyed(data.facts.survey, source, data.test_share)
         elif not Path(source).is_dir():
             check_archive(Path(source))
     return surveys

@@ -166,7 +166,6 @@ class _Compiler:
         """The package's specification, and what it asks of Kubernetes (empty without a profile)."""
         self.groups = list(self.tasks.trajectories().values())
         self.owner = {task.ref: number for number, group in enumerate(self.groups) for task in group}  # the trajectory of each result
-        self.inside = set(self.owner)
         self.guided = [{self.owner[ref] for task in group for ref in task.inputs.values() if ref in self.owner} for group in self.groups]
         for number, others in enumerate(self.guided):  # by which other trajectories the samples of each are guided
             others.discard(number)
@@ -206,7 +205,7 @@ class _Compiler:
 
     def _experiment(self, tasks: Object) -> None:
         """Add what all trajectories share, and the trajectories, of which each is skipped unless the first task says that it is missing."""
-        shared = [task for task in self.tasks if task.ref not in self.inside]
+        shared = [task for task in self.tasks if task.ref not in self.owner]
         plan, names, channels = _input(_channel("plan")), named(self.tasks, shared), Channels()
         done = {task.ref: self._add(tasks, task, names[task.ref], {"of": _constant(""), "plan": plan}, channels) for task in shared}
         begun: dict[int, str] = {}
@@ -249,7 +248,9 @@ class _Compiler:
         names, given = named(self.tasks, group), {name: _input(name) for name in OF_A_DAG}
         epochs = dict.fromkeys(task.subject.epoch for task in group) if self.shape.by_epoch else ()
         guides = {ref for task in group for name, ref in task.inputs.items() if name == "guide"}  # which other epochs read
-        evaluations = {epoch: some for epoch in epochs if len(some := _evaluations_at(group, epoch, guides)) > 1}
+        evaluated = [task for task in group if task.stage != "snapshot" and task.ref not in guides]
+        at = {epoch: [task for task in evaluated if task.subject.epoch == epoch] for epoch in epochs}
+        evaluations = {epoch: some for epoch, some in at.items() if len(some) > 1}
 
         def trajectory(tasks: Object, channels: Channels) -> None:
             made: dict[Ref, str] = {}
@@ -293,7 +294,7 @@ class _Compiler:
         own = "" if self.profile and not self.profile.in_task_pod(task.stage) else task.stage
         read = {name: ref for name, ref in task.inputs.items() if ref in channels}
         inputs = {name: _kind(ref) for name, ref in read.items()}
-        called = {"values": _measured(self.tasks, task)} if task.stage == "metrics" else {}
+        called = {"values": re.sub(r"[^A-Za-z0-9]+", "_", short_names(self.tasks.measured(task)))} if task.stage == "metrics" else {}
         component = self._component(task.stage, inputs, called, stage=own)
         name, reads = _free(task.stage, tasks), {artifact: channels[ref] for artifact, ref in read.items()}
         tasks[name] = _task(component, title, {"task": _constant(title), **given}, reads, after)
@@ -309,7 +310,7 @@ class _Compiler:
         """
         own = self.owner[group[0].ref]
         needs = {name: ref for name, ref in _needs(group).items() if self.owner.get(ref, own) == own}
-        return {name: ref for name, ref in needs.items() if self.shape.origins or ref in self.inside}
+        return {name: ref for name, ref in needs.items() if self.shape.origins or ref in self.owner}
 
     def _component(
         self,
@@ -410,16 +411,6 @@ def _artifact(kind: Any) -> Object:
 def _kind(ref: Ref) -> Any:
     """The type that the artifact of a result has in Kubeflow."""
     return getattr(dsl, STAGES[ref.stage].kind)
-
-
-def _measured(plan: Plan, task: Task) -> str:
-    """The name of the artifact of a task that measures samples, such as FID or FD_KID."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", short_names(plan.measured(task)))
-
-
-def _evaluations_at(group: list[Task], epoch: int, guides: Collection[Ref]) -> list[Task]:
-    """The evaluations of a trajectory's snapshot of that epoch, without averages that guide."""
-    return [task for task in group if task.stage != "snapshot" and task.subject.epoch == epoch and task.ref not in guides]
 
 
 def _largest_part(spec: Object) -> int:

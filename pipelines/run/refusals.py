@@ -1,7 +1,6 @@
 """Reasons to refuse a run: the store has lost snapshots, or trainings would go on from states that differing code made."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
@@ -33,26 +32,15 @@ def refuse_lost(snapshots: Sequence[Task], store: Store) -> None:
     """Raise InputError naming lost snapshots, if there are any."""
     if snapshots:
         raise InputError(
-            f"Snapshots are gone from the store, though results made of them are there: {_named(task.title for task in snapshots)}.",
+            f"Snapshots are gone from the store, though results made of them are there: {_named([task.title for task in snapshots])}.",
             where=store.uri,
             do_next="`edm2 run --train-again` makes them again, each from the last state before it or, without one, from the beginning. "
             "Or bring back the store's files, or leave those epochs out of `epochs`.",
         )
 
 
-class Continued(NamedTuple):
-    """A task whose training would go on from a state that differing code made."""
-
-    task: Task
-    science: str  # digest of the code that made the state
-    code: str  # version of that code
-
-    def __str__(self) -> str:
-        return f"{self.task.title} (from science {brief(self.science)}, {self.code})"
-
-
-def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -> list[Continued]:
-    """The first missing snapshot of each training that would go on from a state that differing code made.
+def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -> list[str]:
+    """The first missing snapshot of each training that would go on from a state that differing code made, with that code, in words.
 
     Trainings that somebody works on at this moment are left out: each training looks again by itself.
     """
@@ -71,21 +59,20 @@ def continued(tasks: Sequence[Task], there: dict[Ref, Manifest], store: Store) -
         if (other := holder(store, trajectory)) and other.alive:
             continue
         last = max(usable, key=lambda about: float(about["epochs"]))
-        trainings.append(Continued(task, str(last["science"]), str(last.get("code"))))
+        trainings.append(f"{task.title} (from science {brief(last['science'])}, {last.get('code')})")
     return trainings
 
 
-def refuse_continued(trainings: Sequence[Continued], store: Store) -> None:
+def refuse_continued(trainings: Sequence[str], store: Store) -> None:
     """Raise InputError naming trainings that would go on from a state that differing code made, if there are any."""
     if trainings:
         here = f"{brief(science_of('snapshot'))}, {code_version()}"
         raise InputError(
-            f"Trainings would go on under other science ({here}) than that of their states: {_named(map(str, trainings))}.",
+            f"Trainings would go on under other science ({here}) than that of their states: {_named(trainings)}.",
             where=store.uri,
             do_next=f"{ACCEPT} Or use the code that began them, or another store, where they begin anew.",
         )
 
 
-def _named(names: Iterable[str]) -> str:
-    every = list(names)
-    return "; ".join(every[:NAMED]) + (f"; and {len(every) - NAMED} more" if len(every) > NAMED else "")
+def _named(names: Sequence[str]) -> str:
+    return "; ".join(names[:NAMED]) + (f"; and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -114,7 +114,9 @@ def _next(ready: list[Task], running: Sequence[Task], begun: set[Ref], height: M
 
     chosen: list[Task] = []
     for task in sorted(ready, key=order):
-        if _fits(task, [*running, *chosen], slots):
+        taken = [*running, *chosen]
+        one_more = task.stage != "snapshot" and all(other.stage == "snapshot" for other in taken)
+        if len(taken) < slots + one_more:
             chosen.append(task)
     begun |= {trajectory_ref(task) for task in chosen if task.stage == "snapshot"}
     return chosen
@@ -129,13 +131,6 @@ def _outcome(work: Callable[[Task], bool], task: Task) -> TaskChange:
         return TaskChange("interrupted", None, time.monotonic() - begun)
     except EdmError as error:
         return TaskChange("failed", error, time.monotonic() - begun)
-
-
-def _fits(task: Task, running: Sequence[Task], slots: int) -> bool:
-    if len(running) < slots:
-        return True
-    evaluations = sum(other.stage != "snapshot" for other in running)
-    return task.stage != "snapshot" and evaluations == 0 and len(running) == slots
 
 
 def _heights(tasks: Sequence[Task]) -> dict[Ref, int]:
