@@ -180,9 +180,10 @@ class Cluster:
         """Merge `change` into a job; False if there is none of that name."""
         return self._ask("patch", self.kind.plural, name, body=change) is not None
 
-    def delete_job(self, name: str) -> bool:
-        """Delete a job and, by its owner references, its pods; False if there is none of that name."""
-        return self._ask("delete", self.kind.plural, name, {"propagationPolicy": "Background"}) is not None
+    def delete_job(self, name: str, seen: Object | None = None) -> bool:
+        """Delete a job and, by its owner references, its pods; False if there is none, or if it has changed since it was `seen`."""
+        unchanged = {"preconditions": {part: seen["metadata"][part] for part in ("uid", "resourceVersion")}} if seen else {}
+        return self._ask("delete", self.kind.plural, name, body={"propagationPolicy": "Background", **unchanged}) is not None
 
     def pods(self, job: str) -> list[Object]:
         """The pods of the job of that name."""
@@ -222,13 +223,14 @@ class Cluster:
             return response.data.decode(errors="replace")
 
     def _ask(self, verb: str, resource: str, name: str, query: Query | None = None, body: Object | None = None) -> Object | None:
-        """The answer to a request about an object. None if no object has that name or, for the verb create, if one has it already."""
+        """The answer to a request about an object. None if no object has that name, if it is not as the
+        request demands or, for the verb create, if one has that name."""
         create = verb == "create"
         with self._errors_in_words(verb, resource, name):
             try:
                 return self._api.answer(verb, self._path(resource, "" if create else name), query, body)
             except ApiException as error:
-                if error.status == 409 if create else _lacks_object(error):
+                if (error.status == 409 and verb in ("create", "delete")) or (not create and _lacks_object(error)):
                     return None
                 raise
 

@@ -6,7 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 from components.launcher.cluster import Cluster, ClusterError
-from components.launcher.diagnose import Cause, Death, Diagnosis, age, deaths, diagnose, evictions, has_begun, out_of_reach, wait_in_queue
+from components.launcher.diagnose import (
+    Cause,
+    Death,
+    Diagnosis,
+    age,
+    deaths,
+    diagnose,
+    evictions,
+    has_begun,
+    out_of_reach,
+    turned_away,
+    wait_in_queue,
+)
 from components.launcher.followers import OtherFollowers, now, signs_of_life
 from components.launcher.gathering import TRIES_AGAIN, WHOLE, Gathering
 from components.launcher.job_kinds import JobKind
@@ -69,9 +81,11 @@ class Follower:
 
     def _look(self) -> Status:
         job, pods = self._cluster.job(self.name), self._cluster.pods(self.name)
-        if words := self._resizing.step(job, pods):
+        if words := self._resizing.step(job, pods, self._restarts.any_lost(job, pods)):
             self.logs.watch(pods)
-            self._restarts.count(pods, [], suspended=True)
+            replaces = self._resizing.replaces
+            events = self._events(job, self._restarts.uids) if job is not None and replaces else []
+            self._restarts.count(pods, events, suspended=not replaces)
             if job is not None:
                 self._sign(job)
             return Status("queued", words + self._remove_overdue(pods), None, self._restarts.number, self._restarts.lost)
@@ -251,11 +265,27 @@ class _Restarts:
         self._before = 0  # restarts before counting last began anew
         self._deaths: dict[str, Death] = {}  # a pod's uid → how it ended
         self._told: set[str] = set()  # uids of the pods whose death has been reported
+        self._job = ""  # uid of the job that had the following pods
+        self._there: set[str] = set()  # indices of the job's pods that have begun
 
     @property
     def uids(self) -> set[str]:
         """The uids of all pods that have begun since counting last began anew."""
         return set().union(*self._uids.values())
+
+    def any_lost(self, job: Object | None, pods: list[Object]) -> bool:
+        """Whether a pod that has begun is gone, has failed or is being removed, and none is there in its place.
+
+        A successor that its node has turned away is there: the reason is its node's, and another new pod would change nothing.
+        """
+        if job is None or job["metadata"]["uid"] != self._job:
+            self._job, self._there = job["metadata"]["uid"] if job else "", set()
+        there = {
+            self._kind.pod_index(pod["metadata"]["name"])
+            for pod in pods
+            if "deletionTimestamp" not in pod["metadata"] and (pod["status"].get("phase") != "Failed" or turned_away(pod))
+        }
+        return not self._there <= there
 
     def count(self, pods: list[Object], events: list[Object], suspended: bool) -> str:
         """Count new restarts, from the job's pods and events about them. Returns the reason of a new restart in words, else ""."""
@@ -264,7 +294,9 @@ class _Restarts:
             self._begin_anew()
         for pod in pods:
             if has_begun(pod):
-                self._uids.setdefault(self._kind.pod_index(pod["metadata"]["name"]), set()).add(pod["metadata"]["uid"])
+                index = self._kind.pod_index(pod["metadata"]["name"])
+                self._uids.setdefault(index, set()).add(pod["metadata"]["uid"])
+                self._there.add(index)
         self.number = self._before + max((len(uids) - 1 for uids in self._uids.values()), default=0)
         if suspended:
             self._begin_anew()
@@ -278,4 +310,4 @@ class _Restarts:
         return next((death.words for death in causes or new), "pods were lost")
 
     def _begin_anew(self) -> None:
-        self._uids, self._before = {}, self.number
+        self._uids, self._before, self._there = {}, self.number, set()

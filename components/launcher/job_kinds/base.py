@@ -38,6 +38,7 @@ class JobKind(ABC):
     policy: ClassVar[str]  # the name of the admission policy that holds edm2-control's jobs of this kind (k8s/components/admission)
     install: ClassVar[str]  # what to do if the cluster lacks the operator
     resizable: ClassVar[bool]  # whether a job that is there can get another number of pods
+    replaces_at_once: ClassVar[bool]  # whether a lost pod is made anew at once, also if the job has lost others before
 
     @abstractmethod
     def spec(self, job: JobSpec, profile: Profile, pod_template: Object) -> Object:

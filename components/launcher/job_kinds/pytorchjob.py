@@ -15,7 +15,7 @@ class PyTorchJob(JobKind):
     name, group, version, plural = "PyTorchJob", "kubeflow.org", "v1", "pytorchjobs"
     container = "pytorch"  # the operator demands this name
     longest_name = 63 - len("-worker-99")
-    resizable = True
+    resizable = replaces_at_once = True
     operator, deployment = "the training operator", "training-operator"
     policy = "edm2-jobs"
     install = "Install the Kubeflow training operator 1.9 (docs/how-to/cluster.md), or Kubeflow itself."

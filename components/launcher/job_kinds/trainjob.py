@@ -27,6 +27,7 @@ class TrainJob(JobKind):
     container = NODE
     longest_name = 63 - len("-node-0-99-abcde")
     resizable = False  # the controller refuses another numNodes (Trainer 2.2)
+    replaces_at_once = False  # the controller of a Job waits 10 s after the first loss, and twice as long after each further one
     operator, deployment = "Kubeflow Trainer", "trainer"
     policy = "edm2-trainjobs"
     install = "Install Kubeflow Trainer 2.2 (docs/how-to/cluster.md), or Kubeflow itself."

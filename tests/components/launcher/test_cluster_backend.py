@@ -18,7 +18,7 @@ from components.launcher.job import DIGEST, merged
 from components.launcher.job_kinds import KINDS, JobKind
 from components.launcher.profile import Profile
 from components.launcher.resizing import RESIZES, SIZE
-from components.launcher.spec import JobSpec, spec_of
+from components.launcher.spec import JobSpec, Status, spec_of
 from edm2core.plan.tasks import Task
 from tests.waiting import TurnedClock
 
@@ -57,7 +57,7 @@ class Memory:
             return False
         self.made += 1
         job = copy.deepcopy(job)
-        job["metadata"] |= {"uid": f"uid-{self.made}", "creationTimestamp": f"2026-01-01T00:00:{self.made:02d}Z"}
+        job["metadata"] |= {"uid": f"uid-{self.made}", "creationTimestamp": f"2026-01-01T00:00:{self.made:02d}Z", "resourceVersion": "1"}
         self.objects[job["metadata"]["name"]] = {**job, "status": {}}
         return True
 
@@ -65,16 +65,23 @@ class Memory:
         self.requests.append(("patch", name, change))
         if name not in self.objects:
             return False
-        self.objects[name] = merged(self.objects[name], change)
+        version = str(int(self.objects[name]["metadata"]["resourceVersion"]) + 1)
+        self.objects[name] = merged(self.objects[name], merged(change, {"metadata": {"resourceVersion": version}}))
         return True
 
-    def delete_job(self, name: str) -> bool:
+    def delete_job(self, name: str, seen: Object | None = None) -> bool:
         self.requests.append(("delete", name, None))
-        return self.objects.pop(name, None) is not None
+        job = self.objects.get(name)
+        if job is None or (seen and any(seen["metadata"][part] != job["metadata"][part] for part in ("uid", "resourceVersion"))):
+            return False
+        del self.objects[name]
+        return True
 
     def pods(self, job: str) -> list[Object]:
         found = self.objects.get(job)
-        if found is None or self.kind.is_suspended(found) or found["status"]:
+        if found is None:  # pods of a lost node outlive their job
+            return [self._pod(name) for name, state in self.pod_states.items() if "deletionTimestamp" in state.get("metadata", {})]
+        if self.kind.is_suspended(found) or found["status"]:
             return []
         names = [self.pod_name(job, index) for index in range(self.kind.pods_wanted(found))]
         return [self._pod(name) for name in names[: self.room]]
@@ -133,6 +140,11 @@ def spec(tasks: list[Task]) -> JobSpec:
 
 def backend(memory: Memory, profile: Profile) -> ClusterBackend:
     return ClusterBackend(profile, memory)  # type: ignore[arg-type]
+
+
+def once_it_runs(here: ClusterBackend, spec: JobSpec) -> Status:
+    """Where the job stands as soon as all of its pods run."""
+    return next(status for _ in range(9) if (status := here.poll(spec.name)).state == "running")
 
 
 def verbs(memory: Memory) -> list[str]:
@@ -309,7 +321,7 @@ def test_pods_made_again_are_counted_once_for_all_of_them_with_the_first_ones_re
     here.poll(spec.name)
     for index in range(2):
         memory.pod_states[memory.pod_name(spec.name, index)] = {"metadata": {"uid": f"new-{index}"}}
-    status = here.poll(spec.name)
+    status = once_it_runs(here, spec)
     assert status.restarts == 1
     assert "OOMKilled" in status.reason
 
@@ -333,7 +345,7 @@ def test_a_restart_for_want_of_a_pod_that_was_taken_away_is_no_fault_of_the_jobs
     memory.pod_states = {first: {"status": status}, second: {"status": {"phase": "Failed", "containerStatuses": [peer]}}}
     here.poll(spec.name)
     memory.pod_states = {name: {"metadata": {"uid": f"new-{name}"}} for name in (first, second)}
-    found = here.poll(spec.name)
+    found = once_it_runs(here, spec)
     assert (found.restarts, found.lost) == (1, lost)
 
 
@@ -351,7 +363,7 @@ def test_an_evicted_pod_that_was_replaced_before_anybody_looked_is_named_all_the
     memory.pod_states = {first: {"status": {"phase": "Failed", "containerStatuses": [peer]}}, second: new}
     here.poll(spec.name)
     memory.pod_states = {name: {"metadata": {"uid": f"new-{name}"}} for name in (first, second)}
-    found = here.poll(spec.name)
+    found = once_it_runs(here, spec)
     assert found.restarts == 1
     assert f"{second} was evicted by its node: It used too much." in found.reason
 
@@ -420,7 +432,7 @@ def test_a_pod_that_a_lost_node_never_ends_is_removed_after_its_grace(
     clock.turn(follower.LEAVE_S + 1)
     assert f"{name} removed" in here.poll(spec.name).reason
     assert ("remove", name, "old") in memory.requests
-    assert here.poll(spec.name).state == "running"
+    once_it_runs(here, spec)
 
 
 def lacks_a_pod(memory: Memory, spec: JobSpec) -> None:
@@ -506,6 +518,53 @@ def test_a_job_in_a_queue_that_lacks_a_pod_goes_back_into_the_queue(
 def wants(memory: Memory, spec: JobSpec, nodes: int) -> None:
     """Ask for another number of pods, as `edm2 scale` does."""
     memory.patch_job(spec.name, {"metadata": {"annotations": {SIZE: str(nodes)}}})
+
+
+def loses_a_pod(memory: Memory, spec: JobSpec) -> None:
+    """Let the job's second pod be removed, its successor not yet made."""
+    memory.room = 1
+
+
+@pytest.mark.parametrize("queue", [None, "gpus"])
+def test_a_job_whose_operator_would_make_a_lost_pod_late_is_made_again_unless_that_costs_its_place_in_a_queue(
+    memory: Memory, spec: JobSpec, profile: Profiles, queue: str | None
+) -> None:
+    here = backend(memory, profile(queue=queue))
+    here.start(spec)
+    assert here.poll(spec.name).state == "running"
+    before = memory.objects[spec.name]
+    loses_a_pod(memory, spec)
+    status = here.poll(spec.name)
+    memory.room = 99
+    if memory.kind.replaces_at_once or queue:
+        assert (status.reason, memory.made) == ("1 of 2 pods run", 1)
+        return
+    assert "its operator would make the new pod late" in status.reason
+    assert here.poll(spec.name).reason == "begins with new pods"
+    for index in range(2):
+        memory.pod_states[memory.pod_name(spec.name, index)] = {"metadata": {"uid": f"new-{index}"}}
+    status = here.poll(spec.name)
+    assert (status.state, status.restarts, status.lost, memory.made) == ("running", 1, True, 2)
+    assert memory.objects[spec.name]["spec"] == before["spec"]
+    assert memory.objects[spec.name]["metadata"]["labels"] == before["metadata"]["labels"]
+
+
+def test_a_job_whose_pods_are_gone_because_somebody_has_suspended_it_just_now_is_not_made_again(
+    memory: Memory, spec: JobSpec, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, pods = backend(memory, profile()), memory.pods
+    here.start(spec)
+    here.poll(spec.name)
+
+    def suspending(job: str) -> list[Object]:
+        memory.patch_job(spec.name, memory.kind.suspension(True))
+        return pods(job)
+
+    monkeypatch.setattr(memory, "pods", suspending)
+    for _ in range(3):
+        here.poll(spec.name)
+    assert memory.made == 1
+    assert suspended(memory, spec)
 
 
 @pytest.mark.parametrize("queue", [None, "gpus"])
