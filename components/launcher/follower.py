@@ -30,6 +30,7 @@ from edm2core.worker.exit_codes import FAILED
 
 Object = dict[str, Any]
 LOOK_S = 1.0  # the least time between two looks at a job
+SOON_S = 0.25  # the same while its pods are made anew: each look may be followed by the next step
 SIGN_S = 15.0  # the least time between two signs of life of a follower
 BROKEN_S = 40.0  # how long a fault of cause "broken" may last: an image's registry may be back in a moment
 ROOM_S = 20.0  # the most time that a job without room for all of its pods keeps some of them while an older job waits or works
@@ -48,13 +49,13 @@ class Follower:
         self._restarts, self._others, self._waiting = _Restarts(self._kind), OtherFollowers(), _Waiting()
         self._gathering, self._resizing = Gathering(profile.rejoin_s), Resizing(cluster, name, bool(profile.queue))
         self._lock = threading.Lock()
-        self._looked, self._signed = 0.0, time.monotonic()
+        self._looked, self._pause_s, self._signed = 0.0, LOOK_S, time.monotonic()
         self._leaving: dict[str, float] = {}  # uid of a pod → when this process first saw that it was told to end
 
     def poll(self) -> Status:
         """Where the job stood at most LOOK_S ago, or before the API server became unreachable."""
         with self._lock:
-            if not self.status.over and time.monotonic() - self._looked > LOOK_S:
+            if not self.status.over and time.monotonic() - self._looked > self._pause_s:
                 try:
                     self.status = self._look()
                 except ClusterError as error:
@@ -83,12 +84,13 @@ class Follower:
         job, pods = self._cluster.job(self.name), self._cluster.pods(self.name)
         if words := self._resizing.step(job, pods, self._restarts.any_lost(job, pods)):
             self.logs.watch(pods)
-            replaces = self._resizing.replaces
+            self._pause_s, replaces = SOON_S, self._resizing.replaces
             events = self._events(job, self._restarts.uids) if job is not None and replaces else []
             self._restarts.count(pods, events, suspended=not replaces)
             if job is not None:
                 self._sign(job)
             return Status("queued", words + self._remove_overdue(pods), None, self._restarts.number, self._restarts.lost)
+        self._pause_s = LOOK_S
         diagnosis, events = diagnose(self._kind, job, pods), list[Object]()
         if job is not None and diagnosis.missing:
             uids = {pod["metadata"]["uid"] for pod in pods} | self._restarts.uids

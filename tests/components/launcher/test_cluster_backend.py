@@ -118,7 +118,7 @@ class Memory:
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.word)
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
-    for name in ("LOOK_S", "SIGN_S", "ROOM_S"):
+    for name in ("LOOK_S", "SOON_S", "SIGN_S", "ROOM_S"):
         monkeypatch.setattr(follower, name, 0.0)
     monkeypatch.setattr(cluster_backend, "POLL_S", 0.0)
     return Memory(request.param)
