@@ -1,15 +1,15 @@
 """edm2 stats import, with Inception of random weights."""
 
 import io
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from tests.pipelines.conftest import Edm2
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def edm2(folder: Path, *arguments: str) -> tuple[int, str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "pipelines.cli.main", "stats", "import", *arguments, "--store", "store", "--origin", "a page"]
-    ran = subprocess.run(command, cwd=folder, text=True, capture_output=True, env=environment, check=False)
-    return ran.returncode, ran.stdout + ran.stderr
+Import = Callable[..., tuple[int, str]]
 
 
-def test_statistics_become_a_reference_that_an_experiment_finds(folder: Path) -> None:
+@pytest.fixture
+def stats_import(edm2: Edm2, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
+    """Import statistics into the folder's store."""
+    monkeypatch.chdir(folder)
+    return lambda *arguments: edm2("stats", "import", *arguments, "--store", "store", "--origin", "a page")
+
+
+def test_statistics_become_a_reference_that_an_experiment_finds(
+    stats_import: Import, edm2: Edm2, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("--recipe", "digits/C", "--weights", "weights.pth", "--count", "1438", "--resolution", "8")
-    code, printed = edm2(folder, "theirs.npz", *options)
+    code, printed = stats_import("theirs.npz", *options)
     assert code == 0, printed
     assert "not from our own of the training images: a page" in printed
     address = next(line.split()[-1] for line in printed.splitlines() if "store/results/reference/" in line)
@@ -43,8 +48,8 @@ def test_statistics_become_a_reference_that_an_experiment_finds(folder: Path) ->
         "name: x\nrecipes: [digits/C]\nepochs: [1]\nmetrics: [fid]\nprobe: false\nsample: {count: 3000}\ninception_weights: weights.pth\n"
         "overrides: {reference: {source: theirs.npz, extractor: inception, count: 1438, resolution: 8, origin: elsewhere}}\n"
     )
-    command = [sys.executable, "-m", "pipelines.cli.main", "plan", "e.yaml", "--store", "store"]
-    planned = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=True, env={**os.environ, "COLUMNS": "200"}).stdout
+    monkeypatch.setenv("COLUMNS", "200")
+    planned = edm2("plan", "e.yaml", "--store", "store")[1]
     assert any(
         line.startswith("✓") and line.endswith(address.removeprefix("store/results/")) for line in map(str.strip, planned.splitlines())
     )
@@ -58,7 +63,7 @@ def test_statistics_become_a_reference_that_an_experiment_finds(folder: Path) ->
         ("theirs.npz", ["--count", "50000", "--resolution", "8"], "are of 50000 images, and the data have 1438"),
     ],
 )
-def test_what_does_not_fit_is_refused(folder: Path, file: str, options: list[str], words: str) -> None:
-    code, printed = edm2(folder, file, *options, "--recipe", "digits/C", "--weights", "weights.pth")
+def test_what_does_not_fit_is_refused(stats_import: Import, file: str, options: list[str], words: str) -> None:
+    code, printed = stats_import(file, *options, "--recipe", "digits/C", "--weights", "weights.pth")
     assert code != 0
     assert words in " ".join(printed.split())

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from click.testing import CliRunner
 from edm2core.errors import StoreError
 from pipelines.cli.report import command
 from pipelines.run.live_report import LiveReport
+from tests.quick_edm2 import quick_edm2
 
 
 def test_it_is_written_at_once_after_news_and_no_more_when_the_run_ended() -> None:
@@ -71,7 +71,7 @@ EXPERIMENT = """\
 name: tiny
 recipes: [digits/G]
 epochs: [1]
-metrics: [fd]
+metrics: [fd_filters]
 sample: {count: 80, steps: 3}
 probe: false
 overrides: {network.multipliers: [1], network.attention_resolutions: [], training.batch: 256}
@@ -80,7 +80,7 @@ overrides: {network.multipliers: [1], network.attention_resolutions: [], trainin
 
 def test_a_page_is_there_while_the_run_goes_on_and_notes_outlast_it(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(EXPERIMENT)
-    run = [sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store"]
+    run = quick_edm2("run", "e.yaml", "--store", "store")
     with subprocess.Popen(run, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout
         line = next(line for line in process.stdout if line.startswith("report, while it runs: "))

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.quick_edm2 import quick_edm2
 from tests.waiting import wait_until
 
 TINY = """
@@ -32,14 +34,14 @@ overrides: {{network.multipliers: [1], network.attention_resolutions: [], traini
 class Place:
     """A folder with an experiment and a store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder, self.command = folder, command
 
     def write(self, recipes: str = "G", epochs: str = "1, 2") -> None:
         (self.folder / "e.yaml").write_text(TINY.format(recipes=recipes, epochs=epochs))
 
     def start(self, *more: str, **options: Any) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store", *more]
+        command = [*self.command, "run", "e.yaml", "--store", "store", *more]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
         return subprocess.Popen(command, cwd=self.folder, text=True, **options)
 
@@ -64,7 +66,8 @@ class Place:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("finished"))
+    """By the command as users have it, with a forking process of its own."""
+    place = Place(tmp_path_factory.mktemp("finished"), [sys.executable, "-m", "pipelines.cli.main"])
     place.write()
     place.run()
     return place
@@ -74,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def place(finished: Place, tmp_path: Path) -> Place:
     """The finished experiment, to go on from."""
     subprocess.run(["cp", "-r", f"{finished.folder}/.", str(tmp_path)], check=True)
-    return Place(tmp_path)
+    return Place(tmp_path, quick_edm2())
 
 
 @pytest.fixture
