@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from components.launcher.entry import verdict
+from components.launcher.forks import Forks
 from components.launcher.rank import supervise
-from components.launcher.torchrun import _meeting_place
+from components.launcher.torchrun import TORCHRUN, _meeting_place
 from tests.waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -26,19 +27,48 @@ def work_deaf_to_signals():
 """
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Start:
-    """Starts the entry program around a stand-in for a stage, which is given its rank and may wait for a SIGTERM."""
+QUICK = """
+import sys
+from types import SimpleNamespace
+from components.launcher import entry
+address, pid = sys.argv.pop(1), int(sys.argv.pop(1))
+entry.Forks = lambda modules, environment: SimpleNamespace(address=address, pid=pid)
+sys.exit(entry.main())
+"""
 
-    def start(program: str, *options: str, processes: int = 2) -> subprocess.Popen[str]:
-        (tmp_path / "stand_in.py").write_text(
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of modules, each of which stands in for a stage."""
+    return tmp_path_factory.mktemp("stand_ins")
+
+
+@pytest.fixture(scope="module")
+def forks(stand_ins: Path) -> Iterator[Forks]:
+    """Has imported torchrun, for all entry programs but those that are about their own forking process."""
+    forks = Forks([TORCHRUN], {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(stand_ins)])})
+    yield forks
+    forks.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path, stand_ins: Path, forks: Forks) -> Start:
+    """Starts the entry program around a stand-in for a stage, which is given its rank and may wait for a SIGTERM.
+
+    With `own_forks` it is the program as a job runs it, which imports torchrun into a forking process of its own.
+    """
+
+    def start(program: str, *options: str, processes: int = 2, own_forks: bool = False) -> subprocess.Popen[str]:
+        module = f"stand_in_{len(list(stand_ins.glob('*.py')))}"
+        (stand_ins / f"{module}.py").write_text(
             "import os, pathlib, signal, sys, time\nfrom edm2core.worker import signals\nfrom edm2core.worker.heartbeat import Heartbeat\n"
             f"signals.install()\nrank, here = int(os.environ.get('RANK', '0')), pathlib.Path({str(tmp_path)!r})\n"
             f"(here / f'pid-{{rank}}').write_text(str(os.getpid()))\n{WAITING}\n{program}\n"
         )
+        entry = ["-m", "components.launcher.entry"] if own_forks else ["-c", QUICK, forks.address, str(forks.pid)]
         return subprocess.Popen(
-            [sys.executable, "-m", "components.launcher.entry", "--nproc-per-node", str(processes), *options, "-m", "stand_in", "argument"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])},
+            [sys.executable, *entry, "--nproc-per-node", str(processes), *options, "-m", module, "argument"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(stand_ins)])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -87,7 +117,7 @@ def test_a_job_succeeds_where_all_processes_do_and_fails_by_its_own_error_alone(
 
 
 def test_every_line_is_marked_with_its_rank_and_arguments_arrive(start: Start) -> None:
-    code, lines = end(start("print('out', sys.argv[1:]); print('err', file=sys.stderr)"))
+    code, lines = end(start("print('out', sys.argv[1:]); print('err', file=sys.stderr)", own_forks=True))
     assert code == 0
     assert {"[rank 0] out ['argument']", "[rank 1] out ['argument']", "[rank 0] err", "[rank 1] err"} <= set(lines)
 
@@ -171,7 +201,7 @@ def test_a_process_that_is_stopped_outside_its_steps_is_ended_too(start: Start, 
     ids=["forks it", "supervises it"],
 )
 def test_stopping_what_a_process_depends_on_ends_the_job_as_well(start: Start, tmp_path: Path, process: str) -> None:
-    code, lines = end(start(f"os.kill({process}, signal.SIGSTOP) if rank else work()", "--hang-s", "1.5"))
+    code, lines = end(start(f"os.kill({process}, signal.SIGSTOP) if rank else work()", "--hang-s", "1.5", own_forks=True))
     assert code == 143
     assert any("stopped from outside" in line for line in lines)
     assert all(map(gone, running(tmp_path)))
@@ -183,7 +213,7 @@ def test_a_pause_between_steps_is_no_silence(start: Start) -> None:
 
 
 def test_no_process_outlives_a_killed_entry_program(start: Start, tmp_path: Path) -> None:
-    entry = start("work_deaf_to_signals()")
+    entry = start("work_deaf_to_signals()", own_forks=True)
     pids = running(tmp_path)
     entry.kill()
     wait_until(lambda: all(map(gone, pids)), 20)
