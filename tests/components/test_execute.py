@@ -24,9 +24,8 @@ from tests.waiting import wait_until
 Events = list[dict[str, Any]]
 RUN = """
 def run():
-    from edm2core.stages import prepare
     from edm2core.worker.main import main
-    main('prepare', prepare.run)
+    main('prepare', lambda work: (work.out / 'train_images.npy').write_bytes(b'images'))
 """
 
 
@@ -51,7 +50,7 @@ class Place:
         self.stop = threading.Event()
 
     def execute(self, task: Task, program: str = "") -> tuple[Any, bool]:
-        """Do the task; `program` stands in for its stage and may call the real one as `run()`."""
+        """Do the task; `program` stands in for its stage and may commit a result by `run()`."""
         spec = spec_of(task, self.store.uri)
         if program:
             mark = f"mark = pathlib.Path({str(self.folder / 'mark')!r})"
@@ -185,13 +184,13 @@ def test_a_second_run_waits_for_the_first_and_says_for_whom(place: Place, prepar
         lease.release()
 
     threading.Thread(target=release_once_waited_for, daemon=True).start()
-    _, reused = place.execute(prepare)
+    _, reused = place.execute(prepare, "run()")
     assert not reused
     assert any(event["kind"] == "waiting" and "pid" in event["message"] for event in place.events)
 
 
 def test_a_result_that_lost_a_file_is_named_not_used(place: Place, prepare: Task, tmp_path: Path) -> None:
-    manifest, _ = place.execute(prepare)
+    manifest, _ = place.execute(prepare, "run()")
     (tmp_path / "store" / manifest.path("train_images.npy")).unlink()
     with pytest.raises(EdmError, match=r"train_images\.npy is missing"):
         place.execute(prepare)

@@ -317,7 +317,7 @@ def test_imported_statistics_are_keyed_by_content_and_replace_our_own(tmp_path: 
     assert refs[0] != refs[1]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**31), st.sets(st.integers(1, 60), min_size=1, max_size=6))
 def test_a_task_survives_json(seed: int, epochs: set[int]) -> None:
     read = load_experiment(GOLDEN)
@@ -361,10 +361,10 @@ def test_a_task_of_an_earlier_version_verifies_by_the_version_that_it_records(tm
 
 
 def test_no_flipped_bit_of_a_plan_hides_what_it_needs(tmp_path: Path) -> None:
-    tasks = [task for task in every_kind(tmp_path) if task.stage in ("prepare", "snapshot", "metrics", "calibration", "extractor")][-60:]
+    tasks = [task for task in every_kind(tmp_path) if task.stage in ("prepare", "snapshot", "metrics", "calibration", "extractor")][-60::3]
     written, random = json.dumps([task.to_json() for task in tasks]).encode(), Random(0)
     found = 0
-    for _ in range(500):
+    for _ in range(250):
         flipped = bytearray(written)
         flipped[random.randrange(len(flipped))] ^= 1 << random.randrange(8)
         try:

@@ -23,13 +23,22 @@ GIT = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "comm
 SAYS = "import sys; from edm2core.provenance.origin import changes; sys.stdout.write(changes(sys.argv[1]))"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A committed copy of the package."""
-    shutil.copytree(PACKAGE, tmp_path / "clone" / "edm2core", ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A committed copy of the package, not to be changed."""
+    clone = tmp_path_factory.mktemp("committed") / "clone"
+    shutil.copytree(PACKAGE, clone / "edm2core", ignore=shutil.ignore_patterns("__pycache__"))
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*GIT, *command], cwd=tmp_path / "clone", check=True)
-    return tmp_path / "clone"
+        subprocess.run([*GIT, *command], cwd=clone, check=True)
+    return clone
+
+
+@pytest.fixture
+def checkout(committed: Path, tmp_path: Path) -> Path:
+    """The same, to be changed. Its processes find the digests of a science that another has computed."""
+    (tmp_path / "cache").symlink_to(committed.parent / "cache")
+    (committed.parent / "cache").mkdir(exist_ok=True)
+    return Path(shutil.copytree(committed, tmp_path / "clone"))
 
 
 def python(checkout: Path, *arguments: str) -> str:
