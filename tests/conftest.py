@@ -15,6 +15,18 @@ import pytest
 from tests.needs import NEEDS
 from tests.waiting import wait_until
 
+LONGEST = (  # the files of fast tests that take longest
+    "test_entry.py",
+    "test_run_experiment.py",
+    "test_science.py",
+    "test_trainer.py",
+    "test_compiling.py",
+    "test_check.py",
+    "test_server.py",
+    "test_sample.py",
+    "test_toy_stage.py",
+    "test_wheel.py",
+)
 LEFT_OUT: dict[str, int] = {}  # what is missing, and how many tests need it
 
 
@@ -40,7 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError("; ".join(f"tests need {name}: {NEEDS[name].get}" for name in absent))
     config.hook.pytest_deselected(items=left_out)
     slow = Counter(item.path for item in kept if item.get_closest_marker("slow"))
-    items[:] = sorted(kept, key=lambda item: -slow[item.path])  # files of slow tests first, so that no process ends long after the others
+    # Long files first, so that no process ends long after the others.
+    items[:] = sorted(kept, key=lambda item: (-slow[item.path], item.path.name not in LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,16 +4,50 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
 from edm2core.provenance import science
 from edm2core.provenance.science import NOT_FOLLOWED, PACKAGE, SCIENCE, STAGES, here, science_of, sciences
-from edm2core.provenance.syntax import Package
+from edm2core.provenance.syntax import Module, Package, Use
 
 NUMERIC = re.compile(r"^\s*(?:import|from) (?:torch|numpy|scipy|sklearn|PIL|torchvision|torch_fidelity|safetensors)\b", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _modules_that_no_test_has_changed_are_digested_once() -> Iterator[None]:
+    """A digest follows from the module's text and path, and from which modules and what `__init__` files the package has."""
+    known: dict[Any, tuple[str, frozenset[Use]]] = {}
+    packages: WeakKeyDictionary[Package, Any] = WeakKeyDictionary()
+
+    def around(package: Package) -> Any:
+        if package not in packages:
+            files = sorted(package.folder.rglob("*.py"))
+            packages[package] = (
+                package.folder.name,
+                *((str(f.relative_to(package.folder)), f.stem == "__init__" and f.read_text()) for f in files),
+            )
+        return packages[package]
+
+    def digest(module: Module) -> str:
+        key = module._path, (module._package.folder / module._path).read_text(), around(module._package)
+        if key not in known:
+            known[key] = compute(module), frozenset(module._used)
+        found, used = known[key]
+        module._used |= used
+        return found
+
+    compute = Module.__dict__["digest"].func
+    with pytest.MonkeyPatch.context() as during:
+        remembered = cached_property(digest)
+        remembered.__set_name__(Module, "digest")
+        during.setattr(Module, "digest", remembered)
+        yield
 
 
 @pytest.fixture
