@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.needs import NEEDS
 from tests.waiting import wait_until
 
+settings.register_profile("tests", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("tests")
 LONGEST = (  # the files of fast tests that take longest
     "test_entry.py",
     "test_run_experiment.py",

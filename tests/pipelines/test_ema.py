@@ -14,7 +14,6 @@ import pytest
 from edm2core.snapshots import files as snapshot
 from edm2core.store import open_store
 from edm2core.store.gc import plan_gc
-from tests.quick_edm2 import quick_edm2
 
 Edm2 = Callable[..., tuple[int, str]]
 SWEEP = """
@@ -29,7 +28,7 @@ overrides: {network.multipliers: [1], network.attention_resolutions: [], trainin
 
 
 def edm2(folder: Path, *arguments: str) -> tuple[int, str]:
-    command = quick_edm2(*arguments)
+    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(command, cwd=folder, text=True, capture_output=True, env=environment, check=False)
     return ran.returncode, ran.stdout + ran.stderr

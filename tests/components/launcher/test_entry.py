@@ -77,7 +77,7 @@ def start(tmp_path: Path, stand_ins: Path, forks: Forks) -> Start:
     return start
 
 
-def end(entry: subprocess.Popen[str], seconds: float = 60) -> tuple[int, list[str]]:
+def end(entry: subprocess.Popen[str], seconds: float = 240) -> tuple[int, list[str]]:
     output = entry.communicate(timeout=seconds)[0]
     return entry.returncode, output.splitlines()
 
