@@ -18,7 +18,6 @@ from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, load_plan, open_run
 from pipelines.inputs.earlier_experiment import write_experiment
 from pipelines.inputs.user_files import planned, put_code
-from tests.quick_edm2 import quick_edm2
 
 TINY = """
 name: tiny
@@ -32,7 +31,7 @@ overrides: {network.multipliers: [1], network.attention_resolutions: [], trainin
 
 
 def edm2(folder: Path, *arguments: str) -> tuple[int, str]:
-    command = quick_edm2(*arguments)
+    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
     ran = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240)
     return ran.returncode, ran.stdout
 

@@ -17,7 +17,6 @@ from edm2core.store import Store
 from edm2core.store.local import LocalStore
 from pipelines.look.tensorboard import Boards
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
-from tests.quick_edm2 import quick_edm2
 from tests.waiting import wait_until
 
 TINY = """
@@ -35,7 +34,7 @@ overrides: {network.multipliers: [1], network.attention_resolutions: [], trainin
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "e.yaml").write_text(TINY)
-    subprocess.run(quick_edm2("run", "e.yaml", "--store", "store"), cwd=folder, check=True, timeout=240)
+    subprocess.run([sys.executable, "-m", "pipelines.cli.main", "run", "e.yaml", "--store", "store"], cwd=folder, check=True, timeout=240)
     return folder
 
 
