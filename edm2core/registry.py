@@ -68,14 +68,8 @@ def own_arguments(function: Callable[..., Any], own: Iterable[tuple[str, Any]]) 
     return {name: value for name, value in own if name in taken}
 
 
-class Network(NamedTuple):
-    """A family of networks."""
-
-    build: str  # (its settings) → the module, freshly initialised
-    settings: str  # the class of its settings
-
-
-NETWORKS = {"unet": Network("edm2core.diffusion.unet:UNet", "edm2core.config.settings:NetworkSettings")}
+NETWORKS = {"unet": "edm2core.diffusion.unet:UNet"}
+"""Families of networks: (settings) → the module, freshly initialised."""
 
 
 class Choice(NamedTuple):
@@ -293,7 +287,7 @@ WEIGHT_FILES = {
 class DataFormat(NamedTuple):
     """A format of image data."""
 
-    read: str  # (settings, the source's Files; None where it needs none) → Images
+    read: str  # (the source's Files, own code: its path; None where it needs none, settings) → Images
     shape: tuple[int, int, int] | None = None  # channels and sides of its images; none: data.channels and data.resolution say them
     classes: int | None = None
     train: int | None = None  # images for training, where the number is fixed

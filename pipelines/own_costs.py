@@ -29,38 +29,38 @@ Counted = TypeVar("Counted")
 def network_costs(experiment: Experiment) -> dict[OwnNetworkSettings, Cost]:
     """The costs of the experiment's own networks. One that cannot be counted, or without torch on this machine, is left out."""
     networks = {recipe.network: recipe.network.use for recipe in experiment.recipes if isinstance(recipe.network, OwnNetworkSettings)}
-    return dict(_counted("count", networks, experiment.code, lambda values: Cost(*values)))
+    return dict(_counted("networks", networks, experiment.code, lambda values: Cost(*values)))
 
 
 def solver_levels(experiment: Experiment) -> dict[SampleSettings, Levels]:
     """The noise levels at which the experiment's own solvers evaluate the network. Left out are the same as of networks."""
     samplers = {solver_alone(recipe.sample): recipe.sample.solver for recipe in experiment.recipes if is_own(recipe.sample.solver)}
-    return dict(_counted("count_solver", samplers, experiment.code, lambda levels: tuple(map(float, levels))))
+    return dict(_counted("solvers", samplers, experiment.code, lambda levels: tuple(map(float, levels))))
 
 
 def _counted(
-    module: str, addresses: Mapping[Own, str], code: Mapping[str, OwnCode], read: Callable[[list[Any]], Counted]
+    kind: str, addresses: Mapping[Own, str], code: Mapping[str, OwnCode], read: Callable[[list[Any]], Counted]
 ) -> Iterable[tuple[Own, Counted]]:
-    """What a module of `conformance` counts for each of these settings, whose own code has this address. Results are cached."""
+    """What `conformance` counts for each of these settings, whose own code has this address. Results are cached."""
     for settings, address in addresses.items():
         package, text = code[own_package(address)], settings.model_dump_json()
         name = sha256(f"{text} {package.content}".encode()).hexdigest()[:20]
         cached: Path | None = None
         with suppress(InputError, OSError, ValueError, TypeError):  # there is no home, no such file, or another program's
-            cached = cache_folder() / ("networks" if module == "count" else "solvers") / f"{name}.json"
+            cached = cache_folder() / kind / f"{name}.json"
             yield settings, read(json.loads(cached.read_text(encoding="utf-8")))
             continue
         with suppress(OSError, ValueError, TypeError, subprocess.SubprocessError):
-            answer = _answer(module, text, package)
+            answer = _answer(kind, text, package)
             yield settings, read(json.loads(answer))
             if cached:
                 cached.parent.mkdir(parents=True, exist_ok=True)
                 cached.write_text(answer, encoding="utf-8")
 
 
-def _answer(module: str, settings: str, package: OwnCode) -> str:
+def _answer(kind: str, settings: str, package: OwnCode) -> str:
     """What the counting process prints last. Raises CalledProcessError or TimeoutExpired if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", f"edm2core.conformance.{module}", settings, str(package.copy(Path(folder)))]
+        command = [sys.executable, "-m", "edm2core.conformance.count", kind, settings, str(package.copy(Path(folder)))]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S, encoding="utf-8")
         return done.stdout.strip().rpartition("\n")[2]

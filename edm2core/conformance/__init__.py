@@ -1,6 +1,6 @@
 """Checks of the user's own code before anything is run with it: what its family's protocol asks for, in words, within seconds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +18,16 @@ class Outcome:
 class Images:
     """The images that code is tried on."""
 
-    channels: int = 3
-    resolution: int = 32
-    classes: int = 10
+    channels: int
+    resolution: int
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.resolution, self.resolution
 
 
-Check = Callable[[], Outcome | Iterable[Outcome]]
+Check = Callable[[], Outcome]
 """A check does its work when it is called. An error in own code ends it."""
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,10 +31,9 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
         return OwnNetwork(settings).to(device)
 
     def inputs(count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        draws = torch.Generator().manual_seed(count)
-        x = torch.randn(count, images.channels, images.resolution, images.resolution, generator=draws)
-        c_noise = torch.linspace(-1.5, 1.1, count)
-        return x.to(device), c_noise.to(device), _labels(count, images.classes, device)
+        x = torch.randn(count, *images.shape, generator=torch.Generator().manual_seed(count))
+        labels = torch.arange(count, device=device).flip(0) % (images.classes + 1) if images.classes else None  # the last stands for any
+        return x.to(device), torch.linspace(-1.5, 1.1, count).to(device), labels
 
     def builds() -> Outcome:
         parameters = sum(p.numel() for p in built().parameters())
@@ -74,38 +72,31 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
                 half = network(x, c_noise, labels).float()
         difference = float((half - whole).norm() / whole.norm().clamp_min(1e-6))
         if not difference < CLOSE:
-            return problem(
-                f"in bf16 its output is off by {difference:.0%}", "Train it with training.precision: fp32, or keep sums in float32."
-            )
+            do_next = "Train it with training.precision: fp32, or keep sums in float32."
+            return problem(f"in bf16 its output is off by {difference:.0%}", do_next)
         return ok(f"autocast to bf16 changes its output by {difference:.1%}")
 
-    def determinism() -> Iterator[Outcome]:
+    def determinism() -> Outcome:
         x, c_noise, labels = inputs(3)
         with torch.no_grad():
-            one, other, network = built().eval()(x, c_noise, labels), built().eval()(x, c_noise, labels), built().eval()
-            alone = network(x[:1], c_noise[:1], None if labels is None else labels[:1])
+            one, other = (built().eval()(x, c_noise, labels) for _ in range(2))
+            alone = built().eval()(x[:1], c_noise[:1], None if labels is None else labels[:1])
         if not torch.equal(one, other):
-            yield problem(
-                "the same seed and images give other numbers", "Draw random numbers only in training, from torch's own generator."
-            )
-        elif float((alone - one[:1]).abs().max()) > 1e-3:
-            yield problem(
-                "an image's output depends on the images beside it",
-                "Use no batch statistics in eval mode: samples would depend on the batch.",
-            )
-        else:
-            yield ok("the same seed and images give the same bits, whatever images stand beside")
+            do_next = "Draw random numbers only in training, from torch's own generator."
+            return problem("the same seed and images give other numbers", do_next)
+        if float((alone - one[:1]).abs().max()) > 1e-3:
+            do_next = "Use no batch statistics in eval mode: samples would depend on the batch."
+            return problem("an image's output depends on the images beside it", do_next)
+        return ok("the same seed and images give the same bits, whatever images stand beside")
 
     def resume() -> Outcome:
         copy.deepcopy(built())
-        straight, cut = (_trainer(settings, images, augment, device) for _ in range(2))
-        for _ in range(3):
-            straight.step()
+        straight, cut, again = (_trainer(settings, images, augment, device) for _ in range(3))
         cut.step()
-        again = _trainer(settings, images, augment, device)
         again.load_state(cut.state())
-        for _ in range(2):
-            again.step()
+        for trainer, steps in ((straight, 3), (again, 2)):
+            for _ in range(steps):
+                trainer.step()
         a, b = straight.state(), again.state()
         different = [name for name in a if name != "numbers" and not torch.equal(a[name], b[name])]
         if different:
@@ -123,19 +114,13 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
         widths = ", ".join(f"{name} {rows.shape[1]}" for name, rows in pooled.items())
         return ok(f"the probe can look at these blocks, of so many features: {widths}")
 
-    every: dict[str, Check] = {"builds": builds, "shapes": shapes, "gradients": gradients, "autocast": autocast}
-    return {**every, "determinism": determinism, "resume": resume, "feature blocks": blocks}
-
-
-def _labels(count: int, classes: int, device: torch.device) -> Tensor | None:
-    """Classes, the last of which stands for any."""
-    return torch.arange(count, device=device).flip(0) % (classes + 1) if classes else None
+    named = (builds, shapes, gradients, autocast, determinism, resume)
+    return {check.__name__: check for check in named} | {"feature blocks": blocks}
 
 
 def _trainer(settings: OwnNetworkSettings, images: Images, augment: AugmentSettings | None, device: torch.device) -> Trainer:
     """A training of it on a few random images."""
     training = TrainingSettings(epochs=10, batch=4, lr=1e-3, exact=True, augment=augment)
     trajectory = TrajectorySettings(network=settings, diffusion=DiffusionSettings(), training=training, seed=0)
-    draws = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (8, images.channels, images.resolution, images.resolution), dtype=torch.uint8, generator=draws)
+    pixels = torch.randint(0, 256, (8, *images.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Trainer(trajectory, PixelScale(), pixels.to(device), 0, 1, torch.arange(8, device=device) % max(images.classes, 1))

@@ -27,17 +27,15 @@ OFF = 0.1  # the largest relative error of the samples' deviation in 64 steps
 def solver(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
     """It is tried on images whose denoiser is known: independent normal pixels."""
     solve = checked(address, partial(load(address), **own))
-    shape = (images.channels, images.resolution, images.resolution)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         return x * SIGMA_DATA**2 / (sigma**2 + SIGMA_DATA**2)
 
     def noise(count: int, step: int) -> Tensor:
-        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(step * 1000 + i)) for i in range(count)])
+        return torch.stack([torch.randn(images.shape, generator=torch.Generator().manual_seed(step * 1000 + i)) for i in range(count)])
 
     def drawn(count: int, steps: int) -> Tensor:
-        x = noise(count, 99).double() * 80
-        return solve(denoise, x, karras(steps).tolist(), partial(noise, count))
+        return solve(denoise, noise(count, 99).double() * 80, karras(steps).tolist(), partial(noise, count))
 
     def shapes() -> Outcome:
         levels = evaluated_levels(solve, karras(18).tolist())
@@ -52,12 +50,9 @@ def solver(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
 
     def converges() -> Outcome:
         deviation = float(drawn(4, 64).std())
-        if not abs(deviation / SIGMA_DATA - 1) < OFF:
-            what = f"in 64 steps, images whose deviation is {SIGMA_DATA} come out with {deviation:.3f}"
-            return problem(
-                what, "Check the step's equation: x moves along (x - denoise(x, σ)) / σ, and added noise must fit the next level."
-            )
-        return ok(f"in 64 steps, images whose deviation is {SIGMA_DATA} come out with {deviation:.3f}")
+        what = f"in 64 steps, images whose deviation is {SIGMA_DATA} come out with {deviation:.3f}"
+        do_next = "Check the step's equation: x moves along (x - denoise(x, σ)) / σ, and added noise must fit the next level."
+        return ok(what) if abs(deviation / SIGMA_DATA - 1) < OFF else problem(what, do_next)
 
     return {"shapes": shapes, "determinism": determinism, "solution": converges}
 
@@ -90,11 +85,9 @@ def schedule(address: str, own: dict[str, Any], images: Images) -> dict[str, Che
     def values() -> Outcome:
         epochs = [step / 10 for step in range(10_000)]
         rates = [rate(training, epoch) for epoch in epochs]
-        wrong = [
-            epoch for epoch, each in zip(epochs, rates, strict=True) if not (isinstance(each, float | int) and 0 <= each < float("inf"))
-        ]
-        if wrong:
-            return problem(f"after {wrong[0]:g} epochs it gives {rate(training, wrong[0])!r}", "Return a float of 0 or more.")
+        for epoch, each in zip(epochs, rates, strict=True):
+            if not (isinstance(each, float | int) and 0 <= each < float("inf")):
+                return problem(f"after {epoch:g} epochs it gives {each!r}", "Return a float of 0 or more.")
         if rates != [rate(training, epoch) for epoch in epochs]:
             return problem("it gives other rates when asked again", "Compute the rate from the epoch alone.")
         return ok(f"with lr 0.01 its rates over 1000 epochs lie from {min(rates):.3g} to {max(rates):.3g}")
@@ -103,27 +96,30 @@ def schedule(address: str, own: dict[str, Any], images: Images) -> dict[str, Che
 
 
 def optimizer(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
-    def trained(steps: int, cut: int | None = None) -> tuple[nn.Module, float, float]:
-        """A small network after some steps, and its first and last loss. After `cut` steps the optimizer is made anew from its state."""
+    def made_for(module: nn.Module) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = load(address)(*by_kind(module), 1e-2, **own)
+        return made
+
+    def trained(steps: int, cut: int | None = None) -> tuple[nn.Module, list[float]]:
+        """A small network after some steps, and its losses. After `cut` steps the optimizer is made anew from its state."""
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(16, 32), nn.SiLU(), nn.Linear(32, 4))
         x, y = torch.randn(64, 16), torch.randn(64, 4)
-        made, losses = load(address)(*by_kind(module), 1e-2, **own), []
+        made, losses = made_for(module), []
         for step in range(steps):
             if step == cut:
-                state = made.state_dict()
-                made = load(address)(*by_kind(module), 1e-2, **own)
+                state, made = made.state_dict(), made_for(module)
                 made.load_state_dict(state)
             made.zero_grad()
             loss = (module(x) - y).square().mean()
             loss.backward()
             made.step()
             losses.append(float(loss))
-        return module, losses[0], losses[-1]
+        return module, losses
 
     def parameters() -> Outcome:
         module = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 4))
-        made = load(address)(*by_kind(module), 1e-2, **own)
+        made = made_for(module)
         given = {id(p) for group in made.param_groups for p in group["params"]}
         if missing := [name for name, p in module.named_parameters() if id(p) not in given]:
             return problem(f"it leaves parameters out: {', '.join(missing)}", "Give every parameter of both lists to a group.")
@@ -132,10 +128,9 @@ def optimizer(address: str, own: dict[str, Any], images: Images) -> dict[str, Ch
         return ok("every parameter is in a group with a learning rate")
 
     def learns() -> Outcome:
-        _, first, last = trained(50)
-        if not last < first:
-            return problem(f"50 steps bring a small loss from {first:.3g} to {last:.3g}", "Check the sign and size of its step.")
-        return ok(f"50 steps bring a small loss from {first:.3g} to {last:.3g}")
+        losses = trained(50)[1]
+        what = f"50 steps bring a small loss from {losses[0]:.3g} to {losses[-1]:.3g}"
+        return ok(what) if losses[-1] < losses[0] else problem(what, "Check the sign and size of its step.")
 
     def resume() -> Outcome:
         straight, cut = trained(6)[0], trained(6, cut=3)[0]
@@ -148,9 +143,9 @@ def optimizer(address: str, own: dict[str, Any], images: Images) -> dict[str, Ch
 
 
 def metric(address: str, own: dict[str, Any], images: Images) -> dict[str, Check]:
-    draw, shape = np.random.default_rng(0), (images.channels, images.resolution, images.resolution)
+    draw = np.random.default_rng(0)
     drawn = ((REAL, 256), (SAMPLES, 256), (SAMPLES, 128))  # a run rarely draws as many samples as there are training images
-    real, like, other = (draw.integers(0, high, (count, *shape), dtype=np.uint8) for count, high in drawn)
+    real, like, other = (draw.integers(0, high, (count, *images.shape), dtype=np.uint8) for count, high in drawn)
 
     def measured(samples: NDArray[np.uint8]) -> Value:
         return own_value(address, samples, real, **own)

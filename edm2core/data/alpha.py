@@ -1,6 +1,7 @@
 """Tells from an image file's header whether it has an alpha channel, by the formats' specifications and without Pillow."""
 
 import struct
+from collections.abc import Iterator
 
 from edm2core.data.file_kinds import INSTEAD, kind_of
 from edm2core.data.files import Files
@@ -44,13 +45,18 @@ def _png(data: bytes) -> bool | None:
     """A colour type with alpha, or a tRNS chunk, which stands before the first IDAT."""
     if data[25] in (4, 6):
         return True
+    kinds = (kind for kind, _ in png_chunks(data) if kind in (b"tRNS", b"IDAT", b"IEND"))
+    first = next(kinds, None)
+    return None if first is None else first == b"tRNS"
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG that begin in these bytes: their kind, and all of their bytes."""
     at = 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind in (b"tRNS", b"IDAT", b"IEND"):
-            return bool(kind == b"tRNS")
+        yield kind, data[at : at + 12 + length]
         at += 12 + length
-    return None
 
 
 def _gif(data: bytes) -> bool | None:

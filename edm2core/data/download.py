@@ -2,7 +2,6 @@
 
 import fcntl
 import http.client
-import os
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
@@ -90,28 +89,24 @@ def _download(wanted: Wanted, target: Path, check: Callable[[Path], None]) -> Pa
             target.unlink()  # damaged in the cache, which holds only copies
     part = target.with_name(target.name + ".part")
     continued = part.exists()
-    while True:
-        _transfer(wanted, part)
-        try:
-            check(part)
-            break
-        except InputError as error:
-            is_page = kind_of(beginning(part)) is PAGE
-            part.unlink()
-            if is_page:
-                page = "The server sent a web page, not the file: perhaps one to log in, or to say that the link has expired."
-                raise wrong(wanted.where, page, f"Open the URL in a browser. {wanted.by_hand}") from error
-            if not continued:
-                raise
-            continued = False
-    os.replace(part, target)
-    return target
+    _transfer(wanted, part)
+    try:
+        check(part)
+    except InputError as error:
+        is_page = kind_of(beginning(part)) is PAGE
+        part.unlink()
+        if is_page:
+            page = "The server sent a web page, not the file: perhaps one to log in, or to say that the link has expired."
+            raise wrong(wanted.where, page, f"Open the URL in a browser. {wanted.by_hand}") from error
+        if not continued:
+            raise
+        return _download(wanted, target, check)
+    return part.replace(target)
 
 
 def _transfer(wanted: Wanted, part: Path) -> None:
-    retried = retry_if_exception_type(_Unfinished)
+    retried, before = retry_if_exception_type(_Unfinished), _size(part)
     attempts = Retrying(stop=stop_after_attempt(ATTEMPTS), wait=WAIT, retry=retried, before_sleep=wanted.again, reraise=True)
-    before = _size(part)
     try:
         attempts(_continue, wanted, part)
     except _Unfinished as error:
@@ -126,8 +121,7 @@ def _size(part: Path) -> int:
 def _continue(wanted: Wanted, part: Path) -> None:
     """One attempt: append to `part` what it lacks. Raises _Unfinished where another attempt may help."""
     done = _size(part)
-    response = _open(wanted, done)
-    if response is None:
+    if (response := _open(wanted, done)) is None:
         return
     with response:
         if response.status != 206:
@@ -148,9 +142,14 @@ def _continue(wanted: Wanted, part: Path) -> None:
 
 def _open(wanted: Wanted, done: int) -> Any:
     """The server's answer with the bytes from `done` on; None if the file ends there, of which `check` then judges."""
+    parts = urlsplit(wanted.url)
+    user, _, host = parts.netloc.rpartition("@")
     headers = {"User-Agent": "edm2", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    request = Request(parts._replace(netloc=host, fragment="").geturl(), headers=headers)  # noqa: S310 (only http(s) is let through)
+    if user:
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote_to_bytes(user)).decode()}")
     try:
-        return build_opener(_Redirects).open(_request(wanted.url, headers), timeout=TIMEOUT)
+        return build_opener(_Redirects).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
         if error.code == 416 and done:
@@ -178,16 +177,6 @@ class _Redirects(HTTPRedirectHandler):
         if follow is not None and authorization and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
             follow.add_unredirected_header("Authorization", authorization)
         return follow
-
-
-def _request(url: str, headers: dict[str, str]) -> Request:
-    """The request for a URL, whose user and password go into a header."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    request = Request(parts._replace(netloc=host, fragment="").geturl(), headers=headers)  # noqa: S310 (only http(s) is let through)
-    if user:
-        request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote_to_bytes(user)).decode()}")
-    return request
 
 
 def _chunk(response: http.client.HTTPResponse) -> bytes:

@@ -2,6 +2,9 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,14 +94,21 @@ def wrong(where: Path | str, what: str, do_next: str) -> InputError:
     return InputError(what, where=str(where), do_next=do_next)
 
 
-def beginning(path: Path) -> bytes:
-    """The first bytes of a file. Raises InputError as `regular` does, and where it cannot be read."""
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """The file, to be read. Raises InputError as `regular` does, and where it cannot be read."""
     regular(path)
     try:
         with path.open("rb") as file:
-            return file.read(BEGINNING)
+            yield file
     except OSError as error:
         raise absent(path, error) from error
+
+
+def beginning(path: Path) -> bytes:
+    """The first bytes of a file. Raises InputError as `opened` does."""
+    with opened(path) as file:
+        return file.read(BEGINNING)
 
 
 def unexpected(path: Path, expected: str, do_next: str) -> InputError:

@@ -113,8 +113,10 @@ def open_files(path: Path) -> Iterator[Files]:
         with _opened(path, lambda: zipfile.ZipFile(path)) as archive:
             yield _zip_files(path, archive)
         return
-    opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
-    with _stream(path, opener or (lambda path: path.open("rb"))) as stream:
+    if start.startswith(b"\xfd7zXZ"):
+        _check_xz(path)
+    opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), lambda path: path.open("rb"))
+    with opener(path) as stream:
         bounded = _Bounded(stream)
         with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no other method
             yield _tar_files(path, tar, bounded)
@@ -134,18 +136,13 @@ def _start(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-@contextmanager
-def _stream(path: Path, opener: Callable[[Path], BufferedIOBase]) -> Iterator[BufferedIOBase]:
-    """The bytes of a tar. How much memory an .xz asks for is checked first."""
-    if opener is lzma.LZMAFile:
-        try:
-            with path.open("rb") as file:
-                lzma.LZMADecompressor(memlimit=MAX_XZ).decompress(file.read(2**16), 1)
-        except lzma.LZMAError as error:
-            what = f"To unpack it takes more than {MAX_XZ:,} bytes of memory" if "limit" in str(error) else "It is not a readable .xz"
-            raise wrong(path, f"{what}.", "Unpack it by hand, or pack it by `xz -9` at most.") from error
-    with opener(path) as stream:
-        yield stream
+def _check_xz(path: Path) -> None:
+    """Raises InputError for an .xz that asks for too much memory."""
+    try:
+        lzma.LZMADecompressor(memlimit=MAX_XZ).decompress(_start(path, 2**16), 1)
+    except lzma.LZMAError as error:
+        what = f"To unpack it takes more than {MAX_XZ:,} bytes of memory" if "limit" in str(error) else "It is not a readable .xz"
+        raise wrong(path, f"{what}.", "Unpack it by hand, or pack it by `xz -9` at most.") from error
 
 
 class _Bounded:

@@ -56,12 +56,16 @@ def array_headers(path: Path, do_next: str) -> dict[str, ArrayHeader]:
         raise wrong(path, f"It cannot be read as an array: {error}.", do_next) from error
 
 
-def load_array(path: Path, name: str, do_next: str) -> NDArray[Any]:
-    """One array of an .npz whose headers were checked. Raises InputError where it is damaged."""
+def load_array(path: Path, name: str | None, do_next: str) -> NDArray[Any]:
+    """One array of an .npz whose headers were checked, or that of an .npy, memory-mapped. Raises InputError where it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            array: NDArray[Any] = file[name]
-            return array
+        array: NDArray[Any]
+        if name is None:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                array = file[name]
+        return array
     except _DAMAGED as error:
         raise wrong(path, f"It cannot be read as an array: {error}.", do_next) from error
 

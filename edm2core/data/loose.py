@@ -43,9 +43,11 @@ def _decoded(path: Path, names: list[str], shape: tuple[int, int, int]) -> Itera
 def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The images [n, *shape] of a file, whose header is checked before an .npz is expanded."""
     expected = f"and the data are uint8 images of shape {list(shape)}."
+    header: ArrayHeader | NDArray[np.uint8]
     if path.suffix == ".npy":
-        array = _mapped(path)
-        header = ArrayHeader(array.shape, array.dtype)
+        if not beginning(path).startswith(b"\x93NUMPY"):
+            raise unexpected(path, "an array in .npy", ADVICE)
+        header = array = load_array(path, None, ADVICE)
     else:
         images = {name: header for name, header in array_headers(path, ADVICE).items() if len(header.shape) == 4}  # others hold labels
         if len(images) != 1:
@@ -56,13 +58,3 @@ def _array(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if path.suffix == ".npz":
         array = load_array(path, name, ADVICE)
     return array if array.shape[1:] == shape else array.transpose(0, 3, 1, 2)
-
-
-def _mapped(path: Path) -> NDArray[np.uint8]:
-    if not beginning(path).startswith(b"\x93NUMPY"):
-        raise unexpected(path, "an array in .npy", ADVICE)
-    try:
-        array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
-    except (OSError, ValueError, EOFError) as error:
-        raise wrong(path, f"It cannot be read as an array: {error}.", ADVICE) from error

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from edm2core.addresses import is_url, shown
 from edm2core.config.settings import DataSettings
 from edm2core.data.download import NOBODY, Listener, Wanted, download
-from edm2core.data.file_kinds import INSTEAD, absent, beginning, kind_of, regular, wrong
+from edm2core.data.file_kinds import INSTEAD, beginning, kind_of, opened, regular, wrong
 from edm2core.data.files import list_folder
 from edm2core.paths import local_path
 
@@ -33,12 +33,8 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
     Raises InputError for a path that cannot be read, such as a broken link or a pipe.
     """
     if not path.is_dir():
-        regular(path)
-        try:
-            with path.open("rb") as file:
-                return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
-        except OSError as error:
-            raise absent(path, error) from error
+        with opened(path) as file:
+            return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
     return digest_of_entries({name: digest_of(path / name, algorithm) for name in list_folder(path)[0]}, algorithm)
 
 

@@ -1,11 +1,12 @@
 """A data set as a reader delivers it, and how a test split is made where there is none."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edm2core.data.file_kinds import wrong
 
@@ -46,20 +47,26 @@ def blocks_of(images: NDArray[np.uint8], size: int = 1024) -> Blocks:
         yield images[start : start + size]
 
 
-def stratified_test(digests: Sequence[bytes], labels: Sequence[int], classes: Sequence[str], share: float, where: str) -> NDArray[np.bool_]:
+def stratified_test(digests: Sequence[bytes], labels: ArrayLike, classes: Sequence[str], share: float, where: str) -> NDArray[np.bool_]:
     """Which images are the test split, bool [N]: of each class the `share` whose content's digests are smallest.
 
     It depends on the images alone, so that it is the same everywhere, equal images fall on one side (but for one pair a class),
     and one more image moves few others. Raises InputError for a class too small to have both splits.
     """
-    members: list[list[int]] = [[] for _ in classes]
-    for index, label in enumerate(labels):
-        members[label].append(index)
-    chosen = np.zeros(len(labels), dtype=np.bool_)
-    for name, indices in zip(classes, members, strict=True):
-        count = test_images(len(indices), share, name, where)
-        chosen[sorted(indices, key=lambda index: (digests[index], index))[:count]] = True
+    own = np.asarray(labels)
+    chosen = np.zeros(len(own), dtype=np.bool_)
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(own == label).tolist()
+        chosen[sorted(members, key=digests.__getitem__)[: test_images(len(members), share, name, where)]] = True
     return chosen
+
+
+def divided(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...], share: float, where: str) -> Images:
+    """Images [N, C, H, W] as a data set, of which `stratified_test` chooses the test split."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+    test = stratified_test(digests, labels, classes, share, where)
+    train, tested = (Split(labels[part], blocks_of(images[part])) for part in (~test, test))
+    return Images(classes, (images.shape[1], images.shape[2], images.shape[3]), train, tested)
 
 
 def test_images(count: int, share: float, name: str, where: str) -> int:

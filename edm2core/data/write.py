@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
 from edm2core.data.file_kinds import wrong
-from edm2core.data.files import Files, open_files
-from edm2core.data.formats.own import read_own
+from edm2core.data.files import open_files
 from edm2core.data.prepared import INFO
 from edm2core.data.split import Images, Split
 from edm2core.errors import EdmError
@@ -46,7 +45,10 @@ def prepare_data(
         part.mkdir(parents=True)
         own = is_own(settings.format)
         with nullcontext() if source is None or own else open_files(source) as files:
-            images = _checked(settings, read_own(source, settings) if own else _read(settings, files))
+            images: Images = load(FORMATS[settings.format].read)(source if own else files, settings)
+            if settings.resolution not in (None, images.shape[-1]):
+                sides = f"{settings.format} has images of side {images.shape[-1]}."
+                raise wrong(f"data.resolution: {settings.resolution}", sides, "Remove the setting.")
             if images.revised and not revised:
                 changed = "These images are read otherwise than when this was planned (their transparency, classes or names)."
                 do_next = "Run the experiment again by `edm2 run` or `edm2 submit`, which plan it anew."
@@ -60,22 +62,6 @@ def prepare_data(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return info
-
-
-def _read(settings: DataSettings, files: Files | None) -> Images:
-    """The data set as its format's reader delivers it. Raises InputError where a source is missing."""
-    if files is None and not settings.facts.builtin:
-        raise wrong("data.source", f"The format {settings.format!r} needs a source.", "Give a path or URL.")
-    images: Images = load(FORMATS[settings.format].read)(files, settings)
-    return images
-
-
-def _checked(settings: DataSettings, images: Images) -> Images:
-    """The data set. Raises InputError if its images have another side than the settings say."""
-    if settings.resolution not in (None, images.shape[-1]):
-        given = f"data.resolution: {settings.resolution}"
-        raise wrong(given, f"{settings.format} has images of side {images.shape[-1]}.", "Remove the setting.")
-    return images
 
 
 def _write(settings: DataSettings, images: Images, folder: Path, progress: Progress) -> dict[str, Any]:

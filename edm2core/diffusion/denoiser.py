@@ -23,7 +23,7 @@ def build_network(settings: NetworkSettings | OwnNetworkSettings) -> UNet | OwnN
     """A freshly initialised network on torch's default device, its weights drawn from torch's global generator."""
     if isinstance(settings, OwnNetworkSettings):
         return OwnNetwork(settings)
-    network: UNet = load(NETWORKS[settings.use].build)(settings)
+    network: UNet = load(NETWORKS[settings.use])(settings)
     return network
 
 

@@ -46,7 +46,7 @@ def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[flo
     return float(torch.cat(precise).double().mean()), float(recalled.double().mean())
 
 
-def density_and_coverage(samples: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
+def density_and_coverage(samples: Tensor, real: Tensor, k: int = COUNTED) -> tuple[float, float]:
     """Density: in how many balls around real images a sample lies on average, over k. Coverage: the share of balls that hold a sample.
 
     A ball reaches to the k-th nearest other real image.
@@ -93,7 +93,7 @@ def precision(compared: Compared) -> dict[str, Value]:
 
 def density(compared: Compared) -> dict[str, Value]:
     """Density and coverage, as metrics."""
-    density, coverage = density_and_coverage(*compared.tensors(), COUNTED)
+    density, coverage = density_and_coverage(*compared.tensors())
     return {"density": Value(density), "coverage": Value(coverage)}
 
 

@@ -1,7 +1,5 @@
 """A leave-one-out nearest-neighbour test of whether samples can be told from training images, for small sets."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,16 +11,13 @@ SEED = 0  # of the choice of images from the larger set
 Z = 1.959963984540054  # standard errors on either side that hold 95 %
 
 
-class TwoSample(NamedTuple):
-    """Shares of images whose nearest other image is of their own kind, each with its standard error: of all, real ones, samples."""
-
-    accuracy: Value
-    real: Value
-    fake: Value
+def nearest_neighbour_test(compared: Compared) -> dict[str, Value]:
+    """The three accuracies, as metrics."""
+    return two_sample(*compared.tensors())
 
 
-def two_sample(samples: Tensor, real: Tensor) -> TwoSample:
-    """How often a 1-NN classifier tells samples [n, d] from real images [m, d], each image left out in turn.
+def two_sample(samples: Tensor, real: Tensor) -> dict[str, Value]:
+    """How often a 1-NN classifier tells samples [n, d] from real images [m, d], each image left out in turn: of all, real ones, samples.
 
     Of equal distributions it is right half of the time. Above that it tells them apart; well below it, samples lie nearer to single real
     images than these lie to each other, as copies do. Of the larger set as many images are taken as the smaller has.
@@ -34,13 +29,8 @@ def two_sample(samples: Tensor, real: Tensor) -> TwoSample:
     neighbour = nearest(mixed, mixed, 1, among_themselves=True).indices[:, 0]
     right = fake[neighbour] == fake
     mutual = neighbour[neighbour] == torch.arange(2 * size, device=mixed.device)
-    return TwoSample(*(_share(right[of], mutual[of]) for of in (torch.ones_like(fake), ~fake, fake)))
-
-
-def nearest_neighbour_test(compared: Compared) -> dict[str, Value]:
-    """The three accuracies, as metrics."""
-    found = two_sample(*compared.tensors())
-    return {"nn_test": found.accuracy, "nn_test_real": found.real, "nn_test_fake": found.fake}
+    of_each = {"nn_test": torch.ones_like(fake), "nn_test_real": ~fake, "nn_test_fake": fake}
+    return {name: _share(right[of], mutual[of]) for name, of in of_each.items()}
 
 
 def _chosen(features: Tensor, size: int) -> Tensor:

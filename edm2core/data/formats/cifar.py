@@ -5,6 +5,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -119,12 +120,10 @@ class _Array:
             case (int(), tuple(shape), _Dtype() as dtype, bool(fortran), (bytes() | bytearray()) as data) if all(
                 type(n) is int and n >= 0 for n in shape
             ):
-                try:
+                with suppress(ValueError):  # of another kind
                     array = dtype.of(kinds, data)
-                except ValueError:
-                    raise _odd(where, f"has an array that is not one of {_KINDS[kinds]}") from None
-                if array.size == np.prod(shape, dtype=object):
-                    return array.reshape(shape, order="F" if fortran else "C")
+                    if array.size == np.prod(shape, dtype=object):
+                        return array.reshape(shape, order="F" if fortran else "C")
         raise _odd(where, f"has an array that is not one of {_KINDS[kinds]}")
 
 
@@ -198,13 +197,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(files: Files, name: str) -> dict[bytes, Any]:
-    where = files.where(name)
+    where, data = files.where(name), files.read(name)
     try:
-        data = files.read(name)
         _check_memo(data)
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except InputError:
-        raise
     except _Refused as error:
         if _HARMLESS.fullmatch(str(error)):
             raise _odd(where, f"holds a {str(error)!r}, where numbers, lists and NumPy's arrays of them are read") from error

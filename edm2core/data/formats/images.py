@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -17,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edm2core.config.fields import Colour
 from edm2core.config.settings import DataSettings
-from edm2core.data.alpha import alpha_of
+from edm2core.data.alpha import alpha_of, png_chunks
 from edm2core.data.file_kinds import BEGINNING, Kind, kind_of, wrong
 from edm2core.data.files import Files
 from edm2core.data.formats.folders import Groups, class_folders
@@ -97,13 +96,7 @@ def _on(image: Image.Image, background: Colour | None, where: str) -> Image.Imag
 
 def _without_metadata(data: bytes) -> bytes:
     """A PNG without its texts and colour profile, which do not touch its pixels (PNG specification, section 11.3)."""
-    chunks, at = [data[:8]], 8
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
-            chunks.append(data[at : at + 12 + length])
-        at += 12 + length
-    return b"".join(chunks)
+    return data[:8] + b"".join(chunk for kind, chunk in png_chunks(data) if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"))
 
 
 def split_of(

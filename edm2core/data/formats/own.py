@@ -1,6 +1,5 @@
 """Data sets that the user's own code reads or makes."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edm2core.config.settings import DataSettings
-from edm2core.data.split import Images, Split, blocks_of, stratified_test
+from edm2core.data.file_kinds import wrong
+from edm2core.data.split import Images, divided
 from edm2core.errors import InputError
 from edm2core.registry import load, own_arguments
 
@@ -32,7 +32,7 @@ def read_own(source: Path | None, settings: DataSettings) -> Images:
 
     def refuse(what: str) -> InputError:
         do_next = "Return (images uint8 [N, C, H, W], labels int64 [N], names of the classes)."
-        return InputError(f"The own format gave {what}.", where=settings.format, do_next=do_next)
+        return wrong(settings.format, f"The own format gave {what}.", do_next)
 
     if not isinstance(given, tuple) or len(given) != 3:
         raise refuse(f"a {type(given).__name__}, not three things")
@@ -43,9 +43,4 @@ def read_own(source: Path | None, settings: DataSettings) -> Images:
         raise refuse(f"labels of {labels.dtype} {list(labels.shape)} for {len(images)} images")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise refuse(f"labels from {labels.min()} to {labels.max()} for {len(classes)} classes")
-    labels = labels.astype(np.int64)
-    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
-    test = stratified_test(digests, labels.tolist(), classes, settings.test_share, settings.format)
-    train = ~test
-    shape = (images.shape[1], images.shape[2], images.shape[3])
-    return Images(classes, shape, Split(labels[train], blocks_of(images[train])), Split(labels[test], blocks_of(images[test])))
+    return divided(images, labels.astype(np.int64), classes, settings.test_share, settings.format)

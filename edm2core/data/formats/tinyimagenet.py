@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from edm2core.config.settings import DataSettings
 from edm2core.data.file_kinds import wrong
 from edm2core.data.files import Files
-from edm2core.data.formats.folders import Groups, class_groups, is_image
+from edm2core.data.formats.folders import class_groups, is_image
 from edm2core.data.formats.images import Labelled, decode, split_of
 from edm2core.data.split import Images
 
@@ -23,7 +23,11 @@ def read_tinyimagenet(files: Files, settings: DataSettings) -> Images:
     wnids = sorted(_text(files, f"{root}wnids.txt").split())
     if len(set(wnids)) != len(wnids) or not wnids:
         raise files.wrong(f"{root}wnids.txt", "It lists no class, or one twice.", _AGAIN)
-    train, test = _train(files, root, wnids), _validation(files, root, wnids)
+    train = _labelled(files, f"{root}train/", wnids)
+    if missing := set(range(len(wnids))) - {label for _, label in train}:
+        wnid = wnids[min(missing)]
+        raise files.wrong(f"{root}train/{wnid}", f"Class {wnid!r} of wnids.txt has no folder.", _AGAIN)
+    test = _validation(files, root, wnids)
     first, _ = train[0]
     shape = decode(files.read(first), settings.resolution, files.where(first)).shape
     train_split, test_split = (split_of(files, images, shape, settings.resolution) for images in (train, test))
@@ -38,21 +42,13 @@ def _root(files: Files) -> str:
     return names[0].removesuffix("wnids.txt")
 
 
-def _train(files: Files, root: str, wnids: list[str]) -> Labelled:
-    groups = _class_groups(files, f"{root}train/", wnids)
-    for wnid in wnids:
-        if wnid not in groups:
-            raise files.wrong(f"{root}train/{wnid}", f"Class {wnid!r} of wnids.txt has no folder.", _AGAIN)
-    return [(name, label) for label, wnid in enumerate(wnids) for name in groups[wnid]]
-
-
-def _class_groups(files: Files, folder: str, wnids: list[str]) -> Groups:
-    """The images of a split's class folders, which are all in wnids.txt."""
+def _labelled(files: Files, folder: str, wnids: list[str]) -> Labelled:
+    """The images of a split's class folders, which are all in wnids.txt, by their class and name."""
     groups = class_groups(files, folder)
     for name in groups:
         if name not in wnids:
             raise files.wrong(folder + name, "The class folder is not in wnids.txt.", _AGAIN)
-    return groups
+    return [(name, wnids.index(wnid)) for wnid, names in groups.items() for name in names]
 
 
 def _validation(files: Files, root: str, wnids: list[str]) -> Labelled:
@@ -62,9 +58,7 @@ def _validation(files: Files, root: str, wnids: list[str]) -> Labelled:
     """
     folder = f"{root}val/images/"
     if not any(name.startswith(folder) and is_image(name) for name in files.sizes):
-        groups = _class_groups(files, f"{root}val/", wnids)
-        moved = [(name, wnids.index(wnid)) for wnid, names in groups.items() for name in names]
-        return sorted(moved, key=lambda image: (PurePosixPath(image[0]).name, image[0]))
+        return sorted(_labelled(files, f"{root}val/", wnids), key=lambda image: (PurePosixPath(image[0]).name, image[0]))
     annotations = f"{root}val/val_annotations.txt"
     labels: dict[str, int] = {}
     for number, line in enumerate(_text(files, annotations).splitlines(), 1):

@@ -1,6 +1,7 @@
 """FID's Inception-v3 from torch-fidelity, the same behind pytorch-fid's resize, and the Inception score."""
 
 import io
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,23 +31,17 @@ class PytorchFid(FeatureExtractorInceptionV3):  # type: ignore[misc]  # the libr
         return (x.flatten(1),)
 
 
-def build(weights: dict[str, Tensor]) -> FeatureExtractorBase:
+def build(weights: dict[str, Tensor], kind: type[FeatureExtractorInceptionV3] = FeatureExtractorInceptionV3) -> FeatureExtractorBase:
     """torch-fidelity's Inception with these weights; raises RuntimeError if their names or shapes are others."""
-    return _built(FeatureExtractorInceptionV3, weights)
-
-
-def build_pytorch_fid(weights: dict[str, Tensor]) -> FeatureExtractorBase:
-    """The same network behind pytorch-fid's resize; raises RuntimeError as `build`."""
-    return _built(PytorchFid, weights)
-
-
-def _built(kind: type[FeatureExtractorInceptionV3], weights: dict[str, Tensor]) -> FeatureExtractorBase:
     # the constructor unpickles its file without checks, so it gets one that is written here from bare tensors
     file = io.BytesIO()
     torch.save(weights, file)
     file.seek(0)
     facts = EXTRACTORS["inception"]
     return kind(facts.library_name, [facts.layer], feature_extractor_weights_path=file)
+
+
+build_pytorch_fid = partial(build, kind=PytorchFid)
 
 
 def class_logits(module: FeatureExtractorBase, features: NDArray[np.float32]) -> Tensor:
