@@ -19,12 +19,8 @@ class EdmError(Exception):
         self.what, self.where, self.do_next, self.permanent = what, where, do_next, permanent
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.where:
-            lines.append(f"  where: {self.where}")
-        if self.do_next:
-            lines.append(f"  what to do: {self.do_next}")
-        return "\n".join(lines)
+        rest = {"where": self.where, "what to do": self.do_next}
+        return "\n".join([self.what, *(f"  {name}: {words}" for name, words in rest.items() if words)])
 
 
 class InputError(EdmError):

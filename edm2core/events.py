@@ -79,12 +79,7 @@ def percent(event: dict[str, Any]) -> str:
 
 def numbers(event: dict[str, Any]) -> str:
     """The numbers of a progress event, for a person."""
-    parts = []
-    if event.get("epoch") is not None:
-        parts.append(f"epoch {event['epoch']:.4g}")
-    for name in ("loss", "accuracy"):
-        if event.get(name) is not None:
-            parts.append(f"{name} {event[name]:.4g}")
+    parts = [f"{name} {event[name]:.4g}" for name in ("epoch", "loss", "accuracy") if event.get(name) is not None]
     if event.get("images_per_s"):
         parts.append(f"{event['images_per_s']:,.0f} images/s")
     if event.get("eta_s"):

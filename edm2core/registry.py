@@ -201,7 +201,7 @@ METRICS = Choices(
         "coverage": MetricFacts("Coverage", "edm2core.metrics.neighbours:density", higher_is_better=True),
         "memorisation": MetricFacts("Memorised share", "edm2core.metrics.neighbours:memorisation"),
         "fd_by_class": MetricFacts(
-            *("FID by class, mean", "edm2core.metrics.by_class:frechet_by_class"), words_elsewhere="FD by class, mean", by_class=True
+            *("FID by class, mean", "edm2core.metrics.statistics:frechet_by_class"), words_elsewhere="FD by class, mean", by_class=True
         ),
         "nn_test": MetricFacts("1-NN test's accuracy, .5 at best", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),
         "nn_test_real": MetricFacts("1-NN test, real images", "edm2core.metrics.two_sample:nearest_neighbour_test", least_images=20),

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeVar
 
@@ -116,10 +116,8 @@ def open_files(path: Path) -> Iterator[Files]:
     if start.startswith(b"\xfd7zXZ"):
         _check_xz(path)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), lambda path: path.open("rb"))
-    with opener(path) as stream:
-        bounded = _Bounded(stream)
-        with _opened(path, lambda: tarfile.open(fileobj=bounded, mode="r:")) as tar:  # type: ignore[call-overload]  # it needs no other method
-            yield _tar_files(path, tar, bounded)
+    with opener(path) as unbounded, _Bounded(unbounded) as stream, _opened(path, lambda: tarfile.open(fileobj=stream, mode="r:")) as tar:
+        yield _tar_files(path, tar, stream)
 
 
 def check_archive(path: Path) -> bytes:
@@ -145,22 +143,15 @@ def _check_xz(path: Path) -> None:
         raise wrong(path, f"{what}.", "Unpack it by hand, or pack it by `xz -9` at most.") from error
 
 
-class _Bounded:
+class _Bounded(BufferedReader):
     """A stream that never reads more than `most` bytes at once, since a tar's header may announce a name of gigabytes."""
 
-    def __init__(self, stream: BufferedIOBase) -> None:
-        self.stream, self.most = stream, MAX_HEADER
+    most = MAX_HEADER
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:  # type: ignore[override]  # a tar's reader always says how much
         if not 0 <= size <= self.most:
             raise tarfile.ReadError(f"a header of {size:,} bytes, of which {self.most:,} are sensible")
-        return self.stream.read(size)
-
-    def seek(self, position: int) -> int:
-        return self.stream.seek(position)
-
-    def tell(self) -> int:
-        return self.stream.tell()
+        return super().read(size)
 
 
 def list_folder(path: Path) -> tuple[dict[str, int], frozenset[str]]:

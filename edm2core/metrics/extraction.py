@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from edm2core.data.split import blocks_of
 from edm2core.errors import InputError, IntegrityError
 from edm2core.registry import EXTRACTORS, load
 
@@ -60,31 +61,26 @@ def extract(
     module: FeatureExtractorBase,
     shards: Iterable[NDArray[np.uint8]],
     device: torch.device,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
     """Features [N, dimensions] of images uint8 [n, C, H, W] given in pieces; `progress` is told how many images are done.
 
     Grey images become RGB for an extractor of colour images. Raises InputError for images of a shape that it does not take.
     """
     module = module.to(device)
-    at_once = IMAGES_AT_ONCE[device.type]
     parts: list[NDArray[np.float32]] = []
-    done = 0
     # without TF32, since features are compared across machines
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for shard in shards:
-            for begin in range(0, len(shard), at_once):
-                images = torch.tensor(shard[begin : begin + at_once]).to(device)
-                if images.shape[1] == 1 and getattr(module, "CHANNELS", 3) == 3:
-                    images = images.expand(-1, 3, -1, -1)
-                try:
-                    (features,) = module(images)
-                except ValueError as error:  # torch-fidelity's error for a shape that does not fit
-                    raise InputError(f"The images do not suit the {module.get_name()} features: {error}") from error
-                parts.append(features.cpu().numpy())
-                done += len(images)
-                if progress:
-                    progress(done)
+        for block in (block for shard in shards for block in blocks_of(shard, IMAGES_AT_ONCE[device.type])):
+            images = torch.tensor(block).to(device)
+            if images.shape[1] == 1 and getattr(module, "CHANNELS", 3) == 3:
+                images = images.expand(-1, 3, -1, -1)
+            try:
+                (features,) = module(images)
+            except ValueError as error:  # torch-fidelity's error for a shape that does not fit
+                raise InputError(f"The images do not suit the {module.get_name()} features: {error}") from error
+            parts.append(features.cpu().numpy())
+            progress(sum(map(len, parts)))
     if not parts:
         raise InputError("There are no images to take features of.")
     return np.concatenate(parts)

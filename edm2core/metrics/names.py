@@ -32,11 +32,8 @@ class Metric(NamedTuple):
         """Its name for a person. It says FID and KID of Inception's features alone."""
         if (self.name, self.extractor) == ("fid", "pytorch_fid"):
             return "FID (pytorch-fid's resize)"
-        return (
-            self.short_label
-            if self.result == self.name or self.extractor == IMAGES
-            else f"{self.short_label} ({EXTRACTORS[self.extractor].words})"
-        )
+        alone = self.result == self.name or self.extractor == IMAGES
+        return self.short_label if alone else f"{self.short_label} ({EXTRACTORS[self.extractor].words})"
 
     @property
     def short_label(self) -> str:
@@ -49,11 +46,8 @@ class Metric(NamedTuple):
     @property
     def least_images(self) -> int:
         """How many images a set needs at least for the metric to be defined: a covariance of d features has full rank from d + 1 on."""
-        return (
-            EXTRACTORS[self.extractor].dimensions + 1
-            if self.name in FRECHET or METRICS[self.name].by_class
-            else METRICS[self.name].least_images
-        )
+        facts = METRICS[self.name]
+        return EXTRACTORS[self.extractor].dimensions + 1 if self.name in FRECHET or facts.by_class else facts.least_images
 
 
 def own_metrics(settings: Mapping[str, Any]) -> tuple[Metric, ...]:

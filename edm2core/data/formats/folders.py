@@ -236,10 +236,9 @@ def _split_names(files: Files, root: str, top: set[str]) -> dict[str, str]:
     """The folder of each split: train, test, val. Raises InputError where two folders mean the same split, or none is for training."""
     folders: dict[str, str] = {}
     for folder, split in sorted(splits_of(top).items()):
-        if split in folders:
+        if folders.setdefault(split, folder) != folder:
             both = f"{folders[split]}/ and {folder}/ both say that they are the split {split!r}."
             raise files.wrong(root, both, "Keep one of them, or put them into one folder.")
-        folders[split] = folder
     if "train" not in folders:
         do_next = "Name the training split's folder train; classes need names that are not a split's."
         raise files.wrong(root, f"{_listed(folders.values())} are splits, and none is for training.", do_next)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from edm2core.data.prepared import Prepared
+from edm2core.data.split import blocks_of
 
 OCTAVES = 3
 GRID, COLOUR_GRID = 4, 2  # cells a side of the layout: of luma, and of the two colour differences
@@ -97,7 +98,7 @@ def fit_filters(images: NDArray[np.uint8]) -> FilterFeatures:
     """The extractor whose features have mean 0 and deviation 1 over images uint8 [N, 1 or 3, H, W]; constant ones are only shifted."""
     module = FilterFeatures()
     with torch.inference_mode():
-        batches = [torch.tensor(np.asarray(images[begin : begin + 256])) for begin in range(0, len(images), 256)]
+        batches = map(torch.tensor, blocks_of(images, 256))
         responses = torch.cat([module.responses(batch.expand(-1, 3, -1, -1)) for batch in batches]).double()
     deviation = responses.std(0, correction=0)
     module.mean.copy_(responses.mean(0))

@@ -4,9 +4,8 @@ import torch
 from numpy.typing import NDArray
 
 from edm2core.errors import InputError
-from edm2core.metrics.by_class import frechet_by_class
 from edm2core.metrics.compared import Compared
-from edm2core.metrics.statistics import Reference, ReferenceInfo, frechet_distance, statistics
+from edm2core.metrics.statistics import Reference, ReferenceInfo, frechet_by_class, frechet_distance, statistics
 
 
 def features(n: int, seed: int) -> NDArray[np.float32]:
