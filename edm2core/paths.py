@@ -23,11 +23,8 @@ def local_path(address: str, where: str = "") -> Path:
     try:
         return Path(address).expanduser()
     except RuntimeError:
-        unknown, do_next = (
-            f"The home folder that ~ stands for in {address} is not known.",
-            "Set the variable HOME, or write the whole path.",
-        )
-        raise InputError(unknown, where=where or address, do_next=do_next) from None
+        unknown = f"The home folder that ~ stands for in {address} is not known."
+        raise InputError(unknown, where=where or address, do_next="Set the variable HOME, or write the whole path.") from None
 
 
 def cache_folder() -> Path:

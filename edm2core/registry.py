@@ -189,10 +189,7 @@ METRICS = Choices(
         "fid": MetricFacts("FID", "edm2core.metrics.statistics:frechet", "statistics", inception="only"),
         "fd": MetricFacts("FD", "edm2core.metrics.statistics:frechet", "statistics"),
         "kid": MetricFacts(
-            *("KID", "edm2core.metrics.kernel_distance:kernel"),
-            least_images=1000,
-            inception="plain",
-            words_elsewhere="Kernel distance",
+            "KID", "edm2core.metrics.kernel_distance:kernel", least_images=1000, inception="plain", words_elsewhere="Kernel distance"
         ),
         "is": MetricFacts("Inception score", "edm2core.metrics.extractors.inception:score", "classes", 10, True, "only"),
         "precision": MetricFacts("Precision", "edm2core.metrics.neighbours:precision", higher_is_better=True),

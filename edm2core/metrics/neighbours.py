@@ -25,8 +25,7 @@ class Nearest(NamedTuple):
 
 def nearest(queries: Tensor, points: Tensor, k: int, *, among_themselves: bool = False) -> Nearest:
     """The k nearest points of each query, by Euclidean distance; `among_themselves`: queries are the points, and none is its own."""
-    centred_queries, centred_points = _centred(queries, points)
-    parts = [_nearest(block, centred_points, k, begin if among_themselves else None) for begin, block in centred_queries.blocks()]
+    parts = [pairs.nearest(k, begin if among_themselves else None) for begin, pairs in _pairs(queries, points)]
     return Nearest(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
@@ -37,12 +36,10 @@ def precision_and_recall(samples: Tensor, real: Tensor, k: int = 3) -> tuple[flo
     Kynkäänniemi et al., arXiv 1904.06991, equations 1 and 2.
     """
     limits = [_limits(points, k, edges=True) for points in (samples, real)]
-    queries, centres = _centred(samples, real)
     precise, recalled = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for begin, block in queries.blocks():
-        rough = _rough(block, centres)
-        precise.append(_within(block, centres, rough, limits[1], edges=True).any(1))
-        recalled |= _within(block, centres, rough, limits[0][begin : begin + BLOCK, None], edges=True).any(0)
+    for begin, pairs in _pairs(samples, real):
+        precise.append(pairs.within(limits[1], edges=True).any(1))
+        recalled |= pairs.within(limits[0][begin : begin + BLOCK, None], edges=True).any(0)
     return float(torch.cat(precise).double().mean()), float(recalled.double().mean())
 
 
@@ -54,10 +51,9 @@ def density_and_coverage(samples: Tensor, real: Tensor, k: int = COUNTED) -> tup
     distributions the expected density is 1, the expected coverage 1 - (N-1)…(N-k) / ((M+N-1)…(M+N-k)) for N real images and M samples.
     """
     limits = _limits(real, k, edges=False)
-    queries, centres = _centred(samples, real)
     inside, covered = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for _, block in queries.blocks():
-        within = _within(block, centres, _rough(block, centres), limits, edges=False)
+    for _, pairs in _pairs(samples, real):
+        within = pairs.within(limits, edges=False)
         inside += int(within.sum())
         covered |= within.any(0)
     return inside / (k * len(samples)), float(covered.double().mean())
@@ -103,34 +99,68 @@ def memorisation(compared: Compared) -> dict[str, Value]:
     return {"memorisation": Value(compared.memorised.share)}
 
 
-class _Set(NamedTuple):
-    """Features [n, d], float64, and their squared norms [n]."""
+class _Pairs(NamedTuple):
+    """Some queries [n, d] beside all points [m, d], float64.
 
+    Squared distances [n, m] by a matrix product are rough; `error` [n, 1] bounds each row's rounding error.
+    """
+
+    queries: Tensor
     points: Tensor
-    norms: Tensor
-
-    def blocks(self) -> "Iterator[tuple[int, _Set]]":
-        """Some rows at a time, each with the number of its first."""
-        return ((begin, _Set(*(part[begin : begin + BLOCK] for part in self))) for begin in range(0, len(self.points), BLOCK))
-
-
-class _Rough(NamedTuple):
-    """Squared distances [n, m] by a matrix product, and a bound of each row's rounding error [n, 1]."""
-
-    squares: Tensor
+    rough: Tensor
     error: Tensor
 
+    def within(self, limits: Tensor, *, edges: bool) -> Tensor:
+        """Whether squared distances [n, m] are below the limits, to which they broadcast. Exact ones decide where rough ones cannot."""
+        inside = torch.le if edges else torch.lt
+        over = self.rough - limits
+        within = inside(over, 0)
+        rows, columns = (over.abs_() <= self.error).nonzero(as_tuple=True)
+        limits = limits.expand_as(over)
+        for pairs in torch.split(torch.arange(len(rows), device=rows.device), self._at_once):
+            i, j = rows[pairs], columns[pairs]
+            within[i, j] = inside(_squares(self.queries[i], self.points[j]), limits[i, j])
+        return within
 
-def _centred(*sets: Tensor) -> list[_Set]:
-    """The sets minus the mean of the last: a mean far from 0 would cost the differences digits."""
-    mean = sets[-1].double().mean(dim=0)
-    return [_Set(points, points.square().sum(1)) for points in (features.double() - mean for features in sets)]
+    def nearest(self, k: int, begin: int | None) -> Nearest:
+        """The k nearest points of each query. If queries are points, the first is `points[begin]`, and none is its own neighbour."""
+        skip = int(begin is not None)
+        if begin is not None:
+            self.rough.diagonal(begin).fill_(-torch.inf)  # first, even among copies
+        looked = min(k + skip + SPARE, len(self.points))
+        values, candidates = self.rough.topk(looked, largest=False)
+        candidates = candidates[:, skip:]
+        squares = torch.stack([_squares(self.queries, self.points[column]) for column in candidates.T], dim=1)
+        exact, order = squares.sort(dim=1, stable=True)
+        indices = candidates.gather(1, order)
+        if looked < len(self.points):
+            doubtful = exact[:, k - 1] > values[:, -1] - self.error[:, 0]  # a point that was no candidate may be nearer
+            for row in doubtful.nonzero().flatten().tolist():
+                every = torch.cat([_squares(self.queries[row], part) for part in torch.split(self.points, self._at_once)])
+                if begin is not None:
+                    every[begin + row] = torch.inf
+                exact[row, :k], indices[row, :k] = every.topk(k, largest=False)
+        return Nearest(exact[:, :k].sqrt(), indices[:, :k])
+
+    @property
+    def _at_once(self) -> int:
+        """How many pairs' differences are in memory at once."""
+        return max(NUMBERS // self.points.shape[1], 1)
 
 
-def _rough(x: _Set, y: _Set) -> _Rough:
-    """Higham 2002, "Accuracy and Stability of Numerical Algorithms", equation 3.5, bounds the product's error."""
-    error = (x.norms + y.norms.max()) * ((x.points.shape[1] + 4) * 2.0**-51)
-    return _Rough(torch.addmm(x.norms[:, None] + y.norms, x.points, y.points.T, alpha=-2), error[:, None])
+def _pairs(queries: Tensor, points: Tensor) -> Iterator[tuple[int, _Pairs]]:
+    """Some queries at a time, with the number of the first. All lose the points' mean, which far from 0 would cost the differences digits.
+
+    Higham 2002, "Accuracy and Stability of Numerical Algorithms", equation 3.5, bounds the product's error.
+    """
+    mean = points.double().mean(dim=0)
+    x, y = queries.double() - mean, points.double() - mean
+    norms, y_norms = x.square().sum(1), y.square().sum(1)
+    errors = (norms + y_norms.max()) * ((x.shape[1] + 4) * 2.0**-51)
+    for begin in range(0, len(x), BLOCK):
+        own, error = (part[begin : begin + BLOCK, None] for part in (norms, errors))
+        block = x[begin : begin + BLOCK]
+        yield begin, _Pairs(block, y, torch.addmm(own + y_norms, block, y.T, alpha=-2), error)
 
 
 def _squares(x: Tensor, y: Tensor) -> Tensor:
@@ -144,38 +174,3 @@ def _limits(centres: Tensor, k: int, *, edges: bool) -> Tensor:
     Points on the edge of a ball are thereby inside, or outside, whatever rounding did.
     """
     return nearest(centres, centres, k, among_themselves=True).distances[:, -1].square() * (1 + TIE if edges else 1 - TIE)
-
-
-def _within(x: _Set, y: _Set, rough: _Rough, limits: Tensor, *, edges: bool) -> Tensor:
-    """Whether squared distances [n, m] are below the limits, which broadcast to them. Exact distances decide where rough ones cannot."""
-    inside = torch.le if edges else torch.lt
-    over = rough.squares - limits
-    within = inside(over, 0)
-    rows, columns = (over.abs_() <= rough.error).nonzero(as_tuple=True)
-    limits = limits.expand_as(over)
-    for pairs in torch.split(torch.arange(len(rows), device=rows.device), max(NUMBERS // x.points.shape[1], 1)):
-        i, j = rows[pairs], columns[pairs]
-        within[i, j] = inside(_squares(x.points[i], y.points[j]), limits[i, j])
-    return within
-
-
-def _nearest(x: _Set, y: _Set, k: int, begin: int | None) -> Nearest:
-    """The k nearest of y for each of x. If x is part of y, its first is `y.points[begin]`, and no point is its own neighbour."""
-    skip = int(begin is not None)
-    rough = _rough(x, y)
-    if begin is not None:
-        rough.squares.diagonal(begin).fill_(-torch.inf)  # first, even among copies
-    looked = min(k + skip + SPARE, len(y.points))
-    values, candidates = rough.squares.topk(looked, largest=False)
-    candidates = candidates[:, skip:]
-    squares = torch.stack([_squares(x.points, y.points[column]) for column in candidates.T], dim=1)
-    exact, order = squares.sort(dim=1, stable=True)
-    indices = candidates.gather(1, order)
-    if looked < len(y.points):
-        doubtful = exact[:, k - 1] > values[:, -1] - rough.error[:, 0]  # a point that was no candidate may be nearer
-        for row in doubtful.nonzero().flatten().tolist():
-            every = torch.cat([_squares(x.points[row], part) for part in torch.split(y.points, max(NUMBERS // y.points.shape[1], 1))])
-            if begin is not None:
-                every[begin + row] = torch.inf
-            exact[row, :k], indices[row, :k] = every.topk(k, largest=False)
-    return Nearest(exact[:, :k].sqrt(), indices[:, :k])
