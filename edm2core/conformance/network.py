@@ -91,7 +91,11 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
 
     def resume() -> Outcome:
         copy.deepcopy(built())
-        straight, cut, again = (_trainer(settings, images, augment, device) for _ in range(3))
+        training = TrainingSettings(epochs=10, batch=4, lr=1e-3, exact=True, augment=augment)
+        trajectory = TrajectorySettings(network=settings, diffusion=DiffusionSettings(), training=training, seed=0)
+        pixels = torch.randint(0, 256, (8, *images.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
+        labels = torch.arange(8, device=device) % max(images.classes, 1)
+        straight, cut, again = (Trainer(trajectory, PixelScale(), pixels, 0, 1, labels) for _ in range(3))
         cut.step()
         again.load_state(cut.state())
         for trainer, steps in ((straight, 3), (again, 2)):
@@ -116,11 +120,3 @@ def checks(address: str, own: dict[str, Any], images: Images) -> dict[str, Check
 
     named = (builds, shapes, gradients, autocast, determinism, resume)
     return {check.__name__: check for check in named} | {"feature blocks": blocks}
-
-
-def _trainer(settings: OwnNetworkSettings, images: Images, augment: AugmentSettings | None, device: torch.device) -> Trainer:
-    """A training of it on a few random images."""
-    training = TrainingSettings(epochs=10, batch=4, lr=1e-3, exact=True, augment=augment)
-    trajectory = TrajectorySettings(network=settings, diffusion=DiffusionSettings(), training=training, seed=0)
-    pixels = torch.randint(0, 256, (8, *images.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Trainer(trajectory, PixelScale(), pixels.to(device), 0, 1, torch.arange(8, device=device) % max(images.classes, 1))
