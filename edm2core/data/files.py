@@ -113,7 +113,7 @@ def open_files(path: Path) -> Iterator[Files]:
         with _opened(path, lambda: zipfile.ZipFile(path)) as archive:
             yield _zip_files(path, archive)
         return
-    if start.startswith(b"\xfd7zXZ"):
+    if start.startswith(b"\xfd7zXZ\0"):
         _check_xz(path)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), lambda path: path.open("rb"))
     with opener(path) as unbounded, _Bounded(unbounded) as stream, _opened(path, lambda: tarfile.open(fileobj=stream, mode="r:")) as tar:
