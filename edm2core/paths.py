@@ -2,6 +2,8 @@
 
 import os
 import reprlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,3 +54,19 @@ def located(address: str, base: Path, where: str, *, urls: bool) -> str:
         kinds = "a local path, or an http(s) URL" if urls else "a local path"
         raise InputError(f"This must be {kinds}: {address}", where=where, do_next="Download it first and give its path.")
     return address
+
+
+def cached(name: str, make: Callable[[], str]) -> str:
+    """The text that `make` gives, kept in the cache's file `name`, since making it takes long. Without a cache it is made each time."""
+    file: Path | None = None
+    with suppress(InputError, OSError):  # there is no home, or no such file
+        file = cache_folder() / name
+        return file.read_text(encoding="utf-8")
+    text = make()
+    if file:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f".{file.name}.{os.getpid()}")
+            part.write_text(text, encoding="utf-8")
+            part.replace(file)
+    return text

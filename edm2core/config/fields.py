@@ -1,7 +1,7 @@
 """The types of settings, which settings decide results, and how strictly settings are read."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
@@ -15,10 +15,9 @@ from edm2core.registry import NOISE_SCHEDULES, Choice, Choices, Solver, is_own, 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Byte = Annotated[int, Field(ge=0, le=255)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
-
-Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]  # red, green and blue, 0 to 255
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]  # red, green and blue
 
 
 def contradiction(words: str, *settings: str) -> PydanticCustomError:
@@ -26,20 +25,15 @@ def contradiction(words: str, *settings: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{words}", {"words": words, "settings": settings})
 
 
-def _must_be(words: str, holds: Callable[[str], object]) -> AfterValidator:
-    """A check of a text. `words` say what it must be."""
+def like(pattern: str, words: str) -> AfterValidator:
+    """A check that a text matches the pattern. `words` say, with an example, what it must be."""
 
     def check(text: str) -> str:
-        if not holds(text):
+        if not re.search(pattern, text):
             raise PydanticCustomError("must_be", "must be {words}", {"words": words})
         return text
 
     return AfterValidator(check)
-
-
-def like(pattern: str, words: str) -> AfterValidator:
-    """A check that a text matches the pattern. `words` say, with an example, what it must be."""
-    return _must_be(words, re.compile(pattern).search)
 
 
 def one_of(names: Collection[str], *, own: bool = False) -> AfterValidator:
@@ -108,8 +102,6 @@ def _pairs(values: Any) -> Any:
 
 Own = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_pairs), PlainSerializer(dict)]
 """Settings of own code: pairs of name and value, in JSON an object. Their types are checked against the code's signature when read."""
-
-
 OWN = "own"  # the field of a section that holds them, a name that no user writes or reads
 
 

@@ -45,18 +45,15 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     return build(Recipe, document)
 
 
-def recipe_document(name: str, base: Path = Path(), named_in: str = "") -> Document:
+def recipe_document(name: str, base: Path = Path(), named_in: str = "", extending: tuple[str, ...] = ()) -> Document:
     """The settings of a recipe over those of the recipes that it extends, of which a later one goes over an earlier one.
 
-    A name ending in .yaml is a path from `base`. Raises InputError for a recipe that is not there, which gives `named_in` as the place that
-    names it, and as `load` for a file that is wrong.
+    A name ending in .yaml is a path from `base`. `extending` are the recipes that extend it. Raises InputError for a recipe that is not
+    there, which gives `named_in` as the place that names it, and as `load` for a file that is wrong.
     """
-    return _document(name, base, (), named_in or name)
-
-
-def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Document:
-    if name in seen:
-        raise InputError(f"The recipe extends itself: {' → '.join((*seen, name))}.", where=named_in, do_next="Remove one `extends`.")
+    named_in = named_in or name
+    if name in extending:
+        raise InputError(f"The recipe extends itself: {' → '.join((*extending, name))}.", where=named_in, do_next="Remove one `extends`.")
     if name.endswith((".yaml", ".yml")):
         path = base / local_path(name, named_in)
         if not path.exists():
@@ -64,7 +61,7 @@ def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Do
             raise InputError(f"There is no recipe file {path}.", where=named_in, do_next=do_next)
         document, base, title = load(path), path.parent, f"own/{path.stem}"
     else:
-        if name not in (rung_names() if seen and name.startswith(LADDER) else recipe_names()):
+        if name not in (rung_names() if extending and name.startswith(LADDER) else recipe_names()):
             do_next = "`edm2 recipes` lists them; a path to your own must end in .yaml."
             raise InputError(unknown("recipe", name, name, recipe_names()), where=named_in, do_next=do_next)
         document, title = _bundled(name if name.startswith(LADDER) else f"recipes/{name}"), name
@@ -74,7 +71,7 @@ def _document(name: str, base: Path, seen: tuple[str, ...], named_in: str) -> Do
         raise InputError("'extends' must name a recipe, or a list of them.", where=str(document.origin(("extends",))))
     own = Document({k: v for k, v in document.values.items() if k != "extends"}, document.origins)
     line = str(document.origin(("extends",)))
-    below = [_document(parent, base, (*seen, name), line) for parent in parents]
+    below = [recipe_document(parent, base, line, (*extending, name)) for parent in parents]
     merged = reduce(_merge, [*below, own])
     if "name" not in own.values:
         merged = Document({**merged.values, "name": title}, {**merged.origins, ("name",): own.origin(())})

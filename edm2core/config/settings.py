@@ -409,6 +409,10 @@ class GuidanceSettings(Settings):
         None, "Lowest and highest noise level σ at which images are guided; null guides at all.", "guided noise levels"
     )
 
+    def applies_at(self, level: float) -> bool:
+        """Whether images are guided at this noise level σ."""
+        return self.interval is None or self.interval[0] <= level <= self.interval[1]
+
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if self.interval and self.interval[0] > self.interval[1]:
@@ -485,8 +489,7 @@ class SampleSettings(Choosing):
         """
         if self.guidance is None:
             return 0
-        lowest, highest = self.guidance.interval or (0.0, math.inf)
-        inside = [lowest <= level <= highest for level in self.levels]
+        inside = [self.guidance.applies_at(level) for level in self.levels]
         return inside[0] + SOLVERS[self.solver].each_step * sum(inside[1:])
 
     @property

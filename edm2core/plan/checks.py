@@ -13,7 +13,7 @@ from typing import Any
 
 from edm2core.config.describe import fields_of, in_words
 from edm2core.config.fields import OWN, is_keyed
-from edm2core.config.settings import NetworkSettings, OwnNetworkSettings, ProbeSettings, Recipe
+from edm2core.config.settings import GuideSettings, NetworkSettings, OwnNetworkSettings, ProbeSettings, Recipe
 from edm2core.config.validate import unknown
 from edm2core.config.yaml_file import Document
 from edm2core.data.formats.folders import Survey
@@ -24,10 +24,12 @@ from edm2core.errors import InputError
 from edm2core.metrics.names import FRECHET, Metric, metric, split
 from edm2core.plan.guides import guide_settings, named_by, resolved, same_training
 from edm2core.plan.keys import keyed
-from edm2core.plan.sweep import AVERAGES, SECTIONS, TRAINED, Swept
+from edm2core.plan.subject import TRAINED, Swept
 from edm2core.registry import EXTRACTORS, METRICS, is_own, meant_address
 
 GUIDE = "sample.guidance.guide"
+SWEEPABLE = tuple(f"{section}." for section in (*TRAINED, "sample", "probe"))  # how the settings begin that a sweep may name
+AVERAGES = ("sample.ema", "sample.draws")  # a recipe takes several of these without a sweep
 SURE = 5  # standard deviations below its mean number of samples at which a class still has enough
 MOST_SNAPSHOTS = 10_000  # of a training whose experiment does not name its epochs
 FEWER = (
@@ -96,7 +98,7 @@ def check_guide(request: Request, recipes: Sequence[Recipe], swept: Mapping[str,
     recipe, guide = request.recipe, guide_settings(request.recipe.sample)
     if guide is None:
         return
-    other = _guiding(request, recipes, swept)
+    other = _guiding(request, guide, recipes, swept)
     _guide_fits(request, other)
     if guide.seed is not None and guide.seed not in seeds:
         what = f"The guide's seed {guide.seed} is none of the experiment's, which are {', '.join(map(str, seeds))}."
@@ -115,10 +117,8 @@ def check_guide(request: Request, recipes: Sequence[Recipe], swept: Mapping[str,
         averages_suffice(Request(other, request.line, (found.epoch,), averages=((found.ema, GUIDE),)))
 
 
-def _guiding(request: Request, recipes: Sequence[Recipe], swept: Mapping[str, Swept]) -> Recipe:
+def _guiding(request: Request, guide: GuideSettings, recipes: Sequence[Recipe], swept: Mapping[str, Swept]) -> Recipe:
     """The recipe whose training the guide is of."""
-    guide = guide_settings(request.recipe.sample)
-    assert guide is not None  # noqa: S101
     named = named_by(guide, request.recipe, recipes, swept)
     if len(named) > 1:
         what = f"'{guide.recipe}' is several trainings: {', '.join(each.name for each in named)}."
@@ -155,9 +155,9 @@ def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: M
 
     `fixed` are the settings that have one value already, with the section that says so. `own` are those of own code.
     """
-    fields = {f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in fields_of(model).items() if name != OWN}
+    fields = {name: field for name, field in fields_of(Recipe).items() if name.startswith(SWEEPABLE) and not name.endswith(f".{OWN}")}
     known = [setting for setting, field in fields.items() if is_keyed(field) and setting not in AVERAGES]
-    known += sorted(setting for setting in own if setting.partition(".")[0] in SECTIONS)
+    known += sorted(setting for setting in own if setting.startswith(SWEEPABLE))
     for setting, values in sweep.items():
         where = str(document.origin(("sweep", setting)))
         name = setting.partition(".")[2]

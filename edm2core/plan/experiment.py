@@ -1,7 +1,7 @@
 """The experiment file: which recipes, seeds and epochs to compare, and how."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -32,7 +32,7 @@ from edm2core.plan.checks import (
     check_sweep,
     named_metric,
 )
-from edm2core.plan.sweep import Swept, lay_point, points
+from edm2core.plan.subject import Swept
 from edm2core.registry import EXTRACTORS, METRICS, is_own
 
 Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
@@ -141,7 +141,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
     library = Library(folder if file.code is None else Path(_located(document, ("code",), file.code)))
     check_sweep(document, file.sweep, _fixed(file), _swept_own(document, file, folder, library))
-    for index, point in product(range(len(file.recipes)), points(file.sweep)):
+    for index, point in product(range(len(file.recipes)), _points(file.sweep)):
         laid = with_own_settings(_laid(document, file, index, point, folder), library)
         recipe = complete(laid)
         if point:
@@ -156,6 +156,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     every = [each for of_recipe in named.values() for each in of_recipe]
     check_own_metrics(every)
     line, probe = partial(_written, document), file.probe is not False
+    counted = "sample.count" in {**_fixed(file), **file.sweep}  # by the experiment; a recipe's own count is for measuring
     for recipe in recipes:
         averages = _averages(document, file, recipe)
         check_request(Request(recipe, line, epochs[recipe.name], not file.epochs, averages, named[recipe.name], probe=probe))
@@ -172,11 +173,16 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
         without_secrets(text_with(text, written.values, document.values)),
         swept,
         file.recheck,
-        {recipe.name: _shown(file, recipe) for recipe in recipes if "sample" in document.values},
+        {recipe.name: recipe.sample.count if counted else SHOWN for recipe in recipes if "sample" in document.values},
         frozenset(each.metric for each in every) - {each.metric for each in every if each.setting == "metrics"},
         lines,
         library.found,
     )
+
+
+def _points(sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, int]]:
+    """Every combination of the swept settings' values, each value by its index in its list. Without a sweep it is one empty combination."""
+    return [dict(zip(sweep, indices, strict=True)) for indices in product(*(range(len(values)) for values in sweep.values()))]
 
 
 def _swept_own(document: Document, file: ExperimentFile, folder: Path, library: Library) -> set[str]:
@@ -186,11 +192,6 @@ def _swept_own(document: Document, file: ExperimentFile, folder: Path, library: 
     origins = {path[1:]: at for path, at in document.origins.items() if path[:1] == ("sweep",)}
     recipes = (_laid(document, file, index, {}, folder) for index in range(len(file.recipes)))
     return sweepable(recipes, Document(dict(file.sweep), origins), library)
-
-
-def _shown(file: ExperimentFile, recipe: Recipe) -> int:
-    """How many samples are drawn if nothing is measured. A recipe's own count is for measuring."""
-    return recipe.sample.count if "sample.count" in {**_fixed(file), **file.sweep} else SHOWN
 
 
 def _named_metrics(document: Document, file: ExperimentFile, recipe: Recipe, library: Library) -> tuple[NamedMetric, ...]:
@@ -227,11 +228,17 @@ def _in_tables(metric: Metric) -> tuple[int, int, str, str]:
     return list(EXTRACTORS).index(metric.extractor), list(METRICS).index(metric.name), "", ""
 
 
+def _replaced(file: ExperimentFile) -> Iterator[tuple[str, Any, tuple[str, str]]]:
+    """The dotted settings that the experiment gives every recipe, their values, and where they stand in it."""
+    for section in LAID:
+        chosen = getattr(file, section)
+        yield from ((f"{section}.{name}", value, (section, name)) for name, value in chosen.items()) if isinstance(chosen, dict) else ()
+    yield from ((setting, value, ("overrides", setting)) for setting, value in file.overrides.items())
+
+
 def _fixed(file: ExperimentFile) -> dict[str, str]:
     """The dotted settings that the experiment gives every recipe, each with the section of the file that does so."""
-    sections = {name: chosen for name in LAID if isinstance(chosen := getattr(file, name), dict)}
-    own = {f"{section}.{setting}": section for section, chosen in sections.items() for setting in chosen}
-    return own | dict.fromkeys(file.overrides, "overrides")
+    return {setting: path[0] for setting, _, path in _replaced(file)}
 
 
 def _written(document: Document, setting: str) -> str:
@@ -250,15 +257,11 @@ def _exactly(file: ExperimentFile) -> dict[str, Any]:
 def _laid(document: Document, file: ExperimentFile, index: int, point: dict[str, int], base: Path) -> Document:
     """The recipe's document with all settings that the experiment replaces."""
     recipe = recipe_document(file.recipes[index], base, str(document.origin(("recipes", index))))
-    for section in LAID:
-        chosen = getattr(file, section)
-        for setting, value in (chosen if isinstance(chosen, dict) else {}).items():
-            recipe = lay(recipe, f"{section}.{setting}", value, document.origin((section, setting)))
-    for setting, value in file.overrides.items():
-        recipe = lay(recipe, setting, value, document.origin(("overrides", setting)))
-    for setting, value in _exactly(file).items():
-        recipe = lay(recipe, setting, value, document.origin(("exact",)))
-    return lay_point(recipe, document, file.sweep, point)
+    laid: list[tuple[str, Any, SettingPath]] = [*_replaced(file), *((*exactly, ("exact",)) for exactly in _exactly(file).items())]
+    laid += [(setting, file.sweep[setting][number], ("sweep", setting, number)) for setting, number in point.items()]
+    for setting, value, written in laid:
+        recipe = lay(recipe, setting, value, document.origin(written))
+    return recipe
 
 
 def complete(recipe: Document) -> Recipe:

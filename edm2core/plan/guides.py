@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from edm2core.config.settings import GuideSettings, Recipe, SampleSettings
-from edm2core.plan.sweep import Swept
+from edm2core.plan.subject import Swept
 
 
 class Guide(NamedTuple):
@@ -14,11 +14,6 @@ class Guide(NamedTuple):
     seed: int
     epoch: int
     ema: str
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether its average has to be mixed from stored ones."""
-        return self.recipe.is_mixed(self.ema)
 
 
 def guide_settings(sample: SampleSettings) -> GuideSettings | None:

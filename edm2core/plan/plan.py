@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, overload
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -40,11 +40,7 @@ class Plan(Sequence[Task]):
         """The recipes as JSON holds them."""
         return {name: recipe.model_dump(mode="json") for name, recipe in self.recipes.items()}
 
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+    def __getitem__(self, index: Any) -> Any:
         return self.tasks[index]
 
     def __len__(self) -> int:

@@ -1,10 +1,38 @@
 """What a task's result is of: a training, and which snapshot, average or draw of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from edm2core.plan.sweep import Swept
+from edm2core.config.describe import in_words
+
+TRAINED = ("network", "diffusion", "training")  # the sections of a recipe that decide its training
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A recipe's point in its experiment's sweep: `of` is the recipe that it names, `at` the swept settings' values."""
+
+    of: str
+    at: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, such as cifar10/E lr=0.01: that of `of`, then the last part of each swept setting with its value."""
+        return self._called(self.at)
+
+    @property
+    def training(self) -> str:
+        """The name of its training, without the settings that only evaluate: all their values share the training."""
+        return self.without([setting for setting in self.at if setting.partition(".")[0] not in TRAINED])
+
+    def without(self, settings: Collection[str]) -> str:
+        """The recipe's name when these settings are not told."""
+        return self._called({setting: value for setting, value in self.at.items() if setting not in settings})
+
+    def _called(self, at: Mapping[str, Any]) -> str:
+        values = {setting.rpartition(".")[2]: in_words("", value).replace("/", "-") for setting, value in at.items()}
+        return " ".join([self.of, *(f"{name}={value}" for name, value in values.items())])  # a slash would end the data set's name
 
 
 @dataclass(frozen=True)

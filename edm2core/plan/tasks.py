@@ -179,9 +179,8 @@ class _Planner:
         self.short = {name: name.replace(prefix, "", 1) for name in names}  # cifar10/E is E, and paper/cifar10/E is paper/E
         for recipe, seed in product(experiment.recipes, experiment.seeds):
             self._keep(recipe, seed, experiment.epochs[recipe.name])
-            if guide := guide_settings(recipe.sample):
-                found = resolved(guide, self._guiding(recipe), seed, 0, "")
-                self._keep(found.recipe, found.seed, (found.epoch,) if found.epoch else experiment.epochs[recipe.name])
+            if guide := self._guide(recipe, seed, 0, ""):
+                self._keep(guide.recipe, guide.seed, (guide.epoch,) if guide.epoch else experiment.epochs[recipe.name])
 
     def add(self, task: Task) -> Task:
         """The task, or the one that is there already with the same key."""
@@ -190,8 +189,8 @@ class _Planner:
 
     def _with_own_code(self, task: Task, *recipes: Recipe) -> Task:
         """The task, whose key holds the content of the own code that its stage runs for the recipes."""
-        names = sorted({name for recipe in recipes for name in packages(recipe, task.stage)})
-        return with_code(task, {name: self.contents[name] for name in names})
+        named = (own_package(address) for recipe in recipes for family, address in addresses(recipe) if task.stage in family.stages)
+        return with_code(task, {package: self.contents[package] for package in sorted(set(named))})
 
     def add_recipe(self, recipe: Recipe) -> None:
         experiment, name = self.experiment, recipe.name
@@ -218,11 +217,13 @@ class _Planner:
         return inputs
 
     def _snapshot(self, recipe: Recipe, seed: int, epoch: int, after: tuple[Ref, ...] = (), wanted: tuple[int, ...] = ()) -> Task:
+        settings = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=seed)
         inputs = {name: task.ref for name, task in self._training_inputs(recipe).items()}
         swept = self.experiment.swept.get(recipe.name)
-        subject = Subject(recipe.dataset, recipe.name, seed, epoch, swept)
-        task = _snapshot(recipe, inputs, after, wanted, self.short[swept.training if swept else recipe.name], subject)
-        return self._with_own_code(task, recipe)
+        short = self.short[swept.training if swept else recipe.name]
+        title, subject = snapshot_title(training_title(short, seed), epoch), Subject(recipe.dataset, recipe.name, seed, epoch, swept)
+        task = _task("snapshot", settings, inputs, title, subject, epoch=epoch)
+        return self._with_own_code(replace(task, after=after, wanted=wanted, short=short), recipe)
 
     def _keep(self, recipe: Recipe, seed: int, epochs: Iterable[int]) -> None:
         """Note that the plan needs the snapshots of a training at these epochs."""
@@ -242,19 +243,19 @@ class _Planner:
             chain.append(self.add(self._snapshot(recipe, seed, kept[len(chain)], after, tuple(kept))))
         return chain[number]
 
-    def _guiding(self, recipe: Recipe) -> Recipe:
-        """The recipe whose training guides the samples of this one."""
-        guide = guide_settings(recipe.sample)
-        assert guide is not None  # noqa: S101
-        return named_by(guide, recipe, self.experiment.recipes, self.experiment.swept)[0]
+    def _guide(self, recipe: Recipe, seed: int, epoch: int, ema: str) -> Guide | None:
+        """What guides a recipe's samples from this seed, epoch and average; None if no other network does."""
+        settings, experiment = guide_settings(recipe.sample), self.experiment
+        if settings is None:
+            return None
+        return resolved(settings, named_by(settings, recipe, experiment.recipes, experiment.swept)[0], seed, epoch, ema)
 
-    def _add_guide(self, guide: Guide) -> Task:
-        """The task whose result guides: a snapshot, or an average that is mixed at it."""
-        snapshot = self._add_snapshot(guide.recipe, guide.seed, guide.epoch)
-        if not guide.is_mixed:
+    def _averaged(self, recipe: Recipe, snapshot: Task, ema: str, subject: Subject) -> Task:
+        """The task whose result holds an average at a snapshot: the snapshot itself, or one that mixes the average from stored ones."""
+        if not recipe.is_mixed(ema):
             return snapshot
-        who = training_title(self.short[guide.recipe.name], guide.seed)
-        return self.add(ema_task(snapshot.ref, float(guide.ema), f"{who} · EMA {guide.ema} at epoch {guide.epoch}", snapshot.subject))
+        title = f"{training_title(self.short[recipe.name], subject.seed)} · EMA {ema} at epoch {subject.epoch}"
+        return self.add(ema_task(snapshot.ref, float(ema), title, subject))
 
     def _add_evaluations(self, recipe: Recipe, data: Task, snapshot: Task, compared: list[Compared], subject: Subject) -> None:
         """Add everything that evaluates a snapshot."""
@@ -264,19 +265,17 @@ class _Planner:
         count = recipe.sample.count if compared or own else experiment.shown.get(recipe.name)
         who, at = training_title(self.short[recipe.name], subject.seed), f"at epoch {subject.epoch}"
         emas = [*recipe.sample.ema] * drawn + [recipe.probe.ema] * experiment.probe + [recipe.diagnosed_ema] * experiment.diagnostics
-        averaged = {
-            ema: self.add(ema_task(snapshot.ref, float(ema), f"{who} · EMA {ema} {at}", subject)) if recipe.is_mixed(ema) else snapshot
-            for ema in emas
-        }
+        averaged = {ema: self._averaged(recipe, snapshot, ema, subject) for ema in emas}
         for ema, draw in product(recipe.sample.ema, range(draws)) if drawn else ():
             settings = SampleSettings.model_validate({**recipe.sample.model_dump(), "count": count, "ema": (ema,), "draws": 1})
             of_draw, which_one = replace(subject, ema=ema, draw=draw), which(recipe, ema, draw)
             read, title, networks = {"snapshot": averaged[ema].ref}, f"{who} · {count} samples {at}{which_one}", [recipe]
-            if named := guide_settings(recipe.sample):
-                guide = resolved(named, self._guiding(recipe), subject.seed, subject.epoch, ema)
-                settings, read["guide"] = guided_by(settings, guide.ema), self._add_guide(guide).ref
+            if guide := self._guide(recipe, subject.seed, subject.epoch, ema):
+                guiding = self._add_snapshot(guide.recipe, guide.seed, guide.epoch)
+                read["guide"] = self._averaged(guide.recipe, guiding, guide.ema, guiding.subject).ref
+                settings = guided_by(settings, guide.ema)
                 networks.append(recipe.model_copy(update={"network": guide.recipe.network}))
-            samples = self.add(self._with_own_code(_sample(settings, draw, read, title, of_draw), *networks))
+            samples = self.add(self._with_own_code(_task("sample", settings, read, title, of_draw, draw=draw), *networks))
             for metrics, extractor, reference in compared:
                 inputs = {"samples": samples.ref, "data": data.ref, "reference": reference.ref, "extractor": extractor.ref}
                 title = f"{who} · {in_words(metrics)} {at}{which_one}"
@@ -330,11 +329,6 @@ def _task(stage: str, settings: Settings | dict[str, Any], inputs: dict[str, Ref
     return replace(task, key=own_key(task))
 
 
-def packages(recipe: Recipe, stage: str) -> list[str]:
-    """The packages of own code that a stage runs for a recipe, sorted."""
-    return sorted({own_package(address) for family, address in addresses(recipe) if stage in family.stages})
-
-
 def with_code(task: Task, code: Mapping[str, str]) -> Task:
     """The task with the own code that it runs, and the key that follows from it."""
     own = replace(task, code=dict(code))
@@ -346,15 +340,6 @@ def start_task(recipe: Recipe, start: StartSettings, digest: str) -> Task:
     settings = CheckpointSettings(network=recipe.network, diffusion=recipe.diffusion, epoch=start.completed)
     title = f"{recipe.name} · read {start.checkpoint.rpartition('/')[2]}"
     return _task("start", settings, {}, title, Subject(recipe.dataset), source=start.checkpoint, digest=digest)
-
-
-def _snapshot(
-    recipe: Recipe, inputs: dict[str, Ref], after: tuple[Ref, ...], wanted: tuple[int, ...], short: str, subject: Subject
-) -> Task:
-    trajectory = TrajectorySettings(network=recipe.network, diffusion=recipe.diffusion, training=recipe.training, seed=subject.seed)
-    title = snapshot_title(training_title(short, subject.seed), subject.epoch)
-    task = _task("snapshot", trajectory, inputs, title, subject, epoch=subject.epoch)
-    return replace(task, after=after, wanted=wanted, short=short)
 
 
 def ema_task(snapshot: Ref, sigma_rel: float, title: str, subject: Subject, force: bool = False) -> Task:
@@ -373,10 +358,6 @@ def calibration_task(settings: CalibrationSettings, inputs: dict[str, Ref], data
     return _task("calibration", settings, inputs, title, subject, source=source, digest=digest)
 
 
-def _sample(settings: SampleSettings, draw: int, inputs: dict[str, Ref], title: str, subject: Subject) -> Task:
-    return _task("sample", settings, inputs, title, subject, draw=draw)
-
-
 def guided_by(settings: SampleSettings, ema: str) -> SampleSettings:
     """The settings of a task whose input `guide` says which snapshot guides: of the guide they hold the average alone, as its key does."""
     assert settings.guidance is not None  # noqa: S101
@@ -388,7 +369,7 @@ def redrawn(samples: Task, measured: Task, draw: int) -> list[Task]:
     """The tasks that draw again from the same snapshot, with the seeds of draw `draw`, and measure that as `measured` does `samples`."""
     settings = SampleSettings.model_validate({name: value for name, value in samples.settings.items() if name != "draw"})
     subject, again = replace(samples.subject, draw=draw, recheck=True), f" · again, draw {draw}"
-    fresh = with_code(_sample(settings, draw, samples.inputs, samples.title + again, subject), samples.code)
+    fresh = with_code(_task("sample", settings, samples.inputs, samples.title + again, subject, draw=draw), samples.code)
     inputs = {**measured.inputs, "samples": fresh.ref}
     tasks = [fresh, with_code(_task(measured.stage, measured.settings, inputs, measured.title + again, subject), measured.code)]
     return [replace(task, short=samples.short) for task in tasks]

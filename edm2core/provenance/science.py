@@ -8,17 +8,14 @@ A module that loads from a table of the registry leads to the code that the tabl
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from edm2core.errors import InputError
-from edm2core.paths import cache_folder
+from edm2core.paths import cached
 from edm2core.plan import stages
 
 PACKAGE = Path(__file__).parents[1]
@@ -108,17 +105,5 @@ def here() -> dict[str, Science]:
     contents = hashlib.sha256()
     for path in files:
         contents.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    cache_file: Path | None = None
-    with suppress(InputError, OSError, ValueError, TypeError):  # there is no home, no such file, or another program's
-        cache_file = cache_folder() / "science" / f"{contents.hexdigest()}.json"
-        values = json.loads(cache_file.read_text(encoding="utf-8"))
-        if values.keys() == STAGES.keys():
-            return {stage: Science(str(digest), tuple(map(str, files))) for stage, (digest, files) in values.items()}
-    computed = sciences()
-    if cache_file:
-        with suppress(OSError):
-            cache_file.parent.mkdir(parents=True, exist_ok=True)
-            part = cache_file.with_name(f".{cache_file.name}.{os.getpid()}")
-            part.write_text(json.dumps(computed), encoding="utf-8")
-            part.replace(cache_file)
-    return computed
+    known = json.loads(cached(f"science/{contents.hexdigest()}.json", lambda: json.dumps(sciences())))
+    return {stage: Science(digest, tuple(files)) for stage, (digest, files) in known.items()}

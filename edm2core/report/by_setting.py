@@ -10,7 +10,7 @@ from typing import Any
 
 from edm2core.config.describe import in_words
 from edm2core.plan.probe_metrics import is_probe
-from edm2core.plan.sweep import TRAINED
+from edm2core.plan.subject import TRAINED
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles
 from edm2core.report.figures.axes import Part, metric_title, number, of_dataset, only, sentence

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from edm2core.config.describe import in_words
 from edm2core.config.settings import SampleSettings
-from edm2core.plan.sweep import Swept
+from edm2core.plan.subject import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.evaluations import evaluations_of, sampler_of
 from edm2core.report.guidance import elsewhere_guided, guided_recipes, swept_guidance

@@ -6,7 +6,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from edm2core.plan.sweep import Swept
+from edm2core.plan.subject import Swept
 from edm2core.report.collect import Report, Result
 from edm2core.report.digits import minus, rounded
 from edm2core.report.evaluations import evaluations_of, sampler_of

@@ -213,8 +213,7 @@ def _evaluations(settings: SampleSettings) -> int:
     if not is_own(settings.solver):
         return settings.evaluations
     levels = evaluated_levels(_solver(settings), levels_of(settings).tolist())
-    low, high = (settings.guidance and settings.guidance.interval) or (0.0, math.inf)
-    return len(levels) + (sum(low <= level <= high for level in levels) if settings.guidance else 0)
+    return len(levels) + (sum(map(settings.guidance.applies_at, levels)) if settings.guidance else 0)
 
 
 def _networks(work: Workspace, settings: SampleSettings) -> tuple[Denoiser, Denoiser | None]:

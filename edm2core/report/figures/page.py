@@ -3,17 +3,14 @@
 import base64
 import gzip
 import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import vl_convert
 
-from edm2core.errors import InputError
-from edm2core.paths import cache_folder
+from edm2core.paths import cached
 from edm2core.report.figures.figure import Figure
 from edm2core.report.figures.theme import config, params
 from edm2core.words import printable
@@ -28,18 +25,8 @@ def packed_figures(figures: Iterable[Figure]) -> str:
 @cache
 def packed_vega() -> str:
     """Vega, Vega-Lite and what runs them without eval, compressed, in base64. A cache on disk saves seconds."""
-    cached = None
-    with suppress(InputError, OSError):  # there is no home, or no such file
-        cached = cache_folder() / "vega" / f"{version('vl-convert-python')}.txt"
-        return cached.read_text(encoding="ascii")
-    text = packed(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub forgets the default
-    if cached:
-        with suppress(OSError):
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            part = cached.with_name(f".{cached.name}.{os.getpid()}")
-            part.write_text(text, encoding="ascii")
-            part.replace(cached)
-    return text
+    bundle = lambda: packed(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # noqa: E731 (its stub forgets the default)
+    return cached(f"vega/{version('vl-convert-python')}.txt", bundle)
 
 
 def packed(text: str) -> str:

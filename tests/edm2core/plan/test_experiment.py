@@ -9,7 +9,7 @@ from edm2core.config.settings import ProbeSettings
 from edm2core.errors import InputError
 from edm2core.metrics.names import Metric
 from edm2core.plan.experiment import load_experiment
-from edm2core.plan.sweep import Swept
+from edm2core.plan.subject import Swept
 
 GOOD = "name: demo\nrecipes: [digits/C, digits/E]\nepochs: [20, 10]\nmetrics: [fd]\n"
 

@@ -7,8 +7,7 @@ import pytest
 from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan, plan
-from edm2core.plan.subject import Subject
-from edm2core.plan.sweep import Swept
+from edm2core.plan.subject import Subject, Swept
 from edm2core.plan.tasks import Task
 
 TEXT = """

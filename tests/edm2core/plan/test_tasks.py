@@ -16,8 +16,7 @@ from edm2core.plan.experiment import Experiment, load_experiment
 from edm2core.plan.manifest import Ref
 from edm2core.plan.plan import Plan, plan
 from edm2core.plan.stages import STAGES
-from edm2core.plan.subject import Subject
-from edm2core.plan.sweep import Swept
+from edm2core.plan.subject import Subject, Swept
 from edm2core.plan.tasks import Task, calibration_task, ema_task, own_key, redrawn, trajectory_ref, unverified
 
 DIGITS = {f"data:digits/{config}": "builtin:digits" for config in "CEG"}
