@@ -23,7 +23,7 @@ class Difference:
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
     """What differs between two recipes apart from their names, in the order of the settings."""
     absent = Flat(None, True)  # a setting of a section that the other recipe does not have
-    a, b = own_beside(flattened(one)), own_beside(flattened(other))
+    a, b = flattened(one), flattened(other)
     names = [name for name in a | b if name != "name" and a.get(name, absent).value != b.get(name, absent).value]
     words = [(name, *(in_words(name, each.get(name, absent).value) for each in (a, b))) for name in names]
     return [Difference(name, DESCRIPTIONS.get(name, name), *values) for name, *values in words]
@@ -61,24 +61,18 @@ class Flat(NamedTuple):
 
 
 def flattened(settings: BaseModel) -> dict[str, Flat]:
-    """Every setting by its dotted name, as in YAML. A section that is absent is None under its own name."""
+    """Every setting by its dotted name, as a file writes it: those of own code stand beside their section's others.
+
+    A section that is absent is None under its own name.
+    """
     values, flat = settings.model_dump(mode="json"), dict[str, Flat]()
     for name, field in type(settings).model_fields.items():
         section = getattr(settings, name)
         if isinstance(section, BaseModel):
             flat |= {f"{name}.{inner}": Flat(value, keyed and is_keyed(field)) for inner, (value, keyed) in flattened(section).items()}
         else:
-            flat[name] = Flat(values[name], is_keyed(field))
+            flat |= {each: Flat(value, is_keyed(field)) for each, value in (values[OWN] if name == OWN else {name: values[name]}).items()}
     return flat
-
-
-def own_beside(flat: dict[str, Flat]) -> dict[str, Flat]:
-    """The settings, those of own code beside their section's others, as a file writes them."""
-    beside = dict[str, Flat]()
-    for name, (value, keyed) in flat.items():
-        section, _, last = name.rpartition(".")
-        beside |= {f"{section}.{each}": Flat(inner, keyed) for each, inner in value.items()} if last == OWN else {name: Flat(value, keyed)}
-    return beside
 
 
 MEANINGS: dict[str, dict[Any, str]] = {

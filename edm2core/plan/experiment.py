@@ -21,17 +21,8 @@ from edm2core.metrics.names import Metric
 from edm2core.own_code.settings import Library, metric_settings, sweepable, with_own_settings
 from edm2core.own_code.source import OwnCode
 from edm2core.paths import located
-from edm2core.plan.checks import (
-    NamedMetric,
-    Request,
-    check_guide,
-    check_names,
-    check_own_metrics,
-    check_recipe,
-    check_request,
-    check_sweep,
-    named_metric,
-)
+from edm2core.plan import checks
+from edm2core.plan.checks import NamedMetric, Request
 from edm2core.plan.subject import Swept
 from edm2core.registry import EXTRACTORS, METRICS, is_own
 
@@ -140,7 +131,7 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     file = build(ExperimentFile, document)
     recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
     library = Library(folder if file.code is None else Path(_located(document, ("code",), file.code)))
-    check_sweep(document, file.sweep, _fixed(file), _swept_own(document, file, folder, library))
+    checks.check_sweep(document, file.sweep, _fixed(file), _swept_own(document, file, folder, library))
     for index, point in product(range(len(file.recipes)), _points(file.sweep)):
         laid = with_own_settings(_laid(document, file, index, point, folder), library)
         recipe = complete(laid)
@@ -150,17 +141,17 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
             swept[recipe.name] = at
         recipes.append(recipe)
         lines[recipe.name] = partial(_line, laid)
-    check_names(document, [recipe.name for recipe in recipes])
+    checks.check_names(document, [recipe.name for recipe in recipes])
     epochs = {recipe.name: _epochs(file, recipe) for recipe in recipes}
     named = {recipe.name: _named_metrics(document, file, recipe, library) for recipe in recipes}
     every = [each for of_recipe in named.values() for each in of_recipe]
-    check_own_metrics(every)
+    checks.check_own_metrics(every)
     line, probe = partial(_written, document), file.probe is not False
     counted = "sample.count" in {**_fixed(file), **file.sweep}  # by the experiment; a recipe's own count is for measuring
     for recipe in recipes:
         averages = _averages(document, file, recipe)
-        check_request(Request(recipe, line, epochs[recipe.name], not file.epochs, averages, named[recipe.name], probe=probe))
-        check_guide(Request(recipe, lines[recipe.name], epochs[recipe.name]), recipes, swept, file.seeds)
+        checks.check_request(Request(recipe, line, epochs[recipe.name], not file.epochs, averages, named[recipe.name], probe=probe))
+        checks.check_guide(Request(recipe, lines[recipe.name], epochs[recipe.name]), recipes, swept, file.seeds)
     return Experiment(
         file.name,
         tuple(recipes),
@@ -205,7 +196,7 @@ def _named_metrics(document: Document, file: ExperimentFile, recipe: Recipe, lib
             if not isinstance(text, str) or (given and not is_own(text)):
                 what = "Settings belong to a metric of own code, whose address `use` names."
                 raise InputError(what, where=line, do_next="Write {use: my_metrics:histogram, bins: 8}, or the metric's name alone.")
-            metric = named_metric(text, recipe.data.format, line)
+            metric = checks.named_metric(text, recipe.data.format, line)
             if is_own(text):
                 origins = {path[2:]: at for path, at in document.origins.items() if path[:2] == (setting, index)}
                 settings = metric_settings(text, Document(given, {**origins, (): document.origin((setting, index))}), library)
@@ -268,7 +259,7 @@ def complete(recipe: Document) -> Recipe:
     """The recipe of a document, with whole paths: each is relative to the file that names it. Raises InputError for a wrong setting."""
     built = build(Recipe, recipe)
     built = built.model_copy(update={"data": built.data.model_copy(update={"channels": _channels(built)})})
-    check_recipe(Request(built, partial(_line, recipe)))
+    checks.check_recipe(Request(built, partial(_line, recipe)))
     for section, name in (("data", "source"), ("start", "checkpoint"), ("reference", "source")):
         settings = getattr(built, section)
         if settings is not None and (address := getattr(settings, name)) is not None:

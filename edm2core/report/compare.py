@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from edm2core.config import Recipe
-from edm2core.config.describe import DESCRIPTIONS, flattened, in_words, own_beside
+from edm2core.config.describe import DESCRIPTIONS, flattened, in_words
 from edm2core.own_code.source import brief_content
 from edm2core.report.collect import Report, Result
 from edm2core.report.figures import Figure, Styles, curve_figures, training_curves
@@ -270,7 +270,5 @@ def _in_each(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """The settings of a recipe that decide what comes out, by their name in YAML."""
     return {
-        name: value
-        for name, (value, keyed) in own_beside(flattened(recipe)).items()
-        if keyed and name.partition(".")[0] in SECTIONS and "." in name
+        name: value for name, (value, keyed) in flattened(recipe).items() if keyed and name.partition(".")[0] in SECTIONS and "." in name
     }

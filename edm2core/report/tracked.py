@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edm2core.addresses import shown
 from edm2core.config import Recipe
-from edm2core.config.describe import flattened, own_beside
+from edm2core.config.describe import flattened
 from edm2core.config.settings import DiagnosticsSettings
 from edm2core.plan.keys import key_of
 from edm2core.plan.manifest import Ref
@@ -84,7 +84,7 @@ def _tracked(
     subject, done = group[0].task.subject, [result for result in group if result.manifest]
     who = {"recipe": name, "seed": str(subject.seed), "dataset": subject.dataset}
     # Diagnostics change no value that is logged, so that what is looked into makes no other identity.
-    settings = own_beside(flattened(recipe.model_copy(update={"diagnostics": DiagnosticsSettings()}))) if recipe else {}
+    settings = flattened(recipe.model_copy(update={"diagnostics": DiagnosticsSettings()})) if recipe else {}
     parameters = who | {name: _text(value) for name, (value, keyed) in settings.items() if keyed and name != "name"}
     parameters |= _digests(report, group)
     refs = {result.task.ref for result in group}

@@ -1,5 +1,6 @@
 """Compares samples with the training images in one extractor's features. One pass over the samples gives all metrics."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,11 @@ def _compare_images(work: Workspace) -> None:
 def _show(path: Path, pairs: Memorised, samples: Input, data: Input) -> None:
     """Draw the samples that are most like training images, each above the nearest one."""
     training = np.load(data.path("train_images.npy"), mmap_mode="r", allow_pickle=False)
-    shards = list(shards_of(samples))
-    begins = np.cumsum([0, *map(len, shards)])
-    shard_and_index = [(int(np.searchsorted(begins, i, side="right")) - 1, i) for i in pairs.samples]
-    drawn = np.stack([shards[shard][i - begins[shard]] for shard, i in shard_and_index])
-    rows: list[NDArray[np.uint8]] = []
-    for begin in range(0, len(drawn), PAIRS_A_ROW):
-        for images in (drawn[begin : begin + PAIRS_A_ROW], training[pairs.training[begin : begin + PAIRS_A_ROW]]):
-            rows.append(np.concatenate([images, np.zeros((PAIRS_A_ROW - len(images), *images.shape[1:]), np.uint8)]))
-    write_grid(path, np.concatenate(rows))
+    drawn = list(chain.from_iterable(shards_of(samples)))
+    both = np.stack([np.stack([drawn[i] for i in pairs.samples]), training[pairs.training]])
+    full = np.pad(both, ((0, 0), (0, -len(pairs.samples) % PAIRS_A_ROW), (0, 0), (0, 0), (0, 0)))
+    rows = full.reshape(2, -1, PAIRS_A_ROW, *full.shape[2:]).swapaxes(0, 1)  # of samples and of training images in turn
+    write_grid(path, rows.reshape(-1, *full.shape[2:]))
 
 
 if __name__ == "__main__":

@@ -18,21 +18,10 @@ from edm2core.data.prepared import Prepared
 from edm2core.data.split import ClassCount, enough_to_probe
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import prepare_for_inference
+from edm2core.probe import scores
 from edm2core.probe.cells import PIXELS, Cell, FeaturesOf, cells_of, denoiser_features, pixel_features
 from edm2core.probe.features import Cached, Data, Fresh, Labelled, Source, Split
 from edm2core.probe.heads import Heads
-from edm2core.probe.scores import (
-    accuracy,
-    choose,
-    confusion,
-    few_of_each,
-    hits,
-    mean_and_deviation,
-    nearest,
-    percent,
-    standard_error,
-    stratified_split,
-)
 from edm2core.snapshots import files as snapshot
 from edm2core.worker.main import main
 from edm2core.worker.workspace import Workspace
@@ -81,20 +70,20 @@ def _choose(study: "_Study", cells: list[Cell]) -> _Outcome:
     held = torch.empty(0, dtype=torch.int64, device=data.device)
     learned = study.everything
     if settings.holds_out:
-        learned, held = stratified_split(data.train.labels, settings.validation_share, settings.seeds[0])
+        learned, held = scores.stratified_split(data.train.labels, settings.validation_share, settings.seeds[0])
     validation: dict[Cell, list[float]] = {cell: [] for cell in cells}
     test: dict[Cell, list[float]] = {cell: [] for cell in cells}
     best: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
     for seed in settings.seeds:
         for heads in study.trained(cells, learned, seed, "grid" if settings.grid else "probe"):
             for cell, classes in study.best(heads, held).items() if len(held) else ():
-                validation[cell].append(accuracy(classes[:, 0], data.train.labels[held]))
+                validation[cell].append(scores.accuracy(classes[:, 0], data.train.labels[held]))
             for cell, classes in study.best(heads).items():
                 best[cell].append(classes)
-                test[cell].append(accuracy(classes[:, 0], data.test.labels))
-    on_test = {cell: mean_and_deviation(test[cell])[0] for cell in cells}
-    on_validation = {cell: mean_and_deviation(validation[cell])[0] for cell in cells} if len(held) else None
-    chosen, would = choose(on_validation or on_test), choose(on_test)
+                test[cell].append(scores.accuracy(classes[:, 0], data.test.labels))
+    on_test = {cell: scores.mean_and_deviation(test[cell])[0] for cell in cells}
+    on_validation = {cell: scores.mean_and_deviation(validation[cell])[0] for cell in cells} if len(held) else None
+    chosen, would = scores.choose(on_validation or on_test), scores.choose(on_test)
     rows = [  # only the chosen cell's accuracy on the test images counts, the others' are for looking at
         _named(cell)
         | {"validation_accuracy": on_validation and on_validation[cell], "test_accuracy": on_test[cell], "chosen": cell == chosen}
@@ -120,33 +109,33 @@ def _extras(study: "_Study", cell: Cell) -> dict[str, list[Tensor]]:
     if settings.knn:
         looks = [source.look([cell], split, index, settings.seeds[0]) for split, index in study.splits]
         bank, looked = (torch.cat([group[0] for (group,), _ in look]) for look in looks)
-        classes = nearest(bank, data.train.labels, looked, settings.knn, data.classes)
-        extras["knn_accuracy"] = [hits(classes, data.test.labels)]
+        classes = scores.nearest(bank, data.train.labels, looked, settings.knn, data.classes)
+        extras["knn_accuracy"] = [scores.hits(classes, data.test.labels)]
     for share in settings.few_shot:
         name = f"probe_accuracy_{share:.3%}".rstrip("%").rstrip("0").rstrip(".") + "pct"
         for seed in settings.seeds:
-            index = few_of_each(data.train.labels, share, seed)
+            index = scores.few_of_each(data.train.labels, share, seed)
             (heads,) = study.trained([cell], index, seed, f"few-{share:g}", source)
             classes = study.best(heads, source=source)[cell]
-            extras.setdefault(name, []).append(hits(classes[:, 0], data.test.labels))
+            extras.setdefault(name, []).append(scores.hits(classes[:, 0], data.test.labels))
     return extras
 
 
 def _write(study: "_Study", outcome: _Outcome, extras: dict[str, list[Tensor]], classes: Sequence[str]) -> None:
     work, settings, labels = study.work, study.settings, study.data.test.labels
     pixels = "snapshot" not in work.inputs
-    right = {"pixel_accuracy" if pixels else "probe_accuracy": [hits(best[:, 0], labels) for best in outcome.best]}
+    right = {"pixel_accuracy" if pixels else "probe_accuracy": [scores.hits(best[:, 0], labels) for best in outcome.best]}
     if study.count == TOP and not pixels:
-        right["probe_top5"] = [hits(best, labels) for best in outcome.best]
+        right["probe_top5"] = [scores.hits(best, labels) for best in outcome.best]
     if outcome.on_test is not None:
-        right["probe_accuracy_picked_on_test"] = [hits(best[:, 0], labels) for best in outcome.best_on_test]
+        right["probe_accuracy_picked_on_test"] = [scores.hits(best[:, 0], labels) for best in outcome.best_on_test]
     right |= extras
-    several = {name: [percent(hit) for hit in seeds] for name, seeds in right.items()}
-    means = {name: mean_and_deviation(values) for name, values in several.items()}
+    several = {name: [scores.percent(hit) for hit in seeds] for name, seeds in right.items()}
+    means = {name: scores.mean_and_deviation(values) for name, values in several.items()}
     facts = {
         **{name: mean for name, (mean, _) in means.items()},
         "deviations": {name: deviation for name, (_, deviation) in means.items() if deviation is not None},
-        "standard_errors": {name: standard_error(seeds) for name, seeds in right.items()},
+        "standard_errors": {name: scores.standard_error(seeds) for name, seeds in right.items()},
         "chosen": _named(outcome.chosen) | {"by": outcome.by},
         "picked_on_test": _named(outcome.on_test) if outcome.on_test else None,
         "cells": outcome.rows,
@@ -155,7 +144,7 @@ def _write(study: "_Study", outcome: _Outcome, extras: dict[str, list[Tensor]], 
         "test_images": len(labels),
         "features": "cached" if settings.cached else "fresh",
     }
-    matrices = [confusion(best[:, 0], labels, study.data.classes) for best in outcome.best]
+    matrices = [scores.confusion(best[:, 0], labels, study.data.classes) for best in outcome.best]
     counted = {"confusion": matrices[0].tolist(), "confusion_over_seeds": torch.stack(matrices).sum(0).tolist()}
     by_seed = {"by_seed": several, **counted, "classes": list(classes), "settings": settings.model_dump(mode="json")}
     work.write_json("probe.json", facts, by_seed)
