@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
@@ -12,10 +12,12 @@ from pydantic_core import PydanticCustomError
 
 from edm2core.registry import NOISE_SCHEDULES, Choice, Choices, Solver, is_own, load, meant_address, own_arguments
 
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], Field(strict=False)]  # a list in YAML
+NotEmpty = Annotated[tuple[Item, ...], Field(strict=False, min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]  # red, green and blue
 
@@ -60,7 +62,7 @@ def once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     return values
 
 
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), AfterValidator(once)]
+Seeds = Annotated[NotEmpty[Annotated[int, Field(ge=0)]], AfterValidator(once)]
 
 
 def falls(levels: Any) -> bool:
@@ -78,9 +80,8 @@ def falling(levels: str | tuple[float, ...]) -> str | tuple[float, ...]:
     return levels
 
 
-NoiseSchedule = Annotated[Annotated[tuple[float, ...], Field(strict=False)] | str, AfterValidator(falling)]
-Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=18)], ...], Field(strict=False, min_length=1)]
-Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False), AfterValidator(once)]
+NoiseSchedule = Annotated[Listed[float] | str, AfterValidator(falling)]
+Shares = Annotated[Listed[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(once)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
 Name = Annotated[str, like(NAME, "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit: mine-2")]
 Digest = Annotated[
@@ -133,7 +134,7 @@ def check_width(width: float) -> float:
 
 
 Ema = Annotated[str, BeforeValidator(average_name)]  # fixed, or the relative width of a power-function average
-Widths = Annotated[tuple[Annotated[float, AfterValidator(check_width)], ...], Field(strict=False), AfterValidator(once)]
+Widths = Annotated[Listed[Annotated[float, AfterValidator(check_width)]], AfterValidator(once)]
 
 
 def described(default: Any, text: str = "", label: str = "", **more: Any) -> Any:

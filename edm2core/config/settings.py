@@ -12,13 +12,13 @@ from edm2core.config.fields import (
     Colour,
     Compile,
     Count,
-    Counts,
     Digest,
     Ema,
     GroupNormKind,
     Init,
-    Levels,
+    Listed,
     NoiseSchedule,
+    NotEmpty,
     Own,
     PixelEpsilon,
     Positive,
@@ -105,7 +105,7 @@ class NetworkSettings(NetworkShape):
 
     use: Annotated[str, one_of(NETWORKS, own=True)] = described("unet", "Family of networks.", "network")
     channels: Count = described(..., "Channels of the first level.", "channels of the first level")
-    multipliers: Counts = described(
+    multipliers: NotEmpty[Count] = described(
         ...,
         "Channels of each level, as multiples of `channels`; each level has half the side of the one before.",
         "channels of the levels, times the first's",
@@ -113,7 +113,7 @@ class NetworkSettings(NetworkShape):
     blocks: Annotated[int, Field(ge=2)] = described(
         ..., "Decoder blocks at each level; the encoder has one fewer.", "decoder blocks a level"
     )
-    attention_resolutions: Annotated[tuple[Count, ...], Field(strict=False)] = described(
+    attention_resolutions: Listed[Count] = described(
         (), "Sides, in pixels, of the levels whose blocks have self-attention.", "attention at sides"
     )
     attention_head_channels: Count | None = described(
@@ -251,9 +251,6 @@ def _in_order(transforms: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in AUGMENTATIONS if name in transforms)
 
 
-Once, InOrder = AfterValidator(once), AfterValidator(_in_order)
-
-
 class AugmentSettings(Settings):
     """EDM's augmentation: images are moved about at random, and the network is told how, so that samples are not (EDM, appendix F.2)."""
 
@@ -262,7 +259,7 @@ class AugmentSettings(Settings):
         "Probability of each transform, except xflip, which mirrors half of all images; 0.12 is EDM's for CIFAR-10.",
         "augmented with probability",
     )
-    transforms: Annotated[tuple[Annotated[str, one_of(AUGMENTATIONS)], ...], Field(strict=False, min_length=1), Once, InOrder] = described(
+    transforms: Annotated[NotEmpty[Annotated[str, one_of(AUGMENTATIONS)]], AfterValidator(once), AfterValidator(_in_order)] = described(
         tuple(AUGMENTATIONS), "What may happen to an image; the order plays no part.", "augmented by"
     )
 
@@ -458,7 +455,7 @@ class SampleSettings(Choosing):
     )
     seed: Annotated[int, Field(ge=0, lt=2**64)] = described(0, "Seed of the latents, which is independent of the training's seed.")
     draws: Annotated[int, Field(ge=1, le=1000)] = described(1, "Independent sets of `count` images.")
-    ema: Annotated[tuple[Ema, ...], Field(strict=False, min_length=1)] = described(
+    ema: NotEmpty[Ema] = described(
         ("fixed",), "Averages to sample from: `fixed`, or relative widths such as 0.05.", "averages sampled from"
     )
     precision: Precision = described("fp32", "Precision of the network while sampling.", "precision of sampling")
@@ -546,10 +543,10 @@ class ProbeSettings(Settings):
     protocol: Literal["own", "fx", "ddae"] = described(
         "own", "How a grid's cell is chosen: on held-out training images, or on the test images as `fx` and `ddae` do.", "probe's protocol"
     )
-    t: Levels = described(
+    t: NotEmpty[Annotated[int, Field(ge=1, le=18)]] = described(
         (4,), "Noise levels, each counted from the smallest positive one of the 18-step schedule.", "probe's noise levels t"
     )
-    blocks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = described(
+    blocks: NotEmpty[str] = described(
         ("out_6",), "Decoder blocks whose features are probed: out_1, out_2 and so on, or `all`.", "probe's blocks"
     )
     epochs: Count = described(15, "Epochs that a linear head trains for.", "probe's epochs")

@@ -22,9 +22,8 @@ from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
 from edm2core.metrics.names import FRECHET, Metric, metric, split
-from edm2core.plan.guides import guide_settings, named_by, resolved, same_training
 from edm2core.plan.keys import keyed
-from edm2core.plan.subject import TRAINED, Swept
+from edm2core.plan.subject import TRAINED, Swept, guide_settings, named_by, resolved, same_training
 from edm2core.registry import EXTRACTORS, METRICS, is_own, meant_address
 
 GUIDE = "sample.guidance.guide"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from edm2core.config.fields import Counts, Name, Seeds, Settings, described, once
+from edm2core.config.fields import Count, Listed, Name, NotEmpty, Seeds, Settings, described, once
 from edm2core.config.given import Given, lay_given, text_of, text_with
 from edm2core.config.recipes import lay, recipe_document
 from edm2core.config.settings import Recipe
@@ -26,8 +26,6 @@ from edm2core.plan.checks import NamedMetric, Request
 from edm2core.plan.subject import Swept
 from edm2core.registry import EXTRACTORS, METRICS, is_own
 
-Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
-
 SHOWN = 64  # samples that are drawn if nothing is measured, unless the experiment says how many: a grid of 8 x 8
 NO_FILE = "the experiment given as a dictionary"
 PRECISE = ("training", "sample", "probe")  # sections that have a precision
@@ -38,20 +36,18 @@ class ExperimentFile(Settings):
     """The settings of an experiment file, as written."""
 
     name: Name = described(..., "Name of the experiment, with which its runs' names begin.")
-    recipes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = described(
-        ..., "Recipes to compare: names of published ones, or paths of files that end in .yaml."
-    )
+    recipes: NotEmpty[str] = described(..., "Recipes to compare: names of published ones, or paths of files that end in .yaml.")
     seeds: Seeds = described((0,), "Training seeds; each recipe is trained once with each.")
-    epochs: Counts | None = described(
+    epochs: NotEmpty[Count] | None = described(
         None, "Completed epochs to look at; null looks at every training.snapshot_every of each recipe, and at its last."
     )
     sample: dict[str, Any] | Literal[True] = described(
         {}, "Settings that replace those of every recipe's `sample`; where the section stands, samples are drawn without metrics too."
     )
-    metrics: Annotated[tuple[str | dict[str, Any], ...], Field(strict=False)] = described(
+    metrics: Listed[str | dict[str, Any]] = described(
         ("fid",), "Metrics of the samples, such as fid, precision_dinov2, or of own code {use: my_metrics:histogram, bins: 8}."
     )
-    optional_metrics: Annotated[tuple[str, ...], Field(strict=False)] = described(
+    optional_metrics: Listed[str] = described(
         (), "More metrics, which are left out with a note if the weights of their extractor are absent."
     )
     probe: dict[str, Any] | bool = described(True, "Settings that replace those of every recipe's `probe`; false leaves probes out.")
@@ -63,7 +59,7 @@ class ExperimentFile(Settings):
     )
     recheck: Annotated[int, Field(ge=0, le=1000)] = described(0, "Fresh draws with which each training's best snapshot is evaluated again.")
     overrides: dict[str, Any] = described({}, "Dotted settings, such as training.lr, that replace those of every recipe.")
-    sweep: dict[str, Values] = described(
+    sweep: dict[str, NotEmpty[Any]] = described(
         {}, "Dotted settings with a list of values each; each recipe at each value is a recipe of its own."
     )
     code: str | None = described(None, "Folder of own code that settings name as module:callable; null is the experiment's own folder.")

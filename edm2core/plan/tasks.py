@@ -21,11 +21,10 @@ from edm2core.config.settings import (
 from edm2core.metrics.names import IMAGES, Metric, in_words
 from edm2core.own_code.families import addresses
 from edm2core.plan.experiment import Experiment
-from edm2core.plan.guides import Guide, guide_settings, named_by, resolved
 from edm2core.plan.keys import Key, key_of, keyed
 from edm2core.plan.manifest import Ref
 from edm2core.plan.stages import STAGES
-from edm2core.plan.subject import Subject
+from edm2core.plan.subject import Guide, Subject, guide_settings, named_by, resolved
 from edm2core.plan.versions import version_of
 from edm2core.registry import EXTRACTORS, WEIGHTS, own_package
 
