@@ -9,7 +9,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edm2core.config.settings import ProbeSettings
@@ -42,7 +41,7 @@ def run(work: Workspace) -> None:
     prepared = load_prepared(work.inputs["data"].all())
     check(prepared, settings, work.inputs["data"].manifest.title)
     train, test = (
-        Labelled(_tensor(images, device), _tensor(labels, device))
+        Labelled(torch.tensor(images).to(device), torch.tensor(labels).to(device))
         for images, labels in ((prepared.train_images, prepared.train_labels), (prepared.test_images, prepared.test_labels))
     )
     data = Data(train, test, prepared.pixel_scale, len(prepared.classes))
@@ -222,10 +221,6 @@ def _features(work: Workspace, settings: ProbeSettings, device: torch.device) ->
         return lambda _: pixel_features, [PIXELS]
     denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)
     return lambda cells: denoiser_features(denoiser, cells, settings.precision), cells_of(settings, denoiser.block_names)
-
-
-def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
-    return torch.tensor(array).to(device)
 
 
 if __name__ == "__main__":

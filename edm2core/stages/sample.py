@@ -25,7 +25,7 @@ from edm2core.diffusion.folding import prepare_for_inference
 from edm2core.diffusion.latents import between, drawn_labels, latents
 from edm2core.diffusion.noise_levels import levels_of
 from edm2core.diffusion.sampler import Guidance, draw, to_uint8
-from edm2core.diffusion.solvers import Solver, checked, evaluated_levels
+from edm2core.diffusion.solvers import Noise, Solver, checked, evaluated_levels
 from edm2core.errors import EdmError
 from edm2core.events import emit
 from edm2core.registry import SOLVERS, is_own, load
@@ -171,12 +171,7 @@ def _shards(settings: SampleSettings) -> int:
 
 
 def _images(
-    denoiser: Denoiser,
-    settings: SampleSettings,
-    start: Tensor,
-    labels: Tensor | None,
-    noise: Callable[[int], Tensor] | None = None,
-    guide: Denoiser | None = None,
+    denoiser: Denoiser, settings: SampleSettings, start: Tensor, labels: Tensor | None, noise: Noise | None, guide: Denoiser | None
 ) -> NDArray[np.uint8]:
     device = next(denoiser.parameters()).device
     labels = None if labels is None else labels.to(device)
