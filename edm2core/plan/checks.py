@@ -161,14 +161,10 @@ def check_sweep(document: Document, sweep: Mapping[str, Sequence[Any]], fixed: M
         where = str(document.origin(("sweep", setting)))
         name = setting.partition(".")[2]
         if setting not in known:
-            what, do_next = (
-                unknown("setting to sweep", setting, setting, known),
-                f"Sweep a setting of {', '.join(TRAINED)}, sample or probe.",
-            )
-            if setting in fields:
-                what = f"'{setting}' cannot be swept, since it decides no result by itself."
-            if setting in AVERAGES:
-                do_next = "Give all its values at once: it takes several."
+            none = f"'{setting}' cannot be swept, since it decides no result by itself."
+            what = none if setting in fields else unknown("setting to sweep", setting, setting, known)
+            several, other = "Give all its values at once: it takes several.", f"Sweep a setting of {', '.join(TRAINED)}, sample or probe."
+            do_next = several if setting in AVERAGES else other
             raise InputError(what, where=where, do_next=do_next)
         if setting in fixed:
             raise InputError(f"'{setting}' stands in `{fixed[setting]}` too.", where=where, do_next="Keep one of them.")
