@@ -1,9 +1,7 @@
 """Reads published recipes by name and the user's own by path, and replaces settings of either."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, reduce
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +11,22 @@ from edm2core.config.yaml_file import Document, Origin, SettingPath, load, parse
 from edm2core.errors import InputError
 from edm2core.paths import local_path
 
+HERE = Path(__file__).parent
 LADDER = "ladder/"  # holds what each rung of the paper's ladder changes; these are no recipes, but recipes extend them
 
 
 def recipe_names() -> list[str]:
     """All published recipes: cifar10/C, cifar10/E, …, paper/cifar10/A, …"""
-    return sorted(_names(resources.files("edm2core.config") / "recipes"))
+    return _names(HERE / "recipes")
 
 
 def rung_names() -> list[str]:
     """The rungs of the paper's ladder from the bottom: ladder/A, …"""
-    return sorted(f"{LADDER}{name}" for name in _names(resources.files("edm2core.config") / "ladder"))
+    return [f"{LADDER}{name}" for name in _names(HERE / "ladder")]
 
 
-def _names(folder: Traversable) -> Iterator[str]:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from (f"{entry.name}/{name}" for name in _names(entry))
-        elif entry.name.endswith(".yaml"):
-            yield entry.name.removesuffix(".yaml")
+def _names(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -81,8 +76,7 @@ def recipe_document(name: str, base: Path = Path(), named_in: str = "", extendin
 @cache  # the ladder's and the data sets' files are parts of many recipes
 def _bundled(name: str) -> Document:
     """A file of this package. Every caller gets the same document, which nobody changes."""
-    text = resources.files("edm2core.config").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return parse(text, f"{name}.yaml")
+    return parse((HERE / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
 
 
 def _merge(below: Document, above: Document) -> Document:

@@ -3,7 +3,7 @@
 import math
 import re
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -523,17 +523,11 @@ class SampleSettings(Choosing):
         return self
 
 
-class Protocol(NamedTuple):
-    """A published probe and the settings that it fixes."""
-
-    words: str
-    settings: dict[str, Any]
-
-
 _FX: dict[str, Any] = {"epochs": 15, "batch": 512, "lr": 4e-3, "flip": True, "crop": 0, "validation_share": 0.1, "features": "fresh"}
-PROTOCOLS = {
-    "fx": Protocol("FutureXiang/edm2's: 4 GPUs of 128 images, flips, fresh noise, nothing held out", _FX),
-    "ddae": Protocol("DDAE's: FutureXiang/edm2's, with random crops out of 4 pixels of padding", {**_FX, "crop": 4}),
+PROTOCOLS = {"fx": _FX, "ddae": {**_FX, "crop": 4}}  # published probes, and the settings that they fix
+PROTOCOLS_IN_WORDS = {
+    "fx": "FutureXiang/edm2's: 4 GPUs of 128 images, flips, fresh noise, nothing held out",
+    "ddae": "DDAE's: FutureXiang/edm2's, with random crops out of 4 pixels of padding",
 }
 
 
@@ -592,20 +586,19 @@ class ProbeSettings(Settings):
     def _fill_in(cls, values: Any) -> Any:
         """A protocol's crops are its own default."""
         if isinstance(values, dict) and (protocol := PROTOCOLS.get(str(values.get("protocol")))):
-            return {"crop": protocol.settings["crop"], **values}
+            return {"crop": protocol["crop"], **values}
         return values
 
     @model_validator(mode="after")
     def _as_published(self) -> Self:
         if protocol := PROTOCOLS.get(self.protocol):
             here = self.model_copy(update={"features": self.features or "fresh"})
-            fixed = {name: value for name, value in protocol.settings.items() if getattr(here, name) != value}
+            fixed = {name: value for name, value in protocol.items() if getattr(here, name) != value}
             if fixed:
                 has = ", ".join(f"{name} {_in_yaml(value)}" for name, value in fixed.items())
                 set_to = ", ".join(f"{name} {_in_yaml(getattr(self, name))}" for name in fixed)
-                raise ValueError(
-                    f"protocol '{self.protocol}' has {has}, and here stands {set_to}; leave one of them out (it is {protocol.words})"
-                )
+                words = f"protocol '{self.protocol}' has {has}, and here stands {set_to}; leave one of them out"
+                raise ValueError(f"{words} (it is {PROTOCOLS_IN_WORDS[self.protocol]})")
         check_exact(self.exact, self.precision)
         return self
 

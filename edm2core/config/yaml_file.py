@@ -79,10 +79,7 @@ class Document:
 
     def origin(self, path: SettingPath) -> Origin:
         """The line of the value at `path`, or of the nearest value around it."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.origins:
-                return self.origins[path[:end]]
-        raise KeyError(path)
+        return next(self.origins[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.origins)
 
 
 def read_text(path: Path) -> str:

@@ -33,8 +33,8 @@ class Stage:
     reads_sources: bool = False  # whether it reads what users bring or what is published, so that its pods may download
 
     def __post_init__(self) -> None:
-        for field, default in (("words", self.name), ("file", self.name), ("output", self.name)):
-            object.__setattr__(self, field, getattr(self, field) or default)
+        for field in ("words", "file", "output"):
+            object.__setattr__(self, field, getattr(self, field) or self.name)
         object.__setattr__(self, "read_as", self.read_as or self.output)
 
     @property
