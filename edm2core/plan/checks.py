@@ -63,7 +63,6 @@ class Request:
     survey: Survey | None = None  # of the images on this disk; None behind a URL and for built-in data
 
     def wrong(self, setting: str, what: str, do_next: str) -> InputError:
-        """The error about a dotted setting."""
         return InputError(what, where=self.line(setting), do_next=do_next)
 
     @property

@@ -52,7 +52,6 @@ class Subject:
 
     @property
     def training(self) -> tuple[str, int]:
-        """Recipe and seed."""
         return self.recipe, self.seed
 
     def to_json(self) -> dict[str, Any]:

@@ -257,7 +257,6 @@ class _Planner:
         return self.add(ema_task(snapshot.ref, float(ema), title, subject))
 
     def _add_evaluations(self, recipe: Recipe, data: Task, snapshot: Task, compared: list[Compared], subject: Subject) -> None:
-        """Add everything that evaluates a snapshot."""
         experiment, draws = self.experiment, recipe.sample.draws
         own = [metric for metric in experiment.metrics[recipe.name] if metric.extractor == IMAGES]
         drawn = bool(compared or own) or recipe.name in experiment.shown
@@ -294,7 +293,6 @@ class _Planner:
             self.add(self._with_own_code(_task("diagnostics", looks, inputs, f"{who} · diagnostics {at}", subject), recipe))
 
     def _data(self, recipe: Recipe) -> Task:
-        """The task that prepares a recipe's data."""
         digest, source = self.digests[f"data:{recipe.name}"], recipe.data.source or ""
         more: dict[str, Any] = {"digest": None if digest == f"builtin:{recipe.data.format}" else digest}
         more |= {"revised": True} if f"revised:{recipe.name}" in self.digests else {}

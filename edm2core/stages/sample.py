@@ -88,12 +88,10 @@ def run(work: Workspace) -> None:
 
 
 def shard_name(shard: int) -> str:
-    """The file of a shard."""
     return f"samples-{shard:05d}.npy"
 
 
 def indices_of(settings: SampleSettings, shard: int) -> range:
-    """The indices of a shard's images."""
     return range(shard * settings.shard, min((shard + 1) * settings.shard, settings.count))
 
 

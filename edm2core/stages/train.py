@@ -90,7 +90,6 @@ class Peers:
         return bool(flags[0]), bool(flags[1])
 
     def meet(self) -> None:
-        """Wait for all processes."""
         if self.group is not None:
             dist.barrier(group=self.group)
 
