@@ -128,7 +128,8 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
     recipes, swept, lines = list[Recipe](), dict[str, Swept](), dict[str, Callable[[str], str]]()
     library = Library(folder if file.code is None else Path(_located(document, ("code",), file.code)))
     checks.check_sweep(document, file.sweep, _fixed(file), _swept_own(document, file, folder, library))
-    for index, point in product(range(len(file.recipes)), _points(file.sweep)):
+    for index, *numbers in product(range(len(file.recipes)), *(range(len(values)) for values in file.sweep.values())):
+        point = dict(zip(file.sweep, numbers, strict=True))  # of each swept setting the index of a value
         laid = with_own_settings(_laid(document, file, index, point, folder), library)
         recipe = complete(laid)
         if point:
@@ -165,11 +166,6 @@ def _checked(written: Document, text: str, folder: Path, given: Sequence[Given])
         lines,
         library.found,
     )
-
-
-def _points(sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, int]]:
-    """Every combination of the swept settings' values, each value by its index in its list. Without a sweep it is one empty combination."""
-    return [dict(zip(sweep, indices, strict=True)) for indices in product(*(range(len(values)) for values in sweep.values()))]
 
 
 def _swept_own(document: Document, file: ExperimentFile, folder: Path, library: Library) -> set[str]:
