@@ -73,7 +73,8 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[SettingP
     """The settings at fault, and words for a person."""
     path, kind, given = _path_of(details), details["type"], details.get("input")
     if kind == "extra_forbidden":
-        return [path], unknown("setting", _dotted(path), str(path[-1]), _fields(model, path[:-1]))
+        section = _section(model, path[:-1])
+        return [path], unknown("setting", _dotted(path), str(path[-1]), sorted(section.model_fields.keys() - {OWN}) if section else [])
     if kind == "missing":
         return [path[:-1] or path], f"The setting '{_dotted(path)}' is missing.{_meaning(model, path)}"
     if kind == "contradiction":
@@ -84,16 +85,21 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> tuple[list[SettingP
     return [path], f"'{_dotted(path)}' {_allowed(details)}; it is {_as_written(given)}.{_meaning(model, path)}"
 
 
+def _section(model: type[BaseModel], path: SettingPath) -> type[BaseModel] | None:
+    """The section at a path; None where there is none."""
+    section: type[BaseModel] | None = model
+    for part in path:
+        field = section.model_fields.get(str(part)) if section else None
+        section = section_in(field.annotation) if field else None
+    return section
+
+
 def _meaning(model: type[BaseModel], path: SettingPath) -> str:
     """What the setting at a path means, in its own words, to stand behind a fault; empty where it has none."""
-    section: type[BaseModel] | None = model
-    text = ""
-    for part in path:
-        if isinstance(part, str):
-            field = section.model_fields.get(part) if section else None
-            text = (field.description or "") if field else ""
-            section = section_in(field.annotation) if field else None
-    return f" Meaning: {text}" if text else ""
+    *around, name = (part for part in path if isinstance(part, str))
+    section = _section(model, tuple(around))
+    field = section.model_fields.get(name) if section else None
+    return f" Meaning: {field.description}" if field and field.description else ""
 
 
 def _where(document: Document, paths: list[SettingPath]) -> str:
@@ -125,12 +131,3 @@ def unknown(kind: str, name: str, last: str, known: list[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(last.lower(), by_lower, n=1, cutoff=0.5)
     return f"There is no {kind} '{name}'. " + (f"Did you mean '{by_lower[near[0]]}'?" if near else f"Known here: {', '.join(known)}.")
-
-
-def _fields(model: type[BaseModel], path: SettingPath) -> list[str]:
-    """The settings of the section at a path; none where there is no section."""
-    section: type[BaseModel] | None = model
-    for part in path:
-        field = section.model_fields.get(str(part)) if section else None
-        section = section_in(field.annotation) if field else None
-    return sorted(section.model_fields.keys() - {OWN}) if section else []
