@@ -50,17 +50,11 @@ def _counted(
             cached = cache_folder() / kind / f"{name}.json"
             yield settings, read(json.loads(cached.read_text(encoding="utf-8")))
             continue
-        with suppress(OSError, ValueError, TypeError, subprocess.SubprocessError):
-            answer = _answer(kind, text, package)
+        with suppress(OSError, ValueError, TypeError, subprocess.SubprocessError), tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "edm2core.conformance.count", kind, text, str(package.copy(Path(folder)))]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S, encoding="utf-8")
+            answer = done.stdout.strip().rpartition("\n")[2]  # what the process prints last
             yield settings, read(json.loads(answer))
             if cached:
                 cached.parent.mkdir(parents=True, exist_ok=True)
                 cached.write_text(answer, encoding="utf-8")
-
-
-def _answer(kind: str, settings: str, package: OwnCode) -> str:
-    """What the counting process prints last. Raises CalledProcessError or TimeoutExpired if it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "edm2core.conformance.count", kind, settings, str(package.copy(Path(folder)))]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S, encoding="utf-8")
-        return done.stdout.strip().rpartition("\n")[2]

@@ -16,28 +16,18 @@ from edm2core.store.summary import listing
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The published recipes, and files."""
-    return [*_beginning(recipe_names(), incomplete), CompletionItem(incomplete, type="file")]
+def beginning(names: Iterable[str], incomplete: str, beside: str = "") -> list[CompletionItem]:
+    """The names that begin so, and what the shell itself completes `beside` them: file or dir."""
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [*found, CompletionItem(incomplete, type=beside)] if beside else found
 
 
-def runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The runs of the store that the line names, else of the default one."""
-    return _beginning(_runs(context), incomplete)
-
-
-def snapshots(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """RUN:RECIPE of every run of the store, and folders."""
-    return [*_beginning(_runs(context, with_recipes=True), incomplete), CompletionItem(incomplete, type="dir")]
-
-
-def bundled(folder: Path, incomplete: str) -> list[CompletionItem]:
-    """The bundled experiments, and files."""
-    return [*_beginning(sorted(file.stem for file in folder.glob("*.yaml")), incomplete), CompletionItem(incomplete, type="file")]
+def _completer(names: Callable[[click.Context], Iterable[str]], beside: str = "") -> Completer:
+    return lambda context, parameter, incomplete: beginning(names(context), incomplete, beside)
 
 
 def _runs(context: click.Context, with_recipes: bool = False) -> list[str]:
-    """The runs of a store, or each with its recipes; none where the store cannot be read."""
+    """The runs of the store that the line names, else of the default one, or each with its recipes; none where it cannot be read."""
     values: dict[str, Any] = context.params
     address = default_store(values.get("store"))
     if "://" not in address and not Path(address).expanduser().is_dir():
@@ -48,5 +38,6 @@ def _runs(context: click.Context, with_recipes: bool = False) -> list[str]:
     return []
 
 
-def _beginning(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+recipes = _completer(lambda context: recipe_names(), "file")
+runs = _completer(_runs)
+snapshots = _completer(lambda context: _runs(context, with_recipes=True), "dir")  # RUN:RECIPE

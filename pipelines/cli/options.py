@@ -38,7 +38,7 @@ class ExperimentPath(UserPath):
         return bundled[path.name]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return completion.bundled(EXPERIMENTS, incomplete)
+        return completion.beginning(sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")), incomplete, "file")
 
 
 EXPERIMENTS = (Path(__file__).parents[1] / "experiments").resolve()  # in the repository a link, in a wheel a folder of the package

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,24 +50,11 @@ class TaskView:
 
 @dataclass(frozen=True)
 class Overview:
-    """What a run's report found in short: its verdicts, and the means that these are drawn from, as `edm2core.report.overview` has them."""
+    """What a run's report found in short, as `edm2core.report.overview` has it."""
 
-    verdicts: tuple[dict[str, Any], ...] = ()
-    values: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def headlines(self) -> list[str]:
-        """The headline verdicts as sentences that name their metric."""
-        return [f"{verdict['label']}: {verdict['sentence']}" for verdict in self.verdicts if verdict["headline"]]
-
-    @property
-    def best(self) -> dict[str, dict[str, Any]]:
-        """The best mean of each headline metric, by the metric's label. It comes first among those of its metric."""
-        found: dict[str, dict[str, Any]] = {}
-        for value in self.values:
-            if value["headline"]:
-                found.setdefault(value["label"], value)
-        return found
+    headlines: tuple[str, ...] = ()  # the headline verdicts as sentences that name their metric
+    values: tuple[dict[str, Any], ...] = ()  # the means that verdicts are drawn from
+    best: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # the best mean of each headline metric, by the metric's label
 
 
 @dataclass(frozen=True)
@@ -150,11 +137,14 @@ class Look:
             return Overview()
         try:
             facts = json.loads(self.store.read(path))
-            known = Overview(tuple(facts["verdicts"]), tuple(facts["values"]))
-            known.best, known.headlines  # noqa: B018 - a damaged file fails here and not in a page
+            headlines = tuple(f"{verdict['label']}: {verdict['sentence']}" for verdict in facts["verdicts"] if verdict["headline"])
+            best: dict[str, dict[str, Any]] = {}
+            for value in facts["values"]:
+                if value["headline"]:
+                    best.setdefault(value["label"], value)  # the best comes first among those of its metric
+            return Overview(headlines, tuple(facts["values"]), best)
         except (EdmError, ValueError, TypeError, KeyError):
             return Overview()
-        return known
 
     def _run(self, run: str) -> RunView:
         if not confined(self.store, f"runs/{run}"):

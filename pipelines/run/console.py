@@ -4,8 +4,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -38,16 +38,7 @@ class View:
         self._begun = time.monotonic()
         self._said: dict[Ref | None, float] = {None: self._begun}  # when a line about a task, or the run, was last printed
         live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
-        self._live = live if console.is_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live:
-            self._live.stop()
+        self.shown: AbstractContextManager[Any] = live if console.is_terminal else nullcontext()  # shows the table while it is entered
 
     def add(self, tasks: Sequence[Task]) -> None:
         """Show more tasks than the run began with."""
@@ -90,7 +81,7 @@ class View:
             self._remaining.progress(task, event)
             with self._lock:
                 self._events[task.ref] = event
-                due = self._live is None and self._is_due(task.ref, QUIET_S)
+                due = not self._console.is_terminal and self._is_due(task.ref, QUIET_S)
                 run_due = due and self._is_due(None, RUN_QUIET_S)
             if due:
                 words = numbers(event)

@@ -99,5 +99,4 @@ class Remaining:
         return own * took / operations if own and operations else took / len(measured)
 
     def _operations(self, ref: Ref) -> float:
-        cost = self._costs.get(ref)
-        return (cost.flops or 0.0) if cost else 0.0
+        return self._costs.get(ref, Estimate()).flops or 0.0

@@ -35,7 +35,7 @@ from edm2core.worker.signals import handled_by
 from pipelines.estimate import Estimate, estimates
 from pipelines.inputs.user_files import absent, bring_here, planned, put_code, upload
 from pipelines.run.console import View
-from pipelines.run.live_report import LiveReport
+from pipelines.run.live_report import live_report
 from pipelines.run.places import Place
 from pipelines.run.refusals import continued, lost_snapshots, refuse_continued, refuse_lost
 from pipelines.run.remaining import Remaining
@@ -111,7 +111,7 @@ def run(
             tracker.changed()
         outcomes[task.ref] = outcome
         if outcome.state not in ("waiting", "reused"):
-            live.news()
+            news()
         record.log_of(task, {"kind": outcome.state, "error": str(outcome.error or "")})
 
     outcomes: dict[Ref, TaskChange] = {}
@@ -119,11 +119,10 @@ def run(
     def write_so_far() -> None:
         write_report(record, experiment.name, tasks, _reported(record, tasks, dict(outcomes)), redacted(command), running=True)
 
-    live = LiveReport(write_so_far)
     console.print(f"report, while it runs: {store.uri}/{record.folder}/report.html")
-    with _interruptible(stop, backend, place.grace_s, view.say), live:
+    with _interruptible(stop, backend, place.grace_s, view.say), live_report(write_so_far) as news:
         try:
-            with view:
+            with view.shown:
                 outcomes |= run_tasks(tasks, work, place.jobs, stop, changed)
             if experiment.recheck and not only and not stop.is_set():
                 done = [task for task in tasks if outcomes[task.ref].state in ("done", "reused")]
@@ -132,7 +131,7 @@ def run(
                 add_tasks(record, experiment.name, tasks, left_out, console.print)
                 view.add(again)
                 remaining.add(again, costs(tasks))
-                with view:
+                with view.shown:
                     outcomes |= run_tasks([*done, *again], work, place.jobs, stop, changed)
         finally:
             (backend.stop_all if stop.is_set() else backend.close)(place.grace_s)

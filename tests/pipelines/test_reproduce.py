@@ -16,7 +16,7 @@ from edm2core.plan.manifest import Manifest
 from edm2core.plan.plan import Plan
 from edm2core.store.local import LocalStore
 from edm2core.store.runs import Run, load_plan, open_run
-from pipelines.inputs.earlier_experiment import write_experiment
+from pipelines.cli.reproduce import write_experiment
 from pipelines.inputs.user_files import planned, put_code
 
 TINY = """

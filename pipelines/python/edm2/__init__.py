@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edm2.evaluation import evaluate
-    from edm2.experiments import run
-    from edm2.exporting import export
-    from edm2.images import sample, write_images
-    from edm2.snapshots import Snapshot, find_snapshot
-    from edm2.stores import OpenRun, OpenStore, Rows, open
-    from edm2core.errors import EdmError, InputError
+    from edm2.evaluation import evaluate as evaluate
+    from edm2.experiments import run as run
+    from edm2.exporting import export as export
+    from edm2.images import sample as sample
+    from edm2.images import write_images as write_images
+    from edm2.snapshots import Snapshot as Snapshot
+    from edm2.snapshots import find_snapshot as find_snapshot
+    from edm2.stores import OpenRun as OpenRun
+    from edm2.stores import OpenStore as OpenStore
+    from edm2.stores import Rows as Rows
+    from edm2.stores import open as open
+    from edm2core.errors import EdmError as EdmError
+    from edm2core.errors import InputError as InputError
 
 _HOME = {
     "EdmError": "edm2core.errors",
@@ -30,21 +36,7 @@ _HOME = {
     "sample": "edm2.images",
     "write_images": "edm2.images",
 }
-__all__ = [
-    "EdmError",
-    "InputError",
-    "OpenRun",
-    "OpenStore",
-    "Rows",
-    "Snapshot",
-    "evaluate",
-    "export",
-    "find_snapshot",
-    "open",
-    "run",
-    "sample",
-    "write_images",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,6 @@ from edm2core.config.settings import CheckpointSettings, SampleSettings
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.errors import InputError
-from edm2core.plan.manifest import Manifest
 from edm2core.registry import SOLVER_OPTIONS, is_own, own_package
 from edm2core.report.results import label
 from edm2core.snapshots import files
@@ -20,6 +19,17 @@ from edm2core.store.own_code import copy_code
 
 CARD = "README.md"
 CODE_GIVEN = f', code="this-folder/{files.CODE}"'  # of an own solver
+USE = """\
+import edm2
+
+denoiser = edm2.find_snapshot("this-folder").load()
+images = edm2.sample(denoiser, 16)  # uint8 [16, C, H, W]"""
+DIFFUSERS_USE = """
+
+from diffusers import DiffusionPipeline  # needs edm2 installed too
+
+pipeline = DiffusionPipeline.from_pretrained("this-folder", custom_pipeline="this-folder", trust_remote_code=True)
+images = pipeline(batch_size=16{code}).images"""
 SHOWN = ("solver", "steps", "sigma_min", "sigma_max", "rho", "eta", "clip", "precision", "seed")  # of how it samples, in the card
 
 
@@ -42,8 +52,9 @@ def export(snapshot: Snapshot | str | Path, folder: str | Path, *, store: str | 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         written = Path(temporary) / target.name
         weights = {chosen.ema: denoiser.state_dict()}
-        settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=_epoch(chosen))
-        code = chosen.manifest.metadata.get("code", {}) if chosen.manifest else {}
+        facts = chosen.manifest.metadata if chosen.manifest else {}
+        settings = CheckpointSettings(network=denoiser.network.settings, diffusion=denoiser.settings, epoch=facts.get("epoch"))
+        code = facts.get("code", {})
         files.save(written, weights, settings, denoiser.pixel_scale, epoch=settings.epoch, code=code)
         for package in {**code, **(_solver_code(chosen) if diffusers else {})}:
             copy_code(package, written / files.CODE)
@@ -53,11 +64,6 @@ def export(snapshot: Snapshot | str | Path, folder: str | Path, *, store: str | 
         (written / CARD).write_text(_card(chosen, denoiser, diffusers), encoding="utf-8")
         shutil.move(written, target)
     return target
-
-
-def _epoch(snapshot: Snapshot) -> int | None:
-    epoch = (snapshot.manifest.metadata if snapshot.manifest else {}).get("epoch")
-    return int(epoch) if epoch is not None else None
 
 
 def _solver_code(snapshot: Snapshot) -> dict[str, str]:
@@ -78,7 +84,7 @@ def _card(snapshot: Snapshot, denoiser: Denoiser, diffusers: bool) -> str:
     """The model card, in Markdown behind the fields that model hubs read."""
     network = denoiser.network.settings
     manifest = snapshot.manifest
-    facts = dict(manifest.metadata if manifest else {})
+    facts, made = (manifest.metadata, manifest.provenance) if manifest else ({}, {})
     parameters = sum(parameter.numel() for parameter in denoiser.parameters())
     head = ["---", "library_name: edm2", "pipeline_tag: unconditional-image-generation", "tags: [diffusion, edm2]", "---"]
     trained = {
@@ -90,21 +96,17 @@ def _card(snapshot: Snapshot, denoiser: Denoiser, diffusers: bool) -> str:
         "images": f"{network.image_channels} x {network.resolution} x {network.resolution}",
         "classes": network.classes or "unconditional",
         "parameters": f"{parameters:,}",
-        **_origin(manifest),
+        "trained on": made.get("device"),
+        "code": made.get("code_version"),
+        "result": manifest.ref if manifest else None,
     }
     lines = [*head, "", f"# {snapshot.title}", "", "A diffusion model that draws images, trained with edm2 (EDM2, arXiv 2312.02696).", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in trained.items() if value is not None), ""]
     lines += ["## Measured", "", *_measured(snapshot), ""]
-    lines += ["## Use", "", "```python", *_use(diffusers, bool(_solver_code(snapshot))), "```", ""]
+    code = CODE_GIVEN if _solver_code(snapshot) else ""
+    lines += ["## Use", "", "```python", USE + (DIFFUSERS_USE.format(code=code) if diffusers else ""), "```", ""]
     lines += ["The licence of the weights and the terms of the training images are not recorded: state them before you share this folder."]
     return "\n".join(lines) + "\n"
-
-
-def _origin(manifest: Manifest | None) -> dict[str, Any]:
-    if manifest is None:
-        return {}
-    made = manifest.provenance
-    return {"trained on": made.get("device"), "code": made.get("code_version"), "result": str(manifest.ref)}
 
 
 def _measured(snapshot: Snapshot) -> list[str]:
@@ -113,27 +115,4 @@ def _measured(snapshot: Snapshot) -> list[str]:
         return ["Nothing: this snapshot was exported by its key, or its run measured nothing of it."]
     how = ", ".join(f"{name} {sampling[name]}" for name in SHOWN if name in sampling)
     rows = [f"| {label(name)} | {value:.4g} |" for name, value in snapshot.measured.items()]
-    return [
-        f"Of {snapshot.samples} samples ({how}), each compared with the training images:",
-        "",
-        "| metric | value |",
-        "|---|---|",
-        *rows,
-    ]
-
-
-def _use(diffusers: bool, own_solver: bool) -> list[str]:
-    own = [
-        "import edm2",
-        "",
-        'denoiser = edm2.find_snapshot("this-folder").load()',
-        "images = edm2.sample(denoiser, 16)  # uint8 [16, C, H, W]",
-    ]
-    theirs = [
-        "",
-        "from diffusers import DiffusionPipeline  # needs edm2 installed too",
-        "",
-        'pipeline = DiffusionPipeline.from_pretrained("this-folder", custom_pipeline="this-folder", trust_remote_code=True)',
-        f"images = pipeline(batch_size=16{CODE_GIVEN * own_solver}).images",
-    ]
-    return own + theirs * diffusers
+    return [f"Of {snapshot.samples} samples ({how}), each compared with the training images:", "", "| metric | value |", "|---|---|", *rows]

@@ -37,7 +37,11 @@ def sample(
     and `code` is the folder that it lies in, by default the working directory. Raises InputError for a setting that is unknown or
     impossible, for own code that is not there, and for guidance without its guide.
     """
-    chosen = sample_settings(count, settings, None if code is None else Path(code))
+    where = Origin("the arguments of edm2.sample")
+    if OWN in settings:
+        raise InputError(unknown("setting", OWN, OWN, sorted(SampleSettings.model_fields.keys() - {OWN})), where=str(where))
+    given = with_own_solver(settings, None if code is None else Path(code), where)
+    chosen = build(SampleSettings, Document({**given, "count": count}, {(): where}))
     if guide is None and chosen.guidance and chosen.guidance.guide:
         raise InputError(
             "These settings name a guide, and its network was not given.",
@@ -63,14 +67,6 @@ def write_images(path: str | Path, images: Any) -> None:
         np.save(path, array)
     else:
         write_grid(Path(path), array)
-
-
-def sample_settings(count: int, settings: dict[str, Any], code: Path | None = None) -> SampleSettings:
-    """The settings of drawing `count` images; an own solver lies in `code`. Raises InputError for a wrong one."""
-    where = Origin("the arguments of edm2.sample")
-    if OWN in settings:
-        raise InputError(unknown("setting", OWN, OWN, sorted(SampleSettings.model_fields.keys() - {OWN})), where=str(where))
-    return build(SampleSettings, Document({**with_own_solver(settings, code, where), "count": count}, {(): where}))
 
 
 def as_images(given: Any, whose: str) -> NDArray[np.uint8]:

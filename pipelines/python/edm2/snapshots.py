@@ -87,33 +87,21 @@ def snapshot_of(run: OpenRun, recipe: str, seed: int | None, epoch: int | None, 
     settings = drawing[0].settings if drawing else {}
     average = name_of(ema) or (settings.get("ema") or ["fixed"])[0]
     # Recipes that differ in how they sample share a training, whose tasks are of the first of them.
-    trained = [run.plan.snapshot_of(task) for task in drawing]
-    own = run.of_recipe([*snapshots, *[task for task in trained if task]], recipe) if not trained else [task for task in trained if task]
+    own = [task for task in map(run.plan.snapshot_of, drawing) if task] or run.of_recipe(snapshots, recipe)
     name = own[0].subject.recipe
     manifest = run.finished(own, name, seed, epoch, "snapshot")
     own_ref = manifest.ref
     mixed = [task for task in run.plan if task.stage == "ema" and task.inputs["snapshot"] == manifest.ref and task.subject.ema == average]
     if mixed:
         manifest = load(run.run.store, mixed[0].ref) or manifest
-    guide = None
     drawn = next((task for task in drawing if task.inputs["snapshot"] in (own_ref, manifest.ref) and task.subject.ema == average), None)
+    guide, uri = None, run.run.store.uri
     if drawn and "guide" in drawn.inputs:
-        guide = f"{run.run.store.uri}/{drawn.inputs['guide'].folder}", drawn.settings["guidance"]["guide"]["ema"]
+        guide = f"{uri}/{drawn.inputs['guide'].folder}", drawn.settings["guidance"]["guide"]["ema"]
     sampling = {setting: value for setting, value in settings.items() if setting not in (*NOT_HOW, OWN)} | settings.get(OWN, {})
-    address = f"{run.run.store.uri}/{manifest.ref.folder}"
-    measured = _measured(run, manifest, mixed, average)
-    return Snapshot(
-        address,
-        average,
-        _title(manifest),
-        name,
-        sampling,
-        manifest,
-        measured,
-        settings.get("count", 0),
-        guide,
-        drawing[0].code if drawing else {},
-    )
+    address, measured = f"{uri}/{manifest.ref.folder}", _measured(run, manifest, mixed, average)
+    count, code = settings.get("count", 0), drawing[0].code if drawing else {}
+    return Snapshot(address, average, _title(manifest), name, sampling, manifest, measured, count, guide, code)
 
 
 def name_of(ema: str | float | None) -> str | None:

@@ -1,7 +1,7 @@
 """Stores and runs as objects: results, snapshots, samples and curves. Nothing here imports torch before a snapshot is loaded."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,27 +40,15 @@ def open(store: str | Path | None = None) -> "OpenStore":
     return OpenStore(address, find_store(address))
 
 
-class Rows(Sequence[Any]):
+class Rows(tuple[Any, ...]):
     """Rows of numbers, each a record with named fields or a dictionary."""
 
-    def __init__(self, of: Sequence[Any]) -> None:
-        self._rows = tuple(of)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[index]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
     def __repr__(self) -> str:
-        return "\n".join(map(repr, self._rows)) or "no rows"
+        return "\n".join(map(repr, self)) or "no rows"
 
     def dicts(self) -> list[dict[str, Any]]:
         """Each row as a dictionary."""
-        return [asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row) for row in self._rows]
+        return [asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row) for row in self]
 
     def frame(self) -> "pandas.DataFrame":
         """The rows as a data frame. Raises InputError if pandas is not installed."""
@@ -130,7 +118,7 @@ class OpenRun:
     def results(self) -> Rows:
         """Every value that was measured: data set, recipe, seed, epoch, EMA, draw, n, protocol, metric, value and its errors."""
         report = collect(self.id, self.plan, self.run.store, RunInfo(), pictures=False)
-        return Rows(list(rows(report)))
+        return Rows(rows(report))
 
     def snapshot(self, recipe: str, *, seed: int | None = None, epoch: int | None = None, ema: str | float | None = None) -> "Denoiser":
         """The network at an epoch, frozen: the first seed and the last finished epoch unless they are named.
@@ -153,13 +141,14 @@ class OpenRun:
         chosen = [task for task in tasks if task.subject.ema == (ema or emas[0])]
         manifest = self.finished(chosen, recipe, seed, epoch, "samples")
         names = sorted(name for name in manifest.files if name.startswith("samples-"))
-        return np.concatenate([self._array(manifest, name) for name in names])
+        with tempfile.TemporaryDirectory() as folder:
+            return np.concatenate([np.load(file, allow_pickle=False) for file in self._fetch(manifest, names, folder)])
 
     def curve(self, recipe: str, *, seed: int | None = None) -> Rows:
         """The training's curve up to its last snapshot: a row for every few steps, with step, epoch, loss, learning rate and speed."""
         manifest = self.finished([task for task in self.plan if task.stage == "snapshot"], recipe, seed, None, "snapshot")
         with tempfile.TemporaryDirectory() as folder:
-            return Rows(lines_of(self.run.store.fetch(manifest.path(CURVE), Path(folder), manifest.files[CURVE]).read_bytes()))
+            return Rows(lines_of(self._fetch(manifest, [CURVE], folder)[0].read_bytes()))
 
     def data(self, recipe: str | None = None) -> Prepared:
         """The prepared images of a recipe's data set, by default of the first recipe's: uint8 [N, C, H, W], mapped from disk."""
@@ -168,9 +157,8 @@ class OpenRun:
         manifest = load(self.run.store, own[0].ref)
         if manifest is None:
             raise InputError("The data are not prepared yet.", where=self.address, do_next="Run the experiment.")
-        folder = Path(tempfile.mkdtemp(prefix="edm2-data-"))  # only what a remote store downloads lies there
-        files = [self.run.store.fetch(manifest.path(name), folder, manifest.files[name]) for name in manifest.files]
-        return load_prepared(files[0].parent)
+        folder = tempfile.mkdtemp(prefix="edm2-data-")  # only what a remote store downloads lies there
+        return load_prepared(self._fetch(manifest, manifest.files, folder)[0].parent)
 
     def of_recipe(self, tasks: Sequence[Task], recipe: str) -> list[Task]:
         """The tasks of a recipe, which may be named as in titles. Raises InputError if the run has no such recipe."""
@@ -193,9 +181,5 @@ class OpenRun:
                 return manifest
         raise InputError(f"{recipe} has no finished {what} there yet.", where=self.address, do_next="Run the experiment.")
 
-    def _array(self, manifest: Manifest, name: str) -> NDArray[np.uint8]:
-        with tempfile.TemporaryDirectory() as folder:
-            array: NDArray[np.uint8] = np.load(
-                self.run.store.fetch(manifest.path(name), Path(folder), manifest.files[name]), allow_pickle=False
-            )
-            return array
+    def _fetch(self, manifest: Manifest, names: Iterable[str], folder: str) -> list[Path]:
+        return [self.run.store.fetch(manifest.path(name), Path(folder), manifest.files[name]) for name in names]

@@ -9,16 +9,16 @@ from click.testing import CliRunner
 
 from edm2core.errors import StoreError
 from pipelines.cli.report import command
-from pipelines.run.live_report import LiveReport
+from pipelines.run.live_report import live_report
 from tests.quick_edm2 import quick_edm2
 
 
 def test_it_is_written_at_once_after_news_and_no_more_when_the_run_ended() -> None:
     written = threading.Semaphore(0)
-    with LiveReport(written.release, least_s=0.0, most_s=60.0) as live:
+    with live_report(written.release, least_s=0.0, most_s=60.0) as news:
         assert written.acquire(timeout=10)
         assert not written.acquire(timeout=0.2)
-        live.news()
+        news()
         assert written.acquire(timeout=10)
     assert not written.acquire(timeout=0.2)
 
@@ -30,10 +30,10 @@ def test_news_that_come_while_a_report_is_written_are_one_report() -> None:
         begun.release()
         assert go_on.acquire(timeout=10)
 
-    with LiveReport(write, least_s=0.0, most_s=60.0) as live:
+    with live_report(write, least_s=0.0, most_s=60.0) as news:
         assert begun.acquire(timeout=10)
         for _ in range(100):
-            live.news()
+            news()
         go_on.release()
         assert begun.acquire(timeout=10)
         go_on.release()
@@ -42,15 +42,15 @@ def test_news_that_come_while_a_report_is_written_are_one_report() -> None:
 
 def test_news_soon_after_a_report_wait() -> None:
     written = threading.Semaphore(0)
-    with LiveReport(written.release, least_s=60.0) as live:
+    with live_report(written.release, least_s=60.0) as news:
         assert written.acquire(timeout=10)
-        live.news()
+        news()
         assert not written.acquire(timeout=0.2)
 
 
 def test_without_news_it_is_written_all_the_same_so_that_readers_know_the_run_goes_on() -> None:
     written = threading.Semaphore(0)
-    with LiveReport(written.release, least_s=0.0, most_s=0.05):
+    with live_report(written.release, least_s=0.0, most_s=0.05):
         for _ in range(3):
             assert written.acquire(timeout=10)
 
@@ -62,7 +62,7 @@ def test_a_report_that_cannot_be_written_stops_nothing() -> None:
         tried.release()
         raise StoreError("No space left.", where="/store", do_next="Make room.")
 
-    with LiveReport(fails, least_s=0.0, most_s=0.05):
+    with live_report(fails, least_s=0.0, most_s=0.05):
         assert tried.acquire(timeout=10)
         assert tried.acquire(timeout=10)
 

@@ -15,7 +15,7 @@ import pytest
 
 from edm2core.store import Store
 from edm2core.store.local import LocalStore
-from pipelines.look.tensorboard import Boards
+from pipelines.cli.tensorboard import Boards
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
 from tests.waiting import wait_until
 
