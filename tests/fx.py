@@ -8,13 +8,20 @@ from torch import Tensor
 
 from edm2core.config import Recipe
 from edm2core.diffusion.denoiser import Denoiser, build_network
-from edm2core.snapshots.checkpoints import fx_names
+from edm2core.snapshots.checkpoints import fx_names, read_fx
 
 
 def load_fx_tensors(denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> None:
     """Fill the denoiser from tensors under FutureXiang/edm2's names, all of them and nothing else."""
     ours = {theirs: name for name, theirs in fx_names(denoiser).items()}
     denoiser.load_state_dict({ours[theirs]: tensor for theirs, tensor in tensors.items()})
+
+
+def load_fx(path: Path, recipe: Recipe) -> Denoiser:
+    """The denoiser with the averaged weights of a checkpoint."""
+    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
+    denoiser.load_state_dict(read_fx(path, recipe).ema)
+    return denoiser.eval()
 
 
 def write_checkpoint(path: Path, recipe: Recipe, steps: int) -> Path:

@@ -4,12 +4,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from edm2core.config import Recipe, load_recipe
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError
 from edm2core.snapshots.files import DenoiserSettings
@@ -63,29 +62,13 @@ class FxCheckpoint:
     adam: dict[str, dict[str, Tensor]] | None  # Adam's moments by parameter
 
 
-def load_fx(path: str | Path, recipe: Recipe | str, weights: Literal["EMA", "MODEL"] = "EMA") -> Denoiser:
-    """The denoiser in a `model_<epoch>.pth` of FutureXiang/edm2, in eval mode on the CPU; its images are in [-1, 1].
-
-    `recipe` is the recipe that it was trained with: its name, the path of its file, or the recipe itself. Nothing in the file is executed.
-    Raises InputError if the file cannot be read or does not fit the recipe's network.
-    """
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    checkpoint = read_fx(path, recipe)
-    tensors = checkpoint.ema if weights == "EMA" else checkpoint.weights
-    if tensors is None:
-        raise InputError("The checkpoint has only averaged weights.", where=str(path), do_next="Ask for weights='EMA'.")
-    denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
-    denoiser.load_state_dict(tensors)
-    return denoiser.eval()
-
-
-def read_fx(path: str | Path, recipe: DenoiserSettings) -> FxCheckpoint:
+def read_fx(path: Path, recipe: DenoiserSettings) -> FxCheckpoint:
     """The whole content of a `model_<epoch>.pth` of FutureXiang/edm2, on the CPU. Nothing in it is executed.
 
     Names may have the prefixes of DistributedDataParallel, FSDP, torch.compile or a trainer. Raises InputError, which lists the tensors of
     the weights and of the optimiser that are missing, unknown, of another shape, or not finite.
     """
-    sections = _sections(Path(path))
+    sections = _sections(path)
     with torch.device("meta"):
         file = _Comparison(Denoiser(build_network(recipe.network), recipe.diffusion))
     file.only("top level", sections, ("MODEL", "EMA", "opt"))

@@ -1,8 +1,6 @@
 """A snapshot's files: `ema-<name>.safetensors` for each average of the weights, and `snapshot.json`, which rebuilds the denoiser."""
 
-import atexit
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -23,8 +21,7 @@ from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError, IntegrityError
 from edm2core.plan.manifest import Ref
 from edm2core.store import default_store, find_store, open_store, split_address
-from edm2core.store.base import Store
-from edm2core.store.own_code import bring, import_from, is_here
+from edm2core.store.own_code import bring_for_good, import_from, is_here
 from edm2core.store.results import load as load_manifest
 
 DESCRIPTION = "snapshot.json"
@@ -68,7 +65,7 @@ def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
     """
     folder = Path(folder_or_uri)
     if (folder / DESCRIPTION).is_file():
-        return _read(folder.joinpath, ema, str(folder), partial(_bring_code, folder, None))
+        return _read(folder.joinpath, ema, str(folder), partial(_bring_code_beside, folder))
     address, result = split_address(str(folder_or_uri), "results")
     if not address or result.count("/") != 1:
         do_next = f"Give a folder with {DESCRIPTION}, or STORE/results/snapshot/KEY."
@@ -79,24 +76,18 @@ def load(folder_or_uri: str | Path, ema: str = "fixed") -> Denoiser:
         raise InputError("The store has no finished snapshot of this key.", where=where, do_next="Run its experiment.")
     with tempfile.TemporaryDirectory() as scratch:
         fetch = lambda name: store.fetch(manifest.path(name), Path(scratch), manifest.files[name])  # noqa: E731
-        return _read(fetch, ema, where, partial(_bring_code, None, store))
+        return _read(fetch, ema, where, lambda contents: bring_for_good(contents, store))
 
 
-def _float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32; an own network's buffer of whole numbers stays as it is."""
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _bring_code(folder: Path | None, store: Store | None, contents: Mapping[str, str]) -> None:
-    """Make a network's own code importable: from the folder's CODE, as an export has it, else from the store."""
-    if contents and not is_here(contents):
-        if folder and (folder / CODE).is_dir():
-            for package, content in contents.items():
-                import_from(folder / CODE, package, content)
-            return
-        kept = tempfile.mkdtemp(prefix="edm2-code-")  # as long as the process, which may import more of it
-        atexit.register(shutil.rmtree, kept, ignore_errors=True)
-        bring(contents, store or find_store(default_store()), Path(kept))
+def _bring_code_beside(folder: Path, contents: Mapping[str, str]) -> None:
+    """Make a network's own code importable: from the folder's CODE, as an export has it, else from the usual store."""
+    if is_here(contents):
+        return
+    if not (folder / CODE).is_dir():
+        bring_for_good(contents, find_store(default_store()))
+    else:
+        for package, content in contents.items():
+            import_from(folder / CODE, package, content)
 
 
 def _read(fetch: Callable[[str], Path], ema: str, where: str, bring_code: Callable[[Mapping[str, str]], None]) -> Denoiser:
@@ -115,7 +106,8 @@ def _read(fetch: Callable[[str], Path], ema: str, where: str, bring_code: Callab
     with torch.device("meta"):
         denoiser = Denoiser(build_network(network), diffusion, pixel_scale)
     try:
-        denoiser.load_state_dict({name: _float32(tensor) for name, tensor in load_file(fetch(weights_file(ema))).items()}, assign=True)
+        tensors = load_file(fetch(weights_file(ema)))  # an own network may have buffers of whole numbers
+        denoiser.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"The snapshot's {weights_file(ema)} cannot be read: {error}", where=where) from error
     return denoiser.requires_grad_(False).eval()

@@ -42,9 +42,9 @@ from edm2core.store.base import Store
 from edm2core.store.results import commit, load
 from edm2core.store.scratch import Scratch
 from edm2core.store.wanted_epochs import wanted_epochs
-from edm2core.worker import own_code, signals
+from edm2core.worker import signals
 from edm2core.worker.heartbeat import Heartbeat
-from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, processes, serve, work_folder
+from edm2core.worker.main import claim, manifest_of, must_be_of_this_version, own_code, processes, serve, work_folder
 from edm2core.worker.states import Background, Copies, State, States
 from edm2core.worker.training_curve import Row, TrainingCurve, seconds_of
 from edm2core.worker.workspace import Workspace, open_inputs
@@ -62,7 +62,7 @@ def work(task: Task, store: Store) -> None:
         ref = trajectory_ref(task)
         with claim(store, ref, rank, world_size) as generation, work_folder(store, ref, rank, generation) as folder:
             inputs, scratch = open_inputs(task, store, folder / "inputs"), Scratch(store, ref.scratch, generation)
-            with own_code.brought(task.code, store, folder / "code"):
+            with own_code(task.code, store, folder / "code"):
                 Training(Workspace(task, store, folder, scratch, inputs, rank, world_size), started).run()
 
 

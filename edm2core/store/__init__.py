@@ -8,26 +8,13 @@ from urllib.parse import urlsplit
 from edm2core.addresses import is_url, is_web_url
 from edm2core.errors import InputError
 from edm2core.paths import local_path
-from edm2core.store.base import Store, check_path
+from edm2core.store.base import Store as Store
+from edm2core.store.base import check_path
 
 DEFAULT_STORE, STORE_VARIABLE = "./edm2-store", "EDM2_STORE"  # the store if none is named, and the variable that names another
 PARTS = {"runs", "results", "sources", "scratch"}  # a store has at least one of these folders
 MOST_LOOKED_INTO = 20  # the most folders to look into for a store to suggest
 ENDPOINTS = ("EDM2_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables with the S3 service's address; the first set counts
-
-__all__ = [
-    "DEFAULT_STORE",
-    "ENDPOINTS",
-    "STORE_VARIABLE",
-    "Store",
-    "bucket_of",
-    "check_address",
-    "check_endpoint",
-    "default_store",
-    "find_store",
-    "open_store",
-    "split_address",
-]
 
 
 def default_store(store: str | Path | None = None) -> str:

@@ -8,9 +8,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from edm2core.errors import EdmError, IntegrityError, MissingError, StoreError
 from edm2core.events import emit
@@ -44,7 +44,7 @@ class Holder:
     @property
     def alive(self) -> bool:
         """Whether other workers have to wait for this one."""
-        return not self.released and not self.process.gone and self.beat_age_s < PATIENCE_S
+        return self.could_commit and self.beat_age_s < PATIENCE_S
 
     @property
     def could_commit(self) -> bool:
@@ -53,15 +53,11 @@ class Holder:
 
     @property
     def who(self) -> str:
-        if self.damaged:
-            return "a process whose lease is damaged"
-        return f"pid {self.process.pid} on host {self.process.host}"
+        return "a process whose lease is damaged" if self.damaged else f"pid {self.process.pid} on host {self.process.host}"
 
     def __str__(self) -> str:
-        beat = f"last beat {duration(self.beat_age_s)} ago"
-        if self.damaged:
-            return f"{self.damaged}; {beat}"
-        return f"{self.who} since {time.strftime('%H:%M', time.localtime(self.started))}, {beat}"
+        since = f"{self.who} since {time.strftime('%H:%M', time.localtime(self.started))},"
+        return f"{f'{self.damaged};' if self.damaged else since} last beat {duration(self.beat_age_s)} ago"
 
 
 class Busy(StoreError):
@@ -77,7 +73,7 @@ class Busy(StoreError):
         self.holder = holder
 
 
-class Lease:
+class Lease(AbstractContextManager["Lease"]):
     """A lease that this process holds. A thread keeps it by writing beats. As a context manager, it is released at the end."""
 
     def __init__(self, store: Store, ref: Ref, generation: int) -> None:
@@ -104,14 +100,7 @@ class Lease:
                 if _newest(_paths(self._store, self._ref)) > self.generation:
                     self.lost = True
                     return
-                self.beat()
-
-    def beat(self) -> None:
-        """Say that this worker is alive."""
-        _write_beat(self._store, self._ref, self.generation, released=False)
-
-    def __enter__(self) -> Self:
-        return self
+                _write_beat(self._store, self._ref, self.generation, released=False)
 
     def __exit__(self, *error: object) -> None:
         self.release()

@@ -1,7 +1,9 @@
 """Makes the user's own code importable in this process, and tells what fails in it as theirs."""
 
+import atexit
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +49,19 @@ def bring(contents: Mapping[str, str], store: Store, folder: Path) -> None:
             do_next = "Run its experiment again, which puts the code into the store; nothing that is finished is computed anew."
             raise MissingError(f"The own code '{package}' is not in the store.", where=where, do_next=do_next)
         import_from(source, package, content)
+
+
+def bring_for_good(contents: Mapping[str, str], store: Store) -> None:
+    """Like `bring`, for as long as the process lives."""
+    if not is_here(contents):
+        bring(contents, store, kept_folder())
+
+
+def kept_folder() -> Path:
+    """A new folder that lasts as long as the process, which may import more of what is in it."""
+    folder = tempfile.mkdtemp(prefix="edm2-code-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def import_from(folder: Path, package: str, content: str = "") -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edm2core.errors import IntegrityError, MissingError
+from edm2core.errors import EdmError, IntegrityError, MissingError
 from edm2core.events import emit
 from edm2core.plan.manifest import FileRecord
 from edm2core.store.base import Flaw, Store, check_path
@@ -54,17 +54,11 @@ class Scratch:
 
         The file may vanish at the next `put` or `clear` of that name. Do not write to it.
         """
-        while True:
-            records = self._records(name)
-            for path, data in records:
-                try:
-                    return self._fetch(path, data, folder)
-                except (IntegrityError, MissingError) as error:
-                    if self._records(name) != records:
-                        break  # a writer replaced the piece while it was read
-                    emit("warning", message=f"A piece of unfinished work is damaged and will not be used: {path}. {error.what}")
-            else:
-                return None
+        for path, piece in self._pieces(name, folder):
+            if isinstance(piece, Path):
+                return piece
+            emit("warning", message=f"A piece of unfinished work is damaged and will not be used: {path}. {piece.what}")
+        return None
 
     def about(self, name: str) -> dict[str, Any] | None:
         """What `put` recorded about a piece, from the newest record that can be read, or None. The piece is not verified."""
@@ -81,13 +75,7 @@ class Scratch:
     def damaged(self, folder: Path) -> Iterator[Flaw]:
         """The records that cannot be read, or whose bytes are gone or not those recorded."""
         for name in self.names():
-            records = self._records(name)
-            for path, data in records:
-                try:
-                    self._fetch(path, data, folder)
-                except (IntegrityError, MissingError) as error:
-                    if self._records(name) == records:  # else a writer has replaced the piece
-                        yield Flaw(path, error.what)
+            yield from (Flaw(path, piece.what) for path, piece in self._pieces(name, folder) if not isinstance(piece, Path))
 
     def drop(self, path: str) -> None:
         """Delete one generation of a piece, given the path of its record."""
@@ -109,6 +97,18 @@ class Scratch:
             records = [path for path in listed if _generation(path.removeprefix(folder)) is not None and path.endswith(".json")]
             with suppress(MissingError):  # a writer has replaced a record since it was listed
                 return sorted(((path, self.store.read(path)) for path in records), reverse=True)
+
+    def _pieces(self, name: str, folder: Path) -> Iterator[tuple[str, Path | EdmError]]:
+        """Each record's path, the newest first, with its verified file or what is wrong with it."""
+        records = self._records(name)
+        for path, data in records:
+            try:
+                yield path, self._fetch(path, data, folder)
+            except (IntegrityError, MissingError) as error:
+                if self._records(name) != records:  # a writer replaced the piece while it was read
+                    yield from self._pieces(name, folder)
+                    return
+                yield path, error
 
     def _fetch(self, path: str, data: bytes, folder: Path) -> Path:
         """The verified file of a piece, from its record. Raises IntegrityError if either is damaged, MissingError if the bytes are gone."""

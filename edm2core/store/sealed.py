@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from edm2core.errors import IntegrityError, MissingError, StoreError
@@ -33,7 +34,7 @@ def unseal(data: bytes, earlier: Collection[str] | None = None) -> dict[str, Any
         raise ValueError("it is no JSON of ours") from None
     if not isinstance(values, dict):
         raise ValueError("it is not a record")
-    if end := _end(data):
+    if end := END.search(data, max(0, len(data) - LENGTH)):
         if hashlib.sha256(data[: end.start()]).hexdigest() != end[1].decode():
             raise ValueError("it has been changed since it was written")
         del values[DIGEST]
@@ -62,19 +63,10 @@ def read_sealed(store: Store, path: str, parse: Callable[[dict[str, Any]], T], e
 
 def unseal_lines(data: bytes) -> list[tuple[bytes, dict[str, Any] | None]]:
     """The lines of a file, each with its values as a sealed record, or None if the line is damaged."""
-    lines: list[tuple[bytes, dict[str, Any] | None]] = []
-    for line in data.splitlines():
-        try:
-            lines.append((line, unseal(line)))
-        except ValueError:
-            lines.append((line, None))
-    return lines
 
+    def values(line: bytes) -> dict[str, Any] | None:
+        with suppress(ValueError):
+            return unseal(line)
+        return None
 
-def is_sealed(data: bytes) -> bool:
-    """Whether a record carries a digest; records of earlier versions do not."""
-    return _end(data) is not None
-
-
-def _end(data: bytes) -> re.Match[bytes] | None:
-    return END.search(data, max(0, len(data) - LENGTH))
+    return [(line, values(line)) for line in data.splitlines()]

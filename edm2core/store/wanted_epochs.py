@@ -12,7 +12,7 @@ from edm2core.events import emit
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task, trajectory_ref
 from edm2core.store.base import Store
-from edm2core.store.sealed import is_sealed, sealed, unseal
+from edm2core.store.sealed import sealed, unseal
 
 
 def want(store: Store, trajectory: Ref, who: str, epochs: tuple[int, ...]) -> None:
@@ -34,8 +34,9 @@ def wanted_epochs(store: Store, trajectory: Ref) -> set[int]:
             with suppress(MissingError):  # removed since it was listed
                 epochs |= read_wish(store, path)
         except IntegrityError as error:
-            message = f"A run's wish for snapshots cannot be read: {path}. {error.what} Start that run again to have it back."
-            emit("warning", message=message)
+            emit(
+                "warning", message=f"A run's wish for snapshots cannot be read: {path}. {error.what} Start that run again to have it back."
+            )
     return epochs
 
 
@@ -48,7 +49,7 @@ def read_wish(store: Store, path: str) -> set[int]:
     """The epochs of one wish. Raises MissingError if it is not there, IntegrityError if it is damaged."""
     try:
         data = store.read(path)
-        epochs = unseal(data)["epochs"] if is_sealed(data) else json.loads(data)  # earlier versions wrote the list alone
+        epochs = json.loads(data) if data.startswith(b"[") else unseal(data, ())["epochs"]  # earlier versions wrote the list alone
         if not isinstance(epochs, list) or not all(isinstance(epoch, int) for epoch in epochs):
             raise ValueError("it holds no epochs")
         return set(epochs)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,10 +29,10 @@ from edm2core.provenance.science import UNKNOWN, canonical, science_of
 from edm2core.store import open_store
 from edm2core.store.base import Store
 from edm2core.store.leases import Busy, acquire
-from edm2core.store.own_code import OwnCodeError
+from edm2core.store.own_code import OwnCodeError, bring, failure
 from edm2core.store.results import commit, load, new_attempt, upload_files
 from edm2core.store.scratch import Scratch
-from edm2core.worker import own_code, signals
+from edm2core.worker import signals
 from edm2core.worker.exit_codes import BAD_INPUT, DEVICE_FAILED, DONE, FAILED, INTERRUPTED, TRY_AGAIN
 from edm2core.worker.faults import shortage
 from edm2core.worker.heartbeat import Heartbeat
@@ -127,7 +127,9 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
             out.mkdir()
             work = Workspace(task, store, out, unfinished(task, store, generation, rank), inputs, rank, world_size)
             if rank == 0 or STAGES[task.stage].splits_work:
-                with own_code.brought(own_code.needed(task, inputs), store, folder / "code"):
+                snapshot = inputs.get("snapshot")
+                of_network = snapshot.manifest.metadata.get("code", {}) if snapshot else {}
+                with own_code({**of_network, **task.code}, store, folder / "code"):
                     run(work)
             if rank == 0:
                 commit(store, manifest_of(task, store, inputs, out, work.metadata, {**describe(started), "world_size": world_size}))
@@ -135,7 +137,22 @@ def make(task: Task, store: Store, run: Callable[[Workspace], None], rank: int =
                 emit("commit", task=task.title, ref=str(task.ref))
 
 
-def unfinished(task: Task, store: Store, generation: int, rank: int = 0) -> Scratch:
+@contextmanager
+def own_code(contents: Mapping[str, str], store: Store, folder: Path) -> Iterator[None]:
+    """A context in which own code can be imported, and what fails in it raises an OwnCodeError. Raises as `bring`."""
+    bring(contents, store, folder)
+    try:
+        yield
+    except EdmError:
+        raise
+    except Exception as error:
+        own = None if shortage(error, "") else failure(error)  # while the files are there, whose lines it shows
+        if own is None:
+            raise
+        raise own from error
+
+
+def unfinished(task: Task, store: Store, generation: int, rank: int) -> Scratch:
     """The scratch of a task's finished parts. Each version of the code has its own, so that no result is made by two versions."""
     name = canonical(science_of(task.stage)) or UNKNOWN
     if rank == 0 and set(store.folders(f"{task.ref.scratch}/")) - {name}:
@@ -204,26 +221,24 @@ def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
     While another job works on it, raises Busy in rank 0 and an EdmError with the same words in the others. All raise an EdmError once the
     processes of a training have met too often without a newer state.
     """
-    busy: Busy | None = None
+    refusal: EdmError | None = None
     with ExitStack() as held:
-        answer: list[Any] = [0, None, False]  # the generation, why there is none, and whether that is so for good
+        answer: list[Any] = [0, ()]  # the generation, or the arguments of the error that says why there is none
         if rank == 0:
             try:
                 answer[0] = held.enter_context(acquire(store, ref, os.environ.get("EDM2_OWNER", ""))).generation
                 if world_size > 1 and ref.stage == "trajectory":
                     record_rendezvous(store, ref, answer[0], world_size)
-            except Busy as error:
-                busy, answer[1] = error, (str(error), "", "")
             except EdmError as error:
-                answer[1:] = (error.what, error.where, error.do_next), error.permanent
+                refusal, answer[1] = error, error.args
         if world_size > 1:
             import torch.distributed as dist
 
             dist.broadcast_object_list(answer, src=0)
-        generation, why_not, permanent = answer
+        generation, why_not = answer
         if why_not:
-            what, where, do_next = why_not
-            raise busy or EdmError(what, where=where, do_next=do_next, permanent=permanent)
+            what, where, do_next, permanent = why_not
+            raise refusal or EdmError(what, where=where, do_next=do_next, permanent=permanent)
         if world_size > 1:
             emit("rendezvous", number=generation, processes=world_size)
         yield generation

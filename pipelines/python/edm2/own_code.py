@@ -1,8 +1,5 @@
-"""Brings own code into this process: from the folder of a user's files, or from a store."""
+"""Brings an own solver into this process, from the folder of the user's files."""
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +7,7 @@ from typing import Any
 from edm2core.config.yaml_file import Document, Origin
 from edm2core.own_code.settings import Library, with_own_settings
 from edm2core.registry import is_own, own_package
-from edm2core.store.base import Store
-from edm2core.store.own_code import bring, brought, import_from, is_here
-
-
-def bring_from_store(contents: Mapping[str, str], store: Store) -> None:
-    """Make packages importable from a store's copies, for as long as the process lives. Raises as `bring`."""
-    if not is_here(contents):
-        bring(contents, store, _kept_folder())
+from edm2core.store.own_code import brought, import_from, is_here, kept_folder
 
 
 def with_own_solver(given: Mapping[str, Any], folder: Path | None, origin: Origin) -> dict[str, Any]:
@@ -36,13 +26,6 @@ def with_own_solver(given: Mapping[str, Any], folder: Path | None, origin: Origi
     document = with_own_settings(Document({"sample": dict(given)}, {(): origin, ("sample",): origin}), library)
     code = library.found[package]
     if code is not here and not is_here({package: code.content}):
-        import_from(code.copy(_kept_folder()), package, code.content)
+        import_from(code.copy(kept_folder()), package, code.content)
     settings: dict[str, Any] = document.values["sample"]
     return settings
-
-
-def _kept_folder() -> Path:
-    """A new folder that lasts as long as the process, which may import more of what is in it."""
-    folder = tempfile.mkdtemp(prefix="edm2-code-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edm2.own_code import bring_from_store
 from edm2.stores import OpenRun
 from edm2core.config.fields import OWN, average_name
 from edm2core.errors import InputError
 from edm2core.plan.manifest import Manifest, Ref
 from edm2core.plan.tasks import Task
 from edm2core.store import default_store, find_store, split_address
+from edm2core.store.own_code import bring_for_good
 from edm2core.store.results import load
 from edm2core.store.runs import find_run
 
@@ -46,7 +46,7 @@ class Snapshot:
         from edm2core.snapshots import files
 
         if self.code:
-            bring_from_store(self.code, find_store(split_address(self.address, "results", "")[0]))
+            bring_for_good(self.code, find_store(split_address(self.address, "results", "")[0]))
         return files.load(self.address, self.ema)
 
     def load_guide(self) -> "Denoiser | None":

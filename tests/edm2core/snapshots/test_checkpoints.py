@@ -10,7 +10,7 @@ from edm2core.config import Recipe, load_recipe
 from edm2core.config.settings import NetworkSettings
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.errors import InputError
-from edm2core.snapshots.checkpoints import fx_names, load_fx, read_fx
+from edm2core.snapshots.checkpoints import fx_names, read_fx
 
 SEED_E = Path(__file__).parents[2] / "data" / "seed_E.pth"
 
@@ -54,10 +54,11 @@ def test_both_sets_of_weights_of_a_checkpoint_are_read(tmp_path: Path, config: s
     recipe = recipe_of(config)
     online, average = (Denoiser(build_network(recipe.network), recipe.diffusion) for _ in range(2))
     path = checkpoint(tmp_path / "model_2.pth", online, average)
-    for weights, expected in (("EMA", average), ("MODEL", online)):
-        loaded = load_fx(path, recipe, weights)  # type: ignore[arg-type]
-        assert not loaded.training
-        assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in expected.state_dict().items())
+    found = read_fx(path, recipe)
+    for weights, expected in ((found.ema, average), (found.weights, online)):
+        assert weights is not None
+        assert weights.keys() == expected.state_dict().keys()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in expected.state_dict().items())
 
 
 def test_every_name_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_every_name_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> Non
     ema["ema_model.nn_model.image_proj.weight"] = torch.zeros(32, 2, 3, 3)
     torch.save(content, path)
     with pytest.raises(InputError) as raised:
-        load_fx(path, recipe)
+        read_fx(path, recipe)
     message = str(raised.value)
     for part in (
         "missing: nn_model.down.0.res.conv1.weight",
@@ -138,27 +139,14 @@ def test_averages_alone_can_be_looked_at_but_not_trained_on(tmp_path: Path) -> N
     path = saved({"EMA": alone}, tmp_path)
     found = read_fx(path, recipe_of("E"))
     assert (found.weights, found.adam, found.updates) == (None, None, None)
-    assert load_fx(path, recipe_of("E")).state_dict().keys() == found.ema.keys()
-    with pytest.raises(InputError, match="only averaged"):
-        load_fx(path, recipe_of("E"), "MODEL")
-
-
-def test_the_recipe_may_be_named_by_its_file(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(
-        "extends: cifar10/E\n"
-        "network: {resolution: 16, channels: 32, multipliers: [1, 2], blocks: 2, attention_resolutions: [8], dropout: 0.0}\n"
-    )
-    named, given = load_fx(SEED_E, str(tmp_path / "tiny.yaml")), load_fx(SEED_E, recipe_of("E"))
-    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in named.state_dict().items())
-    with pytest.raises(InputError, match="no recipe"):
-        load_fx(SEED_E, "cifar10/Q")
+    assert found.ema.keys() == read_fx(SEED_E, recipe_of("E")).ema.keys()
 
 
 def test_another_configs_checkpoint_is_refused(tmp_path: Path) -> None:
     recipe = recipe_of("G")
     denoiser = Denoiser(build_network(recipe.network), recipe.diffusion)
     with pytest.raises(InputError, match="missing"):
-        load_fx(checkpoint(tmp_path / "model_2.pth", denoiser, denoiser), recipe_of("C"))
+        read_fx(checkpoint(tmp_path / "model_2.pth", denoiser, denoiser), recipe_of("C"))
 
 
 WRAPPED = {
@@ -260,11 +248,11 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_is_executed(tmp_path
     for content in contents:
         torch.save(content, path)
         with pytest.raises(InputError, match="not a checkpoint"):
-            load_fx(path, recipe)
+            read_fx(path, recipe)
     for data in (b"", b"no zip", b"PK\x03\x04 cut"):
         path.write_bytes(data)
         with pytest.raises(InputError, match="not a checkpoint"):
-            load_fx(path, recipe)
+            read_fx(path, recipe)
     with pytest.raises(InputError, match=r"absent\.pth"):
-        load_fx(tmp_path / "absent.pth", recipe)
+        read_fx(tmp_path / "absent.pth", recipe)
     assert not victim.exists()

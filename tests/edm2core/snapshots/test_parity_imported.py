@@ -22,8 +22,8 @@ from edm2core.diffusion.loss import image_losses
 from edm2core.diffusion.sampler import draw
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError
-from edm2core.snapshots.checkpoints import fx_names, load_fx, read_fx
-from tests.fx import load_fx_tensors
+from edm2core.snapshots.checkpoints import fx_names, read_fx
+from tests.fx import load_fx, load_fx_tensors
 
 DATA = Path(__file__).parents[2] / "data"
 LOSS, THREE_STEPS = 5e-6, 1e-4

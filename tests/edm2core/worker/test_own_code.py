@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from edm2core.registry import load
 from edm2core.store import open_store
-from edm2core.worker.own_code import brought
+from edm2core.worker.main import own_code
 from edm2core.store.own_code import OwnCodeError
 
 store, digest, folder = sys.argv[1:]
 try:
-    with brought({"mine": digest}, open_store(store), Path(folder)):
+    with own_code({"mine": digest}, open_store(store), Path(folder)):
         print(load("mine.code:answer")())
 except OwnCodeError as error:
     print(error)
