@@ -19,22 +19,23 @@ def appended_path(run: str) -> str:
     return f"runs/{run}/appended.json"
 
 
-def record_appended(store: Store, run: str) -> None:
-    """Record the files as they are now. A file whose recorded bytes have changed keeps its record, so that its damage stays known."""
-    known = _known(store, run)
-    damaged = {flaw.path: known[flaw.path] for flaw in _changed(store, known)}
-    _write(store, run, {path: store.record(path) for path in _paths(store, run) if path not in damaged} | damaged)
+def record_appended(store: Store, run: str, accepted: str = "") -> None:
+    """Record the files as they are now. A damaged record is made anew.
+
+    A file whose recorded bytes have changed keeps its record, so that its damage stays known. Only the `accepted` file is recorded as it is
+    now, or forgotten if it is gone.
+    """
+    damaged: dict[str, FileRecord] = {}
+    with suppress(IntegrityError):
+        known = _load(store, run)
+        damaged = {flaw.path: known[flaw.path] for flaw in _changed(store, known) if flaw.path != accepted}
+    files = {path: store.record(path) for path in _paths(store, run) if path not in damaged} | damaged
+    store.write(appended_path(run), sealed({"files": files}))
 
 
 def changed_appended(store: Store, run: str) -> Iterator[Flaw]:
     """The files that no longer begin with the bytes that were recorded. Raises IntegrityError if the record itself is damaged."""
     return _changed(store, _load(store, run))
-
-
-def accept_appended(store: Store, run: str, *paths: str) -> None:
-    """Record these files as they are now, and forget those that are gone. A damaged record is made anew."""
-    _write(store, run, {path: record for path, record in _known(store, run).items() if path not in paths})
-    record_appended(store, run)
 
 
 def _paths(store: Store, run: str) -> list[str]:
@@ -56,14 +57,3 @@ def _load(store: Store, run: str) -> dict[str, FileRecord]:
     with suppress(MissingError):
         return read_sealed(store, appended_path(run), lambda values: parse_records(values["files"]), ())
     return {}
-
-
-def _known(store: Store, run: str) -> dict[str, FileRecord]:
-    """The recorded files; empty also if the record is damaged."""
-    with suppress(IntegrityError):
-        return _load(store, run)
-    return {}
-
-
-def _write(store: Store, run: str, files: dict[str, FileRecord]) -> None:
-    store.write(appended_path(run), sealed({"files": files}))

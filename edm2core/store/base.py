@@ -103,11 +103,7 @@ def check_path(path: str) -> str:
 
 def check_prefix(prefix: str) -> str:
     """The same path of a folder, which ends with a slash or is empty; raises StoreError if it could lead out of the store."""
-    if prefix:
-        check_path(prefix.removesuffix("/"))
-        if not prefix.endswith("/"):
-            raise StoreError("A folder in a store ends with a slash.", where=repr(prefix))
-    return prefix
+    return f"{check_path(prefix.removesuffix('/'))}/" if prefix else ""
 
 
 def file_record(file: Path) -> FileRecord:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from edm2core.errors import IntegrityError, MissingError
 from edm2core.plan.manifest import Ref, diff_path
-from edm2core.store.appended import accept_appended, appended_path, changed_appended
+from edm2core.store.appended import appended_path, changed_appended, record_appended
 from edm2core.store.base import Store
 from edm2core.store.leases import PATIENCE_S, holders, mend
 from edm2core.store.plans import read_plan
@@ -77,9 +77,9 @@ def of_appended(store: Store, run: str) -> Iterator[Damage]:
     """A run's events, its logs, and the event files of its trainings, where they are not as they were when the run ended."""
     try:
         for flaw in changed_appended(store, run):
-            yield Damage(*flaw, partial(_do, "What is there stays; its digest is recorded anew.", accept_appended, store, run, flaw.path))
+            yield Damage(*flaw, partial(_do, "What is there stays; its digest is recorded anew.", record_appended, store, run, flaw.path))
     except IntegrityError as error:
-        yield Damage(appended_path(run), error.what, partial(_do, "Made anew from what there is.", accept_appended, store, run))
+        yield Damage(appended_path(run), error.what, partial(_do, "Made anew from what there is.", record_appended, store, run))
 
 
 def _give_back(store: Store, ref: Ref, beat_age_s: float) -> str:
@@ -117,5 +117,5 @@ def _without_damaged_lines(store: Store, run: str, path: str) -> str:
     whole = [line for line, values in lines if values is not None]
     store.write(path, b"".join(line + b"\n" for line in whole))
     if store.stat(appended_path(run)):
-        accept_appended(store, run, path)
+        record_appended(store, run, path)
     return f"{len(lines) - len(whole)} lines are removed."

@@ -140,7 +140,7 @@ class LocalStore:
             return Entry(path, status.st_size, max(0.0, self._now() - status.st_ctime)) if modes.S_ISREG(status.st_mode) else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        check_prefix(prefix)
+        prefix = check_prefix(prefix)
         with self._words("list", prefix):
             files = sorted(_walk(self.root / prefix, prefix))
             if not files:
@@ -150,7 +150,7 @@ class LocalStore:
             yield Entry(path, size, max(0.0, now - changed))
 
     def folders(self, prefix: str) -> tuple[str, ...]:
-        check_prefix(prefix)
+        prefix = check_prefix(prefix)
         with self._words("list", prefix):
             try:
                 with os.scandir(self.root / prefix) as children:

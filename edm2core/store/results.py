@@ -37,11 +37,6 @@ def manifests(store: Store, tasks: Iterable[Task]) -> dict[Ref, Manifest]:
     return {ref: manifest for ref, manifest in zip(refs, each(store, look, refs), strict=True) if manifest is not None}
 
 
-def present(store: Store, refs: Iterable[Ref]) -> list[bool]:
-    """Whether each result is in the store, which it is if its manifest is there."""
-    return each(store, lambda ref: store.stat(ref.manifest) is not None, refs)
-
-
 def new_attempt() -> str:
     """A name for an attempt's folder that no other writer has."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"

@@ -39,7 +39,7 @@ AWAY_S = 105.0  # the most that others may answer in the place of a service that
 PAUSE_S = 0.2  # the most time before a second try; later pauses are longer
 MAX_PARTS = 9_000  # the most parts of an upload; S3 allows 10,000
 READ, WRITE, LIST, DELETE = "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"
-DIGEST, WRITER = "sha256", "writer"  # names in the metadata of objects
+DIGEST, WRITER = "x-amz-meta-sha256", "x-amz-meta-writer"  # headers with which objects are stored
 
 
 class S3Store:
@@ -89,8 +89,8 @@ class S3Store:
         headers = {
             "If-None-Match": "*",
             "Content-Type": "application/octet-stream",
-            f"x-amz-meta-{DIGEST}": hashlib.sha256(data).hexdigest(),
-            f"x-amz-meta-{WRITER}": writer,
+            DIGEST: hashlib.sha256(data).hexdigest(),
+            WRITER: writer,
         }
 
         def put() -> bool:
@@ -195,8 +195,8 @@ class S3Store:
     def _age(self, when: datetime | None) -> float:
         return max(0.0, self._client.http.server_time() - when.timestamp()) if when else 0.0
 
-    def _metadata(self, name: str) -> dict[str, str]:
-        return _user_metadata(self._client.stat_object(self.bucket, name).metadata or {})
+    def _metadata(self, name: str) -> Mapping[str, str]:
+        return self._client.stat_object(self.bucket, name).metadata or {}
 
     def _is_there(self, target: Path, record: FileRecord) -> bool:
         """Whether an earlier download is there and has the recorded bytes."""
@@ -232,7 +232,7 @@ class S3Store:
             with closing(self._client.get_object(self.bucket, name, offset=size, request_headers=dict(version))) as response:
                 if etag := response.headers.get("etag"):
                     version["If-Match"] = etag
-                stated = _user_metadata(response.headers).get(DIGEST, "")
+                stated = response.headers.get(DIGEST, "")
                 for block in response.stream(2**20):
                     take(block)
                     digest.update(block)
@@ -264,9 +264,3 @@ def _often_enough(tries: RetryCallState) -> bool:
 def _is_of_others(error: BaseException | None) -> bool:
     """Whether the answer was not that of an S3 service."""
     return isinstance(error, InvalidResponseError | ServerError | ParseError)
-
-
-def _user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    """The metadata that was stored with an object, from the headers of an answer."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    return {name.removeprefix("x-amz-meta-"): value for name, value in lower.items() if name.startswith("x-amz-meta-")}

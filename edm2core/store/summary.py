@@ -12,7 +12,6 @@ from edm2core.plan.manifest import FileRecord, parse_records
 from edm2core.plan.tasks import Task
 from edm2core.store.base import Store, difference, each, is_local
 from edm2core.store.plans import plan_path, read_plan
-from edm2core.store.results import present
 from edm2core.store.sealed import read_sealed, sealed
 
 FRESH_S = 60.0  # a run counts as being worked on if any of its files was written within this time
@@ -131,7 +130,7 @@ def list_one(store: Store, run: str) -> Listed | None:
         return Listed(known, "damaged", None, error.what)
     ages = [entry.age_s for entry in store.list(f"runs/{run}/")]
     summary = summary or summarise(run, recorded.name, recorded.plan, time.time() - max(ages, default=0.0), {})
-    done = sum(present(store, [task.ref for task in recorded.plan]))
+    done = sum(each(store, lambda task: store.stat(task.ref.manifest) is not None, recorded.plan))
     fresh = summary.ended is None and min(ages, default=0.0) < FRESH_S
     state = "running" if fresh and done < summary.tasks else _state(summary, done)
     return Listed(summary, "damaged" if trouble else state, done, trouble)

@@ -33,9 +33,10 @@ MEMORY_SIGNS = (  # words for too little memory, of Python and of libraries; a C
 def shortage(error: BaseException, stage: str) -> EdmError | None:
     """An error that says what to do, if a full disk or too little memory has caused this one; else None."""
     text = f"{type(error).__name__}: {error}"
-    if _lacks_room(error):
+    number = getattr(error, "errno", None)
+    if number in FULL or any(f"(os error {full})" in text for full in FULL):  # libraries in Rust say the number only in the text
         return EdmError(f"The disk is full: {error}.", where=f"stage {stage}, {tempfile.gettempdir()} or the store", do_next=FREE_SPACE)
-    if lacks_memory([text]) or getattr(error, "errno", None) == errno.ENOMEM:
+    if lacks_memory([text]) or number == errno.ENOMEM:
         limit = "this GPU" if "cuda" in text.lower() else memory_in_words()
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         return EdmError(f"There is not enough memory: {first[:200]}", where=f"stage {stage}; {limit}", do_next=GET_MEMORY)
@@ -61,8 +62,3 @@ def memory_in_words() -> str:
             continue  # no such limit
     least, words = min(limits)
     return words.format(size(least))
-
-
-def _lacks_room(error: BaseException) -> bool:
-    """Whether the disk was full. Libraries in Rust say so only in the text of an error."""
-    return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)

@@ -178,7 +178,7 @@ def manifest_of(
         store.create(diff_path(code["diff"]), difference)
     attempt = new_attempt()
     files = upload_files(store, task.ref, attempt, out)
-    refs, digests = {n: str(i.manifest.ref) for n, i in inputs.items()}, {n: i.digest for n, i in inputs.items()}
+    refs, digests = {n: str(i.manifest.ref) for n, i in inputs.items()}, {n: i.manifest.digest for n, i in inputs.items()}
     about = task.stage, task.version, task.key, task.title, task.settings
     return Manifest(*about, refs, digests, attempt, files, {**task.subject.to_json(), **metadata}, {**provenance, **code})
 

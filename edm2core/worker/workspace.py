@@ -27,7 +27,6 @@ class Input:
     """A finished result that a task reads."""
 
     manifest: Manifest
-    digest: str  # of its manifest
     store: Store
     folder: Path  # where a remote store's files are downloaded to
 
@@ -110,5 +109,5 @@ def open_inputs(task: Task, store: Store, folder: Path) -> dict[str, Input]:
         if manifest is None:
             missing, where = f"{task.title}: its input '{name}' is not in the store.", f"{store.uri}/{ref.folder}"
             raise MissingError(missing, where=where, do_next="Run the experiment again; it will be made anew.")
-        inputs[name] = Input(manifest, manifest.digest, store, folder / name)
+        inputs[name] = Input(manifest, store, folder / name)
     return inputs
