@@ -1,13 +1,4 @@
-"""Finds what no kept run needs any more, and removes it.
-
-The runs' plans say what is needed, and the leases what may still be committed. The store is listed once. Others may work while things are
-removed, for two reasons. Leases are read before and after the listing, so that whoever commits something after it was listed is seen. And
-the lease on `gc/store` is taken before the plans are read, and a run waits for this lease after writing its plan. So either the plan is
-seen, or the run looks for results only when everything is removed.
-
-Records of how code differed from its revision (`code/<digest>.diff`) are named by manifests, not by plans. So manifests are searched for
-them, and they are removed only while nobody works.
-"""
+"""Finds what no kept run needs any more, and removes it. Others may work meanwhile: docs/architecture.md says under "Removing" why."""
 
 import re
 from collections import defaultdict

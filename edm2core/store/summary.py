@@ -33,9 +33,6 @@ class Summary:
     states: dict[str, int] = field(default_factory=dict)  # state → how many tasks are in it, by the run's last report
     files: dict[str, FileRecord] = field(default_factory=dict)  # size and digest of the files in its folder, as they were written
 
-    def dumps(self) -> bytes:
-        return sealed(asdict(self))
-
     @classmethod
     def load(cls, store: Store, run: str) -> "Summary":
         """A run's summary. Raises MissingError if a run of an earlier version has none, IntegrityError if it is damaged."""
@@ -90,7 +87,7 @@ def records_of(files: Mapping[str, bytes]) -> dict[str, FileRecord]:
 
 def write(store: Store, summary: Summary) -> None:
     """Write a summary into its run's folder."""
-    store.write(summary_path(summary.id), summary.dumps())
+    store.write(summary_path(summary.id), sealed(asdict(summary)))
 
 
 def change(store: Store, run: str, **changes: Any) -> None:

@@ -130,11 +130,8 @@ class States:
         self.cost = stalled_s + (0 if torch.cuda.is_available() else time.thread_time() - begun)  # on a CPU, writing takes a core
         self.interval = min(max(self.cost / COST, 5.0), MAX_INTERVAL_S)
         self._last = time.monotonic()
-        self._compare_with_grace(self._last - clock)
-
-    def _compare_with_grace(self, seconds: float) -> None:
-        """Warn, once, if a pod's grace period may be too short: the pod may be told to end just as the writing of a state begins."""
-        if 2 * seconds > self._grace_s:
+        seconds = self._last - clock
+        if 2 * seconds > self._grace_s:  # a pod may be told to end just as the writing of a state begins; this is said once
             short = f"writing a state takes {duration(seconds)}, and a pod that is told to end has {duration(self._grace_s)} for one or two"
             emit("warning", message=f"{short}: set grace_s in the cluster profile to {4 * seconds:.0f} or more")
             self._grace_s = float("inf")

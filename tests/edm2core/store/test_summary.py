@@ -19,7 +19,7 @@ from edm2core.store.plans import plan_path
 from edm2core.store.results import commit
 from edm2core.store.runs import Run, add_tasks, list_runs, load_plan, open_run
 from edm2core.store.s3_client import Http
-from edm2core.store.summary import Summary, change, epochs_in_words, listing, summary_path
+from edm2core.store.summary import Summary, change, epochs_in_words, listing, summary_path, write
 
 TEXT = "name: {name}\nrecipes: [digits/G]\nseeds: [0, 1]\nepochs: [1, 2]\nmetrics: [fd]\nprobe: false\n"
 
@@ -158,9 +158,10 @@ def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     run, _ = begin(store, tmp_path, "one")
     path = summary_path(run.id)
     summary = Summary.load(store, run.id)
-    store.write(path, summary.dumps())
+    write(store, summary)
+    whole = store.read(path)
     assert Summary.load(store, run.id) == summary
-    for damaged in (b"", b"[]", b'{"id": "one"}', summary.dumps()[:-9], summary.dumps().replace(b"digits", b"digitt")):
+    for damaged in (b"", b"[]", b'{"id": "one"}', whole[:-9], whole.replace(b"digits", b"digitt")):
         store.write(path, damaged)
         with pytest.raises(IntegrityError, match="The record is damaged"):
             Summary.load(store, run.id)
