@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -65,15 +65,6 @@ PERHAPS_OTHER_REGION = {"Redirect", "RetryHead", "BadRequest"}  # codes that the
 
 log = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not record.msg.startswith("Retrying ("))  # _Retry says so once
-
-
-class _Fault(NamedTuple):
-    """What went wrong and what to do, for a person."""
-
-    what: str
-    do_next: str
-    where: str = ""  # if it is something else than the endpoint, bucket and path
-    permanent: bool = True
 
 
 class Http(urllib3.PoolManager):
@@ -209,33 +200,35 @@ def _credentials(on_aws: bool) -> Provider:
 
 def explain(error: Exception, client: Client, bucket: str, path: str, right: str) -> StoreError:
     """The error for a person: it names the endpoint, the bucket, the right that the request needs, and what the service said."""
-    where = f"{client.endpoint}, bucket {bucket}" + (f", {path}" if path else "")
-    if isinstance(error, S3Error) and error.code in MISSING and "kms" not in (error.message or "").lower():
-        return MissingError("This is not in the store.", where=where)
     fault = _fault(error, client, bucket, right)
-    return StoreError(fault.what, where=fault.where or where, do_next=fault.do_next, permanent=fault.permanent)
+    fault.where = fault.where or f"{client.endpoint}, bucket {bucket}" + (f", {path}" if path else "")
+    return fault
 
 
-def _fault(error: Exception, client: Client, bucket: str, right: str) -> _Fault:
+def _fault(error: Exception, client: Client, bucket: str, right: str) -> StoreError:
+    if isinstance(error, S3Error) and error.code in MISSING and "kms" not in (error.message or "").lower():
+        return MissingError("This is not in the store.")
     if isinstance(error, S3Error) and error.code:
         return _refused(error, client, bucket, right)
     if isinstance(error, MaxRetryError):
         return _unreachable(error.reason or error, client)
     if isinstance(error, HTTPError):
-        return _Fault(f"The connection to the store broke: {error}.", "Run again.", permanent=False)
+        return StoreError(f"The connection to the store broke: {error}.", do_next="Run again.", permanent=False)
     no_list = isinstance(error, ValueError) and str(error).startswith("XML element")  # XML, but not that of S3
     if no_list or isinstance(error, S3Error | ServerError | InvalidResponseError | ParseError):
         return _no_service(error, client)
     if isinstance(error, configparser.Error):  # its own words would quote the file, which holds secrets
         what = f"The file of AWS credentials is malformed ({type(error).__name__}, line {getattr(error, 'lineno', '?')})."
-        return _Fault(what, "Mend it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", _credentials_file())
+        return StoreError(what, where=_credentials_file(), do_next="Mend it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     if isinstance(error, ValueError) and "credential" in str(error).lower():
         folder = "EDM2_S3_CREDENTIALS to a folder with accesskey and secretkey"
-        return _Fault("There are no credentials for the store.", f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {folder}.")
-    return _Fault(f"The store could not do it: {error}.", "Run again.", permanent=False)
+        return StoreError(
+            "There are no credentials for the store.", do_next=f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {folder}."
+        )
+    return StoreError(f"The store could not do it: {error}.", do_next="Run again.", permanent=False)
 
 
-def _no_service(error: Exception, client: Client) -> _Fault:
+def _no_service(error: Exception, client: Client) -> StoreError:
     """The fault where no S3 service answers: a console, a proxy's page to log in, or a port that speaks https and was asked in http."""
     status, said = getattr(error, "_code", None), getattr(error, "_body", None) or ""
     if isinstance(error, ServerError):
@@ -250,17 +243,17 @@ def _no_service(error: Exception, client: Client) -> _Fault:
     if client.http.led_to:
         answer = f"a redirection to {_without_query(client.http.led_to)}"
     what = f"The answer (HTTP {status or '?'}) is not that of an S3 service{f': it is {answer}' if answer else ''}."
-    return _Fault(what, _check_port(client), permanent=status is None or status < 500)
+    return StoreError(what, do_next=_check_port(client), permanent=status is None or status < 500)
 
 
 def _check_port(client: Client) -> str:
     return f"Check {client.named_by}: is it the port of the S3 API, not of a console, and not behind a page to log in?"
 
 
-def _other_scheme(client: Client, speaks: str, spoken_to: str) -> _Fault:
+def _other_scheme(client: Client, speaks: str, spoken_to: str) -> StoreError:
     where = f"{client.named_by}={client.endpoint}"
     what = f"The store speaks {speaks}, and was spoken to in {spoken_to}."
-    return _Fault(what, f"Write {speaks}:// in {client.named_by}.", where)
+    return StoreError(what, where=where, do_next=f"Write {speaks}:// in {client.named_by}.")
 
 
 def _without_query(address: str) -> str:
@@ -268,45 +261,45 @@ def _without_query(address: str) -> str:
     return re.split("[?#]", shown(address), maxsplit=1)[0]
 
 
-def _refused(error: S3Error, client: Client, bucket: str, right: str) -> _Fault:
+def _refused(error: S3Error, client: Client, bucket: str, right: str) -> StoreError:
     """The fault where the service refuses a request with one of its codes."""
     code = error.code or ""
     words = f"{code}: {error.message.rstrip('.')}" if error.message else code
-    if _wanted_region(error) or code in OTHER_REGION:
+    region = _wanted_region(error)
+    if region or code in OTHER_REGION:
         endpoint = "" if client.endpoint == AWS else f", or {client.named_by} to the region's address"
-        region = _wanted_region(error)
         what = f"The bucket is in another region{f', {region}' if region else ''} ({words})."
-        return _Fault(what, f"Set AWS_REGION to {region or 'that of the bucket'}{endpoint}.")
+        return StoreError(what, do_next=f"Set AWS_REGION to {region or 'that of the bucket'}{endpoint}.")
     if "kms" in words.lower():
         return _no_key(code, words)
     if code == "NoSuchBucket":
-        return _Fault("The bucket does not exist.", f"Make it, for example: mc mb ALIAS/{bucket}; or correct the address.")
+        return StoreError("The bucket does not exist.", do_next=f"Make it, for example: mc mb ALIAS/{bucket}; or correct the address.")
     if code in DENIED:  # MinIO also says so of a token whose user was removed or disabled
         token = ", and the user whom AWS_SESSION_TOKEN stands for must be there" if os.environ.get("AWS_SESSION_TOKEN") else ""
-        return _Fault(f"The store denies access ({words}).", f"Its credentials need the right {right} on this bucket{token}.")
+        return StoreError(f"The store denies access ({words}).", do_next=f"Its credentials need the right {right} on this bucket{token}.")
     if code in WRONG_CREDENTIAL:
         return _wrong_credential(code, words)
     if code in FULL or error.response.status == 507:
         do_next = "Free some space (edm2 gc) or raise the quota, then run again; finished work is kept."
-        return _Fault(f"The store is full ({words}).", do_next)
+        return StoreError(f"The store is full ({words}).", do_next=do_next)
     if code == "RequestTimeTooSkewed":
-        return _Fault(f"The clocks of the store and of this machine differ too much ({words}).", "Set the clock right.")
-    return _Fault(f"The store refuses: {words}.", f"The request needs the right {right}.", permanent=code not in PASSING)
+        return StoreError(f"The clocks of the store and of this machine differ too much ({words}).", do_next="Set the clock right.")
+    return StoreError(f"The store refuses: {words}.", do_next=f"The request needs the right {right}.", permanent=code not in PASSING)
 
 
-def _no_key(code: str, words: str) -> _Fault:
+def _no_key(code: str, words: str) -> StoreError:
     """The fault where the bucket is encrypted and its key cannot be used."""
     if code == "NotImplemented":
         do_next = "Ask who runs the server to give it one, for MinIO by MINIO_KMS_SECRET_KEY or MINIO_KMS_KES_ENDPOINT."
-        return _Fault(f"The bucket is encrypted, and its server has no key service ({words}).", do_next)
-    return _Fault(
+        return StoreError(f"The bucket is encrypted, and its server has no key service ({words}).", do_next=do_next)
+    return StoreError(
         f"The store cannot use the key that the bucket is encrypted with ({words}).",
-        "The key must be there and enabled, and on AWS the credentials need kms:GenerateDataKey and kms:Decrypt on it: "
+        do_next="The key must be there and enabled, and on AWS the credentials need kms:GenerateDataKey and kms:Decrypt on it: "
         "ask who runs the bucket.",
     )
 
 
-def _wrong_credential(code: str, words: str) -> _Fault:
+def _wrong_credential(code: str, words: str) -> StoreError:
     """The fault where the service refuses the credentials; it names the variable or file that they came from."""
     variable, folder = WRONG_CREDENTIAL[code], os.environ.get("EDM2_S3_CREDENTIALS")
     expired = code in EXPIRED
@@ -318,14 +311,14 @@ def _wrong_credential(code: str, words: str) -> _Fault:
     else:
         source = f"{_credentials_file()} (AWS_PROFILE)"
     what = "The credentials for the store have expired" if expired else "The store does not accept the credentials"
-    return _Fault(f"{what} ({words}).", f"{'Log in again, and renew' if expired else 'Correct'} {source}.")
+    return StoreError(f"{what} ({words}).", do_next=f"{'Log in again, and renew' if expired else 'Correct'} {source}.")
 
 
 def _credentials_file() -> str:
     return os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
 
 
-def _unreachable(reason: BaseException, client: Client) -> _Fault:
+def _unreachable(reason: BaseException, client: Client) -> StoreError:
     """The fault where no answer came."""
     named_by, led_to = client.named_by, client.http.led_to
     if isinstance(reason, SSLError):
@@ -333,12 +326,14 @@ def _unreachable(reason: BaseException, client: Client) -> _Fault:
             return _other_scheme(client, "http", "https")
         variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") or not os.environ.get("AWS_CA_BUNDLE") else "AWS_CA_BUNDLE"
         do_next = f"Set {variable} to its authority's certificate, or correct the host in {named_by}."
-        return _Fault(f"The store's certificate is not trusted: {reason}.", do_next)
+        return StoreError(f"The store's certificate is not trusted: {reason}.", do_next=do_next)
     if led_to:
-        return _Fault(f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.", _check_port(client))
+        return StoreError(
+            f"What answers is not an S3 service: it is a redirection to {_without_query(led_to)}.", do_next=_check_port(client)
+        )
     if "BadStatusLine" in repr(reason):
-        return _Fault("What answers is not an S3 service: it does not speak HTTP.", f"Check the port in {named_by}.")
+        return StoreError("What answers is not an S3 service: it does not speak HTTP.", do_next=f"Check the port in {named_by}.")
     if isinstance(reason, NameResolutionError):
-        return _Fault("The store's host name is not known here.", f"Check {named_by}.", permanent=False)
+        return StoreError("The store's host name is not known here.", do_next=f"Check {named_by}.", permanent=False)
     do_next = f"Is the service at {client.endpoint} ({named_by}) up? Then run again."
-    return _Fault(f"The store does not answer: {reason}.", do_next, permanent=False)
+    return StoreError(f"The store does not answer: {reason}.", do_next=do_next, permanent=False)

@@ -223,14 +223,14 @@ def claim(store: Store, ref: Ref, rank: int, world_size: int) -> Iterator[int]:
     """
     refusal: EdmError | None = None
     with ExitStack() as held:
-        answer: list[Any] = [0, ()]  # the generation, or the arguments of the error that says why there is none
+        answer: list[Any] = [0, ()]  # the generation, or what the error says of why there is none
         if rank == 0:
             try:
                 answer[0] = held.enter_context(acquire(store, ref, os.environ.get("EDM2_OWNER", ""))).generation
                 if world_size > 1 and ref.stage == "trajectory":
                     record_rendezvous(store, ref, answer[0], world_size)
             except EdmError as error:
-                refusal, answer[1] = error, error.args
+                refusal, answer[1] = error, (error.what, error.where, error.do_next, error.permanent)
         if world_size > 1:
             import torch.distributed as dist
 
