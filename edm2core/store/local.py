@@ -264,10 +264,9 @@ def _sync(file: Path) -> None:
 
 def _sync_folders(folder: Path, root: Path) -> None:
     """Make the folder's and its parents' entries durable, up to the root. A folder that is gone again needs nothing."""
-    while folder != root.parent:
+    for parent in takewhile(lambda parent: parent != root.parent, (folder, *folder.parents)):
         with suppress(FileNotFoundError):
-            _sync(folder)
-        folder = folder.parent
+            _sync(parent)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int, float]]:

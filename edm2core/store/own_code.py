@@ -97,8 +97,7 @@ def failure(error: Exception) -> OwnCodeError | None:
         lines += [f"{own}, line {step.lineno}, in {step.name}", *([f"    {step.line}"] if step.line else [])]
     kind = type(error).__name__
     first = str(error).strip().partition("\n")[0]
-    lacking = isinstance(error, ModuleNotFoundError)
-    advice = "Install it where tasks run, or do without it. " if lacking else ""
+    advice = "Install it where tasks run, or do without it. " if isinstance(error, ModuleNotFoundError) else ""
     return OwnCodeError(
         f"The experiment's own code failed: {kind}: {first}",
         where=f"{file}, line {last.lineno}, in {last.name}",

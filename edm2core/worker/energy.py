@@ -1,7 +1,6 @@
 """The energy that a GPU uses, by NVIDIA's management library (NVML). The driver brings it, so nothing has to be installed."""
 
 import ctypes
-from typing import Any
 
 import torch
 
@@ -15,17 +14,14 @@ def joules_used(device: torch.device) -> float | None:
     """
     if device.type != "cuda":
         return None
+    handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
     try:
-        nvml = ctypes.CDLL(LIBRARY)
-        return _read(nvml, f"GPU-{torch.cuda.get_device_properties(device).uuid}") if not nvml.nvmlInit_v2() else None
+        nvml, identifier = ctypes.CDLL(LIBRARY), f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
+        failed = (
+            nvml.nvmlInit_v2()
+            or nvml.nvmlDeviceGetHandleByUUID(identifier, ctypes.byref(handle))
+            or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
+        )
+        return None if failed else millijoules.value / 1000
     except (OSError, AttributeError):  # no such library, or an older one; a torch that does not tell the GPU's identifier
         return None
-
-
-def _read(nvml: Any, identifier: str) -> float | None:
-    handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
-    if nvml.nvmlDeviceGetHandleByUUID(identifier.encode(), ctypes.byref(handle)):
-        return None
-    if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)):
-        return None
-    return millijoules.value / 1000

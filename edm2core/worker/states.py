@@ -43,9 +43,8 @@ class Background:
 
     def run(self, work: Callable[[], None]) -> None:
         """Do `work` after all earlier work."""
-        for future in [future for future in self._pending if future.done()]:
-            self._pending.remove(future)
-            future.result()
+        while self._pending and self._pending[0].done():
+            self._pending.pop(0).result()
         self._pending.append(self._pool.submit(work))
 
     @property
