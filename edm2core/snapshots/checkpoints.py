@@ -18,7 +18,6 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 AVERAGED, ONLINE = "ema_model.", "online_model."  # prefixes of names in ema-pytorch
 MOST_FAULTS = 12  # of one kind are listed; the file of another network has hundreds
 _WRITTEN = "as its training script writes it: a dictionary of MODEL, EMA and opt."
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam, for each parameter
 
 # Ours → FutureXiang/edm2's, applied in order to a name.
 _FX_RENAMES = (
@@ -198,9 +197,9 @@ class _Comparison:
         for position, (name, weight) in enumerate(order.items()):
             state, part = states.get(position, {}), f"opt, state {position}"
             if name in self.trained:
-                self.only(part, state, MOMENTS)
                 shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
-                fitting = [moment for moment in MOMENTS if self.fits(part, f"{moment} of {name}", state.get(moment), shapes[moment])]
+                self.only(part, state, shapes)
+                fitting = [moment for moment, shape in shapes.items() if self.fits(part, f"{moment} of {name}", state.get(moment), shape)]
                 moments[self.ours[name]] = {moment: state[moment].float() for moment in fitting}
             elif state and name in self.ours:
                 self.fault(part, f"{name} has a state, though it is not trained")
