@@ -33,8 +33,7 @@ class TaskFailedError(EdmError):
 
     def __init__(self, task: Task, reason: str, do_next: str, lines: list[str], exit_code: int = FAILED) -> None:
         super().__init__(f"{task.title} failed: {reason}", do_next=do_next)
-        self.task, self.reason, self.lines = task, reason, lines
-        self.exit_code = exit_code
+        self.task, self.lines, self.exit_code = task, lines, exit_code
 
     @property
     def tail(self) -> str:
@@ -47,8 +46,7 @@ def committed(store: Store, task: Task) -> Manifest | None:
     manifest = load(store, task.ref)
     if manifest is None:
         return None
-    problems = verify(store, manifest, contents=False)
-    if problems:
+    if problems := verify(store, manifest, contents=False):
         raise EdmError(
             f"{task.title}: its result in the store is damaged: {' '.join(problems)}",
             where=f"{store.uri}/{task.ref.folder}",
@@ -65,19 +63,17 @@ def execute(
     `run` is the run that wants the result. `show` gets every structured event of the job, and every other line as an event `line`.
     Raises TaskFailedError, and Interrupted once `stop` is set.
     """
-    manifest = committed(store, task)
-    if manifest is not None:
+    if manifest := committed(store, task):
         return manifest, True
     if task.stage == "snapshot":
         want(store, trajectory_ref(task), run, task.wanted)
     follower = _Follower(task, store, backend, spec, show, stop)
     while True:
         follower.wait_for_others()
-        manifest = committed(store, task)
-        if manifest is None:
+        if not (manifest := committed(store, task)):
             backend.start(spec)
             manifest = follower.follow()
-        if manifest is not None:
+        if manifest:
             return manifest, False
 
 
@@ -110,8 +106,7 @@ class _Follower:
             news = self._read()
             if news or status.over or time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
-                manifest = committed(self.store, self.task)
-                if manifest is not None:
+                if manifest := committed(self.store, self.task):
                     self._hear_out(news)
                     return manifest
             if status.over:
@@ -152,8 +147,7 @@ class _Follower:
 
     def _over(self, status: Status) -> None:
         """Return if the job should be started again; raise why not otherwise."""
-        if self.stop.is_set():
-            raise Interrupted("Stopped on request.", do_next="Run it again to go on.")
+        self._pause(0)
         if status.code in (FAILED, BAD_INPUT):
             raise self._failed(status)
         busy = holder(self.store, work_ref(self.task))
@@ -180,8 +174,7 @@ class _Follower:
 
     def _failed(self, status: Status, reason: str = "") -> TaskFailedError:
         if self.failure is None:
-            signs = [line for line in dict.fromkeys(self.lines) if lacks_memory([line])]
-            if signs:
+            if signs := [line for line in dict.fromkeys(self.lines) if lacks_memory([line])]:
                 return TaskFailedError(self.task, "there was not enough memory", GET_MEMORY, signs)
             return TaskFailedError(self.task, reason or status.reason, "Its log says more." if self.lines else NO_LOG, [*self.lines][-20:])
         what, where, do_next = (self.failure.get(part) or "" for part in ("what", "where", "do_next"))

@@ -29,7 +29,7 @@ from edm2core.worker import signals
 
 
 class Fork:
-    """A forked process, with those methods of a `subprocess.Popen` that the launcher needs."""
+    """A forked process, with what the launcher needs of a `subprocess.Popen`."""
 
     def __init__(self, connection: Connection, pid: int) -> None:
         self._connection, self.pid, self._lock = connection, pid, threading.Lock()
@@ -49,16 +49,6 @@ class Fork:
         while self.poll() is None:
             time.sleep(0.02)
         return self.returncode or 0
-
-    def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
 
 
 Process = Fork | subprocess.Popen[bytes]
@@ -88,11 +78,6 @@ class Forks:
     @property
     def pid(self) -> int:
         return self._server.pid
-
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
-        """A fork with all its output at the end of a log."""
-        with log.open("ab") as output:
-            return fork(self.address, arguments, environment, output.fileno(), output.fileno())
 
     def kill(self) -> None:
         """End the forking process, and with it all forks, at once."""
@@ -169,7 +154,10 @@ class Server:
             connection = Connection(peer.detach())
         arguments, environment = json.loads(connection.recv_bytes())
         ready, say_ready = os.pipe()
-        pid = _forked()
+        try:
+            pid = os.fork()
+        except OSError:
+            pid = None
         if pid == 0:
             self._leave()
             os.setsid()
@@ -219,14 +207,6 @@ def main() -> None:
         _become(*order, here)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _forked() -> int | None:
-    """The process number of a fork, 0 in the fork, None if the system refuses."""
-    try:
-        return os.fork()
-    except OSError:
-        return None
 
 
 def _become(arguments: list[str], environment: dict[str, str], server: int) -> None:

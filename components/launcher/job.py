@@ -73,7 +73,7 @@ def prerequisites(profile: Profile) -> list[dict[str, Any]]:
 
 def pod_template(spec: JobSpec, profile: Profile, run: str = "") -> dict[str, Any]:
     """The template of a job's pods."""
-    resources = profile.resources_of(spec.task.stage)
+    resources, priorities = profile.resources_of(spec.task.stage), profile.priority_classes
     pod: dict[str, Any] = {
         "serviceAccountName": profile.service_accounts.job,
         "automountServiceAccountToken": False,
@@ -94,7 +94,7 @@ def pod_template(spec: JobSpec, profile: Profile, run: str = "") -> dict[str, An
     }
     optional = {
         "imagePullSecrets": [{"name": name} for name in profile.images.pull_secrets],
-        "priorityClassName": profile.priority_of(spec.task.stage),
+        "priorityClassName": priorities.training if spec.task.stage == "snapshot" else priorities.evaluation,
         "tolerations": list(profile.tolerations),
         "nodeSelector": profile.node_selector,
     }
@@ -109,8 +109,7 @@ def _patch(profile: Profile) -> dict[str, Any]:
     if not _named(patch.get("containers")):
         return patch
     own = kind_of(profile).container
-    containers = [{**container, "name": own if container["name"] in names else container["name"]} for container in patch["containers"]]
-    return {**patch, "containers": containers}
+    return {**patch, "containers": [{**each, "name": own if each["name"] in names else each["name"]} for each in patch["containers"]]}
 
 
 def _container(spec: JobSpec, profile: Profile, resources: Resources) -> dict[str, Any]:
@@ -140,13 +139,12 @@ def _environment(spec: JobSpec, profile: Profile, resources: Resources) -> list[
         "EDM2_OWNER": f"{profile.namespace}/{spec.name}",  # so a recreated pod takes over its job's lease at once
         "EDM2_GRACE_S": str(profile.grace_s),  # a training warns if saving its state takes longer
         **profile.store.env,
-        **spec.env,
     }
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
-    if secret := profile.store.secret:
-        keys = profile.store.secret_env
-        variables += [{"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for name, key in keys.items()]
-    return variables
+    secret, keys = profile.store.secret, profile.store.secret_env if profile.store.secret else {}
+    return [
+        *({"name": name, "value": value} for name, value in plain.items()),
+        *({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for name, key in keys.items()),
+    ]
 
 
 def cores(quantity: str) -> float:

@@ -1,10 +1,7 @@
 """Jobs as processes of this machine; they end when this process ends."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.launcher.forks import Fork, Forks, Process
-from components.launcher.processes import MALLOC, is_stopped, of_one_machine
+from components.launcher.forks import Fork, Forks, Process, begin
+from components.launcher.processes import MALLOC, is_stopped, of_one_machine, send
 from components.launcher.spec import JobSpec, Status
 from edm2core.errors import EdmError
 from edm2core.plan.stages import STAGES
@@ -52,33 +49,27 @@ class LocalBackend:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.touch()
             read = running.read if running and running.log == log else log.stat().st_size  # leave out what an earlier run printed
-            self._jobs[spec.name] = _Running(self._forked(spec, log) or self._started(spec, log), log, read)
+            self._jobs[spec.name] = _Running(self._begun(spec, log), log, read)
 
-    def _started(self, spec: JobSpec, log: Path) -> subprocess.Popen[bytes]:
+    def _begun(self, spec: JobSpec, log: Path) -> Process:
+        """The job's process: a fork, unless the job has several processes, or imports so little that a fork saves no time."""
         launcher = [] if spec.processes == 1 else ["-m", "components.launcher.entry", "--nproc-per-node", str(spec.processes)]
-        command, environment = [sys.executable, *launcher, *spec.arguments], self._environment(spec)
-        with log.open("ab") as output:
-            try:
-                return subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment
-                )
-            except OSError as error:
-                raise EdmError(
-                    f"This machine starts no further process: {error.strerror or error}.",
-                    where=spec.task.title,
-                    do_next="Raise its limits (`ulimit -u`, memory), or run fewer tasks at once (--jobs).",
-                ) from error
-
-    def _forked(self, spec: JobSpec, log: Path) -> Fork | None:
-        """The job as a fork. None if it needs several processes or another environment, or imports so little that a fork saves no time."""
-        if not self._forking or spec.processes > 1 or spec.env:
-            return None
-        self._forks = self._forks or Forks(STAGE_MODULES, self._environment(spec))  # begins to import now, whether this job needs it or not
-        if not STAGES[spec.task.stage].imports_torch:
-            return None
-        fork = self._forks.start(spec.arguments, self._environment(spec), log)
-        self._forks = self._forks if fork else None
-        return fork
+        address, environment = "", self._environment(spec)
+        if self._forking and not launcher:
+            self._forks = self._forks or Forks(STAGE_MODULES, environment)  # begins to import now, whether this job needs it or not
+            address = self._forks.address if STAGES[spec.task.stage].imports_torch else ""
+        try:
+            with log.open("ab") as output:
+                process = begin(address, [*launcher, *spec.arguments], environment, output.fileno(), output.fileno())
+        except OSError as error:
+            raise EdmError(
+                f"This machine starts no further process: {error.strerror or error}.",
+                where=spec.task.title,
+                do_next="Raise its limits (`ulimit -u`, memory), or run fewer tasks at once (--jobs).",
+            ) from error
+        if address and not isinstance(process, Fork):
+            self._forks = None  # it is gone or cannot fork
+        return process
 
     def poll(self, name: str) -> Status:
         running = self._jobs.get(name)
@@ -111,11 +102,11 @@ class LocalBackend:
         running = self._jobs.get(name)
         if running is None or running.process.poll() is not None:
             return
-        _signal(running.process, signal.SIGTERM)
+        send(running.process.pid, signal.SIGTERM, os.killpg)
         end = time.monotonic() + grace_s
         while running.process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
-        _signal(running.process, signal.SIGKILL)
+        send(running.process.pid, signal.SIGKILL, os.killpg)
         running.process.wait()
 
     def stop_all(self, grace_s: float) -> None:
@@ -130,7 +121,7 @@ class LocalBackend:
         if self._forks:
             self._forks.kill()
         for running in list(self._jobs.values()):
-            _signal(running.process, signal.SIGKILL)
+            send(running.process.pid, signal.SIGKILL, os.killpg)
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         threads = str(max(1, self._threads // spec.processes))
@@ -141,11 +132,5 @@ class LocalBackend:
             "MKL_NUM_THREADS": threads,
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])),
-            **spec.env,
             "EDM2_DIE_WITH_PARENT": str(os.getpid()),
         }
-
-
-def _signal(process: Process, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

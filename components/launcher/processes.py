@@ -1,7 +1,9 @@
 """Processes that compute: their environment variables, and which of them a signal (SIGSTOP) has stopped."""
 
+import contextlib
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LAUNCHERS = ("PET_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_")
@@ -20,6 +22,12 @@ def of_one_machine(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for processes that work together on this machine alone."""
     left_out = (*LAUNCHERS, "PYTHONWARNINGS")  # PYTHONWARNINGS can turn a library's warning into an error
     return {name: value for name, value in environ.items() if not name.startswith(left_out)} | ALIKE
+
+
+def send(pid: int, number: int, to: Callable[[int, int], None] = os.kill) -> None:
+    """Send a signal to a process or, by os.killpg, to its group. It may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        to(pid, number)
 
 
 def is_stopped(pid: int) -> bool:

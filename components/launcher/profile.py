@@ -248,10 +248,6 @@ class Profile(Settings):
         """Whether Kubeflow's task runs the stage in its own pod."""
         return stage in self.run_in_task_pod and self.resources_of(stage).nodes.max == 1
 
-    def priority_of(self, stage: str) -> str | None:
-        """The PriorityClass of a stage's pods."""
-        return self.priority_classes.training if stage == "snapshot" else self.priority_classes.evaluation
-
     def dumps(self) -> str:
         """The profile as JSON, for a task that runs elsewhere; `loads` reads it."""
         return self.model_dump_json(exclude_unset=True)
@@ -277,12 +273,9 @@ def load_profile(name_or_path: str, folder: Path = FOLDER) -> Profile:
             raise InputError(words, where=str(path.parent), do_next=advice)
     document = load(path)
     document.values.setdefault("name", path.stem)
-    profile, digests = build(Profile, document), recorded_digests(folder)
-    images = {image: digests[tag] for image in ("compute", "control") if (tag := getattr(profile.images, image)) in digests}
-    return profile.model_copy(update={"images": profile.images.model_copy(update=images)})
-
-
-def recorded_digests(folder: Path = FOLDER) -> dict[str, str]:
-    """Image named by its tag → the same image named by its digest, as `make images` recorded them in k8s/images.json."""
-    file = folder / "images.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    profile, file = build(Profile, document), folder / "images.json"
+    if file.exists():  # `make images` records there which image, named by its digest, a tag names
+        digests = json.loads(file.read_text(encoding="utf-8"))
+        images = {image: digests[tag] for image in ("compute", "control") if (tag := getattr(profile.images, image)) in digests}
+        profile = profile.model_copy(update={"images": profile.images.model_copy(update=images)})
+    return profile

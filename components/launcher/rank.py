@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from components.launcher.forks import begin
-from components.launcher.processes import MALLOC, Stopped
+from components.launcher.processes import MALLOC, Stopped, send
 from edm2core.events import MARK, emit, parse
 from edm2core.worker.exit_codes import DONE, INTERRUPTED
 from edm2core.worker.heartbeat import silence
@@ -47,20 +47,18 @@ def supervise(arguments: list[str], folder: Path, hang_s: float, asked: Callable
     told, left, kill_at, why, stopped = False, False, float("inf"), "", Stopped()
     while child.poll() is None:
         if ended() and kill_at == float("inf"):
-            child.terminate()
+            send(child.pid, signal.SIGTERM)
             left, kill_at = True, time.monotonic() + PATIENCE_S
         elif asked() and not told:
-            child.terminate()
+            send(child.pid, signal.SIGTERM)
             told = True
         quiet, still = silence(beat), stopped.seconds(child.pid)
-        if quiet > hang_s + (0.0 if still else CULPRIT_FIRST_S) and not why:
+        if not why and quiet > hang_s + (0.0 if still else CULPRIT_FIRST_S):
             why = f"made no step for {quiet:.0f} s more than usual, so it hangs; ended, to go on from the last state"
-            kill_at = 0.0
-        elif still > hang_s and not why:
+        elif not why and still > hang_s:
             why = f"has been stopped from outside (SIGSTOP) for {still:.0f} s; ended, to go on from the last state"
-            kill_at = 0.0
-        if time.monotonic() > kill_at:
-            child.kill()
+        if why or time.monotonic() > kill_at:
+            send(child.pid, signal.SIGKILL)
         time.sleep(POLL_S)
     pump.join(2.0)
     code = child.returncode or DONE
@@ -99,7 +97,6 @@ def main() -> int:
     parent, entry, signalled = os.getppid(), os.open(folder / ALIVE, os.O_RDONLY | os.O_NONBLOCK), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: signalled.set())
     verdict = folder / f"code-{os.environ['LOCAL_RANK']}"
-    verdict.unlink(missing_ok=True)
     (folder / f"began-{os.environ['LOCAL_RANK']}").write_text(str(os.getpid()), encoding="utf-8")
 
     def ended() -> bool:

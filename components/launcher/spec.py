@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from edm2core.plan.manifest import Ref
@@ -20,7 +20,6 @@ class JobSpec:
     store: str
     nodes: int = 1
     processes: int = 1  # per node
-    env: dict[str, str] = field(default_factory=dict)
     wait: bool = False  # whether to wait until other jobs have made the task's inputs
 
     @property
@@ -81,6 +80,6 @@ def job_name(task: Task, store: str) -> str:
     return f"edm2-{ref.stage}-{ref.key}-{where}"
 
 
-def spec_of(task: Task, store: str, *, nodes: int = 1, processes: int = 1, env: dict[str, str] | None = None) -> JobSpec:
+def spec_of(task: Task, store: str, *, nodes: int = 1, processes: int = 1) -> JobSpec:
     """The job that makes this task's result."""
-    return JobSpec(job_name(task, store), STAGES[task.stage].module, task, store, nodes, processes, env or {})
+    return JobSpec(job_name(task, store), STAGES[task.stage].module, task, store, nodes, processes)

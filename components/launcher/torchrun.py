@@ -1,6 +1,5 @@
 """Runs torchrun once: this node's processes of a job, from their rendezvous with those of the other nodes until they have ended."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.launcher.forks import Forks, Process, begin
-from components.launcher.processes import Stopped, of_one_machine
+from components.launcher.processes import Stopped, of_one_machine, send
 from components.launcher.rank import ALIVE, FORKS, PATIENCE_S, STOP
 from edm2core.events import emit
 from edm2core.worker.exit_codes import DONE, INTERRUPTED
@@ -54,9 +53,8 @@ def run_torchrun(node: Node, folder: Path, asked: Callable[[], bool], ended: Cal
     alive = os.open(folder / ALIVE, os.O_RDWR)  # the system closes it when this process ends, however it ends
     # A session of its own: a signal to this process's group must not make torchrun kill processes that are saving.
     said, errors = os.pipe()
-    torchrun = begin(
-        node.forks.address, _arguments(node, folder), {**environment_of(node.nodes), FORKS: node.forks.address}, sys.stdout.fileno(), errors
-    )
+    environment = {**environment_of(node.nodes), FORKS: node.forks.address}
+    torchrun = begin(node.forks.address, _arguments(node, folder), environment, sys.stdout.fileno(), errors)
     os.close(errors)
     words = deque[bytes](maxlen=40)
     listen = threading.Thread(target=words.extend, args=(os.fdopen(said, "rb"),), daemon=True)
@@ -64,7 +62,9 @@ def run_torchrun(node: Node, folder: Path, asked: Callable[[], bool], ended: Cal
     killed = _watch(torchrun, node, folder, asked, ended, time.monotonic() + wait_s)
     end = torchrun.returncode or DONE
     os.close(alive)
-    _await_codes(folder)  # without torchrun the processes end too, and the next ones need their devices
+    wait_until = time.monotonic() + PATIENCE_S + 2.0  # without torchrun the processes end too, and the next ones need their devices
+    while len(list(folder.glob("code-*"))) < len(list(folder.glob("began-*"))) and time.monotonic() < wait_until:
+        time.sleep(POLL_S)
     listen.join(2.0)
     codes, began = _numbers(folder, "code-*"), len(list(folder.glob("began-*")))
     text = b"".join(words).decode(errors="replace").rstrip()
@@ -84,7 +84,11 @@ def _watch(torchrun: Process, node: Node, folder: Path, asked: Callable[[], bool
     stopped, killed = Stopped(), False
     while torchrun.poll() is None:
         codes, began = _numbers(folder, "code-*"), len(list(folder.glob("began-*")))
-        _kill_stopped([torchrun.pid, node.forks.pid, *_numbers(folder, "began-*")], stopped, node.hang_s)
+        for pid in (torchrun.pid, node.forks.pid, *_numbers(folder, "began-*")):
+            if stopped.seconds(pid) > node.hang_s:
+                said = f"process {pid} of this job has been stopped from outside (SIGSTOP); ended, to go on from the last state"
+                emit("warning", message=said)
+                send(pid, signal.SIGKILL)
         if asked():
             (folder / STOP).touch()
         saving = asked() and len(codes) < began
@@ -96,27 +100,9 @@ def _watch(torchrun: Process, node: Node, folder: Path, asked: Callable[[], bool
         alone = not began and (asked() or time.monotonic() > wait_until)  # torchrun still looks for the other nodes
         if ended() or alone or (failed_at is not None and time.monotonic() - failed_at > linger_s):
             killed = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(torchrun.pid, signal.SIGKILL)
+            send(torchrun.pid, signal.SIGKILL, os.killpg)
         time.sleep(POLL_S)
     return killed
-
-
-def _await_codes(folder: Path) -> None:
-    """Wait until every process that began has said how it ended, for as long as ending takes at most."""
-    end = time.monotonic() + PATIENCE_S + 2.0
-    while len(list(folder.glob("code-*"))) < len(list(folder.glob("began-*"))) and time.monotonic() < end:
-        time.sleep(POLL_S)
-
-
-def _kill_stopped(pids: list[int], stopped: Stopped, hang_s: float) -> None:
-    """Kill processes that a signal has stopped for too long."""
-    for pid in pids:
-        if stopped.seconds(pid) > hang_s:
-            said = f"process {pid} of this job has been stopped from outside (SIGSTOP); ended, to go on from the last state"
-            emit("warning", message=said)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 def _arguments(node: Node, folder: Path) -> list[str]:

@@ -55,12 +55,13 @@ class Place:
         if program:
             mark = f"mark = pathlib.Path({str(self.folder / 'mark')!r})"
             (self.folder / "stand_in.py").write_text(f"import os, pathlib, signal, sys\n{RUN}{mark}\n{program}\n")
-            spec = JobSpec(**{**vars(spec), "module": "stand_in", "env": {"PYTHONPATH": str(self.folder)}})
+            spec = JobSpec(**{**vars(spec), "module": "stand_in"})
         return execute(task, self.store, self.backend, spec, run="test", show=lambda _, event: self.events.append(event), stop=self.stop)
 
 
 @pytest.fixture
-def place(tmp_path: Path, store: Store) -> Place:
+def place(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return Place(tmp_path, store)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.launcher.forks import Fork, Forks, begin
+from components.launcher.forks import Fork, Forks, begin, fork
 from components.launcher.local import STAGE_MODULES
 from tests.waiting import wait_until
 
@@ -26,11 +26,10 @@ if sys.argv[1] == "fault":
 sys.exit(int(sys.argv[1]))
 """
 DRIVER = """\
-import os, signal, sys
-from pathlib import Path
-from components.launcher.forks import Forks
-fork = Forks([], dict(os.environ)).start(["-m", "program", "wait"], dict(os.environ), Path(sys.argv[1]))
-print(fork.pid, flush=True)
+import os, signal
+from components.launcher.forks import Forks, fork
+forks = Forks([], dict(os.environ))
+print(fork(forks.address, ["-m", "program", "wait"], dict(os.environ), 2, 2).pid, flush=True)
 signal.pause()
 """
 
@@ -45,17 +44,20 @@ class Place:
         self.log, self.environment = folder / "log", {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLOUR": "red"}
         self.forks = Forks(modules, {**self.environment, "OTHER": "of the server alone"})
 
+    def ordered(self, *arguments: str) -> Fork | None:
+        with self.log.open("ab") as output:
+            return fork(self.forks.address, ["-m", "program", *arguments], self.environment, output.fileno(), output.fileno())
+
     def start(self, *arguments: str) -> Fork:
-        fork = self.forks.start(["-m", "program", *arguments], self.environment, self.log)
-        assert fork is not None
-        return fork
+        started = self.ordered(*arguments)
+        assert started is not None
+        return started
 
     def running(self) -> Fork:
         """A fork that has printed its line."""
-        fork = self.start("wait")
-        wait_until(self.log.exists)
+        started = self.start("wait")
         wait_until(lambda: "wait" in self.log.read_text())
-        return fork
+        return started
 
 
 def gone(pid: int) -> bool:
@@ -104,23 +106,23 @@ def test_an_exception_is_code_1_with_its_traceback_in_the_log(shared: Place) -> 
 
 
 def test_a_signal_to_its_group_ends_it(shared: Place) -> None:
-    fork = shared.running()
-    assert fork.poll() is None
-    os.killpg(fork.pid, signal.SIGTERM)
-    assert fork.wait() == -signal.SIGTERM
+    running = shared.running()
+    assert running.poll() is None
+    os.killpg(running.pid, signal.SIGTERM)
+    assert running.wait() == -signal.SIGTERM
 
 
 def test_where_the_forking_process_dies_its_forks_end_and_none_is_started(place: Place) -> None:
-    fork = place.running()
+    running = place.running()
     place.forks.kill()
-    assert fork.wait() == -signal.SIGKILL
-    wait_until(lambda: gone(fork.pid))
-    assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
+    assert running.wait() == -signal.SIGKILL
+    wait_until(lambda: gone(running.pid))
+    assert place.ordered("0") is None
 
 
-def ends_with_its_driver(place: Place, program: str, argument: str) -> None:
+def ends_with_its_driver(place: Place, program: str, *arguments: str) -> None:
     """A fork whose number the program prints ends when the program is killed."""
-    driver = subprocess.Popen([sys.executable, "-c", program, argument], stdout=subprocess.PIPE, text=True, env=place.environment)
+    driver = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, env=place.environment)
     assert driver.stdout is not None
     pid = int(driver.stdout.readline())
     assert not gone(pid)
@@ -129,8 +131,8 @@ def ends_with_its_driver(place: Place, program: str, argument: str) -> None:
     wait_until(lambda: gone(pid))
 
 
-def test_forks_do_not_outlive_who_started_them(place: Place, tmp_path: Path) -> None:
-    ends_with_its_driver(place, DRIVER, str(tmp_path / "driven"))
+def test_forks_do_not_outlive_who_started_them(place: Place) -> None:
+    ends_with_its_driver(place, DRIVER)
 
 
 def test_modules_that_stages_import_leave_cuda_untouched(tmp_path: Path) -> None:
@@ -169,6 +171,6 @@ def test_where_the_system_refuses_to_fork_none_is_started(tmp_path: Path) -> Non
     no_fork = "import os\ndef fork(): raise BlockingIOError(11, 'no more processes')\nos.fork = fork\n"
     place = Place(tmp_path, at_start=no_fork)
     try:
-        assert place.forks.start(["-m", "program", "0"], place.environment, place.log) is None
+        assert place.ordered("0") is None
     finally:
         place.forks.kill()

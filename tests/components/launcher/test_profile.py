@@ -41,11 +41,6 @@ def test_only_stages_of_one_node_run_in_the_tasks_own_pod(path: Path) -> None:
     assert not profile.in_task_pod("sample")
 
 
-def test_training_and_evaluation_have_their_own_priority(path: Path) -> None:
-    profile = load_profile(str(path))
-    assert (profile.priority_of("snapshot"), profile.priority_of("probe")) == ("high", "low")
-
-
 def test_a_profile_survives_being_sent_as_json(path: Path) -> None:
     profile = load_profile(str(path))
     assert Profile.loads(profile.dumps()) == profile
