@@ -32,7 +32,7 @@ class ClusterBackend:
     Methods raise ClusterError if the API server cannot be reached or refuses a request.
     """
 
-    def __init__(self, profile: Profile, cluster: Cluster, record: Run | None = None, owner: Object | None = None) -> None:
+    def __init__(self, profile: Profile, cluster: Cluster, record: Run, owner: Object | None = None) -> None:
         self._cluster, self._kind, self._record, self._owner = cluster, cluster.kind, record, owner
         self._profile = profile.model_copy(update={"job": cluster.kind.word})
         self._me = FOLLOWER + secrets.token_hex(4)
@@ -41,23 +41,18 @@ class ClusterBackend:
 
     def start(self, spec: JobSpec) -> None:
         """Create the job. If there is one of that name, adopt it if it runs, resume it if it is suspended, replace it if it has ended."""
-        run = self._record.id if self._record else ""
+        run = self._record.id
         wanted = to_manifest(spec, self._profile, run=run, owner=self._owner)
         wanted["metadata"]["annotations"][self._me] = now()
-        mark = {
-            "metadata": {
-                "annotations": {self._me: now(), MADE_WAY: None, TRIES_AGAIN: None, RESIZES: None},
-                "labels": {run_label(run): "yes"} if run else {},
-            }
-        }
+        annotations = {self._me: now(), MADE_WAY: None, TRIES_AGAIN: None, RESIZES: None}
+        mark = {"metadata": {"annotations": annotations, "labels": {run_label(run): "yes"}}}
         self._stopped.discard(spec.name)
         while not patiently(lambda: self._try_to_start(spec, wanted, mark)):
             pass
-        before = self._followers.get(spec.name)
-        if before and not before.logs.closed:
+        if (before := self._followers.get(spec.name)) and not before.logs.closed.is_set():
             logs = before.logs
         else:
-            record = LogRecord(self._record.store, log_folder(run, spec.task)) if self._record else None
+            record = LogRecord(self._record.store, log_folder(run, spec.task))
             logs = PodLogs(self._cluster, self._kind, record, ranks=spec.nodes * spec.processes > 1)
         follower = self._followers[spec.name] = Follower(self._cluster, self._profile, spec.name, self._me, logs)
         if spec.name in self._stopped:
@@ -72,7 +67,9 @@ class ClusterBackend:
         if "deletionTimestamp" in job["metadata"] or self._kind.ending(job):
             self._remove(self._cluster, spec.name)
             return False
-        mark = self._owned(job, mark)
+        owners = job["metadata"].get("ownerReferences", [])
+        if self._owner and all(owner["uid"] != self._owner["uid"] for owner in owners):  # so the job outlives an earlier run's Workflow
+            mark = {**mark, "metadata": {**mark["metadata"], "ownerReferences": [*owners, self._owner]}}
         if not self._kind.is_suspended(job) or self._profile.queue:
             return self._cluster.patch_job(spec.name, mark)
         if job["metadata"].get("annotations", {}).get(DIGEST) != wanted["metadata"]["annotations"][DIGEST]:
@@ -102,13 +99,6 @@ class ClusterBackend:
                 do_next = f"Stop that run first, or set `job: {cluster.kind.word}` in the profile."
                 raise ClusterError(what, 409, where=f"{cluster.kind.word} {name}", do_next=do_next)
             self._remove(cluster, name)
-
-    def _owned(self, job: Object, mark: Object) -> Object:
-        """The patch `mark` with this run's Workflow as a further owner, so that the job outlives the Workflow of an earlier run."""
-        owners = job["metadata"].get("ownerReferences", [])
-        if self._owner is None or any(owner["uid"] == self._owner["uid"] for owner in owners):
-            return mark
-        return {**mark, "metadata": {**mark["metadata"], "ownerReferences": [*owners, self._owner]}}
 
     def poll(self, name: str) -> Status:
         if follower := self._followers.get(name):

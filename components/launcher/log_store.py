@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
 from typing import NamedTuple
 
 from components.launcher.spec import work_ref
@@ -31,11 +31,11 @@ class LogRecord:
     """Writes a job's lines to the store, in objects that no other process writes. A later follower goes on where they end."""
 
     def __init__(self, store: Store, folder: str) -> None:
-        self._store, self._folder = store, folder.rstrip("/") + "/"
+        self._store, self._folder = store, folder
         self._prefix = f"{time.time_ns()}-{secrets.token_hex(3)}"
-        self._chunk, self._number, self._written, self._new = "", 0, True, list[Line]()
+        self._chunk, self._number, self._written, self._writing = "", 0, True, threading.Lock()
+        self.new = deque[Line]()  # lines to be written
         self.trouble = ""  # why the last attempt to write failed
-        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def ends(self) -> dict[str, tuple[str, int]]:
         """The time of each pod's last line in the store, and how many of its lines there have that time."""
@@ -45,21 +45,16 @@ class LogRecord:
             ends[line.pod] = (line.time, count + 1 if line.time == last else 1)
         return ends
 
-    def add(self, lines: Iterable[Line]) -> None:
-        with self._lock:
-            self._new += lines
-
     def flush(self) -> None:
         """Write the new lines. What the store does not take now is written at the next call."""
         with self._writing:
-            with self._lock:
-                taken, self._new = self._new, []
+            taken = [self.new.popleft() for _ in range(len(self.new))]
             self._chunk += "".join(f"{line.time} {line.pod} {line.text}\n" for line in taken)
             self._written = self._written and not taken
             if self._written:
                 return
             try:
-                self._store.write(f"{self._folder}{self._prefix}-{self._number:04d}.log", self._chunk.encode())
+                self._store.write(f"{self._folder}/{self._prefix}-{self._number:04d}.log", self._chunk.encode())
             except EdmError as error:
                 self.trouble = f"The job's log cannot be kept; this is tried again: {error.what}"
                 return
@@ -70,10 +65,6 @@ class LogRecord:
 
 def read_record(store: Store, folder: str) -> list[Line]:
     """All lines of a job in the store, ordered by time, each once even if several followers have kept it."""
-    lines: dict[Line, None] = {}
-    for entry in store.list(folder.rstrip("/") + "/"):
-        for text in store.read(entry.path).decode(errors="replace").split("\n"):
-            parts = text.split(" ", 2)
-            if len(parts) == 3:
-                lines[Line(*parts)] = None
+    texts = (text for entry in store.list(f"{folder}/") for text in store.read(entry.path).decode(errors="replace").split("\n"))
+    lines = dict.fromkeys(Line(*parts) for text in texts if len(parts := text.split(" ", 2)) == 3)
     return sorted(lines, key=lambda line: line.time)

@@ -48,26 +48,26 @@ class _Reader:
 
 @dataclass
 class PodLogs:
-    """Reads every pod of a job from its beginning, hands the lines out, and keeps them in `record`, if there is one.
+    """Reads every pod of a job from its beginning, hands the lines out, and keeps them in `record`.
 
     With `ranks`, the job has several processes, whose lines already say which rank printed them. Without, lines get the pod's index.
     """
 
     cluster: Cluster
     kind: JobKind
-    record: LogRecord | None = None
+    record: LogRecord
     ranks: bool = False
     refused: ClusterError | None = None  # the API server's answer if the right to read logs is missing
     _readers: dict[str, threading.Thread] = field(default_factory=dict)  # by the pod's uid
     _lines: deque[Line] = field(default_factory=deque)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
     _ends: dict[str, tuple[str, int]] | None = None  # `record.ends()` as it was at the beginning
     _said: str = ""
 
     def watch(self, pods: list[dict[str, Any]]) -> None:
         """Begin to read the pods that are not being read yet."""
         if self._ends is None:
-            self._ends = self.record.ends() if self.record else {}
+            self._ends = self.record.ends()
             threading.Thread(target=self._flush, name="keep logs", daemon=True).start()
         for pod in pods:
             uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
@@ -80,7 +80,7 @@ class PodLogs:
     def take(self) -> list[str]:
         """The new lines. If lines cannot be kept, an event among them says why."""
         lines = []
-        if self.record is not None and self.record.trouble != self._said:
+        if self.record.trouble != self._said:
             self._said = self.record.trouble
             lines += [event_line("warning", message=self._said)] if self._said else []
         while self._lines:
@@ -97,34 +97,28 @@ class PodLogs:
 
     def close(self) -> None:
         """Read no more, and keep what was read."""
-        self._stop.set()
-        if self.record is not None:
-            self.record.flush()
-
-    @property
-    def closed(self) -> bool:
-        return self._stop.is_set()
+        self.closed.set()
+        self.record.flush()
 
     def _flush(self) -> None:
-        while self.record is not None and not self._stop.wait(FLUSH_S):
+        while not self.closed.wait(FLUSH_S):
             self.record.flush()
 
     def _read(self, reader: _Reader) -> None:
         """Read a pod until its container has ended and all of its output is read, or the pod is gone."""
-        while not self._stop.is_set():
+        while not self.closed.is_set():
             try:
                 ended = self._ended(reader)  # asked before reading, so that an ended pod's output is read to its end
-                if ended is None:
-                    return
-                self._stream(reader, follow=not ended)
-                if ended:
+                if ended is not None:
+                    self._stream(reader, follow=not ended)
+                if ended is not False:
                     return
             except ClusterError as error:
                 if error.status in (401, 403):
                     self.refused = error  # any other error passes, or means that the pod is gone
             except (urllib3.exceptions.HTTPError, OSError):
                 pass  # the connection broke; the next request begins where it did
-            self._stop.wait(RETRY_S)
+            self.closed.wait(RETRY_S)
 
     def _ended(self, reader: _Reader) -> bool | None:
         """Whether the pod's container has ended; None if the pod is gone."""
@@ -136,26 +130,15 @@ class PodLogs:
         with contextlib.closing(response):
             if self._ended(reader) is None:  # by now the name may belong to another pod
                 return
-            for line in reader.new(_lines_of(response)):
+            # A line that a broken connection cuts off is not among these: it comes whole with the next request.
+            for line in reader.new(data.decode(errors="replace").rstrip("\r\n") for data in response):
                 self._lines.append(line)
-                if self.record is not None:
-                    self.record.add([line])
+                self.record.new.append(line)
 
     def _in_state(self, pod: dict[str, Any], *states: str) -> bool:
         """Whether the job's container in the pod is in one of these states."""
         statuses = pod["status"].get("containerStatuses") or []
         return any(state in status.get("state", {}) for status in statuses if status.get("name") == self.kind.container for state in states)
-
-
-def _lines_of(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
-    """The response's lines. A line that a broken connection cuts off comes whole with the next request."""
-    rest = b""
-    for data in response.stream(65536, decode_content=False):
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace").rstrip("\r")
-    if rest:
-        yield rest.decode(errors="replace")
 
 
 def _padded(stamp: str) -> str:

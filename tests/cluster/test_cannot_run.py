@@ -14,6 +14,8 @@ from components.launcher.job import cluster_spec
 from components.launcher.job_kinds import KINDS
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from edm2core.errors import EdmError
+from edm2core.store import open_store
+from edm2core.store.runs import Run
 from tests.cluster.lab import Lab, kubectl, until
 
 pytestmark = pytest.mark.cluster
@@ -117,7 +119,7 @@ def test_a_missing_right_is_named(lab: Lab, verb: str, resource: str) -> None:
 
 def test_a_cluster_without_the_training_operator_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PyTorchJob, "version", "v9")  # which this server knows as little as v1 where nothing is installed
-    backend = ClusterBackend(lab.profile(), Cluster.connect(lab.profile()))
+    backend = ClusterBackend(lab.profile(), Cluster.connect(lab.profile()), Run("none", open_store(lab.profile().store.uri)))
     _, training = lab.tasks([2])
     spec = cluster_spec(training, lab.profile().store.uri, lab.profile())
     with pytest.raises(ClusterError, match="training operator"):
@@ -126,7 +128,7 @@ def test_a_cluster_without_the_training_operator_is_named(lab: Lab, monkeypatch:
 
 def test_a_runtime_that_is_not_there_is_named(lab: Lab) -> None:
     profile = lab.profile(job="trainjob", grace_s=77)
-    backend = ClusterBackend(profile, Cluster.connect(profile))
+    backend = ClusterBackend(profile, Cluster.connect(profile), Run("none", open_store(profile.store.uri)))
     with pytest.raises(ClusterError, match=r"has no TrainingRuntime edm2-"):
         backend.start(cluster_spec(lab.tasks([2])[1], profile.store.uri, profile))
 

@@ -2,8 +2,9 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from components.launcher.profile import Profile
 from components.launcher.resizing import RESIZES, SIZE
 from components.launcher.spec import JobSpec, Status, spec_of
 from edm2core.plan.tasks import Task
+from edm2core.store.local import LocalStore
+from edm2core.store.runs import Run
 from tests.waiting import TurnedClock
 
 PYTORCHJOB, TRAINJOB = KINDS
@@ -29,6 +32,8 @@ Profiles = Callable[..., Profile]
 
 class Memory:
     """Jobs and pods; a job that is not suspended has all its pods running, unless there is room for fewer."""
+
+    record: Run  # the run that its jobs are for
 
     def __init__(self, kind: JobKind = PYTORCHJOB) -> None:
         self.kind = kind
@@ -117,11 +122,13 @@ class Memory:
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.word)
-def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Memory:
     for name in ("LOOK_S", "SOON_S", "SIGN_S", "ROOM_S"):
         monkeypatch.setattr(follower, name, 0.0)
     monkeypatch.setattr(cluster_backend, "POLL_S", 0.0)
-    return Memory(request.param)
+    memory = Memory(request.param)
+    memory.record = Run("demo-1", LocalStore(tmp_path))
+    return memory
 
 
 @pytest.fixture
@@ -139,7 +146,7 @@ def spec(tasks: list[Task]) -> JobSpec:
 
 
 def backend(memory: Memory, profile: Profile) -> ClusterBackend:
-    return ClusterBackend(profile, memory)  # type: ignore[arg-type]
+    return ClusterBackend(profile, memory, memory.record)  # type: ignore[arg-type]
 
 
 def once_it_runs(here: ClusterBackend, spec: JobSpec) -> Status:

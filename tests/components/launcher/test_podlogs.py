@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 from components.launcher.log_store import LogRecord, read_record
@@ -22,18 +23,16 @@ def stamped(second: int, fraction: str, text: str) -> bytes:
 OUTPUT = [stamped(1, "1", "one"), stamped(1, "25", "two"), stamped(1, "25", "three"), stamped(2, "000000001", "four")]
 
 
-class Response:
+class Response(urllib3.HTTPResponse):
     def __init__(self, data: bytes, broken: bool) -> None:
+        super().__init__(preload_content=False)
         self._data, self._broken = data, broken
 
-    def stream(self, size: int, decode_content: bool) -> Iterator[bytes]:
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
         for start in range(0, len(self._data), 7):
             yield self._data[start : start + 7]
         if self._broken:
             raise OSError("connection reset")
-
-    def close(self) -> None:
-        pass
 
 
 class Server:
@@ -60,7 +59,7 @@ class Server:
         return Response(data[:cut], cut is not None)
 
 
-def read(server: Server, record: LogRecord | None = None, ranks: bool = False) -> list[str]:
+def read(server: Server, record: LogRecord, ranks: bool = False) -> list[str]:
     logs = PodLogs(server, PyTorchJob(), record, ranks)  # type: ignore[arg-type]
     logs.watch(list(server.pods.values()))
     logs.drain(10)
@@ -78,20 +77,26 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path))
 
 
-def test_every_line_comes_once_and_says_which_pod_it_is_of() -> None:
-    assert read(Server(OUTPUT, [])) == [f"[pod 0] {word}" for word in ("one", "two", "three", "four")]
+@pytest.fixture
+def record(store: Store) -> LogRecord:
+    return LogRecord(store, "unread")
 
 
-def test_lines_of_a_job_whose_ranks_mark_them_and_events_stay_as_they_are() -> None:
+def test_every_line_comes_once_and_says_which_pod_it_is_of(record: LogRecord) -> None:
+    assert read(Server(OUTPUT, []), record) == [f"[pod 0] {word}" for word in ("one", "two", "three", "four")]
+
+
+def test_lines_of_a_job_whose_ranks_mark_them_and_events_stay_as_they_are(store: Store) -> None:
     event = '@edm2 {"kind":"start"}'
-    assert read(Server([stamped(1, "1", "[rank 3] x"), stamped(2, "1", event)], []), ranks=True) == ["[rank 3] x", event]
-    assert read(Server([stamped(2, "1", event)], [])) == [event]
+    lines = [stamped(1, "1", "[rank 3] x"), stamped(2, "1", event)]
+    assert read(Server(lines, []), LogRecord(store, "many"), ranks=True) == ["[rank 3] x", event]
+    assert read(Server(lines[1:], []), LogRecord(store, "one")) == [event]
 
 
 @pytest.mark.parametrize("first", range(0, sum(map(len, OUTPUT)) + 1, 5))
-def test_wherever_connections_break_no_line_is_lost_or_repeated(first: int) -> None:
+def test_wherever_connections_break_no_line_is_lost_or_repeated(first: int, record: LogRecord) -> None:
     server = Server(OUTPUT, [first, 40])
-    assert read(server) == [f"[pod 0] {word}" for word in ("one", "two", "three", "four")]
+    assert read(server, record) == [f"[pod 0] {word}" for word in ("one", "two", "three", "four")]
     assert len(server.requests) == 3
 
 
@@ -112,9 +117,9 @@ def test_lines_that_two_followers_kept_count_once(store: Store) -> None:
     assert [line.text for line in read_record(store, "logs")] == ["one", "two", "three", "four"]
 
 
-def test_a_replaced_pod_is_not_read_under_its_predecessors_name() -> None:
+def test_a_replaced_pod_is_not_read_under_its_predecessors_name(record: LogRecord) -> None:
     server = Server(OUTPUT, [])
-    logs = PodLogs(server, PyTorchJob())  # type: ignore[arg-type]
+    logs = PodLogs(server, PyTorchJob(), record)  # type: ignore[arg-type]
     before = list(server.pods.values())
     server.replace()
     logs.watch(before)
