@@ -110,12 +110,15 @@ class ApiServer:
         """Raise a ClusterError for the exception of a request, and for an answer that cannot come from Kubernetes."""
         try:
             yield
-        except ApiException as error:
-            if 300 <= (error.status or 0) < 400:
-                raise self._not_kubernetes(where) from error
-            raise refusal(error.status or 0, _message(error), verb, resource, where) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._not_kubernetes(where) from error
+        except (ApiException, ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, ApiException) and not 300 <= (error.status or 0) < 400:
+                raise refusal(error.status or 0, _message(error), verb, resource, where) from None
+            raise ClusterError(
+                f"What answers at {self.host} is not the API server of Kubernetes: its answer is not of its kind.",
+                0,
+                where=where,
+                do_next="Check the server of the profile's `context`: is it behind a page to log in?",
+            ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             reason = type(error).__name__
             raise ClusterError(
@@ -125,14 +128,6 @@ class ApiServer:
                 do_next="Check the network and the profile's `context`.",
                 said=f"it cannot be reached ({reason})",
             ) from None
-
-    def _not_kubernetes(self, where: str) -> ClusterError:
-        return ClusterError(
-            f"What answers at {self.host} is not the API server of Kubernetes: its answer is not of its kind.",
-            0,
-            where=where,
-            do_next="Check the server of the profile's `context`: is it behind a page to log in?",
-        )
 
 
 class Cluster:
@@ -150,17 +145,15 @@ class Cluster:
         """
         api = ApiServer.connect(profile.context)
         if profile.job:
-            kind = kind_of(profile)
-            return cls(api, profile.namespace, kind, f"Jobs are {kind.name}s, as the profile says.")
-        kind, choice = choose_kind(patiently(lambda: kinds_of(api)), api.host)
+            kind, choice = kind_of(profile), f"Jobs are {kind_of(profile).name}s, as the profile says."
+        else:
+            kind, choice = choose_kind(patiently(lambda: kinds_of(api)), api.host)
         return cls(api, profile.namespace, kind, choice)
 
     def with_other_kinds(self) -> list["Cluster"]:
-        """The same namespace, once for each of the other kinds of job."""
         return [Cluster(self._api, self.namespace, kind) for kind in KINDS if kind is not self.kind]
 
     def job(self, name: str) -> Object | None:
-        """The job of that name, or None."""
         return self._ask("get", self.kind.plural, name)
 
     def jobs(self, labels: Mapping[str, str] | None = None) -> list[Object]:
@@ -190,24 +183,21 @@ class Cluster:
         return self._list("pods", labelSelector=selector(self.kind.pod_labels(job)))
 
     def pod(self, name: str) -> Object | None:
-        """The pod of that name, or None."""
         return self._ask("get", "pods", name)
 
     def create_pod(self, pod: Object) -> None:
         """Create a pod, unless there is one of that name."""
         self._ask("create", "pods", pod["metadata"]["name"], body=pod)
 
-    def remove_pod(self, name: str, uid: str = "") -> bool:
-        """Delete a pod without waiting for its node to confirm that it ended; False if there is none of that name and uid."""
-        options: Object = {"gracePeriodSeconds": 0, **({"preconditions": {"uid": uid}} if uid else {})}
-        return self._ask("delete", "pods", name, body=options) is not None
+    def remove_pod(self, name: str, uid: str = "") -> None:
+        """Delete the pod of that name and, if given, uid, without waiting for its node to confirm that it ended."""
+        self._ask("delete", "pods", name, body={"gracePeriodSeconds": 0, **({"preconditions": {"uid": uid}} if uid else {})})
 
     def workloads(self, job: str) -> list[Object]:
         """What Kueue has recorded about the job of that uid."""
         return self._list("workloads", labelSelector=f"kueue.x-k8s.io/job-uid={job}")
 
     def events(self) -> list[Object]:
-        """The namespace's events."""
         return self._list("events")
 
     def log(self, pod: str, container: str, since: str, follow: bool) -> urllib3.BaseHTTPResponse:
@@ -230,7 +220,9 @@ class Cluster:
             try:
                 return self._api.answer(verb, self._path(resource, "" if create else name), query, body)
             except ApiException as error:
-                if (error.status == 409 and verb in ("create", "delete")) or (not create and _lacks_object(error)):
+                # The answer "page not found" means something else: the cluster does not know this kind of object.
+                missing = error.status == 404 and "page not found" not in str(error.body)
+                if (error.status == 409 and verb in ("create", "delete")) or (missing and not create):
                     return None
                 raise
 
@@ -302,11 +294,6 @@ def refusal(status: int, message: str, verb: str, resource: str, where: str) -> 
     else:
         what, do_next = f"The API server refuses: {message}.", "Change what it names, or ask who runs the cluster."
     return ClusterError(what, status, where=where, do_next=do_next, said=message)
-
-
-def _lacks_object(error: ApiException) -> bool:
-    """Whether the object is missing. The answer "page not found" means something else: the cluster does not know this kind of object."""
-    return error.status == 404 and "page not found" not in str(error.body)
 
 
 def _message(error: ApiException) -> str:

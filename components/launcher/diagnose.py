@@ -1,6 +1,5 @@
 """Says in words where a job stands and why it does not run, from the API's objects. All functions are pure."""
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,13 +40,12 @@ def diagnose(kind: JobKind, job: Object | None, pods: list[Object], events: Iter
     """Where a job stands, by the job itself, its pods, and events about them."""
     if job is None:
         return Diagnosis("absent", "the job is gone")
-    ending = kind.ending(job)
-    if ending and ending.succeeded:
-        return Diagnosis("done", code=0)
-    if ending:
-        death = first_death(pods)
-        if death is not None and death.code < 128:
-            return Diagnosis("failed", death.words, code=death.code)
+    if ending := kind.ending(job):
+        if ending.succeeded:
+            return Diagnosis("done", code=0)
+        for death in deaths(pods):
+            if 0 < death.code < 128:
+                return Diagnosis("failed", death.words, code=death.code)
         return Diagnosis("failed", ending.message, code=FAILED)  # such as a deadline: no pod failed by itself
     if kind.is_suspended(job):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
@@ -60,15 +58,14 @@ def wait_in_queue(queue: str, workloads: list[Object]) -> str:
     where = f"waits in the queue {queue}"
     if not workloads:
         return where
-    conditions = {c["type"]: c for c in workloads[0].get("status", {}).get("conditions") or []}
+    conditions = _conditions(workloads[0])
     reserved, evicted = conditions.get("QuotaReserved", {}), conditions.get("Evicted", {})
     if workloads[0]["spec"].get("active") is False:
         return f"{where}, which does not admit it: the Workload {workloads[0]['metadata']['name']} is deactivated"
     if reserved.get("status") == "True":
         return f"{where}: it has its quota and is about to begin"
-    before = f"; it was evicted: {_line(evicted.get('message', ''))}" if evicted.get("status") == "True" else ""
-    message = _line(reserved.get("message", ""))
-    return f"{where}{f': {message}' if message else ''}{before}"
+    before = f"; it was evicted: {_said(evicted)}" if evicted.get("status") == "True" else ""
+    return f"{where}{_after_colon(_said(reserved))}{before}"
 
 
 def diagnose_pods(
@@ -84,9 +81,9 @@ def diagnose_pods(
     for pod in pods:
         if out_of_reach(pod):
             return Diagnosis("queued", f"{pod['metadata']['name']}: its node {_node(pod)} does not answer", missing=missing)
-    troubles = [_trouble(pod, events) for pod in current] + (
-        [_refused([event for event in events if about_job(event)])] if len(current) < wanted else []
-    )
+    troubles = [_trouble(pod, events) for pod in current]
+    if len(current) < wanted:
+        troubles.append(_refused(filter(about_job, events)))
     for cause, reason in filter(None, troubles):
         return Diagnosis("queued", reason, cause, missing=missing)
     ending = "".join(f"; {pod['metadata']['name']} is ending on {_node(pod)}" for pod in pods if pod not in current)
@@ -95,7 +92,7 @@ def diagnose_pods(
 
 def out_of_reach(pod: Object) -> bool:
     """Whether the pod's node does not answer. The cluster then calls the pod not ready, and leaves its containers' states as they were."""
-    states = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions") or []}
+    states = {kind: condition["status"] for kind, condition in _conditions(pod).items()}
     return pod["status"].get("phase") == "Running" and states.get("ContainersReady") == "True" and states.get("Ready") == "False"
 
 
@@ -114,23 +111,12 @@ def has_begun(pod: Object) -> bool:
 class Death:
     """How a pod's container ended, or how it will, once the cluster has told the pod to leave."""
 
-    pod: str
-    uid: str
+    uid: str  # of the pod
     code: int
     words: str
     time: str
-    disrupted: bool = False  # the cluster ended it, whatever its code
-    taken: bool = False  # the cluster ended it through no fault of the pod: drained, preempted, its node lost
-
-    @property
-    def first_cause(self) -> bool:
-        """Whether the pod ended by itself or was ended by the cluster. If not, it was told to stop, or another pod of its job was lost."""
-        return self.disrupted or self.code != INTERRUPTED
-
-    @property
-    def own_fault(self) -> bool:
-        """Whether the pod ended by itself, or for using more than its node has."""
-        return self.first_cause and not self.taken
+    first_cause: bool  # it ended by itself or was ended by the cluster; if not, it was told to stop, or another pod of its job was lost
+    own_fault: bool  # it ended by itself, or for using more than its node has; not drained or preempted, and its node not lost
 
 
 def deaths(pods: Iterable[Object]) -> list[Death]:
@@ -139,45 +125,37 @@ def deaths(pods: Iterable[Object]) -> list[Death]:
     for pod in pods:
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
         words, fault = _disruption(pod), pod["status"].get("reason") == "Evicted"
-        disrupted, taken = bool(words), bool(words) and not fault
         ends = [
             (status["name"], end)
             for status in _container_statuses(pod)
             if (end := status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated"))
         ]
-        for container, end in ends or ([("", {"exitCode": INTERRUPTED})] if disrupted else []):
+        for container, end in ends or ([("", {"exitCode": INTERRUPTED})] if words else []):
             code = int(end.get("exitCode", 0))
             how = words or _death(name, pod, container, code, str(end.get("reason", "")))
-            found.append(Death(name, uid, code, how, str(end.get("finishedAt", "")), disrupted, taken))
+            by_itself = code != INTERRUPTED and not words
+            found.append(Death(uid, code, how, str(end.get("finishedAt", "")), bool(words) or by_itself, fault or by_itself))
     return sorted(found, key=lambda death: death.time)
 
 
 def evictions(events: Iterable[Object]) -> list[Death]:
     """The ends of evicted pods, from events. Such a pod may be replaced before anybody has seen how it ended."""
     about = [(event["involvedObject"], event) for event in events if event.get("reason") == "Evicted"]
-    return [Death(pod["name"], pod["uid"], 137, _evicted(pod["name"], event.get("message", "")), "", True) for pod, event in about]
-
-
-def first_death(pods: Iterable[Object]) -> Death | None:
-    """The first container that failed by an error of its own; if there is none, the first that failed."""
-    failed = sorted((death for death in deaths(pods) if death.code), key=lambda death: death.code >= 128)
-    return next(iter(failed), None)
+    return [Death(pod["uid"], 137, _evicted(pod["name"], event), "", first_cause=True, own_fault=True) for pod, event in about]
 
 
 def _disruption(pod: Object) -> str:
     """What the cluster did to the pod, in words; empty if it did nothing."""
-    name, status = pod["metadata"]["name"], pod["status"]
-    told = next((c for c in status.get("conditions") or [] if c["type"] == "DisruptionTarget" and c["status"] == "True"), None)
-    if status.get("reason") == "Evicted":
-        return _evicted(name, status.get("message", ""))
-    if told is None:
+    name, told = pod["metadata"]["name"], _conditions(pod).get("DisruptionTarget", {})
+    if pod["status"].get("reason") == "Evicted":
+        return _evicted(name, pod["status"])
+    if told.get("status") != "True":
         return ""
-    message = _line(told.get("message", ""))
-    return f"{name} {DISRUPTIONS.get(told.get('reason', ''), 'was taken away')}{f': {message}' if message else ''}"
+    return f"{name} {DISRUPTIONS.get(told.get('reason', ''), 'was taken away')}{_after_colon(_said(told))}"
 
 
-def _evicted(name: str, message: str) -> str:
-    return f"{name} was evicted by its node: {_line(message)}"
+def _evicted(name: str, why: Object) -> str:
+    return f"{name} was evicted by its node: {_said(why)}"
 
 
 def _death(name: str, pod: Object, container: str, code: int, reason: str) -> str:
@@ -196,31 +174,31 @@ def _trouble(pod: Object, events: list[Object]) -> tuple[Cause, str] | None:
     """Why a pod does not run."""
     name = pod["metadata"]["name"]
     if turned_away(pod):
-        reason, message = pod["status"].get("reason", "Failed"), _line(pod["status"].get("message", ""))
-        return "refused", f"{name} was turned away by the node {_node(pod)} ({reason}): {message}"
-    for condition in pod["status"].get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            message = _line(condition.get("message") or condition.get("reason") or "")
-            return "room" if "Insufficient" in message else "place", f"{name} cannot be scheduled: {message}"
+        reason = pod["status"].get("reason", "Failed")
+        return "refused", f"{name} was turned away by the node {_node(pod)} ({reason}): {_said(pod['status'])}"
+    scheduled = _conditions(pod).get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        message = _said(scheduled) or scheduled.get("reason", "")
+        return "room" if "Insufficient" in message else "place", f"{name} cannot be scheduled: {message}"
     for status in _container_statuses(pod):
         waiting = status.get("state", {}).get("waiting") or {}
-        reason, message = waiting.get("reason", ""), _line(waiting.get("message", ""))
+        reason = waiting.get("reason", "")
         if reason in PULL:
-            return "broken", f"{name}: the image {status.get('image', '')} cannot be pulled ({reason}): {message}"
+            return "broken", f"{name}: the image {status.get('image', '')} cannot be pulled ({reason}): {_said(waiting)}"
         if reason in CONFIGURATION:
-            return "broken", f"{name} cannot be started ({reason}): {message}"
+            return "broken", f"{name} cannot be started ({reason}): {_said(waiting)}"
     about = [e for e in events if e["involvedObject"].get("uid") == pod["metadata"]["uid"] and e.get("reason") in SETTING_UP]
     if about and pod["status"].get("phase") == "Pending":
-        return "broken", f"{name} cannot be set up ({_newest(about)['reason']}): {_line(_newest(about).get('message', ''))}"
+        return "broken", f"{name} cannot be set up ({_newest(about)['reason']}): {_said(_newest(about))}"
     return None
 
 
-def _refused(events: list[Object]) -> tuple[Cause, str] | None:
+def _refused(events: Iterable[Object]) -> tuple[Cause, str] | None:
     """Why a pod of a job could not be created, by the events about the job."""
     about = [event for event in events if "FailedCreate" in event.get("reason", "")]
     if not about:
         return None
-    message = _line(_newest(about).get("message", ""))
+    message = _said(_newest(about))
     if "exceeded quota" in message:
         return "room", f"the namespace's quota is exhausted: {message.partition('exceeded quota: ')[2] or message}"
     if "violates PodSecurity" in message:
@@ -240,5 +218,15 @@ def _newest(events: list[Object]) -> Object:
     return max(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or e["metadata"].get("creationTimestamp") or ""))
 
 
-def _line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()[:300]
+def _conditions(thing: Object) -> dict[str, Object]:
+    """The conditions of a pod or another object, by their types."""
+    return {condition["type"]: condition for condition in thing.get("status", {}).get("conditions") or []}
+
+
+def _said(what: Object) -> str:
+    """The message of a condition, a status or an event, in one line."""
+    return " ".join((what.get("message") or "").split())[:300]
+
+
+def _after_colon(message: str) -> str:
+    return f": {message}" if message else ""

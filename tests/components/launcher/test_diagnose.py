@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.launcher import diagnose as diagnosing
-from components.launcher.diagnose import Diagnosis, age, deaths, first_death
+from components.launcher.diagnose import Diagnosis, age, deaths
 from components.launcher.job_kinds.pytorchjob import PyTorchJob
 
 Object = dict[str, Any]
@@ -136,8 +136,7 @@ def test_a_job_that_failed_without_a_dead_pod_says_what_the_operator_says() -> N
 
 
 def test_out_of_memory_names_the_limit() -> None:
-    death = first_death([ended(0, 137, "OOMKilled")])
-    assert death is not None
+    (death,) = deaths([ended(0, 137, "OOMKilled")])
     assert "ran out of memory (OOMKilled; its limit is 200Mi)" in death.words
 
 
