@@ -731,6 +731,7 @@ def test_an_error_of_the_server_while_a_job_is_created_is_tried_again(
 
 def test_a_job_of_another_kind_for_the_same_work_is_removed_before_one_is_created(memory: Memory, spec: JobSpec, profile: Profiles) -> None:
     other = Memory(PYTORCHJOB if memory.kind is TRAINJOB else TRAINJOB)
+    other.record = memory.record
     before = backend(other, profile())
     before.start(spec)
     before.close(0)
@@ -744,6 +745,7 @@ def test_a_job_of_another_kind_that_another_process_follows_is_left_alone_in_wor
     memory: Memory, spec: JobSpec, profile: Profiles
 ) -> None:
     other = Memory(PYTORCHJOB if memory.kind is TRAINJOB else TRAINJOB)
+    other.record = memory.record
     backend(other, profile()).start(spec)
     memory.others = [other]
     with pytest.raises(ClusterError, match=f"done as a {other.kind.name}, which another run follows"):
