@@ -1,6 +1,6 @@
 """Everything that settings choose by name, and what planning has to know of it: one table a family, one line a choice.
 
-A new metric, solver, data format, … is a file of its own and a line here. A line names its code as "module:callable", which `load`
+A new metric, solver, data format, … is its code and a line here. A line names its code as "module:callable", which `load`
 imports when it is used, so that planning reads these tables without torch, Pillow or scikit-learn.
 
 A setting may also give such an address of the user's own code (docs/how-to/own-code.md), which stands for a line of the usual facts.
@@ -82,50 +82,50 @@ class Choice(NamedTuple):
 
 WEIGHTINGS = Choices(
     {
-        "edm": Choice("edm2core.diffusion.weightings.edm:edm"),
-        "min_snr": Choice("edm2core.diffusion.weightings.min_snr:min_snr", ("snr_limit",), {"log_variance_features": 0}),
+        "edm": Choice("edm2core.diffusion.weightings:edm"),
+        "min_snr": Choice("edm2core.diffusion.weightings:min_snr", ("snr_limit",), {"log_variance_features": 0}),
     },
     Choice,
 )
-"""λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/weightings."""
+"""λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/weightings.py."""
 
 SCHEDULES = Choices(
     {
-        "every_epoch": Choice("edm2core.diffusion.schedules.every_epoch:every_epoch", ("t_ref_epochs",)),
-        "every_step": Choice("edm2core.diffusion.schedules.every_step:every_step", ("t_ref_epochs",)),
-        "cosine": Choice("edm2core.diffusion.schedules.cosine:cosine", ("lr_end", "lr_end_epoch")),
-        "constant": Choice("edm2core.diffusion.schedules.constant:constant"),
+        "every_epoch": Choice("edm2core.diffusion.schedules:every_epoch", ("t_ref_epochs",)),
+        "every_step": Choice("edm2core.diffusion.schedules:every_step", ("t_ref_epochs",)),
+        "cosine": Choice("edm2core.diffusion.schedules:cosine", ("lr_end", "lr_end_epoch")),
+        "constant": Choice("edm2core.diffusion.schedules:constant"),
     },
     Choice,
 )
-"""Learning-rate schedules: functions of the protocol `Schedule` in edm2core/diffusion/schedules."""
+"""Learning-rate schedules: functions of the protocol `Schedule` in edm2core/diffusion/schedules.py."""
 
 OPTIMIZERS = Choices(
     {
-        "adam": Choice("edm2core.diffusion.optimizers.adam:adam", ("betas",)),
-        "adamw": Choice("edm2core.diffusion.optimizers.adamw:adamw", ("betas", "weight_decay"), {"weight_decay": 0.01}),
-        "muon": Choice("edm2core.diffusion.optimizers.muon:muon", ("betas", "weight_decay", "momentum")),
+        "adam": Choice("edm2core.diffusion.optimizers:adam", ("betas",)),
+        "adamw": Choice("edm2core.diffusion.optimizers:adamw", ("betas", "weight_decay"), {"weight_decay": 0.01}),
+        "muon": Choice("edm2core.diffusion.optimizers:Muon", ("betas", "weight_decay", "momentum")),
     },
     Choice,
 )
-"""Functions of the protocol `Optimizer` in edm2core/diffusion/optimizers."""
+"""Functions of the protocol `Optimizer` in edm2core/diffusion/optimizers.py."""
 
 
 class Augmentation(NamedTuple):
     """A transform of training images, of which the network is told."""
 
-    draw: str  # a function of the protocol `Transform` in edm2core/diffusion/augmentations
+    draw: str  # a function of the protocol `Transform` in edm2core/diffusion/augmentations.py
     labels: int  # numbers by which the network is told
     mirrors: bool = False  # it only mirrors, which is exact; others are resampled together
 
 
 AUGMENTATIONS = {
-    "xflip": Augmentation("edm2core.diffusion.augmentations.transforms:xflip", 1, mirrors=True),
-    "yflip": Augmentation("edm2core.diffusion.augmentations.transforms:yflip", 1, mirrors=True),
-    "scale": Augmentation("edm2core.diffusion.augmentations.transforms:scale", 1),
-    "rotate": Augmentation("edm2core.diffusion.augmentations.transforms:rotate", 2),
-    "aniso": Augmentation("edm2core.diffusion.augmentations.transforms:aniso", 2),
-    "translate": Augmentation("edm2core.diffusion.augmentations.transforms:translate", 2),
+    "xflip": Augmentation("edm2core.diffusion.augmentations:xflip", 1, mirrors=True),
+    "yflip": Augmentation("edm2core.diffusion.augmentations:yflip", 1, mirrors=True),
+    "scale": Augmentation("edm2core.diffusion.augmentations:scale", 1),
+    "rotate": Augmentation("edm2core.diffusion.augmentations:rotate", 2),
+    "aniso": Augmentation("edm2core.diffusion.augmentations:aniso", 2),
+    "translate": Augmentation("edm2core.diffusion.augmentations:translate", 2),
 }
 """EDM's (arXiv 2206.00364, appendix F.2), in the order in which images go through them."""
 
@@ -133,7 +133,7 @@ AUGMENTATIONS = {
 class Solver(NamedTuple):
     """A way from noise to an image."""
 
-    solve: str  # a function of the protocol `Solver` in edm2core/diffusion/solvers
+    solve: str  # a function of the protocol `Solver` in edm2core/diffusion/solvers.py
     evaluations: int | None  # of the network in each step; the last step, to σ = 0, takes one. None: own code, which is counted
     options: tuple[str, ...] = ()  # as in `Choice`
     defaults: dict[str, Any] = {}
@@ -152,11 +152,11 @@ class Solver(NamedTuple):
 
 SOLVERS = Choices(
     {
-        "heun": Solver("edm2core.diffusion.solvers.heun:heun", 2, ("eta", "s_min", "s_max", "s_noise")),
-        "euler": Solver("edm2core.diffusion.solvers.euler:euler", 1),
-        "dpmpp_2m": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m", 1),
-        "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers.dpmpp_2m:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
-        "unipc": Solver("edm2core.diffusion.solvers.unipc:unipc", 1, ("order",)),
+        "heun": Solver("edm2core.diffusion.solvers:heun", 2, ("eta", "s_min", "s_max", "s_noise")),
+        "euler": Solver("edm2core.diffusion.solvers:euler", 1),
+        "dpmpp_2m": Solver("edm2core.diffusion.solvers:dpmpp_2m", 1),
+        "dpmpp_2m_sde": Solver("edm2core.diffusion.solvers:dpmpp_2m_sde", 1, ("eta",), {"eta": 1.0}),
+        "unipc": Solver("edm2core.diffusion.solvers:unipc", 1, ("order",)),
     },
     lambda address: Solver(address, None),
 )

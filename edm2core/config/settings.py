@@ -482,7 +482,7 @@ class SampleSettings(Choosing):
     def guided_evaluations(self) -> int:
         """How many of an image's evaluations are guided, and so are two. Churn, which raises noise levels a little, is left out.
 
-        Raises ValueError for an own solver, whose evaluations are counted instead (`evaluated_levels` in diffusion/solvers).
+        Raises ValueError for an own solver, whose evaluations are counted instead (`evaluated_levels` in diffusion/solvers.py).
         """
         if self.guidance is None:
             return 0

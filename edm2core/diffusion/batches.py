@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,6 @@ from edm2core.diffusion.augmentations import augmentation, augmented
 from edm2core.diffusion.devices import sent
 from edm2core.diffusion.dropout import dropout_keys
 from edm2core.diffusion.loss import noise_levels
-from edm2core.diffusion.training_schedule import epoch_order
 from edm2core.keyed_random import seed_of
 
 
@@ -103,3 +103,8 @@ class Batches:
 
     def _generator(self, step: int, purpose: str) -> torch.Generator:
         return torch.Generator(self.images.device).manual_seed(self._seed(step, purpose))
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order of the images in an epoch: a permutation [count], int64, that follows from the seed and the epoch alone."""
+    return torch.from_numpy(np.random.Generator(np.random.Philox(seed_of(seed, epoch, "order"))).permutation(count))

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.noise_levels import karras
-from edm2core.diffusion.solvers import Denoise, Noise, Solver
-from edm2core.diffusion.solvers.heun import heun
+from edm2core.diffusion.solvers import Denoise, Noise, Solver, heun
 from edm2core.errors import InputError
 
 MOST_AT_ONCE = 64  # images whose evaluations for a class and for any class are one batch, which is faster for few: see performance.md
@@ -42,7 +41,7 @@ def draw(
     """Images in [0, 1], [N, C, H, W] of the `state`'s precision, from unit normal latents of that shape.
 
     `levels` are the noise levels, float64 [steps + 1], the last one 0, or how many steps EDM's own have. `solver` is a function of
-    edm2core/diffusion/solvers, by default `heun`. The network's input is float32.
+    edm2core/diffusion/solvers.py, by default `heun`. The network's input is float32.
     `noise(i)` is step i's unit normal noise, which a stochastic solver needs. `clip` keeps every D, guided if it is, within the values
     that an image's 0 and 1 map to. `labels`, int64 [N], are the classes for a class-conditional network. An image is NaN where the
     network gave no finite number. Raises InputError where the solver asks for noise that was not given, or guidance for classes.

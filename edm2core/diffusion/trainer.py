@@ -16,7 +16,7 @@ from edm2core.diffusion.devices import autocast
 from edm2core.diffusion.folding import FoldedForTraining
 from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.own_network import OwnNetwork
-from edm2core.diffusion.training_schedule import learning_rate
+from edm2core.diffusion.schedules import learning_rate
 from edm2core.diffusion.training_state import TrainingState
 from edm2core.keyed_random import seed_of
 

@@ -11,13 +11,10 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import DiffusionSettings, TrainingSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.layers import Learned, Table
-from edm2core.diffusion.optimizers import by_kind
-from edm2core.diffusion.optimizers.adamw import adamw
-from edm2core.diffusion.optimizers.muon import muon
+from edm2core.diffusion.optimizers import Muon, adamw, by_kind
+from edm2core.diffusion.schedules import learning_rate
 from edm2core.diffusion.trainer import Trainer
-from edm2core.diffusion.training_schedule import learning_rate
-from edm2core.diffusion.weightings.edm import edm
-from edm2core.diffusion.weightings.min_snr import min_snr
+from edm2core.diffusion.weightings import edm, min_snr
 from edm2core.errors import InputError
 
 IMAGES = torch.arange(24 * 64, dtype=torch.int64).mul(2654435761).remainder(251).to(torch.uint8).view(24, 1, 8, 8)
@@ -85,7 +82,7 @@ def test_muons_step_is_that_of_torchs_muon_on_the_kernel_as_a_matrix() -> None:
     kernel = nn.Parameter(torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last))
     gain = nn.Parameter(torch.ones(()))
     matrix = nn.Parameter(kernel.detach().permute(0, 2, 3, 1).reshape(6, -1).clone())
-    ours = muon([kernel], [gain], 0.1, momentum=0.9)
+    ours = Muon([kernel], [gain], 0.1, momentum=0.9)
     theirs = torch.optim.Muon([matrix], 0.1, 0.0, 0.9, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
         kernel.grad, gain.grad = torch.randn_like(kernel), torch.ones(())
@@ -98,7 +95,7 @@ def test_muons_step_is_that_of_torchs_muon_on_the_kernel_as_a_matrix() -> None:
 
 def test_a_muon_step_is_orthogonal_and_of_adams_size() -> None:
     weight = nn.Parameter(torch.zeros(16, 64))
-    optimizer = muon([weight], [], 0.1)
+    optimizer = Muon([weight], [], 0.1)
     weight.grad = torch.randn(16, 64)
     optimizer.step()
     values = torch.linalg.svdvals(weight.detach()) / (0.1 * 0.2 * 8)  # 0.2 √max(rows, columns)
@@ -108,7 +105,7 @@ def test_a_muon_step_is_orthogonal_and_of_adams_size() -> None:
 
 def test_weight_decay_takes_matrices_alone() -> None:
     weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
-    for build in (adamw, muon):
+    for build in (adamw, Muon):
         weight.data.fill_(1.0)
         weight.grad, bias.grad = torch.zeros(2, 2), torch.zeros(2)
         build([weight], [bias], 0.1, weight_decay=0.5).step()

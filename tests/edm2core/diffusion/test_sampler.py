@@ -15,7 +15,7 @@ from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.latents import latents
 from edm2core.diffusion.noise_levels import karras, levels_of
 from edm2core.diffusion.sampler import Guidance, denoise_with, draw, to_uint8
-from edm2core.diffusion.solvers.heun import heun
+from edm2core.diffusion.solvers import heun
 from edm2core.errors import InputError
 from edm2core.registry import SOLVERS, load
 

@@ -14,9 +14,9 @@ from sklearn.datasets import load_digits
 from edm2core.config import load_recipe
 from edm2core.config.settings import TrainingSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.batches import Batch
+from edm2core.diffusion.batches import Batch, epoch_order
+from edm2core.diffusion.schedules import learning_rate
 from edm2core.diffusion.trainer import Trainer
-from edm2core.diffusion.training_schedule import epoch_order, learning_rate
 from edm2core.errors import EdmError
 from tests.processes import processes
 

@@ -49,7 +49,7 @@ def test_own_settings_are_typed_and_kept(tmp_path: Path) -> None:
         ({**SOLVER, "own": {"eta": 1}}, "There is no setting 'sample.own'"),
         ({"solver": "my_science.solvers:euler_ancestra"}, "Did you mean 'euler_ancestral'"),
         ({"solver": "my_sciense.solvers:x"}, "There is no module or package 'my_sciense'"),
-        ({"solver": "edm2core.diffusion.solvers.heun:heun"}, "must be 'heun', 'euler'"),
+        ({"solver": "edm2core.diffusion.solvers:heun"}, "must be 'heun', 'euler'"),
         ({"solver": "my_science.solvers.euler_ancestral"}, "or is 'my_science.solvers:euler_ancestral' of own code meant, with a colon"),
     ],
 )

@@ -19,7 +19,7 @@ from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.loss import image_losses
 from edm2core.diffusion.noise_levels import karras
 from edm2core.diffusion.sampler import Guidance, denoise_with
-from edm2core.diffusion.solvers.heun import heun
+from edm2core.diffusion.solvers import heun
 
 DATA = Path(__file__).parents[2] / "data"
 FORWARD, LOSS = 1e-5, 2e-5
