@@ -22,6 +22,7 @@ from edm2core.diffusion import folding, unet
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute
 from edm2core.diffusion.folding import prepare_for_inference
+from edm2core.diffusion.layers import normalize_weights_
 from edm2core.stages.sample import compile_network, draw_images
 
 
@@ -127,7 +128,7 @@ class Unfolded:
         self.module = stored
 
     def refresh(self) -> None:
-        self.module.normalize_weights_()
+        normalize_weights_(self.module)
 
     def pull_back(self) -> None:
         pass

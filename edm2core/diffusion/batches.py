@@ -1,6 +1,7 @@
 """The images of a training step: their order, flips, augmentation, noise levels and noise follow from the seed and the step alone."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from edm2core.diffusion.loss import noise_levels
 from edm2core.keyed_random import seed_of
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The images of one step, at the network's scale, with what is drawn for them."""
+class Batch(NamedTuple):
+    """The images of one step, at the network's scale, with what is drawn for them, as the objective takes them."""
 
     images: Tensor  # [N, C, H, W]
     sigma: Tensor  # [N]
@@ -28,8 +28,7 @@ class Batch:
 
     def part(self, begin: int, end: int) -> "Batch":
         """The images from `begin` up to, but not including, `end`."""
-        labels, keys, augment = (None if each is None else each[begin:end] for each in (self.labels, self.keys, self.augment))
-        return Batch(self.images[begin:end], self.sigma[begin:end], self.noise[begin:end], labels, keys, augment)
+        return Batch(*(None if each is None else each[begin:end] for each in self))  # type: ignore[arg-type]
 
     def share(self, rank: int, world_size: int, micro_batch: int | None) -> "tuple[list[Batch], float]":
         """One process's micro-batches, and the weight of an image's loss in the mean over the whole batch."""

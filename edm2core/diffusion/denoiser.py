@@ -9,14 +9,10 @@ from torch import Tensor, nn
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings, OwnNetworkSettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.layers import Fourier, Learned, Linear, normalize_weights_
-from edm2core.diffusion.layout import block_names
+from edm2core.diffusion.layers import Fourier, Learned, Linear
 from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.unet import UNet, learned
-from edm2core.diffusion.weightings import Weighting
-from edm2core.registry import NETWORKS, WEIGHTINGS, load
-
-PLAIN_MAPS = Learned("plain", None, biases=False)  # of u(σ) beside an own network
+from edm2core.registry import NETWORKS, load
 
 
 def build_network(settings: NetworkSettings | OwnNetworkSettings) -> UNet | OwnNetwork:
@@ -47,15 +43,14 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.settings = network, settings
         self.pixel_scale = pixel_scale or PixelScale()
-        self._weighting: Weighting | None = None
-        maps = PLAIN_MAPS if isinstance(network, OwnNetwork) else replace(learned(network.settings), biases=False)
+        maps = Learned() if isinstance(network, OwnNetwork) else replace(learned(network.settings), biases=False)
         features = settings.log_variance_features
         self.uncertainty = LogVariance(features, network.ops.fourier, maps) if features else None
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The blocks that have features, in the order they run: the U-Net's decoder blocks, or those that an own network offers."""
-        return self.network.block_names if isinstance(self.network, OwnNetwork) else block_names(self.network.settings)
+        """The blocks that have features, in the order they run."""
+        return self.network.block_names
 
     def forward(
         self,
@@ -76,16 +71,6 @@ class Denoiser(nn.Module):
         output: Tensor = self.network(*self._network_inputs(noised, sigma), labels, keys, augment)
         return c_skip * noised + c_out * output.float()
 
-    def weighting(self) -> Weighting:
-        """The settings' weighting. It is loaded by the first call, since own code is here only where it is used."""
-        if self._weighting is None:
-            self._weighting = load(WEIGHTINGS[self.settings.weighting].code)
-        return self._weighting
-
-    def loss_weight(self, sigma: Tensor) -> Tensor:
-        """λ(σ) of the settings' weighting, without the learned exp(-u(σ)): of the shape and precision of `sigma`."""
-        return self.weighting()(sigma, self.settings.sigma_data, **self.settings.options_of("weighting"))
-
     def log_variance(self, sigma: Tensor | float) -> Tensor:
         """u(σ), or 0 where the network learns no log-variance: [N, 1, 1, 1], N = 1 for a scalar."""
         sigma = noise_level_tensor(sigma, next(self.parameters()))
@@ -101,10 +86,6 @@ class Denoiser(nn.Module):
         """
         noised, sigma = noised.float(), noise_level_tensor(sigma, noised)
         return self.network.features(*self._network_inputs(noised, sigma), blocks)
-
-    def normalize_weights_(self) -> None:
-        """Normalise every forced weight in place, u(σ)'s included (equation 66). Call it before the first forward of an optimiser step."""
-        normalize_weights_(self)
 
     def _network_inputs(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         c_in = (sigma**2 + self.settings.sigma_data**2).rsqrt()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from edm2core.diffusion.denoiser import Denoiser
 from edm2core.diffusion.latents import latents
 from edm2core.diffusion.layers import Weighted
-from edm2core.diffusion.loss import noise_levels
+from edm2core.diffusion.loss import loss_weight, noise_levels
 from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.unet import Block, UNet
 
@@ -84,7 +84,7 @@ def losses(
 
     An image's noise n at a level is the same in every call, so that networks are compared on the same noisy images.
     """
-    means = []
+    means, weight = list[float](), loss_weight(denoiser.settings)
     for step, sigma in enumerate(sigmas, start=1):
         total = torch.zeros((), dtype=torch.float64, device=images.device)
         for begin in range(0, len(images), batch):
@@ -93,8 +93,7 @@ def losses(
             error: Tensor = denoiser(clean + sigma * noise, sigma, None if labels is None else labels[part]) - clean
             total += error.double().square().mean() * len(clean)
             progress(len(clean))
-        weight = denoiser.loss_weight(torch.tensor(sigma, dtype=torch.float64))
-        means.append(float(total / len(images)) * float(weight))
+        means.append(float(total / len(images)) * float(weight(torch.tensor(sigma, dtype=torch.float64))))
     return means
 
 

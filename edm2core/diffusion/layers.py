@@ -72,13 +72,13 @@ def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
     y = x.float()
     if epsilon == "inside":
         return (y * torch.rsqrt(y.square().mean(dim=dim, keepdim=True) + 1e-8)).to(x.dtype)
-    return (y / (NORM_EPSILON + _root_mean_square(y, dim))).to(x.dtype)
+    return unit(y, (dim,)).to(x.dtype)
 
 
-def _root_mean_square(x: Tensor, dim: int) -> Tensor:
-    """The root mean square along `dim`, which is kept with size 1. Its gradient is 0, not NaN, where x is 0."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return norm / math.sqrt(x.shape[dim])
+def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """x / (1e-4 + its root mean square over these axes). Its gradient is 0, not NaN, where x is 0."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+    return x / (NORM_EPSILON + norm / math.sqrt(math.prod(x.shape[dim] for dim in dims)))
 
 
 class GroupNorm(nn.Module):
@@ -98,10 +98,7 @@ class GroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
         if self.kind == "group_rms":
-            grouped = _grouped(y, self.groups)
-            rms = torch.linalg.vector_norm(grouped, dim=(2, 3, 4), keepdim=True) / math.sqrt(grouped[0, 0].numel())
-            scaled: Tensor = (grouped / (NORM_EPSILON + rms)).flatten(1, 2)
-            return scaled.to(x.dtype)
+            return unit(_grouped(y, self.groups), (2, 3, 4)).flatten(1, 2).to(x.dtype)
         if not y.is_cuda:
             return F.group_norm(y, self.groups, self.weight, self.bias, eps=VARIANCE_EPSILON).to(x.dtype)
         y = standardized(y, self.groups)
@@ -147,8 +144,7 @@ def up(x: Tensor) -> Tensor:
 
 def normalize(weight: Tensor) -> Tensor:
     """w / (1e-4 + ‖w‖/√fan_in), the norm for each output over all other axes (equation 47)."""
-    norm: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
-    return weight / (NORM_EPSILON + norm / math.sqrt(weight[0].numel()))
+    return unit(weight, tuple(range(1, weight.ndim)))
 
 
 @dataclass(frozen=True)

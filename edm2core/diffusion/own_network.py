@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -100,13 +101,10 @@ class OwnNetwork(nn.Module):
             self._refuse(f"It offers no feature block {', '.join(sorted(unknown))}", choose)
         pooled: dict[str, Tensor] = {}
 
-        def keep(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-                pooled[name] = _averaged(output.float())
+        def keep(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            pooled[name] = _averaged(output.float())
 
-            return hook
-
-        hooks = [offered[name].register_forward_hook(keep(name)) for name in wanted]
+        hooks = [offered[name].register_forward_hook(partial(keep, name)) for name in wanted]
         try:
             self.evaluate(x, c_noise, None, *self._told(None))
         finally:

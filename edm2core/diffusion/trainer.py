@@ -71,7 +71,7 @@ class Trainer(TrainingState):
         """Add one micro-batch's gradients to those of the others. Returns its loss, a scalar, weighted by its share of the batch."""
         training, device = self.settings.training, self.images.device
         with autocast(device.type, training.precision):
-            of_images = (self.parallel or self.objective)(part.images, part.sigma, part.noise, part.labels, part.keys, part.augment)
+            of_images = (self.parallel or self.objective)(*part)
             loss: Tensor = of_images.sum() * weight
         torch.autograd.backward(self.scaler.scale(loss * (self.gradient_scale * self.world_size)))  # DDP divides by the world size
         return loss.detach()

@@ -32,8 +32,6 @@ from edm2core.diffusion.layers import (
 from edm2core.diffusion.layout import BlockSpec, embedding_width, layout
 from edm2core.errors import InputError
 
-Evaluation = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor]
-
 
 def operations(settings: NetworkSettings) -> Operations:
     return MAGNITUDE_PRESERVING if settings.magnitude_preserving else PLAIN
@@ -220,7 +218,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleDict({b.spec.name: b for b in blocks if b.spec.part == "decoder"})
         self.head = Head(settings)
         self.checkpointed = False  # in training, recompute each block's activations in the backward instead of keeping them
-        self.fast: tuple[int, Evaluation] | None = None  # a batch size, and `evaluate` compiled for it
+        self.fast: tuple[int, Callable[..., Tensor]] | None = None  # a batch size, and `evaluate` compiled for it
 
     @property
     def blocks(self) -> list[Block]:
@@ -254,17 +252,19 @@ class UNet(nn.Module):
             if block.spec.part == "decoder":
                 yield block.spec.name, x
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None, augment: Tensor | None = None
-    ) -> Tensor:
-        size, fast = self.fast or (0, self.evaluate)
-        return fast(x, c_noise.contiguous(), labels, keys, augment) if len(x) == size else self.evaluate(x, c_noise, labels, keys, augment)
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The decoder's blocks."""
+        return tuple(self.decoder)
 
-    def evaluate(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, keys: Tensor | None = None, augment: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, *told: Tensor | None) -> Tensor:
+        """F, from what `decode` takes."""
+        size, fast = self.fast or (0, self.evaluate)
+        return (fast if len(x) == size else self.evaluate)(x, c_noise.contiguous(), *told)
+
+    def evaluate(self, x: Tensor, c_noise: Tensor, *told: Tensor | None) -> Tensor:
         """What `forward` gives, without anything compiled."""
-        for _, last in self.decode(x, c_noise, labels, keys, augment):  # noqa: B007
+        for _, last in self.decode(x, c_noise, *told):  # noqa: B007
             pass
         y: Tensor = self.head(last)
         return y

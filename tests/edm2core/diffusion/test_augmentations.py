@@ -233,8 +233,8 @@ def test_the_network_is_told_and_without_labels_it_takes_images_for_untouched(co
     c_noise, none, labels = torch.zeros(4), torch.zeros(4, 9), torch.ones(4, 9)
     with torch.no_grad():
         plain = network(images, c_noise)
-        assert torch.equal(network(images, c_noise, augment=none), plain)
-        assert not torch.equal(network(images, c_noise, augment=labels), plain)
+        assert torch.equal(network(images, c_noise, None, None, none), plain)
+        assert not torch.equal(network(images, c_noise, None, None, labels), plain)
     assert bool(network.embedding.augment.weight.grad.abs().sum() > 0)
 
 

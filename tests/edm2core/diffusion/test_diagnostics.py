@@ -18,7 +18,7 @@ from edm2core.diffusion.diagnostics import (
     weight_magnitudes,
 )
 from edm2core.diffusion.latents import latents
-from edm2core.diffusion.loss import image_losses
+from edm2core.diffusion.loss import Objective
 
 IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -95,7 +95,7 @@ def test_losses_are_trainings_without_the_log_variance() -> None:
     for step, (sigma, loss, u) in enumerate(zip(sigmas, found, log_variances(denoiser, sigmas) or [], strict=True), start=1):
         noise = latents(0, 0, range(20), IMAGES.shape[1:], step)
         with torch.no_grad():
-            training = image_losses(denoiser, IMAGES, torch.full((20,), sigma), noise).mean()
+            training = Objective(denoiser)(IMAGES, torch.full((20,), sigma), noise).mean()
         assert loss / math.exp(u) + u == pytest.approx(float(training), rel=1e-4)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.folding import FoldedForTraining, fold_
-from edm2core.diffusion.loss import image_losses
+from edm2core.diffusion.layers import normalize_weights_
+from edm2core.diffusion.loss import Objective
 
 KINDS = {
     "plain": {},
@@ -41,13 +42,13 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_gradients_come_back_to_the_stored_weights(denoiser: Denoiser) -> None:
     reference = copy.deepcopy(denoiser)
-    reference.normalize_weights_()
+    normalize_weights_(reference)
     labels = torch.tensor([1, 5, 7]) if denoiser.network.settings.classes else None
-    loss = image_losses(reference, *inputs(), labels).mean()
+    loss = Objective(reference)(*inputs(), labels).mean()
     loss.backward()
     folded = FoldedForTraining(denoiser)
     folded.refresh()
-    same = image_losses(folded.module, *inputs(), labels).mean()
+    same = Objective(folded.module)(*inputs(), labels).mean()
     same.backward()
     folded.pull_back()
     assert same.item() == pytest.approx(loss.item(), rel=1e-6)

@@ -1,7 +1,7 @@
 import torch
 
 from edm2core.config.settings import DiffusionSettings
-from edm2core.diffusion.loss import Objective, image_losses, noise_levels
+from edm2core.diffusion.loss import Objective, noise_levels
 from tests.edm2core.diffusion.test_denoiser import batch, make_denoiser
 
 
@@ -12,7 +12,7 @@ def test_the_loss_is_as_its_formula_says() -> None:
     error = (denoiser(x + column * noise, sigma) - x).double()
     weight = (column.double() ** 2 + 0.25) / (column.double() * 0.5) ** 2
     losses = (weight / u.exp() * error**2 + u).mean(dim=(1, 2, 3))
-    torch.testing.assert_close(image_losses(denoiser, x, sigma, noise).double(), losses)
+    torch.testing.assert_close(Objective(denoiser)(x, sigma, noise).double(), losses)
 
 
 def test_noise_levels_are_log_normal() -> None:

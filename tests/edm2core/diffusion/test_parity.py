@@ -23,7 +23,8 @@ from edm2core.diffusion.compiling import adopt
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute, pick_device
 from edm2core.diffusion.folding import FoldedForTraining, prepare_for_inference
-from edm2core.diffusion.loss import Objective, image_losses
+from edm2core.diffusion.layers import normalize_weights_
+from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.noise_levels import karras, probe_sigma
 from edm2core.diffusion.sampler import draw
 from edm2core.snapshots.checkpoints import fx_names
@@ -96,8 +97,8 @@ def train(config: str, *, fast: bool, device: torch.device = CPU) -> Trained:
     for x, sigma, noise in zip(tensors["train/x"], tensors["train/sigma"], tensors["train/noise"], strict=True):
         adam.zero_grad()
         folded.module.zero_grad()
-        folded.refresh() if fast else denoiser.normalize_weights_()
-        loss = image_losses(folded.module if fast else denoiser, denoiser.pixel_scale.to_network(x), sigma, noise).mean()
+        folded.refresh() if fast else normalize_weights_(denoiser)
+        loss = Objective(folded.module if fast else denoiser)(denoiser.pixel_scale.to_network(x), sigma, noise).mean()
         loss.backward()
         if fast:
             folded.pull_back()
@@ -186,7 +187,7 @@ def test_the_noise_schedules_and_the_levels_of_the_probe(trained: Trained) -> No
 def test_micro_batches_of_unequal_size_give_the_same_loss(trained: Trained) -> None:
     tensors, objective = trained.tensors, Objective(trained.average)
     x, sigma, noise = trained.average.pixel_scale.to_network(tensors["eval/x"]), tensors["eval/sigma"], tensors["eval/noise"]
-    whole = image_losses(trained.average, x, sigma, noise).mean()
+    whole = objective(x, sigma, noise).mean()
     parts = torch.cat([objective(x[part], sigma[part], noise[part]) for part in (slice(0, 1), slice(1, 4))])
     assert parts.mean().item() == pytest.approx(whole.item(), rel=LOSS * rounding(whole))
 

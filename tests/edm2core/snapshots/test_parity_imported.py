@@ -18,7 +18,8 @@ from edm2core.config.settings import NetworkSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.denoiser import Denoiser, build_network
-from edm2core.diffusion.loss import image_losses
+from edm2core.diffusion.layers import normalize_weights_
+from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.sampler import draw
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError
@@ -168,8 +169,8 @@ def continued_by_hand() -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     losses = []
     for number in range(3):
         x, sigma, noise = (tensors[f"train/{name}"][number] for name in ("x", "sigma", "noise"))
-        denoiser.normalize_weights_()
-        loss = image_losses(denoiser, denoiser.pixel_scale.to_network(x), sigma, noise).mean()
+        normalize_weights_(denoiser)
+        loss = Objective(denoiser)(denoiser.pixel_scale.to_network(x), sigma, noise).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()

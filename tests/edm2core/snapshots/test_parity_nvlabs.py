@@ -16,7 +16,8 @@ from torch import Tensor
 
 from edm2core.config.settings import DiffusionSettings, NetworkSettings
 from edm2core.diffusion.denoiser import Denoiser, build_network
-from edm2core.diffusion.loss import image_losses
+from edm2core.diffusion.layers import normalize_weights_
+from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.noise_levels import karras
 from edm2core.diffusion.sampler import Guidance, denoise_with
 from edm2core.diffusion.solvers import heun
@@ -130,8 +131,8 @@ def test_the_losses_of_three_training_steps(reference: Reference) -> None:
     adam = torch.optim.Adam(denoiser.parameters(), lr=1e-2, betas=(0.9, 0.99))
     losses = []
     for _ in range(3):
-        denoiser.normalize_weights_()
-        loss = image_losses(denoiser, tensors["x"], tensors["sigma"], tensors["noise"], reference.labels).mean()
+        normalize_weights_(denoiser)
+        loss = Objective(denoiser)(tensors["x"], tensors["sigma"], tensors["noise"], reference.labels).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
