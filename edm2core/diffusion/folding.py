@@ -30,7 +30,7 @@ from edm2core.diffusion.layers import (
     Weighted,
     normalize,
 )
-from edm2core.diffusion.unet import Embedding, UNet
+from edm2core.diffusion.unet import UNet
 
 
 def prepare_for_inference(denoiser: Denoiser, device: torch.device) -> Denoiser:
@@ -122,14 +122,14 @@ def _factors(denoiser: Denoiser) -> dict[Weighted, float]:
     The constant includes 1/√fan_in where weights are normalised.
     """
     factors = {layer: layer.std if layer.normalized else 1.0 for layer in denoiser.modules() if isinstance(layer, Weighted)}
-    if _takes_constants(denoiser):
-        silu, share, embedding = 1 / SILU_MAGNITUDE, _share(BALANCE), _embedding(denoiser)
+    if (network := _with_constants(denoiser)) is not None:
+        silu, share, embedding = 1 / SILU_MAGNITUDE, _share(BALANCE), network.embedding
         if embedding.linear2 is not None:
             factors[embedding.linear2] *= silu
         if embedding.label is not None:
             factors[embedding.linear2 or embedding.linear1] *= _share(EVEN)
             factors[embedding.label] *= _share(EVEN)
-        for block in denoiser.network.blocks:
+        for block in network.blocks:
             factors[block.embed] *= silu
             factors[block.conv1] *= silu
             factors[block.conv2] *= silu * share
@@ -138,22 +138,16 @@ def _factors(denoiser: Denoiser) -> dict[Weighted, float]:
     return {layer: factor for layer, factor in factors.items() if layer.normalized or factor != 1}
 
 
-def _takes_constants(denoiser: Denoiser) -> bool:
-    """Whether the network has constants to fold. Biases would need other factors than their weights, and no config has both."""
+def _with_constants(denoiser: Denoiser) -> UNet | None:
+    """The network if it has constants to fold. Biases would need other factors than their weights, and no config has both."""
     network = denoiser.network
-    return isinstance(network, UNet) and network.ops == MAGNITUDE_PRESERVING and not network.settings.biases
-
-
-def _embedding(denoiser: Denoiser) -> Embedding:
-    """The U-Net's embedding."""
-    embedding: Embedding = denoiser.network.embedding  # type: ignore[assignment]
-    return embedding
+    return network if isinstance(network, UNet) and network.ops == MAGNITUDE_PRESERVING and not network.settings.biases else None
 
 
 def _apply_as_stored(denoiser: Denoiser) -> None:
     """Make every layer apply its weight as it is, without normalising it, and leave out the constants that are in the weights now."""
-    ops, constants = denoiser.network.ops, _takes_constants(denoiser)
-    if constants:
+    ops, magnitude_preserving = denoiser.network.ops, _with_constants(denoiser)
+    if magnitude_preserving is not None:
         ops = Operations(F.silu, _mp_sum_in_place, ops.cat, ops.fourier)
     elif ops == PLAIN:
         ops = ops._replace(sum=_sum_in_place)
@@ -162,8 +156,8 @@ def _apply_as_stored(denoiser: Denoiser) -> None:
             module.normalized = module.forced = False
         elif isinstance(getattr(module, "ops", None), Operations):
             module.ops = ops  # type: ignore[assignment]
-    if constants:
-        _embedding(denoiser).ops = ops._replace(sum=_sum_in_place)  # the weights of both of its maps already hold their shares
+    if magnitude_preserving is not None:
+        magnitude_preserving.embedding.ops = ops._replace(sum=_sum_in_place)  # the weights of both of its maps already hold their shares
 
 
 def _share(t: float) -> float:

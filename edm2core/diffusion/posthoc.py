@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edm2core.errors import InputError
 
+Array = NDArray[np.float64]
 # The most error of a profile, and of rounding as a share of the way from the average to the weights, unless the user insists.
 MOST_ERROR = 0.05
 HALF, THREE_BYTES = 16, 24  # bits in which averages are stored
@@ -39,7 +40,7 @@ def power_beta(sigma_rel: float, t: float, delta: float) -> float:
 class Mix:
     """A mix of stored averages that makes another average."""
 
-    coefficients: NDArray[np.float64]  # [stored], their sum 1
+    coefficients: Array  # [stored], their sum 1
     error: float  # RMS difference between the profile they make and the wanted one, as a share of the wanted one's RMS
 
 
@@ -74,12 +75,14 @@ def lengths(average: Path, other: Path) -> tuple[float, float]:
 
 
 def mix(times: Sequence[float], sigma_rels: Sequence[float], time: float, sigma_rel: float) -> Mix:
-    """The mix of stored averages, with these times (in one unit) and relative widths, that comes nearest to the wanted one."""
-    coefficients = posthoc_coefficients(times, sigma_rels, [time], [sigma_rel])[:, 0]
-    (t, g), (out_t, out_g) = _profiles(times, sigma_rels), _profiles([time], [sigma_rel])
-    wanted = float(_inner_products(out_t, out_g, out_t.T, out_g.T)[0, 0])
-    made = float(coefficients @ _inner_products(t, g, t.T, g.T) @ coefficients)
-    common = float(coefficients @ _inner_products(t, g, out_t.T, out_g.T)[:, 0])
+    """The mix of stored averages of these times (in one unit) and relative widths that comes nearest to the wanted one (algorithm 3)."""
+    t, g = (np.array(each, np.float64)[:, None] for each in (times, [gamma(s) for s in sigma_rels]))
+    out_t, out_g = np.array([[float(time)]]), np.array([[gamma(sigma_rel)]])
+    among, with_wanted = _inner_products(t, g, t.T, g.T), _inner_products(t, g, out_t, out_g)
+    solved = np.linalg.solve(among, with_wanted)
+    coefficients: Array = (solved / solved.sum(axis=0))[:, 0]
+    wanted, made = float(_inner_products(out_t, out_g, out_t, out_g)[0, 0]), float(coefficients @ among @ coefficients)
+    common = float(coefficients @ with_wanted[:, 0])
     return Mix(coefficients, float(np.sqrt(max(made - 2 * common + wanted, 0.0) / wanted)))
 
 
@@ -89,29 +92,8 @@ def mix_at(epochs: Sequence[int], sigma_rels: Sequence[float], epoch: int, sigma
     return mix([e for e in at for _ in sigma_rels], [*sigma_rels] * len(at), epoch, sigma_rel)
 
 
-def posthoc_coefficients(
-    times: Sequence[float], sigma_rels: Sequence[float], out_times: Sequence[float], out_sigma_rels: Sequence[float]
-) -> NDArray[np.float64]:
-    """How to mix stored averages into others: [stored, wanted], each column normalised to sum 1 (algorithm 3).
-
-    The stored averages have these times (in one unit) and relative widths; the wanted ones likewise.
-    """
-    t, g = _profiles(times, sigma_rels)
-    out_t, out_g = _profiles(out_times, out_sigma_rels)
-    solved = np.linalg.solve(_inner_products(t, g, t.T, g.T), _inner_products(t, g, out_t.T, out_g.T))
-    coefficients: NDArray[np.float64] = solved / solved.sum(axis=0)
-    return coefficients
-
-
-def _profiles(times: Sequence[float], sigma_rels: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times and γ as columns."""
-    return np.array(times, np.float64)[:, None], np.array([gamma(s) for s in sigma_rels], np.float64)[:, None]
-
-
-def _inner_products(
-    ta: NDArray[np.float64], ga: NDArray[np.float64], tb: NDArray[np.float64], gb: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _inner_products(ta: Array, ga: Array, tb: Array, gb: Array) -> Array:
     """∫ p_a p_b of two power-function profiles, for each pair (equation 151)."""
     overlap = np.minimum(ta / tb, tb / ta) ** np.where(ta < tb, gb, ga)
-    products: NDArray[np.float64] = (ga + 1) * (gb + 1) * overlap / ((ga + gb + 1) * np.maximum(ta, tb))
+    products: Array = (ga + 1) * (gb + 1) * overlap / ((ga + gb + 1) * np.maximum(ta, tb))
     return products

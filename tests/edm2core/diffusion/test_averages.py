@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edm2core.diffusion.averages import FixedEma, PowerEma
-from edm2core.diffusion.posthoc import gamma, posthoc_coefficients
+from edm2core.diffusion.posthoc import gamma, mix
 
 
 @pytest.mark.parametrize("beta", [0.9993, 0.9])  # the cap is reached at update 32 with .9, never here with .9993
@@ -75,7 +75,7 @@ def test_a_width_between_the_stored_ones_is_rebuilt_by_mixing() -> None:
             if number % 10 == 0:
                 kept.append((number, width, average.weights[0].clone()))
     times, widths, tensors = zip(*kept, strict=True)
-    mix = posthoc_coefficients(times, widths, [320], [0.075])
-    rebuilt = (torch.from_numpy(mix) * torch.stack(tensors)).sum(dim=0)
+    coefficients = mix(times, widths, 320, 0.075).coefficients[:, None]
+    rebuilt = (torch.from_numpy(coefficients) * torch.stack(tensors)).sum(dim=0)
     nearest = min((wanted.weights[0] - average.weights[0]).norm() for average in stored.values())
     assert (rebuilt - wanted.weights[0]).norm() < 0.05 * nearest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edm2core.diffusion.posthoc import gamma, mix, mix_at, posthoc_coefficients, power_beta
+from edm2core.diffusion.posthoc import gamma, mix, mix_at, power_beta
 from edm2core.errors import InputError
 
 REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "ema.json").read_text())
@@ -36,16 +36,17 @@ def test_beta_of_a_step() -> None:
         assert power_beta(case["sigma_rel"], case["t_next"], case["t_delta"]) == pytest.approx(case["beta"], rel=1e-9)
 
 
-def test_posthoc_coefficients() -> None:
+def test_the_coefficients_of_a_mix() -> None:
     for case in REFERENCE["posthoc"]:
-        ours = posthoc_coefficients(case["in_t"], case["in_sigma_rel"], [case["out_t"]], [case["out_sigma_rel"]])
-        np.testing.assert_allclose(ours[:, 0], case["coefficients"], rtol=1e-6, atol=1e-12)
+        ours = mix(case["in_t"], case["in_sigma_rel"], case["out_t"], case["out_sigma_rel"]).coefficients
+        np.testing.assert_allclose(ours, case["coefficients"], rtol=1e-6, atol=1e-12)
         assert ours.sum() == pytest.approx(1)
 
 
 def test_a_stored_average_is_rebuilt_from_itself() -> None:
     times, widths = [1.0, 1.0, 2.0, 2.0], [0.05, 0.1, 0.05, 0.1]
-    np.testing.assert_allclose(posthoc_coefficients(times, widths, times, widths), np.eye(4), atol=1e-9)
+    mixes = [mix(times, widths, time, width).coefficients for time, width in zip(times, widths, strict=True)]
+    np.testing.assert_allclose(mixes, np.eye(4), atol=1e-9)
 
 
 @pytest.mark.parametrize(("count", "errors"), [(8, (0.37, 0.16, 0.03)), (20, (0.16, 0.05, 0.006)), (64, (0.02, 0.006, 0.001))])
