@@ -58,20 +58,25 @@ def augmentation(settings: AugmentSettings, seed: Callable[[str], int], count: i
         matrices = [each.inverse for name, each in drawn.items() if AUGMENTATIONS[name].mirrors == exact]
         return reduce(np.matmul, matrices, np.tile(np.eye(3), (count, 1, 1)))
 
-    mirrored = together(exact=True)[:, [0, 1], [0, 1]] < 0
-    return Augmentation(np.concatenate([each.labels for each in drawn.values()], axis=1), mirrored, together(exact=False))
+    labels = np.concatenate([each.labels for each in drawn.values()], axis=1)
+    return Augmentation(labels, together(exact=True)[:, [0, 1], [0, 1]] < 0, together(exact=False))
 
 
 def augmented(images: Tensor, how: Augmentation) -> Tensor:
     """The augmented images [N, C, S, S]. One that is not moved keeps its bits, and one that is only mirrored has the same pixels."""
-    mirrored = sent(torch.from_numpy(how.mirrored), images.device)
+    which = sent(torch.from_numpy(how.mirrored), images.device)
     for number, axis in enumerate((3, 2)):
-        images = torch.where(mirrored[:, number, None, None, None], images.flip(axis), images)
+        images = mirrored(images, which[:, number], axis)
     moved = np.flatnonzero((how.inverse != np.eye(3)).any(axis=(1, 2)))
     if not len(moved):
         return images
     index, inverse = (sent(torch.from_numpy(each), images.device) for each in (moved, how.inverse[moved]))
     return images.index_copy(0, index, resampled(images[index], inverse))
+
+
+def mirrored(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
+    """The images [N, C, H, W], of which those that `which`, bool [N], names are mirrored: left to right, or along another axis."""
+    return torch.where(which[:, None, None, None], images.flip(axis), images)
 
 
 def xflip(random: np.random.Generator, count: int, probability: float) -> Drawn:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.augmentations import augmentation, augmented
+from edm2core.diffusion.augmentations import augmentation, augmented, mirrored
 from edm2core.diffusion.devices import sent
 from edm2core.diffusion.dropout import dropout_keys
 from edm2core.diffusion.loss import noise_levels
@@ -69,8 +69,7 @@ class Batches:
         index = self._index(step)
         images = self.pixel_scale.to_network(self.images[index].float() / 255)
         if training.flip:
-            flipped = torch.rand(len(index), generator=self._generator(step, "flip"), device=device) < 0.5
-            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+            images = mirrored(images, torch.rand(len(index), generator=self._generator(step, "flip"), device=device) < 0.5)
         augment = None
         if training.augment:
             how = augmentation(training.augment, lambda name: self._seed(step, f"augment {name}"), len(index))

@@ -13,7 +13,8 @@ class Family(NamedTuple):
     """A family of choices that own code can add to. `first` is what its protocol calls the first parameter."""
 
     words: str
-    setting: str  # dotted, in a recipe
+    section: str  # of a recipe
+    name: str  # of the setting in that section
     stages: tuple[str, ...]  # whose results it decides: their keys hold its content
     positional: int = 0  # how many parameters are passed by position; all others are settings
     passed: tuple[str, ...] = ()  # settings of the section that it is given by name if it takes them
@@ -21,17 +22,12 @@ class Family(NamedTuple):
     replaces: tuple[str, ...] = ()  # built-in choices' settings in that section whose names its own may have
 
     @property
-    def section(self) -> str:
-        return self.setting.partition(".")[0]
+    def setting(self) -> str:
+        return f"{self.section}.{self.name}"
 
     @property
     def article(self) -> str:
         return "an" if self.words[0] in "aeiou" else "a"
-
-    @property
-    def name(self) -> str:
-        """The setting within its section."""
-        return self.setting.partition(".")[2]
 
 
 def _options(*tables: Mapping[str, Any]) -> tuple[str, ...]:
@@ -41,14 +37,14 @@ def _options(*tables: Mapping[str, Any]) -> tuple[str, ...]:
 
 LOADING = ("snapshot", "sample", "probe", "diagnostics")  # stages that build a network
 FAMILIES = (
-    Family("network", "network.use", LOADING, passed=("image_channels", "resolution", "classes", "augment_labels")),
-    Family("data format", "data.format", ("prepare",), 1, first="source"),
-    Family("loss weighting", "diffusion.weighting", ("snapshot", "diagnostics"), 2, first="sigma", replaces=_options(WEIGHTINGS)),
-    Family("learning-rate schedule", "training.lr_changes", ("snapshot",), 2, first="training", replaces=_options(SCHEDULES)),
-    Family("optimizer", "training.optimizer", ("snapshot",), 3, first="matrices", replaces=_options(OPTIMIZERS)),
-    Family("solver", "sample.solver", ("sample",), 4, first="denoise", replaces=_options(SOLVERS)),
+    Family("network", "network", "use", LOADING, passed=("image_channels", "resolution", "classes", "augment_labels")),
+    Family("data format", "data", "format", ("prepare",), 1, first="source"),
+    Family("loss weighting", "diffusion", "weighting", ("snapshot", "diagnostics"), 2, first="sigma", replaces=_options(WEIGHTINGS)),
+    Family("learning-rate schedule", "training", "lr_changes", ("snapshot",), 2, first="training", replaces=_options(SCHEDULES)),
+    Family("optimizer", "training", "optimizer", ("snapshot",), 3, first="matrices", replaces=_options(OPTIMIZERS)),
+    Family("solver", "sample", "solver", ("sample",), 4, first="denoise", replaces=_options(SOLVERS)),
 )
-METRIC = Family("metric", "metrics", ("metrics",), 2, first="samples")  # which no recipe names, but the experiment
+METRIC = Family("metric", "metrics", "", ("metrics",), 2, first="samples")  # which no recipe names, but the experiment
 
 
 def guessed(code: OwnCode, address: str, where: str) -> Family:
@@ -65,8 +61,7 @@ def guessed(code: OwnCode, address: str, where: str) -> Family:
 def addresses(recipe: Any) -> Iterable[tuple[Family, str]]:
     """The own code that a recipe names, each with its family. A recipe is its settings, or their values by section as a file has them."""
     for family in FAMILIES:
-        section = _part(recipe, family.section)
-        chosen = None if section is None else _part(section, family.name)
+        chosen = _part(_part(recipe, family.section), family.name)
         if is_own(chosen):
             yield family, str(chosen)
 

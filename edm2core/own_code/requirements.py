@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edm2core.errors import InputError
-from edm2core.own_code.signature import imported_module, module_file
+from edm2core.own_code.signature import imported_module, module_file, parsed
 from edm2core.own_code.source import OwnCode, installed_package
 
 
@@ -15,14 +15,12 @@ def missing(code: OwnCode) -> Iterator[tuple[str, str]]:
     """The packages that its files import at their top and that this Python does not find, each with the first file and line."""
     seen: set[str] = set()
     for name, path in sorted(code.files().items()):
-        if not name.endswith(".py"):
-            continue
-        for module, line in _imported(path):
-            top = module.partition(".")[0]
-            if top not in seen and top != code.name and top not in sys.stdlib_module_names:
-                seen.add(top)
-                if find_spec(top) is None:
-                    yield top, f"{name}, line {line},"
+        for node in _tree(path).body if name.endswith(".py") else ():  # imports in `try` or in functions may be left out on purpose
+            for top in _imported(node):
+                if top not in seen and top != code.name and top not in sys.stdlib_module_names:
+                    seen.add(top)
+                    if find_spec(top) is None:
+                        yield top, f"{name}, line {node.lineno},"
 
 
 def refuse_neighbours(code: OwnCode, module: str) -> None:
@@ -38,7 +36,7 @@ def refuse_neighbours(code: OwnCode, module: str) -> None:
             if isinstance(node, ast.ImportFrom) and node.level:
                 neighbours = [node.module or node.names[0].name] if code.path.is_file() else []
             else:
-                neighbours = [each for each in _modules(node) if _is_neighbour(each.partition(".")[0], path, code)]
+                neighbours = [top for top in _imported(node) if _is_neighbour(top, path, code)]
             if neighbours:
                 raise _refused(code, neighbours[0].partition(".")[0], path, node.lineno)
 
@@ -85,18 +83,12 @@ def _refused(code: OwnCode, module: str, path: Path, line: int) -> InputError:
     return InputError(what, where=f"{path}, line {line}", do_next=do_next)
 
 
-def _imported(path: Path) -> Iterator[tuple[str, int]]:
-    """The modules that a file always imports: those in `try` or in functions may be left out on purpose."""
-    for node in _tree(path).body:
-        if not (isinstance(node, ast.ImportFrom) and node.level):
-            yield from ((module, node.lineno) for module in _modules(node))
-
-
-def _modules(node: ast.stmt) -> list[str]:
-    """The modules that a statement imports."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+def _imported(node: ast.stmt) -> list[str]:
+    """The packages and modules at the top that a statement imports; none by a relative import."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        names = [node.module]
+    return [name.partition(".")[0] for name in names]
 
 
 def _always_run(path: Path) -> Iterator[ast.stmt]:
@@ -112,6 +104,6 @@ def _always_run(path: Path) -> Iterator[ast.stmt]:
 
 def _tree(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return ast.Module([], [])  # which the signature's reader says
+        return parsed(path)
+    except InputError:  # which reading its signature raises
+        return ast.Module([], [])

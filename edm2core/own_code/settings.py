@@ -92,15 +92,15 @@ def load_recipe_with_code(name: str, folder: Path | None = None) -> Recipe:
 
 def sweepable(recipes: Iterable[Document], sweep: Document, library: Library) -> set[str]:
     """The dotted settings of the own code that recipes name, or that a sweep has among its values. Raises as `Library.signature`."""
-    named = {(family, address, str(recipe.origin(_path(family)))) for recipe in recipes for family, address in addresses(recipe.values)}
+    named = {
+        (family, address, str(recipe.origin((family.section, family.name))))
+        for recipe in recipes
+        for family, address in addresses(recipe.values)
+    }
     for family in FAMILIES:
         values: Sequence[Any] = sweep.values.get(family.setting, ())
         named |= {(family, each, str(sweep.origin((family.setting, index)))) for index, each in enumerate(values) if is_own(each)}
     return {f"{family.section}.{name}" for family, address, where in named for name in library.signature(family, address, where).settings}
-
-
-def _path(family: Family) -> tuple[str, str]:
-    return family.section, family.name
 
 
 def with_own_settings(recipe: Document, library: Library) -> Document:
@@ -171,18 +171,11 @@ def _gathered(recipe: Document, section: str, model: type[BaseModel], named: lis
 
 def typed_values(section: str, parameters: Mapping[str, Parameter], given: Document) -> dict[str, Any]:
     """The values of all parameters, those that are given checked by their types. Raises InputError with the line of a wrong one."""
+    fields: dict[str, Any] = {  # a file has lists where the code has tuples
+        name: (each.type, Field(each.default, strict=False if "tuple" in str(each.type) else None)) for name, each in parameters.items()
+    }
+    outer: Any = {section: (create_model("OwnSettings", __base__=Settings, **fields), ...)}
     nested = {(section, *path): at for path, at in given.origins.items()}
-    built = getattr(build(_typed(section, parameters), Document({section: given.values}, {(): given.origin(()), **nested})), section)
+    document = Document({section: given.values}, {(): given.origin(()), **nested})
+    built = getattr(build(create_model("Section", __base__=Settings, **outer), document), section)
     return {name: getattr(built, name) for name in parameters}
-
-
-def _typed(section: str, own: Mapping[str, Parameter]) -> type[BaseModel]:
-    """A model with one section, whose settings are the parameters."""
-    fields: Any = {name: (each.type, Field(each.default, strict=False) if _is_tuple(each) else each.default) for name, each in own.items()}
-    inner = create_model("OwnSettings", __base__=Settings, **fields)
-    outer: Any = {section: (inner, ...)}
-    return create_model("Section", __base__=Settings, **outer)
-
-
-def _is_tuple(parameter: Parameter) -> bool:
-    return "tuple" in str(parameter.type)

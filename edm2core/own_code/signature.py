@@ -1,7 +1,7 @@
 """The settings of own code: its callable's keyword parameters, read from the source as a syntax tree, without importing it."""
 
 import ast
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,19 +37,15 @@ def read_signature(code: OwnCode, address: str, passed: int, where: str, by_name
     Raises InputError, which names `where` the address stands or the line of the code, for a callable that is not there and for a
     parameter whose type or default cannot be read without running the code.
     """
-    module, _, name = address.partition(":")
-    path, node = _definition(code, module, name, where, 0)
-    function = _initialiser(path, node) if isinstance(node, ast.ClassDef) else node
+    path, node, function = _callable(code, address, where)
     if function is None:  # a class without __init__ takes nothing
         return Signature(f"{path}, line {node.lineno}", (), {})
     arguments = function.args
     if arguments.vararg or arguments.kwarg:
-        what = f"The settings of '{name}' cannot be read from *args and **kwargs."
+        what = f"The settings of '{address.partition(':')[2]}' cannot be read from *args and **kwargs."
         raise InputError(what, where=f"{path}, line {function.lineno}", do_next=WRITE)
     listed = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(listed) - len(arguments.defaults)) + list(arguments.defaults)
-    if isinstance(node, ast.ClassDef):
-        listed, defaults = listed[1:], defaults[1:]
     pairs = list(zip(listed, defaults, strict=True))
     settings = [*pairs[passed:], *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     first = tuple(argument.arg for argument in listed[:passed])
@@ -58,20 +54,31 @@ def read_signature(code: OwnCode, address: str, passed: int, where: str, by_name
 
 
 def first_parameters(code: OwnCode, address: str, where: str) -> list[str]:
-    """The names of the callable's parameters by position. Raises InputError as `read_signature`."""
+    """The names of the callable's parameters, in order. Raises InputError as `read_signature`."""
+    _, _, function = _callable(code, address, where)
+    return [each.arg for each in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)] if function else []
+
+
+def _callable(code: OwnCode, address: str, where: str) -> tuple[Path, ast.FunctionDef | ast.ClassDef, ast.FunctionDef | None]:
+    """The file and the definition at an address, and the function whose parameters it takes, without `self`; None if it takes none."""
     module, _, name = address.partition(":")
-    path, node = _definition(code, module, name, where, 0)
-    function = _initialiser(path, node) if isinstance(node, ast.ClassDef) else node
-    listed = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)] if function else []
-    return listed[1:] if isinstance(node, ast.ClassDef) else listed
+    path, node = _definition(code, module, name, where)
+    if isinstance(node, ast.FunctionDef):
+        return path, node, node
+    for inside in node.body:
+        if isinstance(inside, ast.FunctionDef) and inside.name == "__init__":
+            del (inside.args.posonlyargs or inside.args.args)[:1]
+            return path, node, inside
+    if any(ast.unparse(base).rpartition(".")[2] not in ("Module", "object", "Optimizer") for base in node.bases):
+        what = f"The class '{node.name}' has no __init__ of its own, so its settings cannot be read."
+        raise InputError(what, where=f"{path}, line {node.lineno}", do_next="Write its __init__ with the settings that it takes.")
+    return path, node, None
 
 
-def _definition(
-    code: OwnCode, module: str, name: str, where: str, followed: int
-) -> tuple[Path, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef]:
+def _definition(code: OwnCode, module: str, name: str, where: str, followed: int = 0) -> tuple[Path, ast.FunctionDef | ast.ClassDef]:
     """The file and the definition of a name in a module of the package, through imports within the package."""
     path = _file(code, module, where)
-    tree = _tree(path)
+    tree = parsed(path)
     for node in reversed(tree.body):  # a later definition counts
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return path, node
@@ -107,7 +114,8 @@ def _file(code: OwnCode, module: str, where: str) -> Path:
     return path
 
 
-def _tree(path: Path) -> ast.Module:
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file. Raises InputError, with the line of what is no Python."""
     try:
         return ast.parse(path.read_bytes())
     except SyntaxError as error:
@@ -122,16 +130,6 @@ def imported_module(code: OwnCode, module: str, path: Path, node: ast.ImportFrom
         return node.module if node.module and node.module.split(".")[0] == code.name else ""
     parents = module.split(".")[: len(module.split(".")) - node.level + (path.name == "__init__.py")]
     return ".".join([*parents, *([node.module] if node.module else [])])
-
-
-def _initialiser(path: Path, node: ast.ClassDef) -> ast.FunctionDef | None:
-    for inside in node.body:
-        if isinstance(inside, ast.FunctionDef) and inside.name == "__init__":
-            return inside
-    if any(ast.unparse(base).rpartition(".")[2] not in ("Module", "object", "Optimizer") for base in node.bases):
-        what = f"The class '{node.name}' has no __init__ of its own, so its settings cannot be read."
-        raise InputError(what, where=f"{path}, line {node.lineno}", do_next="Write its __init__ with the settings that it takes.")
-    return None
 
 
 def _parameter(path: Path, argument: ast.arg, default: ast.expr | None) -> Parameter:
@@ -189,8 +187,3 @@ def _generic(name: str, inside: ast.expr) -> Any:
             return ... if kinds[0] is ... else _TUPLE[kinds[0], ...]
         return ... if ... in kinds else _TUPLE[tuple(kinds)]
     return ...
-
-
-def shown(parameters: Mapping[str, Parameter]) -> str:
-    """The settings as a person writes them: depth = 6, width = 192."""
-    return ", ".join(name if each.default is ... else f"{name} = {each.default!r}" for name, each in parameters.items())

@@ -1,6 +1,6 @@
 """Where features are taken: cells (t, block) of a frozen denoiser, or raw pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,24 +40,30 @@ def cells_of(settings: ProbeSettings, block_names: Sequence[str]) -> list[Cell]:
     return list(dict.fromkeys(Cell(t, block) for t in settings.t for block in blocks))
 
 
+def grouped(cells: Iterable[Cell], number: Callable[[Cell], int]) -> dict[int, list[Cell]]:
+    """The cells by a number that each has. Numbers are in the order of their first cells."""
+    groups: dict[int, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(number(cell), []).append(cell)
+    return groups
+
+
 def denoiser_features(denoiser: Denoiser, cells: Sequence[Cell], precision: Precision = "fp32") -> Features:
     """Pooled block outputs of a denoiser in eval mode on noised images; one forward per noise level, up to the last wanted block.
 
     A cell's noise does not depend on which other cells are looked at.
     """
-    blocks: dict[int, list[str]] = {}
-    for t, block in cells:
-        blocks.setdefault(t, []).append(block)
+    by_t = grouped(cells, lambda cell: cell.t)
 
     @torch.inference_mode()
     def features(images: Tensor, name: Name) -> dict[Cell, Tensor]:
         by_cell: dict[Cell, Tensor] = {}
-        for t, wanted in blocks.items():
+        for t, wanted in by_t.items():
             sigma = probe_sigma(t)
             noise = torch.randn(images.shape, generator=generator(images.device, *name, "noise", t), device=images.device)
             with autocast(images.device.type, precision):
-                pooled = denoiser.features(images + sigma * noise, sigma, wanted)
-            by_cell |= {Cell(t, block): pooled[block].float() for block in wanted}
+                pooled = denoiser.features(images + sigma * noise, sigma, [cell.block for cell in wanted])
+            by_cell |= {cell: pooled[cell.block].float() for cell in wanted}
         return by_cell
 
     return features

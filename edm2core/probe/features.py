@@ -14,8 +14,9 @@ from torch import Tensor
 
 from edm2core.config.settings import ProbeSettings
 from edm2core.data.scale import PixelScale
+from edm2core.diffusion.augmentations import mirrored
 from edm2core.errors import EdmError
-from edm2core.probe.cells import Cell, FeaturesOf, generator
+from edm2core.probe.cells import Cell, FeaturesOf, generator, grouped
 
 BLOCK = 256  # images whose cached features are computed together; their noise depends on it
 PART_BYTES = 2**29  # of cached features in memory at once
@@ -67,6 +68,10 @@ class Source(ABC):
         first_image = data.at_network_scale(data.train.images[:1])
         self.widths = {cell: rows.shape[1] for cell, rows in features(cells)(first_image, ("widths",)).items()}
 
+    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The cells by the width of their features."""
+        return list(grouped(cells, self.widths.__getitem__).values())
+
     def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         """The cells, cut into those whose heads are trained in one go."""
         return [list(cells)]
@@ -78,19 +83,6 @@ class Source(ABC):
     @abstractmethod
     def look(self, cells: Sequence[Cell], split: Split, index: Tensor, seed: int) -> Iterator[Batch]:
         """The images that `index` names, in its order, as they are: neither mirrored nor cropped."""
-
-
-def grouped(widths: Mapping[Cell, int], cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells by the width of their features. Widths are in the order of their first cells."""
-    groups: dict[int, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(widths[cell], []).append(cell)
-    return list(groups.values())
-
-
-def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """The images [n, C, H, W], of which those that `mirrored`, bool [n], names are mirrored left to right."""
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def crop(images: Tensor, padding: int, black: float, draws: torch.Generator) -> Tensor:
@@ -113,7 +105,7 @@ class Fresh(Source):
             images = self.data.at_network_scale(train.images[chosen])
             if settings.flip:
                 draws = generator(images.device, *name, "flip")
-                images = flip(images, torch.rand(len(images), generator=draws, device=images.device) < 0.5)
+                images = mirrored(images, torch.rand(len(images), generator=draws, device=images.device) < 0.5)
             if settings.crop:
                 images = crop(images, settings.crop, self.data.pixel_scale.low, generator(images.device, *name, "crop"))
             yield self._stacked(cells, features(images, name)), train.labels[chosen]
@@ -125,7 +117,7 @@ class Fresh(Source):
             yield self._stacked(cells, by_cell), images.labels[chosen]
 
     def _stacked(self, cells: Sequence[Cell], by_cell: Mapping[Cell, Tensor]) -> list[Tensor]:
-        return [torch.stack([by_cell[cell] for cell in group]) for group in grouped(self.widths, cells)]
+        return [torch.stack([by_cell[cell] for cell in group]) for group in self.groups(cells)]
 
 
 class Cached(Source):
@@ -145,17 +137,26 @@ class Cached(Source):
         progress: Progress = lambda done, total: None,
     ) -> None:
         super().__init__(features, cells, settings, data)
-        self.folder = folder
-        self.looks = {"train": settings.cached_draws, "test": 1}
+        self.folder, self.looks = folder, {"train": settings.cached_draws, "test": 1}
         self._loaded: tuple[tuple[list[Cell], Split], list[Tensor]] | None = None
-        self._check_space()
-        self._compute(cells, progress)
+        total = sum(self.looks[split] * len(data.split(split)) for split in SPLITS)
+        self.bytes = 2 * total * sum(self.widths.values())  # that the features take on disk
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if self.bytes > free:
+            raise EdmError(
+                f"The probe's features take {self.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
+                where=str(folder),
+                do_next="Free space, ask for fewer blocks, noise levels or probe.cached_draws, or set probe.features: fresh.",
+                permanent=False,
+            )
+        self._compute(cells, lambda done: progress(done, total))
 
     def parts(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         rows = self.looks["train"] * len(self.data.train)
         return [
             group[begin : begin + count]
-            for group in grouped(self.widths, cells)
+            for group in self.groups(cells)
             for count in [max(PART_BYTES // (2 * rows * self.widths[group[0]]), 1)]
             for begin in range(0, len(group), count)
         ]
@@ -173,28 +174,7 @@ class Cached(Source):
         for chosen in torch.split(index, 4 * BLOCK):
             yield [group[:, chosen].float() for group in loaded], labels[chosen]
 
-    @property
-    def bytes(self) -> int:
-        """What the features take on disk."""
-        return 2 * self._total * sum(self.widths.values())
-
-    @property
-    def _total(self) -> int:
-        """How many looks at images there are."""
-        return sum(self.looks[split] * len(self.data.split(split)) for split in SPLITS)
-
-    def _check_space(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if self.bytes > free:
-            raise EdmError(
-                f"The probe's features take {self.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
-                where=str(self.folder),
-                do_next="Free space, ask for fewer blocks, noise levels or probe.cached_draws, or set probe.features: fresh.",
-                permanent=False,
-            )
-
-    def _compute(self, cells: Sequence[Cell], progress: Progress) -> None:
+    def _compute(self, cells: Sequence[Cell], progress: Callable[[int], None]) -> None:
         features, done = self.features(cells), 0
         for split in SPLITS:
             images = self.data.split(split).images
@@ -204,7 +184,7 @@ class Cached(Source):
                     for cell, rows in features(seen, (self.settings.seeds[0], split, "look", draw, begin)).items():
                         self._append(cell, split, rows)
                     done += len(seen)
-                    progress(done, self._total)
+                    progress(done)
 
     def _seen(self, images: Tensor, split: Split, draw: int, begin: int) -> Tensor:
         seen = self.data.at_network_scale(images)
@@ -234,7 +214,7 @@ class Cached(Source):
         wanted = (list(cells), split)
         if self._loaded is None or self._loaded[0] != wanted:
             self._loaded = None
-            self._loaded = (wanted, [self._read(group, split) for group in grouped(self.widths, cells)])
+            self._loaded = (wanted, [self._read(group, split) for group in self.groups(cells)])
         return self._loaded[1]
 
     def _read(self, group: Sequence[Cell], split: Split) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from edm2core.config.settings import ProbeSettings
 from edm2core.errors import EdmError
-from edm2core.probe.cells import Cell, generator
-from edm2core.probe.features import Batch, grouped
+from edm2core.probe.cells import Cell, generator, grouped
+from edm2core.probe.features import Batch
 
 
 class Heads:
@@ -33,7 +33,7 @@ class Heads:
     ) -> None:
         self.settings, self.seed, self.last = settings, seed, epochs or settings.epochs
         self.epochs = 0  # completed
-        self.groups = grouped(widths, cells)
+        self.groups = list(grouped(cells, widths.__getitem__).values())
         self.cells = [cell for group in self.groups for cell in group]
         self.parameters: list[tuple[Tensor, Tensor]] = []  # weights [cells, classes, width] and biases [cells, classes] of each group
         for group in self.groups:
@@ -74,9 +74,7 @@ class Heads:
     @torch.no_grad()
     def best(self, batches: Iterable[Batch], count: int) -> dict[Cell, Tensor]:
         """The `count` likeliest classes [N, count] of every image by every cell, the likeliest first."""
-        likeliest: list[Tensor] = []
-        for features, _ in batches:
-            likeliest.append(torch.cat([logits.topk(count, dim=2).indices for logits in self.logits(features)]))
+        likeliest = [torch.cat([logits.topk(count, dim=2).indices for logits in self.logits(features)]) for features, _ in batches]
         return dict(zip(self.cells, torch.cat(likeliest, dim=1), strict=True))
 
     def state(self) -> dict[str, Tensor]:
