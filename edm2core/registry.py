@@ -82,12 +82,12 @@ class Choice(NamedTuple):
 
 WEIGHTINGS = Choices(
     {
-        "edm": Choice("edm2core.diffusion.weightings:edm"),
-        "min_snr": Choice("edm2core.diffusion.weightings:min_snr", ("snr_limit",), {"log_variance_features": 0}),
+        "edm": Choice("edm2core.diffusion.loss:edm"),
+        "min_snr": Choice("edm2core.diffusion.loss:min_snr", ("snr_limit",), {"log_variance_features": 0}),
     },
     Choice,
 )
-"""λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/weightings.py."""
+"""λ(σ), the weight of the loss at a noise level: functions of the protocol `Weighting` in edm2core/diffusion/loss.py."""
 
 SCHEDULES = Choices(
     {

@@ -19,13 +19,14 @@ class Average:
         self.weights = [weight.detach().clone() for weight in weights]
         self.count = 0
 
-    def update(self, weights: Sequence[Tensor], batch: int) -> None:
-        """Add to the average the weights after an optimiser step over `batch` images, those of all processes together."""
+    def advance(self, batch: int) -> float:
+        """Count an optimiser step over `batch` images, those of all processes together: the share β that the average so far keeps."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def _blend(self, weights: Sequence[Tensor], beta: float) -> None:
-        torch._foreach_lerp_(self.weights, list(weights), 1 - beta)
+    def update(self, weights: Sequence[Tensor], batch: int) -> None:
+        """Add to the average the weights after an optimiser step: θ̂ ← β θ̂ + (1-β) θ."""
+        torch._foreach_lerp_(self.weights, list(weights), 1 - self.advance(batch))
 
     @torch.no_grad()
     def load(self, weights: Sequence[Tensor], count: int) -> None:
@@ -45,20 +46,20 @@ class FixedEma(Average):
         super().__init__(weights)
         self.beta = beta
 
-    def update(self, weights: Sequence[Tensor], batch: int) -> None:
+    def advance(self, batch: int) -> float:
         self.count += 1
         # The library computes this in single precision. Doing so on the CPU gives the same bits, and waits for no device.
         warmup = 1 - torch.tensor(float(self.count), device="cpu") ** (-2 / 3)
-        self._blend(weights, float(warmup.clamp(max=self.beta).numpy()))
+        return float(warmup.clamp(max=self.beta).numpy())
 
 
 class PowerEma(Average):
-    """The power-function average of relative width sigma_rel: θ̂ ← β θ̂ + (1-β) θ, β of `power_beta`. `count` counts images."""
+    """The power-function average of relative width sigma_rel. `count` counts images."""
 
     def __init__(self, weights: Sequence[Tensor], sigma_rel: float) -> None:
         super().__init__(weights)
         self.sigma_rel = sigma_rel
 
-    def update(self, weights: Sequence[Tensor], batch: int) -> None:
+    def advance(self, batch: int) -> float:
         self.count += batch
-        self._blend(weights, power_beta(self.sigma_rel, self.count, batch))
+        return power_beta(self.sigma_rel, self.count, batch)

@@ -1,6 +1,7 @@
 """The denoiser: preconditioning around a network, and the learned log-variance (EDM: arXiv 2206.00364, table 1; EDM2: arXiv 2312.02696,
 equations 14 to 16 and 21)."""
 
+from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -23,19 +24,6 @@ def build_network(settings: NetworkSettings | OwnNetworkSettings) -> UNet | OwnN
     return network
 
 
-class LogVariance(nn.Module):
-    """u(σ), the learned log-variance of the loss: c_noise [N] → [N, 1], float32. Only training needs it."""
-
-    def __init__(self, features: int, fourier_scale: float, learned: Learned) -> None:
-        super().__init__()
-        self.fourier = Fourier(features, fourier_scale)
-        self.linear = Linear(features, 1, learned)
-
-    def forward(self, c_noise: Tensor) -> Tensor:
-        y: Tensor = self.linear(self.fourier(c_noise))
-        return y
-
-
 class Denoiser(nn.Module):
     """D(x; σ) = c_skip x + c_out F(c_in x; c_noise), preconditioned in float32 around a network that autocast may run in half precision."""
 
@@ -45,7 +33,9 @@ class Denoiser(nn.Module):
         self.pixel_scale = pixel_scale or PixelScale()
         maps = Learned() if isinstance(network, OwnNetwork) else replace(learned(network.settings), biases=False)
         features = settings.log_variance_features
-        self.uncertainty = LogVariance(features, network.ops.fourier, maps) if features else None
+        # u(σ), the learned log-variance of the loss: c_noise [N] → [N, 1], float32. Only training needs it.
+        parts = {"fourier": Fourier(features, network.ops.fourier), "linear": Linear(features, 1, maps)} if features else {}
+        self.uncertainty = nn.Sequential(OrderedDict(parts)) if parts else None
 
     @property
     def block_names(self) -> tuple[str, ...]:

@@ -28,53 +28,33 @@ class BlockSpec:
 def layout(settings: NetworkSettings) -> list[BlockSpec]:
     """All blocks in the order they run.
 
-    The encoder goes level by level, and each level but the lowest ends in a block that halves the side. Two blocks follow in the middle.
-    The decoder goes back through the levels, and each but the highest ends in a block that doubles the side.
+    The encoder goes level by level, and each level but the first begins with a block that halves the side. Two blocks follow in the middle.
+    The decoder goes back through the levels, and each but the first of them begins with a block that doubles the side.
     """
-    return _encoder(settings) + _middle(settings) + _decoder(settings)
-
-
-def _encoder(settings: NetworkSettings) -> list[BlockSpec]:
-    width, blocks = settings.channels, list[BlockSpec]()
-    for level, outputs in enumerate(_widths(settings)):
-        side = settings.resolution >> level
+    levels = [(settings.channels * multiplier, settings.resolution >> level) for level, multiplier in enumerate(settings.multipliers)]
+    width, encoder, decoder = settings.channels, list[BlockSpec](), list[BlockSpec]()
+    for outputs, side in levels:
+        if encoder:
+            encoder.append(BlockSpec("encoder", str(len(encoder)), "encoder", width, width, side, resample="down"))
         for _ in range(settings.blocks - 1):
             attends = side in settings.attention_resolutions
-            blocks.append(BlockSpec("encoder", str(len(blocks)), "encoder", width, outputs, side, attention=attends))
+            encoder.append(BlockSpec("encoder", str(len(encoder)), "encoder", width, outputs, side, attention=attends))
             width = outputs
-        if level < len(settings.multipliers) - 1:
-            blocks.append(BlockSpec("encoder", str(len(blocks)), "encoder", width, width, side // 2, resample="down"))
-    return blocks
-
-
-def _middle(settings: NetworkSettings) -> list[BlockSpec]:
-    width, side = _widths(settings)[-1], settings.resolution >> (len(settings.multipliers) - 1)
-    return [BlockSpec("middle", str(number), settings.middle, width, width, side, attention=number == 0) for number in range(2)]
-
-
-def _decoder(settings: NetworkSettings) -> list[BlockSpec]:
-    skips = [settings.channels, *(block.outputs for block in _encoder(settings))]
-    widths, blocks = _widths(settings), list[BlockSpec]()
-    width = widths[-1]
-    for level, outputs in reversed(list(enumerate(widths))):
-        side = settings.resolution >> level
+    middle = [BlockSpec("middle", str(number), settings.middle, width, width, side, attention=number == 0) for number in range(2)]
+    skips = [settings.channels, *(block.outputs for block in encoder)]
+    for outputs, side in reversed(levels):
+        if decoder:
+            decoder.append(BlockSpec("decoder", f"out_{len(decoder) + 1}", "decoder", width, width, side, resample="up"))
         for _ in range(settings.blocks):
-            name, skip, attends = f"out_{len(blocks) + 1}", skips.pop(), side in settings.attention_resolutions
-            blocks.append(BlockSpec("decoder", name, "decoder", width + skip, outputs, side, attention=attends, skip=skip))
+            name, skip, attends = f"out_{len(decoder) + 1}", skips.pop(), side in settings.attention_resolutions
+            decoder.append(BlockSpec("decoder", name, "decoder", width + skip, outputs, side, attention=attends, skip=skip))
             width = outputs
-        if level > 0:
-            blocks.append(BlockSpec("decoder", f"out_{len(blocks) + 1}", "decoder", width, width, 2 * side, resample="up"))
-    return blocks
-
-
-def _widths(settings: NetworkSettings) -> list[int]:
-    """Channels of each level."""
-    return [settings.channels * multiplier for multiplier in settings.multipliers]
+    return encoder + middle + decoder
 
 
 def block_widths(settings: NetworkSettings) -> dict[str, int]:
     """Output channels of each decoder block, out_1, out_2, … in the order they run: what the probe sees of them."""
-    return {block.name: block.outputs for block in _decoder(settings)}
+    return {block.name: block.outputs for block in layout(settings) if block.part == "decoder"}
 
 
 def block_names(settings: NetworkSettings) -> tuple[str, ...]:

@@ -44,25 +44,18 @@ def resampled(images: Tensor, inverse: Tensor) -> Tensor:
 
 @cache
 def _filters(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return sent(torch.from_numpy(to_finer(side)), device), sent(torch.from_numpy(to_coarser(side).copy()), device)
+    """What brings a row of pixels, mirrored at both ends, to twice the resolution: [2 (3 side - 2), side]; and back: [side, 2 (side + 6)].
 
-
-def to_finer(side: int) -> NDArray[np.float64]:
-    """[2 (3 side - 2), side]: a row of pixels, mirrored at both ends, to twice the resolution."""
+    The row that is brought back has `MARGIN` pixels more at both ends.
+    """
     mirrored = np.pad(np.eye(side), ((side - 1, side - 1), (0, 0)), "reflect")
-    return _wavelets(len(mirrored)) @ mirrored
-
-
-def to_coarser(side: int) -> NDArray[np.float64]:
-    """[side, 2 (side + 6)]: a row at twice the resolution, with `MARGIN` pixels more at both ends, to one of pixels."""
-    return _wavelets(side + 2 * MARGIN).T[MARGIN:-MARGIN]
+    finer, coarser = _wavelets(len(mirrored)) @ mirrored, _wavelets(side + 2 * MARGIN).T[MARGIN:-MARGIN].copy()
+    return sent(torch.from_numpy(finer), device), sent(torch.from_numpy(coarser), device)
 
 
 def _wavelets(pixels: int) -> NDArray[np.float64]:
     """[2 pixels, pixels]: each pixel's filter at twice the resolution."""
-    matrix = np.zeros((2 * pixels, pixels))
+    matrix = np.zeros((2 * pixels + len(SYM6), pixels))
     for pixel in range(pixels):
-        for tap, weight in enumerate(SYM6):
-            if 0 <= (row := 2 * pixel + tap - CENTRE) < len(matrix):
-                matrix[row, pixel] = weight
-    return matrix
+        matrix[2 * pixel : 2 * pixel + len(SYM6), pixel] = SYM6
+    return matrix[CENTRE : CENTRE + 2 * pixels]

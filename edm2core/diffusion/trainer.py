@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,14 +12,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edm2core.diffusion.batches import Batch
 from edm2core.diffusion.compiling import Compiled, adopt
-from edm2core.diffusion.curve import Window, ends_window, relative_change
 from edm2core.diffusion.devices import autocast
 from edm2core.diffusion.folding import FoldedForTraining
 from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.own_network import OwnNetwork
 from edm2core.diffusion.schedules import learning_rate
-from edm2core.diffusion.training_state import TrainingState
+from edm2core.diffusion.training_state import TrainingState, Window
+from edm2core.errors import EdmError
 from edm2core.keyed_random import seed_of
+
+WINDOW = 50  # the most steps between two rows of the curve, which also has a row at the end of every epoch
 
 
 class Trainer(TrainingState):
@@ -40,7 +43,10 @@ class Trainer(TrainingState):
     @property
     def at_window_end(self) -> bool:
         """Whether the curve has a row after this step."""
-        return ends_window(self.steps, self.steps_per_epoch)
+        return self._ends_window(self.steps)
+
+    def _ends_window(self, step: int) -> bool:
+        return step % self.steps_per_epoch % WINDOW == 0
 
     def step(self) -> None:
         """One optimiser step over the global batch; nothing in it waits for the device."""
@@ -79,7 +85,7 @@ class Trainer(TrainingState):
     def _update(self, images: int) -> None:
         """Apply the gradients of a batch of so many images to the weights, and update the averages with the new weights."""
         self.copier.settle()
-        last = ends_window(self.steps + 1, self.steps_per_epoch)
+        last = self._ends_window(self.steps + 1)
         maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # measuring every step would cost too much
         before = [p.detach().clone() for p in maps]
         for group, relative in zip(self.optimizer.param_groups, self.relative_rates, strict=True):
@@ -167,9 +173,22 @@ class Trainer(TrainingState):
         """
         if self.world_size > 1:
             dist.all_reduce(self.window.loss)
-        window, self.window = self.window, Window.opened(self.images.device)
-        loss, nonfinite, update = window.sums(self.steps)
+        window, self.window = self.window, Window(self.images.device)
+        loss, nonfinite = float(window.loss) / window.steps, int(window.nonfinite)
+        if nonfinite == window.steps and window.steps > 10:
+            raise EdmError(
+                f"The training has diverged: no finite gradient in steps {self.steps - window.steps + 1} to {self.steps}.",
+                do_next="Lower training.lr, lengthen training.warmup_epochs, or train in fp32 or bf16 instead of fp16.",
+            )
         self.nonfinite_steps += nonfinite
         epoch, rate = round(self.steps / self.steps_per_epoch, 4), self._rate(self.steps - 1)
         row = {"step": self.steps, "epoch": epoch, "loss": loss, "lr": rate, "nonfinite": self.nonfinite_steps}
-        return row if update is None else {**row, "relative_update": update}
+        return row if window.relative_update is None else {**row, "relative_update": float(window.relative_update)}
+
+
+@torch.no_grad()
+def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """‖after - before‖ / ‖before‖ of all weights taken as one vector: a scalar, read without waiting for the device."""
+    change, size = (torch.stack(torch._foreach_norm(list(t))).norm() for t in (torch._foreach_sub(list(after), list(before)), before))
+    ratio: Tensor = change / size
+    return ratio

@@ -15,7 +15,6 @@ from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.averages import Average, FixedEma, PowerEma
 from edm2core.diffusion.batches import Batches
-from edm2core.diffusion.curve import Window
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import compute
 from edm2core.diffusion.optimizers import Optimizer, by_kind
@@ -60,7 +59,7 @@ class TrainingState:
         self.averages |= {f"{s:.3f}": PowerEma(weights, s) for s in training.ema_sigma_rel}
         self.batches = Batches(self.settings, self.pixel_scale, self.images, self.labels, len(self.denoiser.network.blocks))
         self.copier = Copier()
-        self.window = Window.opened(device)
+        self.window = Window(device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,10 +122,10 @@ class TrainingState:
         for label, average in self.averages.items():
             average.load([tensors[f"average/{label}/{k}"] for k in self.parameters], numbers["counts"][label])
         self.scaler.load_state_dict(numbers["scaler"])
-        loss, nonfinite = (tensors[f"window/{name}"].to(self.images.device, copy=True) for name in ("loss", "nonfinite"))
-        self.window = Window(loss, nonfinite, numbers["window_steps"])
-        if self.rank:
-            self.window.loss.zero_()  # rank 0 has every process's part
+        self.window = Window(self.images.device, numbers["window_steps"])
+        self.window.nonfinite.copy_(tensors["window/nonfinite"])
+        if self.rank == 0:  # which has every process's part of the loss
+            self.window.loss.copy_(tensors["window/loss"])
         self.steps, self.nonfinite_steps = numbers["steps"], numbers["nonfinite_steps"]
 
     def _load_optimizer(self, remembered: Mapping[str, Tensor | float]) -> None:
@@ -158,6 +157,16 @@ class TrainingState:
         averages = {f"average/{label}/{name}": ema[name] for label in self.averages for name in self.parameters}
         fixed = {f"weights/{name}": tensor for name, tensor in ema.items() if name not in self.parameters}
         self.load_state({**begun, **fixed, **tensors, **averages, "numbers": _as_tensor(numbers)})
+
+
+class Window:
+    """The sums that the curve's next row is made of, so far."""
+
+    def __init__(self, device: torch.device, steps: int = 0) -> None:
+        self.steps = steps
+        self.loss = torch.zeros((), device=device)  # sum over steps of this process's share of the mean loss
+        self.nonfinite = torch.zeros((), device=device)  # steps skipped since their gradients were not finite
+        self.relative_update: Tensor | None = None  # of the last step
 
 
 class Copier:

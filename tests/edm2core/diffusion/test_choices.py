@@ -11,10 +11,10 @@ from edm2core.config import load_recipe
 from edm2core.config.settings import DiffusionSettings, TrainingSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.layers import Learned, Table
+from edm2core.diffusion.loss import edm, min_snr
 from edm2core.diffusion.optimizers import Muon, adamw, by_kind
 from edm2core.diffusion.schedules import learning_rate
 from edm2core.diffusion.trainer import Trainer
-from edm2core.diffusion.weightings import edm, min_snr
 from edm2core.errors import InputError
 
 IMAGES = torch.arange(24 * 64, dtype=torch.int64).mul(2654435761).remainder(251).to(torch.uint8).view(24, 1, 8, 8)

@@ -11,12 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edm2core.config import load_recipe
 from edm2core.config.settings import SampleSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.curve import WINDOW
 from edm2core.diffusion.denoiser import Denoiser, build_network
 from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.noise_levels import levels_of
 from edm2core.diffusion.sampler import Guidance, denoise_with
-from edm2core.diffusion.trainer import Trainer
+from edm2core.diffusion.trainer import WINDOW, Trainer
 from edm2core.registry import SOLVERS, load
 
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal", "aten::is_nonzero"}

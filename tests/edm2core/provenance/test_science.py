@@ -83,10 +83,10 @@ def test_what_computes_with_arrays_is_science_or_a_stage() -> None:
 
 
 def test_a_changed_loss_is_other_science_of_what_has_it(copy: Path) -> None:
-    text = (copy / "diffusion/weightings.py").read_text()
+    text = (copy / "diffusion/loss.py").read_text()
     returned = re.search(r"def edm\(.*\n(?:    .*\n)*?    return (.*)\n", text)
     assert returned
-    (copy / "diffusion/weightings.py").write_text(text.replace(returned[1], f"2 * ({returned[1]})"))
+    (copy / "diffusion/loss.py").write_text(text.replace(returned[1], f"2 * ({returned[1]})"))
     found = changed(copy)
     assert {"snapshot", "average", "sample", "diagnostics"} <= found
     assert not found & {"prepare", "extractor", "reference", "metrics", "calibration"}
@@ -133,7 +133,7 @@ def test_everything_else_is_science_of_some_stage() -> None:
 
 
 CHANGE_NO_NUMBER = [  # file, text before, text after
-    ("diffusion/weightings.py", "def edm", "# a comment\n\n\ndef edm"),
+    ("diffusion/loss.py", "def edm", "# a comment\n\n\ndef edm"),
     ("data/prepared.py", "Reading the prepared", "How to read the prepared"),
     (
         "diffusion/training_state.py",

@@ -145,7 +145,7 @@ def test_a_changed_loss_makes_no_curve_of_two(tmp_path: Path) -> None:
     place.edm2("run", "e.yaml", "--store", "store")
     assert "science" not in place.edm2("run", "e.yaml", "--store", "store")
 
-    source = place.folder / "edm2core" / "diffusion/weightings.py"
+    source = place.folder / "edm2core" / "diffusion/loss.py"
     text = source.read_text()
     found = re.search(r"def edm\(.*\n(?:    .*\n)*?    return (.*)\n", text)
     assert found
