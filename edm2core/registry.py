@@ -114,7 +114,7 @@ OPTIMIZERS = Choices(
 class Augmentation(NamedTuple):
     """A transform of training images, of which the network is told."""
 
-    draw: str  # a function of the protocol `Transform` in edm2core/diffusion/augmentations.py
+    draw: str  # a `Transform` of edm2core/diffusion/augmentations.py
     labels: int  # numbers by which the network is told
     mirrors: bool = False  # it only mirrors, which is exact; others are resampled together
 

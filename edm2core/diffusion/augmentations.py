@@ -1,28 +1,37 @@
 """EDM's augmentation: training images are moved about at random, and the network is told how, so that its samples are not.
 
 Karras et al. 2022 (arXiv 2206.00364), appendix F.2, after Karras et al. 2020 (arXiv 2006.06676). `AUGMENTATIONS` in edm2core/registry.py
-lists the transforms, in the order in which images go through them. A new one is a function of the protocol `Transform` and a line there.
+lists the transforms, in the order in which images go through them. A new one is a `Transform` and a line there.
 """
 
 import math
 from collections.abc import Callable
-from functools import reduce
-from typing import NamedTuple, Protocol
+from functools import cache, reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edm2core.config.settings import AugmentSettings
 from edm2core.diffusion.devices import sent
-from edm2core.diffusion.resampling import resampled
 from edm2core.registry import AUGMENTATIONS, load
 
 Array = NDArray[np.float64]
 LOG2_SCALE = 0.2  # standard deviation of log2 of a scale, and of a stretch
 TRANSLATION = 0.125  # standard deviation of a translation, in sides
 ROTATED_STRETCHES = 0.5  # share of the stretches that are along any direction; the others are along the rows
+SYM6 = (
+    *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633),
+    *(0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252),
+    *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
+)
+"""The scaling filter of the symlet with six vanishing moments (Daubechies, Ten Lectures on Wavelets, table 6.3), of sum √2."""
+CENTRE = 5  # the filter's largest number lies on its pixel
+MARGIN = 3  # pixels around the new image whose wavelets reach into it
+HELD = 64  # images at once
 
 
 class Drawn(NamedTuple):
@@ -32,11 +41,8 @@ class Drawn(NamedTuple):
     inverse: Array  # [N, 3, 3]: from a place in the new image to that in the old one, origin in the centre, the side of an image as unit
 
 
-class Transform(Protocol):
-    """A transform of images."""
-
-    def __call__(self, random: np.random.Generator, count: int, probability: float, /) -> Drawn:
-        """What happens to each of `count` images, which it leaves alone with probability 1 - `probability`."""
+Transform = Callable[[np.random.Generator, int, float], Drawn]
+"""(random, count, probability) → what happens to each of `count` images, which it leaves alone with probability 1 - `probability`."""
 
 
 class Augmentation(NamedTuple):
@@ -72,6 +78,46 @@ def augmented(images: Tensor, how: Augmentation) -> Tensor:
         return images
     index, inverse = (sent(torch.from_numpy(each), images.device) for each in (moved, how.inverse[moved]))
     return images.index_copy(0, index, resampled(images[index], inverse))
+
+
+def resampled(images: Tensor, inverse: Tensor) -> Tensor:
+    """Images [N, C, S, S] moved so that a place p shows what lay at `inverse` p; float64 [N, 3, 3], origin in the centre, unit S.
+
+    They are resampled at twice their resolution between the two halves of an orthogonal wavelet (Karras et al. 2020, appendix B.2). Beyond
+    its edges an image goes on as its mirror image, and beyond that as zero. All is float64, which neither TF32 nor the batch changes.
+    """
+    side = images.shape[-1]
+    finer, coarser = _filters(side, images.device)
+    given, wanted = len(finer), coarser.shape[1]
+    turn, shift = inverse[:, :2, :2], inverse[:, :2, 2:] * side
+    # At twice the resolution pixel i has its centre at 2i, half a step before the middle of the two that it became.
+    shift = 2 * shift + 0.5 * turn.sum(2, keepdim=True) - 0.5
+    maps = torch.cat([turn * (wanted / given), shift * (2 / given)], dim=2)  # both images from -1 to 1, as torch has it
+    parts = []
+    for some, how in zip(torch.split(images, HELD), torch.split(maps, HELD), strict=True):
+        grid = F.affine_grid(how, [len(some), some.shape[1], wanted, wanted], align_corners=False)
+        fine = F.grid_sample(finer @ some.double() @ finer.mT, grid, "bilinear", "zeros", align_corners=False)
+        parts.append((coarser @ fine @ coarser.mT).to(images.dtype))
+    return torch.cat(parts)
+
+
+@cache
+def _filters(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What brings a row of pixels, mirrored at both ends, to twice the resolution: [2 (3 side - 2), side]; and back: [side, 2 (side + 6)].
+
+    The row that is brought back has `MARGIN` pixels more at both ends.
+    """
+    mirrored = np.pad(np.eye(side), ((side - 1, side - 1), (0, 0)), "reflect")
+    finer, coarser = _wavelets(len(mirrored)) @ mirrored, _wavelets(side + 2 * MARGIN).T[MARGIN:-MARGIN].copy()
+    return sent(torch.from_numpy(finer), device), sent(torch.from_numpy(coarser), device)
+
+
+def _wavelets(pixels: int) -> Array:
+    """[2 pixels, pixels]: each pixel's filter at twice the resolution."""
+    matrix = np.zeros((2 * pixels + len(SYM6), pixels))
+    for pixel in range(pixels):
+        matrix[2 * pixel : 2 * pixel + len(SYM6), pixel] = SYM6
+    return matrix[CENTRE : CENTRE + 2 * pixels]
 
 
 def mirrored(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:

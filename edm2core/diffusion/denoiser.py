@@ -70,9 +70,9 @@ class Denoiser(nn.Module):
         return log_variance[:, :, None, None]
 
     def features(self, noised: Tensor, sigma: Tensor | float, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Pooled outputs of the named decoder blocks (None: all): {name: [N, channels]}, float32, in the order the blocks run.
+        """Outputs of the named blocks (None: all), averaged over pixels or tokens: {name: [N, channels]}, float32, in the order they run.
 
-        Nothing after the last named block is computed. Raises InputError for a name that is not in `block_names`.
+        Of a U-Net nothing after the last named block is computed. Raises InputError for a name that is not in `block_names`.
         """
         noised, sigma = noised.float(), noise_level_tensor(sigma, noised)
         return self.network.features(*self._network_inputs(noised, sigma), blocks)

@@ -88,10 +88,7 @@ class OwnNetwork(nn.Module):
         return y
 
     def features(self, x: Tensor, c_noise: Tensor, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of the named blocks (None: all), averaged over pixels or tokens: {name: [N, C]}, float32; no class is given.
-
-        Raises InputError for a name that the network does not offer.
-        """
+        """What `Denoiser.features` says, without a class."""
         offered = self._feature_blocks
         wanted = [name for name in offered if blocks is None or name in blocks]
         if unknown := set(blocks or ()) - set(wanted):

@@ -179,12 +179,6 @@ class PixelNormDecoderBlock(Block):
         return self.skip(x), self.conv2(self.drop(y, keys))
 
 
-def block_kind(spec: BlockSpec, settings: NetworkSettings) -> type[Block]:
-    if settings.norm != "pixel":
-        return GroupNormBlock
-    return PixelNormEncoderBlock if spec.kind == "encoder" else PixelNormDecoderBlock
-
-
 class Head(nn.Module):
     """The last features [N, channels, H, W] → [N, image channels, H, W]."""
 
@@ -213,7 +207,10 @@ class UNet(nn.Module):
         self.settings, self.ops = settings, operations(settings)
         self.embedding = Embedding(settings)
         self.stem = Conv(settings.image_channels + (not settings.biases), settings.channels, 3, learned(settings))
-        blocks = [block_kind(spec, settings)(spec, number, settings) for number, spec in enumerate(layout(settings))]
+        kinds: dict[str, type[Block]] = {"encoder": PixelNormEncoderBlock, "decoder": PixelNormDecoderBlock}
+        if settings.norm != "pixel":
+            kinds = dict.fromkeys(kinds, GroupNormBlock)
+        blocks = [kinds[spec.kind](spec, number, settings) for number, spec in enumerate(layout(settings))]
         self.encoder, self.middle = (nn.ModuleList(b for b in blocks if b.spec.part == part) for part in ("encoder", "middle"))
         self.decoder = nn.ModuleDict({b.spec.name: b for b in blocks if b.spec.part == "decoder"})
         self.head = Head(settings)
@@ -270,10 +267,7 @@ class UNet(nn.Module):
         return y
 
     def features(self, x: Tensor, c_noise: Tensor, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of the named decoder blocks (None: all), each averaged over its pixels: {name: [N, C_k]}, float32; no class is given.
-
-        Nothing after the last named block is computed. Raises InputError for a name that is not a decoder block.
-        """
+        """What `Denoiser.features` says, without a class."""
         wanted = set(self.decoder if blocks is None else blocks)
         if unknown := wanted - set(self.decoder):
             raise InputError(

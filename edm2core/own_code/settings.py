@@ -117,7 +117,6 @@ def with_own_settings(recipe: Document, library: Library) -> Document:
         if section == "network" and named:
             _must_be_told(recipe, named[0][1], library)
         if named:
-            recipe = _without_bundled(recipe, section, model, {name for family, _ in named for name in family.replaces})
             recipe = _gathered(recipe, section, model, named, library)
     return recipe
 
@@ -133,22 +132,8 @@ def _must_be_told(recipe: Document, address: str, library: Library) -> None:
             raise InputError(what, where=f"{recipe.origin(('training', 'augment'))}; {where}", do_next=do_next)
 
 
-def _without_bundled(recipe: Document, section: str, model: type[BaseModel], replaced: set[str]) -> Document:
-    """The recipe without what the bundled recipe that it extends says of the built-in choice: own code takes its place."""
-    bundled = resources.files("edm2core.config")
-
-    def is_bundled(file: str) -> bool:
-        return not Path(file).is_absolute() and bundled.joinpath(file).is_file()
-
-    values = {
-        name: value
-        for name, value in recipe.values[section].items()
-        if (name in model.model_fields and name not in replaced) or not is_bundled(recipe.origin((section, name)).file)
-    }
-    return Document({**recipe.values, section: values}, recipe.origins)
-
-
 def _gathered(recipe: Document, section: str, model: type[BaseModel], named: list[tuple[Family, str]], library: Library) -> Document:
+    """The recipe with own code's settings gathered, without what the bundled recipe that it extends says of the built-in choice."""
     own: dict[str, Parameter] = {}
     for family, address in named:
         where = str(recipe.origin((section, family.name)))
@@ -158,7 +143,12 @@ def _gathered(recipe: Document, section: str, model: type[BaseModel], named: lis
                 what = f"'{address}' has a parameter '{name}', and {section}.{name} is a setting already."
                 raise InputError(what, where=f"{where}; {signature.where}", do_next="Give the parameter another name.")
             own[name] = parameter
-    values = dict(recipe.values[section])
+    replaced = {name for family, _ in named for name in family.replaces}
+    values = {
+        name: value
+        for name, value in recipe.values[section].items()
+        if (name in model.model_fields and name not in replaced) or not _is_bundled(recipe.origin((section, name)).file)
+    }
     for name in values:
         if name not in own and name not in model.model_fields:
             known = [*own, *sorted(model.model_fields.keys() - {OWN})]
@@ -167,6 +157,10 @@ def _gathered(recipe: Document, section: str, model: type[BaseModel], named: lis
     origins = {path[1:]: at for path, at in recipe.origins.items() if path[:1] == (section,)}
     values[OWN] = typed_values(section, own, Document(given, {(): recipe.origin((section,)), **origins}))
     return Document({**recipe.values, section: values}, recipe.origins)
+
+
+def _is_bundled(file: str) -> bool:
+    return not Path(file).is_absolute() and resources.files("edm2core.config").joinpath(file).is_file()
 
 
 def typed_values(section: str, parameters: Mapping[str, Parameter], given: Document) -> dict[str, Any]:

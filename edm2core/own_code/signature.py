@@ -20,7 +20,6 @@ class Parameter(NamedTuple):
 
     type: Any
     default: Any  # ... if the setting must be given
-    line: int
 
 
 class Signature(NamedTuple):
@@ -133,10 +132,8 @@ def imported_module(code: OwnCode, module: str, path: Path, node: ast.ImportFrom
 
 
 def _parameter(path: Path, argument: ast.arg, default: ast.expr | None) -> Parameter:
-    where = f"{path}, line {argument.lineno}"
-
     def refused(why: str) -> InputError:
-        return InputError(f"The parameter '{argument.arg}' {why}.", where=where, do_next=WRITE)
+        return InputError(f"The parameter '{argument.arg}' {why}.", where=f"{path}, line {argument.lineno}", do_next=WRITE)
 
     value: Any = ...
     if default is not None:
@@ -148,12 +145,13 @@ def _parameter(path: Path, argument: ast.arg, default: ast.expr | None) -> Param
         kind = _type(argument.annotation)
         if kind is ...:
             raise refused(f"has a type that no setting has: {ast.unparse(argument.annotation)}")
-        return Parameter(kind, value, argument.lineno)
-    if value is ... or value is None:
+    elif value is ... or value is None:
         raise refused("has no type, and no default that tells it")
-    if not isinstance(value, bool | int | float | str):
+    elif not isinstance(value, bool | int | float | str):
         raise refused(f"has no type, and its default {value!r} does not tell it")
-    return Parameter(type(value), value, argument.lineno)
+    else:
+        kind = type(value)
+    return Parameter(kind, value)
 
 
 def _type(node: ast.expr) -> Any:

@@ -53,7 +53,12 @@ class Heads:
         sums = torch.zeros(len(self.cells), device=self._flat[0].device)
         count = 0
         for step, (features, labels) in enumerate(batches, 1):
-            losses = torch.cat([_losses(logits, labels) for logits in self.logits(features)])
+            losses = torch.cat(
+                [
+                    F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none").view(len(logits), -1).mean(dim=1)
+                    for logits in self.logits(features)
+                ]
+            )
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.sum())
             self.optimizer.step()
@@ -93,12 +98,6 @@ class Heads:
             moments[number] = {moment: tensors[f"{number}/{moment}"] for moment in ("step", "exp_avg", "exp_avg_sq")}
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.epochs = int(tensors["epochs"])
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy [cells] of logits [cells, n, classes]."""
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
-    return losses.view(len(logits), -1).mean(dim=1)
 
 
 def _start(cell: Cell, width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:

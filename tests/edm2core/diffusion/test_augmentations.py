@@ -12,8 +12,7 @@ from torch import Tensor
 from edm2core.config import load_recipe
 from edm2core.config.settings import AugmentSettings, TrajectorySettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.augmentations import Augmentation, augmentation, augmented
-from edm2core.diffusion.resampling import SYM6
+from edm2core.diffusion.augmentations import SYM6, Augmentation, augmentation, augmented
 from edm2core.diffusion.trainer import Trainer
 from edm2core.errors import InputError
 from edm2core.keyed_random import seed_of
