@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edm2core.config.settings import AugmentSettings
 from edm2core.diffusion.devices import sent
+from edm2core.diffusion.layers import mirrored
 from edm2core.registry import AUGMENTATIONS, load
 
 Array = NDArray[np.float64]
@@ -118,11 +119,6 @@ def _wavelets(pixels: int) -> Array:
     for pixel in range(pixels):
         matrix[2 * pixel : 2 * pixel + len(SYM6), pixel] = SYM6
     return matrix[CENTRE : CENTRE + 2 * pixels]
-
-
-def mirrored(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
-    """The images [N, C, H, W], of which those that `which`, bool [N], names are mirrored: left to right, or along another axis."""
-    return torch.where(which[:, None, None, None], images.flip(axis), images)
 
 
 def xflip(random: np.random.Generator, count: int, probability: float) -> Drawn:

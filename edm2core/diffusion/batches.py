@@ -9,9 +9,10 @@ from torch import Tensor
 
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.augmentations import augmentation, augmented, mirrored
+from edm2core.diffusion.augmentations import augmentation, augmented
 from edm2core.diffusion.devices import sent
 from edm2core.diffusion.dropout import dropout_keys
+from edm2core.diffusion.layers import mirrored
 from edm2core.diffusion.loss import noise_levels
 from edm2core.keyed_random import seed_of
 

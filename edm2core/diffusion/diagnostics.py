@@ -1,6 +1,7 @@
 """What happens inside a network, and how well it denoises: magnitudes by level, loss by noise level (EDM2: arXiv 2312.02696, section 2)."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from statistics import fmean
 
 import torch
@@ -56,18 +57,16 @@ def activation_magnitudes(denoiser: Denoiser, images: Tensor, labels: Tensor | N
     def record(block: nn.Module, _inputs: object, output: Tensor) -> None:
         squares[block] += output.float().square().mean() * (len(output) / count)  # type: ignore[index]
 
-    hooks = [block.register_forward_hook(record) for block in squares]
     normal = torch.special.ndtri((torch.arange(count, dtype=torch.float64) + 0.5) / count)
     sigma = noise_levels(normal, denoiser.settings).to(images)
-    try:
+    with ExitStack() as hooks:
+        for block in squares:
+            hooks.enter_context(block.register_forward_hook(record))
         for begin in range(0, count, batch):
             part = slice(begin, begin + batch)
             noise = _noise(images, part, 0) * sigma[part, None, None, None]
             denoiser(images[part] + noise, sigma[part], None if labels is None else labels[part])
             progress(len(noise))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {level: fmean(float(squares[block].sqrt()) for block in blocks) for level, blocks in levels.items()}
 
 

@@ -142,6 +142,11 @@ def up(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def mirrored(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
+    """The images [N, C, H, W], of which those that `which`, bool [N], names are mirrored: left to right, or along another axis."""
+    return torch.where(which[:, None, None, None], images.flip(axis), images)
+
+
 def normalize(weight: Tensor) -> Tensor:
     """w / (1e-4 + ‖w‖/√fan_in), the norm for each output over all other axes (equation 47)."""
     return unit(weight, tuple(range(1, weight.ndim)))

@@ -59,22 +59,14 @@ class Objective(nn.Module):
         super().__init__()
         self.denoiser, self.weight = denoiser, loss_weight(denoiser.settings)
 
-    def forward(
-        self,
-        images: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        labels: Tensor | None = None,
-        keys: Tensor | None = None,
-        augment: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, images: Tensor, sigma: Tensor, noise: Tensor, *told: Tensor | None) -> Tensor:
         """λ(σ)/exp(u(σ)) · (D(x + σn; σ) − x)² + u(σ), averaged over each image: [N] (EDM2, equation 21).
 
-        `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `labels`, `keys` and
-        `augment` are as the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add up to
-        the same.
+        `images` at the network's scale and unit-variance `noise` are [N, C, H, W]; `sigma` is [N] or [N, 1, 1, 1]; `told` are labels,
+        keys and augment, as the denoiser's. The loss is the mean of the result over the whole batch, so micro-batches of unequal size add
+        up to the same.
         """
         images, sigma = images.float(), noise_level_tensor(sigma, images)
         log_variance = self.denoiser.log_variance(sigma)
-        error: Tensor = self.denoiser(images + sigma * noise, sigma, labels, keys, augment) - images
+        error: Tensor = self.denoiser(images + sigma * noise, sigma, *told) - images
         return (self.weight(sigma) / log_variance.exp() * error**2 + log_variance).flatten(1).mean(dim=1)

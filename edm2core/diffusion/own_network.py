@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
@@ -101,12 +102,10 @@ class OwnNetwork(nn.Module):
         def keep(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
             pooled[name] = _averaged(output.float())
 
-        hooks = [offered[name].register_forward_hook(partial(keep, name)) for name in wanted]
-        try:
+        with ExitStack() as hooks:
+            for name in wanted:
+                hooks.enter_context(offered[name].register_forward_hook(partial(keep, name)))
             self.evaluate(x, c_noise, None, *self._told(None))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return {name: pooled[name] for name in wanted}
 
     def _refuse(self, what: str, do_next: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edm2core.config.settings import ProbeSettings
 from edm2core.data.scale import PixelScale
-from edm2core.diffusion.augmentations import mirrored
+from edm2core.diffusion.layers import mirrored
 from edm2core.errors import EdmError
 from edm2core.probe.cells import Cell, FeaturesOf, generator, grouped
 

@@ -88,8 +88,8 @@ def test_a_changed_loss_is_other_science_of_what_has_it(copy: Path) -> None:
     assert returned
     (copy / "diffusion/loss.py").write_text(text.replace(returned[1], f"2 * ({returned[1]})"))
     found = changed(copy)
-    assert {"snapshot", "average", "sample", "diagnostics"} <= found
-    assert not found & {"prepare", "extractor", "reference", "metrics", "calibration"}
+    assert {"snapshot", "average", "diagnostics"} <= found
+    assert not found & {"prepare", "sample", "probe", "extractor", "reference", "metrics", "calibration"}
 
 
 def test_other_stages_and_readers_of_data_are_no_science_of_a_training(copy: Path) -> None:
