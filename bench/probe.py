@@ -22,6 +22,7 @@ from edm2core.diffusion.devices import pick_device
 from edm2core.diffusion.layout import block_names
 from edm2core.diffusion.noise_levels import probe_sigma
 from edm2core.diffusion.trainer import Trainer
+from edm2core.diffusion.training_state import averaged_weights
 from edm2core.plan.manifest import Ref
 from edm2core.plan.tasks import Task
 from edm2core.probe.cells import Cell
@@ -62,7 +63,7 @@ def study(trained: int = TRAINED) -> Study:
     for _ in range(trained * len(prepared.train_labels) // recipe.training.batch):
         trainer.step()
     work = _workspace(store.uri, "snapshot", {}, {"data": data})
-    snapshot.save(work.out, {"fixed": trainer.averaged("fixed")}, settings, prepared.pixel_scale, epoch=trained)
+    snapshot.save(work.out, {"fixed": averaged_weights(trainer.state(), "fixed")}, settings, prepared.pixel_scale, epoch=trained)
     return Study(store.uri, _commit(work), data, prepared)
 
 

@@ -120,10 +120,6 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
     return y
 
 
-def same(x: Tensor) -> Tensor:
-    return x
-
-
 def down(x: Tensor) -> Tensor:
     """2×2 average."""
     if x.is_cuda and torch.are_deterministic_algorithms_enabled():  # avg_pool2d has no deterministic backward on CUDA

@@ -48,8 +48,6 @@ class OwnNetwork(nn.Module):
         build = load(settings.use)
         taken = inspect.signature(build).parameters
         shape = {name: getattr(settings, name) for name in SHAPE if name in taken}
-        if settings.augment_labels and "augment_labels" not in taken:
-            self._refuse("It is not told of augmentation, so its samples would be augmented", "Leave training.augment out.")
         self.module = build(**shape, **own_arguments(build, settings.own))
         if not isinstance(self.module, nn.Module):
             self._refuse(f"It is a {type(self.module).__name__}, no torch.nn.Module", "Return or subclass one.")

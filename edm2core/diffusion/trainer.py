@@ -43,10 +43,7 @@ class Trainer(TrainingState):
     @property
     def at_window_end(self) -> bool:
         """Whether the curve has a row after this step."""
-        return self._ends_window(self.steps)
-
-    def _ends_window(self, step: int) -> bool:
-        return step % self.steps_per_epoch % WINDOW == 0
+        return self.steps % self.steps_per_epoch % WINDOW == 0
 
     def step(self) -> None:
         """One optimiser step over the global batch; nothing in it waits for the device."""
@@ -85,8 +82,8 @@ class Trainer(TrainingState):
     def _update(self, images: int) -> None:
         """Apply the gradients of a batch of so many images to the weights, and update the averages with the new weights."""
         self.copier.settle()
-        last = self._ends_window(self.steps + 1)
-        maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []  # measuring every step would cost too much
+        last = (self.steps + 1) % self.steps_per_epoch % WINDOW == 0  # of the row: measuring every step would cost too much
+        maps = [p for p in self.parameters.values() if p.ndim > 1] if last else []
         before = [p.detach().clone() for p in maps]
         for group, relative in zip(self.optimizer.param_groups, self.relative_rates, strict=True):
             group["lr"] = self._rate(self.steps) * relative

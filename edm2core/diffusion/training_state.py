@@ -78,10 +78,6 @@ class TrainingState:
         """Images in all optimiser steps so far, over all processes."""
         return self.batches.images_before(self.steps)
 
-    def averaged(self, name: str) -> dict[str, Tensor]:
-        """The denoiser's state dict with the weights of one average, as copies on the CPU."""
-        return averaged_weights(self.copies("weights/", f"average/{name}/").result(), name)
-
     def state(self) -> dict[str, Tensor]:
         """All that continues the training with the same bits, as copies on the CPU. Its plain numbers are JSON in the tensor `numbers`."""
         return self.copies().result()

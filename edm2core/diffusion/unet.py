@@ -26,7 +26,6 @@ from edm2core.diffusion.layers import (
     Table,
     down,
     pixel_norm,
-    same,
     up,
 )
 from edm2core.diffusion.layout import BlockSpec, embedding_width, layout
@@ -102,7 +101,7 @@ class Attention(nn.Module):
         return (pixel_norm(y, self.epsilon, dim=2) if self.cosine else y).mT
 
 
-RESAMPLING = {None: same, "down": down, "up": up}
+RESAMPLING: dict[str | None, Callable[[Tensor], Tensor]] = {None: nn.Identity(), "down": down, "up": up}
 
 
 class Block(nn.Module):

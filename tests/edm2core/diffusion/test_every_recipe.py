@@ -9,6 +9,7 @@ from edm2core.config import Recipe, load_recipe, recipe_names
 from edm2core.config.settings import TrajectorySettings
 from edm2core.data.scale import PixelScale
 from edm2core.diffusion.trainer import Trainer
+from edm2core.diffusion.training_state import averaged_weights
 from edm2core.plan.experiment import load_experiment
 from edm2core.plan.plan import plan
 from edm2core.probe.cells import cells_of, denoiser_features
@@ -57,7 +58,7 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
     assert 0 < row["loss"] < 20
     assert [key for key, parameter in trainer.parameters.items() if torch.equal(before[key], parameter)] == []
 
-    snapshot.save(tmp_path, {ema: trainer.averaged(ema) for ema in trainer.averages}, settings, PixelScale(), epoch=1)
+    snapshot.save(tmp_path, {ema: averaged_weights(trainer.state(), ema) for ema in trainer.averages}, settings, PixelScale(), epoch=1)
     for ema in recipe.sample.ema:
         drawn = draw_images(snapshot.load(tmp_path, ema), recipe.sample, 0, range(3))
         assert drawn.shape == (3, *shape)
@@ -99,7 +100,7 @@ def test_a_conditional_recipe_samples_other_images_of_other_classes(tmp_path: Pa
     trainer = Trainer(settings, PixelScale(), images, labels=torch.arange(10))
     for _ in range(3):
         trainer.step()
-    snapshot.save(tmp_path, {"0.050": trainer.averaged("0.050")}, settings, PixelScale(), epoch=1)
+    snapshot.save(tmp_path, {"0.050": averaged_weights(trainer.state(), "0.050")}, settings, PixelScale(), epoch=1)
     denoiser = snapshot.load(tmp_path, "0.050")
     drawn = draw_images(denoiser, recipe.sample, 0, range(4))
     denoiser.network.embedding.label.weight.zero_()

@@ -22,6 +22,7 @@ from edm2core.diffusion.layers import normalize_weights_
 from edm2core.diffusion.loss import Objective
 from edm2core.diffusion.sampler import draw
 from edm2core.diffusion.trainer import Trainer
+from edm2core.diffusion.training_state import averaged_weights
 from edm2core.errors import InputError
 from edm2core.snapshots.checkpoints import fx_names, read_fx
 from tests.fx import load_fx, load_fx_tensors
@@ -111,7 +112,7 @@ def checkpoint(trainer: Given, config: str, path: Path) -> Path:
     ours = {theirs: name for name, theirs in names.items()}
     order = fx_order(list(ours), config)
     online = {name: denoiser.state_dict()[ours[name]] for name in order}
-    average = trainer.averaged("fixed")
+    average = averaged_weights(trainer.state(), "fixed")
     states: dict[int, Any] = {
         position: trainer.optimizer.state[trainer.parameters[ours[name]]]
         for position, name in enumerate(order)
