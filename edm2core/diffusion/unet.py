@@ -107,13 +107,12 @@ RESAMPLING: dict[str | None, Callable[[Tensor], Tensor]] = {None: nn.Identity(),
 class Block(nn.Module):
     """A residual block: x [N, inputs, H, W] and embedding [N, width] → [N, outputs, H', W']. Subclasses define its two branches."""
 
-    projects_first = False  # whether the main branch is projected to the outputs before the residual leaves it
-
     def __init__(self, spec: BlockSpec, number: int, settings: NetworkSettings) -> None:
         super().__init__()
         maps, inputs, outputs = learned(settings), spec.inputs, spec.outputs
         self.spec, self.number = spec, number  # its number among the network's blocks in the order they run
         self.ops, self.clip, self.dropout, self.epsilon = operations(settings), settings.clip, settings.dropout, settings.pixel_epsilon
+        self.projects_first = settings.norm == "pixel" and spec.kind == "encoder"  # before the residual leaves the main branch
         self.resample = RESAMPLING[spec.resample]
         self.shifts = settings.conditioning == "scale_and_shift"
         self.embed = Linear(embedding_width(settings), 2 * outputs if self.shifts else outputs, maps)
@@ -158,24 +157,18 @@ class GroupNormBlock(Block):
         return self.skip(self.resample(x)), self.conv2(self.drop(y, keys))
 
 
-class PixelNormEncoderBlock(Block):
-    """Encoder block from config F on: the main branch is resampled, projected and normalised before the residual leaves it."""
+class PixelNormBlock(Block):
+    """Block from config F on, resampled before its branches part.
 
-    projects_first = True
-
-    def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        main = pixel_norm(self.skip(self.resample(x)), self.epsilon)
-        y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(main)), embedding))
-        return main, self.conv2(self.drop(y, keys))
-
-
-class PixelNormDecoderBlock(Block):
-    """Decoder block from config F on: no normalisation, the main branch is projected after the residual has left it."""
+    The encoder's main branch is projected and normalised before the residual leaves it, the decoder's is projected after that.
+    """
 
     def branches(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.resample(x)
+        if self.projects_first:
+            x = pixel_norm(self.skip(x), self.epsilon)
         y = self.ops.silu(self.modulate(self.conv1(self.ops.silu(x)), embedding))
-        return self.skip(x), self.conv2(self.drop(y, keys))
+        return x if self.projects_first else self.skip(x), self.conv2(self.drop(y, keys))
 
 
 class Head(nn.Module):
@@ -206,10 +199,8 @@ class UNet(nn.Module):
         self.settings, self.ops = settings, operations(settings)
         self.embedding = Embedding(settings)
         self.stem = Conv(settings.image_channels + (not settings.biases), settings.channels, 3, learned(settings))
-        kinds: dict[str, type[Block]] = {"encoder": PixelNormEncoderBlock, "decoder": PixelNormDecoderBlock}
-        if settings.norm != "pixel":
-            kinds = dict.fromkeys(kinds, GroupNormBlock)
-        blocks = [kinds[spec.kind](spec, number, settings) for number, spec in enumerate(layout(settings))]
+        build = PixelNormBlock if settings.norm == "pixel" else GroupNormBlock
+        blocks = [build(spec, number, settings) for number, spec in enumerate(layout(settings))]
         self.encoder, self.middle = (nn.ModuleList(b for b in blocks if b.spec.part == part) for part in ("encoder", "middle"))
         self.decoder = nn.ModuleDict({b.spec.name: b for b in blocks if b.spec.part == "decoder"})
         self.head = Head(settings)
