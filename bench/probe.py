@@ -19,7 +19,7 @@ from edm2core.config.settings import ProbeSettings, TrajectorySettings
 from edm2core.data import load_prepared, prepare_data
 from edm2core.data.prepared import Prepared
 from edm2core.diffusion.devices import pick_device
-from edm2core.diffusion.layout import block_names
+from edm2core.diffusion.layout import block_widths
 from edm2core.diffusion.noise_levels import probe_sigma
 from edm2core.diffusion.trainer import Trainer
 from edm2core.diffusion.training_state import averaged_weights
@@ -154,7 +154,7 @@ class _Plain:
         self.denoiser.load_state_dict(loaded.state_dict())
         self.device = pick_device()
         self.denoiser.to(self.device)
-        self.blocks = list(loaded.block_names)
+        self.blocks = list(loaded.network.block_names)
         self.train, self.test = (_scaled(x, data).to(self.device) for x in (data.train_images, data.test_images))
         self.train_labels, self.test_labels = (torch.tensor(x).to(self.device) for x in (data.train_labels, data.test_labels))
 
@@ -218,7 +218,7 @@ def _grid(options: Options) -> Result:
         "product": Side("bench.probe:product_grid", {}, options.tuned),
     }
     found = in_turn(sides, min(options.repeats, 3), warmup=0)
-    blocks = len(block_names(load_recipe(RECIPE).unet))
+    blocks = len(block_widths(load_recipe(RECIPE).unet))
     for run in found["plain"]:
         run |= {name: blocks * run[name] for name in ("seconds", "cpu_seconds")}
     chosen = int(found["product"][0]["chosen"])

@@ -37,11 +37,6 @@ class Denoiser(nn.Module):
         parts = {"fourier": Fourier(features, network.ops.fourier), "linear": Linear(features, 1, maps)} if features else {}
         self.uncertainty = nn.Sequential(OrderedDict(parts)) if parts else None
 
-    @property
-    def block_names(self) -> tuple[str, ...]:
-        """The blocks that have features, in the order they run."""
-        return self.network.block_names
-
     def forward(
         self,
         noised: Tensor,
@@ -72,7 +67,7 @@ class Denoiser(nn.Module):
     def features(self, noised: Tensor, sigma: Tensor | float, blocks: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs of the named blocks (None: all), averaged over pixels or tokens: {name: [N, channels]}, float32, in the order they run.
 
-        Of a U-Net nothing after the last named block is computed. Raises InputError for a name that is not in `block_names`.
+        Of a U-Net nothing after the last named block is computed. Raises InputError for a name that is not in the network's `block_names`.
         """
         noised, sigma = noised.float(), noise_level_tensor(sigma, noised)
         return self.network.features(*self._network_inputs(noised, sigma), blocks)

@@ -57,11 +57,6 @@ def block_widths(settings: NetworkSettings) -> dict[str, int]:
     return {block.name: block.outputs for block in layout(settings) if block.part == "decoder"}
 
 
-def block_names(settings: NetworkSettings) -> tuple[str, ...]:
-    """The decoder's blocks, as the probe names them."""
-    return tuple(block_widths(settings))
-
-
 def embedding_width(settings: NetworkSettings) -> int:
     """Channels of the embedding of noise level and class."""
     return settings.channels * (4 if settings.embedding_width == "fourfold" else max(settings.multipliers))

@@ -241,7 +241,7 @@ class UNet(nn.Module):
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The decoder's blocks."""
+        """The blocks that have features, in the order they run: the decoder's."""
         return tuple(self.decoder)
 
     def forward(self, x: Tensor, c_noise: Tensor, *told: Tensor | None) -> Tensor:

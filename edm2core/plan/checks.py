@@ -18,7 +18,7 @@ from edm2core.config.validate import unknown
 from edm2core.config.yaml_file import Document
 from edm2core.data.formats.folders import Survey
 from edm2core.data.split import enough_to_probe
-from edm2core.diffusion.layout import block_names
+from edm2core.diffusion.layout import block_widths
 from edm2core.diffusion.posthoc import MOST_ERROR, mix_at
 from edm2core.errors import InputError
 from edm2core.metrics.names import FRECHET, Metric, metric, split
@@ -295,7 +295,7 @@ def blocks_exist(request: Request) -> None:
             do_next = "Name some of its `feature_blocks` in probe.blocks, or say all; or leave the probe out with `probe: false`."
             raise request.wrong("probe.blocks", what, do_next)
         return  # its names are known once it is built
-    names = block_names(recipe.network)
+    names = list(block_widths(recipe.network))
     if unknown := [block for block in recipe.probe.blocks if block not in names]:
         what = f"The network of {recipe.name} has no decoder block {', '.join(unknown)}."
         raise request.wrong("probe.blocks", what, f"Choose among {names[0]} … {names[-1]} for probe.blocks, or say all.")

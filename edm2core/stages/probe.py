@@ -220,7 +220,7 @@ def _features(work: Workspace, settings: ProbeSettings, device: torch.device) ->
     if "snapshot" not in work.inputs:
         return lambda _: pixel_features, [PIXELS]
     denoiser = prepare_for_inference(snapshot.load(work.inputs["snapshot"].all(), settings.ema), device)
-    return lambda cells: denoiser_features(denoiser, cells, settings.precision), cells_of(settings, denoiser.block_names)
+    return lambda cells: denoiser_features(denoiser, cells, settings.precision), cells_of(settings, denoiser.network.block_names)
 
 
 if __name__ == "__main__":

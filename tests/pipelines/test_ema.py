@@ -71,7 +71,7 @@ def test_the_command_mixes_any_width_and_says_how_exact_it_is(swept: Path) -> No
     assert "from 8 epochs' averages; rounding " in printed
     assert re.search(r"rounding \d\.\de-\d\d of the weights, 0\.\d\d% of the way to them", printed)
     addresses = [line for line in printed.splitlines() if line.endswith(tuple(keys(swept, "ema")))]
-    assert snapshot.load(swept / addresses[0], ema="0.080").block_names
+    assert snapshot.load(swept / addresses[0], ema="0.080").network.block_names
     assert not [r for r in plan_gc(open_store(str(swept / "store")), days=0) if r.path.startswith(("results/ema/", "results/average/"))]
 
 

@@ -65,7 +65,7 @@ def test_it_trains_samples_and_is_probed(name: str, tmp_path: Path) -> None:
         assert drawn.std() > 0
 
     denoiser = snapshot.load(tmp_path, recipe.probe.ema)
-    cells = cells_of(recipe.probe, denoiser.block_names)
+    cells = cells_of(recipe.probe, denoiser.network.block_names)
     labelled = Labelled(images, torch.arange(10) % 2)
     data = Data(labelled, labelled, PixelScale(), 2)
     source = Fresh(lambda wanted: denoiser_features(denoiser, wanted), cells, recipe.probe, data)

@@ -34,7 +34,7 @@ def test_each_takes_a_training_step_samples_and_is_probed(config: str) -> None:
     assert drawn.dtype == np.uint8
     assert drawn.std() > 0
 
-    cells = cells_of(recipe.probe, denoiser.block_names)
+    cells = cells_of(recipe.probe, denoiser.network.block_names)
     labelled, index = Labelled(images, torch.arange(4)), torch.arange(4)
     data = Data(labelled, labelled, PixelScale(), 10)
     source = Fresh(lambda wanted: denoiser_features(denoiser, wanted), cells, recipe.probe, data)
