@@ -37,14 +37,6 @@ def _scaled(x: Tensor, factor: float) -> Tensor:
     return x if math.isclose(factor, 1.0) else x * factor
 
 
-def plain_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    return a + b
-
-
-def plain_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
-    return torch.cat([a, b], dim=1)
-
-
 class Operations(NamedTuple):
     """A network's nonlinearity, its sum and its concatenation of two signals, and the factor of its Fourier features.
 
@@ -57,7 +49,7 @@ class Operations(NamedTuple):
     fourier: float
 
 
-PLAIN = Operations(F.silu, plain_sum, plain_cat, 1.0)
+PLAIN = Operations(F.silu, lambda a, b, t: a + b, lambda a, b, t: torch.cat([a, b], dim=1), 1.0)
 MAGNITUDE_PRESERVING = Operations(mp_silu, mp_sum, mp_cat, math.sqrt(2))
 
 

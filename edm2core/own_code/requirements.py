@@ -105,5 +105,5 @@ def _always_run(path: Path) -> Iterator[ast.stmt]:
 def _tree(path: Path) -> ast.Module:
     try:
         return parsed(path)
-    except InputError:  # which reading its signature raises
+    except InputError:  # which the reader of its signature raises
         return ast.Module([], [])

@@ -117,7 +117,7 @@ def test_cached_features_are_the_networks_in_half_precision(denoiser: Denoiser, 
     blocks = [(draw, begin) for draw in range(2) for begin in (0, 256)]
     assert asked[1:] == [(0, "train", "look", *block) for block in blocks] + [(0, "test", "look", 0, 0)]
     (batch,) = list(study.source.look(CELLS, "train", torch.arange(300), 0))
-    for group, cells in zip(batch[0], sources.grouped(study.source.widths, CELLS), strict=True):
+    for group, cells in zip(batch[0], study.source.groups(CELLS), strict=True):
         for got, cell in zip(group, cells, strict=True):
             wanted = torch.cat([found[0, "train", "look", 0, begin][cell] for begin in (0, 256)])
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)

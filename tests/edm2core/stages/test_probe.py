@@ -122,7 +122,7 @@ def test_the_cell_is_chosen_on_validation_images_though_another_is_best_on_test(
     assert facts["probe_accuracy_picked_on_test"] > 90
 
     fx = {"blocks": ("out_1", "out_2"), "protocol": "fx", "epochs": 15, "batch": 512, "lr": 4e-3, "flip": True}
-    monkeypatch.setattr(features, "flip", lambda images, which: images)
+    monkeypatch.setattr(features, "mirrored", lambda images, which: images)
     _, manifest = bench.run(probe.run, "probe", settings(**fx), inputs)
     assert (manifest.metadata["chosen"]["block"], manifest.metadata["chosen"]["by"]) == ("out_2", "test accuracy")
     assert (manifest.metadata["train_images"], manifest.metadata["validation_images"]) == (1438, 0)
