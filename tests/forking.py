@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from components.launcher.forks import Fork, Forks, fork
+from components.launcher import local
+from components.launcher.forks import Forks, Process, begin
 from components.launcher.local import STAGE_MODULES
 
 ROOT = Path(__file__).parents[1]
@@ -21,14 +22,21 @@ def forking() -> Forks:
 
 
 class Borrowed:
-    """Stands in for the `Forks` of a driver: the forking process at an address, which starts a driver's tasks in the driver's folder."""
+    """Stands in for the `Forks` of a driver: the forking process at an address."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork | None:
-        with log.open("ab") as output:
-            return fork(self.address, ["-m", "tests.forked", os.getcwd(), *arguments], environment, output.fileno(), output.fileno())
-
     def kill(self) -> None:
         """Others still need it. The driver ends its tasks one by one."""
+
+
+def begin_here(address: str, arguments: Sequence[str], environment: Mapping[str, str], output: int, errors: int) -> Process:
+    """Stands in for `begin`: a borrowed process starts a driver's tasks in the driver's folder, not in its own."""
+    return begin(address, ["-m", "tests.forked", os.getcwd(), *arguments] if address else arguments, environment, output, errors)
+
+
+def borrow(set_: Callable[[object, str, object], None], address: Callable[[], str]) -> None:
+    """Let drivers in this process fork their tasks from the forking process at an address. `set_` is `setattr`, or undoes itself."""
+    set_(local, "Forks", lambda modules, environment: Borrowed(address()))
+    set_(local, "begin", begin_here)

@@ -6,9 +6,8 @@ The command as users have it, with a forking process of its own, runs in tests/p
 import os
 import sys
 
-from components.launcher import local
 from pipelines.cli.main import main
-from tests.forking import PYTHONPATH, Borrowed, forking
+from tests.forking import PYTHONPATH, borrow, forking
 
 
 def quick_edm2(*arguments: str) -> list[str]:
@@ -19,5 +18,5 @@ def quick_edm2(*arguments: str) -> list[str]:
 
 def begin() -> None:
     address = sys.argv.pop(1)
-    local.Forks = lambda modules, environment: Borrowed(address)  # type: ignore[assignment, misc]
+    borrow(setattr, lambda: address)
     main()

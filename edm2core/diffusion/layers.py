@@ -70,7 +70,7 @@ def pixel_norm(x: Tensor, epsilon: PixelEpsilon, dim: int = 1) -> Tensor:
 def unit(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """x / (1e-4 + its root mean square over these axes). Its gradient is 0, not NaN, where x is 0."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
-    return x / (NORM_EPSILON + norm / math.sqrt(math.prod(x.shape[dim] for dim in dims)))
+    return x / (NORM_EPSILON + norm / math.sqrt(math.prod([x.shape[dim] for dim in dims])))
 
 
 class GroupNorm(nn.Module):

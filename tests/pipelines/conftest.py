@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import kfp.dsl.pipeline_task
 import pytest
 
-from components.launcher import local
 from pipelines.cli.main import main
-from tests.forking import Borrowed, forking
+from tests.forking import borrow, forking
 
 Edm2 = Callable[..., tuple[int, str]]
 
@@ -31,7 +30,7 @@ def _kfp_looks_at_its_caller_alone() -> Iterator[None]:
 def _runs_in_this_process_share_a_forking_process() -> Iterator[None]:
     """Each run of the command would import for five seconds what its tasks import."""
     with pytest.MonkeyPatch.context() as during:
-        during.setattr(local, "Forks", lambda modules, environment: Borrowed(forking().address))
+        borrow(during.setattr, lambda: forking().address)
         yield
 
 
