@@ -86,7 +86,7 @@ class Chaos:
         prepare, training = self.lab.tasks([epoch], **{"training.epochs": FAR})
         follower = self.lab.follow(training, self.profile, self.run)
         manifest = follower.done(600)
-        follower.backend.stop(follower.spec.name, self.profile.grace_s)
+        self.lab.delete_jobs()  # stopping it leaves it to the launcher that was killed, which seems alive for a minute
         here = open_store(str(folder / "undisturbed"))
         self.lab.here(prepare, here)
         print(f"The same training, undisturbed and on this machine, to epoch {epoch} …", flush=True)
