@@ -39,7 +39,7 @@ $(DEV): $(READY) requirements-dev.lock
 demo: $(READY)
 	$(BIN)/edm2 run experiments/demo.yaml
 
-# The fast tests, in seven to ten minutes on two cores. Each test file stays in one process, so that what its tests share is made once.
+# The fast tests, in about five minutes on two quiet cores. Each test file stays in one process, so that what its tests share is made once.
 test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -37,7 +37,7 @@ class Pod:
     placed: float
     begun: float | None = None
     ended: float | None = None
-    starts: float | None = None  # when the stage said that it starts: its modules are imported, and all processes have met
+    starts: float | None = None  # when the stage said that it starts, or had met the others: its modules are imported
     commits: float | None = None  # when it last committed a result
 
     def parts(self) -> dict[str, float] | None:
@@ -110,7 +110,7 @@ def run(lab: Lab, experiment: Path, folder: Path) -> list[Pod]:
         for line in read_record(store, log_folder(record, task)):
             event = parse(line.text)
             pod = next((pod for key, pod in pods.items() if key.startswith(line.pod)), None)
-            if event and pod and event["kind"] == "start":
+            if event and pod and event["kind"] in ("start", "rendezvous"):  # of a job's processes one alone says "start"
                 pod.starts = min(pod.starts or event["time"], event["time"])
             if event and pod and event["kind"] == "commit":
                 pod.commits = max(pod.commits or 0.0, event["time"])
