@@ -104,7 +104,7 @@ def product_train(
 
 def _without_constants() -> None:
     """Networks apply SiLU's 1/0.596 and the shares of sums where the paper has them; weights are still normalised once a step."""
-    folding.__dict__["_takes_constants"] = lambda denoiser: False
+    folding.__dict__["_with_constants"] = lambda denoiser: None
 
 
 def _without_folding() -> None:

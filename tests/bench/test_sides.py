@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", SIDES)
 def test_a_side_runs_twice_and_all_it_reports_are_numbers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    for module, own in ((unet, "dropout"), (trainer, "FoldedForTraining"), (folding, "_takes_constants")):
+    for module, own in ((unet, "dropout"), (trainer, "FoldedForTraining"), (folding, "_with_constants")):
         monkeypatch.setattr(module, own, getattr(module, own))  # some sides put others in their place
     work: Work = SIDES[name]()
     for _ in range(2):
