@@ -80,13 +80,14 @@ def table(pods: list[Pod]) -> str:
         "| claimed by | pods | GPU seconds | container starts | program starts, processes meet | at work | ends | share at work |",
         "|" + "---|" * 8,
     ]
-    for stage in [*dict.fromkeys(pod.stage for pod in pods), "all"]:
-        found = [(pod.gpus, parts) for pod in pods if stage in (pod.stage, "all") and (parts := pod.parts())]
+    known = [(pod.stage, pod.gpus, parts) for pod in pods if (parts := pod.parts())]
+    for stage in [*dict.fromkeys(stage for stage, _, _ in known), *(["all"] if known else [])]:
+        found = [(gpus, parts) for own, gpus, parts in known if stage in (own, "all")]
         sums = {part: sum(gpus * parts[part] for gpus, parts in found) for part in PARTS}
         whole = sum(sums.values())
-        each = " | ".join(f"{sums[part]:.0f}" for part in ("container", "program", "work", "end"))
+        each = " | ".join(f"{sums[part]:.0f}" for part in PARTS)
         lines.append(f"| {stage} | {len(found)} | {whole:.0f} | {each} | {sums['work'] / whole:.0%} |")
-    unknown = sum(pod.parts() is None for pod in pods)
+    unknown = len(pods) - len(known)
     return "\n".join([*lines, *([f"Of {unknown} further pods not all times are known."] if unknown else [])])
 
 

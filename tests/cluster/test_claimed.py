@@ -47,3 +47,4 @@ def test_a_pod_without_gpus_claims_nothing_and_one_that_never_started_is_counted
     (pod,) = seen().values()
     other = Pod("sample", 1, 0.0, 1.0, 10.0, 2.0, 9.0)
     assert table([pod, other]).endswith("Of 1 further pods not all times are known.")
+    assert table([pod]).endswith("Of 1 further pods not all times are known.")
