@@ -1,4 +1,4 @@
-"""The command called within the tests' own process, and a faster kfp."""
+"""The command called within the tests' own process, a small experiment for it, and a faster kfp."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +12,16 @@ from pipelines.cli.main import main
 from tests.forking import borrow, forking
 
 Edm2 = Callable[..., tuple[int, str]]
+TINY = """
+name: tiny
+recipes: [digits/G]
+epochs: [1]
+metrics: [fd_filters]
+sample: {count: 80, steps: 2}
+probe: false
+overrides: {network.multipliers: [1], network.attention_resolutions: [], training.batch: 256}
+"""
+"""An experiment of a few seconds."""
 
 
 @pytest.fixture(autouse=True, scope="session")

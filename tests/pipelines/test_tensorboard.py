@@ -17,17 +17,8 @@ from edm2core.store import Store
 from edm2core.store.local import LocalStore
 from pipelines.cli.tensorboard import Boards
 from tests.edm2core.store.conftest import seaweedfs, seaweedfs_server  # noqa: F401
+from tests.pipelines.conftest import TINY
 from tests.waiting import wait_until
-
-TINY = """
-name: tiny
-recipes: [digits/G]
-epochs: [1]
-metrics: [fd_filters]
-sample: {count: 80, steps: 2}
-probe: false
-overrides: {network.multipliers: [1], network.attention_resolutions: [], training.batch: 256}
-"""
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from edm2core.errors import StoreError
 from pipelines.cli.report import command
 from pipelines.run.live_report import live_report
+from tests.pipelines.conftest import TINY
 from tests.quick_edm2 import quick_edm2
 
 
@@ -67,19 +68,8 @@ def test_a_report_that_cannot_be_written_stops_nothing() -> None:
         assert tried.acquire(timeout=10)
 
 
-EXPERIMENT = """\
-name: tiny
-recipes: [digits/G]
-epochs: [1]
-metrics: [fd_filters]
-sample: {count: 80, steps: 3}
-probe: false
-overrides: {network.multipliers: [1], network.attention_resolutions: [], training.batch: 256}
-"""
-
-
 def test_a_page_is_there_while_the_run_goes_on_and_notes_outlast_it(tmp_path: Path) -> None:
-    (tmp_path / "e.yaml").write_text(EXPERIMENT)
+    (tmp_path / "e.yaml").write_text(TINY)
     run = quick_edm2("run", "e.yaml", "--store", "store")
     with subprocess.Popen(run, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout
